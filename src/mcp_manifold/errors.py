@@ -1,0 +1,141 @@
+"""The error tree: whose fault it was, where, and what to do. Plain fields only; knows no other module.
+
+    ManifoldError                      never raised itself
+    ├─ ConfigError                     the configuration is wrong; exit code 2
+    ├─ RequestError                    the client's fault
+    │   ├─ MalformedMessage            not JSON, not JSON-RPC, or ambiguous
+    │   ├─ UnknownMethod / UnknownItem / InvalidParams
+    │   ├─ Forbidden                   on the wire the same as UnknownItem
+    │   └─ TooManyRequests
+    ├─ RemoteError                     a backend's own error: relayed as it came
+    ├─ CallCancelled                   the caller took the request back; nobody waits for an answer
+    └─ BackendError                    always names the backend
+        ├─ BackendUnavailable          not connected now
+        ├─ BackendTimeout              did not answer in time
+        ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
+        └─ BackendProtocolError        answered something that is not MCP
+"""
+
+
+class ManifoldError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class ConfigError(ManifoldError):
+    """The configuration cannot be used. `str()` is `file:line:column: reason` as far as the place is known."""
+
+    def __init__(self, reason: str, *, path: str = "", line: int = 0, column: int = 0, server: str = "") -> None:
+        self.reason = reason
+        self.path = path
+        self.line = line
+        self.column = column
+        self.server = server
+        place = path + (f":{line}:{column}" if line else "")
+        super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class RequestError(ManifoldError):
+    """The client asked for something that cannot be done. `code` is the JSON-RPC error code."""
+
+    code = -32600
+
+    def __init__(self, message: str, *, code: int | None = None, data: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+        if code is not None:
+            self.code = code
+
+
+class MalformedMessage(RequestError):
+    """Not JSON (-32700), or JSON that is no acceptable JSON-RPC message (-32600)."""
+
+
+class InvalidParams(RequestError):
+    """Params are missing, of the wrong type, or ambiguous."""
+
+    code = -32602
+
+
+class UnknownMethod(RequestError):
+    """No such method, or nobody here offers it."""
+
+    code = -32601
+
+
+class UnknownItem(RequestError):
+    """No tool, prompt or resource of that name is visible to the caller.
+
+    `kind` is `tool`, `prompt` or `resource`; the code of an unknown resource depends on the era (see `wire`).
+    """
+
+    code = -32602
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"Unknown {kind}: {name}")
+        self.kind = kind
+        self.name = name
+
+
+class Forbidden(UnknownItem):
+    """The item exists but the caller may not use it: indistinguishable from UnknownItem on the wire."""
+
+
+class TooManyRequests(RequestError):
+    """A limit was reached. `retry_after` is in seconds."""
+
+    code = -32603
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message, data={"retryAfterSeconds": retry_after})
+        self.retry_after = retry_after
+
+
+class RemoteError(ManifoldError):
+    """A backend answered with a JSON-RPC error. `raw` is its error object, byte for byte; `code` is read from it."""
+
+    def __init__(self, raw: bytes, *, code: int, backend: str) -> None:
+        super().__init__(f"{backend} answered with error {code}")
+        self.raw = raw
+        self.code = code
+        self.backend = backend
+
+
+class CallCancelled(ManifoldError):
+    """The caller cancelled the request."""
+
+
+class BackendError(ManifoldError):
+    """Something between us and a backend failed. `data()` is the structured part of the wire error."""
+
+    def __init__(self, backend: str, message: str, *, next_try: float | None = None, since: str = "") -> None:
+        super().__init__(f"{backend}: {message}")
+        self.backend = backend
+        self.message = message
+        self.next_try = next_try
+        self.since = since
+
+    def data(self) -> dict[str, object]:
+        """Which backend, what, since when (RFC 3339) and in how many seconds it is tried again."""
+        out: dict[str, object] = {"server": self.backend, "reason": type(self).__name__, "detail": self.message}
+        if self.since:
+            out["since"] = self.since
+        if self.next_try is not None:
+            out["nextAttemptInSeconds"] = round(self.next_try, 1)
+        return out
+
+
+class BackendUnavailable(BackendError):
+    """There is no live link to the backend."""
+
+
+class BackendTimeout(BackendError):
+    """The backend did not answer within its timeout."""
+
+
+class BackendLost(BackendError):
+    """The link was lost while the call was in flight: whether it took effect is unknown."""
+
+
+class BackendProtocolError(BackendError):
+    """The backend sent something that is not MCP."""
