@@ -1,19 +1,19 @@
 """The error tree: whose fault it was, where, and what to do. Plain fields only; knows no other module.
 
-    ManifoldError                      never raised itself
-    ├─ ConfigError                     the configuration is wrong; exit code 2
-    ├─ RequestError                    the client's fault
-    │   ├─ MalformedMessage            not JSON, not JSON-RPC, or ambiguous
-    │   ├─ UnknownMethod / UnknownItem / InvalidParams
-    │   ├─ Forbidden                   on the wire the same as UnknownItem
-    │   └─ TooManyRequests
-    ├─ RemoteError                     a backend's own error: relayed as it came
-    ├─ CallCancelled                   the caller took the request back; nobody waits for an answer
-    └─ BackendError                    always names the backend
-        ├─ BackendUnavailable          not connected now
-        ├─ BackendTimeout              did not answer in time
-        ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
-        └─ BackendProtocolError        answered something that is not MCP
+ManifoldError                      never raised itself
+├─ ConfigError                     the configuration is wrong; exit code 2
+├─ RequestError                    the client's fault
+│   ├─ MalformedMessage            not JSON, not JSON-RPC, or ambiguous
+│   ├─ UnknownMethod / UnknownItem / InvalidParams
+│   ├─ Forbidden                   on the wire the same as UnknownItem
+│   └─ TooManyRequests
+├─ RemoteError                     a backend's own error: relayed as it came
+├─ CallCancelled                   the caller took the request back; nobody waits for an answer
+└─ BackendError                    always names the backend
+    ├─ BackendUnavailable          not connected now
+    ├─ BackendTimeout              did not answer in time
+    ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
+    └─ BackendProtocolError        answered something that is not MCP
 """
 
 
@@ -108,16 +108,24 @@ class CallCancelled(ManifoldError):
 class BackendError(ManifoldError):
     """Something between us and a backend failed. `data()` is the structured part of the wire error."""
 
-    def __init__(self, backend: str, message: str, *, next_try: float | None = None, since: str = "") -> None:
+    def __init__(
+        self, backend: str, message: str, *, next_try: float | None = None, since: str = "", status: int = 0
+    ) -> None:
         super().__init__(f"{backend}: {message}")
         self.backend = backend
         self.message = message
         self.next_try = next_try
         self.since = since
+        self.status = status
+        """The HTTP status behind it; 0 where there is none."""
 
     def data(self) -> dict[str, object]:
         """Which backend, what, since when (RFC 3339) and in how many seconds it is tried again."""
-        out: dict[str, object] = {"server": self.backend, "reason": type(self).__name__, "detail": self.message}
+        out: dict[str, object] = {
+            "server": self.backend,
+            "reason": type(self).__name__,
+            "detail": self.message,
+        }
         if self.since:
             out["since"] = self.since
         if self.next_try is not None:
@@ -135,6 +143,10 @@ class BackendTimeout(BackendError):
 
 class BackendLost(BackendError):
     """The link was lost while the call was in flight: whether it took effect is unknown."""
+
+
+class SessionExpired(BackendLost):
+    """The backend refused the request because it forgot our session: certainly nothing happened, try a new link."""
 
 
 class BackendProtocolError(BackendError):

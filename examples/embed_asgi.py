@@ -1,0 +1,49 @@
+"""Serve many MCP servers as a part of a web application: shows the Manifold mounted under Starlette.
+
+From the root of a checkout; the merged endpoint is then http://127.0.0.1:8800/tools/mcp:
+
+    python examples/embed_asgi.py --port 8800
+"""
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from mcp_manifold import Manifold
+
+
+async def home(_request: Request) -> PlainTextResponse:
+    """The rest of the application, which goes on as before."""
+    return PlainTextResponse("An application with MCP at /tools/mcp\n")
+
+
+def application(config: str) -> Starlette:
+    """An application with the servers of the configuration below /tools."""
+    manifold = Manifold.from_config(config)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        # A mounted application gets no lifespan events of its own: the outer one opens and closes the servers.
+        async with manifold:
+            yield
+
+    return Starlette(routes=[Route("/", home), Mount("/tools", app=manifold.asgi_app())], lifespan=lifespan)
+
+
+def main() -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser(description="A web application with MCP servers mounted in it.")
+    parser.add_argument("--config", default="config.example.json", help="the servers to open (%(default)s)")
+    parser.add_argument("--port", type=int, default=8800, help="port on 127.0.0.1 (%(default)s)")
+    arguments = parser.parse_args()
+    uvicorn.run(application(arguments.config), host="127.0.0.1", port=arguments.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Owns the command line and the order of a run; knows neither what a verdict means nor how to get one."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import processes
+from comparison import DIRECT, Row, is_expected, render
+from suite import LEGS, Leg, Suite, choose, progress
+
+DESCRIPTION = """\
+Run the official MCP conformance suite against a backend directly and against the same backend behind
+mcp-manifold, and compare the two check by check. What the backend passes directly has to pass through.
+"""
+EPILOG = """\
+ways:
+  direct   the backend itself
+  one      a manifold with that backend alone, prefix ""
+  three    a manifold with that backend (prefix "") and two more of its kind under prefixes
+
+examples:
+  scripts/conformance                                 everything: both releases, direct and one
+  scripts/conformance --ways direct                   is the backend itself all right?
+  scripts/conformance --suite stable --ways direct one three
+  scripts/conformance --suite alpha --scenario server-stateless 'tools-*'
+
+A table cell is checks succeeded/checks counted. LOST names a check that is worse through than directly. INFO
+is as good as SUCCESS (a remark on something optional), an absent or skipped check is not. What may be lost,
+and why, stands in conformance.d/expectations.toml.
+
+exit code: 0 nothing unexpected was lost, 1 something was or could not be run, 2 the command line is wrong.
+The suite (npm) and its Node (PyPI) are kept in ${XDG_CACHE_HOME:-~/.cache}/mcp-manifold-conformance.
+"""
+WAYS = (DIRECT, "one", "three")
+LEG_SECONDS = 180.0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="conformance",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--suite",
+        choices=tuple(LEGS),
+        default="both",
+        help="stable speaks 2025-11-25; alpha too, with wire checks, and 2026-07-28 (default: both)",
+    )
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=WAYS[:2],
+        help="what to run against; direct always runs (default: direct one)",
+    )
+    parser.add_argument(
+        "--scenario", nargs="+", default=[], metavar="NAME", help="only these; shell patterns are understood"
+    )
+    parser.add_argument(
+        "--backend",
+        default="everything",
+        metavar="everything|URL",
+        help="the project's own backend, or the URL of a running server on loopback (default: everything)",
+    )
+    parser.add_argument("--list", action="store_true", help="name the scenarios of the chosen suite and end")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=LEG_SECONDS,
+        metavar="SECONDS",
+        help=f"bound of one run of the suite (default: {LEG_SECONDS:.0f})",
+    )
+    options = parser.parse_args(argv)
+    if options.backend != "everything" and not options.backend.startswith(("http://", "https://")):
+        parser.error(f"--backend is 'everything' or a URL, not {options.backend!r}")
+    return options
+
+
+def selection(suite: Suite, options: argparse.Namespace) -> dict[Leg, list[str]]:
+    """The scenarios to run by leg; a leg without any is left out."""
+    chosen = {}
+    for leg in LEGS[options.suite]:
+        suite.install(leg.version)
+        if names := choose(suite.scenarios(leg), options.scenario):
+            chosen[leg] = names
+    if not chosen:
+        raise SystemExit(f"conformance: no scenario matches {' '.join(options.scenario)}; see --list")
+    return chosen
+
+
+def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]]) -> None:
+    for leg, names in chosen.items():
+        scored = suite.scored(leg)
+        print(f"{leg}: {len(names)} scenarios, {len(scored.intersection(names))} of them scored")
+        for name in names:
+            print(f"  {name}" + ("" if name in scored else "   not scored"))
+
+
+def gather(
+    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]
+) -> dict[Leg, list[Row]]:
+    """Run every leg in every way. One backend serves all ways, so only the way differs."""
+    ways = [DIRECT, *(w for w in WAYS[1:] if w in options.ways)]
+    checks: dict[tuple[Leg, str], dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        url = options.backend if options.backend != "everything" else stack.enter_context(processes.backend())
+        for way in ways:
+            with contextlib.ExitStack() as opened:
+                target = url if way == DIRECT else opened.enter_context(_behind(opened, url, way, options))
+                for leg, names in chosen.items():
+                    progress(f"{leg}, {way}: {len(names)} scenarios")
+                    checks[leg, way] = suite.run(leg, target, names, options.timeout)
+    return {
+        leg: [Row(n, n in suite.scored(leg), {w: checks[leg, w][n] for w in ways}) for n in names]
+        for leg, names in chosen.items()
+    }
+
+
+def _behind(
+    stack: contextlib.ExitStack, url: str, way: str, options: argparse.Namespace
+) -> contextlib.AbstractContextManager[str]:
+    others = ("second", "third") if way == "three" else ()
+    urls = {"everything": url} | {name: stack.enter_context(processes.backend()) for name in others}
+    return processes.manifold(urls, probed=options.backend == "everything")
+
+
+def report(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str], complete: bool) -> int:
+    """Print the tables; return how many checks were lost that no expectation names."""
+    unexpected, met = 0, set()
+    for leg, rows in results.items():
+        ways = list(rows[0].checks)
+        print(render(str(leg), rows, ways, expected), end="\n\n")
+        for row in rows:
+            for loss in (found for way in ways[1:] for found in row.losses(way)):
+                unexpected += not is_expected(expected, row.scenario, loss)
+                met |= {row.scenario, f"{row.scenario}:{loss.check}"}
+    if complete:
+        for name in sorted(set(expected) - met):
+            print(f"no longer lost, remove it from expectations.toml: {name}")
+    if all(len(row.checks) == 1 for rows in results.values() for row in rows):
+        print("only the backend itself was run, so there was nothing to compare")
+    else:
+        print(f"{unexpected or 'no'} checks were lost unexpectedly")
+    return unexpected
+
+
+def as_json(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "legs": [
+            {
+                "suite": leg.version,
+                "revision": leg.revision,
+                "scenarios": [_scenario(row, expected) for row in rows],
+            }
+            for leg, rows in results.items()
+        ]
+    }
+
+
+def _scenario(row: Row, expected: Mapping[str, str]) -> dict[str, Any]:
+    losses = [
+        {"way": way, "expected": is_expected(expected, row.scenario, loss), **dataclasses.asdict(loss)}
+        for way in row.checks
+        if way != DIRECT
+        for loss in row.losses(way)
+    ]
+    checks = {way: [dataclasses.asdict(c) for c in found] for way, found in row.checks.items()}
+    return {"scenario": row.scenario, "scored": row.scored, "checks": checks, "lost": losses}
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcp-manifold-conformance"
+    cache.mkdir(parents=True, exist_ok=True)
+    suite = Suite(cache)
+    chosen = selection(suite, options)
+    if options.list:
+        show(suite, chosen)
+        return 0
+    expected: dict[str, str] = tomllib.loads((processes.HERE / "expectations.toml").read_text())
+    results = gather(suite, options, chosen)
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_json(results, expected), indent=2) + "\n")
+    complete = options.suite == "both" and not options.scenario and len(options.ways) > 1
+    return 1 if report(results, expected, complete) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

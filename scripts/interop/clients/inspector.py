@@ -1,0 +1,94 @@
+"""The MCP inspector's command line as an interop client: one command per request, so only the brief steps are done.
+
+It reads the same job and prints the same report as the others; the command that starts the inspector follows the
+job's name on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import job as program
+
+LISTS = {"tools": "tools", "resources": "resources", "templates": "resourceTemplates", "prompts": "prompts"}
+METHODS = {"templates": "resources/templates/list"}
+
+Outcome = dict[str, Any]
+
+
+def target_arguments(target: Outcome) -> list[str]:
+    """How the inspector is told where the server is."""
+    if target["kind"] == "stdio":
+        environment = [word for name, value in target["env"].items() for word in ("-e", f"{name}={value}")]
+        command, *args = target["command"]
+        return [*environment, command, *args]
+    return ["--transport", target["kind"], "--server-url", target["url"]]
+
+
+def request_arguments(step: Outcome, part: Outcome) -> list[str]:
+    """How the inspector is told what to ask."""
+    match step["do"]:
+        case "call":
+            arguments = json.dumps(step["arguments"])
+            tool = part["prefix"] + step["tool"]
+            return ["--method", "tools/call", "--tool-name", tool, "--tool-args-json", arguments]
+        case "read":
+            return ["--method", "resources/read", "--uri", part["uri_prefix"] + step["uri"]]
+        case _:
+            pairs = [f"{name}={value}" for name, value in step["arguments"].items()]
+            name = part["prefix"] + step["prompt"]
+            return ["--method", "prompts/get", "--prompt-name", name, *(["--prompt-args", *pairs] if pairs else [])]
+
+
+class Inspector:
+    """Runs the inspector; holds how, and against what."""
+
+    def __init__(self, command: list[str], job: Outcome) -> None:
+        era = {"handshake": "legacy"}.get(job["era"], job["era"])
+        self._command = [*command, "--cli", "--format", "json", "--quiet", "--protocol-era", era]
+        self._target = target_arguments(job["target"])
+        self._deadline: float = job["deadline"]
+
+    def __repr__(self) -> str:
+        return f"Inspector({self._target})"
+
+    def ask(self, *request: str) -> Outcome:
+        """One request, one process: options go before the target, whose own arguments would swallow them."""
+        line = [*self._command, *request, "--", *self._target]
+        if self._target[0] in ("-e", "--transport"):
+            line = [*self._command, *request, *self._target]
+        try:
+            done = subprocess.run(line, capture_output=True, text=True, timeout=self._deadline, check=False)
+        except subprocess.TimeoutExpired:
+            return {"failed": "Timeout", "message": f"nothing within {self._deadline} s"}
+        try:
+            return {"result": json.loads(done.stdout)}
+        except ValueError:
+            return {"failed": f"exit {done.returncode}", "message": (done.stderr or done.stdout).strip()[-400:]}
+
+    def listed(self, kind: str) -> Any:
+        """One list; nothing where the server has no such thing."""
+        outcome = self.ask("--method", METHODS.get(kind, f"{kind}/list"))
+        return outcome["result"].get(LISTS[kind], outcome) if "result" in outcome else outcome
+
+
+def main() -> None:
+    """Read the job named on the command line, do it, print the report."""
+    job: Outcome = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    inspector = Inspector(sys.argv[2:], job)
+    report: Outcome = {kind: inspector.listed(kind) for kind in program.KINDS}
+    report["parts"] = {
+        part["backend"]: {
+            step["id"]: inspector.ask(*request_arguments(step, part)) for step in part["steps"] if step.get("brief")
+        }
+        for part in job["parts"]
+    }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

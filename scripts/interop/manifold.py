@@ -1,0 +1,113 @@
+"""The program under test: its configuration, its fronts, and how soon it lists what works; knows no client."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends import ROOT, Backend, Target
+from cache import HERE
+from processes import answers, free_port, running
+
+LISTENING = 20.0  # seconds until the port has to be open
+VERSION = "2026-07-28"
+META = {
+    "io.modelcontextprotocol/protocolVersion": VERSION,
+    "io.modelcontextprotocol/clientInfo": {"name": "interop", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+BAD = ("missing", "hanging", "refused")
+FRONTS = ("http", "sse", "stdio")
+
+
+def configuration(backends: Iterable[Backend], python: str, environment: dict[str, str]) -> dict[str, Any]:
+    """The `mcpServers` of all backends, with three that can never work among them."""
+    servers: dict[str, Any] = {"missing": {"command": "no-such-command-anywhere", "args": []}}
+    servers["hanging"] = {"command": python, "args": [str(HERE / "hang.py")], "env": environment}
+    servers |= {backend.name: _server(backend.target) for backend in backends}
+    servers["refused"] = {"url": f"http://127.0.0.1:{free_port()}/mcp"}
+    return {"mcpServers": servers}
+
+
+def _server(target: Target) -> dict[str, Any]:
+    if target["kind"] == "stdio":
+        command, *args = target["command"]
+        return {"command": command, "args": args, "env": target["env"]}
+    return {"url": target["url"]} | ({"type": "sse"} if target["kind"] == "sse" else {})
+
+
+def command(*words: str) -> list[str]:
+    """The manifold of this checkout."""
+    uv = shutil.which("uv") or "uv"
+    return [uv, "run", "--quiet", "--project", str(ROOT), "mcp-manifold", *words]
+
+
+def stdio_target(config: Path, environment: dict[str, str]) -> Target:
+    """The stdio front, which each client starts for itself."""
+    return {"kind": "stdio", "command": command("stdio", "--config", str(config)), "env": environment}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A manifold that listens."""
+
+    port: int
+    opened: float
+    log: Path
+
+    def target(self, front: str) -> Target:
+        """Where a client finds that front."""
+        path = {"http": "/mcp", "sse": "/sse"}[front]
+        return {"kind": front, "url": f"http://127.0.0.1:{self.port}{path}"}
+
+
+@contextmanager
+def serving(config: Path, environment: dict[str, str]) -> Iterator[Serving]:
+    """Run `mcp-manifold serve` for as long as the block lasts."""
+    port, log = free_port(), config.with_name("manifold.log")
+    words = command("serve", "--config", str(config), "--port", str(port))
+    with running(words, environment, log) as process:
+        if not answers(port, LISTENING, process):
+            raise SystemExit(f"mcp-manifold did not listen within {LISTENING:.0f} s:\n{log.read_text()[-2000:]}")
+        yield Serving(port, time.monotonic(), log)
+
+
+def unlisted(serving: Serving, backends: Iterable[Backend], startup: float) -> list[str]:
+    """The backends of which no tool is listed when the bad ones have had their time to start."""
+    wanted = {backend.name for backend in backends}
+    missing = set(wanted)
+    while missing and (left := serving.opened + startup - time.monotonic()) > 0:
+        names = _tool_names(serving.port, left)
+        missing = {name for name in wanted if not any(tool.startswith(f"{name}__") for tool in names)}
+        time.sleep(0.1)
+    return sorted(missing)
+
+
+def _tool_names(port: int, seconds: float) -> list[str]:
+    """One `tools/list` of the stateless revision: no session is needed to look."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/mcp",
+        data=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": VERSION,
+            "Mcp-Method": "tools/list",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=max(seconds, 0.1)) as response:
+            text = response.read().decode()
+    except (OSError, urllib.error.HTTPError):
+        return []
+    lines = [line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:")] or [text]
+    answer = json.loads(lines[-1])
+    return [tool["name"] for tool in answer.get("result", {}).get("tools", [])]

@@ -1,0 +1,1 @@
+"""Everything that connects to a backend; nothing here knows who asks."""

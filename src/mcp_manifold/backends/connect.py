@@ -1,0 +1,97 @@
+"""From a server's settings to an open transport, and what was learnt on the way: which transport, which era."""
+
+import ssl
+from typing import Literal
+
+from mcp_manifold.backends.http import HttpTransport
+from mcp_manifold.backends.http1 import HttpPool
+from mcp_manifold.backends.link import Link, Transport
+from mcp_manifold.backends.sse import SseTransport
+from mcp_manifold.backends.stdio import Command, StderrTail, open_stdio
+from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.config.environment import inherited
+from mcp_manifold.wire import Era
+
+Kind = Literal["stdio", "http", "sse"]
+
+CONNECT_WAIT = 10.0
+"""Seconds a TCP connection, with TLS, may take; a black-holed address hangs the caller without."""
+
+
+class Connector:
+    """Opens transports to one server. Owns what its links share: connection pool, stderr tail, what was learnt."""
+
+    def __init__(self, server: ServerSettings, limits: LimitSettings) -> None:
+        self._server = server
+        self._limits = limits
+        self._pool: HttpPool | None = None
+        self._kind: Kind | None = None if server.transport == "auto" else server.transport
+        self._era: Era | None = None if server.era == "auto" else server.era
+        self.tail = StderrTail(server.name)
+
+    def __repr__(self) -> str:
+        return f"<Connector {self._server.name} {self._kind or 'http or sse'} {self._era or 'any era'}>"
+
+    @property
+    def kind(self) -> Kind | None:
+        """The transport in use, once it is known."""
+        return self._kind
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """The transports to try, in order (2026-07-28 streamable-http, Backward Compatibility)."""
+        return (self._kind,) if self._kind is not None else ("http", "sse")
+
+    def eras(self, kind: Kind) -> tuple[Era, ...]:
+        """The eras to try, in order.
+
+        Over stdio the handshake first, because the first message locks some servers into their era, and others die of a
+        method they do not know; over HTTP, where requests are independent, the modern era first. SSE has no modern one.
+        """
+        if kind == "sse":
+            return ("handshake",)
+        if self._era is not None:
+            return (self._era,)
+        return ("handshake", "modern") if kind == "stdio" else ("modern", "handshake")
+
+    def learned(self, kind: Kind, era: Era) -> None:
+        """This is how the server was reached: do it again like this."""
+        self._kind = kind
+        self._era = era
+
+    async def open(self, kind: Kind, link: Link) -> Transport:
+        """Open a transport for `link`.
+
+        Raises:
+            BackendError: it cannot be opened.
+        """
+        server, limit = self._server, self._limits.max_message
+        if kind == "stdio":
+            env = {**inherited(), **{name: value.get_secret_value() for name, value in server.env.items()}}
+            command = Command(server.command, server.args, env, server.cwd)
+            return await open_stdio(link, command, tail=self.tail, limit=limit)
+        headers = {name: value.get_secret_value() for name, value in server.headers.items()}
+        idle = server.sse_read_timeout
+        if kind == "http":
+            return HttpTransport(link, self._shared_pool(), headers=headers, max_message=limit, idle_limit=idle)
+        transport = SseTransport(
+            link, self._shared_pool(), server.url, headers=headers, max_message=limit, idle_limit=idle
+        )
+        await transport.open()
+        return transport
+
+    def _shared_pool(self) -> HttpPool:
+        if self._pool is None:
+            tls = ssl.create_default_context() if self._server.url.lower().startswith("https:") else None
+            self._pool = HttpPool(
+                self._server.url,
+                ssl_context=tls,
+                connect_timeout=min(CONNECT_WAIT, self._server.timeout),
+                max_body=self._limits.max_message,
+            )
+        return self._pool
+
+    async def aclose(self) -> None:
+        """Close the connections that links shared."""
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None

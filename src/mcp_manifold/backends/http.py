@@ -1,0 +1,290 @@
+"""A backend behind Streamable HTTP: every request its own exchange, one standing GET stream for the rest.
+
+Knows the transport's rules (session id, revision and routing headers, JSON or event-stream replies, resumption); the
+exchanges themselves are `http1`'s, what the messages mean is the link's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
+
+from mcp_manifold import wire
+from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.streams import RETRY, RETRY_CEILING, IdleWatch, Note, Standing
+from mcp_manifold.errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendTimeout,
+    BackendUnavailable,
+    MalformedMessage,
+    SessionExpired,
+)
+from mcp_manifold.sse import EventParser, EventTooLarge
+from mcp_manifold.wire.mirror import mirrored_headers
+
+logger = logging.getLogger(__name__)
+
+GOODBYE: Final = 2.0
+"""Seconds the DELETE that ends a session may take; without it a vanished server would hold up the shutdown."""
+MAX_RESUMES: Final = 10
+"""Times one reply may be resumed without progress: a server that closes early for ever is not answering."""
+ERROR_BODY: Final = 65536
+"""Bytes of an error reply that are read: enough for a JSON-RPC error, not for a page of HTML."""
+
+
+class HttpTransport:
+    """Carries one link over HTTP. The pool is shared by all links of the backend and not closed here."""
+
+    def __init__(
+        self, link: Link, pool: HttpPool, *, headers: Mapping[str, str], max_message: int, idle_limit: float
+    ) -> None:
+        self.link = link
+        self.max_message = max_message
+        self.idle_limit = idle_limit
+        self._pool = pool
+        self._headers = dict(headers)
+        self._session = ""
+        self._version = ""
+        self._standing: Standing | None = None
+        self._compose()
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport {self.link.backend} session={'yes' if self._session else 'no'}>"
+
+    def _compose(self) -> None:
+        """The fixed part of every request's head, written once per change of session or revision."""
+        common = dict(self._headers)
+        if self._session:
+            common["mcp-session-id"] = self._session
+        if self._version:
+            common["mcp-protocol-version"] = self._version
+        posted = {"accept": "application/json, text/event-stream", "content-type": "application/json", **common}
+        self._post = self._pool.head("POST", headers=posted.items())
+        self._get = self._pool.head("GET", headers={"accept": "text/event-stream", **common}.items())
+        self._delete = self._pool.head("DELETE", headers=common.items())
+
+    # --- the Transport of link.py ---------------------------------------------------------------------------------
+
+    def send_request(self, pending: Pending, body: bytes) -> None:
+        extra = b""
+        if self.link.era == "modern":
+            extra = mirrored_headers(pending.method, pending.params, self.link.parameter_headers)
+        reply = _Reply(self, pending)
+        reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True)
+        pending.abort = reply.abort
+
+    def send_note(self, body: bytes) -> asyncio.Future[None] | None:
+        note = Note(self.link.backend)
+        extra = b"mcp-method: notifications/cancelled\r\n" if self.link.era == "modern" else b""
+        self._pool.send(self._post, body, note, extra=extra)
+        return note.accepted
+
+    def adopt(self, version: str) -> None:
+        self._version = version
+        self._compose()
+
+    def listen(self) -> None:
+        """Open the standing GET stream, on which a handshake-era server sends what belongs to no request."""
+        self._standing = Standing(self)
+        self._standing.open()
+
+    async def aclose(self) -> None:
+        """End the session with a DELETE, as far as the server listens."""
+        self.link.lost(BackendUnavailable(self.link.backend, "the connection was closed"))
+        if self._standing is not None:
+            self._standing.close()
+        if self._session:
+            note = Note(self.link.backend)
+            exchange = self._pool.send(self._delete, b"", note)
+            done, _ = await asyncio.wait({note.accepted}, timeout=GOODBYE)
+            if not done:
+                exchange.abort()
+                note.accepted.cancel()
+
+    # --- what replies ask of it -------------------------------------------------------------------------------------
+
+    def assigned(self, session: str) -> None:
+        """The server assigned a session id (2025-11-25 streamable-http, Session Management)."""
+        if session and session != self._session and session.isascii() and session.isprintable():
+            self._session = session
+            self._compose()
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the server keeps a session for this link."""
+        return bool(self._session)
+
+    def stream(self, receiver: "_Reply | Standing", last_event: str | None) -> Exchange:
+        """Open a GET stream, resuming after `last_event` where there is one."""
+        extra = b"last-event-id: %b\r\n" % last_event.encode() if last_event else b""
+        return self._pool.send(self._get, b"", receiver, extra=extra, unlimited=True)
+
+
+class _Reply:
+    """The reply to one request: JSON, or an event stream that may be resumed."""
+
+    __slots__ = ("_body", "_events", "_last_event", "_resumes", "_retry", "_size", "_status", "_transport",
+                 "exchange", "pending")  # fmt: skip
+
+    def __init__(self, transport: HttpTransport, pending: Pending) -> None:
+        self._transport = transport
+        self.pending = pending
+        self.exchange: Exchange | None = None
+        self._status = 0
+        self._body: list[bytes] = []
+        self._size = 0
+        self._events: EventParser | None = None
+        self._idle: IdleWatch | None = None
+        self._last_event: str | None = None
+        self._retry = RETRY
+        self._resumes = 0
+
+    def __repr__(self) -> str:
+        return f"<_Reply to {self.pending!r} status={self._status}>"
+
+    def abort(self) -> None:
+        """Nobody waits for this reply any more."""
+        self._unwatch()
+        if self.exchange is not None:
+            self.exchange.abort()
+
+    # the Receiver of http1
+
+    def responded(self, status: int, headers: Headers) -> None:
+        self._status = status
+        if status == 200:
+            if self.pending.method == "initialize":
+                self._transport.assigned(headers.get("mcp-session-id") or "")
+            if (headers.get("content-type") or "").startswith("text/event-stream"):
+                self._events = EventParser(self._transport.max_message)
+                self._idle = IdleWatch(self._transport.idle_limit, self._silent)
+
+    def received(self, data: bytes) -> None:
+        if self._events is not None and self._idle is not None:
+            self._idle.touch()
+            self._stream(self._events, data)
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > (self._transport.max_message if self._status == 200 else ERROR_BODY):
+            self._refuse("its answer is larger than the message limit")
+
+    def ended(self) -> None:
+        self._unwatch()
+        if self.pending.future.done():
+            return
+        if self._events is not None:
+            self._resume()
+        elif self._status == 200 and self._body:
+            self._transport.link.fed(self._body[0] if len(self._body) == 1 else b"".join(self._body), self.pending)
+            self._settle("its reply is not the answer to the request")
+        else:
+            self._failed_status()
+
+    def failed(self, exc: HttpFailure) -> None:
+        self._unwatch()
+        if self.pending.future.done():
+            return
+        backend = self._transport.link.backend
+        if self._events is not None and exc.kind == "reset":
+            self._resume()
+        elif not exc.sent:
+            self._fail(BackendUnavailable(backend, str(exc)))
+        elif exc.kind in ("protocol", "limit"):
+            self._fail(BackendProtocolError(backend, str(exc)))
+        else:
+            self._fail(BackendLost(backend, f"{exc}, with the request in flight: its outcome is unknown"))
+
+    # decisions
+
+    def _silent(self) -> None:
+        limit = self._transport.idle_limit
+        self._fail(BackendTimeout(self._transport.link.backend, f"its event stream was silent for {limit:g} s"))
+        self.abort()
+
+    def _unwatch(self) -> None:
+        if self._idle is not None:
+            self._idle.stop()
+            self._idle = None
+
+    def _stream(self, events: EventParser, data: bytes) -> None:
+        try:
+            found = events.feed(data)
+        except EventTooLarge:
+            self._refuse("an event is larger than the message limit")
+            return
+        for event in found:
+            if event.id is not None:
+                self._last_event, self._resumes = event.id, 0
+            if event.retry is not None:
+                self._retry = min(event.retry / 1000, RETRY_CEILING)
+            if event.data:
+                self._transport.link.fed(event.data, self.pending)
+
+    def _resume(self) -> None:
+        """The stream ended without the answer: pick it up where it broke, if the server gave ids to its events."""
+        link = self._transport.link
+        if self._last_event is None or link.era == "modern" or self._resumes >= MAX_RESUMES or link.ended.done():
+            reason = "the server ended its reply before the answer: the outcome is unknown"
+            self._fail(BackendLost(link.backend, reason))
+            return
+        self._resumes += 1
+        asyncio.get_running_loop().call_later(self._retry, self._reopen)
+
+    def _reopen(self) -> None:
+        if not self.pending.future.done() and not self._transport.link.ended.done():
+            self._status, self._events = 0, None
+            self.exchange = self._transport.stream(self, self._last_event)
+
+    def _failed_status(self) -> None:
+        """An HTTP status instead of an answer, unless a JSON-RPC error came with it."""
+        backend, body = self._transport.link.backend, b"".join(self._body)
+        if self._status == 404 and self._transport.has_session and self.pending.method != "initialize":
+            expired = SessionExpired(backend, "it no longer knows our session", status=404)
+            self._fail(expired)
+            self._transport.link.lost(expired)
+            return
+        error = _rpc_error(body)
+        if error is not None:
+            self._transport.link.fed(wire.failure(wire.Payload(b"%d" % self.pending.number), error), self.pending)
+            return
+        self._fail(_status_error(backend, self._status))
+
+    def _settle(self, reason: str) -> None:
+        if not self.pending.future.done():
+            self._fail(BackendProtocolError(self._transport.link.backend, reason))
+
+    def _refuse(self, reason: str) -> None:
+        self._settle(reason)
+        self.abort()
+
+    def _fail(self, exc: Exception) -> None:
+        self._transport.link.fail(self.pending, exc)
+
+
+def _rpc_error(body: bytes) -> wire.Payload | None:
+    """The error object of a JSON-RPC error response, if that is what the body is."""
+    try:
+        envelope = wire.parse_backend(body)
+    except MalformedMessage:
+        return None
+    return None if envelope.error is wire.UNSET else envelope.error
+
+
+_WORDS: Final = {
+    401: "it wants other credentials (HTTP 401): check the configured headers",
+    403: "it refuses access (HTTP 403): check the configured headers",
+    404: "there is no MCP endpoint at that URL (HTTP 404)",
+    405: "there is no Streamable HTTP endpoint at that URL (HTTP 405)",
+    429: "it is rate limiting us (HTTP 429)",
+}
+
+
+def _status_error(backend: str, status: int) -> BackendError:
+    words = _WORDS.get(status, f"it answered HTTP {status} instead of MCP")
+    kind = BackendUnavailable if status in (401, 403, 429) or status >= 500 else BackendProtocolError
+    return kind(backend, words, status=status)

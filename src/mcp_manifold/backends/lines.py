@@ -1,0 +1,52 @@
+"""Splits a byte stream into lines, in linear time and bounded memory. Pure: feed it pieces, take lines."""
+
+from collections.abc import Iterator
+
+
+class LineSplitter:
+    """Lines of at most `limit` bytes, without their LF (and CR). A longer one is dropped to its end and reported."""
+
+    __slots__ = ("_dropping", "_limit", "_parts", "_size", "oversized")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._dropping = False
+        self.oversized: list[bytes] = []
+        """The first kilobytes of lines that were too long, oldest first; whoever reads them clears them."""
+
+    def __repr__(self) -> str:
+        return f"<LineSplitter held={self._size}{' dropping' if self._dropping else ''}>"
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The lines that `data` completes."""
+        start = 0
+        while True:
+            end = data.find(b"\n", start)
+            if end < 0:
+                break
+            line = self._complete(data[start:end])
+            if line is not None:
+                yield line
+            start = end + 1
+        if start < len(data):
+            self._hold(data[start:] if start else data)
+
+    def _complete(self, piece: bytes) -> bytes | None:
+        self._hold(piece)
+        parts, self._parts, self._size = self._parts, [], 0
+        if self._dropping:
+            self._dropping = False
+            return None
+        line = parts[0] if len(parts) == 1 else b"".join(parts)
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def _hold(self, piece: bytes) -> None:
+        if self._dropping:
+            return
+        self._parts.append(piece)
+        self._size += len(piece)
+        if self._size > self._limit:
+            self.oversized.append(b"".join(self._parts[:64])[:4096])
+            self._parts, self._size, self._dropping = [], 0, True

@@ -1,0 +1,110 @@
+"""Walks a backend's lists to their end: every page, within bounds, without believing its cursors."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import anyio
+import msgspec
+
+from mcp_manifold.backends.link import Link
+from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
+from mcp_manifold.wire import Payload, encode
+from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
+
+LISTS: Final[Mapping[str, tuple[str, str]]] = {
+    "tools/list": ("tools", "tools"),
+    "prompts/list": ("prompts", "prompts"),
+    "resources/list": ("resources", "resources"),
+    "resources/templates/list": ("resources", "resourceTemplates"),
+}
+"""List method to the capability that offers it, and the member of the result that holds the items."""
+
+
+class _Page(msgspec.Struct):
+    tools: list[Payload] = []
+    prompts: list[Payload] = []
+    resources: list[Payload] = []
+    templates: list[Payload] = msgspec.field(name="resourceTemplates", default_factory=list)
+    cursor: str | None = msgspec.field(name="nextCursor", default=None)
+    ttl_ms: float = msgspec.field(name="ttlMs", default=0)
+    scope: str = msgspec.field(name="cacheScope", default="private")
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+
+
+class Pages(msgspec.Struct, frozen=True):
+    """What one list method gave in the end, raw; with the shortest lifetime and narrowest scope of its pages."""
+
+    items: tuple[bytes, ...] = ()
+    ttl_ms: int = 0
+    scope: str = "private"
+
+
+async def list_all(
+    link: Link, methods: frozenset[str], *, timeout: float, max_pages: int, max_entries: int
+) -> dict[str, Pages]:
+    """The full lists of a backend, asked for at the same time.
+
+    Args:
+        methods: which of `LISTS`; those of an undeclared capability, or unknown to the backend, give empty pages.
+        timeout: seconds for each page.
+
+    Raises:
+        BackendError: no answer, or not a list.
+        RemoteError: the backend refused a list it declared.
+    """
+    declared = msgspec.json.decode(link.capabilities, type=dict[str, Payload])
+    found: dict[str, Pages] = {}
+
+    async def walk(method: str) -> None:
+        found[method] = await _walk(link, method, timeout=timeout, max_pages=max_pages, max_entries=max_entries)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for method in methods:
+                if LISTS[method][0] in declared:
+                    group.start_soon(walk, method, name=f"{link.backend} {method}")
+                else:
+                    found[method] = Pages()
+    except* (BackendError, RemoteError) as failures:
+        raise failures.exceptions[0] from None
+    return found
+
+
+async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_entries: int) -> Pages:
+    field = "templates" if method == "resources/templates/list" else LISTS[method][1]
+    items: list[bytes] = []
+    ttls: list[int] = []
+    scopes: set[str] = set()
+    seen: set[str] = set()
+    params: dict[str, Payload] = {}
+    for _ in range(max_pages):
+        try:
+            result = await link.request(method, params, timeout=timeout)
+        except RemoteError as exc:
+            if exc.code == METHOD_NOT_FOUND:
+                break
+            raise
+        page = _page(link, method, result)
+        items += [bytes(item) for item in getattr(page, field)]
+        ttls.append(max(0, int(page.ttl_ms)))
+        scopes.add(page.scope)
+        if len(items) > max_entries:
+            raise BackendProtocolError(link.backend, f"{method} gives more than {max_entries} entries")
+        if page.cursor is None:
+            break
+        if page.cursor in seen:
+            raise BackendProtocolError(link.backend, f"{method} turns in a circle: a cursor came twice")
+        seen.add(page.cursor)
+        params = {"cursor": Payload(encode(page.cursor))}
+    else:
+        raise BackendProtocolError(link.backend, f"{method} has more than {max_pages} pages")
+    return Pages(tuple(items), min(ttls, default=0), "public" if scopes == {"public"} else "private")
+
+
+def _page(link: Link, method: str, result: Payload) -> _Page:
+    try:
+        return _decode_page(result)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise BackendProtocolError(link.backend, f"its answer to {method} is not a list: {exc}") from exc

@@ -1,0 +1,153 @@
+"""The official SDK's client session, run on a link of ours: it negotiates, the link relays.
+
+The only importer of `mcp.client`. `ClientSession` takes any `Dispatcher`; ours hands its requests to the link, keeps
+the raw answers, and is left once the session is agreed, because everything later is relayed as bytes.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+import mcp_types
+import msgspec
+from anyio.abc import TaskStatus
+from mcp.client.session import ClientSession
+from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import find_invalid_x_mcp_header, mcp_param_headers, x_mcp_header_map
+from pydantic import ValidationError
+
+from mcp_manifold import wire
+from mcp_manifold.backends.greeting import PROBE_WAIT, Greeting, Identity, discovered, initialized
+from mcp_manifold.backends.link import Link
+from mcp_manifold.errors import BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
+from mcp_manifold.wire import MODERN_VERSION, Era, Payload
+from mcp_manifold.wire.mirror import ParameterHeaders
+
+logger = logging.getLogger(__name__)
+
+NOTE_WAIT: Final = 5.0
+"""Seconds to wait until `initialized` was accepted; a server that never says so hangs the connect without."""
+
+
+class _LinkDispatcher:
+    """A link as the SDK's `Dispatcher` (mcp/shared/dispatcher.py)."""
+
+    def __init__(self, link: Link, identity: Identity, timeout: float) -> None:
+        self._link = link
+        self._identity = identity
+        self._timeout = timeout
+        self.raw: Payload = wire.EMPTY
+
+    async def run(
+        self,
+        on_request: OnRequest,
+        on_notify: OnNotify,
+        on_notify_intercept: OnNotifyIntercept | None = None,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """The link is fed by its transport; there is no loop to drive."""
+        task_status.started()
+        await anyio.sleep_forever()
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> dict[str, Any]:
+        """Relay a request of the session's; who we are is said in the words we were given."""
+        sent = {key: Payload(wire.encode(value)) for key, value in (params or {}).items()}
+        timeout = self._timeout
+        if method == "initialize":
+            sent["clientInfo"], sent["capabilities"] = self._identity.client_info, self._identity.capabilities
+        else:
+            timeout = min(timeout, PROBE_WAIT)
+        try:
+            self.raw = await self._link.request(method, sent, timeout=timeout)
+        except RemoteError as exc:
+            raise _as_mcp_error(exc) from exc
+        if method == "initialize":
+            greeting = initialized(self.raw)
+            self._link.adopt(greeting.version, greeting.capabilities)
+        decoded: dict[str, Any] = msgspec.json.decode(self.raw)
+        return decoded
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        """Relay a notification and wait, within a bound, until it was accepted."""
+        accepted = self._link.notify(method, None if params is None else Payload(wire.encode(params)))
+        if accepted is not None:
+            with anyio.move_on_after(NOTE_WAIT):
+                await accepted
+
+
+def _as_mcp_error(exc: RemoteError) -> MCPError:
+    try:
+        error: dict[str, Any] = msgspec.json.decode(exc.raw)
+        return MCPError(exc.code, str(error.get("message", "")), error.get("data"))
+    except (msgspec.DecodeError, AttributeError):
+        return MCPError(exc.code, str(exc))
+
+
+async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
+    """See `greeting.Greet`. An era that is refused, or met with silence, gives way to the next one."""
+    info = msgspec.json.decode(identity.client_info, type=dict[str, Any])
+    implementation = mcp_types.Implementation.model_validate(info)
+    dispatcher = _LinkDispatcher(link, identity, timeout)
+    async with ClientSession(dispatcher=dispatcher, client_info=implementation) as session:
+        for era in eras[:-1]:
+            try:
+                return await _greet_in(session, dispatcher, link, era)
+            except (BackendProtocolError, BackendTimeout, MCPError):
+                link.stamp(None)
+                link.transport.adopt("")
+        try:
+            return await _greet_in(session, dispatcher, link, eras[-1])
+        except MCPError as exc:
+            refused = f"it refused the connection: {exc.message} ({exc.code})"
+            raise BackendProtocolError(link.backend, refused) from exc
+
+
+async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: Link, era: Era) -> Greeting:
+    identity = dispatcher._identity
+    try:
+        if era == "handshake":
+            await session.initialize()
+            return initialized(dispatcher.raw)
+        link.stamp(wire.modern_stamp(identity.client_info, identity.capabilities))
+        link.transport.adopt(MODERN_VERSION)
+        await session.discover()
+    except BackendUnavailable as exc:
+        if exc.status not in (400, 404, 405, 406, 415, 501):
+            raise
+        raise BackendProtocolError(link.backend, exc.message, status=exc.status) from exc
+    except (ValidationError, RuntimeError, msgspec.DecodeError) as exc:
+        raise BackendProtocolError(link.backend, f"its {era} greeting is not MCP: {_first_line(exc)}") from exc
+    greeting = discovered(dispatcher.raw)
+    link.adopt(greeting.version, greeting.capabilities)
+    return greeting
+
+
+def parameters(backend: str, tools: Sequence[bytes]) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+    """See `greeting.Parameters`."""
+    kept: list[bytes] = []
+    maps: dict[str, dict[tuple[str, ...], str]] = {}
+    for raw in tools:
+        if b"x-mcp-header" in raw:
+            tool: dict[str, Any] = msgspec.json.decode(raw)
+            schema = tool.get("inputSchema")
+            problem = find_invalid_x_mcp_header(schema)
+            if problem is not None:
+                logger.warning("tool left out: %s", problem, extra={"backend": backend})
+                continue
+            maps[str(tool.get("name"))] = x_mcp_header_map(schema)
+        kept.append(raw)
+
+    def headers(tool: str, arguments: Payload) -> Mapping[str, str]:
+        wanted = maps.get(tool)
+        return mcp_param_headers(wanted, msgspec.json.decode(arguments)) if wanted else {}
+
+    return tuple(kept), headers if maps else None
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).splitlines()[0][:200] if str(exc) else type(exc).__name__

@@ -1,0 +1,31 @@
+"""What a child process inherits of our environment: a short list, so that no secret of ours leaks out (S37)."""
+
+import os
+import sys
+from typing import Final
+
+INHERITED: Final = (
+    (
+        "APPDATA",
+        "HOMEDRIVE",
+        "HOMEPATH",
+        "LOCALAPPDATA",
+        "PATH",
+        "PATHEXT",
+        "PROCESSOR_ARCHITECTURE",
+        "SYSTEMDRIVE",
+        "SYSTEMROOT",
+        "TEMP",
+        "USERNAME",
+        "USERPROFILE",
+    )
+    if sys.platform == "win32"
+    else ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
+)
+"""The SDK's own list (`mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS`); a contract test holds the two together."""
+
+
+def inherited() -> dict[str, str]:
+    """The variables a server gets without being configured; shell functions among them are left out."""
+    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {name: value for name, value in found.items() if not value.startswith("()")}

@@ -1,0 +1,50 @@
+"""The few ASGI messages the fronts send, and the refusals they answer with. Knows no session and no era."""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Final
+
+from mcp_manifold.errors import RequestError
+from mcp_manifold.wire import NULL_ID, error_of, failure
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Line = tuple[bytes, bytes]
+Headers = dict[bytes, bytes]
+"""Header lines by lower-case name; of a repeated name the last line."""
+
+_JSON: Final = (b"content-type", b"application/json")
+_EMPTY_BODY: Final = (b"content-length", b"0")
+CLOSE: Final = (b"connection", b"close")
+"""Ends the connection after the answer: for requests whose body nobody reads to its end."""
+
+
+class Refused(RequestError):
+    """A request turned away before anybody looked at what it asks."""
+
+    def __init__(self, status: int, message: str, *, code: int | None = None, headers: Sequence[Line] = ()) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.headers = tuple(headers)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
+    """One complete JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_empty(send: Send, status: int, headers: Sequence[Line] = ()) -> None:
+    """An answer without a body."""
+    lines = list(headers) if status == 204 else [_EMPTY_BODY, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_refusal(send: Send, refused: Refused) -> None:
+    """The refusal as a JSON-RPC error that answers no particular request."""
+    body = failure(NULL_ID, error_of(refused, "handshake"))
+    await send_json(send, refused.status, body, refused.headers)

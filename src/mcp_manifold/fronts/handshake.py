@@ -1,0 +1,99 @@
+"""The handshake revisions over Streamable HTTP: sessions, calls in them, their standing stream. Knows no body and no path."""
+
+import asyncio
+
+from mcp_manifold.call import Call
+from mcp_manifold.errors import RequestError
+from mcp_manifold.fronts.asgi import Refused, send_empty, send_json
+from mcp_manifold.fronts.desk import Desk
+from mcp_manifold.fronts.flight import answered
+from mcp_manifold.fronts.guard import accepts_events
+from mcp_manifold.fronts.inbound import VERSION_HEADER, check_mirrors
+from mcp_manifold.fronts.request import HttpRequest
+from mcp_manifold.fronts.responder import Responder
+from mcp_manifold.fronts.session import OpenSession, Sessions
+from mcp_manifold.fronts.stream import EventStream, Tally, serve_stream
+from mcp_manifold.sse import encode_event
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, UNSET, Envelope, Payload, error_of, failure
+
+SESSION_HEADER = b"mcp-session-id"
+
+
+class Handshake:
+    """Answers POST, GET and DELETE of the handshake era."""
+
+    __slots__ = ("_desk", "_sessions", "_tally")
+
+    def __init__(self, desk: Desk, sessions: Sessions, tally: Tally) -> None:
+        self._desk = desk
+        self._sessions = sessions
+        self._tally = tally
+
+    def __repr__(self) -> str:
+        return f"<Handshake {self._sessions!r}>"
+
+    async def post(self, request: HttpRequest, envelope: Envelope, params: dict[str, Payload]) -> None:
+        """Answer one POSTed message."""
+        method, id_ = envelope.method, envelope.id
+        if method == "initialize" and id_ is not UNSET and SESSION_HEADER not in request.headers:
+            await self._initialize(request, id_, params)
+            return
+        opened = self._find(request)
+        if method is UNSET:
+            await send_empty(request.send, 202)
+        elif id_ is UNSET:
+            opened.note(method, params)
+            await send_empty(request.send, 202)
+        else:
+            await self._answer(request, opened, method, id_, params)
+
+    async def get(self, request: HttpRequest) -> None:
+        """Serve the session's standing stream."""
+        if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
+            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+        opened = self._find(request)
+        if opened.hang_up is not None:
+            raise Refused(409, "Conflict: this session already has its stream")
+        if self._tally.streams >= self._desk.settings.limits.max_streams:
+            raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
+        stream = EventStream(request.send, self._tally)
+        self._tally.streams += 1
+        try:
+            opened.attach(lambda message: stream.push(encode_event(message)), stream.end)
+            await serve_stream(stream, request.receive)
+        finally:
+            self._tally.streams -= 1
+            opened.detach()
+
+    async def delete(self, request: HttpRequest) -> None:
+        """End the session."""
+        self._sessions.end(self._find(request))
+        await send_empty(request.send, 204)
+
+    async def _initialize(self, request: HttpRequest, id_: Payload, params: dict[str, Payload]) -> None:
+        opened = self._sessions.create("mcp", request.principal, request.route.scope)
+        header = (SESSION_HEADER, opened.id.encode())
+        answered_well = False
+        try:
+            opened.greet(params)
+            answered_well = await self._run(request, opened, "initialize", id_, params, header)
+        except RequestError as exc:
+            await send_json(request.send, 200, failure(id_, error_of(exc, "handshake")))
+        finally:
+            if not answered_well:
+                self._sessions.end(opened)
+
+    async def _answer(
+        self, request: HttpRequest, opened: OpenSession, method: str, id_: Payload, params: dict[str, Payload]
+    ) -> None:
+        try:
+            if method == "initialize":
+                raise RequestError("Invalid request: this session is initialized already")
+            check_mirrors(method, params, request.headers)
+        except RequestError as exc:
+            await send_json(request.send, 400, failure(id_, error_of(exc, "handshake")))
+            return
+        try:
+            await self._run(request, opened, method, id_, params, None)
+        except RequestError as exc:
+            await send_json(request.send, 200, failure(id_, error_of(exc, "handshake")))

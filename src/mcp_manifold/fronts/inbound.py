@@ -1,0 +1,227 @@
+"""Which era a request belongs to, and whether its headers say what its body says. Pure; knows no socket, no session.
+
+A 2026-07-28 request carries its revision in `params._meta` and mirrors it, its method and the name it calls into
+headers, for intermediaries to route on. Whoever decides on the headers and whoever acts on the body must have read
+the same, so a request whose halves differ is refused, before anything is done for it.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from mcp_manifold.errors import InvalidParams, RequestError
+from mcp_manifold.fronts.asgi import Headers, Line
+from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, encode, first_byte, text
+from mcp_manifold.wire.protocol import (
+    HEADER_MISMATCH,
+    META_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    NAMED,
+    UNSUPPORTED_VERSION,
+)
+
+VERSION_HEADER: Final = b"mcp-protocol-version"
+METHOD_HEADER: Final = b"mcp-method"
+NAME_HEADER: Final = b"mcp-name"
+_PARAM_PREFIX: Final = b"mcp-param-"
+_ROUTING: Final = frozenset({VERSION_HEADER, METHOD_HEADER, NAME_HEADER})
+_SINGLE: Final = frozenset(
+    {b"host", b"origin", b"authorization", b"content-type", b"content-length", b"content-encoding", b"mcp-session-id"}
+)
+_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
+_MODERN: Final = b'"%b"' % MODERN_VERSION.encode()
+_MODERN_HEADER: Final = MODERN_VERSION.encode()
+_HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
+_SENTINEL: Final = re.compile(r"=\?base64\?(?P<payload>.*)\?=")
+_PLAIN: Final = re.compile(r"[\x20-\x7E]*")
+
+
+class ParamRejection(Protocol):
+    """What a ParamCheck found wrong."""
+
+    @property
+    def message(self) -> str:
+        """The reason, for the client."""
+        ...
+
+
+ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRejection | None]
+"""Compares the headers that mirror a tool's arguments with them, by the tool's input schema."""
+
+
+# --- eras -------------------------------------------------------------------------------------------------------
+
+
+def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
+    """Whether a request is of the 2026-07-28 era, by what it says itself or by a revision no handshake knows."""
+    if version_header == _MODERN_HEADER or method == "server/discover":
+        return True
+    meta = params.get("_meta")
+    if meta is not None and META_VERSION in client_meta(meta):
+        return True
+    return version_header is not None and version_header not in _HANDSHAKE_HEADERS
+
+
+def admit(method: str, params: dict[str, Payload], headers: Headers | None) -> tuple[Payload, Payload]:
+    """Check a 2026-07-28 request's envelope; returns the client's info and capabilities.
+
+    Args:
+        headers: None where there are none to agree with (stdio).
+
+    Raises:
+        RequestError: -32602 for missing members, -32020 where headers and body differ, -32022 for another revision.
+    """
+    meta = client_meta(params.get("_meta"))
+    version, capabilities = meta.get(META_VERSION), meta.get(META_CAPABILITIES)
+    if version is None or capabilities is None:
+        missing = ", ".join(key for key in (META_VERSION, META_CAPABILITIES) if key not in meta)
+        raise InvalidParams(f"Invalid params: _meta lacks {missing}")
+    if bytes(version) == _MODERN:
+        requested = MODERN_VERSION
+    else:
+        requested = text(version, META_VERSION)
+    if headers is not None:
+        _require_equal(VERSION_HEADER, headers, requested)
+        _require_equal(METHOD_HEADER, headers, method)
+        _require_named(method, params, headers)
+    if requested != MODERN_VERSION:
+        raise unsupported(requested)
+    info = meta.get(META_CLIENT_INFO, EMPTY)
+    if first_byte(capabilities) != b"{" or first_byte(info) != b"{":
+        raise InvalidParams(f"Invalid params: {META_CAPABILITIES} and {META_CLIENT_INFO} must be objects")
+    return info, capabilities
+
+
+def unsupported(requested: str) -> RequestError:
+    """The refusal of a revision that is not served, naming the one that is."""
+    data: dict[str, object] = {"supported": [MODERN_VERSION], "requested": requested}
+    return RequestError("Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data)
+
+
+# --- headers against body ----------------------------------------------------------------------------------------
+
+
+def check_mirrors(method: str, params: dict[str, Payload], headers: Headers) -> None:
+    """Hold a handshake request to the routing headers it need not send, should it send them.
+
+    Raises:
+        RequestError: -32020.
+    """
+    if METHOD_HEADER in headers:
+        _require_equal(METHOD_HEADER, headers, method)
+    if NAME_HEADER in headers:
+        _require_named(method, params, headers)
+
+
+def check_params(
+    check: ParamCheck, schema: bytes, params: dict[str, Payload], headers: Headers, lines: Sequence[Line]
+) -> None:
+    """Hold a tool call to the headers that mirror its arguments.
+
+    Raises:
+        RequestError: -32020.
+    """
+    twice = repeated(lines, lambda name: name.startswith(_PARAM_PREFIX))
+    if twice is not None:
+        raise _mismatch(f"{twice} header appears more than once")
+    mirrored = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers.items()
+        if name.startswith(_PARAM_PREFIX)
+    }
+    try:
+        arguments = json.loads(bytes(params.get("arguments", EMPTY)))
+    except (ValueError, RecursionError) as exc:  # strict JSON that Python cannot hold, such as overlong integers
+        raise InvalidParams('Invalid params: "arguments" cannot be compared with the headers') from exc
+    found = check(json.loads(schema), arguments if isinstance(arguments, dict) else {}, mirrored)
+    if found is not None:
+        raise _mismatch(found.message)
+
+
+def repeated(lines: Sequence[Line], concerns: Callable[[bytes], bool]) -> str | None:
+    """The name of a header that concerns us and comes more than once; first and last reader would disagree."""
+    for name, count in Counter(name for name, _ in lines).items():
+        if count > 1 and concerns(name):
+            return name.decode("latin-1")
+    return None
+
+
+def is_routing(name: bytes) -> bool:
+    """Whether a header mirrors a part of the body."""
+    return name in _ROUTING
+
+
+def is_single(name: bytes) -> bool:
+    """Whether a header decides on access or framing, so that two of it are never meant well."""
+    return name in _SINGLE
+
+
+def _require_equal(header: bytes, headers: Headers, expected: str) -> None:
+    value = headers.get(header)
+    if value is None or value.decode("latin-1") != expected:
+        raise _mismatch(f"{header.decode()} header does not match the request body")
+
+
+def _require_named(method: str, params: dict[str, Payload], headers: Headers) -> None:
+    key = NAMED.get(method)
+    if key is None:
+        if method not in _TASKS or NAME_HEADER not in headers:
+            return
+        key = "taskId"
+    body = params.get(key)
+    if body is None:
+        return
+    value = headers.get(NAME_HEADER)
+    if value is None or decode_header(value.decode("latin-1")) != text(body, key):
+        raise _mismatch(f'mcp-name header does not match the request body\'s "{key}"')
+
+
+def _mismatch(reason: str) -> RequestError:
+    return RequestError(f"Header mismatch: {reason}", code=HEADER_MISMATCH)
+
+
+def encode_header(value: str) -> str:
+    """A string as a header value: as it is where it survives that, else wrapped in base64."""
+    if _PLAIN.fullmatch(value) and value == value.strip() and not _SENTINEL.fullmatch(value):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
+
+
+def decode_header(value: str) -> str | None:
+    """Inverse of `encode_header`. None for a wrapping that `encode_header` would never produce."""
+    found = _SENTINEL.fullmatch(value)
+    if found is None:
+        return value
+    payload = found["payload"]
+    try:
+        decoded = base64.b64decode(payload, validate=True)
+        if base64.b64encode(decoded).decode() != payload:
+            return None
+        return decoded.decode()
+    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8
+        return None
+
+
+# --- ids ----------------------------------------------------------------------------------------------------------
+
+
+def id_key(id_: Payload) -> bytes:
+    """A request id in the one spelling under which it is remembered: `1.0` is `1`, an escaped string is plain."""
+    raw = bytes(id_)
+    if raw.isdigit() or (raw.startswith(b'"') and b"\\" not in raw):
+        return raw
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return encode(value)
+    except (ValueError, OverflowError):  # lone surrogates; integers beyond 64 bits
+        return raw

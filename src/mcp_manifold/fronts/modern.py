@@ -1,0 +1,102 @@
+"""2026-07-28 over HTTP: every POST stands alone. Holds no session; the stream closing is the cancellation."""
+
+import asyncio
+
+from mcp_manifold.call import Call, Session
+from mcp_manifold.errors import InvalidParams, RequestError, TooManyRequests
+from mcp_manifold.fronts.asgi import Refused, send_empty, send_json
+from mcp_manifold.fronts.desk import Desk
+from mcp_manifold.fronts.flight import Flight, answered
+from mcp_manifold.fronts.inbound import (
+    VERSION_HEADER,
+    ParamCheck,
+    admit,
+    check_params,
+    is_routing,
+    repeated,
+    unsupported,
+)
+from mcp_manifold.fronts.request import HttpRequest
+from mcp_manifold.fronts.responder import Responder
+from mcp_manifold.fronts.stream import Tally
+from mcp_manifold.wire import MODERN_VERSION, UNSET, Envelope, Payload, error_of, failure, http_status, text
+from mcp_manifold.wire.protocol import HEADER_MISMATCH, INVALID_REQUEST
+
+_MODERN_HEADER = MODERN_VERSION.encode()
+
+
+class Modern:
+    """Answers 2026-07-28 messages."""
+
+    __slots__ = ("_check_params", "_desk", "_listens", "_tally")
+
+    def __init__(self, desk: Desk, check_params: ParamCheck, tally: Tally) -> None:
+        self._desk = desk
+        self._check_params = check_params
+        self._tally = tally
+        self._listens: set[Flight] = set()
+
+    def __repr__(self) -> str:
+        return f"<Modern listens={len(self._listens)}>"
+
+    async def post(self, request: HttpRequest, envelope: Envelope, params: dict[str, Payload]) -> None:
+        """Answer one POSTed message."""
+        method, id_ = envelope.method, envelope.id
+        if method is UNSET:
+            raise Refused(400, "Invalid request: clients post no responses in this revision", code=INVALID_REQUEST)
+        if id_ is UNSET:
+            await self._acknowledge(request)
+            return
+        try:
+            info, capabilities = self._admit(request, method, params)
+        except RequestError as exc:
+            error = error_of(exc, "modern", method=method)
+            await send_json(request.send, http_status(error), failure(id_, error))
+            return
+        session = Session("", request.principal, request.route.scope, MODERN_VERSION, info, capabilities)
+        responder = Responder(request.send, self._tally)
+        flight = Flight(Call(method, params, session, responder.emit), asyncio.current_task())
+        try:
+            if method == "subscriptions/listen":
+                self._listens.add(flight)
+            responder.open_watched(request.receive, flight.take_back)
+            message, status = await answered(self._desk.handle, flight, id_)
+            await responder.finish(message, status)
+        finally:
+            self._listens.discard(flight)
+            responder.close()
+
+    def close(self) -> None:
+        """Take back what would never end by itself."""
+        for flight in list(self._listens):
+            flight.take_back()
+
+    async def _acknowledge(self, request: HttpRequest) -> None:
+        """This revision has no notifications from clients over HTTP, but clients send them: accepted and dropped."""
+        header = request.headers.get(VERSION_HEADER, _MODERN_HEADER)
+        if header != _MODERN_HEADER:
+            exc = unsupported(header.decode("latin-1"))
+            error = error_of(exc, "modern")
+            await send_json(request.send, http_status(error), failure(Payload(b"null"), error))
+            return
+        await send_empty(request.send, 202)
+
+    def _admit(self, request: HttpRequest, method: str, params: dict[str, Payload]) -> tuple[Payload, Payload]:
+        if len(request.lines) != len(request.headers):
+            twice = repeated(request.lines, is_routing)
+            if twice is not None:
+                raise RequestError(f"Header mismatch: {twice} header appears more than once", code=HEADER_MISMATCH)
+        admitted = admit(method, params, request.headers)
+        if method == "tools/call":
+            self._hold_to_headers(request, params)
+        elif method == "subscriptions/listen" and len(self._listens) >= self._desk.settings.limits.max_streams:
+            raise TooManyRequests("Too many subscriptions are open", retry_after=10.0)
+        return admitted
+
+    def _hold_to_headers(self, request: HttpRequest, params: dict[str, Payload]) -> None:
+        name = params.get("name")
+        if name is None:
+            raise InvalidParams('Invalid params: "name" is missing')
+        schema = self._desk.input_schema(request.route.scope, text(name, "name"))
+        if schema is not None:
+            check_params(self._check_params, schema, params, request.headers, request.lines)

@@ -1,0 +1,85 @@
+"""One HTTP request that was let in, and how its body is read. Knows no era and no session."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_manifold.fronts.asgi import CLOSE, Headers, Line, Receive, Refused, Send
+from mcp_manifold.fronts.flight import Deadline
+from mcp_manifold.fronts.routes import Route
+from mcp_manifold.policy import Principal
+
+BODY_SECONDS: Final = 30.0
+"""Seconds until a body must be complete; without it a client that sends it byte by byte holds memory for ever."""
+
+
+@dataclass(slots=True, eq=False)
+class HttpRequest:
+    """A request to one of the endpoints, and who sent it."""
+
+    headers: Headers
+    lines: Sequence[Line]
+    route: Route
+    principal: Principal
+    receive: Receive
+    send: Send
+    query: bytes
+
+    def __repr__(self) -> str:
+        return f"<HttpRequest {self.route.kind} scope={self.route.scope!r} by {self.principal.name}>"
+
+
+class Hangup(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body, never more than `limit` bytes of it in memory.
+
+    Raises:
+        Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number.
+        Hangup: the client is gone.
+    """
+    declared = headers.get(b"content-length")
+    if declared is not None:
+        if not declared.isdigit():
+            raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
+        if len(declared) > 18 or int(declared) > limit:
+            raise _too_large(limit)
+    task = asyncio.current_task()
+    assert task is not None, "a request is served in a task"
+    deadline = Deadline(task)
+    deadline.arm(BODY_SECONDS)
+    try:
+        return await _collect(receive, limit)
+    except asyncio.CancelledError:
+        if not deadline.forgive():
+            raise
+        raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
+    finally:
+        deadline.disarm()
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+    raise Hangup
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"Content too large: at most {limit} bytes are accepted", headers=(CLOSE,))

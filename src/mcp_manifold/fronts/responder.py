@@ -1,0 +1,100 @@
+"""One request's answer over HTTP: JSON if the result comes first, an event stream if anything else does.
+
+Nothing is committed until it must be (the plain case costs no task and no stream). Later messages that belong to the
+request, a server's question to the client among them, travel the same way: through `emit`, ahead of the answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mcp_manifold.fronts.asgi import Line, Receive, Send, send_json
+from mcp_manifold.fronts.stream import KEEP_ALIVE, EventStream, Tally, watch_disconnect
+from mcp_manifold.sse import encode_event
+
+_QUICK: Final = 0.05
+"""Seconds a request may take before anybody looks whether its client is still there."""
+
+
+class Responder:
+    """Answers one request, once."""
+
+    __slots__ = ("_done", "_gone", "_headers", "_pump", "_receive", "_send", "_stream", "_tally", "_timer", "_watcher")
+
+    def __init__(self, send: Send, tally: Tally) -> None:
+        self._send = send
+        self._tally = tally
+        self._headers: Sequence[Line] = ()
+        self._receive: Receive | None = None
+        self._gone: Callable[[], None] | None = None
+        self._done = False
+        self._stream: EventStream | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Responder {'done' if self._done else 'streaming' if self._stream else 'uncommitted'}>"
+
+    def open(self) -> None:
+        """Commit to a stream should the call stay silent for long; the client leaving does not end the call."""
+        self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.commit)
+
+    def open_watched(self, receive: Receive, gone: Callable[[], None]) -> None:
+        """As `open`, and call `gone` when the client leaves."""
+        self._receive, self._gone = receive, gone
+        self._timer = asyncio.get_running_loop().call_later(_QUICK, self._look)
+
+    def emit(self, message: bytes) -> None:
+        """Send a message ahead of the answer."""
+        if self._done:
+            return
+        self.commit()
+        if self._stream is not None:
+            self._stream.push(encode_event(message))
+
+    def commit(self) -> None:
+        """Switch to an event stream."""
+        if self._done or self._stream is not None:
+            return
+        self._drop_timer()
+        self._look_after()
+        self._stream = EventStream(self._send, self._tally, headers=self._headers)
+        self._pump = asyncio.get_running_loop().create_task(self._stream.run(), name="front.pump")
+
+    def add_headers(self, headers: Sequence[Line]) -> None:
+        """Header lines for the answer, if it is not committed yet."""
+        self._headers = headers
+
+    async def finish(self, message: bytes, status: int = 200) -> None:
+        """Send the answer, and end."""
+        self._done = True
+        self._drop_timer()
+        if self._stream is None or self._pump is None:
+            await send_json(self._send, status, message, self._headers)
+        else:
+            self._stream.end(encode_event(message))
+            await self._pump
+
+    def close(self) -> None:
+        """Let go of everything, whatever came of it."""
+        self._done = True
+        self._drop_timer()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.commit)
+        self._look_after()
+
+    def _look_after(self) -> None:
+        if self._receive is not None and self._gone is not None and self._watcher is None:
+            watching = watch_disconnect(self._receive, self._gone)
+            self._watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
+
+    def _drop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

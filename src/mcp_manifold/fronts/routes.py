@@ -1,0 +1,88 @@
+"""Paths to endpoints. Decides on the raw path alone, so that nobody after it can read the path differently.
+
+`/mcp`, `/sse` and `/messages` are the merged set; `/<server>/...` one backend; `/groups/<group>/...` a subset.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
+
+Kind = Literal["mcp", "sse", "messages"]
+
+_KINDS: Final[dict[bytes, Kind]] = {b"mcp": "mcp", b"sse": "sse", b"messages": "messages"}
+_METHODS: Final[dict[Kind, frozenset[str]]] = {
+    "mcp": frozenset({"POST", "GET", "DELETE", "OPTIONS"}),
+    "sse": frozenset({"GET", "OPTIONS"}),
+    "messages": frozenset({"POST", "OPTIONS"}),
+}
+_KEPT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint: what it is, which scope it serves, the path it shares with its siblings, its methods."""
+
+    kind: Kind
+    scope: str
+    prefix: str
+    methods: frozenset[str]
+
+
+class Routes:
+    """The endpoints below one base path."""
+
+    __slots__ = ("_base", "_known")
+
+    def __init__(self, base_path: str) -> None:
+        self._base = base_path.rstrip("/").encode()
+        self._known: dict[bytes, Route] = {}
+
+    def __repr__(self) -> str:
+        return f"<Routes below {self._base.decode() or '/'}>"
+
+    def find(self, path: bytes) -> Route | None:
+        """The endpoint at a raw path; None where there is none. Whether its scope exists is not known here."""
+        route = self._known.get(path)
+        if route is None:
+            route = self._resolve(path)
+            if route is not None:
+                if len(self._known) >= _KEPT:
+                    self._known.clear()
+                self._known[path] = route
+        return route
+
+    def _resolve(self, path: bytes) -> Route | None:
+        if not path.startswith(self._base + b"/"):
+            return None
+        below = path[len(self._base) + 1 :]
+        if below.endswith(b"mcp/"):  # the one spelling with a final slash that clients are configured with
+            below = below[:-1]
+        *segments, last = below.split(b"/")
+        kind = _KINDS.get(last)
+        scope = _scope(segments)
+        if kind is None or scope is None:
+            return None
+        prefix = b"/".join([self._base, *segments])
+        return Route(kind, scope, prefix.decode("ascii", "replace"), _METHODS[kind])
+
+
+def _scope(segments: list[bytes]) -> str | None:
+    match segments:
+        case []:
+            return ""
+        case [server]:
+            return _named("server:", server)
+        case [b"groups", group]:
+            return _named("group:", group)
+        case _:
+            return None
+
+
+def _named(kind: str, segment: bytes) -> str | None:
+    try:
+        name = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        return None
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        return None
+    return kind + name

@@ -1,0 +1,224 @@
+"""The sessions clients have open: who owns each, what is in flight in it, what it is still to be told.
+
+Owns every handshake-era client session of a front. Knows no HTTP body and no stream format.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mcp_manifold.call import Call, Session
+from mcp_manifold.errors import InvalidParams, RequestError, TooManyRequests
+from mcp_manifold.fronts.asgi import Refused
+from mcp_manifold.fronts.desk import Desk
+from mcp_manifold.fronts.flight import Flight
+from mcp_manifold.fronts.inbound import id_key
+from mcp_manifold.fronts.stream import Tally
+from mcp_manifold.policy import Principal
+from mcp_manifold.wire import EMPTY, Payload, first_byte, negotiate_version, notification, text
+
+_logger = logging.getLogger("mcp_manifold.fronts.session")
+_SWEEP: Final = 30.0
+_RETRY: Final = 1.0
+_OLDEST: Final = "2024-11-05"
+Deliver = Callable[[bytes], bool]
+"""Hands a notification to the client's stream; False when it did not take it."""
+
+
+class OpenSession:
+    """One client's session, as its front holds it."""
+
+    __slots__ = (
+        "_deliver", "_desk", "_pending", "_unwatch", "digest", "ended", "flights", "hang_up", "id", "initialized", "kind",
+        "session", "used",
+    )  # fmt: skip
+
+    def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
+        self._desk = desk
+        self.kind = kind
+        self.id = secrets.token_urlsafe(32)
+        self.digest = hashlib.sha256(self.id.encode()).hexdigest()
+        self.session = Session(self.digest[:32], principal, scope, _OLDEST)
+        self.flights: dict[bytes, Flight] = {}
+        self.initialized = False
+        self.ended = False
+        self.used = asyncio.get_running_loop().time()
+        self.hang_up: Callable[[], None] | None = None
+        """Closes the client's standing stream; None while it has none."""
+        self._deliver: Deliver | None = None
+        self._pending: dict[str, None] = {}
+        self._unwatch: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "initialized" if self.initialized else "opening"
+        return f"<OpenSession {self.digest[:12]} {self.kind} {state} in_flight={len(self.flights)}>"
+
+    def greet(self, params: dict[str, Payload]) -> None:
+        """Take what `initialize` says of the client.
+
+        Raises:
+            InvalidParams: a member is of the wrong type.
+        """
+        info, capabilities = params.get("clientInfo", EMPTY), params.get("capabilities", EMPTY)
+        if first_byte(info) != b"{" or first_byte(capabilities) != b"{":
+            raise InvalidParams('Invalid params: "clientInfo" and "capabilities" must be objects')
+        self.session.version = negotiate_version(text(params.get("protocolVersion"), "protocolVersion"))
+        self.session.client_info, self.session.capabilities = info, capabilities
+        if self._unwatch is None:
+            self._unwatch = self._desk.watch(self.session.scope, self._changed)
+
+    def depart(self, id_: Payload, call: Call, limit: int) -> tuple[bytes, Flight]:
+        """Enter a call as being in flight; returns the key to remove it by.
+
+        Raises:
+            RequestError: its id is in use, or too many are in flight.
+        """
+        key = id_key(id_)
+        if key in self.flights:
+            raise RequestError("Invalid request: a request with this id is still in flight")
+        if len(self.flights) >= limit:
+            raise TooManyRequests(f"Too many requests in flight in this session (limit {limit})", retry_after=_RETRY)
+        flight = self.flights[key] = Flight(call, None)
+        return key, flight
+
+    def land(self, key: bytes) -> None:
+        """The call under `key` is over."""
+        self.flights.pop(key, None)
+        self.used = asyncio.get_running_loop().time()
+
+    def note(self, method: str, params: dict[str, Payload]) -> None:
+        """Act on a client's notification."""
+        if method == "notifications/cancelled":
+            id_ = params.get("requestId")
+            flight = None if id_ is None else self.flights.get(id_key(id_))
+            if flight is not None and flight.call.method != "initialize":
+                flight.take_back()
+        elif method == "notifications/initialized":
+            self.initialized = True
+            self._flush()
+        else:
+            self._desk.notified(self.session, method, params)
+
+    def attach(self, deliver: Deliver, hang_up: Callable[[], None]) -> None:
+        """The client has a standing stream now; what it missed is told at once."""
+        self._deliver, self.hang_up = deliver, hang_up
+        self._flush()
+
+    def detach(self) -> None:
+        """The standing stream is gone."""
+        self._deliver = self.hang_up = None
+        self.used = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """The session is over: calls are taken back, the stream is closed, links are let go."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._unwatch is not None:
+            self._unwatch()
+        for flight in list(self.flights.values()):
+            flight.take_back()
+        if self.hang_up is not None:
+            self.hang_up()
+        self._desk.ended(self.session)
+
+    def is_idle(self, since: float) -> bool:
+        """Whether nothing happened since then, and nothing is going on."""
+        return self.used < since and not self.flights and self.hang_up is None
+
+    def _changed(self, methods: Sequence[str]) -> None:
+        self._pending.update(dict.fromkeys(methods))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Tell of changes: once each, however often they happened, and never before the client is ready."""
+        if not self.initialized or self._deliver is None:
+            return
+        for method in list(self._pending):
+            if self._deliver(notification(method)):
+                del self._pending[method]
+
+
+class Sessions:
+    """All sessions of the HTTP fronts, bounded in number and in idle time."""
+
+    __slots__ = ("_by_id", "_desk", "_tally", "_timer")
+
+    def __init__(self, desk: Desk, tally: Tally) -> None:
+        self._desk = desk
+        self._tally = tally
+        self._by_id: dict[str, OpenSession] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sessions open={len(self._by_id)}>"
+
+    def create(self, kind: str, principal: Principal, scope: str) -> OpenSession:
+        """Open a session.
+
+        Raises:
+            Refused: 503 at the limit.
+        """
+        if len(self._by_id) >= self._desk.settings.limits.max_sessions:
+            self.sweep()
+        if len(self._by_id) >= self._desk.settings.limits.max_sessions:
+            _logger.warning("session refused: too many are open", extra={"open": len(self._by_id)})
+            raise Refused(503, "Too many open sessions, try again later", headers=((b"retry-after", b"10"),))
+        opened = OpenSession(self._desk, kind, principal, scope)
+        self._by_id[opened.id] = opened
+        self._tally.sessions = len(self._by_id)
+        if self._timer is None:
+            self._arm()
+        return opened
+
+    def find(self, id_: bytes, kind: str, principal: Principal, scope: str) -> OpenSession:
+        """The session of that id, if it was opened here, by the same principal, through the same endpoint.
+
+        Raises:
+            Refused: 404, the same for somebody else's session and for none at all.
+        """
+        opened = self._by_id.get(id_.decode("latin-1"))
+        if opened is not None:
+            session = opened.session
+            if session.principal.key == principal.key and session.scope == scope and opened.kind == kind:
+                opened.used = asyncio.get_running_loop().time()
+                return opened
+            _logger.warning(
+                "session refused: it belongs to another principal or endpoint",
+                extra={"session": opened.digest[:12], "principal": principal.name, "scope": scope},
+            )
+        raise Refused(404, "Session not found")
+
+    def end(self, opened: OpenSession) -> None:
+        """End one session."""
+        self._by_id.pop(opened.id, None)
+        self._tally.sessions = len(self._by_id)
+        opened.end()
+
+    def sweep(self) -> None:
+        """End the sessions that were idle for too long."""
+        since = asyncio.get_running_loop().time() - self._desk.settings.limits.session_idle
+        for opened in [opened for opened in self._by_id.values() if opened.is_idle(since)]:
+            _logger.info("session expired", extra={"session": opened.digest[:12]})
+            self.end(opened)
+
+    def close(self) -> None:
+        """End all sessions."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for opened in list(self._by_id.values()):
+            self.end(opened)
+
+    def _arm(self) -> None:
+        delay = min(_SWEEP, max(self._desk.settings.limits.session_idle / 2, 0.01))
+        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.sweep()
+        if self._by_id:
+            self._arm()

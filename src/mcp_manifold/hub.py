@@ -1,0 +1,179 @@
+"""Owner of the current catalogue: adopts Listings, keeps a view for each scope, announces Changes.
+
+A scope is an endpoint's set of backends: `""` all of them, `"group:<name>"` some, `"server:<name>"` one under its
+native names. Every scope has a catalogue of its own, merged by itself, so that names within it are as short as they can be.
+Readers take one reference and keep it for the length of a request; nothing here locks.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+
+from mcp_manifold.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
+from mcp_manifold.config import ManifoldSettings, OverrideSettings, ServerSettings
+from mcp_manifold.policy import ANONYMOUS, Policy
+from mcp_manifold.wire import Payload
+
+MERGED: Final = ""
+ANNOUNCE_AFTER: Final = 0.1
+"""Seconds changes are collected before they are announced: backends that come up together are one Change."""
+MAX_LINKS: Final = 10_000
+"""Links seen in results that are remembered; the oldest is forgotten first."""
+
+Watcher = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one scope offers at one moment: the whole catalogue, and the part of it that may be seen."""
+
+    whole: Catalogue
+    catalogue: Catalogue
+    listings: tuple[Listing, ...]
+    encoded: dict[tuple[Kind, str], Payload] = field(default_factory=dict, repr=False)
+    """List results, encoded once for each kind and protocol version."""
+
+
+class Hub:
+    """See the module. Synchronous but for `settle`; lives on one event loop."""
+
+    def __init__(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
+        self._servers = {server.name: server for server in servers if not server.disabled}
+        self._groups = settings.groups
+        self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
+        self._policy = policy
+        self._startup = settings.startup_timeout
+        self._listings: dict[str, Listing] = {}
+        self._views: dict[str, View] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
+        self._changes: dict[str, set[Change]] = {}
+        self._settled: set[str] = set()
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._progress = asyncio.Event()
+        self._links: OrderedDict[str, str] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self._views)}>"
+
+    # --- what the fleet reports ------------------------------------------------------------------------------------
+
+    def adopt(self, listing: Listing) -> None:
+        """A backend listed: publish the new catalogue of every scope it is in, and note what changed."""
+        self._listings[listing.backend] = listing
+        for scope, old in list(self._views.items()):
+            if listing.backend in self.members(scope):
+                self._views[scope] = new = self._build(scope)
+                self._note(scope, diff(old.catalogue, new.catalogue))
+        self.settled(listing.backend)
+
+    def settled(self, backend: str) -> None:
+        """The first attempt at this backend is over, well or not."""
+        self._settled.add(backend)
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def _note(self, scope: str, changes: frozenset[Change]) -> None:
+        if not changes or not self._watchers.get(scope):
+            return
+        waiting = self._changes.setdefault(scope, set())
+        if not waiting:
+            self._loop.call_later(ANNOUNCE_AFTER, self._announce, scope)
+        waiting |= changes
+
+    def _announce(self, scope: str) -> None:
+        methods = [f"notifications/{change}/list_changed" for change in sorted(self._changes.pop(scope, ()))]
+        for watcher in list(self._watchers.get(scope, ())):
+            watcher(methods)
+
+    # --- what calls read ------------------------------------------------------------------------------------------
+
+    def has_scope(self, scope: str) -> bool:
+        """Whether there is such a scope."""
+        kind, _, name = scope.partition(":")
+        return scope == MERGED or name in {"server": self._servers, "group": self._groups}.get(kind, ())
+
+    def members(self, scope: str) -> tuple[str, ...]:
+        """The backends of a scope, in configuration order."""
+        kind, _, name = scope.partition(":")
+        if kind == "server":
+            return (name,) if name in self._servers else ()
+        if kind == "group":
+            wanted = self._groups.get(name, ())
+            return tuple(server for server in self._servers if server in wanted)
+        return tuple(self._servers)
+
+    def view(self, scope: str) -> View:
+        """The scope's view of this moment."""
+        view = self._views.get(scope)
+        if view is None:
+            view = self._views[scope] = self._build(scope)
+        return view
+
+    async def settle(self, scope: str) -> None:
+        """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""
+        members = set(self.members(scope))
+        left = self._started + self._startup - self._loop.time()
+        if left <= 0 or members <= self._settled:
+            return
+        with anyio.move_on_after(left):
+            while not members <= self._settled:
+                await self._progress.wait()
+
+    def route_resource(self, scope: str, uri: str) -> Route | None:
+        """Where a URI is read: what is listed comes first, then who linked to it, then templates and schemes."""
+        view = self.view(scope)
+        linked = self._links.get(uri)
+        if linked is not None and linked in view.catalogue.backends and view.whole.find_resource(uri) is None:
+            return Route(linked, uri) if self._policy.permits_uri(ANONYMOUS, linked, uri) else None
+        return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
+
+    def public_uri(self, scope: str, backend: str, uri: str) -> str:
+        """The URI clients of the scope are told where the backend says `uri`; remembered, so that it can be read."""
+        self._links[uri] = backend
+        self._links.move_to_end(uri)
+        if len(self._links) > MAX_LINKS:
+            self._links.popitem(last=False)
+        return self.view(scope).whole.public_uri(backend, uri)
+
+    def watch(self, scope: str, changed: Watcher) -> Callable[[], None]:
+        """Call `changed` with the list_changed methods of real differences; returns how to stop."""
+        self.view(scope)
+        watchers = self._watchers.setdefault(scope, [])
+        watchers.append(changed)
+
+        def unwatch() -> None:
+            if changed in watchers:
+                watchers.remove(changed)
+
+        return unwatch
+
+    def _build(self, scope: str) -> View:
+        native = scope.startswith("server:")
+        known = [name for name in self.members(scope) if name in self._listings]
+        offers = [(self._listings[name], terms_of(self._servers[name], native=native)) for name in known]
+        whole = merge(offers, self._rules)
+        visible = self._policy.view(whole, ANONYMOUS)
+        return View(whole, visible, tuple(self._listings[name] for name in known))
+
+
+def terms_of(server: ServerSettings, *, native: bool) -> Terms:
+    """How a server is presented; `native`: on an endpoint of its own, under its own names."""
+    prefix = "" if native else (server.name if server.prefix is None else server.prefix)
+    overrides: dict[tuple[Kind, str], Override] = {}
+    groups: tuple[tuple[Kind, Mapping[str, OverrideSettings]], ...] = (
+        (Kind.TOOL, server.overrides.tools),
+        (Kind.PROMPT, server.overrides.prompts),
+        (Kind.RESOURCE, server.overrides.resources),
+        (Kind.TEMPLATE, server.overrides.resources),
+    )
+    for kind, configured in groups:
+        for name, override in configured.items():
+            overrides[(kind, name)] = Override(override.name, override.title, override.description)
+    return Terms(prefix, "auto" if native else server.uris, overrides)
+
+

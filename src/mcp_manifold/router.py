@@ -1,0 +1,222 @@
+"""Answers every method: from the catalogue, here, or by the one backend an entry belongs to. Holds no state.
+
+Reads the scope's view once for a call, so that what was found is what is called. Policy is in the view: an entry that
+may not be seen is not in it, and is answered as one that does not exist.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manifold import wire
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.call import Call, Handler
+from mcp_manifold.catalogue import Entry, Kind, encode_list
+from mcp_manifold.errors import BackendProtocolError, InvalidParams, UnknownItem, UnknownMethod
+from mcp_manifold.hub import Hub, View
+from mcp_manifold.wire import MODERN_VERSION, Payload
+from mcp_manifold.wire.protocol import META_SERVER_INFO
+
+_LISTS: Final = {
+    "tools/list": (Kind.TOOL, "tools"),
+    "prompts/list": (Kind.PROMPT, "prompts"),
+    "resources/list": (Kind.RESOURCE, "resources"),
+    "resources/templates/list": (Kind.TEMPLATE, "resourceTemplates"),
+}
+_NOT_IN: Final[dict[str, frozenset[str]]] = {
+    "handshake": frozenset({"server/discover"}),
+    "modern": frozenset({"initialize", "ping"}),
+}
+MAX_INSTRUCTIONS: Final = 4000
+"""Characters of one backend's instructions that are passed on: they are put into a model's context."""
+_PRIVATE: Final = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+
+
+class Router:
+    """See the module. `route` is the innermost Handler."""
+
+    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload, instructions: str) -> None:
+        self._hub = hub
+        self._fleet = fleet
+        self._server_info = server_info
+        self._instructions = instructions
+        self._methods: dict[str, Handler] = {
+            "initialize": self._initialize,
+            "server/discover": self._discover,
+            "ping": self._ping,
+            **dict.fromkeys(_LISTS, self._list),
+            "tools/call": self._call_tool,
+            "prompts/get": self._get_prompt,
+            "resources/read": self._read_resource,
+            "completion/complete": self._complete,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Router {self._hub!r}>"
+
+    async def route(self, call: Call) -> Payload:
+        """Answer a call.
+
+        Raises:
+            UnknownMethod: nobody here offers it.
+            ManifoldError: whatever the answer's making raised.
+        """
+        method = self._methods.get(call.method)
+        if method is None or call.method in _NOT_IN[call.session.era]:
+            raise UnknownMethod(f"Method not found: {call.method[:100]}")
+        return await method(call)
+
+    # --- answered here ----------------------------------------------------------------------------------------------
+
+    async def _initialize(self, call: Call) -> Payload:
+        scope, version = call.session.scope, call.session.version
+        await self._hub.settle(scope)
+        view = self._hub.view(scope)
+        answer: dict[str, object] = {
+            "protocolVersion": version,
+            "capabilities": _capabilities(view, listens=True, completions=version != "2024-11-05"),
+            "serverInfo": self._server_info,
+        }
+        instructions = self._merged_instructions(view, scope)
+        if instructions:
+            answer["instructions"] = instructions
+        return Payload(wire.encode(answer))
+
+    async def _discover(self, call: Call) -> Payload:
+        scope = call.session.scope
+        await self._hub.settle(scope)
+        view = self._hub.view(scope)
+        answer: dict[str, object] = {
+            "supportedVersions": [MODERN_VERSION],
+            "capabilities": _capabilities(view, listens=False, completions=True),
+            **_PRIVATE,
+            "_meta": {META_SERVER_INFO: self._server_info},
+        }
+        instructions = self._merged_instructions(view, scope)
+        if instructions:
+            answer["instructions"] = instructions
+        return Payload(wire.encode(answer))
+
+    async def _ping(self, call: Call) -> Payload:
+        return wire.EMPTY
+
+    async def _list(self, call: Call) -> Payload:
+        if "cursor" in call.params and wire.first_byte(call.params["cursor"]) != b"n":
+            raise InvalidParams("Invalid cursor: lists are served whole, so no cursor was ever given out")
+        kind, member = _LISTS[call.method]
+        await self._hub.settle(call.session.scope)
+        view = self._hub.view(call.session.scope)
+        version = call.session.version
+        found = view.encoded.get((kind, version))
+        if found is None:
+            found = view.encoded[(kind, version)] = self._encode(view, kind, member, version)
+        return found
+
+    def _encode(self, view: View, kind: Kind, member: str, version: str) -> Payload:
+        items = Payload(encode_list(view.catalogue.entries(kind), kind, version=version))
+        if version != MODERN_VERSION:
+            return Payload(wire.encode({member: items}))
+        return Payload(wire.encode({member: items, **_PRIVATE, "_meta": {META_SERVER_INFO: self._server_info}}))
+
+    def _merged_instructions(self, view: View, scope: str) -> str:
+        """Our own, then each backend's under its name; backends speak of their tools by native names."""
+        if scope.startswith("server:"):
+            return "\n\n".join(listing.instructions for listing in view.listings)
+        parts = [self._instructions] if self._instructions else []
+        parts += [
+            f"# Server {listing.backend}\n{_cut(listing.instructions)}"
+            for listing in view.listings
+            if listing.instructions and listing.backend in view.catalogue.backends
+        ]
+        return "\n\n".join(parts)
+
+    # --- answered by a backend ------------------------------------------------------------------------------------
+
+    async def _call_tool(self, call: Call) -> Payload:
+        entry = await self._find(call, Kind.TOOL)
+        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)})
+
+    async def _get_prompt(self, call: Call) -> Payload:
+        entry = await self._find(call, Kind.PROMPT)
+        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)})
+
+    async def _find(self, call: Call, kind: Kind) -> Entry:
+        name = wire.text(call.params.get("name"), "name")
+        scope = call.session.scope
+        entry = self._hub.view(scope).catalogue.find(kind, name)
+        if entry is None:  # it may belong to a backend that is just connecting
+            await self._hub.settle(scope)
+            entry = self._hub.view(scope).catalogue.find(kind, name)
+        if entry is None:
+            raise UnknownItem(kind, name)
+        return entry
+
+    async def _read_resource(self, call: Call) -> Payload:
+        uri = wire.text(call.params.get("uri"), "uri")
+        scope = call.session.scope
+        route = self._hub.route_resource(scope, uri)
+        if route is None:
+            await self._hub.settle(scope)
+            route = self._hub.route_resource(scope, uri)
+        if route is None:
+            raise UnknownItem("resource", uri)
+        return await self._relay(call, route.backend, {**call.params, "uri": Payload(wire.encode(route.uri))})
+
+    async def _complete(self, call: Call) -> Payload:
+        ref = wire.client_meta(call.params.get("ref"))
+        kind = wire.text(ref.get("type"), "ref.type")
+        await self._hub.settle(call.session.scope)
+        catalogue = self._hub.view(call.session.scope).catalogue
+        if kind == "ref/prompt":
+            name = wire.text(ref.get("name"), "ref.name")
+            entry = catalogue.find(Kind.PROMPT, name)
+            member, missing = "name", UnknownItem("prompt", name)
+        elif kind == "ref/resource":
+            uri = wire.text(ref.get("uri"), "ref.uri")
+            entry = catalogue.find(Kind.TEMPLATE, uri) or catalogue.find(Kind.RESOURCE, uri)
+            member, missing = "uri", UnknownItem("resource template", uri)
+        else:
+            raise InvalidParams(f"Invalid params: unknown completion reference {kind[:40]!r}")
+        if entry is None:
+            raise missing
+        ref = {**ref, member: Payload(entry.native_json)}
+        return await self._relay(call, entry.backend, {**call.params, "ref": Payload(wire.encode(ref))})
+
+    async def _relay(self, call: Call, name: str, params: dict[str, Payload]) -> Payload:
+        backend = self._fleet.find(name)
+        call.backend = name
+        result = await backend.request(call, call.method, params)
+        scope, client = call.session.scope, call.session.era
+        era = backend.era
+        if client == "handshake" and era == "modern":
+            _require_complete(name, result)
+        result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
+        return wire.adapt_result(
+            result, method=call.method, backend=era, client=client, server_info=self._server_info
+        )
+
+
+def _capabilities(view: View, *, listens: bool, completions: bool) -> dict[str, Any]:
+    """What the scope offers. Lists may always come and go, so they are declared even while they are empty."""
+    changing = {"listChanged": True} if listens else {}
+    offered: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
+    if completions and any("completions" in _declared(listing.capabilities) for listing in view.listings):
+        offered["completions"] = {}
+    return offered
+
+
+_declared: Callable[[bytes], dict[str, Payload]] = msgspec.json.Decoder(dict[str, Payload]).decode
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_INSTRUCTIONS else text[:MAX_INSTRUCTIONS] + " [...]"
+
+
+def _require_complete(backend: str, result: Payload) -> None:
+    """A modern backend that asks for input cannot be answered by a handshake client as it is."""
+    if b'"input_required"' in bytes(result):
+        kind = wire.client_meta(result).get("resultType")
+        if kind is not None and bytes(kind) == b'"input_required"':
+            reason = "asks for input in the middle of the call, which a handshake-era client cannot be asked for"
+            raise BackendProtocolError(backend, reason)

@@ -1,0 +1,270 @@
+"""JSON-RPC envelopes: decode strictly what clients send, leniently what backends send, and write both.
+
+Clients are refused anything ambiguous, because policy decides on what we read and the backend acts on what we send.
+Backends are read as far as they can be understood, because refusing costs their callers the answer.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Final
+
+import msgspec
+
+from mcp_manifold.errors import InvalidParams, MalformedMessage
+from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
+
+Payload = msgspec.Raw
+"""Raw JSON text of one value: the one name under which foreign payloads travel through this package."""
+
+UNSET: Final = msgspec.UNSET
+NULL_ID: Final = Payload(b"null")
+EMPTY: Final = Payload(b"{}")
+
+_ENVELOPE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_ROUTING_KEYS: Final = frozenset(
+    {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskid", "task",
+     "requeststate", "inputresponses", "notifications", "protocolversion", "capabilities", "clientinfo"}
+)  # fmt: skip
+_EXACT_KEYS: Final = frozenset(
+    {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskId", "task",
+     "requestState", "inputResponses", "notifications", "protocolVersion", "capabilities", "clientInfo"}
+)  # fmt: skip
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
+_KEY: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+class Envelope(msgspec.Struct):
+    """One JSON-RPC message: request (`id` and `method`), notification (`method`) or response (`id`).
+
+    Absent members are `UNSET`; `"id": null` is the payload `null` and not an absent id.
+    """
+
+    jsonrpc: str = ""
+    id: Payload | msgspec.UnsetType = UNSET
+    method: str | msgspec.UnsetType = UNSET
+    params: Payload | msgspec.UnsetType = UNSET
+    result: Payload | msgspec.UnsetType = UNSET
+    error: Payload | msgspec.UnsetType = UNSET
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+encode = msgspec.json.Encoder().encode
+"""JSON text of plain values; `Payload` members are written as they are."""
+
+
+def parse(data: bytes) -> Envelope:
+    """Decode a client's message strictly.
+
+    Raises:
+        MalformedMessage: -32700 for text that is not UTF-8 JSON (or is nested too deeply), -32600 for JSON that is
+            not one unambiguous JSON-RPC 2.0 message (a batch, a duplicate or look-alike member, a null id).
+    """
+    try:
+        if not data.isascii():
+            data.decode()
+        envelope = _decode_envelope(data)
+    except msgspec.ValidationError as exc:
+        raise _refused(_shape_problem(data)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise MalformedMessage("Parse error: the message is not valid JSON", code=PARSE_ERROR) from exc
+    _require_rpc(envelope)
+    if not _is_compact(data, envelope):
+        _require_unambiguous(data)
+    return envelope
+
+
+def _refused(reason: str) -> MalformedMessage:
+    return MalformedMessage(reason, code=INVALID_REQUEST)
+
+
+def _shape_problem(data: bytes) -> str:
+    if data.lstrip()[:1] == b"[":
+        return "Invalid request: JSON-RPC batches are not supported, send one message at a time"
+    return "Invalid request: not a JSON-RPC 2.0 message object"
+
+
+def _require_rpc(envelope: Envelope) -> None:
+    if envelope.jsonrpc != "2.0":
+        raise _refused('Invalid request: "jsonrpc" must be "2.0"')
+    if envelope.id is not UNSET and first_byte(envelope.id) not in b'"-0123456789':
+        raise _refused('Invalid request: "id" must be a string or a number')
+    if envelope.method is not UNSET:
+        if envelope.params is not UNSET and first_byte(envelope.params) != b"{":
+            raise _refused('Invalid request: "params" must be an object')
+    elif envelope.id is UNSET or (envelope.result is UNSET) == (envelope.error is UNSET):
+        raise _refused("Invalid request: neither a request nor a response")
+
+
+def first_byte(payload: Payload) -> bytes:
+    """The first byte of a payload, which tells its JSON type."""
+    return memoryview(payload)[:1].tobytes()
+
+
+def _is_compact(data: bytes, envelope: Envelope) -> bool:
+    """Whether the known members alone, once each and without white space, make up all of `data`."""
+    size = 16 if envelope.jsonrpc else 1  # `{"jsonrpc":"2.0"` or `{`
+    for overhead, payload in (
+        (6, envelope.id),
+        (10, envelope.params),
+        (10, envelope.result),
+        (9, envelope.error),
+    ):
+        if payload is not UNSET:
+            size += overhead + len(memoryview(payload))
+    if envelope.method is not UNSET:
+        size += 12 + len(envelope.method)
+    return size + 1 == len(data)
+
+
+def _require_unambiguous(data: bytes) -> None:
+    """Refuse duplicate members, and members that differ from the envelope's by case or folding only (S9)."""
+    seen: set[str] = set()
+    for key, _, _ in _walk(data):
+        if key in seen:
+            raise _refused(f'Invalid request: duplicate member "{key[:40]}"')
+        if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
+            raise _refused(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
+        seen.add(key)
+
+
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFKC", key).casefold()
+
+
+def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
+    """The members of `params`, each as raw text. Duplicates collapse to the last one, which is the one that is sent.
+
+    Raises:
+        InvalidParams: a member differs from one we route on by case or folding only.
+    """
+    if params is UNSET:
+        return {}
+    found = _decode_members(params)
+    if not found.keys() <= _EXACT_KEYS:
+        for key in found:
+            if key not in _EXACT_KEYS and _folded(key) in _ROUTING_KEYS:
+                raise InvalidParams(f'Invalid params: member "{key[:40]}" is not spelled as the protocol does')
+    return found
+
+
+def text(payload: Payload | None, what: str) -> str:
+    """The string a payload holds.
+
+    Raises:
+        InvalidParams: it is absent or not a string; `what` names it.
+    """
+    if payload is None:
+        raise InvalidParams(f'Invalid params: "{what}" is missing')
+    try:
+        return _decode_text(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidParams(f'Invalid params: "{what}" must be a string') from exc
+
+
+# --- what backends send ---------------------------------------------------------------------------------------
+
+
+def parse_backend(data: bytes) -> Envelope:
+    """Decode a backend's message, as leniently as its members can still be told apart.
+
+    What strict JSON forbids but servers send inside payloads (lone surrogates, NaN, control characters) is kept as
+    it came. Text that is not UTF-8 is not JSON at all and cannot be relayed.
+
+    Raises:
+        MalformedMessage: nothing like a JSON-RPC message can be made out.
+    """
+    try:
+        if not data.isascii():
+            data.decode()
+        return _decode_envelope(data)
+    except msgspec.ValidationError as exc:
+        raise _refused("not a JSON-RPC message object") from exc
+    except UnicodeDecodeError as exc:
+        raise MalformedMessage("not valid UTF-8", code=PARSE_ERROR) from exc
+    except RecursionError as exc:
+        raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
+    except msgspec.DecodeError:
+        return _sliced(data)
+
+
+def _sliced(data: bytes) -> Envelope:
+    """An envelope cut out of text that is only nearly JSON."""
+    envelope = Envelope()
+    try:
+        for key, start, end in _walk(data):
+            if key in ("jsonrpc", "method"):
+                setattr(envelope, key, json.loads(data[start:end]))
+            elif key in _ENVELOPE_KEYS:
+                setattr(envelope, key, Payload(data[start:end]))
+    except (ValueError, RecursionError) as exc:
+        raise MalformedMessage("not valid JSON", code=PARSE_ERROR) from exc
+    return envelope
+
+
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+def _walk(data: bytes) -> list[tuple[str, int, int]]:
+    """The top-level members of an object in order, duplicates included: key, start and end of the value.
+
+    Raises:
+        ValueError: `data` is not an object.
+    """
+    # surrogateescape and latin-1 keep one character per byte, so that offsets are those of the bytes
+    source = data.decode("latin-1")
+    found: list[tuple[str, int, int]] = []
+    at = _skip(data, 0)
+    if data[at : at + 1] != b"{":
+        raise ValueError("not an object")
+    at = _skip(data, at + 1)
+    while data[at : at + 1] != b"}":
+        key = _KEY.match(data, at)
+        if key is None:
+            raise ValueError("not a member")
+        colon = _skip(data, key.end())
+        if data[colon : colon + 1] != b":":
+            raise ValueError("no colon")
+        start = _skip(data, colon + 1)
+        _, end = _scan(source, start)
+        found.append((json.loads(key.group()), start, end))
+        at = _skip(data, end)
+        if data[at : at + 1] == b",":
+            at = _skip(data, at + 1)
+        elif data[at : at + 1] != b"}":
+            raise ValueError("no comma")
+    return found
+
+
+def _skip(data: bytes, at: int) -> int:
+    found = _SPACE.match(data, at)
+    return found.end() if found else at
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def request(number: int, method: str, params: bytes | None) -> bytes:
+    """A request of ours, under our own integer id."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (number, encode(method))
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (number, encode(method), params)
+
+
+def notification(method: str, params: bytes | Payload | None = None) -> bytes:
+    """A notification."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","method":%b}' % encode(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (encode(method), params)
+
+
+def response(id_: Payload, result: bytes | Payload) -> bytes:
+    """A successful response to the request `id_`."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id_, result)
+
+
+def failure(id_: Payload, error: bytes | Payload) -> bytes:
+    """An error response to the request `id_`."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id_, error)

@@ -1,0 +1,127 @@
+"""What belongs to one hop only, taken off and put on: `_meta`, result stamps, differences between eras.
+
+Nothing here looks deeper than it must: a result is searched for a word first and decoded one level only if it holds it.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from mcp_manifold.wire.envelope import Payload, encode, first_byte
+from mcp_manifold.wire.protocol import (
+    HINTED,
+    HOP_KEYS,
+    META_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_PREFIX,
+    META_SERVER_INFO,
+    META_VERSION,
+    MODERN_VERSION,
+    Era,
+)
+
+_decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
+_COMPLETE = Payload(b'"complete"')
+_ZERO = Payload(b"0")
+_PRIVATE = Payload(b'"private"')
+_STAMPS = ("resultType", "ttlMs", "cacheScope")
+
+
+# --- requests to a backend --------------------------------------------------------------------------------------
+
+
+def client_meta(meta: Payload | None) -> dict[str, Payload]:
+    """The members of a request's `_meta`; empty when it is absent or not an object."""
+    if meta is None:
+        return {}
+    try:
+        return _decode_members(meta)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def modern_stamp(client_info: Payload, capabilities: Payload) -> dict[str, Payload]:
+    """The `_meta` members every 2026-07-28 request must carry."""
+    return {
+        META_VERSION: Payload(encode(MODERN_VERSION)),
+        META_CLIENT_INFO: client_info,
+        META_CAPABILITIES: capabilities,
+    }
+
+
+def hop_params(params: dict[str, Payload], *, token: int, stamp: Mapping[str, Payload] | None) -> bytes | None:
+    """The params of a request as this hop sends them.
+
+    The members that spoke of the previous hop go, `stamp` comes in, and a progress token, if the client sent one, is
+    replaced by `token`, which is unique on the link. Returns None for params that are empty.
+    """
+    meta = params.get("_meta")
+    if meta is None and stamp is None:
+        return encode(params) if params else None
+    kept = {key: value for key, value in client_meta(meta).items() if key not in HOP_KEYS}
+    if "progressToken" in kept:
+        kept["progressToken"] = Payload(b"%d" % token)
+    if stamp is not None:
+        kept |= stamp
+    if kept or meta is not None:
+        params = {**params, "_meta": Payload(encode(kept))}
+    return encode(params)
+
+
+# --- results to a client -----------------------------------------------------------------------------------------
+
+
+def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, server_info: Payload) -> Payload:
+    """A backend's result as a client of the other, or the same, era must see it.
+
+    Args:
+        result: the raw result object.
+        server_info: our own `serverInfo`, which replaces the backend's: consumers treat it as the server they talk to.
+    """
+    if client == "modern":
+        return _stamped(result, hinted=method in HINTED, server_info=server_info)
+    if backend == "modern":
+        return _unstamped(result)
+    return result
+
+
+def _stamped(result: Payload, *, hinted: bool, server_info: Payload) -> Payload:
+    body = bytes(result)
+    if b'"_meta"' not in body and b'"resultType"' not in body and not hinted:
+        tail = b'"resultType":"complete","_meta":{"%b":%b}}' % (META_SERVER_INFO.encode(), server_info)
+        return Payload(b"%b%b%b" % (body[:-1], b"" if body[1:-1].isspace() or len(body) == 2 else b",", tail))
+    found = _decode_members(result)
+    found.setdefault("resultType", _COMPLETE)
+    if hinted:
+        found.setdefault("ttlMs", _ZERO)
+        found.setdefault("cacheScope", _PRIVATE)
+    meta = client_meta(found.get("_meta"))
+    meta[META_SERVER_INFO] = server_info
+    found["_meta"] = Payload(encode(meta))
+    return Payload(encode(found))
+
+
+def _unstamped(result: Payload) -> Payload:
+    body = bytes(result)
+    if not any(b'"%b"' % word.encode() in body for word in _STAMPS) and META_PREFIX.encode() not in body:
+        return _object_content(result, body)
+    found = {key: value for key, value in _decode_members(result).items() if key not in _STAMPS}
+    if "_meta" in found:
+        meta = {key: value for key, value in client_meta(found["_meta"]).items() if key not in HOP_KEYS}
+        if meta:
+            found["_meta"] = Payload(encode(meta))
+        else:
+            del found["_meta"]
+    return _object_content(Payload(encode(found)), body)
+
+
+def _object_content(result: Payload, body: bytes) -> Payload:
+    """Handshake revisions allow only objects as `structuredContent`; the text content says the same."""
+    if b'"structuredContent"' not in body:
+        return result
+    found = _decode_members(result)
+    content = found.get("structuredContent")
+    if content is None or first_byte(content) == b"{":
+        return result
+    del found["structuredContent"]
+    return Payload(encode(found))

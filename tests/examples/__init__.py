@@ -1,0 +1,1 @@
+"""Tests of the example servers, each run as the process it is."""

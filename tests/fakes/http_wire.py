@@ -1,0 +1,57 @@
+"""A transport and a pool that only remember: what a connection is tested against without a network."""
+
+import asyncio
+
+from mcp_manifold.backends.http1.connection import Connection
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written; `unsent` is what it claims to have buffered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.aborted = False
+        self.unsent = 0
+
+    def __repr__(self) -> str:
+        return f"<FakeTransport {'aborted' if self.aborted else 'open'}>"
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert isinstance(data, bytes)
+        self.written.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeKeeper:
+    """Counts what a connection reports."""
+
+    where = "fake:80"
+
+    def __init__(self, *, max_head: int, max_body: int) -> None:
+        self.max_head = max_head
+        self.max_body = max_body
+        self.released: list[Connection] = []
+
+    def __repr__(self) -> str:
+        return f"<FakeKeeper released={len(self.released)}>"
+
+    def opened(self, connection: Connection) -> None:
+        pass
+
+    def release(self, connection: Connection) -> None:
+        self.released.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        pass
+
+    def lost(self, connection: Connection) -> None:
+        pass

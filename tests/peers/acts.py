@@ -1,0 +1,218 @@
+"""The named behaviours of a scripted backend. Knows turns and channels, no transport.
+
+An act gets the turn and its own description, and answers the turn or does not.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tests.peers import answers, host, interaction, jsontext, message
+from tests.peers.script import Act, Behaviour, offers_from
+from tests.peers.turn import Turn
+
+_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+_CHUNK: Final = 65536
+
+
+async def perform(turn: Turn, behaviour: Behaviour) -> None:
+    """Let a behaviour deal with a turn."""
+    if isinstance(behaviour, Act):
+        await ACTS[behaviour.do](turn, behaviour)
+    else:
+        await behaviour(turn)
+
+
+async def _then(turn: Turn, act: Act) -> None:
+    await perform(turn, act.then or Act())
+
+
+async def echo(turn: Turn, act: Act) -> None:
+    """Answer plausibly: a tool returns the `text` argument as it was written, a prompt and a resource their name."""
+    await turn.reply(answers.echoed(turn))
+
+
+async def default(turn: Turn, act: Act) -> None:
+    """What the backend does when nothing is scripted for the method."""
+    await turn.conversation.ordinary(turn)
+
+
+async def raw(turn: Turn, act: Act) -> None:
+    """The result is `text`, verbatim (slots filled)."""
+    await turn.reply(turn.fill(act.text))
+
+
+async def error(turn: Turn, act: Act) -> None:
+    """The error object is `text`, verbatim."""
+    await turn.fail(turn.fill(act.text or '{"code":-32603,"message":"as scripted"}'))
+
+
+async def messages(turn: Turn, act: Act) -> None:
+    """Every line of `text` is one message, verbatim with its slots filled; nothing else is sent."""
+    for line in turn.fill(act.text).split(b"\n"):
+        await turn.channel.send(line, final=b'"method"' not in line)
+
+
+async def silent(turn: Turn, act: Act) -> None:
+    """No answer, ever."""
+
+
+async def mirror(turn: Turn, act: Act) -> None:
+    """Return the params as they arrived (`structuredContent.params`), and over HTTP the headers."""
+    headers = jsontext.text([list(pair) for pair in turn.headers])
+    body = b'{"params":%b,"headers":%b}' % (turn.message.params or b"null", headers)
+    await turn.reply(turn.result(b'"content":[],"structuredContent":%b' % body))
+
+
+# --- before the reply ------------------------------------------------------------------------------------------
+
+
+async def progress(turn: Turn, act: Act) -> None:
+    """`n` progress notifications with integers and unknown members, if a token was given; then the reply."""
+    token = turn.param("_meta", "progressToken")
+    for step in range(1, act.n + 1) if token else ():
+        fields = b'"progressToken":%b,"progress":%d,"total":%d' % (token or b"", step, act.n)
+        unknown = b'"message":"step %d","x-unknown":{"big":123456789012345678901234,"nil":null}' % step
+        await turn.notify("notifications/progress", b"{%b,%b}" % (fields, unknown))
+    await _then(turn, act)
+
+
+async def log(turn: Turn, act: Act) -> None:
+    """`n` log messages of level `text` (info), as far as the client's level allows; then the reply."""
+    level = act.text or "info"
+    for step in range(1, act.n + 1) if _is_wanted(turn, level) else ():
+        fields = b'"level":%b,"logger":"fake","data":{"step":%d,"nil":null}' % (jsontext.text(level), step)
+        await turn.notify("notifications/message", b'{%b,"x-unknown":1.50}' % fields)
+    await _then(turn, act)
+
+
+def _is_wanted(turn: Turn, level: str) -> bool:
+    if turn.modern:
+        asked = jsontext.value(turn.meta("logLevel"))
+        return asked is not None and _LEVELS.index(level) >= _LEVELS.index(str(asked))
+    return _LEVELS.index(level) >= _LEVELS.index(turn.conversation.level)
+
+
+async def notify(turn: Turn, act: Act) -> None:
+    """Every line of `text` is a notification sent on the request's own channel; then the reply."""
+    for line in turn.fill(act.text).split(b"\n"):
+        await turn.channel.send(line)
+    await _then(turn, act)
+
+
+async def announce(turn: Turn, act: Act) -> None:
+    """Every line of `text` is `method params`, announced wherever changes are watched; then the reply."""
+    for line in act.text.split("\n"):
+        method, _, params = line.partition(" ")
+        await turn.conversation.engine.announce(method, params or None)
+    await _then(turn, act)
+
+
+async def swap(turn: Turn, act: Act) -> None:
+    """The tools are now those of `text` (a list as `offers_to` gives it), announced `n` times; then the reply."""
+    engine = turn.conversation.engine
+    await engine.set_offers("tools", offers_from(jsontext.value(act.text.encode())), times=act.n)
+    await _then(turn, act)
+
+
+# --- no reply, or late -------------------------------------------------------------------------------------------
+
+
+async def hang(turn: Turn, act: Act) -> None:
+    """Wait for the gate named `text`, or for the request to be given up; then the reply (if still wanted)."""
+    if await turn.held(act.text):
+        await _then(turn, act)
+
+
+async def late(turn: Turn, act: Act) -> None:
+    """Reply when the gate named `text` opens, even though the request was given up long ago."""
+    await turn.conversation.engine.gate(act.text).wait()
+    turn.cancelled.clear()
+    await _then(turn, act)
+
+
+async def die(turn: Turn, act: Act) -> None:
+    """End the process with code `n`, or reset the connection, without a word."""
+    turn.channel.drop(act.n)
+
+
+async def cut(turn: Turn, act: Act) -> None:
+    """Write `text` (the beginning of a message) below the framing, then die."""
+    await turn.channel.write(turn.fill(act.text or '{"jsonrpc":"2.0","id":$ID,"resu'))
+    turn.channel.drop(act.n)
+
+
+# --- strange bytes -------------------------------------------------------------------------------------------------
+
+
+async def garbage(turn: Turn, act: Act) -> None:
+    """`text` (by default a line that is not JSON) is written as it is, with a line end; then the reply."""
+    await turn.channel.write(turn.fill(act.text or "this is not JSON") + b"\n")
+    await _then(turn, act)
+
+
+async def invalid_utf8(turn: Turn, act: Act) -> None:
+    """A line that is not UTF-8; then the reply."""
+    await turn.channel.write(b'{"jsonrpc":"2.0","method":"notifications/\xff\xfe"}\n')
+    await _then(turn, act)
+
+
+async def endless(turn: Turn, act: Act) -> None:
+    """`n` bytes without a line end (0: until nobody reads or the request is given up); no reply."""
+    left = act.n
+    while not turn.cancelled.is_set() and (left > 0 or act.n == 0):
+        size = _CHUNK if act.n == 0 else min(left, _CHUNK)
+        await turn.channel.write(b"x" * size)
+        left -= size
+
+
+async def big(turn: Turn, act: Act) -> None:
+    """A text of `n` bytes."""
+    await turn.reply(turn.result(b'"content":[{"type":"text","text":"%b"}]' % (b"x" * act.n)))
+
+
+def _reply_as(template: str) -> Callable[[Turn, Act], Awaitable[None]]:
+    async def odd(turn: Turn, act: Act) -> None:
+        await messages(turn, Act(text=template.replace("$RESULT", answers.echoed(turn).decode())))
+
+    return odd
+
+
+wrong_id = _reply_as('{"jsonrpc":"2.0","id":987654321,"result":$RESULT}\n{"jsonrpc":"2.0","id":$ID,"result":$RESULT}')
+duplicate = _reply_as(
+    '{"jsonrpc":"2.0","id":$ID,"result":$RESULT}\n'
+    '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"the second reply"}]}}'
+)
+string_id = _reply_as('{"jsonrpc":"2.0","id":"$ID","result":$RESULT}')
+float_id = _reply_as('{"jsonrpc":"2.0","id":$ID.0,"result":$RESULT}')
+null_result = _reply_as('{"jsonrpc":"2.0","id":$ID,"result":null}')
+list_result = _reply_as('{"jsonrpc":"2.0","id":$ID,"result":[]}')
+no_result = _reply_as('{"jsonrpc":"2.0","id":$ID}')
+null_id = _reply_as('{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}')
+
+
+async def refuse(turn: Turn, act: Act) -> None:
+    """Answer -32601, as if the method did not exist."""
+    raise message.Refusal(-32601, "Method not found", {"method": turn.method})
+
+
+ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxyType(
+    {
+        **{
+            act.__name__: act
+            for act in (
+                echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, swap, hang, late,
+                die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist, host.stderr,
+                host.env, host.fds, host.pid, host.spawn,
+            )
+        },
+        "wrong_id": wrong_id,
+        "duplicate": duplicate,
+        "string_id": string_id,
+        "float_id": float_id,
+        "null_result": null_result,
+        "list_result": list_result,
+        "no_result": no_result,
+        "null_id": null_id,
+    }
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""Everything a scripted backend received, in order, raw; and waiting for it. Judges nothing."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+PATIENCE: Final = 10.0
+"""Bound of every wait in the peers: longer than any honest answer takes on a busy machine, shorter than a test run."""
+
+T = TypeVar("T")
+
+Kind = Literal["request", "notification", "response", "garbage", "http", "cancelled", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One thing that arrived.
+
+    `http`: one HTTP request of any kind (`method` is POST/GET/DELETE, `raw` its body). `cancelled`: an in-flight
+    request was given up (`id` says which, `method` which method; `raw` is why: the notification, or b"disconnected").
+    `closed`: the connection or the child's stdin ended.
+    """
+
+    kind: Kind
+    raw: bytes = b""
+    method: str = ""
+    id: bytes | None = None
+    params: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    session: str | None = None
+    connection: int = 0
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, whatever its case."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def to_json(self) -> str:
+        """One line of text that `received_from` reads."""
+        plain = asdict(self)
+        for key in ("raw", "id", "params"):
+            plain[key] = None if plain[key] is None else plain[key].decode("latin-1")
+        return json.dumps(plain)
+
+
+def received_from(line: str | bytes, connection: int | None = None) -> Received:
+    """What one recorded line says; `connection` replaces the recorded one."""
+    plain: dict[str, Any] = json.loads(line)
+    for key in ("raw", "id", "params"):
+        plain[key] = None if plain[key] is None else plain[key].encode("latin-1")
+    plain["headers"] = tuple((key, value) for key, value in plain["headers"])
+    if connection is not None:
+        plain["connection"] = connection
+    return Received(**plain)
+
+
+def read_record(path: Path) -> list[Received]:
+    """What a child wrote into its recording file so far."""
+    return [received_from(line) for line in path.read_bytes().splitlines()]
+
+
+class Recorder:
+    """The list of everything received, and whoever waits for it to grow."""
+
+    def __init__(self, also: Callable[[Received], None] | None = None) -> None:
+        self.received: list[Received] = []
+        self._also = also
+        self._grown = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Recorder {len(self.received)} received>"
+
+    def add(self, item: Received) -> None:
+        """Note one thing and wake who waits."""
+        self.received.append(item)
+        if self._also is not None:
+            self._also(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let waiting conditions be looked at again."""
+        self._grown.set()
+
+    def of(self, kind: Kind) -> list[Received]:
+        """Everything of one kind so far."""
+        return [item for item in self.received if item.kind == kind]
+
+    async def wait_for(
+        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = PATIENCE
+    ) -> Received:
+        """The `count`-th thing received that is a request or notification of method `what`, or satisfies it."""
+        matches = _of_method(what) if isinstance(what, str) else what
+
+        def found() -> Received | None:
+            hits = [item for item in self.received if matches(item)]
+            return hits[count - 1] if len(hits) >= count else None
+
+        return await self.wait_until(found, f"{count} x {what}", timeout=timeout)
+
+    async def wait_until(self, found: Callable[[], T | None], what: str, *, timeout: float = PATIENCE) -> T:
+        """The first true value of `found()`, which is looked at whenever something happened here."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not (value := found()):
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            seen = [f"{item.kind} {item.method}" for item in self.received]
+            raise AssertionError(f"waited in vain for {what}; received: {seen}") from None
+        return value
+
+
+def _of_method(method: str) -> Callable[[Received], bool]:
+    return lambda item: item.kind in ("request", "notification") and item.method == method

@@ -1,0 +1,180 @@
+"""A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--record F] [--control PORT]`.
+
+Standard library only, so that it starts quickly. What it answers is the engine's business. It ends when stdin does
+(unless told otherwise), when its control connection does, and after five minutes in any case.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from tests.peers.engine import Conversation, Engine
+from tests.peers.recorder import Received, Recorder
+from tests.peers.script import Script, from_json, offers_from
+from tests.peers.scripts import named
+
+_LIFETIME: Final = 300
+_LIMIT: Final = 2**30
+
+
+class Stdout:
+    """The channel of a stdio conversation: one message a line."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def __repr__(self) -> str:
+        return "<Stdout>"
+
+    async def send(self, message: bytes, *, final: bool = False) -> None:
+        """One line."""
+        await self.write(message + b"\n")
+
+    async def write(self, data: bytes) -> None:
+        """Bytes as they are."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def drop(self, code: int) -> None:
+        """End the process; what the pipe took is still readable."""
+        os._exit(code)
+
+
+class Child:
+    """The process: its engine, its conversation and its control connection."""
+
+    def __init__(self, script: Script, record: Path | None, control: asyncio.StreamWriter | None) -> None:
+        self._record = record
+        self._control = control
+        self.engine = Engine(script, Recorder(self._note))
+        self.conversation = Conversation(self.engine)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._doomed = False
+
+    def __repr__(self) -> str:
+        return f"<Child {self.engine!r}>"
+
+    def _note(self, item: Received) -> None:
+        line = item.to_json().encode() + b"\n"
+        if self._record is not None:
+            with self._record.open("ab") as file:
+                file.write(line)
+        if self._control is not None:
+            self._control.write(line)
+
+    async def obey(self, orders: asyncio.StreamReader) -> None:
+        """Carry out orders; the end of the control connection is the end of the process."""
+        while line := await orders.readline():
+            order = json.loads(line)
+            if order["do"] == "exit":
+                os._exit(order["code"])
+            if order["do"] == "write":
+                sent = order["text"].encode("utf-8", "surrogateescape")
+                await self._standing().write(sent)
+                continue
+            if order["do"] == "ask":
+                self._start(self.engine.ask_all(order["method"], order["params"]))
+                continue
+            if "offers" in order:
+                order["offers"] = offers_from(order["offers"])
+            await self.engine.command(order)
+        os._exit(0)
+
+    def _standing(self) -> Any:
+        return self.conversation.standing
+
+    async def serve(self, lines: asyncio.StreamReader, stdout: Stdout) -> None:
+        """Read messages until stdin ends."""
+        self.conversation.open_standing(stdout)
+        while line := await lines.readline():
+            self._take(line.rstrip(b"\r\n"), stdout)
+        self._note(Received("closed"))
+
+    def _take(self, line: bytes, stdout: Stdout) -> None:
+        pending = self.conversation.accept(line)
+        if self._doomed:
+            os._exit(1)
+        if pending is None:
+            return
+        if pending.method == "server/discover" and self.engine.script.silent_discover:
+            self._doomed = True
+            return
+        self._start(self.conversation.answer(pending, stdout))
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def run(script: Script, record: Path | None, port: int | None) -> None:
+    """The life of the process."""
+    loop = asyncio.get_running_loop()
+    orders, control = await asyncio.open_connection("127.0.0.1", port) if port else (None, None)
+    if control is not None:
+        control.write(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+    child = Child(script, record, control)
+    lines = asyncio.StreamReader(limit=_LIMIT)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), sys.stdout
+    )
+    stdout = Stdout(asyncio.StreamWriter(transport, protocol, None, loop))
+    child.engine.own_fds = _own_fds()
+    obeying = loop.create_task(child.obey(orders)) if orders is not None else None
+    if script.banner:
+        await stdout.write(script.banner.encode("utf-8", "surrogateescape"))
+    await child.serve(lines, stdout)
+    if script.ignore_eof:
+        await asyncio.Event().wait()
+    if control is not None:
+        await control.drain()
+    del obeying
+
+
+def _own_fds() -> frozenset[int]:
+    """Descriptors this process opened itself: everything the event loop and the control connection hold."""
+    return frozenset(range(3, 64)) - _INHERITED
+
+
+def _inherited() -> frozenset[int]:
+    found = set()
+    for fd in range(3, 64):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue
+        found.add(fd)
+    return frozenset(found)
+
+
+_INHERITED: Final = _inherited()
+
+
+def main() -> None:
+    """Start as the arguments say."""
+    parser = argparse.ArgumentParser(prog="tests.peers.stdio_main")
+    parser.add_argument("--script", required=True, help="a name from scripts.py, or a script as JSON")
+    parser.add_argument("--record", type=Path, help="append everything received to this file, one JSON line each")
+    parser.add_argument("--control", type=int, help="report to, and take orders from, this port of 127.0.0.1")
+    chosen = parser.parse_args()
+    script = from_json(chosen.script) if chosen.script.startswith("{") else named(chosen.script)
+    signal.alarm(_LIFETIME)
+    if script.ignore_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if script.stderr:
+        sys.stderr.write(script.stderr)
+        sys.stderr.flush()
+    if script.exit_code is not None:
+        os._exit(script.exit_code)
+    asyncio.run(run(script, chosen.record, chosen.control))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
