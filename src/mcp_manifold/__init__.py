@@ -1,0 +1,48 @@
+"""One MCP endpoint in front of many MCP servers.
+
+    from mcp_manifold import Manifold
+
+Names are imported when they are first used, because the command line must come up before the protocol's libraries do.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mcp_manifold.errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendTimeout,
+    BackendUnavailable,
+    ConfigError,
+    ManifoldError,
+    RemoteError,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from mcp_manifold.app import Manifold
+    from mcp_manifold.status import ServerStatus
+
+__all__ = [
+    "BackendError",
+    "BackendLost",
+    "BackendProtocolError",
+    "BackendTimeout",
+    "BackendUnavailable",
+    "ConfigError",
+    "Manifold",
+    "ManifoldError",
+    "RemoteError",
+    "RequestError",
+    "ServerStatus",
+]
+
+_LAZY = {"Manifold": "mcp_manifold.app", "ServerStatus": "mcp_manifold.status"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - only whoever asks for the heavy names pays for it
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

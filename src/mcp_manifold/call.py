@@ -13,6 +13,10 @@ Emit = Callable[[bytes], None]
 """Hands one complete notification to the caller's own stream, in wire order, before the result. Never blocks."""
 
 
+def _nothing() -> Payload:
+    return EMPTY
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One client's conversation with a front (handshake era), or one request (2026-07-28).
@@ -25,8 +29,8 @@ class Session:
     principal: Principal
     scope: str
     version: str
-    client_info: Payload = EMPTY
-    capabilities: Payload = EMPTY
+    client_info: Payload = field(default_factory=_nothing)
+    capabilities: Payload = field(default_factory=_nothing)
 
     @property
     def era(self) -> Era:
@@ -55,7 +59,7 @@ class Call:
             undo()
 
     def on_cancel(self, undo: Callable[[], None] | None) -> None:
-        """Register what stops the work in progress; replaces what was registered; called at once if already cancelled."""
+        """Register what stops the work in progress, in place of what was; called at once if already cancelled."""
         self._on_cancel = undo
         if undo is not None and self.cancelled:
             self.cancel()

@@ -1,7 +1,7 @@
 """Owner of the current catalogue: adopts Listings, keeps a view for each scope, announces Changes.
 
 A scope is an endpoint's set of backends: `""` all of them, `"group:<name>"` some, `"server:<name>"` one under its
-native names. Every scope has a catalogue of its own, merged by itself, so that names within it are as short as they can be.
+native names. Every scope has a catalogue of its own, merged by itself, so that its names are as short as they can be.
 Readers take one reference and keep it for the length of a request; nothing here locks.
 """
 
@@ -95,7 +95,9 @@ class Hub:
     def has_scope(self, scope: str) -> bool:
         """Whether there is such a scope."""
         kind, _, name = scope.partition(":")
-        return scope == MERGED or name in {"server": self._servers, "group": self._groups}.get(kind, ())
+        if kind == "server":
+            return name in self._servers
+        return scope == MERGED or (kind == "group" and name in self._groups)
 
     def members(self, scope: str) -> tuple[str, ...]:
         """The backends of a scope, in configuration order."""
@@ -113,6 +115,12 @@ class Hub:
         if view is None:
             view = self._views[scope] = self._build(scope)
         return view
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every backend was tried once, or the start-up timeout is over."""
+        over = self._loop.time() >= self._started + self._startup
+        return over or self._servers.keys() <= self._settled
 
     async def settle(self, scope: str) -> None:
         """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""
@@ -175,5 +183,3 @@ def terms_of(server: ServerSettings, *, native: bool) -> Terms:
         for name, override in configured.items():
             overrides[(kind, name)] = Override(override.name, override.title, override.description)
     return Terms(prefix, "auto" if native else server.uris, overrides)
-
-

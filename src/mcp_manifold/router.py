@@ -192,9 +192,7 @@ class Router:
         if client == "handshake" and era == "modern":
             _require_complete(name, result)
         result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
-        return wire.adapt_result(
-            result, method=call.method, backend=era, client=client, server_info=self._server_info
-        )
+        return wire.adapt_result(result, method=call.method, backend=era, client=client, server_info=self._server_info)
 
 
 def _capabilities(view: View, *, listens: bool, completions: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import secrets
 from typing import Final, Literal
 
 from tests.peers import jsontext, message, modern
-from tests.peers.engine import Conversation
+from tests.peers.conversation import Conversation
 from tests.peers.http_wire import Headers, chunk, compose, event
 from tests.peers.listener import Exchange, Listener, first_of
 from tests.peers.message import HANDSHAKE_VERSIONS, Message, Refusal

@@ -20,7 +20,11 @@ def walk(data: bytes) -> list[tuple[str, bytes]]:
     Raises:
         ValueError: `data` is not an object.
     """
-    found: list[tuple[str, bytes]] = []
+    return [(key, data[start:end]) for key, start, end in _spans(data)]
+
+
+def _spans(data: bytes) -> list[tuple[str, int, int]]:
+    found: list[tuple[str, int, int]] = []
     at = _opening(data, b"{")
     while data[at : at + 1] != b"}":
         key = _STRING.match(data, at)
@@ -29,7 +33,7 @@ def walk(data: bytes) -> list[tuple[str, bytes]]:
             raise ValueError("not a member")
         start = _skip(data, colon + 1)
         end = _value_end(data, start)
-        found.append((json.loads(key.group()), data[start:end]))
+        found.append((json.loads(key.group()), start, end))
         at = _next(data, end, b"}")
     return found
 
@@ -63,6 +67,12 @@ def with_members(data: bytes, extra: bytes) -> bytes:
     at = _opening(data, b"{")
     rest = data[at:]
     return b"{" + extra + (rest if rest[:1] == b"}" or not extra else b"," + rest)
+
+
+def with_value(data: bytes, name: str, new: bytes) -> bytes:
+    """The object `data` with the (last) member `name` given another value; everything else stays as written."""
+    start, end = next((start, end) for key, start, end in reversed(_spans(data)) if key == name)
+    return data[:start] + new + data[end:]
 
 
 def value(data: bytes | None) -> Any:

@@ -1,6 +1,7 @@
 """One JSON-RPC message cut into raw slices, and the few ways to write one. Knows no transport and no method."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from tests.peers import jsontext
@@ -11,6 +12,11 @@ LATEST_HANDSHAKE: Final = "2025-11-25"
 MODERN_VERSION: Final = "2026-07-28"
 NAMED: Final = (("tools/call", "name"), ("prompts/get", "name"), ("resources/read", "uri"))
 """Methods whose `Mcp-Name` header mirrors a member of their params."""
+
+EVERY_CHANGE: Final = MappingProxyType(
+    {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
+)
+"""A listen filter that asks for every list."""
 
 
 @dataclass(frozen=True, slots=True)

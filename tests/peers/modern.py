@@ -72,13 +72,21 @@ def check_arguments(incoming: Message, headers: Headers, definition: bytes) -> N
     Raises:
         Refusal: -32020.
     """
+    for name, shown in mirrored(definition, incoming.params):
+        _equal(headers, name, shown)
+
+
+def mirrored(definition: bytes, params: bytes | None) -> list[tuple[str, str | None]]:
+    """The `Mcp-Param-*` headers a tool call has to carry (undecorated); None: it must not be there."""
     schema = jsontext.value(jsontext.member(definition, "inputSchema"))
-    arguments = jsontext.value(jsontext.member(incoming.params, "arguments"))
+    arguments = jsontext.value(jsontext.member(params, "arguments"))
+    found = []
     for path, name in _annotated(schema, ()):
         value = arguments
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        _equal(headers, "Mcp-Param-" + name, _shown(value))
+        found.append(("Mcp-Param-" + name, _shown(value)))
+    return found
 
 
 def _annotated(schema: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -3,7 +3,7 @@
 import secrets
 from typing import Literal
 
-from tests.peers.engine import Conversation
+from tests.peers.conversation import Conversation
 from tests.peers.http_backend import STREAM, StandingChannel
 from tests.peers.http_wire import chunk, compose, event
 from tests.peers.listener import Exchange, Listener, first_of

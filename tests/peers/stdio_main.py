@@ -1,4 +1,4 @@
-"""A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--record F] [--control PORT]`.
+"""A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--record F] [--control N]`.
 
 Standard library only, so that it starts quickly. What it answers is the engine's business. It ends when stdin does
 (unless told otherwise), when its control connection does, and after five minutes in any case.
@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.peers.engine import Conversation, Engine
+from tests.peers.conversation import Conversation
+from tests.peers.engine import Engine
 from tests.peers.recorder import Received, Recorder
 from tests.peers.script import Script, from_json, offers_from
 from tests.peers.scripts import named

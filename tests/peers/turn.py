@@ -8,7 +8,7 @@ from tests.peers import jsontext, message
 from tests.peers.message import META, Message
 
 if TYPE_CHECKING:
-    from tests.peers.engine import Conversation
+    from tests.peers.conversation import Conversation
 
 _SLOT: Final = re.compile(rb"\$(ID|TOKEN|ARGS|TEXT|NAME)")
 

@@ -66,7 +66,8 @@ class Inspector:
         except subprocess.TimeoutExpired:
             return {"failed": "Timeout", "message": f"nothing within {self._deadline} s"}
         try:
-            return {"result": json.loads(done.stdout)}
+            answer = json.loads(done.stdout)
+            return {"result": answer.get("result", answer)}
         except ValueError:
             return {"failed": f"exit {done.returncode}", "message": (done.stderr or done.stdout).strip()[-400:]}
 

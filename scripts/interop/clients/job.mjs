@@ -103,11 +103,13 @@ async function work(peer, job) {
 /** Reads the job named on the command line, does it, prints the report; `open` gives a Peer with a `close`. */
 export async function main(open) {
   const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
-  let report = {};
+  let report = { parts: {} };
   try {
     const peer = await open(job);
     report = await work(peer, job);
-    await within(job.deadline * 1000, peer.close(), undefined);
+    await within(job.deadline * 1000, peer.close(), undefined).catch((error) => {
+      report.closing = failure(error); // all was done by then
+    });
   } catch (error) {
     report.trouble = failure(error);
   }

@@ -154,7 +154,9 @@ def main(session: Callable[[Outcome], AbstractAsyncContextManager[Peer]]) -> Non
             async with session(job) as peer:
                 report = await work(peer, job)
         except Exception as error:  # noqa: BLE001  # not connecting, or not closing, is a result as well
-            return {**(report or {}), "trouble": failure(error)}
+            if report is None:
+                return {"parts": {}, "trouble": failure(error)}
+            report["closing"] = failure(error)  # all was done by then: some SDKs trip over a late message
         return report
 
     json.dump(anyio.run(everything), sys.stdout)

@@ -20,7 +20,7 @@ from mcp_manifold.backends.connect import Connector, Kind
 from mcp_manifold.backends.greeting import Greet, Greeting, Identity, Parameters
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
-from mcp_manifold.backends.link import Link, Pending, Transport
+from mcp_manifold.backends.link import Link, Pending, Transport, either
 from mcp_manifold.backends.lister import Lister
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
@@ -46,6 +46,8 @@ class Surroundings:
     parameters: Parameters
     patience: float
     """Seconds a call waits for a backend that is just connecting."""
+    list_timeout: float
+    """Seconds each page of a list may take."""
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
 
@@ -71,7 +73,7 @@ class Backend:
         self._lister = Lister(
             server.name,
             around.limits,
-            timeout=server.timeout,
+            timeout=around.list_timeout,
             parameters=around.parameters,
             on_listing=around.on_listing,
         )
@@ -226,7 +228,8 @@ class Backend:
             reason = f"internal error: {type(exc).__name__}"
         finally:
             self._shared = None
-        logger.warning("backend lost: %s", reason, extra={"backend": self.name})
+        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # say the same thing once
+        logger.log(level, "backend lost: %s", reason, extra={"backend": self.name})
         self._move(event, reason)
 
     async def _back_off(self) -> None:
@@ -289,7 +292,7 @@ class Backend:
             async with self._opened() as link:
                 link.parameter_headers = self._shared.parameter_headers if self._shared else None
                 held.link.set_result(link)
-                await asyncio.wait({link.ended, held.released}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either(link.ended, held.released), return_when=asyncio.FIRST_COMPLETED)
         except (BackendError, RemoteError) as exc:
             if not held.link.done():
                 held.link.set_exception(exc)

@@ -22,7 +22,7 @@ class Identity:
     """Who we say we are towards a backend: raw `clientInfo` and `capabilities`."""
 
     client_info: Payload
-    capabilities: Payload = EMPTY
+    capabilities: Payload
 
 
 @dataclass(frozen=True, slots=True)

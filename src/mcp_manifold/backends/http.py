@@ -9,9 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
-
 from mcp_manifold import wire
+from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
 from mcp_manifold.backends.link import Link, Pending
 from mcp_manifold.backends.streams import RETRY, RETRY_CEILING, IdleWatch, Note, Standing
 from mcp_manifold.errors import (
@@ -127,7 +126,7 @@ class HttpTransport:
 class _Reply:
     """The reply to one request: JSON, or an event stream that may be resumed."""
 
-    __slots__ = ("_body", "_events", "_last_event", "_resumes", "_retry", "_size", "_status", "_transport",
+    __slots__ = ("_body", "_events", "_idle", "_last_event", "_resumes", "_retry", "_size", "_status", "_transport",
                  "exchange", "pending")  # fmt: skip
 
     def __init__(self, transport: HttpTransport, pending: Pending) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
 from mcp_manifold.call import Call
@@ -300,6 +300,11 @@ class Link:
         if self._pending:
             first = min(waiting.deadline for waiting in self._pending.values())
             self._alarm = self._loop.call_at(first, self._expire)
+
+
+def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
+    """Two futures to wait for, whatever they hold."""
+    return {first, second}
 
 
 def _number(id_: Payload | object) -> int:

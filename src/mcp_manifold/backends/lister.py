@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.backends.greeting import Greeting, Parameters
-from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.link import Link, either
 from mcp_manifold.backends.pages import LISTS, Pages, list_all
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings
@@ -73,7 +73,7 @@ class Lister:
             if delay:
                 await asyncio.wait({link.ended}, timeout=delay)
                 continue
-            await asyncio.wait({link.ended, self._wake}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either(link.ended, self._wake), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({link.ended}, timeout=max(0.0, started + REFRESH_EVERY - loop.time()))
         return link.ended.result()
 

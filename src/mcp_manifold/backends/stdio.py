@@ -13,7 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link, Pending
@@ -140,10 +140,8 @@ class StdioTransport:
         self._pipes = pipes
         self._tail = tail
         self.pid = process.get_pid()
-        stdin = process.get_pipe_transport(0)
-        if not isinstance(stdin, asyncio.WriteTransport):
-            raise BackendUnavailable(link.backend, "the server's stdin could not be opened")
-        self._stdin = stdin
+        # uvloop's transports have the methods, not the base class, of asyncio's
+        self._stdin = cast(asyncio.WriteTransport, process.get_pipe_transport(0))
         pipes.exited.add_done_callback(self._on_exit)
 
     def __repr__(self) -> str:
@@ -198,10 +196,19 @@ class StdioTransport:
             raise BackendUnavailable(self._link.backend, "the server closed its stdin")
         if self._stdin.get_write_buffer_size() > self._link.write_limit:
             raise BackendUnavailable(self._link.backend, "the server does not read its input; too much is waiting")
-        self._stdin.write(body + b"\n")
+        self._stdin.write(one_line(body))
 
     def _on_exit(self, _: asyncio.Future[None]) -> None:
         self._link.lost(BackendLost(self._link.backend, exit_reason(self._process.get_returncode(), self._tail)))
+
+
+def one_line(body: bytes) -> bytes:
+    """A message as one line. A line break in JSON text is white space between tokens, but here it would be the end of
+    the message, and what follows a message of the caller's own making, past every check.
+    """
+    if b"\n" in body or b"\r" in body:
+        body = body.replace(b"\n", b" ").replace(b"\r", b" ")
+    return body + b"\n"
 
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure
-
 from mcp_manifold.backends.link import Link
 from mcp_manifold.errors import SessionExpired
 from mcp_manifold.sse import EventParser, EventTooLarge

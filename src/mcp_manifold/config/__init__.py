@@ -1,0 +1,25 @@
+"""Configuration: settings as frozen values, and where they come from. The only reader of environment and files."""
+
+from mcp_manifold.config.settings import (
+    BrokenServer,
+    FilterSettings,
+    LimitSettings,
+    ManifoldSettings,
+    OverrideSettings,
+    OverridesSettings,
+    ServerSettings,
+    Settings,
+    TokenSettings,
+)
+
+__all__ = [
+    "BrokenServer",
+    "FilterSettings",
+    "LimitSettings",
+    "ManifoldSettings",
+    "OverrideSettings",
+    "OverridesSettings",
+    "ServerSettings",
+    "Settings",
+    "TokenSettings",
+]

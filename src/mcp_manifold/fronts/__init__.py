@@ -1,1 +1,1 @@
-"""The ways in: HTTP with both eras on one endpoint, legacy SSE, stdio. Knows the Desk; knows no backend, no catalogue."""
+"""The ways in: HTTP with both eras on one endpoint, legacy SSE, stdio. Knows the Desk and no backend."""

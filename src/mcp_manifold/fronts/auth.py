@@ -2,24 +2,23 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from mcp_manifold.fronts.asgi import Refused
-from mcp_manifold.policy import Principal
+from mcp_manifold.policy import ANONYMOUS, Principal
 
-ANONYMOUS: Final = Principal("anonymous", "")
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 _MAX_HEADER: Final = 8192  # of a longer header no token of ours can come
 
 
 class Tokens:
-    """The tokens in force. Without any, everybody is anonymous."""
+    """The tokens in force, given as (name, token). Without any, everybody is anonymous."""
 
     __slots__ = ("_known",)
 
-    def __init__(self, tokens: Mapping[str, str]) -> None:
-        self._known = [(digest := _digest(token.encode()), _principal(name, digest)) for name, token in tokens.items()]
+    def __init__(self, tokens: Iterable[tuple[str, str]]) -> None:
+        self._known = [(digest := _digest(token.encode()), _principal(name, digest)) for name, token in tokens]
 
     def __repr__(self) -> str:
         return f"<Tokens of {[principal.name for _, principal in self._known]}>"

@@ -56,12 +56,13 @@ class Deadline:
 class Flight:
     """A call, and the task that answers it (set once it is known)."""
 
-    __slots__ = ("_deadline", "call", "done", "task")
+    __slots__ = ("_deadline", "call", "done", "failed", "task")
 
     def __init__(self, call: Call, task: "asyncio.Task[object] | None") -> None:
         self.call = call
         self.task = task
         self.done = False
+        self.failed = False
         self._deadline: Deadline | None = None
 
     def __repr__(self) -> str:
@@ -96,6 +97,8 @@ async def answered(handle: Handler, flight: Flight, id_: Payload) -> tuple[bytes
     """
     call = flight.call
     try:
+        if flight.call.cancelled:  # before it began: nothing must be done for it any more
+            raise CallCancelled
         result = await handle(call)
         if not call.cancelled:
             return response(id_, result), 200
@@ -109,9 +112,10 @@ async def answered(handle: Handler, flight: Flight, id_: Payload) -> tuple[bytes
             call.cancel()
             raise
         error = _CANCELLED
-    except Exception as exc:  # noqa: BLE001 - the front boundary: a defect must cost its caller an error, nobody more
+    except Exception as exc:  # the front boundary: a defect must cost its caller an error, nobody more
         _logger.exception("call failed unexpectedly", extra={"method": call.method, "backend": call.backend})
         error = error_of(exc, call.session.era, method=call.method)
     finally:
         flight.land()
+    flight.failed = True
     return failure(id_, error), http_status(error) if call.session.era == "modern" else 200

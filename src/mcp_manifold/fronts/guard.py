@@ -49,7 +49,7 @@ class Gate:
         host: the address that is listened on.
         has_tokens: whether requests must prove who they are.
         allowed_hosts: further `Host` names; `name`, `name:port` or `*`.
-        allowed_origins: further origins; `scheme://name[:port]`, the port may be `*`.
+        allowed_origins: further origins; `scheme://name[:port]`, the port may be `*`; or `*`.
     """
 
     __slots__ = ("_any_host", "_hosts", "_origins", "admits_host", "admits_origin")
@@ -58,7 +58,7 @@ class Gate:
         self, host: str, *, has_tokens: bool, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
     ) -> None:
         allowed = [_host_name(name) for name in allowed_hosts]
-        # a token is no protection on loopback alone: local programs without tokens share that address with browsers
+        # off loopback the names are the administrator's, and a page of somebody else has no token
         self._any_host = "*" in allowed or (has_tokens and not allowed and not is_loopback(host))
         self._hosts = {*allowed, _host_name(host)} - {"0.0.0.0", "::", "[::]", ""}
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins} - {"null"}
@@ -92,7 +92,7 @@ class Gate:
         value = value.lower()
         if value == "null":
             return False
-        if value in self._origins or f"{value.rpartition(':')[0]}:*" in self._origins or f"{value}:*" in self._origins:
+        if not self._origins.isdisjoint(("*", value, f"{value}:*", f"{value.rpartition(':')[0]}:*")):
             return True
         found = _ORIGIN.fullmatch(value)
         return found is not None and is_loopback(_host_name(found[2]))

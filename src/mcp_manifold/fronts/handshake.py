@@ -1,4 +1,4 @@
-"""The handshake revisions over Streamable HTTP: sessions, calls in them, their standing stream. Knows no body and no path."""
+"""The handshake revisions over Streamable HTTP: sessions, calls in them, their standing stream. Knows no path."""
 
 import asyncio
 
@@ -72,28 +72,66 @@ class Handshake:
 
     async def _initialize(self, request: HttpRequest, id_: Payload, params: dict[str, Payload]) -> None:
         opened = self._sessions.create("mcp", request.principal, request.route.scope)
-        header = (SESSION_HEADER, opened.id.encode())
-        answered_well = False
+        well = False
         try:
             opened.greet(params)
-            answered_well = await self._run(request, opened, "initialize", id_, params, header)
+            well = await self._call(request, opened, id_, "initialize", params)
         except RequestError as exc:
             await send_json(request.send, 200, failure(id_, error_of(exc, "handshake")))
         finally:
-            if not answered_well:
+            if not well:
                 self._sessions.end(opened)
 
     async def _answer(
         self, request: HttpRequest, opened: OpenSession, method: str, id_: Payload, params: dict[str, Payload]
     ) -> None:
+        status = 400
         try:
             if method == "initialize":
                 raise RequestError("Invalid request: this session is initialized already")
             check_mirrors(method, params, request.headers)
+            status = 200
+            await self._call(request, opened, id_, method, params)
         except RequestError as exc:
-            await send_json(request.send, 400, failure(id_, error_of(exc, "handshake")))
-            return
+            await send_json(request.send, status, failure(id_, error_of(exc, "handshake")))
+
+    async def _call(
+        self, request: HttpRequest, opened: OpenSession, id_: Payload, method: str, params: dict[str, Payload]
+    ) -> bool:
+        """Run one call and send its answer; returns whether it succeeded.
+
+        Raises:
+            RequestError: the call was not begun, and nothing was sent.
+        """
+        responder = Responder(request.send, self._tally)
+        call = Call(method, params, opened.session, responder.emit)
+        key, flight = opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
+        flight.task = asyncio.current_task()
+        if method == "initialize":
+            responder.headers = ((SESSION_HEADER, opened.id.encode()),)
         try:
-            await self._run(request, opened, method, id_, params, None)
-        except RequestError as exc:
-            await send_json(request.send, 200, failure(id_, error_of(exc, "handshake")))
+            responder.open()
+            try:
+                message, status = await answered(self._desk.handle, flight, id_)
+            finally:
+                opened.land(key)
+            if flight.failed:
+                responder.headers = ()
+            await responder.finish(message, status)
+        finally:
+            responder.close()
+        return not flight.failed
+
+    def _find(self, request: HttpRequest) -> OpenSession:
+        """The session a request names.
+
+        Raises:
+            Refused: 400 without one or for a revision that is not served, 404 if it is not (or no longer) the caller's.
+        """
+        version = request.headers.get(VERSION_HEADER)
+        if version is not None and version.decode("latin-1") not in HANDSHAKE_VERSIONS:
+            raise Refused(400, f"Bad request: unsupported protocol version; served are {', '.join(HANDSHAKE_VERSIONS)}")
+        id_ = request.headers.get(SESSION_HEADER)
+        if id_ is None:
+            raise Refused(400, "Bad request: the Mcp-Session-Id header is missing; send initialize first")
+        return self._sessions.find(id_, "mcp", request.principal, request.route.scope)

@@ -81,10 +81,7 @@ def admit(method: str, params: dict[str, Payload], headers: Headers | None) -> t
     if version is None or capabilities is None:
         missing = ", ".join(key for key in (META_VERSION, META_CAPABILITIES) if key not in meta)
         raise InvalidParams(f"Invalid params: _meta lacks {missing}")
-    if bytes(version) == _MODERN:
-        requested = MODERN_VERSION
-    else:
-        requested = text(version, META_VERSION)
+    requested = MODERN_VERSION if bytes(version) == _MODERN else text(version, META_VERSION)
     if headers is not None:
         _require_equal(VERSION_HEADER, headers, requested)
         _require_equal(METHOD_HEADER, headers, method)

@@ -19,12 +19,13 @@ _QUICK: Final = 0.05
 class Responder:
     """Answers one request, once."""
 
-    __slots__ = ("_done", "_gone", "_headers", "_pump", "_receive", "_send", "_stream", "_tally", "_timer", "_watcher")
+    __slots__ = ("_done", "_gone", "_pump", "_receive", "_send", "_stream", "_tally", "_timer", "_watcher", "headers")
 
     def __init__(self, send: Send, tally: Tally) -> None:
         self._send = send
         self._tally = tally
-        self._headers: Sequence[Line] = ()
+        self.headers: Sequence[Line] = ()
+        """Header lines of the answer; without effect once it is committed."""
         self._receive: Receive | None = None
         self._gone: Callable[[], None] | None = None
         self._done = False
@@ -59,19 +60,15 @@ class Responder:
             return
         self._drop_timer()
         self._look_after()
-        self._stream = EventStream(self._send, self._tally, headers=self._headers)
+        self._stream = EventStream(self._send, self._tally, headers=self.headers)
         self._pump = asyncio.get_running_loop().create_task(self._stream.run(), name="front.pump")
-
-    def add_headers(self, headers: Sequence[Line]) -> None:
-        """Header lines for the answer, if it is not committed yet."""
-        self._headers = headers
 
     async def finish(self, message: bytes, status: int = 200) -> None:
         """Send the answer, and end."""
         self._done = True
         self._drop_timer()
         if self._stream is None or self._pump is None:
-            await send_json(self._send, status, message, self._headers)
+            await send_json(self._send, status, message, self.headers)
         else:
             self._stream.end(encode_event(message))
             await self._pump

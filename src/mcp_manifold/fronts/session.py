@@ -32,8 +32,8 @@ class OpenSession:
     """One client's session, as its front holds it."""
 
     __slots__ = (
-        "_deliver", "_desk", "_pending", "_unwatch", "digest", "ended", "flights", "hang_up", "id", "initialized", "kind",
-        "session", "used",
+        "_deliver", "_desk", "_pending", "_unwatch", "digest", "ended", "flights", "hang_up", "id", "initialized",
+        "kind", "session", "used",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:

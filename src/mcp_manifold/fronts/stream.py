@@ -1,4 +1,4 @@
-"""One event stream towards a client: bounded outbox, keep-alives, a bound on stalled writes. Knows no message's meaning."""
+"""One event stream to a client: bounded outbox, keep-alives, a bound on stalled writes. Knows no message."""
 
 import asyncio
 import logging

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from mcp_manifold.backends.http1.connection import Connection
-from mcp_manifold.backends.http1.exchange import ENDLESS, Exchange
+from mcp_manifold.backends.http1.exchange import ENDLESS, Exchange, Headers
 from tests.fakes.http_receiver import Recorder
 from tests.fakes.http_wire import FakeKeeper, FakeTransport
 
@@ -36,7 +36,7 @@ class Line:
         self.transport = FakeTransport()
         self.connection = Connection(self.keeper)
         self.connection.connection_made(self.transport)
-        self.receiver = Recorder()
+        self.receiver: Recorder = Recorder()
         self.ask(limit=limit, body=body)
 
     def ask(self, *, limit: int = 10_000, body: bytes = b"{}") -> None:
@@ -63,7 +63,7 @@ REUSABLE = {
     "empty header": sized(BODY, b"x-empty:"),
     "chunked": chunked(BODY[:1], BODY[1:8], BODY[8:]),
     "chunk extensions": OK + b"transfer-encoding: chunked\r\n\r\n24;a=b\r\n" + BODY + b"\r\n0;x\r\n\r\n",
-    "trailers": chunked(BODY, trailer=b"content-length: 7\r\nx: y\r\n"),
+    "trailers": chunked(BODY, trailer=b"digest: x\r\nx: y\r\n"),
     "100 first": b"HTTP/1.1 100 Continue\r\n\r\n" + sized(BODY),
     "103 first": b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + sized(BODY),
     "gzip": sized(gzip.compress(BODY), b"content-encoding: gzip"),
@@ -193,6 +193,7 @@ REFUSED = {
     "endless head": OK + b"x: " + b"a" * 3000,
     "endless status line": b"HTTP/1.1 200 " + b"a" * 3000,
     "endless interim responses": b"HTTP/1.1 100 Continue\r\n\r\n" * 200,
+    "length in a trailer": chunked(BODY, trailer=b"content-length: 7\r\n"),
     "endless trailer": chunked(BODY)[:-2] + b"x: " + b"a" * 5000,
     "endless chunk extension": OK + b"transfer-encoding: chunked\r\n\r\n2;" + b"a" * 5000,
 }
@@ -284,6 +285,21 @@ def test_an_aborted_exchange_closes_its_connection_and_says_nothing_more() -> No
     line.connection.connection_lost(None)
     assert line.transport.aborted
     assert line.receiver.calls == ["responded", "received"]
+
+
+def test_an_exchange_aborted_by_its_receiver_gets_nothing_of_what_came_along() -> None:
+    line = Line()
+
+    class Refusing(Recorder):
+        def responded(self, status: int, headers: Headers) -> None:
+            super().responded(status, headers)
+            line.exchange.abort()
+
+    line.receiver = line.exchange.receiver = Refusing()
+    line.feed(sized(BODY))
+    assert line.receiver.calls == ["responded"]
+    assert line.transport.aborted
+    assert not line.keeper.released
 
 
 def test_aborting_a_finished_exchange_leaves_the_next_one_alone() -> None:

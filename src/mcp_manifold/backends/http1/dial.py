@@ -97,6 +97,7 @@ async def _attempt(address: Address) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only for sockets it made itself
         await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
     except BaseException:
         sock.close()

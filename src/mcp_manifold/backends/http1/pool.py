@@ -205,7 +205,7 @@ class HttpPool:
         try:
             async with asyncio.timeout(self._connect_timeout) as clock:
                 connection = await dial(lambda: Connection(self), origin.host, origin.port, ssl_context=self._ssl)
-        except OSError as exc:  # those of name resolution and of TLS are OSErrors too
+        except (OSError, ValueError) as exc:  # ValueError: a name that resolver or TLS cannot take
             if not clock.expired():  # else the requests that waited as long expire by themselves
                 self._refuse(*_told(exc))
         else:
@@ -224,7 +224,7 @@ class HttpPool:
             self._waiting.popleft().exchange.fail(kind, f"{self.where}: {reason}")
 
 
-def _told(exc: OSError) -> tuple[FailureKind, str]:
+def _told(exc: OSError | ValueError) -> tuple[FailureKind, str]:
     """What is worth saying about a failed dial."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return "tls", f"the certificate is not accepted: {exc.verify_message}"
@@ -232,4 +232,6 @@ def _told(exc: OSError) -> tuple[FailureKind, str]:
         return "tls", f"the TLS handshake failed: {exc.reason or 'it was cut off'}"
     if isinstance(exc, socket.gaierror):
         return "connect", "the name cannot be resolved"
-    return "connect", os.strerror(exc.errno).lower() if exc.errno else "the connection failed"
+    if isinstance(exc, OSError) and exc.errno:
+        return "connect", os.strerror(exc.errno).lower()
+    return "connect", "the connection failed"

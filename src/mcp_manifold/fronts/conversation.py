@@ -1,0 +1,132 @@
+"""One client on one two-way channel: legacy SSE and stdio. Knows neither's bytes, only messages in and messages out."""
+
+import asyncio
+import logging
+from typing import Final, Protocol
+
+from mcp_manifold.call import Call, Session
+from mcp_manifold.errors import MalformedMessage, RequestError
+from mcp_manifold.fronts.desk import Desk
+from mcp_manifold.fronts.flight import Flight, answered
+from mcp_manifold.fronts.inbound import admit, speaks_modern
+from mcp_manifold.fronts.session import OpenSession
+from mcp_manifold.wire import (
+    MODERN_VERSION,
+    NULL_ID,
+    UNSET,
+    Envelope,
+    Payload,
+    era_of,
+    error_of,
+    failure,
+    members,
+    parse,
+)
+
+_logger = logging.getLogger("mcp_manifold.fronts.conversation")
+_ANY_TIME: Final = frozenset({"initialize", "ping"})
+
+
+class Channel(Protocol):
+    """The way to the client."""
+
+    def push(self, message: bytes) -> bool:
+        """Send a notification; False when the client reads too slowly for it."""
+        ...
+
+    def post(self, message: bytes) -> None:
+        """Send an answer, which is never dropped."""
+        ...
+
+
+class Conversation:
+    """Takes one client's messages and owns the tasks that answer them.
+
+    Args:
+        modern: whether requests of the 2026-07-28 era, which need no session, are served too.
+    """
+
+    __slots__ = ("_channel", "_desk", "_greeted", "_modern", "_tasks", "opened")
+
+    def __init__(self, desk: Desk, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
+        self._desk = desk
+        self._channel = channel
+        self._modern = modern
+        self._greeted = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.opened = opened
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.opened!r} answering={len(self._tasks)}>"
+
+    def receive(self, data: bytes) -> None:
+        """Take one message as text; what is no message is answered as such."""
+        try:
+            envelope = parse(data)
+        except MalformedMessage as exc:
+            self._channel.post(failure(NULL_ID, error_of(exc, "handshake")))
+            return
+        self.take(envelope)
+
+    def take(self, envelope: Envelope) -> None:
+        """Take one message. Never waits: a request is answered by a task of its own."""
+        method, id_ = envelope.method, envelope.id
+        if method is UNSET:
+            _logger.debug("client response ignored: nothing was asked")
+            return
+        try:
+            params = members(envelope.params)
+            if id_ is UNSET:
+                self.opened.note(method, params)
+            else:
+                self._start(id_, method, params)
+        except RequestError as exc:
+            if id_ is not UNSET:
+                self._channel.post(failure(id_, error_of(exc, era_of(self.opened.session.version), method=method)))
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the calls in flight, for so long; then cancel what is left, and wait for that."""
+        if self._tasks and seconds:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
+        session = self._session(method, params)
+        call = Call(method, params, session, self._emit)
+        key, flight = self.opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
+        if session is self.opened.session and method == "initialize":
+            self._greeted = True  # at once: the next message may come before the answer is out
+        task = asyncio.get_running_loop().create_task(self._answer(key, flight, id_), name=f"front.call {method[:40]}")
+        flight.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _session(self, method: str, params: dict[str, Payload]) -> Session:
+        """The session a request belongs to: the client's, or its own if it is of the stateless era."""
+        own = self.opened.session
+        if self._modern and speaks_modern(method, params, None):
+            info, capabilities = admit(method, params, None)
+            return Session("", own.principal, own.scope, MODERN_VERSION, info, capabilities)
+        if method == "initialize":
+            if self._greeted:
+                raise RequestError("Invalid request: this session is initialized already")
+            self.opened.greet(params)
+        elif not self._greeted and method not in _ANY_TIME:
+            raise RequestError("Invalid request: send initialize first")
+        return own
+
+    def _emit(self, message: bytes) -> None:
+        self._channel.push(message)
+
+    async def _answer(self, key: bytes, flight: Flight, id_: Payload) -> None:
+        try:
+            message, _ = await answered(self._desk.handle, flight, id_)
+        finally:
+            self.opened.land(key)
+        if flight.failed and flight.call.method == "initialize":
+            self._greeted = False
+        if not flight.call.cancelled:
+            self._channel.post(message)

@@ -1,0 +1,140 @@
+"""A raw client over a child's stdio, both eras. Starts the process, ends it and its group."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.peers import message
+from tests.peers.client import Answer, Client, Params, raw_params
+from tests.peers.recorder import PATIENCE
+from tests.peers.reply import Pending
+
+_LIMIT: Final = 2**30
+
+
+class StdioClient(Client):
+    """`async with StdioClient(argv) as c: await c.connect(version)`."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str | None = None,
+        answers: Mapping[str, Answer] | None = None,
+        capabilities: str | None = None,
+    ) -> None:
+        super().__init__(answers=answers, capabilities=capabilities)
+        self._argv = list(argv)
+        self._env = None if env is None else dict(env)
+        self._cwd = cwd
+        self._process: asyncio.subprocess.Process | None = None
+        self.lines: list[bytes] = []
+        """Everything on stdout, line by line, without line ends."""
+        self.stderr = bytearray()
+        self.stdout_ended = asyncio.Event()
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The child."""
+        assert self._process is not None, "not started"
+        return self._process
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, once it ended."""
+        return self.process.returncode
+
+    async def __aenter__(self) -> "StdioClient":
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Start the child, in a process group of its own."""
+        pipe = asyncio.subprocess.PIPE
+        options: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "start_new_session": True}
+        self._process = await asyncio.create_subprocess_exec(
+            *self._argv, env=self._env, cwd=self._cwd, limit=_LIMIT, **options
+        )
+        self._start(self._read())
+        self._start(self._read_errors())
+
+    async def send_line(self, line: bytes) -> None:
+        """Write a line as it is.
+
+        Raises:
+            ConnectionError: the child does not read any more.
+        """
+        stdin = self.process.stdin
+        assert stdin is not None
+        stdin.write(line + b"\n")
+        await stdin.drain()
+
+    async def notify(self, method: str, params: Params = None) -> None:
+        """Send a notification."""
+        await self.send_line(message.request(b"", method, raw_params(params)))
+
+    async def watch(self) -> None:
+        """Handshake era: nothing to open. Modern: listen to every list."""
+        if self.is_modern:
+            await (await self.begin("subscriptions/listen", {"notifications": dict(message.EVERY_CHANGE)})).heard()
+
+    async def wait_ended(self) -> int:
+        """The exit code, when the child ended by itself."""
+        async with asyncio.timeout(PATIENCE):
+            await self.stdout_ended.wait()
+            return await self.process.wait()
+
+    def close_stdin(self) -> None:
+        """End the child's stdin."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    async def close(self) -> None:
+        """End stdin, wait, and kill what is left of the group."""
+        if self._process is None:
+            return
+        self.close_stdin()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+        finally:
+            self.kill()
+            await self._end()
+            self._process._transport.close()  # type: ignore[attr-defined]  # a grandchild may hold the pipes open
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill the child and its group."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    async def _send(self, pending: Pending) -> None:
+        await self.send_line(message.request(pending.id, pending.method, pending.params))
+
+    async def _respond(self, response: bytes) -> None:
+        await self.send_line(response)
+
+    async def _read(self) -> None:
+        stdout = self.process.stdout
+        assert stdout is not None
+        while line := await stdout.readline():
+            self.lines.append(line.rstrip(b"\r\n"))
+            self._take(self.lines[-1])
+        self.stdout_ended.set()
+        for pending in self.pending.values():
+            pending.fail(ConnectionResetError("the child's stdout ended"))
+
+    async def _read_errors(self) -> None:
+        stderr = self.process.stderr
+        assert stderr is not None
+        while data := await stderr.read(65536):
+            self.stderr += data
