@@ -61,7 +61,12 @@ def brief(step: Step) -> Step:
 
 def refused(step: Step) -> Step:
     """Compared only as far as that it is refused: who refuses, and with which words, may differ."""
-    return step | {"compare": "refused"}
+    return step | {"compare": "refused", "fails": True}
+
+
+def fails(step: Step) -> Step:
+    """The server itself says no; how it says it is compared."""
+    return step | {"fails": True}
 
 
 TOWN = {"type": "ref/prompt", "name": "completable-prompt"}
@@ -74,7 +79,7 @@ EVERYTHING: tuple[Step, ...] = (
     brief(call("echo", "echo", message="hello")),
     call("echo of odd characters", "echo", message="\u2028 \u0000 \U0001f300 e\u0301 \\u2028"),
     call("sum", "get-sum", a=2, b=40.5),
-    call("sum of wrong types", "get-sum", a="two", b=1),
+    fails(call("sum of wrong types", "get-sum", a="two", b=1)),
     brief(call("structured", "get-structured-content", location="Chicago")),
     call("image", "get-tiny-image"),
     brief(call("links", "get-resource-links", count=4)),
@@ -118,12 +123,12 @@ MEMORY: tuple[Step, ...] = (
 TIME: tuple[Step, ...] = (
     brief(call("convert", "convert_time", source_timezone="Europe/Berlin", time="12:00", target_timezone="Asia/Tokyo")),
     call("now", "get_current_time", timezone="UTC"),
-    call("unknown zone", "get_current_time", timezone="Mars/Base"),
+    fails(call("unknown zone", "get_current_time", timezone="Mars/Base")),
 )
 
 CONVERT: tuple[Step, ...] = (
     brief(call("convert", "convert_units", amount="10", unit="km", target="mile")),
-    call("not of a kind", "convert_units", amount="10", unit="km", target="kg"),
+    fails(call("not of a kind", "convert_units", amount="10", unit="km", target="kg")),
     call("list", "list_units", kind="mass"),
     brief(read("all units", "units://all")),
     read("units of a kind", "units://mass"),
@@ -162,7 +167,7 @@ def filesystem(directory: Path) -> tuple[Step, ...]:
         call("read", "read_text_file", path=f"{own}/a.txt"),
         call("edit", "edit_file", path=f"{own}/a.txt", edits=[{"oldText": "two", "newText": "2"}]),
         call("list", "list_directory", path=own),
-        call("outside", "read_text_file", path="/etc/hostname"),
+        fails(call("outside", "read_text_file", path="/etc/hostname")),
     )
 
 
@@ -173,7 +178,7 @@ def git(directory: Path) -> tuple[Step, ...]:
         brief(call("status", "git_status", repo_path=where)),
         call("log", "git_log", repo_path=where, max_count=3),
         call("show", "git_show", repo_path=where, revision="HEAD"),
-        call("no repository", "git_status", repo_path=f"{where}/none"),
+        fails(call("no repository", "git_status", repo_path=f"{where}/none")),
     )
 
 

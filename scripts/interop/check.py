@@ -115,16 +115,14 @@ def ask(
 
 
 def direct(site: Site, client: Client, backend: Backend) -> tuple[Report, str, list[str]]:
-    """A client with one backend and nothing between; a request without an answer is a fault of this check."""
+    """A client with one backend and nothing between; what does not go as the steps say is a fault of this check."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, "", "", token)]
     report, faults = ask(site, client, f"direct.{backend.name}", backend.target, parts)
     outcomes = report["parts"].get(backend.name, {})
     faults += [compare.short(report["trouble"])] if "trouble" in report else []
-    for step in parts[0]["steps"]:
-        outcome = outcomes.get(step["id"], {})
-        if "failed" in outcome and not outcome["failed"].startswith("exit"):
-            faults.append(f"{step['id']}: {compare.short(outcome)}")
+    asked = [step for step in parts[0]["steps"] if step["id"] in outcomes]
+    faults += [f"{step['id']}: {fault}" for step in asked for fault in compare.surprises(step, outcomes[step["id"]])]
     return report, token, faults
 
 

@@ -69,6 +69,14 @@ def is_refusal(outcome: Json) -> bool:
     return "error" in outcome or outcome.get("failed", "").startswith("exit") or bool(_result(outcome).get("isError"))
 
 
+def surprises(step: Json, outcome: Json) -> list[str]:
+    """What is not as the step says, nothing being between: the servers or clients are not the ones we know."""
+    unanswered = "failed" in outcome and not is_refusal(outcome)
+    unmoved = outcome.get("updated") is False or outcome.get("cancelled") is False
+    wrong = unanswered or unmoved or is_refusal(outcome) != step.get("fails", False)
+    return [short(outcome)] if wrong else []
+
+
 def _result(outcome: Json) -> dict[str, Json]:
     result = outcome.get("result")
     return result if isinstance(result, dict) else {}

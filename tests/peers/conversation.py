@@ -22,7 +22,6 @@ _CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
         "logging": "logging",
     }
 )
-_HANDSHAKE_ONLY: Final = ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "initialize")
 _MODERN_ONLY: Final = ("server/discover", "subscriptions/listen")
 
 
@@ -115,7 +114,7 @@ class Conversation:
 
     async def answer(self, incoming: Message, channel: Channel, headers: tuple[tuple[str, str], ...] = ()) -> bool:
         """Deal with a request (or a scripted notification) to its end; true if the client gave it up."""
-        is_modern = incoming.method not in _HANDSHAKE_ONLY and (
+        is_modern = incoming.method != "initialize" and (
             incoming.meta_version is not None or incoming.method in _MODERN_ONLY or self.engine.script.era == "modern"
         )
         turn = Turn(self, incoming, channel, modern=is_modern, headers=headers)

@@ -240,7 +240,8 @@ class HttpBackend(Listener):
     async def _answer(
         self, exchange: Exchange, incoming: Message, conversation: Conversation, headers: Headers = ()
     ) -> bool:
-        channel = ReplyChannel(exchange, self.script.replies, conversation)
+        mode = "sse" if incoming.method == "subscriptions/listen" else self.script.replies
+        channel = ReplyChannel(exchange, mode, conversation)
         channel.headers, channel.is_modern = headers, self._is_modern(exchange, incoming)
         answered = asyncio.Event()
         work = self.spawn(conversation.answer(incoming, channel, exchange.headers), f"turn {incoming.method}")

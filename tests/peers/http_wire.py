@@ -119,8 +119,8 @@ def parse_event(raw: bytes) -> Event:
     for line in _LINES.split(raw):
         name, _, value = line.partition(b":")
         if name:
-            fields.setdefault(name.decode(), []).append(value.removeprefix(b" "))
-    shown = {name: values[-1].decode() for name, values in fields.items() if name != "data"}
+            fields.setdefault(name.decode(errors="replace"), []).append(value.removeprefix(b" "))
+    shown = {name: values[-1].decode(errors="replace") for name, values in fields.items() if name != "data"}
     data = b"\n".join(fields.get("data", ()))
     return Event(raw, shown.get("event", "message"), data, shown.get("id"), shown.get("retry"))
 

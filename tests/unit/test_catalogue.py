@@ -293,6 +293,7 @@ def test_a_later_claim_to_a_template_is_prefixed() -> None:
     catalogue = merged(offering("a", templates=both), offering("b", templates=both))
     assert list(catalogue.templates) == ["db://{t}", "b+db://{t}"]
     assert catalogue.find_resource("b+db://x") == Route("b", "db://x")
+    assert catalogue.restrict(lambda entry: entry.backend == "b").find_resource("db://x") is None
 
 
 def test_a_link_is_prefixed_exactly_when_it_would_lead_elsewhere() -> None:

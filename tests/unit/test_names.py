@@ -166,6 +166,7 @@ def test_forbidding_rules_see_doubled_slashes_and_escapes_folded() -> None:
         ("x://{name:3}", "x://abc"),
         ("user://{id}", "user://a@b.c"),
         ("{+a}-{b}", "x-y/z-w"),
+        ("{+a}-{/b*}X", "-/-/X"),
         ("plain://text", "plain://text"),
     ],
 )

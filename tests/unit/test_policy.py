@@ -207,6 +207,16 @@ def test_a_blocked_template_or_uri_stays_blocked_under_a_wider_visible_template(
             assert reads(policy, catalogue, uri) is None, uri
 
 
+@pytest.mark.parametrize(
+    "uri", ["db:///secret/1", "DB:///secret/1", "db:///%73ecret/1", "db:////secret//1", "db:///secret%2f1"]
+)
+def test_s43_a_blocked_uri_is_blocked_in_every_spelling(uri: str) -> None:
+    catalogue = merge([listing("a", templates=["db:///{+path}"])], Rules())
+    assert reads(Policy(), catalogue, uri) is not None
+    assert reads(resources_of("a", block=["db:///secret/*"]), catalogue, uri) is None
+    assert reads(resources_of("a", block=["DB:///secret/*"]), catalogue, uri) is None
+
+
 def test_a_uri_that_walks_is_refused_where_a_filter_restricts_and_only_there() -> None:
     catalogue = merge([listing("a", templates=["file:///pub/{+path}"])], Rules())
     for uri in ("file:///pub/../secret", "file:///pub/%2e%2e/secret", "file:///pub/..%2fsecret"):

@@ -114,7 +114,7 @@ class _ReadingThread:
 
     def _run(self) -> None:
         try:
-            while not self._stopped:
+            while True:
                 data = self._read()
                 self._resume.clear()
                 if self._stopped:

@@ -23,7 +23,7 @@ from mcp_manifold.wire.envelope import (
     response,
     text,
 )
-from mcp_manifold.wire.failure import backend_code, error_of, http_status
+from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp
 from mcp_manifold.wire.links import map_links
 from mcp_manifold.wire.protocol import (

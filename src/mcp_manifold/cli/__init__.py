@@ -1,0 +1,5 @@
+"""The command line: arguments, output and exit codes. Imports nothing heavy before a command needs it."""
+
+from mcp_manifold.cli.root import cli, main
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,81 @@
+"""Exit codes, and how an error of ours becomes a line on stderr and one of them. Knows no command."""
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+from mcp_manifold.errors import ConfigError, ManifoldError, RemoteError
+from mcp_manifold.logs import visible, visible_text
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+SIGNALLED: Final = 128
+"""Plus the number of the signal: 130 interrupted, 143 terminated."""
+INTERRUPTED: Final = 130
+
+EXIT_CODES: Final = "Exit codes: 0 ok, 1 what was asked for failed, 2 usage or configuration, 130 interrupted."
+
+
+class Failed(click.ClickException):
+    """What was asked for failed; ends the program with a line on stderr."""
+
+    exit_code = FAILED
+
+    def format_message(self) -> str:
+        """The message, without anything that could drive the terminal."""
+        return visible_text(self.message)
+
+
+class Misconfigured(Failed):
+    """The configuration, or how it was asked for, is wrong."""
+
+    exit_code = USAGE
+
+
+class Signalled(Exception):
+    """A signal told the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+def as_exit(exc: ManifoldError) -> click.ClickException:
+    """The error as click ends a program with it."""
+    if isinstance(exc, ConfigError):
+        return Misconfigured(str(exc))
+    return Failed(remote_message(exc) if isinstance(exc, RemoteError) else str(exc))
+
+
+def remote_message(exc: RemoteError) -> str:
+    """What a server's own error says, for a person."""
+    try:
+        error = json.loads(exc.raw)
+    except ValueError:
+        return str(exc)
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return str(exc)
+    detail = f"\n{json.dumps(error['data'], ensure_ascii=False)}" if error.get("data") is not None else ""
+    return f"{exc}: {error['message']}{detail}"
+
+
+def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error a group of them is about; the group itself when there are several."""
+    if len(group.exceptions) != 1:
+        return group
+    inner = group.exceptions[0]
+    return only_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean "x" or "y"?` for the names most like `name`; empty when none is."""
+    names = list(dict.fromkeys(known))
+    folded = {other.casefold(): other for other in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    inside = [key for key in folded if key.endswith(f"_{name.casefold()}") and key not in close]
+    found = [f'"{folded[key]}"' for key in [*inside, *close][:3]]
+    return f" Did you mean {' or '.join(found)}?" if found else ""

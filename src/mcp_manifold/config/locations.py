@@ -1,0 +1,38 @@
+"""Where the configuration file may be. Looks whether files exist; never opens one."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from mcp_manifold.config.layers import CONFIG_VARIABLE
+
+LOCAL_NAME: Final = "mcp-manifold.json"
+
+
+def candidates(environ: Mapping[str, str], platform: str) -> tuple[Path, ...]:
+    """The files to try, best first. One that is named by the variable is the only one."""
+    named = environ.get(CONFIG_VARIABLE)
+    if named:
+        return (Path(named).expanduser(),)
+    return (Path(LOCAL_NAME), user_directory(environ, platform) / "mcp-manifold" / "config.json")
+
+
+def user_directory(environ: Mapping[str, str], platform: str) -> Path:
+    """Where the user's programs keep their configuration."""
+    home = Path(environ.get("HOME") or environ.get("USERPROFILE") or os.path.expanduser("~"))
+    if environ.get("XDG_CONFIG_HOME"):
+        return Path(environ["XDG_CONFIG_HOME"])
+    if platform == "win32":
+        return Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
+    return home / "Library" / "Application Support" if platform == "darwin" else home / ".config"
+
+
+def find(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The configuration file in use when none is named; a file named by the variable counts, existing or not."""
+    environ = os.environ if environ is None else environ
+    found = candidates(environ, sys.platform)
+    if environ.get(CONFIG_VARIABLE):
+        return found[0]
+    return next((path for path in found if path.is_file()), None)
