@@ -158,7 +158,7 @@ async def invalid_utf8(turn: Turn, act: Act) -> None:
 
 
 async def endless(turn: Turn, act: Act) -> None:
-    """`n` bytes without a line end (0: until nobody reads or the request is given up); `then` ends the line and replies."""
+    """`n` bytes without a line end (0: until the request is given up); `then` ends the line and replies."""
     left = act.n
     while not turn.cancelled.is_set() and (left > 0 or act.n == 0):
         size = _CHUNK if act.n == 0 else min(left, _CHUNK)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -112,22 +112,30 @@ class Conversation:
                 if asker is turn:
                     future.cancel()
 
-    async def answer(self, incoming: Message, channel: Channel, headers: tuple[tuple[str, str], ...] = ()) -> bool:
-        """Deal with a request (or a scripted notification) to its end; true if the client gave it up."""
+    def answer(
+        self, incoming: Message, channel: Channel, headers: tuple[tuple[str, str], ...] = ()
+    ) -> Coroutine[Any, Any, bool]:
+        """Open the turn of a request (or a scripted notification); the coroutine deals with it to its end.
+
+        The turn can be cancelled from now on, before the coroutine runs. It returns whether it was.
+        """
         is_modern = incoming.method != "initialize" and (
             incoming.meta_version is not None or incoming.method in _MODERN_ONLY or self.engine.script.era == "modern"
         )
         turn = Turn(self, incoming, channel, modern=is_modern, headers=headers)
         if incoming.id is not None:
             self.turns[incoming.id] = turn
+        return self._deal_with(turn)
+
+    async def _deal_with(self, turn: Turn) -> bool:
         try:
             self._check_era(turn)
             await acts.perform(turn, self.engine.script.on.get(turn.method, Act("default")))
         except Refusal as refusal:
             await turn.fail(refusal.text)
         finally:
-            if incoming.id is not None:
-                self.turns.pop(incoming.id, None)
+            if self.turns.get(turn.message.id or b"") is turn:
+                del self.turns[turn.message.id or b""]
         return turn.cancelled.is_set()
 
     def _check_era(self, turn: Turn) -> None:

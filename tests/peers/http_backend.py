@@ -8,7 +8,7 @@ from tests.peers import jsontext, message, modern
 from tests.peers.conversation import Conversation
 from tests.peers.http_wire import Headers, chunk, compose, event
 from tests.peers.listener import Exchange, Listener, first_of
-from tests.peers.message import HANDSHAKE_VERSIONS, Message, Refusal
+from tests.peers.message import MODERN_VERSION, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Script
 
@@ -170,9 +170,8 @@ class HttpBackend(Listener):
     def _is_modern(self, exchange: Exchange, incoming: Message) -> bool:
         if self.script.era != "both":
             return self.script.era == "modern"
-        version = exchange.get("mcp-protocol-version")
-        newer = version is not None and version not in HANDSHAKE_VERSIONS
-        return incoming.method != "initialize" and (newer or incoming.meta_version is not None)
+        told = exchange.get("mcp-protocol-version") == MODERN_VERSION
+        return incoming.method != "initialize" and (told or incoming.meta_version is not None)
 
     async def _post_modern(self, exchange: Exchange, incoming: Message) -> bool:
         conversation = Conversation(self.engine, number=exchange.number)

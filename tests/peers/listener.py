@@ -3,6 +3,7 @@
 import asyncio
 from abc import abstractmethod
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -163,13 +164,13 @@ class Listener(Face):
 
     async def _converse(self, wire: Wire, number: int) -> None:
         try:
-            while await self._exchange(await _read(wire, number)):
-                pass
-        except ConnectionError:
-            self.recorder.add(Received("closed", connection=number))
+            with suppress(ConnectionError):
+                while await self._exchange(await _read(wire, number)):
+                    pass
         finally:
             wire.close()
             self._wires.discard(wire)
+            self.recorder.add(Received("closed", connection=number))
 
     async def _exchange(self, exchange: Exchange) -> bool:
         what = Received("http", exchange.body, exchange.method, headers=exchange.headers, connection=exchange.number)

@@ -102,6 +102,7 @@ class StdioBackend(Face):
         try:
             while (line := await reader.readline()).endswith(b"\n"):
                 self.recorder.add(received_from(line, index))
+                child.orders.write(b'{"do":"seen"}\n')
         except ConnectionError:
             return
 

@@ -56,6 +56,8 @@ class Child:
         self.conversation = Conversation(self.engine)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._doomed = False
+        self._unseen = 0
+        self._seen = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Child {self.engine!r}>"
@@ -67,24 +69,36 @@ class Child:
                 file.write(line)
         if self._control is not None:
             self._control.write(line)
+            self._unseen += 1
+
+    async def _reported(self) -> None:
+        """Wait until the test has seen all records: what it reads from us it finds recorded already."""
+        while self._unseen:
+            self._seen.clear()
+            await self._seen.wait()
 
     async def obey(self, orders: asyncio.StreamReader) -> None:
         """Carry out orders; the end of the control connection is the end of the process."""
         while line := await orders.readline():
             order = json.loads(line)
-            if order["do"] == "exit":
-                os._exit(order["code"])
-            if order["do"] == "write":
-                sent = order["text"].encode("utf-8", "surrogateescape")
-                await self._standing().write(sent)
-                continue
-            if order["do"] == "ask":
-                self._start(self.engine.ask_all(order["method"], order["params"]))
-                continue
-            if "offers" in order:
-                order["offers"] = offers_from(order["offers"])
-            await self.engine.command(order)
+            await self._carry_out(order)
         os._exit(0)
+
+    async def _carry_out(self, order: dict[str, Any]) -> None:
+        match order["do"]:
+            case "seen":
+                self._unseen -= 1
+                self._seen.set()
+            case "exit":
+                os._exit(order["code"])
+            case "write":
+                await self._standing().write(order["text"].encode("utf-8", "surrogateescape"))
+            case "ask":
+                self._start(self.engine.ask_all(order["method"], order["params"]))
+            case "set_offers":
+                await self.engine.command({**order, "offers": offers_from(order["offers"])})
+            case _:
+                await self.engine.command(order)
 
     def _standing(self) -> Any:
         return self.conversation.standing
@@ -93,11 +107,13 @@ class Child:
         """Read messages until stdin ends."""
         self.conversation.open_standing(stdout)
         while line := await lines.readline():
-            self._take(line.rstrip(b"\r\n"), stdout)
+            await self._take(line.rstrip(b"\r\n"), stdout)
         self._note(Received("closed"))
+        await self._reported()
 
-    def _take(self, line: bytes, stdout: Stdout) -> None:
+    async def _take(self, line: bytes, stdout: Stdout) -> None:
         pending = self.conversation.accept(line)
+        await self._reported()
         if self._doomed:
             os._exit(1)
         if pending is None:
@@ -133,8 +149,6 @@ async def run(script: Script, record: Path | None, port: int | None) -> None:
     await child.serve(lines, stdout)
     if script.ignore_eof:
         await asyncio.Event().wait()
-    if control is not None:
-        await control.drain()
     del obeying
 
 

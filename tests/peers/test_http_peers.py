@@ -276,7 +276,7 @@ async def test_an_unknown_request_state_is_refused() -> None:
         assert (await client.request("tools/call", {**retry, "requestState": "other"})).code == -32602
 
 
-# --- HTTP+SSE ----------------------------------------------------------------------------------------------------------
+# --- HTTP+SSE -----------------------------------------------------------------------------------------------------
 
 
 async def test_the_endpoint_may_be_relative_absolute_or_foreign() -> None:

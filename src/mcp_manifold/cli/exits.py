@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from mcp_manifold.errors import ConfigError, ManifoldError, RemoteError
-from mcp_manifold.logs import visible, visible_text
+from mcp_manifold.logs import visible_text
 
 OK: Final = 0
 FAILED: Final = 1

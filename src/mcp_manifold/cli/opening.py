@@ -111,7 +111,7 @@ def _find() -> Path | None:
 def _schema() -> dict[str, Any]:
     from mcp_manifold import config  # noqa: PLC0415 - as above
 
-    return config.json_schema()
+    return config.schema()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,10 @@ class Invocation:
         """Log as the configuration says, where no option says otherwise; at `default` where nobody says anything."""
         said = not default or "log_level" in settings.manifold.model_fields_set
         self._log(settings.manifold.log_level if said else default, settings.manifold.log_format)
+
+    def log_at(self, level: str) -> None:
+        """Log at `level`, where no option says otherwise."""
+        self._log(level, "text")
 
     def _log(self, level: str, format: str) -> None:
         logs.configure(self.log_level or level, self.log_format or format)

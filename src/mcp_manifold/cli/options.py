@@ -39,7 +39,7 @@ def common(command: Command) -> Command:
     @LOG_FORMAT
     @click.pass_context
     @functools.wraps(command)
-    def invoked(context: click.Context, **own: Any) -> None:
+    def invoked(context: click.Context, /, **own: Any) -> None:
         command(invocation(context, own), **own)
 
     return invoked
@@ -56,4 +56,4 @@ def invocation(context: click.Context, own: dict[str, Any]) -> Invocation:
 def patience(wait: float | None, default: float | None = None) -> dict[str, object]:
     """`--wait` as an override of the settings."""
     seconds = wait if wait is not None else default
-    return {} if seconds is None else {"startup_timeout": seconds}
+    return {} if seconds is None else {"startupTimeout": f"{seconds * 1000:.0f}ms"}

@@ -51,7 +51,7 @@ class Root(click.Group):
         name = args[0]
         if name in self.commands or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        ctx.fail(f'No such command "{name}".{exits.did_you_mean(name, self.commands)}')
+        raise click.UsageError(f'No such command "{name}".{exits.did_you_mean(name, self.commands)}', ctx)
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -75,7 +75,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
 )
 @click.pass_context
-def cli(context: click.Context, **options: Any) -> None:
+def cli(context: click.Context, /, **options: Any) -> None:
     """One MCP endpoint in front of many MCP servers.
 
     \b

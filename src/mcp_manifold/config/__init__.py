@@ -1,5 +1,8 @@
 """Configuration: settings as frozen values, and where they come from. The only reader of environment and files."""
 
+from mcp_manifold.config.load import load, load_dict
+from mcp_manifold.config.locations import find
+from mcp_manifold.config.schema import schema
 from mcp_manifold.config.settings import (
     BrokenServer,
     FilterSettings,
@@ -22,4 +25,8 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "TokenSettings",
+    "find",
+    "load",
+    "load_dict",
+    "schema",
 ]

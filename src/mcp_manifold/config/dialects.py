@@ -1,4 +1,4 @@
-"""What other clients write in their files, in our own terms. Pure; knows no place in a file, no transport but by name."""
+"""What other clients write in their files, in our own terms. Pure; knows no place in a file, reads few values."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from mcp_manifold.config.document import did_you_mean, field_of
 from mcp_manifold.config.server import ServerSettings, transport_of
+from mcp_manifold.config.syntax import Loc
 
 SERVER_KEYS: Final = ("mcpServers", "servers")
 """Where the servers are: everybody's key, and VS Code's."""
@@ -50,16 +51,26 @@ SPELLED: Final = (
     *(str(ServerSettings.model_fields[name].alias) for name in WRITABLE),
     *("type", "transportType", "serverUrl", "enabled", "disabledTools"),
 )
-TRUTH: Final = (("true", True), ("1", True), ("yes", True), ("on", True), ("false", False), ("0", False), ("no", False))
+TRUTH: Final = (
+    ("true", True),
+    ("1", True),
+    ("yes", True),
+    ("on", True),
+    ("false", False),
+    ("0", False),
+    ("no", False),
+    ("off", False),
+)
 
 
 class Misfit(Exception):
-    """A key that does not belong; `key` is the one to point at."""
+    """A key that does not belong; `key` is the one to point at, in the object at `within`."""
 
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(key, reason)
+    def __init__(self, key: str, reason: str, within: Loc = ()) -> None:
+        super().__init__(key, reason, within)
         self.key = key
         self.reason = reason
+        self.within = within
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +121,18 @@ def by_name(written: Mapping[str, object], model: type[BaseModel]) -> dict[str, 
         name = names.get(key, key)
         if name in out:
             raise Misfit(key, "the setting is given twice, in two spellings")
-        inner = model.model_fields[name].annotation if name in model.model_fields else None
-        is_model = isinstance(inner, type) and issubclass(inner, BaseModel)
-        out[name] = by_name(value, inner) if is_model and isinstance(value, Mapping) else value
+        out[name] = _inner_by_name(name, value, model)
     return out
+
+
+def _inner_by_name(name: str, value: object, model: type[BaseModel]) -> object:
+    inner = model.model_fields[name].annotation if name in model.model_fields else None
+    if not (isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping)):
+        return value
+    try:
+        return by_name(value, inner)
+    except Misfit as exc:
+        raise Misfit(exc.key, exc.reason, (name, *exc.within)) from None
 
 
 def misplaced_servers(data: Mapping[str, object]) -> str:
@@ -157,6 +176,8 @@ def _translated(key: str, value: object) -> object:
 
 
 def _is_disabled(key: str, value: object) -> object:
+    if isinstance(value, str) and "${" in value:
+        return value  # judged again once it is expanded
     said = dict(TRUTH).get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(said, bool):
         raise Misfit(key, "expected true or false")
@@ -174,7 +195,7 @@ def _tools(key: str, value: object) -> object:
 def _joined(name: str, before: tuple[str | None, object], now: tuple[str, object]) -> object:
     """What two spellings of one setting say together."""
     (first, old), (key, new) = before, now
-    if first is None or old == new and name != "tools":
+    if first is None or (old == new and name != "tools"):
         return new
     if name == "tools" and isinstance(old, Mapping) and isinstance(new, Mapping):
         return _joined_tools(old, new)

@@ -1,6 +1,7 @@
 """The configuration as it was written: values, their places, errors that point at them. Knows no setting's meaning."""
 
 import difflib
+import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from dotenv import dotenv_values
 from pydantic.alias_generators import to_snake
 
 from mcp_manifold.config.syntax import Loc, Malformed, Place, Spot, parse
@@ -126,6 +128,16 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"cannot be read: {exc.strerror}", path=str(path)) from exc
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8 text", path=str(path)) from None
+
+
+def dotenv_of(path: Path) -> dict[str, str]:
+    """The variables of a `NAME=value` file; references in it stay as they are.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    found = dotenv_values(stream=io.StringIO(text_of(path)), interpolate=False)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def dotted(loc: Loc) -> str:

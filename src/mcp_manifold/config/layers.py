@@ -48,20 +48,20 @@ class Layers:
         """
         layers = self
 
-        class Merged(_Sources):
+        class Merged(_Collector):
             @classmethod
             def settings_customise_sources(
                 cls, settings_cls: type[BaseSettings], *_: object, **__: object
             ) -> tuple[PydanticBaseSettingsSource, ...]:
                 return layers._sources(settings_cls)
 
-        return Merged().model_dump(exclude_unset=True)
+        return dict(_collecting(Merged)().model_dump(exclude_unset=True))
 
     def blame(self, loc: Loc) -> str:
         """The flag or variable that said what is at `loc`; empty when it was the file."""
         if not loc:
             return ""
-        flags, environ, dotenv, _ = (source() for source in self._sources(_Sources))
+        flags, environ, dotenv, _ = (source() for source in self._sources(_collecting(_Collector)))
         if _has(flags, loc):
             return f"--{str(loc[0]).replace('_', '-')}"
         if _has(environ, loc):
@@ -75,7 +75,9 @@ class Layers:
 
     def _sources(self, settings: type[BaseSettings]) -> tuple[PydanticBaseSettingsSource, ...]:
         try:
-            flags = by_name({key: value for key, value in self.flags.items() if value not in (None, ())}, ManifoldSettings)
+            flags = by_name(
+                {key: value for key, value in self.flags.items() if value not in (None, ())}, ManifoldSettings
+            )
         except Misfit as exc:
             raise ConfigError(f"--{exc.key}: {exc.reason}") from None
         return (
@@ -86,18 +88,20 @@ class Layers:
         )
 
 
-class _Base(BaseSettings):
+class _Collector(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX.lower(), env_nested_delimiter="__", case_sensitive=True, extra="allow"
     )
 
 
-_Sources: Final = create_model(
-    "_Sources",
-    __base__=_Base,
-    **{name: (dict[str, Any] if name in OBJECTS else Any, None) for name in ManifoldSettings.model_fields},
-)
-"""A field for each of ours, taking anything: sources collect here, and `ManifoldSettings` judges."""
+def _collecting(base: type[BaseSettings]) -> type[BaseSettings]:
+    """`base` with a field for each of ours that takes anything: sources collect here, `ManifoldSettings` judges."""
+    fields: dict[str, Any] = {name: (_taking(name), None) for name in ManifoldSettings.model_fields}
+    return create_model("Sources", __base__=base, **fields)
+
+
+def _taking(name: str) -> object:
+    return dict[str, Any] | Any if name in OBJECTS else Any
 
 
 class _Variables(EnvSettingsSource):

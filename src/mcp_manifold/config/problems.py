@@ -2,15 +2,17 @@
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mcp_manifold.config.dialects import unknown
+from mcp_manifold.config.document import Document
 from mcp_manifold.config.syntax import Loc
+from mcp_manifold.errors import ConfigError
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -41,6 +43,25 @@ class Problem:
     loc: Loc
     reason: str
     is_value: bool = True
+
+    def below(self, loc: Loc) -> Self:
+        """The same problem, seen from further up."""
+        return replace(self, loc=(*loc, *self.loc))
+
+    def error(self, document: Document, *, server: str = "") -> ConfigError:
+        """The error to raise; it shows the value where that can be no secret."""
+        shown = document.shown(self.loc) if self.is_value and len(document.written(self.loc)) == len(self.loc) else ""
+        return document.error(self.reason + shown, self.loc, at_key=not self.is_value, server=server)
+
+
+def first_of(document: Document, found: list[Problem]) -> Problem:
+    """The problem a reader of the document meets first."""
+
+    def position(problem: Problem) -> tuple[int, int]:
+        place = document.place(problem.loc, at_key=not problem.is_value)
+        return (place.line, place.column) if place else (0, 0)
+
+    return min(found, key=position)
 
 
 def problems(exc: ValidationError, model: type[BaseModel]) -> list[Problem]:

@@ -160,7 +160,7 @@ def _translated(exc: JSON5DecodeError, text: str) -> Malformed:
     """The library's own complaints, without the text around them: it may be a secret."""
     if exc.token is not None:
         reasons = {"COMMA": "one comma too many", "NAME": "expected a key"}
-        return Malformed(reasons.get(exc.token.type, "expected a decimal number"), _at(text, exc.token.index))
+        return Malformed(reasons.get(exc.token.type or "", "expected a decimal number"), _at(text, exc.token.index))
     found = re.search(r"Illegal character .* at index (\d+)", exc.msg, re.DOTALL)
     if found:
         return Malformed("unexpected character", _at(text, int(found[1])))

@@ -222,7 +222,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> 
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"[" * 100_000, -32700),
+        (b"[" * 100_000, -32600),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":' + b'{"a":' * 50_000, -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"n":NaN}}', -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', -32700),

@@ -1,0 +1,151 @@
+"""`mcp-manifold check`: is the configuration good, and with `--live`, does everything work."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from mcp_manifold.cli import statuses
+from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
+from mcp_manifold.cli.opening import Endpoint, Invocation
+from mcp_manifold.cli.options import JSON, WAIT, common, patience
+from mcp_manifold.cli.paper import counted, say
+from mcp_manifold.cli.running import run
+from mcp_manifold.errors import ConfigError
+from mcp_manifold.logs import visible
+
+if TYPE_CHECKING:
+    from mcp_manifold.config import Settings
+    from mcp_manifold.status import ServerStatus
+
+PATIENCE: Final = 30.0
+"""Seconds servers get to start: a first run of `uvx` or `npx` downloads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What connecting to every server showed; `took` is in seconds, by name."""
+
+    servers: "tuple[ServerStatus, ...]"
+    problems: tuple[str, ...]
+    took: Mapping[str, float]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every enabled server is ready."""
+        return all(server.state in statuses.FINE for server in self.servers)
+
+
+@click.command(epilog=EXIT_CODES)
+@common
+@click.option("--live", is_flag=True, help="Start and connect to every server, and report on each.")
+@WAIT
+@JSON
+@click.pass_context
+def check(context: click.Context, invocation: Invocation, live: bool, wait: float | None, as_json: bool) -> None:
+    """Check the configuration; with --live, every server in it.
+
+    \b
+    mcp-manifold check -c mcp.json          reads it: no server is started
+    mcp-manifold check -c mcp.json --live   connects to every server, tells what it offers or why it does not
+    """
+    try:
+        settings = invocation.settings()
+        findings = run(_look(_quiet(invocation, patience(wait, PATIENCE)))) if live else None
+    except ConfigError as exc:
+        if not as_json:
+            raise
+        say([json.dumps({"ok": False, "error": str(exc)}, indent=2)])
+        context.exit(USAGE)
+    if as_json:
+        say([json.dumps(as_object(settings, findings), indent=2)])
+    else:
+        say(report(settings, findings))
+    context.exit(OK if is_fine(settings, findings) else FAILED)
+
+
+def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> Endpoint:
+    """The Manifold; its log has nothing to add to the report unless asked to."""
+    manifold = invocation.manifold(overrides)
+    invocation.log_at("error")
+    return manifold
+
+
+async def _look(manifold: Endpoint) -> Findings:
+    """Connect to everything, and see."""
+    began, took = time.monotonic(), dict[str, float]()
+
+    def moved(name: str) -> None:
+        if not is_over and any(s.name == name and s.state not in statuses.WAITING for s in manifold.status()):
+            took.setdefault(name, time.monotonic() - began)
+
+    is_over = False
+    manifold.on_status(moved)
+    async with manifold:
+        try:
+            await manifold.settle()
+            return Findings(tuple(manifold.status()), manifold.problems(), took)
+        finally:
+            is_over = True  # from here on they are being stopped
+
+
+def is_fine(settings: "Settings", findings: Findings | None) -> bool:
+    """Whether there is nothing to put right."""
+    return not settings.broken and (findings is None or findings.is_fine)
+
+
+def report(settings: "Settings", findings: Findings | None) -> list[str]:
+    """The outcome, for people."""
+    disabled = sum(1 for server in settings.servers if server.disabled)
+    enabled = len(settings.servers) - disabled
+    verdict = "ok" if is_fine(settings, findings) else "not ok"
+    lines = [f"{verdict}: {counted(enabled, 'server')}, {disabled} disabled, in {visible(settings.source)}"]
+    lines += [f"warning: {visible(warning)}" for warning in settings.warnings]
+    if findings is None:
+        return lines + [_broken_line(settings, broken) for broken in settings.broken]
+    for server in findings.servers:
+        lines += statuses.report(server, findings.took.get(server.name))
+    return lines + [f"note: {visible(problem)}" for problem in findings.problems]
+
+
+def _broken_line(settings: "Settings", broken: Any) -> str:
+    place = f" ({settings.source}:{broken.line}:{broken.column})" if broken.line else ""
+    return visible(f"broken: {broken.name}: {broken.reason}{place}")
+
+
+def as_object(settings: "Settings", findings: Findings | None) -> dict[str, object]:
+    """The outcome, for programs."""
+    found: dict[str, object] = {
+        "ok": is_fine(settings, findings),
+        "source": settings.source,
+        "warnings": list(settings.warnings),
+        "broken": [asdict(broken) for broken in settings.broken],
+    }
+    if findings is None:
+        found["servers"] = [{"name": server.name, "disabled": server.disabled} for server in settings.servers]
+        return found
+    found["servers"] = [_server_object(server, findings.took.get(server.name)) for server in findings.servers]
+    found["problems"] = list(findings.problems)
+    return found
+
+
+def _server_object(status: "ServerStatus", took: float | None) -> dict[str, object]:
+    return {
+        "name": status.name,
+        "state": status.state,
+        "transport": status.transport,
+        "era": status.era,
+        "version": status.version,
+        "tools": status.tools,
+        "resources": status.resources,
+        "resourceTemplates": status.templates,
+        "prompts": status.prompts,
+        "hidden": status.hidden,
+        "seconds": None if took is None else round(took, 3),
+        "error": status.last_error if status.state not in statuses.FINE else "",
+        "remedy": statuses.remedy(status),
+        "stderr": list(status.stderr[-statuses.STDERR_SHOWN :]) if status.state not in statuses.FINE else [],
+    }

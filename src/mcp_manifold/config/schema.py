@@ -1,0 +1,101 @@
+"""The JSON Schema of the file as users write it, for editors. Derived from the models, all spellings added."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.alias_generators import to_snake
+
+from mcp_manifold.config.dialects import MEANINGLESS, UNSUPPORTED
+from mcp_manifold.config.server import ServerSettings
+from mcp_manifold.config.settings import ManifoldSettings
+from mcp_manifold.config.values import NAME_LENGTH
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+TRANSPORTS: Final = (
+    "stdio",
+    "http",
+    "streamable-http",
+    "streamableHttp",
+    "streamable_http",
+    "streamable",
+    "sse",
+    "auto",
+)
+REFERENCE: Final[Mapping[str, str]] = {"type": "string", "pattern": r"\$\{"}
+
+
+def schema() -> dict[str, Any]:
+    """A fresh JSON Schema (draft 2020-12) of the configuration file."""
+    servers = {
+        "type": "object",
+        "description": "The servers, by name.",
+        "propertyNames": {"minLength": 1, "maxLength": NAME_LENGTH, "pattern": r"^[^/+\u0000-\u001f]*$"},
+        "additionalProperties": {"$ref": "#/$defs/ServerSettings"},
+    }
+    manifold, server = _of(ManifoldSettings), _of(ServerSettings)
+    definitions = {**manifold.pop("$defs"), **server.pop("$defs")}
+    definitions |= {"ManifoldSettings": manifold, "ServerSettings": _as_written(server)}
+    return {
+        "$schema": DIALECT,
+        "title": "Configuration of mcp-manifold",
+        "type": "object",
+        "properties": {
+            "$schema": {"type": "string", "description": "The address of this schema, for editors."},
+            "mcpServers": servers,
+            "servers": {**servers, "description": "Another spelling of `mcpServers`."},
+            "manifold": {"$ref": "#/$defs/ManifoldSettings"},
+        },
+        "not": {"required": ["mcpServers", "servers"]},
+        "$defs": {name: _spelled(found) for name, found in sorted(definitions.items())},
+    }
+
+
+def _of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True, mode="validation", ref_template="#/$defs/{model}")
+
+
+def _as_written(server: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a server: named by its key, with the spellings of other clients."""
+    properties = {name: found for name, found in server["properties"].items() if name != "name"}
+    tools = {"anyOf": [properties["tools"], {"type": "array", "items": {"type": "string"}}]}
+    transport = {"enum": list(TRANSPORTS)}
+    same = "Another spelling of"
+    properties |= {
+        "transport": {**transport, "description": properties["transport"]["description"]},
+        "type": {**transport, "description": f"{same} `transport`."},
+        "transportType": {**transport, "description": f"{same} `transport`."},
+        "serverUrl": {**properties["url"], "description": f"{same} `url`."},
+        "enabled": {"type": "boolean", "description": "The opposite of `disabled`."},
+        "tools": {**tools, "description": properties["tools"]["description"]},
+        "disabledTools": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": f"{same} `block` in `tools`.",
+        },
+    }
+    properties |= {key: {"description": "Another client's; ignored."} for key in sorted(MEANINGLESS)}
+    properties |= {key: {"description": "Another client's; not supported, ignored."} for key in sorted(UNSUPPORTED)}
+    reachable = [{"required": ["command"]}, {"required": ["url"]}, {"required": ["serverUrl"]}]
+    rest = {key: value for key, value in server.items() if key != "required"}
+    return {**rest, "properties": properties, "oneOf": reachable}
+
+
+def _spelled(model: dict[str, Any]) -> dict[str, Any]:
+    """A model whose values may also be references, and whose keys may also be in snake_case."""
+    properties = {name: _or_reference(found) for name, found in model["properties"].items()}
+    snakes = {
+        to_snake(name): {**found, "description": f"Another spelling of `{name}`."}
+        for name, found in properties.items()
+        if to_snake(name) != name
+    }
+    return {**model, "properties": {**properties, **snakes}}
+
+
+def _or_reference(found: dict[str, Any]) -> dict[str, Any]:
+    """Numbers, booleans and choices can be given by a text with a reference, too."""
+    if "enum" not in found and found.get("type") not in ("integer", "boolean"):
+        return found
+    said = {key: value for key, value in found.items() if key in ("description", "default", "title")}
+    kind = {key: value for key, value in found.items() if key not in said}
+    return {**said, "anyOf": [kind, dict(REFERENCE)]}
