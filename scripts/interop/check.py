@@ -11,7 +11,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,21 +104,30 @@ def reference_servers(site: Site, ports: Ports) -> Iterator[None]:
         yield
 
 
-def ask(
-    site: Site, client: Client, where: str, target: Target, parts: list[dict[str, Any]]
-) -> tuple[Report, list[str]]:
-    """One client program's report, and what it left running."""
-    before = marked(site.mark)
+def ask(site: Site, client: Client, where: str, target: Target, parts: list[dict[str, Any]]) -> Report:
+    """One client program's report."""
     errand = Errand(target, parts, site.roots, site.reports / f"{client.name}.{where}.json")
-    report = send(client, errand, site.environment)
-    return report, [f"left running: {name}" for name in leftovers(site.mark, before)]
+    return send(client, errand, site.environment)
+
+
+@contextmanager
+def nothing_left(site: Site, faults: list[str]) -> Iterator[None]:
+    """Add to the faults what the block leaves running, and end it.
+
+    Not around a client of a manifold that listens: what that starts for a client is the manifold's to end.
+    """
+    before = marked(site.mark)
+    yield
+    faults += [f"left running: {name}" for name in leftovers(site.mark, before)]
 
 
 def direct(site: Site, client: Client, backend: Backend) -> tuple[Report, str, list[str]]:
     """A client with one backend and nothing between; what does not go as the steps say is a fault of this check."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, "", "", token)]
-    report, faults = ask(site, client, f"direct.{backend.name}", backend.target, parts)
+    faults: list[str] = []
+    with nothing_left(site, faults):
+        report = ask(site, client, f"direct.{backend.name}", backend.target, parts)
     outcomes = report["parts"].get(backend.name, {})
     faults += [compare.short(report["trouble"])] if "trouble" in report else []
     asked = [step for step in parts[0]["steps"] if step["id"] in outcomes]
@@ -132,7 +141,9 @@ def through(
     """A client with all backends behind the manifold: the differences, by backend."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, f"{name}__", backend.uri_prefix, token) for name, (backend, _, _) in known.items()]
-    report, faults = ask(site, client, front, target, parts)
+    faults: list[str] = []
+    with nothing_left(site, faults) if front == "stdio" else nullcontext():
+        report = ask(site, client, front, target, parts)
     faults += [compare.short(report["trouble"])] if "trouble" in report else []
     found = {"(all)": faults}
     for asked in parts:
@@ -169,18 +180,18 @@ def check_through(site: Site, programs: list[Client], known: Known, results: Res
     config = site.work / "config.json"
     config.write_text(catalogue.as_json(manifold.configuration(servers, sys.executable, site.server_environment)))
     listening = [front for front in options.front if front != "stdio"]
-    before = marked(site.mark)
     if listening:
-        with manifold.serving(config, site.environment) as serving:
+        left: list[str] = []
+        with nothing_left(site, left), manifold.serving(options.manifold, config, site.environment) as serving:
             missing = manifold.unlisted(serving, servers, options.startup_timeout)
             late = [f"not listed within {options.startup_timeout} s: {name}" for name in missing]
             results.add("(startup)", "http", "(all)", late)
             for front in listening:
                 check_front(site, programs, front, serving.target(front), known, results)
-        left = [f"left running: {name}" for name in leftovers(site.mark, before)]
         results.add("(shutdown)", "http", "(all)", left)
     if "stdio" in options.front:
-        check_front(site, programs, "stdio", manifold.stdio_target(config, site.environment), known, results)
+        target = manifold.stdio_target(options.manifold, config, site.environment)
+        check_front(site, programs, "stdio", target, known, results)
 
 
 def check_front(site: Site, programs: list[Client], front: str, target: Target, known: Known, results: Results) -> None:
@@ -200,6 +211,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--front", action="append", choices=manifold.FRONTS, help="only this front (may be repeated)")
     parser.add_argument("--client", action="append", metavar="NAME", help="only this client (may be repeated)")
     parser.add_argument("--backend", action="append", metavar="NAME", help="only this backend (may be repeated)")
+    parser.add_argument("--manifold", default=manifold.of_this_checkout(), metavar="COMMAND", help="%(default)s")
     parser.add_argument("--startup-timeout", type=float, default=STARTUP, help="seconds (%(default)s)")
     parser.add_argument("--cache", type=Path, default=installation.default_root(), help="%(default)s")
     parser.add_argument("--reports", type=Path, help="where jobs and reports are kept (CACHE/reports)")

@@ -14,6 +14,10 @@ from typing import Any
 KINDS = ("tools", "resources", "templates", "prompts")
 FEATURES = ("tools", "resources", "prompts", "completions")
 ERA_MEMBERS = ("resultType", "ttlMs", "cacheScope")  # of results of 2026-07-28
+ERA_ITEM_MEMBERS = ("execution",)  # of items, gone in 2026-07-28
+MODERN = "2026"
+KEYS = {"resources": "uri", "templates": "uriTemplate"}  # the names of these two are for display only
+DIGEST = r"(_[0-9a-f]{8})?"  # what a public name may end with when the native one has characters of other sorts
 ERA_META = "io.modelcontextprotocol/"
 VOLATILE = (
     (re.compile(r"\d{1,2}:\d\d:\d\d [AP]M"), "<time>"),
@@ -88,7 +92,7 @@ def listed(report: Json, kind: str, view: View) -> dict[str, Json] | str:
     if not isinstance(items, list):
         return json.dumps(items)
     own = [item for item in items if item["name"].startswith(view.prefix)]
-    return {str(plain(item, view)["name"]): plain(item, view) for item in own}
+    return {str(plain(item, view)[KEYS.get(kind, "name")]): plain(item, view) for item in own}
 
 
 def step_differences(step: Json, direct: Json, through: Json, views: tuple[View, View]) -> list[str]:
@@ -99,12 +103,21 @@ def step_differences(step: Json, direct: Json, through: Json, views: tuple[View,
         return [f"{step['id']}: direct {short(direct)}, through {short(through)}"]
     mask = tuple(step.get("mask", ()))
     before, after = plain(direct, views[0], mask), plain(through, views[1], mask)
+    if step.get("progress"):
+        before, after = _without_last_tick(before), _without_last_tick(after)
     return [f"{step['id']}: {where}" for where in paths(before, after)]
+
+
+def _without_last_tick(outcome: Json) -> Json:
+    """Some SDKs lose the progress that arrives together with the result, so that one is not compared."""
+    ticks = outcome.get("progress") or []
+    return outcome | {"progress": [tick for tick in ticks if tick[0] != tick[1]]}
 
 
 def list_differences(direct: Json, through: Json, views: tuple[View, View]) -> list[str]:
     """What is missing from, or is not the same in, the lists; more than there is directly is no loss."""
     found: list[str] = []
+    same_era = _is_modern(direct) == _is_modern(through)
     for kind in KINDS:
         before, after = listed(direct, kind, views[0]), listed(through, kind, views[1])
         if isinstance(before, str):  # a server without such a thing: the manifold may have it from another
@@ -115,8 +128,26 @@ def list_differences(direct: Json, through: Json, views: tuple[View, View]) -> l
         missing = sorted(before.keys() - after.keys())
         found += [f"{kind}: {name} is missing" for name in missing]
         both = sorted(before.keys() & after.keys())
-        found += [f"{kind} {name}: {where}" for name in both for where in paths(before[name], after[name])]
+        for name in both:
+            pair = before[name], _renamed(before[name], after[name])
+            places = paths(*pair) if same_era else paths(*(_without_era(item) for item in pair))
+            found += [f"{kind} {name}: {where}" for where in places]
     return found
+
+
+def _is_modern(report: Json) -> bool:
+    return str(report.get("protocol")).startswith(MODERN)
+
+
+def _without_era(item: dict[str, Json]) -> dict[str, Json]:
+    return {name: member for name, member in item.items() if name not in ERA_ITEM_MEMBERS}
+
+
+def _renamed(before: dict[str, Json], after: dict[str, Json]) -> dict[str, Json]:
+    """The item under its native name, if its public name is one the naming may have made of that."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", before["name"])
+    made = re.fullmatch(re.escape(safe) + DIGEST, after["name"])
+    return after | {"name": before["name"]} if made else after
 
 
 def capability_differences(direct: Json, through: Json) -> list[str]:

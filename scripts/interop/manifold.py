@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 import urllib.error
@@ -44,15 +45,15 @@ def _server(target: Target) -> dict[str, Any]:
     return {"url": target["url"]} | ({"type": "sse"} if target["kind"] == "sse" else {})
 
 
-def command(*words: str) -> list[str]:
-    """The manifold of this checkout."""
-    uv = shutil.which("uv") or "uv"
-    return [uv, "run", "--quiet", "--project", str(ROOT), "mcp-manifold", *words]
+def of_this_checkout() -> str:
+    """The manifold's command, before its arguments."""
+    return f"{shutil.which('uv') or 'uv'} run --quiet --project {ROOT} mcp-manifold"
 
 
-def stdio_target(config: Path, environment: dict[str, str]) -> Target:
+def stdio_target(program: str, config: Path, environment: dict[str, str]) -> Target:
     """The stdio front, which each client starts for itself."""
-    return {"kind": "stdio", "command": command("stdio", "--config", str(config)), "env": environment}
+    words = [*shlex.split(program), "stdio", "--config", str(config)]
+    return {"kind": "stdio", "command": words, "env": environment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,13 @@ class Serving:
 
 
 @contextmanager
-def serving(config: Path, environment: dict[str, str]) -> Iterator[Serving]:
+def serving(program: str, config: Path, environment: dict[str, str]) -> Iterator[Serving]:
     """Run `mcp-manifold serve` for as long as the block lasts."""
     port, log = free_port(), config.with_name("manifold.log")
-    words = command("serve", "--config", str(config), "--port", str(port))
+    words = [*shlex.split(program), "serve", "--config", str(config), "--port", str(port)]
     with running(words, environment, log) as process:
         if not answers(port, LISTENING, process):
-            raise SystemExit(f"mcp-manifold did not listen within {LISTENING:.0f} s:\n{log.read_text()[-2000:]}")
+            raise SystemExit(f"mcp-manifold does not listen:\n{log.read_text()[-2000:]}")
         yield Serving(port, time.monotonic(), log)
 
 

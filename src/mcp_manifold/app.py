@@ -5,6 +5,7 @@ The only place that knows all parts. Nothing here decides about a message.
 
 import asyncio
 import importlib
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as version_of
@@ -22,7 +23,8 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
-from mcp_manifold.call import Call, Handler, Session, Stage, compose
+from mcp_manifold.bridge import Bridge
+from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
 from mcp_manifold.catalogue import Catalogue, Kind
 from mcp_manifold.config import FilterSettings, ManifoldSettings, ServerSettings, Settings, load, load_dict
 from mcp_manifold.errors import ConfigError
@@ -42,6 +44,11 @@ logger = logging.getLogger(__name__)
 STAGES: Final[tuple[Stage, ...]] = (call_log,)
 """What every call runs through, outside in. To follow a call, read this list and then `router`."""
 
+EVERYTHING: Final = Payload(
+    b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}'
+)
+"""What we can relay to a client that can do it: declared on links that many share. Whether the one client whose call is
+concerned can do it is decided when the server asks."""
 VERSION: Final = version_of("mcp-manifold")
 STOP_WAIT: Final = 12.0
 """Seconds stopping the fleet may take in all; longer than closing one backend, since all close at once."""
@@ -79,7 +86,7 @@ class Manifold:
             ConfigError: the configuration cannot be used; the message says where and why.
         """
         if isinstance(source, Mapping):
-            return cls(load_dict(source, overrides=overrides))
+            return cls(load_dict(_overridden(source, overrides or {})))
         return cls(load(None if source is None else Path(source), overrides=overrides))
 
     async def __aenter__(self) -> Self:
@@ -141,7 +148,7 @@ class Manifold:
         if on_progress is None:
             return await self._ask("tools/call", params)
         params["_meta"] = {"progressToken": 0}
-        return await self._ask("tools/call", params, lambda message: _progressed(message, on_progress))
+        return await self._ask("tools/call", params, _heard_by(on_progress))
 
     async def read_resource(self, uri: str) -> dict[str, Any]:
         """Read a resource; raises as `call_tool` does."""
@@ -155,13 +162,10 @@ class Manifold:
         found: list[dict[str, Any]] = (await self._ask(method, {}))[member]
         return found
 
-    async def _ask(
-        self, method: str, params: Mapping[str, object], emit: Callable[[bytes], None] | None = None
-    ) -> dict[str, Any]:
+    async def _ask(self, method: str, params: Mapping[str, object], emit: Emit | None = None) -> dict[str, Any]:
         raw = {key: Payload(wire.encode(value)) for key, value in params.items()}
         session = Session("", ANONYMOUS, MERGED, LATEST_HANDSHAKE)
-        result: dict[str, Any] = msgspec.json.decode(await self.handle(Call(method, raw, session, emit or _unheard)))
-        return result
+        return _decoded(await self.handle(Call(method, raw, session, emit or _unheard)))
 
     # --- what it serves ------------------------------------------------------------------------------------------
 
@@ -225,8 +229,8 @@ class Manifold:
         return view.whole.problems + unmatched_patterns(self.config.servers, view.whole)
 
     def _moved(self, name: str) -> None:
-        for watcher in self._watchers:
-            watcher(name)
+        for watcher in self._watchers:  # by the loop, so that a callback that fails does not end the backend
+            asyncio.get_running_loop().call_soon(watcher, name)
 
     # --- the Desk of fronts/desk.py ------------------------------------------------------------------------------
 
@@ -272,19 +276,21 @@ class _Parts:
         settings = config.manifold
         info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers))
+        self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
         self._moved = moved
         around = Surroundings(
             limits=settings.limits,
-            identity=Identity(info, wire.EMPTY),
+            identity=Identity(info, EVERYTHING),
             greet=_greet,
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
             on_listing=self.hub.adopt,
             on_status=self._on_status,
+            on_question=self.bridge.asked,
         )
         self.fleet = Fleet(config.servers, around)
-        router = Router(self.hub, self.fleet, server_info=info, instructions=settings.instructions)
+        router = Router(self.hub, self.fleet, self.bridge, server_info=info, instructions=settings.instructions)
         self.handle = compose(STAGES, router.route)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
@@ -341,6 +347,12 @@ def unmatched_patterns(servers: Sequence[ServerSettings], whole: Catalogue) -> t
                 f'server "{server.name}": the {group} pattern "{pattern}" matches nothing it offers'
                 for pattern in _filter(settings).unmatched(entries)
             ]
+            natives = {entry.native for entry in entries}
+            found += [
+                f'server "{server.name}": the {group} override "{name}" is of nothing it offers'
+                for name in getattr(server.overrides, group)
+                if name not in natives
+            ]
     return tuple(found)
 
 
@@ -368,11 +380,36 @@ def _check_params(schema: object, arguments: Mapping[str, object], headers: Mapp
     return _deferred("backends.sdk").validate_mcp_param_headers(schema, arguments, headers)
 
 
+def _heard_by(on_progress: Callable[[dict[str, Any]], None]) -> Emit:
+    """Notifications for a callback: called by the loop, so that one that fails does not end the link."""
+    loop = asyncio.get_running_loop()
+
+    def emit(message: bytes, /, *, needed: bool = False) -> None:
+        loop.call_soon(_progressed, message, on_progress)
+
+    return emit
+
+
 def _progressed(message: bytes, on_progress: Callable[[dict[str, Any]], None]) -> None:
-    decoded = msgspec.json.decode(message)
+    decoded = _decoded(message)
     if decoded.get("method") == "notifications/progress":
         on_progress(decoded["params"])
 
 
-def _unheard(message: bytes) -> None:
+def _decoded(message: bytes | Payload) -> dict[str, Any]:
+    """A server's object as Python values, even where it is only nearly JSON."""
+    try:
+        found: dict[str, Any] = msgspec.json.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = json.loads(bytes(message), strict=False)
+    return found
+
+
+def _overridden(source: Mapping[str, Any], overrides: Mapping[str, object]) -> Mapping[str, Any]:
+    flags = {key: value for key, value in overrides.items() if value not in (None, ())}
+    written = source.get("manifold", {})
+    return {**source, "manifold": {**written, **flags}} if flags and isinstance(written, Mapping) else source
+
+
+def _unheard(message: bytes, /, *, needed: bool = False) -> None:
     """Where a caller's notifications go when it did not ask for any."""

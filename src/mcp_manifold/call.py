@@ -3,14 +3,40 @@
 Knows who asks and how to reach them while the request runs; knows neither fronts nor backends.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from mcp_manifold.policy import Principal
-from mcp_manifold.wire import EMPTY, Era, Payload, era_of
+from mcp_manifold.wire import EMPTY, Envelope, Era, Payload, capability_names, era_of, relayable_capabilities
 
-Emit = Callable[[bytes], None]
-"""Hands one complete notification to the caller's own stream, in wire order, before the result. Never blocks."""
+
+class Emit(Protocol):
+    """Hands one complete message to the caller's own stream, in wire order, before the result. Never blocks."""
+
+    def __call__(self, message: bytes, /, *, needed: bool = False) -> object:
+        """`needed`: it must not be dropped, however slowly the caller reads."""
+        ...
+
+
+_INTERACTION: Final = frozenset({"roots", "sampling", "elicitation"})
+
+
+class Reach(Protocol):
+    """The way to a client that keeps a session, besides the answers to its requests. Nothing here ever blocks."""
+
+    def ask(self, method: str, params: Payload | None, call: "Call | None") -> "asyncio.Future[Envelope]":
+        """Send the client a request of a server's: on the stream of `call`, or on its standing stream for None.
+
+        The future gives the client's response (its `result` or `error`). Cancelling it tells the client that the
+        question is taken back. It fails with CallCancelled when the client left.
+        """
+        ...
+
+    def tell(self, message: bytes) -> bool:
+        """Send a notification on the standing stream; False when the client has none, or is too slow for it."""
+        ...
 
 
 def _nothing() -> Payload:
@@ -31,6 +57,23 @@ class Session:
     version: str
     client_info: Payload = field(default_factory=_nothing)
     capabilities: Payload = field(default_factory=_nothing)
+    reach: Reach | None = None
+    """How to ask and tell the client something; None where only its requests' own streams lead to it."""
+    _relayable: Payload | None = None
+    log_level: str = ""
+    """The level the client set with `logging/setLevel`; empty while it set none."""
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What the client declared it can do for servers: `roots`, `sampling`, `elicitation`."""
+        return _INTERACTION & capability_names(self.capabilities)
+
+    @property
+    def relayable(self) -> Payload:
+        """What a backend may be told this client can do: what it declared, as far as we pass it on across eras."""
+        if self._relayable is None:
+            self._relayable = self.capabilities if self.era == "modern" else relayable_capabilities(self.capabilities)
+        return self._relayable
 
     @property
     def era(self) -> Era:
@@ -48,6 +91,8 @@ class Call:
     emit: Emit
     backend: str = ""
     """Set by the router: the backend that serves the call; empty for what is answered here."""
+    backend_era: Era = "handshake"
+    """Set by the link: the era the backend was spoken to in."""
     cancelled: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)
 

@@ -15,6 +15,7 @@ import anyio
 
 from mcp_manifold.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
 from mcp_manifold.config import ManifoldSettings, OverrideSettings, ServerSettings
+from mcp_manifold.names import MAX_URI
 from mcp_manifold.policy import ANONYMOUS, Policy
 from mcp_manifold.wire import Payload
 
@@ -142,10 +143,11 @@ class Hub:
 
     def public_uri(self, scope: str, backend: str, uri: str) -> str:
         """The URI clients of the scope are told where the backend says `uri`; remembered, so that it can be read."""
-        self._links[uri] = backend
-        self._links.move_to_end(uri)
-        if len(self._links) > MAX_LINKS:
-            self._links.popitem(last=False)
+        if len(uri) <= MAX_URI:
+            self._links[uri] = backend
+            self._links.move_to_end(uri)
+            if len(self._links) > MAX_LINKS:
+                self._links.popitem(last=False)
         return self.view(scope).whole.public_uri(backend, uri)
 
     def watch(self, scope: str, changed: Watcher) -> Callable[[], None]:

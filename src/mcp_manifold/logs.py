@@ -20,8 +20,7 @@ FORMATS: Final = ("text", "json")
 
 _OWN: Final = "mcp_manifold"
 _SERVERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-_CHATTY: Final = "uvicorn.access"
-"""One line for each request: wanted while looking for a fault, and only then."""
+"""Loggers that would otherwise bring their own handlers."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _RESERVED: Final = frozenset({"time", "level", "logger", "message", "exception"})
@@ -128,8 +127,9 @@ class _Handler(logging.StreamHandler[TextIO]):
 def configure(level: str, format: str = "text", stream: TextIO | None = None) -> None:
     """Let every logger of this process write lines of `format` to `stream` (stderr), ours from `level` on.
 
-    Other libraries' loggers have nothing to say below a warning. To be called by whoever owns the process: the
-    command line; an embedding program configures its own logging. Calling it again replaces what it did.
+    Other libraries have nothing to say below a warning, except the HTTP server while debugging. To be called by
+    whoever owns the process: the command line; an embedding program configures its own logging. Calling it again
+    replaces what it did.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     handler = _Handler(stream)
@@ -138,10 +138,11 @@ def configure(level: str, format: str = "text", stream: TextIO | None = None) ->
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
+    others = number if number == logging.DEBUG else max(number, logging.WARNING)
     root.setLevel(max(number, logging.WARNING))
     logging.getLogger(_OWN).setLevel(number)
     for name in _SERVERS:
-        _route(logging.getLogger(name), number if name != _CHATTY or number == logging.DEBUG else logging.WARNING)
+        _route(logging.getLogger(name), others)
 
 
 def _route(logger: logging.Logger, level: int) -> None:

@@ -11,12 +11,13 @@ import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.bridge import Bridge, Target
 from mcp_manifold.call import Call, Handler
 from mcp_manifold.catalogue import Entry, Kind, encode_list
-from mcp_manifold.errors import BackendProtocolError, InvalidParams, UnknownItem, UnknownMethod
+from mcp_manifold.errors import InvalidParams, RemoteError, UnknownItem, UnknownMethod
 from mcp_manifold.hub import Hub, View
 from mcp_manifold.wire import MODERN_VERSION, Payload
-from mcp_manifold.wire.protocol import META_SERVER_INFO
+from mcp_manifold.wire.protocol import META_SERVER_INFO, URL_ELICITATION_REQUIRED
 
 _LISTS: Final = {
     "tools/list": (Kind.TOOL, "tools"),
@@ -36,8 +37,9 @@ _PRIVATE: Final = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"
 class Router:
     """See the module. `route` is the innermost Handler."""
 
-    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload, instructions: str) -> None:
+    def __init__(self, hub: Hub, fleet: Fleet, bridge: Bridge, *, server_info: Payload, instructions: str) -> None:
         self._hub = hub
+        self._bridge = bridge
         self._fleet = fleet
         self._server_info = server_info
         self._instructions = instructions
@@ -135,11 +137,11 @@ class Router:
 
     async def _call_tool(self, call: Call) -> Payload:
         entry = await self._find(call, Kind.TOOL)
-        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)})
+        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)}, entry.native)
 
     async def _get_prompt(self, call: Call) -> Payload:
         entry = await self._find(call, Kind.PROMPT)
-        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)})
+        return await self._relay(call, entry.backend, {**call.params, "name": Payload(entry.native_json)}, entry.native)
 
     async def _find(self, call: Call, kind: Kind) -> Entry:
         name = wire.text(call.params.get("name"), "name")
@@ -161,7 +163,9 @@ class Router:
             route = self._hub.route_resource(scope, uri)
         if route is None:
             raise UnknownItem("resource", uri)
-        return await self._relay(call, route.backend, {**call.params, "uri": Payload(wire.encode(route.uri))})
+        return await self._relay(
+            call, route.backend, {**call.params, "uri": Payload(wire.encode(route.uri))}, route.uri
+        )
 
     async def _complete(self, call: Call) -> Payload:
         ref = wire.client_meta(call.params.get("ref"))
@@ -181,18 +185,43 @@ class Router:
         if entry is None:
             raise missing
         ref = {**ref, member: Payload(entry.native_json)}
-        return await self._relay(call, entry.backend, {**call.params, "ref": Payload(wire.encode(ref))})
+        return await self._relay(call, entry.backend, {**call.params, "ref": Payload(wire.encode(ref))}, entry.native)
 
-    async def _relay(self, call: Call, name: str, params: dict[str, Payload]) -> Payload:
+    async def _relay(self, call: Call, name: str, params: dict[str, Payload], native: str) -> Payload:
         backend = self._fleet.find(name)
         call.backend = name
-        result = await backend.request(call, call.method, params)
-        scope, client = call.session.scope, call.session.era
-        era = backend.era
-        if client == "handshake" and era == "modern":
-            _require_complete(name, result)
+        result = await self._exchange(call, Target(call.method, backend, native), params)
+        scope = call.session.scope
         result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
-        return wire.adapt_result(result, method=call.method, backend=era, client=client, server_info=self._server_info)
+        return wire.adapt_result(
+            result,
+            method=call.method,
+            backend=call.backend_era,
+            client=call.session.era,
+            server_info=self._server_info,
+        )
+
+    async def _exchange(self, call: Call, target: Target, params: dict[str, Payload]) -> Payload:
+        """The backend's result; where the eras differ, the bridge carries what it asks in between."""
+        if call.session.era == "handshake":
+            result = await target.backend.request(call, call.method, params)
+            if call.backend_era == "modern":
+                result = await self._bridge.complete(call, target, params, result)
+            return result
+        if target.backend.era == "modern":
+            return await target.backend.request(call, call.method, params)
+        if "requestState" in params:
+            resumed = await self._bridge.resume(call, target)
+            if resumed is not None:
+                return resumed
+        plain = {key: value for key, value in params.items() if key not in ("requestState", "inputResponses")}
+        try:
+            return await target.backend.request(call, call.method, plain)
+        except RemoteError as exc:
+            answer = self._bridge.url_required(exc, call, target) if exc.code == URL_ELICITATION_REQUIRED else None
+            if answer is None:
+                raise
+            return answer
 
 
 def _capabilities(view: View, *, listens: bool, completions: bool) -> dict[str, Any]:
@@ -209,12 +238,3 @@ _declared: Callable[[bytes], dict[str, Payload]] = msgspec.json.Decoder(dict[str
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_INSTRUCTIONS else text[:MAX_INSTRUCTIONS] + " [...]"
-
-
-def _require_complete(backend: str, result: Payload) -> None:
-    """A modern backend that asks for input cannot be answered by a handshake client as it is."""
-    if b'"input_required"' in bytes(result):
-        kind = wire.client_meta(result).get("resultType")
-        if kind is not None and bytes(kind) == b'"input_required"':
-            reason = "asks for input in the middle of the call, which a handshake-era client cannot be asked for"
-            raise BackendProtocolError(backend, reason)

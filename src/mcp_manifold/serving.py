@@ -58,8 +58,8 @@ def bound(settings: ManifoldSettings) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
+    except (OSError, ValueError) as exc:  # ValueError: not even the shape of a host name
+        reason = getattr(exc, "strerror", None) or str(exc)
         raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from exc
     listening.setblocking(False)
     return listening

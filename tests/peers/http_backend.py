@@ -294,6 +294,9 @@ class _Nowhere:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
 
+    def __repr__(self) -> str:
+        return f"<_Nowhere of {self._conversation!r}>"
+
     async def send(self, message: bytes, *, final: bool = False) -> None:
         """Send once a stream is open."""
         await self._conversation.standing_opened.wait()

@@ -39,6 +39,8 @@ pytestmark = pytest.mark.anyio
     [
         ("string_id", b'"id":"7"'),
         ("float_id", b'"id":7.0'),
+        ("list_result", b'"id":7,"result":[]}'),
+        ("null_id", b'"id":null,"error"'),
         ("null_result", b'"id":7,"result":null}'),
         ("no_result", b'{"jsonrpc":"2.0","id":7}'),
         ("surrogate", b'"id":7,"result":{"t":"\\ud800"}}'),
@@ -46,11 +48,43 @@ pytestmark = pytest.mark.anyio
 )
 async def test_misshapen_replies_are_sent_as_scripted(name: str, sent: bytes) -> None:
     surrogate = tool("surrogate", Act("raw", '{"t":"\\ud800"}'))
-    script = Script(tools=(*named("everything").tools, surrogate))
+    odd = (tool("list_result", Act("list_result")), tool("null_id", Act("null_id")), surrogate)
+    script = Script(tools=(*named("everything").tools, *odd))
     async with talking(Way("stdio", LATEST), script) as (_, client):
         await client.begin("tools/call", {"name": name}, id=7)
         found = await client.wait_for(lambda each: sent in each.raw)
         assert found.raw.startswith(b"{")
+
+
+async def test_a_late_reply_comes_although_the_call_was_cancelled() -> None:
+    async with talking(Way("stdio", LATEST), named("everything")) as (backend, client):
+        pending = await client.begin("tools/call", {"name": "late", "arguments": {"text": "too late"}})
+        await client.cancel(pending)
+        await backend.wait_cancelled()
+        assert not pending.is_done
+        await backend.release()
+        assert (await pending.reply()).text == "too late"
+
+
+async def test_methods_can_be_silent_refused_failing_or_ordinary() -> None:
+    acts = {"ping": Act("silent"), "tools/list": Act("refuse"), "prompts/list": Act("error", '{"code":1,"x":null}')}
+    async with talking(Way("stdio", LATEST), Script(on=acts, tools=(tool("echo"),))) as (backend, client):
+        silent = await client.begin("ping")
+        assert (await client.request("tools/list")).code == -32601
+        assert (await client.request("prompts/list")).error == b'{"code":1,"x":null}'
+        assert not silent.is_done
+        assert [item.method for item in backend.requests] == ["initialize", "ping", "tools/list", "prompts/list"]
+
+
+async def test_messages_are_sent_exactly_as_written() -> None:
+    verbatim = Act("messages", '{"method":"a/b" , "jsonrpc":"2.0"}\n{ "result":$ARGS,"id" :$ID}')
+    announce = Act("announce", 'x/y {"n":1e999}')
+    async with talking(Way("stdio", LATEST), Script(tools=(tool("v", verbatim), tool("a", announce)))) as (_, client):
+        reply = await client.call("v", '{"k": 1.50}')
+        assert reply.notifications == [b'{"method":"a/b" , "jsonrpc":"2.0"}']
+        assert (reply.raw, reply.result) == (b'{ "result":{"k": 1.50},"id" :2}', b'{"k": 1.50}')
+        await client.call("a")
+        assert (await client.wait_for("x/y")).params == b'{"n":1e999}'
 
 
 async def test_big_results_arrive_whole() -> None:

@@ -20,13 +20,14 @@ METHODS = {"templates": "resources/templates/list"}
 Outcome = dict[str, Any]
 
 
-def target_arguments(target: Outcome) -> list[str]:
-    """How the inspector is told where the server is."""
-    if target["kind"] == "stdio":
-        environment = [word for name, value in target["env"].items() for word in ("-e", f"{name}={value}")]
-        command, *args = target["command"]
-        return [*environment, command, *args]
-    return ["--transport", target["kind"], "--server-url", target["url"]]
+def target_arguments(target: Outcome, file: Path) -> list[str]:
+    """How the inspector is told where the server is: a command by file, or it would take its options for its own."""
+    if target["kind"] != "stdio":
+        return ["--transport", target["kind"], "--server-url", target["url"]]
+    command, *args = target["command"]
+    server = {"type": "stdio", "command": command, "args": args, "env": target["env"]}
+    file.write_text(json.dumps({"mcpServers": {"target": server}}), encoding="utf-8")
+    return ["--config", str(file), "--server", "target"]
 
 
 def request_arguments(step: Outcome, part: Outcome) -> list[str]:
@@ -47,20 +48,18 @@ def request_arguments(step: Outcome, part: Outcome) -> list[str]:
 class Inspector:
     """Runs the inspector; holds how, and against what."""
 
-    def __init__(self, command: list[str], job: Outcome) -> None:
+    def __init__(self, command: list[str], job: Outcome, file: Path) -> None:
         era = {"handshake": "legacy"}.get(job["era"], job["era"])
         self._command = [*command, "--cli", "--format", "json", "--quiet", "--protocol-era", era]
-        self._target = target_arguments(job["target"])
+        self._target = target_arguments(job["target"], file)
         self._deadline: float = job["deadline"]
 
     def __repr__(self) -> str:
         return f"Inspector({self._target})"
 
     def ask(self, *request: str) -> Outcome:
-        """One request, one process: options go before the target, whose own arguments would swallow them."""
-        line = [*self._command, *request, "--", *self._target]
-        if self._target[0] in ("-e", "--transport"):
-            line = [*self._command, *request, *self._target]
+        """One request, one process."""
+        line = [*self._command, *self._target, *request]
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=self._deadline, check=False)
         except subprocess.TimeoutExpired:
@@ -80,7 +79,7 @@ class Inspector:
 def main() -> None:
     """Read the job named on the command line, do it, print the report."""
     job: Outcome = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    inspector = Inspector(sys.argv[2:], job)
+    inspector = Inspector(sys.argv[2:], job, Path(sys.argv[1]).with_suffix(".servers.json"))
     report: Outcome = {kind: inspector.listed(kind) for kind in program.KINDS}
     report["parts"] = {
         part["backend"]: {

@@ -10,23 +10,26 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.connect import Connector, Kind
 from mcp_manifold.backends.greeting import Greet, Greeting, Identity, Parameters
+from mcp_manifold.backends.held import HeldLinks
 from mcp_manifold.backends.http import HttpTransport
+from mcp_manifold.backends.isolation import PLAIN, Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
-from mcp_manifold.backends.link import Link, Pending, Transport, either
+from mcp_manifold.backends.link import Link, Pending, Transport
 from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.question import Question
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
-from mcp_manifold.wire import Era, Payload
+from mcp_manifold.wire import EMPTY, NEEDED, Era, Payload
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +53,7 @@ class Surroundings:
     """Seconds each page of a list may take."""
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A link held for one client session."""
-
-    link: asyncio.Future[Link]
-    released: asyncio.Future[None]
+    on_question: Callable[[Question], None]
 
 
 class Backend:
@@ -78,13 +74,19 @@ class Backend:
             on_listing=around.on_listing,
         )
         self._shared: Link | None = None
-        self._clients: dict[str, _Held] = {}
+        self._held = HeldLinks(
+            server.name,
+            self._opened_for,
+            most=around.limits.max_client_processes if server.transport == "stdio" else around.limits.max_sessions,
+            idle=around.limits.client_idle if server.transport == "stdio" else around.limits.session_idle,
+        )
+        self._known = Known(server.transport, "handshake")
         self._group: TaskGroup | None = None
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Backend {self.name} {self.status.state} failures={self.status.failures} clients={len(self._clients)}>"
+        return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
 
     @property
     def kind(self) -> Kind | None:
@@ -121,7 +123,7 @@ class Backend:
             BackendError: it cannot be reached, or did not answer.
             CallCancelled: the caller took it back.
         """
-        link = self._ready(call.session) or await self._link(call.session)
+        link = self._live(call.session) or await self._link(call.session)
         timeout = self.settings.timeout
         try:
             return await link.request(method, params, timeout=timeout, call=call)
@@ -131,9 +133,13 @@ class Backend:
 
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
-        held = self._clients.get(session)
-        if held is not None and not held.released.done():
-            held.released.set_result(None)
+        self._held.release(session)
+
+    def asked(self, capability: str) -> None:
+        """It asked its client for something: on a pipe, clients are kept apart from now on."""
+        if capability not in self._known.asks:
+            logger.info("it asks its clients for %s", capability, extra={"backend": self.name})
+            self._known = replace(self._known, asks=self._known.asks | {capability})
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
@@ -149,35 +155,30 @@ class Backend:
         soon = f"; next attempt in {left:.1f} s" if left is not None else ""
         return BackendUnavailable(self.name, reason + ago + soon, next_try=left)
 
-    def _is_held(self, session: Session) -> bool:
-        """Whether this client gets a link of its own (D9)."""
-        if not session.key or self.settings.isolation == "shared":
-            return False
-        if self.settings.isolation == "client":
-            return True
-        return self.kind in ("http", "sse") and self.greeting is not None and self.greeting.era == "handshake"
+    def _place(self, session: Session) -> Place:
+        return place_of(session, self.settings.isolation, self._known)
 
-    def _ready(self, session: Session) -> Link | None:
+    def _live(self, session: Session) -> Link | None:
         """The link for a session, if it is open: the fast path."""
-        if self._is_held(session):
-            held = self._clients.get(session.key)
-            link = held.link.result() if held and held.link.done() and not held.link.exception() else None
-        else:
-            link = self._shared
+        place = self._place(session)
+        link = self._shared if not place.key else self._held.live(place)
         return None if link is None or link.ended.done() else link
 
     async def _link(self, session: Session) -> Link:
         await self._until_ready()
-        link = self._ready(session)
-        if link is not None:
+        place = self._place(session)
+        if not place.key or self._group is None:
+            link = self._live(session)
+            if link is None:
+                raise self.unavailable()
             return link
-        if not self._is_held(session) or self._group is None:
-            raise self.unavailable()
-        held = self._clients.get(session.key)
-        if held is None or held.link.done():
-            held = self._clients[session.key] = _Held(_future(), _future())
-            self._group.start_soon(self._hold, session.key, held, name=f"{self.name} for a client")
-        return await asyncio.shield(held.link)
+        try:
+            return await self._held.link(place, session, self._group)
+        except (BackendProtocolError, RemoteError):
+            if not place.eras:
+                raise
+            self._known = replace(self._known, has_handshake=False)  # so it has the modern era only
+            return await self._link(session)
 
     async def _until_ready(self) -> None:
         """Wait, within bounds, for a backend that is connecting; make one attempt at once if it is backing off."""
@@ -251,64 +252,78 @@ class Backend:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Link]:
-        """A negotiated link; closed, shielded and within a bound, when the context is left."""
-        link, transport = await self._connect()
-        try:
+        """The shared link, greeted as one that can relay everything."""
+        link, transport, greeting = await self._connect(self._around.identity, eras=(), holder=None)
+        self.greeting = greeting
+        self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
+        async with _closing(transport):
             yield link
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-                await transport.aclose()
 
-    async def _connect(self) -> tuple[Link, Transport]:
+    @asynccontextmanager
+    async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:
+        """A link that is not for everybody: greeted with exactly what its client is and can do."""
+        identity = self._around.identity
+        if place.exact:
+            info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
+            identity = Identity(info, session.relayable if session.key else EMPTY)
+        holder = session if place.exact and place != PLAIN else None
+        link, transport, _ = await self._connect(identity, eras=place.eras, holder=holder)
+        link.parameter_headers = self._shared.parameter_headers if self._shared else None
+        async with _closing(transport):
+            yield link
+
+    async def _connect(
+        self, identity: Identity, *, eras: tuple[Era, ...], holder: Session | None
+    ) -> tuple[Link, Transport, Greeting]:
         kinds = self._connector.kinds()
         for kind in kinds[:-1]:
             try:
-                return await self._connect_as(kind)
+                return await self._connect_as(kind, identity, eras or self._connector.eras(kind), holder)
             except BackendProtocolError as exc:
                 logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self.name})
-        return await self._connect_as(kinds[-1])
+        return await self._connect_as(kinds[-1], identity, eras or self._connector.eras(kinds[-1]), holder)
 
-    async def _connect_as(self, kind: Kind) -> tuple[Link, Transport]:
-        link = Link(self.name, on_notification=self._notified, write_limit=self._around.limits.max_message)
+    async def _connect_as(
+        self, kind: Kind, identity: Identity, eras: tuple[Era, ...], holder: Session | None
+    ) -> tuple[Link, Transport, Greeting]:
+        link = Link(
+            self.name,
+            on_notification=self._notified,
+            on_question=self._questioned,
+            holder=holder,
+            write_limit=self._around.limits.max_message,
+        )
         transport = await self._connector.open(kind, link)
         try:
             link.attach(transport)
-            greeting = await self._around.greet(
-                link, eras=self._connector.eras(kind), identity=self._around.identity, timeout=self.settings.timeout
-            )
+            greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=self.settings.timeout)
         except BaseException:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-                await transport.aclose()
-            raise
-        self._connector.learned(kind, greeting.era)
-        self.greeting = greeting
+            async with _closing(transport):
+                raise
+        if holder is None:
+            self._connector.learned(kind, greeting.era)
         if isinstance(transport, HttpTransport) and greeting.era == "handshake":
             transport.listen()
-        return link, transport
+        return link, transport, greeting
 
-    async def _hold(self, key: str, held: _Held) -> None:
-        """The owner task of a client's own link."""
-        try:
-            async with self._opened() as link:
-                link.parameter_headers = self._shared.parameter_headers if self._shared else None
-                held.link.set_result(link)
-                await asyncio.wait(either(link.ended, held.released), return_when=asyncio.FIRST_COMPLETED)
-        except (BackendError, RemoteError) as exc:
-            if not held.link.done():
-                held.link.set_exception(exc)
-        finally:
-            if not held.link.done():
-                held.link.set_exception(BackendUnavailable(self.name, "is stopped"))
-            held.link.exception()  # read here, since the caller it was meant for may be gone
-            if self._clients.get(key) is held:
-                del self._clients[key]
+    def _questioned(self, question: Question) -> None:
+        capability = NEEDED.get(question.method)
+        if capability is not None:
+            self.asked(capability)
+        self._around.on_question(question)
 
     def _notified(self, method: str, params: Payload, origin: Pending | None) -> None:
         self._lister.notified(method)
 
 
-def _future() -> "asyncio.Future[Any]":
-    return asyncio.get_running_loop().create_future()
+@asynccontextmanager
+async def _closing(transport: Transport) -> AsyncIterator[None]:
+    """Closes the transport when the context is left: shielded, and within a bound."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
+            await transport.aclose()
 
 
 def _now() -> float:

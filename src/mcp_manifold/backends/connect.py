@@ -1,7 +1,7 @@
 """From a server's settings to an open transport, and what was learnt on the way: which transport, which era."""
 
 import ssl
-from typing import Literal
+from typing import Final, Literal
 
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.http1 import HttpPool
@@ -14,7 +14,9 @@ from mcp_manifold.wire import Era
 
 Kind = Literal["stdio", "http", "sse"]
 
-CONNECT_WAIT = 10.0
+MAX_CONNECTIONS: Final = 4096
+"""Connections to one server: a client session holds one for its standing stream, and one for each call in flight."""
+CONNECT_WAIT: Final = 10.0
 """Seconds a TCP connection, with TLS, may take; a black-holed address hangs the caller without."""
 
 
@@ -87,6 +89,7 @@ class Connector:
                 ssl_context=tls,
                 connect_timeout=min(CONNECT_WAIT, self._server.timeout),
                 max_body=self._limits.max_message,
+                max_connections=MAX_CONNECTIONS,
             )
         return self._pool
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
-from mcp_manifold.call import Call
+from mcp_manifold.backends.question import Question
+from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -25,17 +26,31 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.wire import UNSET, Envelope, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
+from mcp_manifold.wire.protocol import META_CAPABILITIES, META_LOG_LEVEL
 
 logger = logging.getLogger(__name__)
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
-_REFUSED: Final = b'{"code":-32601,"message":"Method not found: nobody is behind this connection who could answer"}'
+HUMAN_WAIT: Final = 3600.0
+"""Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
 
 
 class Pending:
     """One request of ours that waits for its answer."""
 
-    __slots__ = ("abort", "call", "deadline", "future", "method", "number", "params", "timeout", "token")
+    __slots__ = (
+        "abort",
+        "call",
+        "deadline",
+        "future",
+        "is_parked",
+        "method",
+        "number",
+        "params",
+        "questions",
+        "timeout",
+        "token",
+    )
 
     def __init__(self, number: int, method: str, params: Mapping[str, Payload], timeout: float) -> None:
         self.number = number
@@ -46,6 +61,10 @@ class Pending:
         self.call: Call | None = None
         self.token: Payload | None = None
         self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        self.questions: list[Question] = []
+        """What the backend asks before it can answer."""
+        self.is_parked = False
+        """Its caller was sent away for input; the backend still works on it."""
         self.abort: Callable[[], None] | None = None
         """Set by a transport on which giving up means closing this request's own stream."""
 
@@ -76,7 +95,15 @@ Notified = Callable[[str, Payload, "Pending | None"], None]
 class Link:
     """See the module. `ended` is done, with the reason, once the link is dead."""
 
-    def __init__(self, backend: str, *, on_notification: Notified, write_limit: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        backend: str,
+        *,
+        on_notification: Notified,
+        on_question: Callable[[Question], None],
+        holder: Session | None = None,
+        write_limit: int = 64 << 20,
+    ) -> None:
         self.backend = backend
         self.write_limit = write_limit
         """Bytes that may wait to be written to the backend before requests are refused."""
@@ -88,7 +115,11 @@ class Link:
         self._stamp: dict[str, Payload] | None = None
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[BackendError] = self._loop.create_future()
+        self.holder = holder
+        """The client this link is held for; None for one that clients share."""
         self._on_notification = on_notification
+        self._on_question = on_question
+        self._questions: dict[bytes, Question] = {}
         self._transport: Transport | None = None
         self._pending: dict[int, Pending] = {}
         self._last = 0
@@ -152,24 +183,58 @@ class Link:
         pending = Pending(number, method, params, timeout)
         if call is not None:
             pending.call = call
-            meta = params.get("_meta")
-            if meta is not None:
-                pending.token = wire.client_meta(meta).get("progressToken")
-        body = wire.request(number, method, wire.hop_params(params, token=number, stamp=self._stamp))
+            pending.token = _token_of(params)
+            call.backend_era = self.era
+        stamp = self._stamp if call is None or self._stamp is None else self._stamp_for(call.session)
+        body = wire.request(number, method, wire.hop_params(params, token=number, stamp=stamp))
         self._pending[number] = pending
         try:
             self.transport.send_request(pending, body)
-            self._watch(pending)
-            if call is not None:
-                call.on_cancel(lambda: self.abandon(pending, CallCancelled("the caller cancelled the request")))
+        except BaseException:
+            del self._pending[number]
+            raise
+        self._watch(pending)
+        return await self._outcome(pending)
+
+    async def resume(self, pending: Pending, call: Call) -> Payload:
+        """Wait for a parked request again, now on behalf of `call`; raises as `request` does."""
+        pending.is_parked = False
+        pending.call, pending.token = call, _token_of(call.params)
+        self._watch(pending)
+        return await self._outcome(pending)
+
+    def park(self, pending: Pending, answer: Payload) -> None:
+        """Send the caller away with `answer`, and keep the request: the backend goes on with it."""
+        waiting, pending.future = pending.future, self._loop.create_future()
+        pending.future.add_done_callback(_read)
+        pending.is_parked = True
+        pending.call = None
+        pending.deadline = self._loop.time() + HUMAN_WAIT
+        waiting.set_result(answer)
+
+    async def _outcome(self, pending: Pending) -> Payload:
+        call = pending.call
+        if call is not None:
+            call.on_cancel(lambda: self.abandon(pending, CallCancelled("the caller cancelled the request")))
+        try:
             return await pending.future
         except asyncio.CancelledError:
             self.abandon(pending, None)
             raise
         finally:
-            self._pending.pop(number, None)
+            if not pending.is_parked:
+                self._pending.pop(pending.number, None)
+                for question in pending.questions:
+                    question.withdraw()
             if call is not None:
                 call.on_cancel(None)
+
+    def _stamp_for(self, session: Session) -> dict[str, Payload]:
+        """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
+        stamp = {**(self._stamp or {}), META_CAPABILITIES: session.relayable}
+        if session.log_level:
+            stamp[META_LOG_LEVEL] = Payload(wire.encode(session.log_level))
+        return stamp
 
     def notify(self, method: str, params: Payload | None = None) -> asyncio.Future[None] | None:
         """Send a notification; the future, if any, is done when the peer accepted it."""
@@ -181,6 +246,8 @@ class Link:
         """Give up on a request: the backend is told in its era's way, the waiting caller gets `exc`."""
         if self._pending.pop(pending.number, None) is None or pending.future.done():
             return
+        for question in pending.questions:
+            question.withdraw()
         if exc is not None:
             pending.future.set_exception(exc)
         if self.ended.done() or pending.method == "initialize":  # which must not be cancelled (basic/lifecycle)
@@ -205,7 +272,7 @@ class Link:
             return
         if envelope.method is not UNSET:
             if envelope.id is not UNSET:
-                self._asked(envelope.method, envelope.id)
+                self._asked(envelope.method, envelope.id, None if envelope.params is UNSET else envelope.params, origin)
             else:
                 self._told(envelope.method, wire.EMPTY if envelope.params is UNSET else envelope.params, origin)
         elif envelope.id is not UNSET:
@@ -228,6 +295,9 @@ class Link:
         self.ended.set_result(reason)
         if self._alarm is not None:
             self._alarm.cancel()
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            question.withdraw()
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             if not waiting.future.done():
@@ -255,12 +325,58 @@ class Link:
         else:
             pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
 
-    def _asked(self, method: str, id_: Payload) -> None:
-        """A request of the backend's: `ping` is answered here, what needs a person behind us is refused."""
-        answer = wire.response(id_, b"{}") if method == "ping" else wire.failure(id_, _REFUSED)
-        self.transport.send_note(answer)
+    def _asked(self, method: str, id_: Payload, params: Payload | None, origin: Pending | None) -> None:
+        """A request of the backend's. `ping` is for us; the rest is for the client whose call provoked it."""
+        if method == "ping":
+            self.transport.send_note(wire.response(id_, b"{}"))
+            return
+        question = Question(self, id_, method, params)
+        question.pending, question.session = self._provoked_by(origin)
+        self._questions[bytes(id_)] = question
+        if question.pending is not None:
+            question.pending.questions.append(question)
+            question.pending.deadline = self._loop.time() + HUMAN_WAIT
+        self._on_question(question)
+
+    def _provoked_by(self, origin: Pending | None) -> tuple[Pending | None, Session | None]:
+        """The request and the client behind something the backend sent, as far as that is certain.
+
+        Over HTTP the stream tells. On a pipe nothing does: it is certain only on a link held for one client, or while
+        one client alone has calls in flight.
+        """
+        if origin is not None and (origin.call is not None or origin.is_parked):
+            return origin, None if origin.call is None else origin.call.session
+        working = [pending for pending in self._pending.values() if pending.call is not None or pending.is_parked]
+        only = working[0] if len(working) == 1 else None
+        if self.holder is not None:
+            return only, self.holder
+        clients = {id(pending.call.session): pending.call.session for pending in working if pending.call is not None}
+        if len(clients) != 1 or any(pending.is_parked for pending in working):
+            return (only, None) if only is not None and only.is_parked else (None, None)
+        return only, next(iter(clients.values()))
+
+    def respond(
+        self, question: Question, *, result: Payload | None = None, error: bytes | Payload | None = None
+    ) -> None:
+        """Send the answer to a question; the call it belongs to goes on under its own timeout."""
+        self._questions.pop(bytes(question.id), None)
+        pending = question.pending
+        if pending is not None and question in pending.questions:
+            pending.questions.remove(question)
+            if not pending.questions and not pending.is_parked:
+                self._watch(pending)
+        if not self.ended.done():
+            body = (
+                wire.failure(question.id, error) if error is not None else wire.response(question.id, result or b"{}")
+            )
+            self.transport.send_note(body)
 
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
+        if method == "notifications/cancelled":
+            question = self._questions.pop(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)), None)
+            if question is not None:
+                question.withdraw()
+            return
         if method != "notifications/progress":
             self._on_notification(method, params, origin)
             return
@@ -268,7 +384,8 @@ class Link:
         pending = self._pending.get(_number(found.get("progressToken", wire.NULL_ID)))
         if pending is None:
             return
-        pending.deadline = self._loop.time() + pending.timeout
+        if not pending.questions:
+            pending.deadline = self._loop.time() + pending.timeout
         if pending.call is not None and pending.token is not None:
             found["progressToken"] = pending.token
             pending.call.emit(wire.notification(method, wire.encode(found)))
@@ -300,6 +417,17 @@ class Link:
         if self._pending:
             first = min(waiting.deadline for waiting in self._pending.values())
             self._alarm = self._loop.call_at(first, self._expire)
+
+
+def _token_of(params: Mapping[str, Payload]) -> Payload | None:
+    meta = params.get("_meta")
+    return None if meta is None else wire.client_meta(meta).get("progressToken")
+
+
+def _read(future: "asyncio.Future[Payload]") -> None:
+    """Take note of how a parked request ended: its caller may never come back for it."""
+    if not future.cancelled():
+        future.exception()
 
 
 def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:

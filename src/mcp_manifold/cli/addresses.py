@@ -55,7 +55,7 @@ def banner(settings: "Settings", addresses: Addresses) -> list[str]:
     rows = [
         ("everything", addresses.merged),
         ("  older clients", f"{addresses.sse}  (SSE)"),
-        *_each("only", servers, addresses.server),
+        *_each("server", servers, addresses.server),
         *_each("group", list(settings.manifold.groups), addresses.group),
         ("health", f"{addresses.root}/health"),
     ]

@@ -75,7 +75,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean "x" or "y"?` for the names most like `name`; empty when none is."""
     names = list(dict.fromkeys(known))
     folded = {other.casefold(): other for other in reversed(names)}
-    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.75)
     inside = [key for key in folded if key.endswith(f"_{name.casefold()}") and key not in close]
     found = [f'"{folded[key]}"' for key in [*inside, *close][:3]]
     return f" Did you mean {' or '.join(found)}?" if found else ""

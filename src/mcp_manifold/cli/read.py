@@ -33,8 +33,8 @@ def read(invocation: Invocation, uri: str, output: Path | None, wait: float | No
 
     async def asked(manifold: Endpoint) -> dict[str, Any]:
         listers: list[tuple[Lister, str]] = [
-            (lambda there: there.list_resources(), "uri"),
-            (lambda there: there.list_resource_templates(), "uriTemplate"),
+            (_resources, "uri"),
+            (_templates, "uriTemplate"),
         ]
         return await or_suggest(manifold, manifold.read_resource(uri), listers=listers)
 
@@ -54,7 +54,7 @@ def _deliver(contents: list[object], output: Path | None) -> None:
             raise Failed(f"cannot write {output}: {exc.strerror}") from exc
         note(f"{output}: {size(len(data))}")
     elif content.is_binary(contents) and not is_terminal():
-        click.get_binary_stream("stdout").write(_decoded(contents))
+        click.echo(_decoded(contents), nl=False)
     else:
         say_as_it_came("\n".join(content.contents_text(item) for item in contents))
 
@@ -64,3 +64,11 @@ def _decoded(contents: list[object]) -> bytes:
         return content.contents_bytes(contents)
     except ValueError as exc:
         raise Failed(f"cannot decode the contents: {exc}") from exc
+
+
+async def _resources(manifold: Endpoint) -> list[dict[str, Any]]:
+    return await manifold.list_resources()
+
+
+async def _templates(manifold: Endpoint) -> list[dict[str, Any]]:
+    return await manifold.list_resource_templates()

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -90,15 +89,8 @@ def cli(context: click.Context, /, **options: Any) -> None:
         welcome(invocation(context, dict(options)))
 
 
-COMMANDS: Mapping[str, Sequence[click.Command]] = {
-    "serve": (serve, stdio),
-    "look": (check, list_, schema),
-    "use": (call, read, prompt),
-}
-
-for _commands in COMMANDS.values():
-    for _command in _commands:
-        cli.add_command(_command)
+for _command in (serve, stdio, check, list_, call, read, prompt, schema):
+    cli.add_command(_command)
 
 
 def main() -> NoReturn:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -40,7 +40,7 @@ def serve(invocation: Invocation, host: str | None, port: int | None, base_path:
     given = {"host": host, "port": port, "basePath": base_path, "insecure": insecure or None}
     manifold = invocation.manifold({key: value for key, value in given.items() if value is not None})
     invocation.log_as_configured(manifold.config)
-    run(_serve(manifold, Console(highlight=False, markup=False, emoji=False, soft_wrap=True)))
+    run(_serve(manifold, Paper()))
 
 
 async def _serve(manifold: Endpoint, console: Console) -> None:
@@ -67,6 +67,25 @@ async def _serve(manifold: Endpoint, console: Console) -> None:
 async def _until_started(manifold: Endpoint, reporter: "Reporter") -> None:
     await manifold.settle()
     reporter.settled(manifold.problems())
+
+
+class Paper(Console):
+    """A console that takes text for text. Its reader may leave: an error to its caller, not the end of the program."""
+
+    def __init__(self, file: IO[str] | None = None, *, force_terminal: bool | None = None, width: int | None = None):
+        super().__init__(
+            file=file,
+            force_terminal=force_terminal,
+            width=width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Let the caller know."""
+        raise BrokenPipeError
 
 
 class Reporter:
@@ -133,10 +152,10 @@ class Reporter:
             self._tell(fresh)
             return
         try:
-            self._live.update(statuses.table(found), refresh=True)
+            self._live.update(statuses.table(found), refresh=True)  # has no room for reasons: those follow as lines
         except OSError:
             self.end()
-        self._told.update((status.name, _gist(status)) for status in fresh)
+        self._told.update((status.name, _gist(status)) for status in fresh if status.state in statuses.FINE)
 
     def end(self) -> None:
         """Say nothing more."""

@@ -1,6 +1,7 @@
 """What a server's status reads like: a line, a table, a remedy. Pure: statuses in, text out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
 
 TRANSPORTS: Final = {"stdio": "stdio", "http": "Streamable HTTP", "sse": "SSE"}
 COLOURS: Final = {"ready": "green", "connecting": "yellow", "backing off": "red", "broken": "red"}
+_NUMBERS: Final = frozenset({"tools", "resources", "prompts"})
 FINE: Final = frozenset({"ready", "disabled"})
 WAITING: Final = frozenset({"idle", "connecting"})
 STDERR_SHOWN: Final = 5
 NOTHING: Final = "nothing offered"
 
 _REMEDIES: Final = (
-    (("on path", "could not be started"), 'install it, or give its full path as "command"'),
+    (("could not be started",), 'is its "command" a program this user may run?'),
     (("working directory",), 'correct "cwd", or create the directory'),
     (("401", "403", "unauthorized", "forbidden"), 'give the credential it wants under "headers"'),
     (("404", "405"), 'check the path of its "url"'),
@@ -65,6 +67,11 @@ def line(status: "ServerStatus") -> str:
             return f"{name}: {visible(status.state)}"
 
 
+def outcome(status: "ServerStatus") -> str:
+    """The same for a program that is about to end, and makes no other attempt."""
+    return line(replace(status, next_try=None))
+
+
 def _next_attempt(status: "ServerStatus") -> str:
     return "" if status.next_try is None else f"; next attempt in {status.next_try:.1f} s"
 
@@ -83,7 +90,7 @@ def report(status: "ServerStatus", took: float | None) -> list[str]:
     """The status for `check --live`: the sentence, and below it what helps to find the fault."""
     after = "" if took is None or status.state == "disabled" else f" (after {took:.1f} s)"
     mark = "-" if status.state == "disabled" else "ok" if status.state in FINE else "!!"
-    lines = [f"{mark:<3}{line(status)}{after}"]
+    lines = [f"{mark:<3}{outcome(status)}{after}"]
     if status.state in FINE:
         return lines
     if advice := remedy(status):
@@ -93,10 +100,10 @@ def report(status: "ServerStatus", took: float | None) -> list[str]:
 
 
 def table(statuses: Sequence["ServerStatus"]) -> Table:
-    """All servers at a glance, for a terminal."""
+    """All servers at a glance, for a terminal. Why one is away takes a line of its own, elsewhere."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("server", "state", "transport", "tools", "resources", "prompts", ""):
-        shown.add_column(heading, justify="right" if heading in ("tools", "resources", "prompts") else "left")
+    for heading in ("server", "state", "transport", "tools", "resources", "prompts"):
+        shown.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=heading != "transport")
     for status in statuses:
         shown.add_row(*_cells(status))
     return shown
@@ -105,11 +112,9 @@ def table(statuses: Sequence["ServerStatus"]) -> Table:
 def _cells(status: "ServerStatus") -> list[Text]:
     is_ready = status.state == "ready"
     counts = (status.tools, status.resources + status.templates, status.prompts)
-    remark = "" if is_ready else status.last_error
     return [
         Text(visible(status.name), style="bold"),
         Text(visible(status.state), style=COLOURS.get(status.state, "dim")),
         Text(way(status) if status.transport else ""),
         *(Text(str(count) if is_ready else "") for count in counts),
-        Text(visible(remark), style="dim"),
     ]

@@ -204,8 +204,9 @@ def _joined(name: str, before: tuple[str | None, object], now: tuple[str, object
 
 def _joined_tools(old: Mapping[str, object], new: Mapping[str, object]) -> object:
     blocks = [part["block"] for part in (old, new) if "block" in part]
-    if not all(isinstance(block, list | tuple) for block in blocks):
-        return {**old, **new, "block": blocks[-1]} if isinstance(blocks[0], list | tuple) else old
+    wrong = [block for block in blocks if not isinstance(block, list | tuple)]
+    if wrong:
+        return {**old, **new, "block": wrong[0]}  # validation says what is wrong with it
     together = [pattern for block in blocks if isinstance(block, list | tuple) for pattern in block]
     return {**old, **new, "block": together}
 

@@ -126,8 +126,8 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", path=str(path)) from exc
-    except UnicodeDecodeError:
-        raise ConfigError("is not UTF-8 text", path=str(path)) from None
+    except ValueError:
+        raise ConfigError("cannot be read as UTF-8 text", path=str(path)) from None
 
 
 def dotenv_of(path: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`${...}` in texts: variables and files. Knows no setting; what a reference yields is never looked at again."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Variables:
 
     def path(self, text: str) -> Path:
         """A path as written in the configuration."""
-        return self.directory / Path(text).expanduser()
+        return self.directory / os.path.expanduser(text)  # Path.expanduser() fails for an unknown user
 
     def _resolved(self, found: re.Match[str], loc: Loc) -> str:
         if found[0] == "$${":
@@ -81,6 +82,6 @@ class Variables:
             content = self.path(text).read_text(encoding="utf-8")
         except OSError as exc:
             raise Unresolved(f'the file "{text}" cannot be read: {exc.strerror}', loc) from None
-        except (UnicodeDecodeError, RuntimeError, ValueError):
+        except ValueError:
             raise Unresolved(f'the file "{text}" cannot be read as UTF-8 text', loc) from None
         return content.removesuffix("\n").removesuffix("\r")

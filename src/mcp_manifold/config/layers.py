@@ -122,13 +122,15 @@ class _Variables(EnvSettingsSource):
         name = PREFIX + field_name.upper()
         if field_name in LISTS:
             return _listed(name, value) if value else None
-        try:
-            found = super().prepare_field_value(field_name, field, value, value_is_complex)
-        except ValueError:
-            found = ""
+        found = super().prepare_field_value(field_name, field, value, value_is_complex)
         if field_name in OBJECTS and found is not None and not isinstance(found, dict):
             raise ConfigError(f"{name}: expected a JSON object")
         return found
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The JSON of a variable, by field name, so that variables for single keys of it can be laid on top."""
+        found = super().decode_complex_value(field_name, field, value)
+        return by_name({field_name: found}, ManifoldSettings)[field_name]
 
 
 def _listed(name: str, text: str) -> list[object]:

@@ -79,7 +79,7 @@ def _problem(error: ErrorDetails, model: type[BaseModel]) -> Problem:
         case "misfit":
             return Problem((*loc, context["key"]), context["reason"], is_value=False)
         case "value_error":
-            return Problem(loc, str(context["error"]), is_value=bool(loc))
+            return Problem(loc, str(context["error"]), is_value=_model_at(model, loc) is None)
         case kind:
             words = WORDS[kind].format_map(context) if kind in WORDS else error["msg"]
             return Problem(loc, words.replace("'", '"'))

@@ -34,6 +34,8 @@ def schema() -> dict[str, Any]:
         "additionalProperties": {"$ref": "#/$defs/ServerSettings"},
     }
     manifold, server = _of(ManifoldSettings), _of(ServerSettings)
+    tokens = manifold["properties"]["tokens"]
+    tokens["items"] = {"anyOf": [{"type": "string"}, tokens["items"]]}
     definitions = {**manifold.pop("$defs"), **server.pop("$defs")}
     definitions |= {"ManifoldSettings": manifold, "ServerSettings": _as_written(server)}
     return {
@@ -94,8 +96,12 @@ def _spelled(model: dict[str, Any]) -> dict[str, Any]:
 
 def _or_reference(found: dict[str, Any]) -> dict[str, Any]:
     """Numbers, booleans and choices can be given by a text with a reference, too."""
+    is_object = isinstance(found.get("default"), dict)  # its own keys say what the default is
+    found = {key: value for key, value in found.items() if key != "title" and not (is_object and key == "default")}
+    if isinstance(found.get("default"), float):  # a duration, in seconds; a number in the file is milliseconds
+        found["default"] = f"{found['default']:g}s"
     if "enum" not in found and found.get("type") not in ("integer", "boolean"):
         return found
-    said = {key: value for key, value in found.items() if key in ("description", "default", "title")}
+    said = {key: value for key, value in found.items() if key in ("description", "default")}
     kind = {key: value for key, value in found.items() if key not in said}
     return {**said, "anyOf": [kind, dict(REFERENCE)]}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mcp_manifold.config.values import Duration, HeaderValue, Name, Secret, Text, Value
@@ -42,6 +42,8 @@ class FilterSettings(Value):
 
 class OverrideSettings(Value):
     """What one item is called and said to be, instead of what its server says."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     name: str | None = Field(default=None, min_length=1)
     """The name to show, still behind the server's prefix."""

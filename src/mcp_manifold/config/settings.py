@@ -14,7 +14,7 @@ from mcp_manifold.config.server import (
     ServerSettings,
     misfit,
 )
-from mcp_manifold.config.values import Count, Duration, Name, Secret, Value, Whole, name_problem
+from mcp_manifold.config.values import Count, Duration, Name, NotBoolean, Secret, Value, name_problem
 
 __all__ = [
     "BrokenServer",
@@ -54,6 +54,14 @@ class LimitSettings(Value):
     """Pages of one list that are fetched from a server."""
     list_entries: Count = 10_000
     """Entries of one list that are accepted from a server."""
+    max_client_processes: Count = 32
+    """Processes of one stdio server that are kept for single clients."""
+    client_idle: Duration = 600.0
+    """How long such a process may be unused before it is stopped."""
+    max_parked: Count = 1_000
+    """Calls that may wait for a client's input at the same time (2026-07-28 clients of older servers)."""
+    park_time: Duration = 300.0
+    """How long such a call waits before it is cancelled."""
     max_streams: Count = 5_000
     """Event streams open at the same time."""
 
@@ -83,13 +91,13 @@ class ManifoldSettings(Value):
     """Instructions for the model, in front of those of the servers."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """The address to listen on. Others than this machine's own need `tokens` or `insecure`."""
-    port: Annotated[Whole, Field(ge=0, le=65535)] = 8808
+    port: Annotated[int, Field(ge=0, le=65535), NotBoolean] = 8808
     """The port to listen on; 0 for any free one."""
     base_path: str = ""
     """A path all endpoints are below, such as "/tools"."""
     separator: str = Field(default="__", json_schema_extra={"pattern": r"^[A-Za-z0-9_-]{1,8}$"})
     """What stands between a server's prefix and the name of an item."""
-    name_budget: Annotated[Whole, Field(ge=16, le=128)] = 64
+    name_budget: Annotated[int, Field(ge=16, le=128), NotBoolean] = 64
     """The longest name to make, in characters."""
     startup_timeout: Duration = 5.0
     """How long the first list waits for servers that are still starting."""
@@ -106,7 +114,7 @@ class ManifoldSettings(Value):
     drain: Duration = 10.0
     """How long requests in flight are given when the program ends."""
     limits: LimitSettings = LimitSettings()
-    """What nobody may exceed."""
+    """Sizes and counts that nobody may exceed."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """How much is logged."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"

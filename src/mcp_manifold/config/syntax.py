@@ -43,7 +43,6 @@ NUMBERS: Final = ("INTEGER", "OCTAL", "HEXADECIMAL")
 OPENING: Final = ("LBRACE", "LBRACKET")
 CLOSING: Final = ("RBRACE", "RBRACKET")
 ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|\r\n|.)", re.DOTALL)
-LINE_END: Final = re.compile(r"(?<!\\)(?:\\\\)*(?:\r?\n|\r(?!\n))")
 PLAIN_ESCAPES: Final = (("b", "\b"), ("f", "\f"), ("n", "\n"), ("r", "\r"), ("t", "\t"), ("v", "\v"), ("0", "\0"))
 EXPECTED: Final = (
     ("RBRACE", '"}"'),
@@ -124,7 +123,7 @@ def _bare(tokens: Iterator[JSON5Token], strings: dict[Place, str]) -> Iterator[J
 
 def _unescaped(body: str, place: Place) -> str:
     """What a string says; `place` is where it begins."""
-    if LINE_END.search(body):
+    if re.search(r"[\r\n]", ESCAPE.sub("", body)):
         raise Malformed("the string that begins here is not closed on its line", place)
     try:
         text = ESCAPE.sub(lambda found: _character(found[1], place), body)
@@ -148,9 +147,8 @@ def _unexpected(token: JSON5Token | None, expecting: list[list[str]], text: str)
     names = dict(EXPECTED)
     wanted = " or ".join(names.get(name, name) for name in expecting[-1]) if expecting else "the end of the file"
     if token is None:
-        raise Malformed(
-            "the file is empty" if not text.strip() else f"the file ends too early: expected {wanted}", _end(text)
-        )
+        too_early = f"the file ends too early: expected {wanted if expecting else 'a value'}"
+        raise Malformed(too_early if text.strip() else "the file is empty", _end(text))
     if token.type in ("UNTERMINATED_DOUBLE_QUOTE_STRING", "UNTERMINATED_SINGLE_QUOTE_STRING"):
         raise Malformed("the string that begins here is never closed", _at(text, token.index))
     raise Malformed(f"expected {wanted}", _at(text, token.index))
@@ -162,9 +160,7 @@ def _translated(exc: JSON5DecodeError, text: str) -> Malformed:
         reasons = {"COMMA": "one comma too many", "NAME": "expected a key"}
         return Malformed(reasons.get(exc.token.type or "", "expected a decimal number"), _at(text, exc.token.index))
     found = re.search(r"Illegal character .* at index (\d+)", exc.msg, re.DOTALL)
-    if found:
-        return Malformed("unexpected character", _at(text, int(found[1])))
-    return Malformed("the file is empty" if not text.strip() else "the file ends too early", _end(text))
+    return Malformed("unexpected character", _at(text, int(found[1])) if found else _end(text))
 
 
 def _at(text: str, index: int) -> Place:
@@ -208,6 +204,7 @@ class _Reader:
                 return node.value
             case UnaryOp():
                 number = self.read(node.value, loc, key)
+                self._spots[loc] = Spot(key, place)
                 return -number if node.op == "-" and isinstance(number, int | float) else number
             case _:
                 raise Malformed("expected a finite number", place)

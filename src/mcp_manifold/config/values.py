@@ -118,8 +118,8 @@ Duration = Annotated[
         }
     ),
 ]
-Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-Whole = Annotated[int, BeforeValidator(_whole)]
+NotBoolean: Final = BeforeValidator(_whole)
+Count = Annotated[int, Field(gt=0), NotBoolean]
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_null)]
 Secret = Annotated[
     SecretStr,
@@ -133,4 +133,4 @@ HeaderValue = Annotated[
     AfterValidator(_without_line_end),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
-Name = Annotated[str, AfterValidator(_name), Field(min_length=1, max_length=NAME_LENGTH)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_name)]

@@ -72,7 +72,7 @@ class Conversation:
         """Take one message. Never waits: a request is answered by a task of its own."""
         method, id_ = envelope.method, envelope.id
         if method is UNSET:
-            _logger.debug("client response ignored: nothing was asked")
+            self.opened.questions.answered(envelope)
             return
         try:
             params = members(envelope.params)
@@ -118,8 +118,8 @@ class Conversation:
             raise RequestError("Invalid request: send initialize first")
         return own
 
-    def _emit(self, message: bytes) -> None:
-        self._channel.push(message)
+    def _emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        (self._channel.post if needed else self._channel.push)(message)
 
     async def _answer(self, key: bytes, flight: Flight, id_: Payload) -> None:
         try:

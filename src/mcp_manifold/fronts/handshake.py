@@ -40,6 +40,7 @@ class Handshake:
             return
         opened = self._find(request)
         if method is UNSET:
+            opened.questions.answered(envelope)
             await send_empty(request.send, 202)
         elif id_ is UNSET:
             opened.note(method, params)

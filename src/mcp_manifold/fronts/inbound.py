@@ -216,7 +216,9 @@ def id_key(id_: Payload) -> bytes:
         value = json.loads(raw)
     except (ValueError, RecursionError):
         return raw
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float):
+        if not value.is_integer():  # a fraction, or more than a float can hold
+            return raw
         value = int(value)
     try:
         return encode(value)

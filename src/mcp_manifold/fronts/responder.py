@@ -46,13 +46,13 @@ class Responder:
         self._receive, self._gone = receive, gone
         self._timer = asyncio.get_running_loop().call_later(_QUICK, self._look)
 
-    def emit(self, message: bytes) -> None:
-        """Send a message ahead of the answer."""
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """Send a message ahead of the answer; see `call.Emit`."""
         if self._done:
             return
         self.commit()
         if self._stream is not None:
-            self._stream.push(encode_event(message))
+            (self._stream.post if needed else self._stream.push)(encode_event(message))
 
     def commit(self) -> None:
         """Switch to an event stream."""

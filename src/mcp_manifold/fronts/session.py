@@ -16,9 +16,10 @@ from mcp_manifold.fronts.asgi import Refused
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight
 from mcp_manifold.fronts.inbound import id_key
+from mcp_manifold.fronts.questions import Questions
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.policy import Principal
-from mcp_manifold.wire import EMPTY, Payload, first_byte, negotiate_version, notification, text
+from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_version, notification, text
 
 _logger = logging.getLogger("mcp_manifold.fronts.session")
 _SWEEP: Final = 30.0
@@ -33,7 +34,7 @@ class OpenSession:
 
     __slots__ = (
         "_deliver", "_desk", "_pending", "_unwatch", "digest", "ended", "flights", "hang_up", "id", "initialized",
-        "kind", "session", "used",
+        "kind", "questions", "session", "used",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
@@ -41,7 +42,8 @@ class OpenSession:
         self.kind = kind
         self.id = secrets.token_urlsafe(32)
         self.digest = hashlib.sha256(self.id.encode()).hexdigest()
-        self.session = Session(self.digest[:32], principal, scope, _OLDEST)
+        self.session = Session(self.digest[:32], principal, scope, _OLDEST, reach=self)
+        self.questions = Questions()
         self.flights: dict[bytes, Flight] = {}
         self.initialized = False
         self.ended = False
@@ -102,6 +104,20 @@ class OpenSession:
         else:
             self._desk.notified(self.session, method, params)
 
+    def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
+        """See `call.Reach`: on the stream of the call, else on the standing one; without either it fails at once."""
+        return self.questions.ask(method, params, lambda message: self._post(message, call))
+
+    def tell(self, message: bytes) -> bool:
+        """See `call.Reach`."""
+        return self._deliver is not None and self._deliver(message)
+
+    def _post(self, message: bytes, call: Call | None) -> None:
+        if call is not None:
+            call.emit(message, needed=True)
+        elif self._deliver is None or not self._deliver(message):
+            self.questions.unreachable()
+
     def attach(self, deliver: Deliver, hang_up: Callable[[], None]) -> None:
         """The client has a standing stream now; what it missed is told at once."""
         self._deliver, self.hang_up = deliver, hang_up
@@ -121,6 +137,7 @@ class OpenSession:
             self._unwatch()
         for flight in list(self.flights.values()):
             flight.take_back()
+        self.questions.close()
         if self.hang_up is not None:
             self.hang_up()
         self._desk.ended(self.session)

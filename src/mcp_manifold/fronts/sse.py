@@ -78,7 +78,10 @@ class LegacySse:
         Raises:
             Refused: 400 without an id, 404 if there is none that is the caller's.
         """
-        ids = parse_qs(request.query.decode("latin-1"), max_num_fields=8).get("session_id")
+        try:
+            ids = parse_qs(request.query.decode("latin-1"), max_num_fields=8).get("session_id")
+        except ValueError:  # more fields than any client of ours sends
+            ids = None
         if not ids:
             raise Refused(400, "Bad request: the session_id parameter is missing")
         opened = self._sessions.find(ids[0].encode("latin-1", "replace"), "sse", request.principal, request.route.scope)

@@ -91,6 +91,7 @@ class StdioFront:
                 for line in lines.feed(data):
                     self._take_line(line, conversation, writer)
                     await writer.free()
+                    await asyncio.sleep(0)  # a burst of quick requests is answered, not refused for its number
             for line in lines.finish():
                 self._take_line(line, conversation, writer)
 

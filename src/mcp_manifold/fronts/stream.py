@@ -39,7 +39,19 @@ class Tally:
 class EventStream:
     """Events to one reader, in order. What does not fit into the outbox is dropped and counted."""
 
-    __slots__ = ("_bytes", "_dropped", "_ended", "_events", "_headers", "_send", "_tally", "_timer", "_waiter", "gone")
+    __slots__ = (
+        "_bytes",
+        "_dropped",
+        "_ended",
+        "_events",
+        "_headers",
+        "_send",
+        "_tally",
+        "_timer",
+        "_waiter",
+        "_write",
+        "gone",
+    )
 
     def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = ()) -> None:
         self._send = send
@@ -51,6 +63,7 @@ class EventStream:
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._write: asyncio.Timeout | None = None
         self.gone = False
         """The reader can no longer be reached."""
 
@@ -80,10 +93,14 @@ class EventStream:
 
     def hang_up(self) -> None:
         """Stop without an end: nobody reads any more."""
+        if self.gone:
+            return
         self.gone = True
         self._events.clear()
         self._bytes = 0
         self._wake()
+        if self._write is not None:
+            self._write.reschedule(asyncio.get_running_loop().time())
 
     def end(self, event: bytes = b"") -> None:
         """End the stream after `event`, which is never dropped."""
@@ -111,6 +128,7 @@ class EventStream:
             pass  # the reader hung up: nothing is left to do for it
         finally:
             self.gone = True
+            self._write = None
             self._wake()
 
     async def _write_batch(self) -> None:
@@ -122,8 +140,9 @@ class EventStream:
             size += len(batch[-1])
         self._bytes -= size
         more = bool(self._events) or not self._ended
-        async with asyncio.timeout(STALL):
+        async with asyncio.timeout(STALL) as self._write:
             await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
+        self._write = None
 
     def _append(self, event: bytes) -> None:
         self._events.append(event)

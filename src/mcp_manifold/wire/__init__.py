@@ -6,6 +6,7 @@ bytes, and is written out as it came (big integers, `1e999`, key order and unkno
 happens member by member around those views, never through a model.
 """
 
+from mcp_manifold.wire.asking import NEEDED, capability_names, refusal, relayable_capabilities, signed
 from mcp_manifold.wire.envelope import (
     EMPTY,
     NULL_ID,
@@ -40,6 +41,7 @@ __all__ = [
     "HANDSHAKE_VERSIONS",
     "LATEST_HANDSHAKE",
     "MODERN_VERSION",
+    "NEEDED",
     "NULL_ID",
     "UNSET",
     "Envelope",
@@ -47,6 +49,7 @@ __all__ = [
     "Payload",
     "adapt_result",
     "backend_code",
+    "capability_names",
     "client_meta",
     "encode",
     "era_of",
@@ -62,7 +65,10 @@ __all__ = [
     "notification",
     "parse",
     "parse_backend",
+    "refusal",
+    "relayable_capabilities",
     "request",
     "response",
+    "signed",
     "text",
 ]

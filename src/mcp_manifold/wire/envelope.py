@@ -7,6 +7,7 @@ Backends are read as far as they can be understood, because refusing costs their
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -31,7 +32,9 @@ _EXACT_KEYS: Final = frozenset(
      "requestState", "inputResponses", "notifications", "protocolVersion", "capabilities", "clientInfo"}
 )  # fmt: skip
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
-_KEY: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_MAX_MEMBERS: Final = 64
+"""Members of an envelope that are looked at one by one; without it a message of nothing else would hold the loop."""
 
 
 class Envelope(msgspec.Struct):
@@ -122,12 +125,17 @@ def _is_compact(data: bytes, envelope: Envelope) -> bool:
 def _require_unambiguous(data: bytes) -> None:
     """Refuse duplicate members, and members that differ from the envelope's by case or folding only (S9)."""
     seen: set[str] = set()
-    for key, _, _ in _walk(data):
-        if key in seen:
-            raise _refused(f'Invalid request: duplicate member "{key[:40]}"')
-        if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
-            raise _refused(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
-        seen.add(key)
+    try:
+        for key, _, _ in _walk(data):
+            if key in seen:
+                raise _refused(f'Invalid request: duplicate member "{key[:40]}"')
+            if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
+                raise _refused(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
+            seen.add(key)
+            if len(seen) > _MAX_MEMBERS:
+                raise _refused(f"Invalid request: more than {_MAX_MEMBERS} members")
+    except RecursionError as exc:  # its limit is a little nearer here than it was for the first look
+        raise MalformedMessage("Parse error: the message is nested too deeply", code=PARSE_ERROR) from exc
 
 
 def _folded(key: str) -> str:
@@ -138,11 +146,14 @@ def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
     """The members of `params`, each as raw text. Duplicates collapse to the last one, which is the one that is sent.
 
     Raises:
-        InvalidParams: a member differs from one we route on by case or folding only.
+        InvalidParams: a member differs from one we route on by case or folding only, or they are nested too deeply.
     """
     if params is UNSET:
         return {}
-    found = _decode_members(params)
+    try:
+        found = _decode_members(params)
+    except RecursionError as exc:  # its limit is a little nearer here than it was for the whole message
+        raise InvalidParams("Invalid params: nested too deeply") from exc
     if not found.keys() <= _EXACT_KEYS:
         for key in found:
             if key not in _EXACT_KEYS and _folded(key) in _ROUTING_KEYS:
@@ -179,7 +190,7 @@ def parse_backend(data: bytes) -> Envelope:
     try:
         if not data.isascii():
             data.decode()
-        return _decode_envelope(data)
+        envelope = _decode_envelope(data)
     except msgspec.ValidationError as exc:
         raise _refused("not a JSON-RPC message object") from exc
     except UnicodeDecodeError as exc:
@@ -187,7 +198,24 @@ def parse_backend(data: bytes) -> Envelope:
     except RecursionError as exc:
         raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
     except msgspec.DecodeError:
-        return _sliced(data)
+        envelope = _sliced(data)
+    if envelope.error is not UNSET and envelope.result is not UNSET and bytes(envelope.error) == b"null":
+        envelope.error = UNSET  # some servers write every absent member as null
+    return envelope
+
+
+def loose_members(value: Payload) -> dict[str, Payload]:
+    """The members of an object a backend sent, each as raw text, even where that is only nearly JSON.
+
+    Raises:
+        ValueError: it is no object.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return _decode_members(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        data = bytes(value)
+        return {key: Payload(data[start:end]) for key, start, end in _walk(data)}
 
 
 def _sliced(data: bytes) -> Envelope:
@@ -196,7 +224,7 @@ def _sliced(data: bytes) -> Envelope:
     try:
         for key, start, end in _walk(data):
             if key in ("jsonrpc", "method"):
-                setattr(envelope, key, json.loads(data[start:end]))
+                setattr(envelope, key, _decode_text(data[start:end]))
             elif key in _ENVELOPE_KEYS:
                 setattr(envelope, key, Payload(data[start:end]))
     except (ValueError, RecursionError) as exc:
@@ -204,18 +232,16 @@ def _sliced(data: bytes) -> Envelope:
     return envelope
 
 
-_scan = json.JSONDecoder(strict=False).raw_decode
+_scan = json.JSONDecoder(strict=False, parse_int=str, parse_float=str).raw_decode  # numbers of any length pass
 
 
-def _walk(data: bytes) -> list[tuple[str, int, int]]:
+def _walk(data: bytes) -> Iterator[tuple[str, int, int]]:
     """The top-level members of an object in order, duplicates included: key, start and end of the value.
 
     Raises:
         ValueError: `data` is not an object.
     """
-    # surrogateescape and latin-1 keep one character per byte, so that offsets are those of the bytes
-    source = data.decode("latin-1")
-    found: list[tuple[str, int, int]] = []
+    source = data.decode("latin-1")  # one character per byte, so that offsets are those of the bytes
     at = _skip(data, 0)
     if data[at : at + 1] != b"{":
         raise ValueError("not an object")
@@ -229,13 +255,12 @@ def _walk(data: bytes) -> list[tuple[str, int, int]]:
             raise ValueError("no colon")
         start = _skip(data, colon + 1)
         _, end = _scan(source, start)
-        found.append((json.loads(key.group()), start, end))
+        yield json.loads(key.group(), strict=False), start, end
         at = _skip(data, end)
         if data[at : at + 1] == b",":
             at = _skip(data, at + 1)
         elif data[at : at + 1] != b"}":
             raise ValueError("no comma")
-    return found
 
 
 def _skip(data: bytes, at: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.errors import BackendError, RemoteError, RequestError, UnknownItem
-from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -39,18 +39,22 @@ _DEFINED_MODERN: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, 
 
 class _Head(msgspec.Struct):
     code: int = INTERNAL_ERROR
-    message: str = ""
-    data: Payload | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Shape(msgspec.Struct):
+    code: int
+    message: str
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
+_decode_shape = msgspec.json.Decoder(_Shape).decode
 
 
 def backend_code(error: Payload) -> int:
     """The code of a backend's error object; -32603 when it has none that can be read."""
     try:
         return _decode_head(error).code
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return INTERNAL_ERROR
 
 
@@ -83,6 +87,8 @@ def _unknown(exc: UnknownItem, era: Era) -> bytes:
 
 def _relayed(exc: RemoteError, era: Era, method: str) -> bytes:
     """The backend's error object; only a code the caller's revision forbids is exchanged (spec section 8)."""
+    if not _is_error_object(exc.raw):  # a client could not read it, and would wait for an answer
+        return _recoded(exc, INTERNAL_ERROR)
     code = exc.code
     if era == "modern":
         if code == RESOURCE_NOT_FOUND:
@@ -94,14 +100,26 @@ def _relayed(exc: RemoteError, era: Era, method: str) -> bytes:
     return exc.raw
 
 
+def _is_error_object(raw: bytes) -> bool:
+    try:
+        _decode_shape(raw)
+    except msgspec.ValidationError:
+        return False
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # only nearly JSON, which passes
+    return True
+
+
 def _recoded(exc: RemoteError, code: int) -> bytes:
     try:
-        head = _decode_head(exc.raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        head = _Head(message=str(exc))
-    error: dict[str, object] = {"code": code, "message": head.message}
-    if head.data is not msgspec.UNSET:
-        error["data"] = head.data
+        said = loose_members(Payload(exc.raw))
+    except (ValueError, RecursionError):
+        said = {}
+    message = said.get("message")
+    told = str(exc) if message is None or first_byte(message) != b'"' else message
+    error: dict[str, object] = {"code": code, "message": told}
+    if "data" in said:
+        error["data"] = said["data"]
     elif code == INTERNAL_ERROR:
         error["data"] = {"server": exc.backend, "code": exc.code}
     return encode(error)

@@ -5,9 +5,7 @@ Nothing here looks deeper than it must: a result is searched for a word first an
 
 from collections.abc import Mapping
 
-import msgspec
-
-from mcp_manifold.wire.envelope import Payload, encode, first_byte
+from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
 from mcp_manifold.wire.protocol import (
     HINTED,
     HOP_KEYS,
@@ -20,7 +18,6 @@ from mcp_manifold.wire.protocol import (
     Era,
 )
 
-_decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _COMPLETE = Payload(b'"complete"')
 _ZERO = Payload(b"0")
 _PRIVATE = Payload(b'"private"')
@@ -35,8 +32,8 @@ def client_meta(meta: Payload | None) -> dict[str, Payload]:
     if meta is None:
         return {}
     try:
-        return _decode_members(meta)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return loose_members(meta)
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -78,10 +75,13 @@ def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, ser
         result: the raw result object.
         server_info: our own `serverInfo`, which replaces the backend's: consumers treat it as the server they talk to.
     """
-    if client == "modern":
-        return _stamped(result, hinted=method in HINTED, server_info=server_info)
-    if backend == "modern":
-        return _unstamped(result)
+    try:
+        if client == "modern":
+            return _stamped(result, hinted=method in HINTED, server_info=server_info)
+        if backend == "modern":
+            return _unstamped(result)
+    except (ValueError, RecursionError):
+        pass  # so little like JSON that its members cannot be told: as it came, it may still be understood
     return result
 
 
@@ -90,7 +90,7 @@ def _stamped(result: Payload, *, hinted: bool, server_info: Payload) -> Payload:
     if b'"_meta"' not in body and b'"resultType"' not in body and not hinted:
         tail = b'"resultType":"complete","_meta":{"%b":%b}}' % (META_SERVER_INFO.encode(), server_info)
         return Payload(b"%b%b%b" % (body[:-1], b"" if body[1:-1].isspace() or len(body) == 2 else b",", tail))
-    found = _decode_members(result)
+    found = loose_members(result)
     found.setdefault("resultType", _COMPLETE)
     if hinted:
         found.setdefault("ttlMs", _ZERO)
@@ -105,7 +105,7 @@ def _unstamped(result: Payload) -> Payload:
     body = bytes(result)
     if not any(b'"%b"' % word.encode() in body for word in _STAMPS) and META_PREFIX.encode() not in body:
         return _object_content(result, body)
-    found = {key: value for key, value in _decode_members(result).items() if key not in _STAMPS}
+    found = {key: value for key, value in loose_members(result).items() if key not in _STAMPS}
     if "_meta" in found:
         meta = {key: value for key, value in client_meta(found["_meta"]).items() if key not in HOP_KEYS}
         if meta:
@@ -119,7 +119,7 @@ def _object_content(result: Payload, body: bytes) -> Payload:
     """Handshake revisions allow only objects as `structuredContent`; the text content says the same."""
     if b'"structuredContent"' not in body:
         return result
-    found = _decode_members(result)
+    found = loose_members(result)
     content = found.get("structuredContent")
     if content is None or first_byte(content) == b"{":
         return result

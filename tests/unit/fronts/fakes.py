@@ -303,7 +303,9 @@ def note(method: str, **params: Any) -> dict[str, Any]:
 
 
 def initialize(version: str = "2025-11-25", id_: Any = 0) -> dict[str, Any]:
-    return request("initialize", id_, protocolVersion=version, capabilities={}, clientInfo={"name": "t", "version": "1"})
+    return request(
+        "initialize", id_, protocolVersion=version, capabilities={}, clientInfo={"name": "t", "version": "1"}
+    )
 
 
 def modern(method: str = "tools/call", **params: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -63,7 +63,7 @@ async def test_s11_ids_never_repeat_and_are_not_what_links_are_keyed_by() -> Non
 
 @pytest.mark.parametrize("params", [{}, {"protocolVersion": 5}, {"protocolVersion": "2025-11-25", "clientInfo": []}])
 async def test_a_malformed_initialize_opens_nothing(params: dict[str, Any]) -> None:
-    desk, client = prepared()
+    _, client = prepared()
     answer = await client.call(request("initialize", **params))
     assert answer.error == -32602
     assert answer.header("mcp-session-id") is None
@@ -82,7 +82,11 @@ async def test_an_initialize_that_fails_opens_nothing() -> None:
 async def test_requests_are_answered_within_the_session() -> None:
     desk, client = prepared(tools_list=constant(b'{"tools":[]}'), ping=constant(b"{}"))
     session = await client.session("/alpha/mcp")
-    assert (await session.call(request("tools/list", "a"))).json == {"jsonrpc": "2.0", "id": "a", "result": {"tools": []}}
+    assert (await session.call(request("tools/list", "a"))).json == {
+        "jsonrpc": "2.0",
+        "id": "a",
+        "result": {"tools": []},
+    }
     assert (await session.call(request("ping"))).json["result"] == {}
     assert {call.session.scope for call in desk.calls} == {"server:alpha"}
     assert len({id(call.session) for call in desk.calls}) == 1
@@ -118,7 +122,9 @@ async def test_a_second_initialize_in_a_session_is_refused() -> None:
     assert len(desk.calls) == 1
 
 
-@pytest.mark.parametrize(("version", "status"), [("2025-03-26", 200), ("2024-11-05", 200), ("2099-01-01", 400), ("", 400)])
+@pytest.mark.parametrize(
+    ("version", "status"), [("2025-03-26", 200), ("2024-11-05", 200), ("2099-01-01", 400), ("", 400)]
+)
 async def test_an_invalid_version_header_is_a_bad_request(version: str, status: int) -> None:
     _, client = prepared(ping=constant(b"{}"))
     session = await client.session()
@@ -172,7 +178,10 @@ async def test_s13_a_session_is_worth_nothing_on_another_endpoint() -> None:
     for path in ("/mcp", "/groups/team/mcp", "/k%C3%B6ln/mcp"):
         assert (await HttpSession(client, path, session.id).call(request("ping"))).status == 404
     answer = await client.send(
-        "POST", "/alpha/messages", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', query=b"session_id=" + session.id.encode()
+        "POST",
+        "/alpha/messages",
+        b'{"jsonrpc":"2.0","id":1,"method":"ping"}',
+        query=b"session_id=" + session.id.encode(),
     )
     assert answer.status == 404
 

@@ -7,7 +7,20 @@ import pytest
 
 from mcp_manifold.errors import BackendUnavailable, RemoteError, UnknownItem
 from mcp_manifold.fronts.stream import MAX_EVENTS
-from tests.unit.fronts.fakes import META, PROGRESS, Client, FakeDesk, Held, constant, front, modern, note, raising, request
+from tests.unit.fronts.fakes import (
+    META,
+    PROGRESS,
+    Client,
+    FakeDesk,
+    Held,
+    constant,
+    encoded,
+    front,
+    modern,
+    note,
+    raising,
+    request,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +51,7 @@ async def test_the_request_id_comes_back_as_it_was_spelled(id_: str) -> None:
     message, headers = modern()
     body = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":%b}' % (
         id_.encode(),
-        __import__("json").dumps(message["params"]).encode(),
+        encoded(message["params"]),
     )
     answer = await client.call(body, headers=headers)
     assert answer.body == b'{"jsonrpc":"2.0","id":%b,"result":{}}' % id_.encode()
@@ -69,7 +82,17 @@ async def test_the_path_names_the_scope(path: str, scope: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["//mcp", "/mcp//", "/beta/mcp", "/groups/none/mcp", "/%2e%2e/mcp", "/alpha%2Fx/mcp", "/%FF/mcp", "/a/b/mcp", "/MCP"],
+    [
+        "//mcp",
+        "/mcp//",
+        "/beta/mcp",
+        "/groups/none/mcp",
+        "/%2e%2e/mcp",
+        "/alpha%2Fx/mcp",
+        "/%FF/mcp",
+        "/a/b/mcp",
+        "/MCP",
+    ],
 )
 async def test_s4_every_other_path_is_nowhere(path: str) -> None:
     desk, client = prepared(tools_call=constant(b"{}"))
@@ -151,7 +174,7 @@ async def test_s10_a_repeated_routing_header_is_refused_even_if_both_agree() -> 
 
 
 async def test_s10_a_name_that_needs_it_is_compared_after_decoding() -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    _, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern(name="ähnlich")
     headers = [*headers[:2], ("mcp-name", "=?base64?w6RobmxpY2g=?=")]
     assert (await client.call(message, headers=headers)).status == 200

@@ -1,0 +1,145 @@
+"""Links of one backend that not everybody shares: held for a client session, or lent for one call at a time.
+
+Owns their tasks' life. Who gets which is `isolation`'s decision; how a link is opened is the backend's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from anyio.abc import TaskGroup
+
+from mcp_manifold.backends.isolation import Place
+from mcp_manifold.backends.link import Link, either
+from mcp_manifold.call import Session
+from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
+
+logger = logging.getLogger(__name__)
+
+Opened = Callable[[Place, Session], AbstractAsyncContextManager[Link]]
+"""Opens a link for a place; closes it, within a bound, when the context is left."""
+
+
+def _future() -> "asyncio.Future[Link]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _signal() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """One held link, on its way (`link` not done), open, or failed."""
+
+    link: "asyncio.Future[Link]" = field(default_factory=_future)
+    released: "asyncio.Future[None]" = field(default_factory=_signal)
+    used: float = 0.0
+
+    def live(self) -> Link | None:
+        if not self.link.done() or self.link.exception() is not None or self.released.done():
+            return None
+        link = self.link.result()
+        return None if link.ended.done() else link
+
+
+class HeldLinks:
+    """The held links of one backend, by key; at most `most`, each closed after `idle` seconds without a call."""
+
+    def __init__(self, backend: str, opened: Opened, *, most: int, idle: float) -> None:
+        self._backend = backend
+        self._opened = opened
+        self._most = most
+        self._idle = idle
+        self._held: dict[str, _Held] = {}
+
+    def __repr__(self) -> str:
+        return f"<HeldLinks {self._backend} {len(self._held)}/{self._most}>"
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def live(self, place: Place) -> Link | None:
+        """The open link of a place, if there is one that may be used now."""
+        for key in self._keys(place):
+            held = self._held.get(key)
+            link = None if held is None else held.live()
+            if held is not None and link is not None and (not place.exclusive or not link.is_busy):
+                held.used = asyncio.get_running_loop().time()
+                return link
+        return None
+
+    def links(self) -> list[Link]:
+        """All open links."""
+        return [link for held in self._held.values() if (link := held.live()) is not None]
+
+    async def link(self, place: Place, session: Session, group: TaskGroup) -> Link:
+        """The link of a place, opened in `group` if need be.
+
+        Raises:
+            BackendError: it cannot be opened, or too many are open.
+            RemoteError: the backend refused.
+        """
+        found = self.live(place)
+        if found is not None:
+            return found
+        key = self._free_key(place)
+        held = self._held.get(key)
+        if held is None or held.live() is None:
+            if held is None and len(self._held) >= self._most:
+                reason = f"already has {self._most} clients with a connection of their own; try again later"
+                raise BackendUnavailable(self._backend, reason)
+            if held is None or held.link.done():
+                held = self._held[key] = _Held()
+                group.start_soon(self._own, key, place, session, held, name=f"{self._backend} for one client")
+        return await asyncio.shield(held.link)
+
+    def release(self, key: str) -> None:
+        """The client is gone: close its link."""
+        held = self._held.get(key)
+        if held is not None and not held.released.done():
+            held.released.set_result(None)
+
+    def _keys(self, place: Place) -> list[str]:
+        if not place.exclusive:
+            return [place.key]
+        return [key for key in self._held if key.startswith(place.key + "#")]
+
+    def _free_key(self, place: Place) -> str:
+        if not place.exclusive:
+            return place.key
+        number = 0
+        while f"{place.key}#{number}" in self._held:
+            number += 1
+        return f"{place.key}#{number}"
+
+    async def _own(self, key: str, place: Place, session: Session, held: _Held) -> None:
+        """The owner task of one held link."""
+        try:
+            async with self._opened(place, session) as link:
+                held.used = asyncio.get_running_loop().time()
+                if held.link.cancelled():
+                    return
+                held.link.set_result(link)
+                await self._until_over(link, held)
+        except (BackendError, RemoteError) as exc:
+            if not held.link.done():
+                held.link.set_exception(exc)
+        finally:
+            if not held.link.done():
+                held.link.set_exception(BackendUnavailable(self._backend, "is stopped"))
+            held.link.exception()  # read here, since the caller it was meant for may be gone
+            if self._held.get(key) is held:
+                del self._held[key]
+
+    async def _until_over(self, link: Link, held: _Held) -> None:
+        """Wait until the link is lost, its client is gone, or nobody used it for long."""
+        loop = asyncio.get_running_loop()
+        left = self._idle
+        while left > 0 and not link.ended.done() and not held.released.done():
+            await asyncio.wait(either(link.ended, held.released), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            left = self._idle if link.is_busy else held.used + self._idle - loop.time()
+        if left <= 0:
+            logger.info("idle link closed", extra={"backend": self._backend})

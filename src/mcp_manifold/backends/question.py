@@ -1,0 +1,52 @@
+"""A request that a backend sent to its client, from its arrival to its answer. Knows how to answer, not whom to ask."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mcp_manifold.wire import Payload
+
+if TYPE_CHECKING:
+    from mcp_manifold.backends.link import Link, Pending
+    from mcp_manifold.call import Session
+
+
+class Question:
+    """One server request. It is answered once; later answers, and answers after it was withdrawn, go nowhere.
+
+    `pending` is the request of ours that provoked it, where that is certain; `session` the client behind it.
+    """
+
+    __slots__ = ("id", "is_open", "link", "method", "on_withdrawn", "params", "pending", "session")
+
+    def __init__(self, link: "Link", id_: Payload, method: str, params: Payload | None) -> None:
+        self.link = link
+        self.id = id_
+        self.method = method
+        self.params = params
+        self.pending: Pending | None = None
+        self.session: Session | None = None
+        self.is_open = True
+        self.on_withdrawn: Callable[[], None] | None = None
+        """Told when nobody wants the answer any more: the backend took it back, the call ended, the link died."""
+
+    def __repr__(self) -> str:
+        return f"<Question {self.method} of {self.link.backend} {'open' if self.is_open else 'closed'}>"
+
+    def answer(self, result: Payload) -> None:
+        """Give the backend the client's result."""
+        if self._close():
+            self.link.respond(self, result=result)
+
+    def fail(self, error: bytes | Payload) -> None:
+        """Give the backend an error object."""
+        if self._close():
+            self.link.respond(self, error=error)
+
+    def withdraw(self) -> None:
+        """Nobody wants the answer any more; no answer is sent."""
+        if self._close() and self.on_withdrawn is not None:
+            self.on_withdrawn()
+
+    def _close(self) -> bool:
+        was_open, self.is_open = self.is_open, False
+        return was_open

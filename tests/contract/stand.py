@@ -1,0 +1,166 @@
+"""A whole manifold between scripted backends and raw clients. Owns what it starts; asserts nothing about the product."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any, Final
+
+import uvicorn
+
+from mcp_manifold import Manifold
+from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
+from tests.peers.clients import HANDSHAKE_VERSIONS, MODERN_VERSION, Client, HttpClient, ModernClient, StdioClient
+from tests.peers.clients import SseClient as LegacyClient
+from tests.peers.face import Face
+from tests.peers.recorder import PATIENCE
+from tests.peers.ways import Way
+
+OLDEST: Final = HANDSHAKE_VERSIONS[0]
+LATEST: Final = HANDSHAKE_VERSIONS[-1]
+_HANDSHAKE: Final = tuple(Way(front, version) for version in HANDSHAKE_VERSIONS for front in ("stdio", "http", "sse"))
+_MODERN: Final = (Way("stdio", MODERN_VERSION), Way("http", MODERN_VERSION))
+EVERY_WAY: Final = (*_HANDSHAKE, *_MODERN)
+"""Every front in every revision it is reached in."""
+WAYS: Final = tuple(way for way in EVERY_WAY if way.version in (OLDEST, LATEST, MODERN_VERSION))
+"""The same with the oldest, the latest and the modern revision only."""
+STREAMED: Final = tuple(way for way in WAYS if way.version != MODERN_VERSION)
+"""The ways on which a client is told of changes without asking."""
+
+ERAS: Final[Mapping[str, str]] = MappingProxyType(
+    {"pipe": "handshake", "web": "handshake", "stream": "handshake", "pipe26": "modern", "web26": "modern"}
+)
+"""The five kinds of backend by the server name they get here, and the one era each speaks."""
+KINDS: Final = tuple(ERAS)
+IN_PROCESS: Final = ("web", "stream", "web26")
+"""The kinds that need no process of their own."""
+
+
+def backend_of(kind: str, script: Script) -> Any:
+    """A backend of that kind, not yet started; the script's era is the kind's already."""
+    if kind.startswith("pipe"):
+        return StdioBackend(script)
+    return SseBackend(script) if kind == "stream" else HttpBackend(script)
+
+
+def entry_of(backend: Face) -> dict[str, Any]:
+    """How a configuration names a running backend."""
+    if isinstance(backend, StdioBackend):
+        return {"command": backend.command, "args": backend.args, "cwd": str(backend.cwd)}
+    if isinstance(backend, SseBackend):
+        return {"url": backend.url, "transport": "sse"}
+    assert isinstance(backend, HttpBackend)
+    return {"url": backend.url, "transport": "http"}
+
+
+class Stand:
+    """Running backends, the configuration that names them, and the fronts, started when they are first used."""
+
+    def __init__(self, backends: Mapping[str, Any], config: dict[str, Any]) -> None:
+        self.backends = dict(backends)
+        self.config = config
+        self._stack = AsyncExitStack()
+        self._manifold: Manifold | None = None
+        self._origin = ""
+
+    def __repr__(self) -> str:
+        return f"<Stand {' '.join(self.config['mcpServers'])} {self._origin or 'not serving'}>"
+
+    def __getitem__(self, server: str) -> Any:
+        return self.backends[server]
+
+    async def __aenter__(self) -> "Stand":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def manifold(self) -> Manifold:
+        """The manifold of this process."""
+        assert self._manifold is not None, "the HTTP front was not opened"
+        return self._manifold
+
+    async def origin(self) -> str:
+        """Scheme, host and port of the HTTP front, which is started if it is not running yet."""
+        if not self._origin:
+            self._manifold = await self._stack.enter_async_context(Manifold.from_config(self.config))
+            self._origin = await self._stack.enter_async_context(serving(self._manifold))
+        return self._origin
+
+    @asynccontextmanager
+    async def client(self, way: Way, *, scope: str = "", connect: bool = True, **options: Any) -> AsyncIterator[Any]:
+        """A client that came in this way and shook hands. `scope`: "", a server's name, or `groups/<name>`."""
+        async with AsyncExitStack() as stack:
+            if way.transport == "stdio":
+                client: Client = await stack.enter_async_context(self._child(stack, scope, options))
+            else:
+                url = f"{await self.origin()}/{scope + '/' if scope else ''}"
+                client = await stack.enter_async_context(_remote(way, url, options))
+            if connect:
+                await _connect(client, way.version)
+            yield client
+
+    def _child(self, stack: AsyncExitStack, scope: str, options: dict[str, Any]) -> StdioClient:
+        directory = stack.enter_context(TemporaryDirectory())
+        path = Path(directory, "mcp.json")
+        path.write_text(json.dumps(self.config))
+        group = scope.removeprefix("groups/")
+        part = [] if not scope else ["--group", group] if group != scope else ["--server", scope]
+        return StdioClient([sys.executable, "-m", "mcp_manifold", "stdio", "--config", str(path), *part], **options)
+
+
+async def _connect(client: Client, version: str) -> None:
+    try:
+        reply = await client.connect(version)
+    except ConnectionError as problem:
+        said = bytes(client.stderr).decode() if isinstance(client, StdioClient) else ""
+        raise AssertionError(f"no connection: {problem}; {said}") from problem
+    assert reply.result is not None, reply
+
+
+def _remote(way: Way, url: str, options: dict[str, Any]) -> Client:
+    if way.transport == "sse":
+        return LegacyClient(f"{url}sse", **options)
+    return (ModernClient if way.version == MODERN_VERSION else HttpClient)(f"{url}mcp", **options)
+
+
+@asynccontextmanager
+async def serving(manifold: Manifold) -> AsyncIterator[str]:
+    """The HTTP front of an entered manifold on a free loopback port; the origin."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = manifold.asgi_app()
+    config = uvicorn.Config(
+        app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve([listening]), name="http front")
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        app.close()
+        server.should_exit = True
+        async with asyncio.timeout(PATIENCE):
+            await task
+        listening.close()
+
+
+@asynccontextmanager
+async def standing(
+    scripts: Mapping[str, Script], *, manifold: Mapping[str, Any] | None = None, **servers: Mapping[str, Any]
+) -> AsyncIterator[Stand]:
+    """A stand over these backends, by kind or by `kind_anything`; `servers` adds to the entries of single servers."""
+    async with AsyncExitStack() as stack:
+        entries: dict[str, Any] = {}
+        backends: dict[str, Any] = {}
+        for server, script in scripts.items():
+            kind = server.partition("_")[0]
+            backends[server] = await stack.enter_async_context(backend_of(kind, script))
+            entries[server] = {**entry_of(backends[server]), **servers.get(server, {})}
+        config = {"manifold": {"startupTimeout": "15s", **(manifold or {})}, "mcpServers": entries}
+        yield await stack.enter_async_context(Stand(backends, config))

@@ -1,0 +1,388 @@
+"""Statuses, addresses, content and lists as text: pure functions, tested as such."""
+
+import base64
+import io
+from dataclasses import replace
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mcp_manifold.cli import content, statuses
+from mcp_manifold.cli.addresses import Addresses, banner, snippet
+from mcp_manifold.cli.call import progress_line
+from mcp_manifold.cli.exits import as_exit, did_you_mean, only_error
+from mcp_manifold.cli.given import prompt_arguments, tool_arguments
+from mcp_manifold.cli.listing import attributed, lines
+from mcp_manifold.cli.paper import columns, cut, size
+from mcp_manifold.cli.serve import Paper, Reporter
+from mcp_manifold.cli.welcome import without_configuration
+from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
+from mcp_manifold.status import ServerStatus
+from tests.unit.cli.fake_manifold import GONE, NOTES, settings
+
+# --- statuses --------------------------------------------------------------------------------------------------------
+
+
+def test_a_ready_server_tells_how_it_is_reached_and_what_it_offers() -> None:
+    assert statuses.line(NOTES) == (
+        "notes: ready over stdio (handshake 2025-11-25), 2 tools, 1 resource, 1 resource template, 1 prompt"
+    )
+
+
+def test_hidden_entries_are_counted_apart() -> None:
+    assert statuses.offer(ServerStatus("x", "ready", tools=1, hidden=2)) == "1 tool, 2 hidden"
+
+
+def test_a_server_out_of_reach_tells_why_and_when_it_is_tried_again() -> None:
+    assert statuses.line(GONE) == "gone: not reachable (connection refused); next attempt in 0.4 s"
+
+
+def test_a_program_about_to_end_promises_no_other_attempt() -> None:
+    assert statuses.outcome(GONE) == "gone: not reachable (connection refused)"
+
+
+@pytest.mark.parametrize("state", ["connecting", "disabled", "stopped"])
+def test_any_other_state_is_told_by_its_name(state: str) -> None:
+    assert statuses.line(ServerStatus("x", state)) == f"x: {state}"
+
+
+def test_a_broken_server_tells_its_reason() -> None:
+    assert statuses.line(ServerStatus("x", "broken", last_error="no command")) == "x: broken: no command"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("'uvx' could not be started: Permission denied", "command"),
+        ("the server answered 401", "headers"),
+        ("connection refused", "url"),
+        ("no answer within 5 s", "--wait"),
+        ("the server exited with code 1", "by hand"),
+    ],
+)
+def test_known_failures_come_with_a_remedy(error: str, advice: str) -> None:
+    assert advice in statuses.remedy(ServerStatus("x", "backing off", last_error=error))
+
+
+def test_a_report_shows_the_remedy_and_the_end_of_stderr() -> None:
+    assert statuses.report(GONE, 0.25) == [
+        "!! gone: not reachable (connection refused) (after 0.2 s)",
+        '     is it running? check its "url"',
+        "     stderr: one",
+        r"     stderr: two \x1b[2J",
+    ]
+
+
+@given(st.text(), st.text(), st.sampled_from(["ready", "connecting", "backing off", "broken", "other"]))
+def test_s26_no_status_line_has_control_characters(name: str, error: str, state: str) -> None:
+    shown = statuses.line(ServerStatus(name, state, last_error=error))
+
+    assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in shown)
+
+
+def test_the_table_has_a_row_for_each_server() -> None:
+    paper = Console(file=io.StringIO(), width=100)
+    paper.print(statuses.table([NOTES, GONE]))
+
+    shown = paper.file.getvalue()  # type: ignore[attr-defined]  # the file is the StringIO above
+    assert "stdio (handshake 2025-11-25)" in shown
+    assert "backing off" in shown
+    assert len(shown.splitlines()) == 3
+
+
+# --- the progress of serve -------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A Reporter with a paper to read."""
+
+    def __init__(self, *servers: ServerStatus) -> None:
+        self.servers = list(servers)
+        self.paper = io.StringIO()
+        self.reporter = Reporter(lambda: self.servers, Paper(file=self.paper))
+
+    def now(self, *servers: ServerStatus) -> list[str]:
+        """The lines that were said because servers are now like this."""
+        self.servers = list(servers)
+        self.paper.seek(0)
+        self.paper.truncate()
+        self.reporter.moved("any")
+        return self.paper.getvalue().splitlines()
+
+
+def test_each_change_is_told_once() -> None:
+    stage = Stage()
+    stage.reporter.begin()
+
+    assert stage.now(GONE) == [statuses.line(GONE)]
+    assert stage.now(replace(GONE, next_try=7.0)) == []
+    assert stage.now(replace(GONE, state="connecting")) == []
+    assert stage.now(replace(GONE, last_error="another")) != []
+    assert stage.now(replace(NOTES, name="gone")) == [statuses.line(replace(NOTES, name="gone"))]
+
+
+def test_a_server_that_is_ready_but_not_listed_yet_is_told_of_when_it_is() -> None:
+    stage = Stage()
+    stage.reporter.begin()
+
+    assert stage.now(ServerStatus("notes", "ready", "stdio")) == []
+    assert stage.now(NOTES) == [statuses.line(NOTES)]
+
+
+def test_a_server_that_offers_nothing_is_told_of_once_all_were_tried() -> None:
+    stage = Stage(ServerStatus("empty", "ready", "stdio"))
+    stage.reporter.begin()
+    stage.reporter.settled(("two tools collide",))
+
+    assert stage.paper.getvalue() == "empty: ready over stdio, nothing offered\nnote: two tools collide\n"
+
+
+def test_a_name_is_no_markup() -> None:
+    stage = Stage(replace(GONE, name="[red]x[/red]:smile:"))
+    stage.reporter.begin()
+
+    assert stage.paper.getvalue().startswith("[red]x[/red]:smile:: not reachable")
+
+
+def test_nothing_is_said_before_the_beginning_and_after_the_end() -> None:
+    stage = Stage()
+
+    assert stage.now(NOTES) == []
+    stage.reporter.begin()
+    stage.reporter.end()
+    assert stage.now(GONE) == []
+
+
+def test_a_reader_who_left_does_not_hurt_the_servers_that_report() -> None:
+    class Left(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    reporter = Reporter(lambda: [GONE], Paper(file=Left()))
+    reporter.begin()
+
+    assert repr(reporter) == "<Reporter closed, 1 servers told of>"
+
+
+def test_on_a_terminal_a_table_shows_and_reasons_follow_as_lines() -> None:
+    paper = io.StringIO()
+    reporter = Reporter(lambda: [NOTES, GONE], Paper(file=paper, force_terminal=True, width=60))
+    reporter.begin()
+    assert "backing off" in paper.getvalue()
+    assert statuses.line(GONE) not in paper.getvalue()
+
+    reporter.settled(())
+
+    assert statuses.line(GONE) in paper.getvalue()
+    assert statuses.line(NOTES) not in paper.getvalue()
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+def test_the_banner_names_every_way_in() -> None:
+    shown = "\n".join(
+        banner(settings("notes", "git", groups={"writing": ["notes"]}), Addresses("127.0.0.1", 8808, "/x"))
+    )
+
+    for path in ("/mcp", "/sse", "/notes/mcp", "/git/mcp", "/groups/writing/mcp", "/health"):
+        assert f"http://127.0.0.1:8808/x{path}" in shown
+
+
+def test_many_servers_are_not_all_named() -> None:
+    shown = banner(settings(*(f"s{n}" for n in range(20))), Addresses("127.0.0.1", 1))
+
+    assert any("and 8 more, likewise" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("host", "root"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("::1", "http://[::1]:1"),
+        ("a.test", "http://a.test:1"),
+    ],
+)
+def test_addresses_are_ones_a_client_can_use(host: str, root: str) -> None:
+    assert Addresses(host, 1).root == root
+
+
+def test_a_name_that_is_no_path_is_quoted() -> None:
+    assert Addresses("h", 1).server("a b?") == "http://h:1/a%20b%3F/mcp"
+
+
+def test_the_snippet_asks_for_the_token_and_does_not_show_it() -> None:
+    shown = str(snippet(settings("notes", tokens=["s3cret"]), Addresses("h", 1)))
+
+    assert "Bearer YOUR_TOKEN" in shown
+    assert "s3cret" not in shown
+    assert "headers" not in str(snippet(settings("notes"), Addresses("h", 1)))
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+PICTURE = base64.b64encode(b"x" * 1500).decode()
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        ({"type": "text", "text": "hello"}, "hello"),
+        ({"type": "image", "mimeType": "image/png", "data": PICTURE}, "[image: image/png, 1.5 kB]"),
+        ({"type": "audio", "data": "?"}, "[audio: unknown type, not readable as base64]"),
+        ({"type": "resource_link", "uri": "a://b", "name": "B"}, "[link: a://b (B)]"),
+        ({"type": "resource", "resource": {"uri": "a://b", "text": "inside"}}, "inside"),
+        ({"type": "resource", "resource": {"uri": "a://b", "blob": "eA=="}}, "[a://b: unknown type, 1 byte]"),
+        ({"type": "new"}, '{\n  "type": "new"\n}'),
+        ("odd", '"odd"'),
+    ],
+)
+def test_content_blocks_read_as_text_or_are_described(block: object, text: str) -> None:
+    assert content.block_text(block) == text
+
+
+def test_a_result_with_structure_only_is_shown_as_json() -> None:
+    assert content.result_text({"content": [], "structuredContent": {"a": 1}}) == '{\n  "a": 1\n}'
+    assert content.result_text({"content": []}) == ""
+
+
+def test_messages_stand_under_their_roles() -> None:
+    messages = [
+        {"role": "user", "content": {"type": "text", "text": "hi"}},
+        {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+    assert content.messages_text({"messages": messages}) == "user:\nhi\n\nassistant:\na\nb"
+
+
+def test_contents_become_the_bytes_they_stand_for() -> None:
+    assert content.contents_bytes([{"text": "é"}, {"blob": "AP8="}]) == b"\xc3\xa9\x00\xff"
+    with pytest.raises(ValueError, match="neither"):
+        content.contents_bytes([{"uri": "a://b"}])
+
+
+def test_progress_is_one_line_without_control_characters() -> None:
+    assert progress_line({"progress": 3.0, "total": 10, "message": "r\x1b"}) == r"progress 3/10 r\x1b"
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def stdin() -> str:
+    return '{"from": "stdin"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs", "found"),
+    [
+        (None, (), {}),
+        ('{"a": 1}', (), {"a": 1}),
+        ("-", ("b=2",), {"from": "stdin", "b": 2}),
+        ('{"a": 1}', ("a=two words",), {"a": "two words"}),
+        (None, ('a={"b": [true]}', "c=", "d=x=y", "e=NaN"), {"a": {"b": [True]}, "c": "", "d": "x=y", "e": "NaN"}),
+    ],
+)
+def test_tool_arguments_come_from_json_and_pairs(
+    text: str | None, pairs: tuple[str, ...], found: dict[str, Any]
+) -> None:
+    assert tool_arguments(text, pairs, stdin) == found
+
+
+@pytest.mark.parametrize(("text", "pairs"), [("[1]", ()), ("{", ()), (None, ("a",)), (None, ("=a",))])
+def test_what_is_no_argument_is_a_usage_error(text: str | None, pairs: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError):
+        tool_arguments(text, pairs, stdin)
+
+
+def test_prompt_arguments_are_text_always() -> None:
+    assert prompt_arguments(["n=1"]) == {"n": "1"}
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_given_the_server_they_came_from() -> None:
+    servers = [ServerStatus("a", "ready", tools=1), ServerStatus("b", "ready", tools=2)]
+    items = [{"name": name} for name in ("x", "y", "z")]
+
+    assert [owner for _, owner in attributed("tools", "name", items, servers).items] == ["a", "b", "b"]
+    assert [owner for _, owner in attributed("tools", "name", items[:2], servers).items] == ["", ""]
+
+
+def test_long_descriptions_are_cut_to_the_width_of_a_terminal() -> None:
+    item = {"name": "a__t", "title": "T", "description": "many words\nand more " * 20}
+    listed = attributed("tools", "name", [item], [ServerStatus("a", "ready", tools=1)])
+
+    on_terminal = lines([listed], 40)
+    assert on_terminal[:2] == ["Tools (1)", "  a__t  [a]  T"]
+    assert len(on_terminal[2]) == 40
+    assert on_terminal[2].endswith("…")
+    assert "…" not in lines([listed], 0)[2]
+
+
+@given(st.text(), st.text(), st.text())
+def test_s26_no_list_has_control_characters(name: str, title: str, description: str) -> None:
+    item = {"name": name, "title": title, "description": description}
+    shown = lines([attributed("tools", "name", [item], [])], 0)
+
+    assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for line in shown for c in line)
+
+
+def test_an_empty_offer_is_said() -> None:
+    assert lines([attributed("tools", "name", [], [])], 0) == ["Nothing is offered."]
+
+
+# --- errors and paper ------------------------------------------------------------------------------------------------
+
+
+def test_errors_become_exit_codes() -> None:
+    assert as_exit(ConfigError("no")).exit_code == 2
+    assert as_exit(BackendTimeout("git", "no answer")).exit_code == 1
+
+
+def test_a_servers_own_error_is_shown_with_its_message_and_data() -> None:
+    error = RemoteError(b'{"code": -1, "message": "full", "data": {"left": 0}}', code=-1, backend="disk")
+
+    assert as_exit(error).format_message() == 'disk answered with error -1: full\n{"left": 0}'
+    assert as_exit(RemoteError(b"?", code=-1, backend="disk")).format_message() == "disk answered with error -1"
+
+
+def test_a_group_of_one_error_is_that_error() -> None:
+    error = ConfigError("x")
+
+    assert only_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
+    several = ExceptionGroup("", [error, error])
+    assert only_error(several) is several
+
+
+def test_suggestions_are_close_names_or_native_ones() -> None:
+    assert did_you_mean("notes__ad_note", ["notes__add_note", "git__log"]) == ' Did you mean "notes__add_note"?'
+    assert did_you_mean("log", ["notes__add_note", "git__log"]) == ' Did you mean "git__log"?'
+    assert did_you_mean("zzz", ["git__log"]) == ""
+
+
+@given(st.text(max_size=50), st.integers(min_value=1, max_value=40))
+def test_cut_text_fits(text: str, wide: int) -> None:
+    assert len(cut(text, wide)) <= wide
+    assert cut(text, 0) == text
+
+
+def test_cells_stand_below_each_other() -> None:
+    assert columns([("a", "b", ""), ("long", "c", "d")]) == ["  a     b", "  long  c  d"]
+
+
+def test_sizes_are_readable() -> None:
+    assert [size(n) for n in (1, 999, 1500, 2_500_000)] == ["1 byte", "999 bytes", "1.5 kB", "2.5 MB"]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_without_a_configuration_five_lines_tell_the_way(platform: str) -> None:
+    shown = without_configuration("no configuration file: looked for a, b", platform)
+
+    assert len(shown) == 5
+    assert "claude_desktop_config.json" in shown[1]
+    assert "uvx" in shown[2]

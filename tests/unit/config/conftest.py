@@ -1,0 +1,51 @@
+"""A place to keep a configuration in, and the ways to load it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mcp_manifold.config import ServerSettings, Settings, load
+from mcp_manifold.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A directory with a configuration file in it; the process environment stays outside."""
+
+    directory: Path
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "manifold.json"
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def load(
+        self, text: str, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+    ) -> Settings:
+        self.write(self.file.name, text)
+        return load(self.file, environ=environ or {}, overrides=flags)
+
+    def server(self, entry: str, *, environ: Mapping[str, str] | None = None) -> ServerSettings:
+        """The only server, from the text of its entry."""
+        settings = self.load(f'{{"mcpServers": {{"it": {entry}}}}}', environ=environ)
+        assert settings.broken == ()
+        return settings.servers[0]
+
+    def error(
+        self, text: str, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+    ) -> str:
+        """The complaint about a configuration, with the directory left out."""
+        with pytest.raises(ConfigError) as caught:
+            self.load(text, environ=environ, flags=flags)
+        return str(caught.value).replace(f"{self.directory}/", "")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)

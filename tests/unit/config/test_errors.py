@@ -1,0 +1,263 @@
+"""Each mistake is reported alone, at its place, with what was expected, and without a secret."""
+
+import pytest
+
+from mcp_manifold.config import load, load_dict
+from mcp_manifold.errors import ConfigError
+from tests.unit.config.conftest import Home
+
+DURATION = 'expected a duration above zero: a number of milliseconds, or "500ms", "30s", "2m", "1h"'
+NO_PATH = "it is part of an address"
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ('"tiemout": 3', '1:39: mcpServers.a.tiemout: unknown key "tiemout"; did you mean "timeout"?'),
+        ('"Command": "y"', '1:39: mcpServers.a.Command: contradicts "command"'),
+        (
+            '"transprotType": "sse"',
+            '1:39: mcpServers.a.transprotType: unknown key "transprotType"; did you mean "transportType"?',
+        ),
+        ('"timeout": "soon"', f'1:50: mcpServers.a.timeout: {DURATION}, got "soon"'),
+        ('"timeout": 0', f"1:50: mcpServers.a.timeout: {DURATION}, got 0"),
+        ('"sseReadTimeout": -1', f"1:57: mcpServers.a.sseReadTimeout: {DURATION}, got -1"),
+        ('"sse_read_timeout": true', f"1:59: mcpServers.a.sse_read_timeout: {DURATION}, got true"),
+        ('"args": "-v"', "1:47: mcpServers.a.args: expected a list in [ ]"),
+        ('"args": ["a", {}]', "1:53: mcpServers.a.args[1]: expected text in quotes"),
+        ('"env": []', "1:46: mcpServers.a.env: expected an object in { }"),
+        ('"env": {"A": null}', "1:52: mcpServers.a.env.A: expected text in quotes"),
+        (
+            '"env": {"A=B": "c"}',
+            '1:47: mcpServers.a.env["A=B"]: expected the name of an environment variable, without "="',
+        ),
+        ('"disabled": 3', "1:39: mcpServers.a.disabled: expected true or false"),
+        ('"enabled": "maybe"', "1:39: mcpServers.a.enabled: expected true or false"),
+        ('"enabled": true, "disabled": true', '1:56: mcpServers.a.disabled: contradicts "enabled"'),
+        (
+            '"type": "carrier-pigeon"',
+            '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got "carrier-pigeon"',
+        ),
+        ('"type": "http"', '1:39: mcpServers.a.type: transport "http" needs "url", but the server has "command"'),
+        ('"type": "stdio", "transport": "sse"', '1:56: mcpServers.a.transport: contradicts "type"'),
+        (
+            '"url": "http://x"',
+            '1:39: mcpServers.a.url: expected either "command" (a program to start) or "url" (an address), not both',
+        ),
+        ('"tools": {"alow": []}', '1:49: mcpServers.a.tools.alow: unknown key "alow"; did you mean "allow"?'),
+        ('"tools": {"allow": "a"}', '1:58: mcpServers.a.tools.allow: expected a list in [ ], got "a"'),
+        ('"disabledTools": "a"', "1:56: mcpServers.a.disabledTools: expected a list in [ ]"),
+        (
+            '"tools": {"block": 3}, "disabledTools": ["a"]',
+            "1:58: mcpServers.a.tools.block: expected a list in [ ], got 3",
+        ),
+        ('"tools": 3, "disabledTools": ["a"]', '1:51: mcpServers.a.disabledTools: contradicts "tools"'),
+        ('"type": 3', '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got 3'),
+        ('"timeout": []', f"1:50: mcpServers.a.timeout: {DURATION}, got a list"),
+        (r'"cwd": "\0"', "1:46: mcpServers.a.cwd: expected text without NUL characters"),
+        (r'"env": {"A": "\0"}', "1:52: mcpServers.a.env.A: expected text without NUL characters"),
+        ('"prefix": 3', "1:49: mcpServers.a.prefix: expected text in quotes, got 3"),
+        ('"era": "ancient"', '1:46: mcpServers.a.era: expected "auto", "handshake" or "modern", got "ancient"'),
+        ('"isolation": []', '1:52: mcpServers.a.isolation: expected "auto", "shared" or "client", got a list'),
+        ('"uris": {}', '1:47: mcpServers.a.uris: expected "auto", "prefix" or "verbatim", got an object'),
+        (
+            '"overrides": {"tools": {"t": {}}}',
+            '1:63: mcpServers.a.overrides.tools.t: expected at least one of "name", "title" and "description"',
+        ),
+        (
+            '"overrides": {"tools": {"t": {"nam": "x"}}}',
+            '1:69: mcpServers.a.overrides.tools.t.nam: unknown key "nam"; did you mean "name"?',
+        ),
+        ('"overrides": {"tool": {}}', '1:53: mcpServers.a.overrides.tool: unknown key "tool"; did you mean "tools"?'),
+    ],
+)
+def test_a_mistake_in_a_server_is_told_at_its_place(home: Home, entry: str, complaint: str) -> None:
+    assert home.error(f'{{"mcpServers": {{"a": {{"command": "x", {entry}}}}}}}') == f"manifold.json:{complaint}"
+
+
+@pytest.mark.parametrize(
+    ("servers", "complaint"),
+    [
+        ('{"a": {}}', '1:17: mcpServers.a: expected either "command" (a program to start) or "url" (an address)'),
+        ('{"a": []}', "1:22: mcpServers.a: expected an object in { }"),
+        ("[]", "1:16: mcpServers: expected an object with a server per key"),
+        (
+            '{"mcp": {"command": "x"}}',
+            '1:17: mcpServers.mcp: "mcp" cannot name a server: /mcp is an endpoint of its own',
+        ),
+        ('{"": {"command": "x"}}', '1:17: mcpServers[""]: expected a name of 1 to 64 characters'),
+        ('{"a/b": {}}', f'1:17: mcpServers["a/b"]: a name must not have "/" or "+": {NO_PATH}'),
+        ('{"a+b": {}}', f'1:17: mcpServers["a+b"]: a name must not have "/" or "+": {NO_PATH}'),
+        ('{"..": {}}', '1:17: mcpServers[".."]: a name must not be "." or ".."'),
+        ('{"a": {"command": "x"}, "a": {"command": "y"}}', '1:40: the key "a" is given twice, first in line 1'),
+        ('{"a": {"url": "ftp://x"}}', "1:30: mcpServers.a.url: expected an address beginning with http:// or https://"),
+        (
+            '{"a": {"url": "http://[x"}}',
+            "1:30: mcpServers.a.url: expected an address beginning with http:// or https://",
+        ),
+        (
+            '{"a": {"url": "http://x", "headers": {"A": "b\\r\\nC: d"}}}',
+            "1:59: mcpServers.a.headers.A: expected text on one line, without control characters",
+        ),
+        ('{"a": {"url": "http://"}}', "1:30: mcpServers.a.url: expected an address beginning with http:// or https://"),
+        (
+            '{"a": {"url": "http://x", "type": "stdio"}}',
+            '1:42: mcpServers.a.type: transport "stdio" needs "command", but the server has "url"',
+        ),
+        (
+            '{"a": {"url": "http://x", "headers": {"A b": "c"}}}',
+            '1:54: mcpServers.a.headers["A b"]: expected the name of an HTTP header',
+        ),
+        (
+            '{"a": {"url": "http://x", "headers": {"A": "b", "a": "c"}}}',
+            "1:64: mcpServers.a.headers.a: the header is given twice (upper and lower case are the same)",
+        ),
+        ('{"a": {"url": "http://x", "serverUrl": "http://y"}}', '1:42: mcpServers.a.serverUrl: contradicts "url"'),
+    ],
+)
+def test_a_wrong_server_is_told_at_its_place(home: Home, servers: str, complaint: str) -> None:
+    assert home.error(f'{{"mcpServers": {servers}}}') == f"manifold.json:{complaint}"
+
+
+@pytest.mark.parametrize("name", ["mcp", "sse", "messages", "health", "groups", "metrics", "_healthz", "_readyz"])
+def test_the_paths_of_our_own_endpoints_name_no_server(name: str) -> None:
+    with pytest.raises(ConfigError, match=f'"{name}" cannot name a server'):
+        load_dict({"mcpServers": {name: {"command": "x"}}})
+
+
+def test_a_name_of_control_characters_or_too_many_is_refused() -> None:
+    for name in ("a\tb", "a\u0007", "x" * 65):
+        with pytest.raises(ConfigError, match="name"):
+            load_dict({"mcpServers": {name: {"command": "x"}}})
+
+
+@pytest.mark.parametrize(
+    ("manifold", "complaint"),
+    [
+        ('"prot": 1', '1:15: manifold.prot: unknown key "prot"; did you mean "port"?'),
+        ('"port": "many"', '1:23: manifold.port: expected a whole number, got "many"'),
+        ('"port": 1.5', "1:23: manifold.port: expected a whole number, got 1.5"),
+        ('"port": true', "1:23: manifold.port: expected a whole number, got true"),
+        ('"port": 65536', "1:23: manifold.port: expected a number of at most 65535, got 65536"),
+        ('"port": -1', "1:23: manifold.port: expected a number of at least 0, got -1"),
+        ('"port": null', "1:23: manifold.port: expected a whole number, got null"),
+        ('"host": ""', '1:23: manifold.host: expected some text, got ""'),
+        ('"nameBudget": 15', "1:29: manifold.nameBudget: expected a number of at least 16, got 15"),
+        ('"nameBudget": 129', "1:29: manifold.nameBudget: expected a number of at most 128, got 129"),
+        (
+            '"separator": "/"',
+            '1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got "/"',
+        ),
+        (
+            '"separator": ""',
+            '1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got ""',
+        ),
+        (
+            '"basePath": "/a b"',
+            '1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/a b"',
+        ),
+        (
+            '"basePath": "/../x"',
+            '1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/../x"',
+        ),
+        ('"logLevel": "loud"', '1:27: manifold.logLevel: expected "debug", "info", "warning" or "error", got "loud"'),
+        ('"insecure": "perhaps"', '1:27: manifold.insecure: expected true or false, got "perhaps"'),
+        ('"drain": "0s"', f'1:24: manifold.drain: {DURATION}, got "0s"'),
+        ('"limits": 3', "1:25: manifold.limits: expected an object in { }, got 3"),
+        ('"limits": {"maxBdy": 3}', '1:26: manifold.limits.maxBdy: unknown key "maxBdy"; did you mean "maxBody"?'),
+        ('"limits": {"maxBody": 0}', "1:37: manifold.limits.maxBody: expected a number above 0, got 0"),
+        (
+            '"limits": {"maxBody": 1, "max_body": 1}',
+            "1:40: manifold.limits.max_body: the setting is given twice, in two spellings",
+        ),
+        ('"tokens": "t"', "1:25: manifold.tokens: expected a list in [ ]"),
+        ('"tokens": ["a b"]', "1:26: manifold.tokens[0]: expected a token of visible ASCII characters, without spaces"),
+        ('"tokens": ["a", {"name": "x"}]', '1:31: manifold.tokens[1]: "token" is missing'),
+        (
+            '"tokens": [{"token": "a", "nam": "x"}]',
+            '1:41: manifold.tokens[0].nam: unknown key "nam"; did you mean "name"?',
+        ),
+        ('"tokens": ["a", "a"]', '1:25: manifold.tokens: tokens "token-1" and "token-2" are the same'),
+        (
+            '"tokens": [{"token": "a", "name": "\\u0007"}]',
+            "1:49: manifold.tokens[0].name: a name must not have control characters",
+        ),
+        ('"groups": {"a/b": []}', f'1:26: manifold.groups["a/b"]: a name must not have "/" or "+": {NO_PATH}'),
+        ('"groups": {"g": "a"}', '1:31: manifold.groups.g: expected a list in [ ], got "a"'),
+        (
+            '"groups": {"g": ["gihub"]}',
+            '1:32: manifold.groups.g[0]: there is no server "gihub"; did you mean "github"?',
+        ),
+        ('"groups": {"g": ["github", "zzz"]}', '1:42: manifold.groups.g[1]: there is no server "zzz"'),
+    ],
+)
+def test_a_mistake_in_the_endpoints_own_settings_is_told_at_its_place(
+    home: Home, manifold: str, complaint: str
+) -> None:
+    text = f'{{"manifold": {{{manifold}}}, "mcpServers": {{"github": {{"command": "x"}}}}}}'
+    assert home.error(text) == f"manifold.json:{complaint}"
+
+
+def test_an_unknown_key_without_a_near_one_comes_with_all_there_are(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"command": "x", "tools": {"qqq": 1}}}}'
+    assert home.error(text).endswith('unknown key "qqq"; known are allow, block')
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", '1:1: expected an object such as {"mcpServers": {}}'),
+        ("{\n", '1:2: the file ends too early: expected "}" or a key'),
+        ('{"mcpservers": {}}', '1:2: mcpservers: unknown key "mcpservers"; did you mean "mcpServers"?'),
+        ('{"mcp_servers": {}}', '1:2: mcp_servers: unknown key "mcp_servers"; did you mean "mcpServers"?'),
+        ('{"manifolds": {}}', '1:2: manifolds: unknown key "manifolds"; did you mean "manifold"?'),
+        ('{"servers": {}, "mcpServers": {}}', '1:2: servers: expected either "mcpServers" or "servers", not both'),
+        ('{"gh": {"command": "x"}}', '1:2: gh: looks like a server; servers belong inside "mcpServers"'),
+        ('{"manifold": []}', "1:14: manifold: expected an object in { }"),
+    ],
+)
+def test_a_file_of_another_shape_is_told_so(home: Home, text: str, complaint: str) -> None:
+    assert home.error(text) == f"manifold.json:{complaint}"
+
+
+def test_a_value_that_turns_out_wrong_once_it_is_expanded_is_told_at_its_place(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"command": "x", "enabled": "${ON}"}}}'
+    assert home.error(text, environ={"ON": "maybe"}) == (
+        "manifold.json:1:39: mcpServers.a.enabled: expected true or false"
+    )
+
+
+def test_the_first_of_several_mistakes_is_told(home: Home) -> None:
+    text = '{"manifold": {\n "port": 1,\n "logLevel": "x",\n "host": 3}}'
+    assert home.error(text).startswith("manifold.json:3:14: manifold.logLevel")
+
+
+def test_the_fields_of_the_error_carry_the_place(home: Home) -> None:
+    with pytest.raises(ConfigError) as caught:
+        home.load('{"mcpServers": {\n "a": {"command": "x", "nope": 1}}}')
+    error = caught.value
+    assert (error.path, error.line, error.column, error.server) == (str(home.file), 2, 24, "a")
+
+
+def test_a_file_that_cannot_be_read_says_why(home: Home) -> None:
+    with pytest.raises(ConfigError, match=r"manifold\.json: cannot be read: No such file or directory$"):
+        load(home.file, environ={})
+    home.file.write_bytes(b"\xff\xfe{\x00}\x00")
+    with pytest.raises(ConfigError, match="cannot be read as UTF-8 text"):
+        load(home.file, environ={})
+
+
+def test_a_byte_order_mark_is_no_mistake(home: Home) -> None:
+    assert home.error("\ufeff[]") == 'manifold.json:1:1: expected an object such as {"mcpServers": {}}'
+
+
+def test_a_dict_is_complained_about_by_the_path_of_the_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_dict({"mcpServers": {"a b": {"command": "x", "args": [[]]}}})
+    assert str(caught.value) == '<dict>: mcpServers["a b"].args[0]: expected text in quotes'
+    with pytest.raises(ConfigError, match="expected only text as keys, got int"):
+        load_dict({"mcpServers": {"a": {"command": "x", "env": {1: "x"}}}})
+
+
+def test_a_file_without_servers_is_warned_about(home: Home) -> None:
+    assert home.load("{}").warnings == (f'{home.file}: there is no "mcpServers", so there is nothing to offer',)

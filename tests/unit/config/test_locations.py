@@ -1,0 +1,74 @@
+"""Where the configuration file is looked for."""
+
+from pathlib import Path
+
+import pytest
+
+from mcp_manifold.config import find, load
+from mcp_manifold.config.locations import candidates
+from mcp_manifold.errors import ConfigError
+
+SERVER = '{"mcpServers": {"%s": {"command": "x"}}}'
+
+
+@pytest.mark.parametrize(
+    ("platform", "environ", "path"),
+    [
+        ("linux", {"HOME": "/home/ada"}, "/home/ada/.config/mcp-manifold/config.json"),
+        ("linux", {"HOME": "/home/ada", "XDG_CONFIG_HOME": "/etc/xdg"}, "/etc/xdg/mcp-manifold/config.json"),
+        ("darwin", {"HOME": "/Users/ada"}, "/Users/ada/Library/Application Support/mcp-manifold/config.json"),
+        ("darwin", {"HOME": "/Users/ada", "XDG_CONFIG_HOME": "/x"}, "/x/mcp-manifold/config.json"),
+        ("win32", {"APPDATA": "/ada/Roaming"}, "/ada/Roaming/mcp-manifold/config.json"),
+        ("win32", {"USERPROFILE": "/ada"}, "/ada/AppData/Roaming/mcp-manifold/config.json"),
+    ],
+)
+def test_each_platform_has_its_own_directory(platform: str, environ: dict[str, str], path: str) -> None:
+    assert candidates(environ, platform) == (Path("mcp-manifold.json"), Path(path))
+
+
+def test_the_variable_comes_before_the_working_directory_before_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, user = tmp_path / "work", tmp_path / "user"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    environ = {"XDG_CONFIG_HOME": str(user)}
+    assert find(environ) is None
+    (user / "mcp-manifold").mkdir(parents=True)
+    (user / "mcp-manifold" / "config.json").write_text(SERVER % "users")
+    assert load(environ=environ).servers[0].name == "users"
+    (work / "mcp-manifold.json").write_text(SERVER % "local")
+    assert load(environ=environ).servers[0].name == "local"
+    (tmp_path / "named.json").write_text(SERVER % "named")
+    assert load(environ={**environ, "MCP_MANIFOLD_CONFIG": str(tmp_path / "named.json")}).servers[0].name == "named"
+    (tmp_path / "given.json").write_text(SERVER % "given")
+    assert load(tmp_path / "given.json", environ=environ).servers[0].name == "given"
+
+
+def test_the_process_environment_is_what_counts_unless_another_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(SERVER % "${NOT_A_REFERENCE_IN_A_KEY}")
+    monkeypatch.setenv("MCP_MANIFOLD_CONFIG", str(path))
+    monkeypatch.setenv("MCP_MANIFOLD_PORT", "7")
+    assert find() == path
+    settings = load()
+    assert (settings.source, settings.manifold.port) == (str(path), 7)
+    assert settings.servers[0].name == "${NOT_A_REFERENCE_IN_A_KEY}"
+
+
+def test_a_named_file_that_is_missing_is_an_error_and_not_skipped(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.json"
+    with pytest.raises(ConfigError, match=r"missing\.json: cannot be read: No such file or directory"):
+        load(environ={"MCP_MANIFOLD_CONFIG": str(missing)})
+
+
+def test_no_file_at_all_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load(environ={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert str(caught.value) == (
+        f"no configuration file: looked for mcp-manifold.json, {tmp_path}/mcp-manifold/config.json; "
+        "MCP_MANIFOLD_CONFIG can name another"
+    )

@@ -1,0 +1,180 @@
+"""Where the endpoint's own settings come from, and which source wins."""
+
+import pytest
+
+from mcp_manifold.config import LimitSettings, ManifoldSettings, load_dict
+from tests.unit.config.conftest import Home
+
+FILE = '{"mcpServers": {}, "manifold": {"port": 2}}'
+
+
+def test_flags_win_over_environment_over_dotenv_over_file_over_defaults(home: Home) -> None:
+    environ, flags = {"MCP_MANIFOLD_PORT": "4"}, {"port": 5}
+    assert home.load('{"mcpServers": {}}').manifold.port == 8808
+    assert home.load(FILE).manifold.port == 2
+    home.write(".env", "MCP_MANIFOLD_PORT=3\n")
+    assert home.load(FILE).manifold.port == 3
+    assert home.load(FILE, environ=environ).manifold.port == 4
+    assert home.load(FILE, environ=environ, flags=flags).manifold.port == 5
+
+
+def test_each_source_decides_only_what_it_mentions(home: Home) -> None:
+    home.write(".env", "MCP_MANIFOLD_LIMITS__MAX_STREAMS=3\nMCP_MANIFOLD_HOST=dotenv\n")
+    text = '{"mcpServers": {}, "manifold": {"limits": {"maxBody": 1, "maxStreams": 1}, "host": "file", "name": "file"}}'
+    environ = {"MCP_MANIFOLD_LIMITS__MAX_SESSIONS": "4"}
+    manifold = home.load(text, environ=environ, flags={"limits": {"maxCallsPerSession": 5}}).manifold
+    assert manifold.limits == LimitSettings(max_body=1, max_streams=3, max_sessions=4, max_calls_per_session=5)
+    assert (manifold.host, manifold.name) == ("dotenv", "file")
+
+
+EVERY_SETTING = [
+    ("name", "workbench", "workbench"),
+    ("instructions", "be kind", "be kind"),
+    ("host", "::1", "::1"),
+    ("port", "0", 0),
+    ("base_path", "tools/", "/tools"),
+    ("separator", "-", "-"),
+    ("name_budget", "48", 48),
+    ("startup_timeout", "250ms", 0.25),
+    ("groups", '{"g": []}', {"g": ()}),
+    ("insecure", "true", True),
+    ("allowed_hosts", "a.example.com, b.example.com", ("a.example.com", "b.example.com")),
+    ("allowed_origins", '["https://a.example.com"]', ("https://a.example.com",)),
+    ("drain", "2m", 120.0),
+    ("limits", '{"maxBody": 7, "session_idle": "1h"}', LimitSettings(max_body=7, session_idle=3600.0)),
+    ("log_level", "DEBUG", "debug"),
+    ("log_format", "json", "json"),
+    ("list_timeout", "1500", 1.5),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), EVERY_SETTING)
+def test_every_setting_can_come_from_the_environment(home: Home, name: str, text: str, value: object) -> None:
+    manifold = home.load("{}", environ={f"MCP_MANIFOLD_{name.upper()}": text}).manifold
+    assert getattr(manifold, name) == value
+
+
+def test_the_list_of_settings_above_is_complete() -> None:
+    assert {name for name, _, _ in EVERY_SETTING} == set(ManifoldSettings.model_fields) - {"tokens"}
+
+
+@pytest.mark.parametrize("name", LimitSettings.model_fields)
+def test_every_limit_can_come_from_the_environment(home: Home, name: str) -> None:
+    manifold = home.load("{}", environ={f"MCP_MANIFOLD_LIMITS__{name.upper()}": "9000"}).manifold
+    is_duration = isinstance(getattr(LimitSettings(), name), float)
+    assert getattr(manifold.limits, name) == (9.0 if is_duration else 9000)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("one,two", [("token-1", "one"), ("token-2", "two")]),
+        ("one", [("token-1", "one")]),
+        ('["a,b", {"token": "c", "name": "ci"}]', [("token-1", "a,b"), ("ci", "c")]),
+    ],
+)
+def test_tokens_can_come_from_the_environment(home: Home, text: str, tokens: list[tuple[str, str]]) -> None:
+    found = home.load("{}", environ={"MCP_MANIFOLD_TOKENS": text}).manifold.tokens
+    assert [(token.name, token.token.get_secret_value()) for token in found] == tokens
+
+
+def test_names_of_variables_are_the_same_in_lower_case(home: Home) -> None:
+    assert home.load("{}", environ={"mcp_manifold_port": "4"}).manifold.port == 4
+
+
+def test_an_empty_variable_counts_as_not_set(home: Home) -> None:
+    assert home.load(FILE, environ={"MCP_MANIFOLD_PORT": ""}).manifold.port == 2
+
+
+@pytest.mark.parametrize("nothing", [None, ()])
+def test_a_flag_that_was_not_given_is_no_flag(home: Home, nothing: object) -> None:
+    text = '{"mcpServers": {}, "manifold": {"allowedHosts": ["a"]}}'
+    assert home.load(text, flags={"allowed_hosts": nothing}).manifold.allowed_hosts == ("a",)
+
+
+def test_other_peoples_variables_are_not_read(home: Home) -> None:
+    environ = {"PORT": "1", "HOST": "h", "NAME": "n", "MCP_PORT": "2", "LIMITS__MAX_BODY": "3"}
+    assert home.load("{}", environ=environ).manifold == ManifoldSettings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "complaint"),
+    [
+        ({"MCP_MANIFOLD_PORT": "many"}, "MCP_MANIFOLD_PORT: expected a whole number"),
+        ({"MCP_MANIFOLD_LIMITS__MAX_BODY": "0"}, "MCP_MANIFOLD_LIMITS__MAX_BODY: expected a number above 0"),
+        ({"MCP_MANIFOLD_LIMITS": '{"maxBody": 0}'}, "MCP_MANIFOLD_LIMITS: expected a number above 0"),
+        ({"MCP_MANIFOLD_LIMITS": "[]"}, "MCP_MANIFOLD_LIMITS: expected a JSON object"),
+        (
+            {"MCP_MANIFOLD_LIMITS": '{"maxBody": 1, "max_body": 1}'},
+            "MCP_MANIFOLD_LIMITS: the setting is given twice, in two spellings (max_body)",
+        ),
+        ({"MCP_MANIFOLD_GROUPS": "a=b"}, "MCP_MANIFOLD_GROUPS: expected a JSON object"),
+        ({"MCP_MANIFOLD_GROUPS": '{"g": ["x"]}'}, 'MCP_MANIFOLD_GROUPS: there is no server "x"'),
+        (
+            {"MCP_MANIFOLD_LIMITS": '{"maxBdy": 1}'},
+            'MCP_MANIFOLD_LIMITS: unknown key "maxBdy"; did you mean "maxBody"?',
+        ),
+        (
+            {"MCP_MANIFOLD_ALLOWED_HOSTS": "[a"},
+            "MCP_MANIFOLD_ALLOWED_HOSTS: expected a JSON list, or values with commas between them",
+        ),
+    ],
+)
+def test_a_wrong_value_in_the_environment_names_the_variable(
+    home: Home, environ: dict[str, str], complaint: str
+) -> None:
+    assert home.error("{}", environ=environ) == complaint
+
+
+@pytest.mark.parametrize("spelling", ["maxBody", "max_body"])
+def test_a_variable_for_one_limit_wins_over_the_variable_for_all(home: Home, spelling: str) -> None:
+    environ = {"MCP_MANIFOLD_LIMITS": f'{{"{spelling}": 1}}', "MCP_MANIFOLD_LIMITS__MAX_BODY": "2"}
+    assert home.load("{}", environ=environ).manifold.limits.max_body == 2
+
+
+def test_a_wrong_value_in_the_dotenv_names_the_variable_and_the_file(home: Home) -> None:
+    home.write(".env", "MCP_MANIFOLD_PORT=many\n")
+    assert home.error("{}") == "MCP_MANIFOLD_PORT in .env: expected a whole number"
+
+
+def test_a_wrong_value_in_the_file_is_the_files_even_if_another_variable_of_the_object_is_set(home: Home) -> None:
+    text = '{"manifold": {"limits": {"maxBody": 0}}}'
+    complaint = home.error(text, environ={"MCP_MANIFOLD_LIMITS__MAX_STREAMS": "1"})
+    assert complaint == "manifold.json:1:37: manifold.limits.maxBody: expected a number above 0, got 0"
+
+
+def test_a_wrong_flag_is_named(home: Home) -> None:
+    assert home.error("{}", flags={"log_level": "loud"}) == (
+        '--log-level: expected "debug", "info", "warning" or "error"'
+    )
+    assert home.error("{}", flags={"prot": 1}) == '--prot: unknown key "prot"; did you mean "port"?'
+    assert home.error("{}", flags={"basePath": "a", "base_path": "b"}) == (
+        "--base_path: the setting is given twice, in two spellings"
+    )
+
+
+def test_an_unknown_variable_of_ours_is_warned_about(home: Home) -> None:
+    home.write(".env", "MCP_MANIFOLD_HSOT=x\n")
+    environ = {"MCP_MANIFOLD_PROT": "1", "MCP_MANIFOLD_CONFIG": "x", "MCP_MANIFOLD_LIMITS__MAX_BDY": "1"}
+    assert home.load('{"mcpServers": {}}', environ=environ).warnings == (
+        'environment: unknown variable "MCP_MANIFOLD_LIMITS__MAX_BDY" is ignored; '
+        'did you mean "MCP_MANIFOLD_LIMITS__MAX_BODY"?',
+        'environment: unknown variable "MCP_MANIFOLD_PROT" is ignored; did you mean "MCP_MANIFOLD_PORT"?',
+        f'{home.directory}/.env: unknown variable "MCP_MANIFOLD_HSOT" is ignored; did you mean "MCP_MANIFOLD_HOST"?',
+    )
+
+
+def test_a_bare_number_is_milliseconds_in_every_text_and_a_unit_says_otherwise(home: Home) -> None:
+    manifold = {"drain": 1500, "listTimeout": "1.5s", "startupTimeout": "1500"}
+    found = load_dict({"mcpServers": {}, "manifold": manifold}).manifold
+    assert (found.drain, found.list_timeout, found.startup_timeout) == (1.5, 1.5, 1.5)
+    assert home.load("{}", flags={"drain": 250}).manifold.drain == 0.25
+
+
+def test_python_gives_durations_in_seconds() -> None:
+    assert ManifoldSettings(drain=0.5).drain == 0.5
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(ManifoldSettings(), "port", 1)  # noqa: B010  # the type checker refuses the plain way

@@ -1,0 +1,98 @@
+"""A secret is in the settings, and in no text about them."""
+
+import io
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mcp_manifold.config import ServerSettings, Settings, TokenSettings
+from mcp_manifold.config.document import Document
+from mcp_manifold.config.expand import Variables
+from mcp_manifold.config.layers import Layers
+from mcp_manifold.errors import ConfigError
+from tests.unit.config.conftest import Home
+
+CANARY = "c4n4ry"
+
+EVERYWHERE = """{"manifold": {"tokens": ["c4n4ry-1", {"token": "${TOKEN}", "name": "ci"}]},
+  "mcpServers": {
+    "a": {"command": "x", "args": ["--key=c4n4ry"], "env": {"A": "c4n4ry", "B": "${TOKEN}"}},
+    "b": {"url": "https://u:c4n4ry@b.example.com/?key=c4n4ry", "headers": {"Authorization": "c4n4ry"}}}}"""
+
+
+def test_secrets_are_in_no_repr_and_no_str(home: Home) -> None:
+    settings = home.load(EVERYWHERE, environ={"TOKEN": f"{CANARY}-2", "MCP_MANIFOLD_OTHER": CANARY})
+    for value in (settings, settings.manifold, *settings.servers, *settings.manifold.tokens, settings.warnings):
+        assert CANARY not in repr(value)
+        assert CANARY not in str(value)
+
+
+def test_secrets_are_where_they_are_needed(home: Home) -> None:
+    settings = home.load(EVERYWHERE, environ={"TOKEN": f"{CANARY}-2"})
+    assert [token.token.get_secret_value() for token in settings.manifold.tokens] == [f"{CANARY}-1", f"{CANARY}-2"]
+    assert [token.name for token in settings.manifold.tokens] == ["token-1", "ci"]
+    assert settings.servers[0].env["B"].get_secret_value() == f"{CANARY}-2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"manifold": {"tokens": ["c4n4ry with spaces"]}}',
+        '{"manifold": {"tokens": "c4n4ry"}}',
+        '{"manifold": {"tokens": [{"token": "c4n4ry", "token2": 1}]}}',
+        '{"manifold": {"tokens": ["c4n4ry", "c4n4ry"]}}',
+        '{"manifold": {"port": "${TOKEN}"}}',
+        '{"manifold": {"port": "${FALLBACK:-c4n4ry}"}}',
+        '{"manifold": {"logLevel": "${file:secret}"}}',
+        '{"mcpServers": {"a": {"command": "x", "env": {"A": ["c4n4ry"]}}}}',
+        '{"mcpServers": {"a": {"command": "x", "env": "c4n4ry"}}}',
+        '{"mcpServers": {"a": {"command": "x", "args": "c4n4ry"}}}',
+        '{"mcpServers": {"a": {"command": "x", "timeout": "${TOKEN}"}}}',
+        '{"mcpServers": {"a": {"url": "c4n4ry"}}}',
+        '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": "c4n4ry\\nX: y"}}}}',
+        '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": {"b": "c4n4ry"}}}}}',
+        '{"mcpServers": {"a": {"command": "x", "env": {"A": c4n4ry}}}}',
+        '{"mcpServers": {"a": {"command": "x", "env": {"A": "c4n4ry}}}}',
+        '{"mcpServers": {"a": {"command": "x", "env": {"A": "B": "c4n4ry"}}}}',
+    ],
+)
+def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None:
+    home.write("secret", CANARY)
+    with pytest.raises(ConfigError) as caught:
+        home.load(text, environ={"TOKEN": CANARY})
+    printed = io.StringIO()
+    traceback.print_exception(caught.value.with_traceback(None), file=printed)
+    assert CANARY not in str(caught.value) + repr(caught.value) + printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"MCP_MANIFOLD_TOKENS": "[c4n4ry"},
+        {"MCP_MANIFOLD_TOKENS": '[{"token": "c4n4ry", "x": 1}]'},
+        {"MCP_MANIFOLD_TOKENS": "c4n4ry x"},
+        {"MCP_MANIFOLD_PORT": "c4n4ry"},
+        {"MCP_MANIFOLD_LIMITS": "c4n4ry"},
+    ],
+)
+def test_an_error_in_the_environment_names_the_variable_and_not_its_value(
+    home: Home, environ: Mapping[str, str]
+) -> None:
+    complaint = home.error("{}", environ=environ)
+    assert complaint.startswith(next(iter(environ)))
+    assert CANARY not in complaint
+
+
+def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
+    secret = {"KEY": CANARY}
+    layers = Layers(secret, secret, secret, secret)
+    for value in (Document("x", secret), Variables(secret, Path()), layers):
+        assert CANARY not in repr(value)
+
+
+def test_values_made_in_python_hide_their_secrets_too() -> None:
+    server = ServerSettings.model_validate({"name": "a", "command": "x", "env": {"A": CANARY}})
+    token = TokenSettings.model_validate({"token": CANARY})
+    assert CANARY not in repr(Settings(servers=(server,))) + repr(token)

@@ -1,0 +1,217 @@
+"""Server entries: the spellings of many clients, one meaning."""
+
+import pytest
+
+from mcp_manifold.config import FilterSettings, OverrideSettings, ServerSettings, load_dict
+from tests.unit.config.conftest import Home
+
+CLAUDE_DESKTOP = """{
+  "mcpServers": {
+    "filesystem": {
+      "command": "npx",
+      "args": ["-y", "@modelcontextprotocol/server-filesystem", "C:\\\\Users\\\\ada\\\\Desktop"],
+      "env": {"LOG": "1"}
+    },
+    "My Notes (old)": {"command": "uvx", "args": ["notes"]}
+  },
+  "globalShortcut": "Ctrl+Space",
+  "preferences": {"menuBarEnabled": false}
+}"""
+
+CLAUDE_CODE = """{"mcpServers": {
+  "api": {"type": "http", "url": "${BASE:-https://api.example.com}/mcp", "headers": {"Authorization": "Bearer ${KEY}"}},
+  "events": {"type": "sse", "url": "https://example.com/sse", "oauth": {"clientId": "x"}},
+  "local": {"type": "stdio", "command": "/bin/server", "args": [], "env": {}}
+}}"""
+
+CURSOR = """{"mcpServers": {
+  "git": {"command": "uvx", "args": ["mcp-server-git"], "envFile": "git.env", "autoApprove": ["git_log"]},
+  "remote": {"url": "http://localhost:3000/sse", "headers": {"API_KEY": "${env:KEY}"}}
+}}"""
+
+VS_CODE = """{
+  // comments are usual here
+  "inputs": [{"type": "promptString", "id": "key", "description": "Key", "password": true}],
+  "servers": {
+    "github": {"type": "http", "url": "https://api.example.com/mcp/", "gallery": true, "version": "1.0"},
+    "play": {"command": "npx", "args": ["-y", "play"], "dev": {"watch": "**/*.ts"}},
+    "asks": {"command": "npx", "env": {"KEY": "${input:key}"}},
+  },
+}"""
+
+WINDSURF = """{"mcpServers": {
+  "far": {"serverUrl": "https://far.example.com/mcp", "disabledTools": ["drop"], "disabled": false, "alwaysAllow": []}
+}}"""
+
+
+def test_a_claude_desktop_file_works_unchanged(home: Home) -> None:
+    settings = home.load(CLAUDE_DESKTOP)
+    first, second = settings.servers
+    assert (first.name, first.transport, first.command) == ("filesystem", "stdio", "npx")
+    assert first.args[2] == r"C:\Users\ada\Desktop"
+    assert second.name == "My Notes (old)"
+    assert settings.warnings == (
+        f'{home.file}:10:3: the top-level key "globalShortcut" has no meaning here and is ignored',
+        f'{home.file}:11:3: the top-level key "preferences" has no meaning here and is ignored',
+    )
+
+
+def test_a_claude_code_file_works_unchanged(home: Home) -> None:
+    settings = home.load(CLAUDE_CODE, environ={"KEY": "k"})
+    assert [server.transport for server in settings.servers] == ["http", "sse", "stdio"]
+    assert settings.servers[0].url == "https://api.example.com/mcp"
+    assert settings.servers[0].headers["Authorization"].get_secret_value() == "Bearer k"
+    assert settings.warnings == (
+        f'{home.file}:3:63: server "events": "oauth" is not supported: the server is used without it',
+    )
+
+
+def test_a_cursor_file_works_unchanged(home: Home) -> None:
+    home.write("git.env", "TOKEN=t")
+    settings = home.load(CURSOR, environ={"KEY": "k"})
+    assert [server.transport for server in settings.servers] == ["stdio", "auto"]
+    assert settings.servers[0].env["TOKEN"].get_secret_value() == "t"
+    assert settings.servers[1].headers["API_KEY"].get_secret_value() == "k"
+
+
+def test_a_vs_code_file_works_unchanged_but_for_what_it_prompts_for(home: Home) -> None:
+    settings = home.load(VS_CODE)
+    assert [(server.name, server.transport) for server in settings.servers] == [("github", "http"), ("play", "stdio")]
+    assert [server.name for server in settings.broken] == ["asks"]
+    assert '"${input:...}" is not known' in settings.broken[0].reason
+
+
+def test_a_windsurf_file_works_unchanged(home: Home) -> None:
+    (server,) = home.load(WINDSURF).servers
+    assert (server.url, server.transport) == ("https://far.example.com/mcp", "auto")
+    assert server.tools == FilterSettings(block=("drop",))
+
+
+@pytest.mark.parametrize("key", ["type", "transport", "transportType", "transport_type"])
+@pytest.mark.parametrize(
+    ("spelling", "transport"),
+    [
+        ("http", "http"),
+        ("HTTP", "http"),
+        ("streamable-http", "http"),
+        ("streamableHttp", "http"),
+        ("streamable_http", "http"),
+        ("Streamable", "http"),
+        ("sse", "sse"),
+        ("SSE", "sse"),
+        ("auto", "auto"),
+    ],
+)
+def test_a_transport_has_many_spellings(home: Home, key: str, spelling: str, transport: str) -> None:
+    assert home.server(f'{{"url": "http://a/mcp", "{key}": "{spelling}"}}').transport == transport
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"command": "x"}', '{"command": "x", "type": "STDIO"}', '{"command": "x", "type": "auto"}']
+)
+def test_a_command_means_stdio(home: Home, entry: str) -> None:
+    assert home.server(entry).transport == "stdio"
+
+
+def test_an_address_without_a_type_leaves_the_transport_open(home: Home) -> None:
+    assert home.server('{"url": "https://a.example.com:8443/x?y=z"}').transport == "auto"
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_disabled"),
+    [
+        ("{command: 'x'}", False),
+        ("{command: 'x', disabled: true}", True),
+        ("{command: 'x', enabled: false}", True),
+        ("{command: 'x', enabled: true, disabled: false}", False),
+        ("{command: 'x', disabled: 'yes'}", True),
+    ],
+)
+def test_enabled_is_the_opposite_of_disabled(home: Home, entry: str, is_disabled: bool) -> None:
+    assert home.server(entry).disabled is is_disabled
+
+
+def test_disabled_tools_join_the_blocked_ones(home: Home) -> None:
+    server = home.server('{"command": "x", "tools": {"allow": ["a*"], "block": ["ab"]}, "disabledTools": ["ac"]}')
+    assert server.tools == FilterSettings(allow=("a*",), block=("ab", "ac"))
+
+
+@pytest.mark.parametrize(
+    ("tools", "filtered"),
+    [
+        ('["*"]', FilterSettings()),
+        ('["a", "b"]', FilterSettings(allow=("a", "b"))),
+        ('{"allow": []}', FilterSettings(allow=())),
+        ('{"allow": null}', FilterSettings()),
+        ("{}", FilterSettings()),
+    ],
+)
+def test_an_empty_allow_list_is_not_the_same_as_none(home: Home, tools: str, filtered: FilterSettings) -> None:
+    assert home.server(f'{{"command": "x", "tools": {tools}}}').tools == filtered
+
+
+def test_numbers_and_booleans_become_text_where_only_text_makes_sense(home: Home) -> None:
+    server = home.server('{"command": "x", "args": ["-p", 80, 1.5], "env": {"A": 1, "B": true, "C": false, "D": 2.5}}')
+    assert server.args == ("-p", "80", "1.5")
+    assert [value.get_secret_value() for value in server.env.values()] == ["1", "true", "false", "2.5"]
+
+
+def test_a_key_that_is_null_counts_as_not_written(home: Home) -> None:
+    server = home.server('{"command": "x", "url": null, "env": null, "cwd": null, "type": null, "timeout": null}')
+    assert server == ServerSettings(name="it", command="x")
+
+
+def test_every_setting_of_a_server_arrives(home: Home) -> None:
+    server = home.server("""{
+        "command": "x", "args": ["a"], "cwd": "/srv", "timeout": "2m", "sseReadTimeout": 1500, "prefix": "",
+        "prompts": {"block": ["*"]}, "resources": {"allow": ["ui://*"]},
+        "overrides": {"tools": {"now": {"name": "time"}}, "prompts": {"p": {"title": "P"}},
+                      "resources": {"file:///x": {"description": "D"}}},
+        "isolation": "client", "era": "modern", "uris": "prefix"}""")
+    assert (server.args, server.cwd, server.timeout, server.sse_read_timeout) == (("a",), "/srv", 120.0, 1.5)
+    assert (server.prefix, server.isolation, server.era, server.uris) == ("", "client", "modern", "prefix")
+    assert server.prompts == FilterSettings(block=("*",))
+    assert server.resources == FilterSettings(allow=("ui://*",))
+    assert server.overrides.tools == {"now": OverrideSettings(name="time")}
+    assert server.overrides.prompts == {"p": OverrideSettings(title="P")}
+    assert server.overrides.resources == {"file:///x": OverrideSettings(description="D")}
+
+
+def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"command": "x", "headers": {"A": "b"}}, "b": {"url": "http://b", "args": ["x"]}}}'
+    assert home.load(text).warnings == (
+        f'{home.file}:1:39: server "a": "headers" has no effect: the server is a program that is started',
+        f'{home.file}:1:88: server "b": "args" has no effect: the server is an address',
+    )
+
+
+@pytest.mark.parametrize("key", ["description", "autoApprove", "alwaysAllow", "icon", "gallery", "version", "_comment"])
+def test_keys_of_other_clients_without_meaning_here_are_ignored_with_a_warning(home: Home, key: str) -> None:
+    settings = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "{key}": {{}}}}}}}}')
+    assert settings.servers == (ServerSettings(name="a", command="x"),)
+    assert settings.warnings == (f'{home.file}:1:39: server "a": "{key}" has no meaning here and is ignored',)
+
+
+def test_servers_stay_in_the_order_of_the_file(home: Home) -> None:
+    settings = home.load('{"mcpServers": {"z": {"command": "x"}, "a": {"command": "x"}, "m": {"command": "x"}}}')
+    assert [server.name for server in settings.servers] == ["z", "a", "m"]
+
+
+def test_a_program_can_bring_its_configuration_along() -> None:
+    settings = load_dict(
+        {"mcpServers": {"a": {"command": "${RUN}", "args": ("x",), "timeout": 500}}, "manifold": {"port": 0}},
+        environ={"RUN": "python", "MCP_MANIFOLD_PORT": "9", "MCP_MANIFOLD_OTHER": "1"},
+    )
+    assert settings.servers == (ServerSettings(name="a", command="python", args=("x",), timeout=0.5),)
+    assert (settings.manifold.port, settings.source, settings.warnings) == (0, "<dict>", ())
+
+
+def test_python_gives_durations_in_seconds_and_the_transport_is_inferred() -> None:
+    server = ServerSettings(name="a", url="http://a", timeout=0.25)
+    assert (server.timeout, server.transport) == (0.25, "auto")
+    assert ServerSettings(name="a", command="x").transport == "stdio"
+
+
+def test_python_cannot_make_a_server_without_a_path_of_its_own() -> None:
+    with pytest.raises(ValueError, match='"mcp" cannot name a server'):
+        ServerSettings(name="mcp", command="x")

@@ -1,0 +1,360 @@
+"""The stdio front, over real pipes, sockets and files."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_manifold.fronts.stdio import StdioFront
+from tests.unit.fronts.fakes import (
+    META,
+    PROGRESS,
+    FakeDesk,
+    Held,
+    constant,
+    encoded,
+    initialize,
+    note,
+    raising,
+    request,
+)
+
+pytestmark = pytest.mark.anyio
+
+BOUND = 5.0
+CHANGED = "notifications/tools/list_changed"
+
+
+class Peer:
+    """The client at the other end."""
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source, self._target = source, target
+        self._held = b""
+
+    def send(self, *messages: Any) -> None:
+        self.send_raw(b"".join(encoded(message) + b"\n" for message in messages))
+
+    def send_raw(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._target, data) :]
+
+    async def line(self) -> bytes:
+        while b"\n" not in self._held:
+            async with asyncio.timeout(BOUND):
+                data = await asyncio.to_thread(os.read, self._source, 65536)
+            if not data:
+                raise EOFError
+            self._held += data
+        line, _, self._held = self._held.partition(b"\n")
+        return line
+
+    async def receive(self) -> Any:
+        return json.loads(await self.line())
+
+    def leave(self) -> None:
+        if self._target >= 0:
+            if stat.S_ISSOCK(os.fstat(self._target).st_mode):
+                with socket.socket(fileno=os.dup(self._target)) as connection:
+                    connection.shutdown(socket.SHUT_WR)
+            os.close(self._target)
+            self._target = -1
+
+    def stop_reading(self) -> None:
+        if self._source >= 0:
+            os.close(self._source)
+            self._source = -1
+
+    async def greet(self) -> None:
+        self.send(initialize())
+        await self.receive()
+        self.send(note("notifications/initialized"))
+
+
+def claim(source: int, target: int) -> Callable[[], Any]:
+    @contextmanager
+    def claimed() -> Iterator[tuple[int, int]]:
+        yield source, target
+
+    return claimed
+
+
+def pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    their_in, our_out = os.pipe()
+    our_in, their_out = os.pipe()
+    return (our_in, our_out), (their_in, their_out)
+
+
+def sockets() -> tuple[tuple[int, int], tuple[int, int]]:
+    ours, theirs = socket.socketpair()
+    fd, other = ours.detach(), theirs.detach()
+    return (fd, os.dup(fd)), (other, os.dup(other))
+
+
+@asynccontextmanager
+async def serving(
+    desk: FakeDesk, ends: tuple[tuple[int, int], tuple[int, int]] | None = None, scope: str = ""
+) -> AsyncIterator[tuple[Peer, "asyncio.Task[None]"]]:
+    (source, target), theirs = ends or pipes()
+    front = StdioFront(desk, scope=scope, claim=claim(source, target))
+    task = asyncio.create_task(front.serve())
+    peer = Peer(*theirs)
+    try:
+        yield peer, task
+    finally:
+        peer.leave()
+        async with asyncio.timeout(BOUND):
+            await task
+        peer.stop_reading()
+
+
+@pytest.mark.parametrize("ends", [pipes, sockets])
+async def test_a_handshake_client_is_served(ends: Any) -> None:
+    desk = FakeDesk()
+    desk.scripts["tools/call"] = constant(b'{"big":123456789012345678901234567890}')
+    async with serving(desk, ends(), "group:team") as (peer, _):
+        peer.send(initialize("2025-06-18"))
+        assert (await peer.receive())["result"] == {"protocolVersion": "2025-11-25"}
+        peer.send(note("notifications/initialized"), request("tools/call", "x", name="echo"))
+        assert await peer.line() == b'{"jsonrpc":"2.0","id":"x","result":{"big":123456789012345678901234567890}}'
+        session = desk.calls[0].session
+        assert (session.version, session.scope, session.principal.name) == ("2025-06-18", "group:team", "anonymous")
+        assert session.key
+    assert desk.ends == [session]
+
+
+async def test_a_stateless_client_needs_no_handshake() -> None:
+    desk = FakeDesk()
+    desk.scripts["tools/call"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        peer.send(request("tools/call", 1, name="echo", _meta=META))
+        assert (await peer.receive())["result"] == {}
+        assert (desk.calls[0].session.version, desk.calls[0].session.key) == ("2026-07-28", "")
+        unsupported = {**META, "io.modelcontextprotocol/protocolVersion": "2099-01-01"}
+        peer.send(request("tools/call", 2, name="echo", _meta=unsupported))
+        assert (await peer.receive())["error"]["code"] == -32022
+        peer.send(request("server/discover", 3))
+        assert (await peer.receive())["error"]["code"] == -32602
+
+
+async def test_a_request_before_initialize_is_an_error() -> None:
+    async with serving(FakeDesk()) as (peer, _):
+        peer.send(request("tools/list", 1))
+        assert (await peer.receive())["error"]["code"] == -32600
+
+
+async def test_a_failed_initialize_may_be_tried_again() -> None:
+    desk = FakeDesk()
+    script, desk.scripts["initialize"] = desk.scripts["initialize"], raising(RuntimeError("x"))
+    async with serving(desk) as (peer, _):
+        peer.send(initialize())
+        assert (await peer.receive())["error"]["code"] == -32603
+        desk.scripts["initialize"] = script
+        peer.send(initialize())
+        assert "result" in await peer.receive()
+        peer.send(initialize())
+        assert (await peer.receive())["error"]["code"] == -32600
+
+
+async def test_a_slow_call_does_not_hold_up_others() -> None:
+    desk = FakeDesk()
+    held = Held(emits=[PROGRESS % 1])
+    desk.scripts |= {"tools/call": held, "ping": constant(b"{}")}
+    async with serving(desk) as (peer, _):
+        await peer.greet()
+        peer.send(request("tools/call", 1, name="x"))
+        assert (await peer.receive())["method"] == "notifications/progress"
+        peer.send(request("ping", 2))
+        assert (await peer.receive())["id"] == 2
+        held.released.set()
+        assert (await peer.receive())["id"] == 1
+
+
+@pytest.mark.parametrize("params", [{}, {"_meta": META}])
+async def test_a_cancelled_call_is_not_answered(params: dict[str, Any]) -> None:
+    desk = FakeDesk()
+    held = Held()
+    desk.scripts |= {"tools/call": held, "ping": constant(b"{}")}
+    async with serving(desk) as (peer, _):
+        await peer.greet()
+        peer.send(request("tools/call", 1, name="x", **params))
+        await asyncio.wait_for(held.begun.wait(), BOUND)
+        peer.send(note("notifications/cancelled", requestId=1))
+        await asyncio.wait_for(held.cancelled.wait(), BOUND)
+        peer.send(request("ping", 1))
+        assert await peer.receive() == {"jsonrpc": "2.0", "id": 1, "result": {}}
+
+
+async def test_calls_in_flight_are_bounded() -> None:
+    desk = FakeDesk(limits={"max_calls_per_session": 1})
+    held = Held()
+    desk.scripts["tools/call"] = held
+    async with serving(desk) as (peer, _):
+        await peer.greet()
+        peer.send(request("tools/call", 1, name="x"), request("tools/call", 2, name="x"))
+        refused = await peer.receive()
+        assert (refused["id"], refused["error"]["data"]["retryAfterSeconds"]) == (2, 1.0)
+        held.released.set()
+        assert (await peer.receive())["id"] == 1
+
+
+@pytest.mark.parametrize(("line", "code"), [(b"not json", -32700), (b"\xff\xfe", -32700), (b"[]", -32600)])
+async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, code: int) -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        peer.send_raw(line + b"\n\n  \r\n")
+        error = await peer.receive()
+        assert (error["id"], error["error"]["code"]) == (None, code)
+        peer.send(request("ping", 1))
+        assert (await peer.receive())["id"] == 1
+
+
+async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
+    desk = FakeDesk(limits={"max_body": 200_000})
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        sending = asyncio.to_thread(peer.send_raw, b"x" * 3_000_000 + b"\n" + encoded(request("ping", 1)) + b"\n")
+        error, _ = await asyncio.gather(peer.receive(), sending)
+        assert (error["id"], error["error"]["code"]) == (None, -32600)
+        assert (await peer.receive())["id"] == 1
+
+
+async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b'{\r\n  "a": 1\n}')
+    async with serving(desk) as (peer, _):
+        peer.send(request("ping", 1))
+        assert (await peer.receive())["result"] == {"a": 1}
+
+
+async def test_changes_are_told_once_the_client_is_ready() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        peer.send(initialize())
+        await peer.receive()
+        desk.change(CHANGED)
+        peer.send(request("ping", 1))
+        assert (await peer.receive())["id"] == 1
+        peer.send(note("notifications/initialized"))
+        assert (await peer.receive())["method"] == CHANGED
+        desk.change(CHANGED)
+        assert (await peer.receive())["method"] == CHANGED
+    assert not desk.watchers
+
+
+async def test_other_notifications_are_handed_on() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        await peer.greet()
+        peer.send(note("notifications/roots/list_changed"), {"jsonrpc": "2.0", "id": 1, "result": {}}, request("ping"))
+        await peer.receive()
+        assert desk.notes == [("notifications/roots/list_changed", {})]
+
+
+async def test_the_end_of_input_ends_everything() -> None:
+    desk = FakeDesk()
+    held = Held()
+    desk.scripts["tools/call"] = held
+    async with serving(desk) as (peer, task):
+        await peer.greet()
+        peer.send(request("tools/call", 1, name="x"))
+        await asyncio.wait_for(held.begun.wait(), BOUND)
+        peer.leave()
+        async with asyncio.timeout(BOUND):
+            await task
+        assert desk.calls[1].cancelled
+        assert len(desk.ends) == 1
+        with pytest.raises(EOFError):
+            await peer.line()
+
+
+async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, _):
+        peer.send_raw(encoded(request("ping", 1)) + b"\n" + encoded(request("ping", 2)))  # the last without a line end
+        peer.leave()
+        assert [(await peer.receive())["id"], (await peer.receive())["id"]] == [1, 2]
+
+
+async def test_a_reader_that_is_gone_ends_everything() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    async with serving(desk) as (peer, task):
+        await peer.greet()
+        peer.stop_reading()
+        peer.send(request("ping", 1))
+        async with asyncio.timeout(BOUND):
+            await task
+    assert len(desk.ends) == 1
+
+
+async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b'{"x":"' + b"y" * 1000 + b'"}')
+    count = 3000
+    async with serving(desk) as (peer, _):
+        requests = b"".join(encoded(request("ping", n)) + b"\n" for n in range(count))
+        sending = asyncio.create_task(asyncio.to_thread(peer.send_raw, requests))
+        assert [(await peer.receive())["id"] for _ in range(count)] == list(range(count))
+        await sending
+
+
+async def test_close_ends_serving() -> None:
+    desk = FakeDesk()
+    (source, target), theirs = pipes()
+    front = StdioFront(desk, claim=claim(source, target))
+    task = asyncio.create_task(front.serve())
+    peer = Peer(*theirs)
+    await peer.greet()
+    front.close()
+    async with asyncio.timeout(BOUND):
+        await task
+    peer.leave()
+    peer.stop_reading()
+    assert len(desk.ends) == 1
+
+
+async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"".join(encoded(request("ping", n)) + b"\n" for n in range(300)))
+    ends = os.open(source, os.O_RDONLY), os.open(target, os.O_WRONLY | os.O_CREAT)
+    async with asyncio.timeout(BOUND):
+        await StdioFront(desk, claim=claim(*ends)).serve()
+    answers = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [answer["id"] for answer in answers] == list(range(300))
+
+
+async def test_a_terminal_serves_as_input_and_stays_blocking() -> None:
+    desk = FakeDesk()
+    desk.scripts["ping"] = constant(b"{}")
+    controller, terminal = os.openpty()
+    their_in, our_out = os.pipe()
+    async with serving(desk, ((os.dup(terminal), our_out), (their_in, controller))) as (peer, _):
+        peer.send(request("ping", 1))
+        assert (await peer.receive())["id"] == 1
+        assert os.get_blocking(terminal)
+        os.close(terminal)
+
+
+async def test_the_blocking_mode_of_a_shared_pipe_is_given_back() -> None:
+    (source, target), theirs = pipes()
+    shared = os.dup(source), os.dup(target)
+    async with serving(FakeDesk(), ((source, target), theirs)) as (peer, _):
+        peer.send(b"x")
+        await peer.receive()
+    assert all(os.get_blocking(fd) for fd in shared)
+    for fd in shared:
+        os.close(fd)

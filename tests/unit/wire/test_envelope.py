@@ -1,0 +1,347 @@
+"""Envelopes: what clients are refused, what backends are forgiven, and that payloads keep their bytes."""
+
+import json
+
+import pytest
+
+from mcp_manifold import wire
+from mcp_manifold.errors import InvalidParams, MalformedMessage
+from mcp_manifold.wire import UNSET, Envelope, Payload
+from mcp_manifold.wire.envelope import loose_members
+
+HEAD = b'{"jsonrpc":"2.0","id":1,"method":"m"'
+DEEP = 100_000
+
+
+def refused(data: bytes) -> int:
+    with pytest.raises(MalformedMessage) as caught:
+        wire.parse(data)
+    assert len(caught.value.message) < 200
+    return caught.value.code
+
+
+def raw(member: object) -> bytes:
+    assert isinstance(member, Payload)
+    return bytes(member)
+
+
+# --- clients: what is refused -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"   ",
+        b"hello",
+        b'{"jsonrpc":"2.0"',
+        b"\xef\xbb\xbf" + HEAD + b"}",
+        HEAD + b"} x",
+        HEAD + b"}" + HEAD + b"}",
+        HEAD + b',"params":{"a":NaN}}',
+        HEAD + b',"params":{"a":-Infinity}}',
+        HEAD + b',"params":{"a":01}}',
+        HEAD + b',"params":{"a":1,}}',
+        HEAD + b',"params":{"a":"\x01"}}',
+        HEAD + rb',"params":{"a":"\q"}}',
+        HEAD + rb',"params":{"a":"\ud800"}}',
+        HEAD + rb',"params":{"\ud800":1}}',
+        HEAD + b',"params":{"a":"\xff"}}',
+        HEAD + b',"params":{"a":"\xed\xa0\x80"}}',
+        '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16"),
+        HEAD + b',"params":{"a":' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        HEAD + b',"params":{"a":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}}",
+        HEAD + b', "params":{"a":' + b"[" * DEEP,
+    ],
+    ids=lambda data: repr(data[:60]),
+)
+def test_what_is_not_json_is_a_parse_error(data: bytes) -> None:
+    assert refused(data) == -32700
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]",
+        b"  [" + HEAD + b"}]",
+        b"[" * DEEP,
+        b"null",
+        b"5",
+        b'"text"',
+        b"{}",
+        b'{"id":1,"method":"m"}',
+        b'{"jsonrpc":"1.0","id":1,"method":"m"}',
+        b'{"jsonrpc":2.0,"id":1,"method":"m"}',
+        b'{"jsonrpc":null,"id":1,"method":"m"}',
+        b'{"jsonrpc":"2.0","id":null,"method":"m"}',
+        b'{"jsonrpc":"2.0","id":true,"method":"m"}',
+        b'{"jsonrpc":"2.0","id":{},"method":"m"}',
+        b'{"jsonrpc":"2.0","id":[1],"method":"m"}',
+        b'{"jsonrpc":"2.0","id":1,"method":5}',
+        b'{"jsonrpc":"2.0","id":1,"method":null}',
+        HEAD + b',"params":[]}',
+        HEAD + b',"params":null}',
+        HEAD + b',"params":"x"}',
+        b'{"jsonrpc":"2.0"}',
+        b'{"jsonrpc":"2.0","id":1}',
+        b'{"jsonrpc":"2.0","result":{}}',
+        b'{"jsonrpc":"2.0","id":null,"error":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+    ],
+    ids=lambda data: repr(data[:60]),
+)
+def test_json_that_is_no_message_is_an_invalid_request(data: bytes) -> None:
+    assert refused(data) == -32600
+
+
+def test_a_batch_is_refused_with_words_that_say_so() -> None:
+    with pytest.raises(MalformedMessage, match="batches are not supported"):
+        wire.parse(b"[" + HEAD + b"}]")
+
+
+@pytest.mark.parametrize("joint", [b",", b" , ", b",\n\t"])
+@pytest.mark.parametrize("key", ["jsonrpc", "id", "method", "params", "result", "error"])
+def test_s9_a_member_given_twice_is_refused(key: str, joint: bytes) -> None:
+    values = {"jsonrpc": b'"2.0"', "id": b"1", "method": b'"m"', "params": b"{}", "result": b"{}", "error": b"{}"}
+    members = ["jsonrpc", "id", *(["result"] if key == "result" else ["error"] if key == "error" else [])]
+    members += [] if key in ("result", "error") else ["method", "params"]
+    written = [b'"%b":%b' % (name.encode(), values[name]) for name in [*members, key]]
+    assert refused(b"{" + joint.join(written) + b"}") == -32600
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"Method":"x"',
+        '"METHOD":"x"',
+        '"ID":2',
+        '"Params":{}',
+        '"param\u017f":{}',
+        '"re\u017fult":{}',
+        '"\uff4dethod":"x"',
+        '"JsonRpc":"2.0"',
+        '"Error":{}',
+        r'"\u004dethod":"x"',
+        r'"\u006dethod":"x"',
+        r'"m\u0065thod":"x"',
+    ],
+)
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b",", b", ")])
+def test_s9_a_member_that_only_looks_like_ours_is_refused(head: bytes, member: str) -> None:
+    assert refused(head + b"," + member.encode() + b"}") == -32600
+
+
+def test_an_unknown_member_is_nobodys_business() -> None:
+    assert wire.parse(HEAD + b',"trace":{"a":1}}').method == "m"
+
+
+def test_an_envelope_of_a_million_members_is_refused() -> None:
+    many = b"".join(b',"%d":1' % number for number in range(1_000_000))
+    assert refused(HEAD + many + b"}") == -32600
+
+
+# --- clients: what passes, byte for byte --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [b"1", b"-7", b"1.5", b"1e3", b'""', b'"a b"', rb'"\u0041"', b"9007199254740993000000001", b'"\xc3\xa9"'],
+)
+def test_an_id_is_kept_as_it_was_written(id_: bytes) -> None:
+    for text in (b'{"jsonrpc":"2.0","id":%b,"method":"m"}', b'{ "method" : "m" , "id" : %b , "jsonrpc" : "2.0" }'):
+        assert raw(wire.parse(text % id_).id) == id_
+
+
+def test_requests_notifications_and_responses_are_told_apart() -> None:
+    note = wire.parse(b'{"jsonrpc":"2.0","method":"m"}')
+    assert (note.id, note.method, note.params) == (UNSET, "m", UNSET)
+    result = wire.parse(b'{"jsonrpc":"2.0","id":1,"result":null}')
+    assert (result.method, raw(result.result)) == (UNSET, b"null")
+    error = wire.parse(b'{"jsonrpc":"2.0","id":"x","error":{"code":1}}')
+    assert (error.result, raw(error.error)) == (UNSET, b'{"code":1}')
+
+
+@pytest.mark.parametrize("gap", [b"", b" "])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"1" * 10_000_000,
+        b"1." + b"1" * 5000,
+        b"1e999",
+        b"12345678901234567890123",
+        rb'"\u0000"',
+        b'"%b"' % (b"a" * 4_000_000),
+        b"[" * 500 + b"]" * 500,
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_values_no_program_could_hold_pass_through(value: bytes, gap: bytes) -> None:
+    data = HEAD + b"," + gap + b'"params":{"x":' + value + b"}}"
+    params = wire.parse(data).params
+    assert raw(params) == b'{"x":' + value + b"}"
+    assert not isinstance(params, type(UNSET))
+    assert bytes(wire.members(params)["x"]) == value
+
+
+def test_params_of_a_million_members_are_read() -> None:
+    many = b",".join(b'"%d":1' % number for number in range(1_000_000))
+    params = wire.parse(HEAD + b', "params":{' + many + b"}}").params
+    assert len(wire.members(params)) == 1_000_000
+
+
+def test_every_depth_either_passes_or_is_refused() -> None:
+    """Where the interpreter's own limit lies is not known, and it is not the same for every step."""
+    passed = 0
+    for depth in (10, 500, *range(900, 1010), 5000):
+        data = HEAD + b', "params":{"x":' + b"[" * depth + b"]" * depth + b"}}"
+        try:
+            wire.members(wire.parse(data).params)
+            passed += 1
+        except MalformedMessage as exc:
+            assert exc.code == -32700
+        except InvalidParams as exc:
+            assert "nested too deeply" in exc.message
+    assert passed >= 2
+
+
+# --- members and text ----------------------------------------------------------------------------------------------
+
+
+def test_no_params_have_no_members() -> None:
+    assert wire.members(UNSET) == {}
+    assert wire.members(wire.EMPTY) == {}
+
+
+def test_a_routing_member_given_twice_is_the_last_one_and_only_that_is_sent() -> None:
+    found = wire.members(Payload(b'{"name":"a","x":1,"name":"b"}'))
+    assert wire.encode(found) == b'{"name":"b","x":1}'
+
+
+@pytest.mark.parametrize(
+    "key", ["Name", "NAME", "na\u017fe", "Uri", "Arguments", "_Meta", "taskid", "TaskId", "requeststate", "\uff4eame"]
+)
+def test_s9_a_member_that_only_looks_like_one_we_route_on_is_refused(key: str) -> None:
+    written = json.dumps({"name": "a", key: "b"}, ensure_ascii=False).encode()
+    if key == "na\u017fe":  # folds to "nase": no name of ours
+        assert key in wire.members(Payload(written))
+    else:
+        with pytest.raises(InvalidParams, match="not spelled"):
+            wire.members(Payload(written))
+
+
+@pytest.mark.parametrize("key", ["argument\u017f", "u\u0052i", "cur\u017for", "in\uff50utResponses"])
+def test_s9_folding_is_seen_through(key: str) -> None:
+    with pytest.raises(InvalidParams, match="not spelled"):
+        wire.members(Payload(json.dumps({key: 1}).encode()))
+
+
+@pytest.mark.parametrize("key", ["title", "nam", "namen", "taskId", "requestState", "_meta", "custom/Name"])
+def test_other_members_pass(key: str) -> None:
+    assert list(wire.members(Payload(json.dumps({key: 1}).encode()))) == [key]
+
+
+def test_a_text_is_decoded() -> None:
+    assert wire.text(Payload(rb'"a\u00e9\n"'), "name") == "aé\n"
+
+
+@pytest.mark.parametrize("value", [None, b"1", b"null", b"{}", b'["a"]', rb'"\ud800"', b'"\xff"'])
+def test_a_text_that_is_none_is_named(value: bytes | None) -> None:
+    with pytest.raises(InvalidParams, match='"name"') as caught:
+        wire.text(None if value is None else Payload(value), "name")
+    assert caught.value.code == -32602
+
+
+# --- backends ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"a":NaN}',
+        b'{"a":[Infinity,-Infinity]}',
+        rb'{"a":"\ud83d"}',
+        rb'{"\ud83d":"\ude00"}',
+        b'{"a":"tab\there\x00"}',
+        b'{"a":1e999}',
+        b'{"a":12345678901234567890123}',
+        b'{"a":' + b"9" * 5000 + b',"b":NaN}',
+        b'{ "a" :\t1 ,\r\n "a":2 }',
+        '{"é":"日本語 \U0001f600","b":NaN}'.encode(),
+        rb'{"a":"\\\"","b":NaN}',
+        b'{"type":"resource_link","uri":"x:1","a":"\x7f"}',
+    ],
+    ids=lambda value: repr(value[:40]),
+)
+@pytest.mark.parametrize("text", [b'{"jsonrpc":"2.0","id":7,"result":%b}', b' { "result" :\n%b , "id": 7,"x":[] }\n'])
+def test_a_backends_payload_keeps_its_bytes(text: bytes, value: bytes) -> None:
+    envelope = wire.parse_backend(text % value)
+    assert raw(envelope.result) == value
+    assert raw(envelope.id) == b"7"
+    assert envelope.method is UNSET
+
+
+def test_a_nearly_json_notification_keeps_its_method() -> None:
+    envelope = wire.parse_backend(b'{"jsonrpc":"2.0","method":"notifications/m","params":{"x":NaN}}')
+    assert (envelope.method, raw(envelope.params)) == ("notifications/m", b'{"x":NaN}')
+
+
+def test_a_null_error_beside_a_result_is_none() -> None:
+    envelope = wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"result":{},"error":null}')
+    assert (raw(envelope.result), envelope.error) == (b"{}", UNSET)
+    assert raw(wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"error":null}').error) == b"null"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"Server listening on port 3000",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"a"}',
+        b'{"a":}',
+        b'{"a":1 "b":2}',
+        b'{"a":1,,}',
+        b"{a:1}",
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":tru}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}',
+        b'{"jsonrpc":"2.0","method":NaN}',
+        rb'{"jsonrpc":"2.0","method":"\ud800"}',
+        b'{"jsonrpc":NaN,"id":1,"result":{}}',
+        b'{"jsonrpc":"2.0","method":5}',
+        b'{"id":1,"result":' + b"[" * DEEP + b"]" * DEEP + b"}",
+        b'{"id":1,"result":[NaN,' + b"[" * DEEP + b"]" * DEEP + b"]}",
+        b'{"id":1,"result":{"a":NaN' + b',"a":{' * DEEP,
+    ],
+    ids=lambda data: repr(data[:40]),
+)
+def test_a_backends_garbage_is_a_malformed_message(data: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        wire.parse_backend(data)
+
+
+def test_the_members_of_a_nearly_json_object_are_told_apart() -> None:
+    found = loose_members(Payload(b'{"a" : NaN, "b\x01":[1,NaN], "a":2}'))
+    assert {key: bytes(value) for key, value in found.items()} == {"a": b"2", "b\x01": b"[1,NaN]"}
+    with pytest.raises(ValueError, match="."):
+        loose_members(Payload(b"[NaN]"))
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_json_rpc() -> None:
+    id_ = Payload(b'"x"')
+    assert wire.request(7, "m", None) == b'{"jsonrpc":"2.0","id":7,"method":"m"}'
+    assert wire.request(7, 'm"', b'{"a":1e999}') == rb'{"jsonrpc":"2.0","id":7,"method":"m\"","params":{"a":1e999}}'
+    assert wire.notification("m") == b'{"jsonrpc":"2.0","method":"m"}'
+    assert wire.notification("m", wire.EMPTY) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
+    assert wire.response(id_, b"{}") == b'{"jsonrpc":"2.0","id":"x","result":{}}'
+    assert wire.failure(wire.NULL_ID, b"{}") == b'{"jsonrpc":"2.0","id":null,"error":{}}'
+
+
+def test_absent_and_null_differ() -> None:
+    assert wire.parse_backend(b'{"jsonrpc":"2.0","method":"m","id":null}').id is not UNSET
+    assert Envelope().id is UNSET

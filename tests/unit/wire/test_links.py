@@ -1,0 +1,114 @@
+"""Resource URIs inside results: found where they stand for a resource, and nowhere else."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mcp_manifold.wire import Payload, map_links
+
+LINK = {"type": "resource_link", "uri": "x:1", "name": "n", "extra": None}
+EMBEDDED = {"type": "resource", "resource": {"uri": "x:1", "text": "t", "extra": 1}, "annotations": {}}
+
+
+def public(uri: str) -> str:
+    return "a+" + uri
+
+
+def mapped(method: str, result: object) -> Any:
+    return json.loads(bytes(map_links(method, Payload(json.dumps(result).encode()), public)))
+
+
+def uris(method: str, result: object) -> list[str]:
+    """All URIs in a mapped result."""
+    found: list[str] = []
+
+    def hook(item: dict[str, Any]) -> dict[str, Any]:
+        if "uri" in item:
+            found.append(item["uri"])
+        return item
+
+    json.loads(json.dumps(mapped(method, result)), object_hook=hook)
+    return found
+
+
+def test_tool_results_name_resources_by_public_uris() -> None:
+    result = {"content": [{"type": "text", "text": "x:1"}, LINK, EMBEDDED], "isError": False, "extra": None}
+    found = mapped("tools/call", result)
+    assert found["content"][0] == {"type": "text", "text": "x:1"}
+    assert found["content"][1] == {**LINK, "uri": "a+x:1"}
+    assert found["content"][2] == {**EMBEDDED, "resource": {"uri": "a+x:1", "text": "t", "extra": 1}}
+    assert (found["isError"], found["extra"]) == (False, None)
+
+
+@pytest.mark.parametrize("content", [LINK, EMBEDDED, [LINK], [{"type": "text", "text": ""}, EMBEDDED]])
+def test_prompts_may_hold_one_block_or_a_list(content: object) -> None:
+    result = {"messages": [{"role": "user", "content": content}, {"role": "user", "content": {"type": "text"}}]}
+    assert uris("prompts/get", result) == ["a+x:1"]
+
+
+def test_what_was_read_is_named_by_public_uris() -> None:
+    result = {"contents": [{"uri": "x:1", "text": "1"}, {"uri": "y:2", "blob": ""}]}
+    assert uris("resources/read", result) == ["a+x:1", "a+y:2"]
+
+
+@pytest.mark.parametrize(
+    ("method", "result"),
+    [
+        ("tools/call", {"content": [{"type": "hologram", "uri": "x:1"}, {"uri": "x:1"}]}),
+        ("tools/call", {"content": [{"type": "resource", "uri": "x:1"}]}),
+        ("tools/call", {"content": [{"type": "resource_link", "resource": {"uri": "x:1"}}]}),
+        ("tools/call", {"structuredContent": {"content": [LINK], "uri": "x:1"}}),
+        ("tools/call", {"messages": [LINK], "contents": [LINK]}),
+        ("tools/call", {"content": LINK}),
+        ("tools/call", {"content": [1, None, "uri", [LINK]]}),
+        ("prompts/get", {"messages": {"content": LINK}}),
+        ("prompts/get", {"messages": [LINK, 5]}),
+        ("resources/read", {"contents": [[LINK]]}),
+        ("completion/complete", {"content": [LINK]}),
+        ("tasks/get", {"content": [LINK]}),
+    ],
+)
+def test_anything_else_passes_as_the_same_object(method: str, result: object) -> None:
+    payload = Payload(json.dumps(result).encode())
+    assert map_links(method, payload, public) is payload
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("tools/call", b'{"content":[{"type":"resource_link","uri":5}]}'),
+        ("tools/call", b'{"content":[{"type":5,"uri":"x"}]}'),
+        ("tools/call", b'{"content":[{"type":"resource_link","uri":"x","a":NaN}]}'),
+        ("tools/call", b'{"content":[{"type":"resource_link","uri":"\xff"}]}'),
+        ("resources/read", b'{"contents":[{"uri":"x","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}"),
+        ("tools/call", b'["uri"]'),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_what_is_not_of_the_promised_shape_passes_as_the_same_object(method: str, body: bytes) -> None:
+    payload = Payload(body)
+    assert map_links(method, payload, public) is payload
+
+
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
+def test_where_no_uri_changes_the_result_is_the_same_object(method: str) -> None:
+    message = {"role": "user", "content": [LINK, EMBEDDED]}
+    result = {"content": [LINK, EMBEDDED], "messages": [message], "contents": [{"uri": "x:1"}]}
+    payload = Payload(json.dumps(result).encode())
+    assert map_links(method, payload, lambda uri: uri) is payload
+
+
+def test_without_the_word_nobody_is_asked() -> None:
+    payload = Payload(b'{"content":[{"type":"text","text":"x:1"}]}')
+
+    def asked(uri: str) -> str:
+        raise AssertionError(uri)
+
+    assert map_links("tools/call", payload, asked) is payload
+
+
+def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
+    body = b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
+    expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
+    assert bytes(map_links("tools/call", Payload(body), public)) == expected
