@@ -25,10 +25,11 @@ from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
-from mcp_manifold.catalogue import Catalogue, Kind
+from mcp_manifold.catalogue import Catalogue, Kind, Listing
 from mcp_manifold.config import FilterSettings, ManifoldSettings, ServerSettings, Settings, load, load_dict
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.hub import MERGED, Hub
+from mcp_manifold.offering import Offering
 from mcp_manifold.policy import ANONYMOUS, Filter, Filters, Policy
 from mcp_manifold.router import Router
 from mcp_manifold.stages.calllog import call_log
@@ -285,17 +286,22 @@ class _Parts:
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
-            on_listing=self.hub.adopt,
+            on_listing=self._on_listing,
             on_status=self._on_status,
             on_question=self.bridge.asked,
         )
         self.fleet = Fleet(config.servers, around)
-        router = Router(self.hub, self.fleet, self.bridge, server_info=info, instructions=settings.instructions)
+        offering = Offering(self.hub, server_info=info, instructions=settings.instructions)
+        router = Router(self.hub, self.fleet, self.bridge, local=offering.methods, server_info=info)
         self.handle = compose(STAGES, router.route)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:
         return f"<_Parts {self.fleet!r}>"
+
+    def _on_listing(self, listing: Listing) -> None:
+        self.hub.adopt(listing)
+        self._moved(listing.backend)
 
     def _on_status(self, name: str) -> None:
         status = self.fleet[name].status

@@ -15,7 +15,12 @@ from anyio.abc import TaskStatus
 from mcp.client.session import ClientSession
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRequest
 from mcp.shared.exceptions import MCPError
-from mcp.shared.inbound import find_invalid_x_mcp_header, mcp_param_headers, x_mcp_header_map
+from mcp.shared.inbound import (
+    find_invalid_x_mcp_header,
+    mcp_param_headers,
+    validate_mcp_param_headers,
+    x_mcp_header_map,
+)
 from pydantic import ValidationError
 
 from mcp_manifold import wire
@@ -24,6 +29,8 @@ from mcp_manifold.backends.link import Link
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
+
+__all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 
 logger = logging.getLogger(__name__)
 

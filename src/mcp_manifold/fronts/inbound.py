@@ -5,10 +5,7 @@ headers, for intermediaries to route on. Whoever decides on the headers and whoe
 the same, so a request whose halves differ is refused, before anything is done for it.
 """
 
-import base64
-import binascii
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -16,6 +13,7 @@ from typing import Final, Protocol
 from mcp_manifold.errors import InvalidParams, RequestError
 from mcp_manifold.fronts.asgi import Headers, Line
 from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, encode, first_byte, text
+from mcp_manifold.wire.mirror import decode_header
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
     META_CAPABILITIES,
@@ -37,8 +35,6 @@ _TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _MODERN: Final = b'"%b"' % MODERN_VERSION.encode()
 _MODERN_HEADER: Final = MODERN_VERSION.encode()
 _HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
-_SENTINEL: Final = re.compile(r"=\?base64\?(?P<payload>.*)\?=")
-_PLAIN: Final = re.compile(r"[\x20-\x7E]*")
 
 
 class ParamRejection(Protocol):
@@ -127,7 +123,7 @@ def check_params(
     if twice is not None:
         raise _mismatch(f"{twice} header appears more than once")
     mirrored = {
-        name.decode("latin-1"): value.decode("latin-1")
+        name.decode("latin-1"): value.strip(b" \t").decode("latin-1")
         for name, value in headers.items()
         if name.startswith(_PARAM_PREFIX)
     }
@@ -159,8 +155,8 @@ def is_single(name: bytes) -> bool:
 
 
 def _require_equal(header: bytes, headers: Headers, expected: str) -> None:
-    value = headers.get(header)
-    if value is None or value.decode("latin-1") != expected:
+    value = _value(headers, header)
+    if value is None or value != expected:
         raise _mismatch(f"{header.decode()} header does not match the request body")
 
 
@@ -173,35 +169,19 @@ def _require_named(method: str, params: dict[str, Payload], headers: Headers) ->
     body = params.get(key)
     if body is None:
         return
-    value = headers.get(NAME_HEADER)
-    if value is None or decode_header(value.decode("latin-1")) != text(body, key):
+    value = _value(headers, NAME_HEADER)
+    if value is None or decode_header(value) != text(body, key):
         raise _mismatch(f'mcp-name header does not match the request body\'s "{key}"')
+
+
+def _value(headers: Headers, name: bytes) -> str | None:
+    """A header's value without the white space around it, which is no part of it (RFC 9110 5.5)."""
+    value = headers.get(name)
+    return None if value is None else value.strip(b" \t").decode("latin-1")
 
 
 def _mismatch(reason: str) -> RequestError:
     return RequestError(f"Header mismatch: {reason}", code=HEADER_MISMATCH)
-
-
-def encode_header(value: str) -> str:
-    """A string as a header value: as it is where it survives that, else wrapped in base64."""
-    if _PLAIN.fullmatch(value) and value == value.strip() and not _SENTINEL.fullmatch(value):
-        return value
-    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
-
-
-def decode_header(value: str) -> str | None:
-    """Inverse of `encode_header`. None for a wrapping that `encode_header` would never produce."""
-    found = _SENTINEL.fullmatch(value)
-    if found is None:
-        return value
-    payload = found["payload"]
-    try:
-        decoded = base64.b64decode(payload, validate=True)
-        if base64.b64encode(decoded).decode() != payload:
-            return None
-        return decoded.decode()
-    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8
-        return None
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------

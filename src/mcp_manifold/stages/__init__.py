@@ -1,1 +1,1 @@
-"""Cross-cutting concerns, one file each, wrapped around every call in the order `app` lists them. None imports another."""
+"""Cross-cutting concerns, one file each, wrapped around every call in the order `app` lists. None imports another."""

@@ -25,7 +25,7 @@ def raw(member: object) -> bytes:
     return bytes(member)
 
 
-# --- clients: what is refused -----------------------------------------------------------------------------------
+# --- clients: what is refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_envelope_of_a_million_members_is_refused() -> None:
     assert refused(HEAD + many + b"}") == -32600
 
 
-# --- clients: what passes, byte for byte --------------------------------------------------------------------------
+# --- clients: what passes, byte for byte ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ def test_params_of_a_million_members_are_read() -> None:
 
 def test_every_depth_either_passes_or_is_refused() -> None:
     """Where the interpreter's own limit lies is not known, and it is not the same for every step."""
-    passed = 0
-    for depth in (10, 500, *range(900, 1010), 5000):
+    codes: list[int] = []
+    for depth in (10, 500, *range(900, 1010), 100_000):
         data = HEAD + b', "params":{"x":' + b"[" * depth + b"]" * depth + b"}}"
         try:
             wire.members(wire.parse(data).params)
-            passed += 1
-        except MalformedMessage as exc:
-            assert exc.code == -32700
-        except InvalidParams as exc:
-            assert "nested too deeply" in exc.message
-    assert passed >= 2
+            codes.append(0)
+        except (MalformedMessage, InvalidParams) as exc:
+            codes.append(exc.code)
+    assert codes[:2] == [0, 0]
+    assert codes[-1] == -32700
+    assert set(codes) <= {0, -32700, -32602}
 
 
-# --- members and text ----------------------------------------------------------------------------------------------
+# --- members and text -----------------------------------------------------------------------------------------------
 
 
 def test_no_params_have_no_members() -> None:
@@ -251,7 +251,7 @@ def test_a_text_that_is_none_is_named(value: bytes | None) -> None:
     assert caught.value.code == -32602
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- backends -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -325,11 +325,11 @@ def test_a_backends_garbage_is_a_malformed_message(data: bytes) -> None:
 def test_the_members_of_a_nearly_json_object_are_told_apart() -> None:
     found = loose_members(Payload(b'{"a" : NaN, "b\x01":[1,NaN], "a":2}'))
     assert {key: bytes(value) for key, value in found.items()} == {"a": b"2", "b\x01": b"[1,NaN]"}
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="not an object"):
         loose_members(Payload(b"[NaN]"))
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_json_rpc() -> None:

@@ -115,17 +115,18 @@ def test_a_backends_failure_names_the_backend_and_what_happened(kind: type[Backe
     ],
 )
 def test_what_nobody_expected_tells_nothing(exc: Exception, era: Era) -> None:
-    try:
+    with pytest.raises(type(exc)) as caught:
         raise exc
-    except type(exc) as caught:
-        assert told(caught, era) == {"code": -32603, "message": "Internal error"}
+    assert told(caught.value, era) == {"code": -32603, "message": "Internal error"}
 
 
 # --- a backend's own --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("code", [-32700, -32600, -32601, -32603, -32000, -32001, -32019, -32020, -32021, -32022, 1, 0, -1])
+@pytest.mark.parametrize(
+    "code", [-32700, -32600, -32601, -32603, -32000, -32001, -32019, -32020, -32021, -32022, 1, 0, -1]
+)
 def test_a_backends_error_passes_byte_for_byte(code: int, era: Era) -> None:
     exc = coded(code, ', "data":{"a":1e999,"a":2},"extra":null')
     assert error_of(exc, era, method="tools/call") == exc.raw
@@ -157,14 +158,11 @@ def test_handshake_clients_are_told_of_an_unknown_resource_in_their_own_code() -
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("raw", [b"null", b'"boom"', b"5", b"[]", b"{}", b'{"code":1}', b'{"code":"E1"}', b""])
+@pytest.mark.parametrize("raw", [b"null", b'"boom"', b"5", b"[]", b"{}", b'{"code":1}', b'{"code":"E1"}'])
 def test_an_error_no_client_could_read_becomes_one_it_can(raw: bytes, era: Era) -> None:
     found = told(remote(raw), era)
-    assert isinstance(found["code"], int)
-    assert isinstance(found["message"], str)
-    if raw:
-        assert found["code"] == -32603
-        assert "notes" in found["message"]
+    assert found["code"] == -32603
+    assert "notes" in found["message"]
 
 
 def test_what_can_be_read_of_such_an_error_is_kept() -> None:
@@ -198,8 +196,7 @@ def test_a_code_is_read_where_there_is_one(error: bytes, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [(-32700, 400), (-32600, 400), (-32602, 400), (-32601, 404), (-32020, 400), (-32021, 400), (-32022, 400)]
-    + [(-32603, 200), (-32000, 200), (1, 200)],
+    [(-32700, 400), (-32600, 400), (-32602, 400), (-32601, 404), (-32022, 400), (-32603, 200), (-32000, 200), (1, 200)],
 )
 def test_an_error_has_the_http_status_the_protocol_gives_it(code: int, status: int) -> None:
     assert http_status(b'{"code":%d,"message":""}' % code) == status

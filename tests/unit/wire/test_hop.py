@@ -23,9 +23,7 @@ def sent(stamp: dict[str, Payload] | None = None, token: int = 7, **members: byt
 
 
 def adapted(result: bytes, backend: Era, client: Era, method: str = "tools/call") -> bytes:
-    return bytes(
-        wire.adapt_result(Payload(result), method=method, backend=backend, client=client, server_info=OURS)
-    )
+    return bytes(wire.adapt_result(Payload(result), method=method, backend=backend, client=client, server_info=OURS))
 
 
 def told(result: bytes, method: str = "tools/call", backend: Era = "handshake") -> Any:
@@ -114,7 +112,11 @@ def test_stamping_keeps_the_bytes_of_what_was_there() -> None:
 
 
 def test_a_result_that_only_mentions_the_words_is_stamped_once() -> None:
-    for body in (b'{"content":["\\"_meta\\""]}', b'{"content":[{"_meta":{"a":1}}]}', b'{"structuredContent":"resultType"}'):
+    for body in (
+        b'{"content":["\\"_meta\\""]}',
+        b'{"content":[{"_meta":{"a":1}}]}',
+        b'{"structuredContent":"resultType"}',
+    ):
         assert told(body) == stamped(**json.loads(body))
         assert adapted(body, "handshake", "modern").count(b'"resultType":"complete"') == 1
 

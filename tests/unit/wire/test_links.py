@@ -109,6 +109,8 @@ def test_without_the_word_nobody_is_asked() -> None:
 
 
 def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
-    body = b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
+    body = (
+        b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
+    )
     expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
     assert bytes(map_links("tools/call", Payload(body), public)) == expected

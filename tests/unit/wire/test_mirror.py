@@ -19,7 +19,8 @@ def lines(method: str, /, **members: object) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("method", "member", "value"), [("tools/call", "name", "t"), ("prompts/get", "name", "p"), ("resources/read", "uri", "x:1")]
+    ("method", "member", "value"),
+    [("tools/call", "name", "t"), ("prompts/get", "name", "p"), ("resources/read", "uri", "x:1")],
 )
 def test_what_a_request_names_is_mirrored(method: str, member: str, value: str) -> None:
     assert lines(method, **{member: value}) == [b"mcp-method: " + method.encode(), b"mcp-name: " + value.encode()]
@@ -68,6 +69,8 @@ def test_plain_values_are_not_wrapped(plain: str) -> None:
     assert decode_header(plain) == plain
 
 
-@pytest.mark.parametrize("value", ["=?base64?x?=", "=?base64?eB==?=", "=?base64?/w==?=", "=?base64?e A==?=", "=?base64?é?="])
+@pytest.mark.parametrize(
+    "value", ["=?base64?x?=", "=?base64?eB==?=", "=?base64?/w==?=", "=?base64?e A==?=", "=?base64?é?="]
+)
 def test_a_malformed_sentinel_matches_nothing(value: str) -> None:
     assert decode_header(value) is None

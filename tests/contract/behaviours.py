@@ -1,0 +1,106 @@
+"""What the manifold promises at its fronts: one row per behaviour, with where the promise comes from. Tests nothing.
+
+A test says which rows it shows with `@shows(...)`; `test_behaviours` holds both sides to each other. Rows are grouped
+by feature in the order of the conversation; what servers ask of clients, subscriptions, log levels and tasks go
+between "calls" and "scopes".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """One promise. `source` is a section of the specification (with the revision) or a decision of the design."""
+
+    id: str
+    source: str
+    says: str
+
+
+_ROWS: Final = (
+    # greeting
+    ("version", "2025-11-25 basic/lifecycle, Version Negotiation", "every revision asked for is the one answered"),
+    ("version-other", "2025-11-25 basic/lifecycle, Version Negotiation", "an unknown revision gets the latest one"),
+    ("discover", "2026-07-28 server/discover", "discovery names the modern revision and how long it may be kept"),
+    ("identity", "D10", "the serverInfo is the manifold's own, never a backend's"),
+    ("capabilities", "2025-11-25 basic/lifecycle, Capability Negotiation", "what is declared is what is offered"),
+    ("instructions", "D7", "instructions are joined under the name of each server"),
+    ("initialize-first", "2025-11-25 basic/lifecycle", "nothing but ping is answered before initialize"),
+    ("ping", "2025-11-25 basic/utilities/ping", "ping is answered by the manifold itself"),
+    ("ping-modern", "2026-07-28 changelog", "the modern revision has no ping"),
+    # tools
+    ("tools-list", "D7", "every tool of every backend is listed once, under its server's name, in order"),
+    ("tools-call", "D7", "a call reaches the one backend the name belongs to, under its native name"),
+    ("tools-alias", "D7", "a native name that one backend alone has is accepted"),
+    ("tools-unknown", "2026-07-28 server/tools, Error Handling", "an unknown tool is -32602, and no backend hears of it"),
+    ("tools-error", "D2", "a backend's error is passed on byte for byte"),
+    ("tools-failed", "2025-11-25 server/tools, Error Handling", "isError results pass as results"),
+    ("tools-unknown-members", "D2", "members nobody knows are kept, in definitions and results"),
+    # resources
+    ("resources-list", "D8", "resources and templates are listed under their own URIs"),
+    ("resources-read", "D8", "a listed URI is read from its backend as it is"),
+    ("resources-template", "D8", "a URI of a template is read from the template's backend"),
+    ("resources-unknown", "2026-07-28 server/resources, Error Handling", "an unknown URI has the code of the era"),
+    ("resources-error", "D2", "a failing read keeps the backend's error"),
+    ("resources-linked", "D8", "a URI seen in a result is read from who said it, listed or not"),
+    ("resources-collision", "D8", "a URI of two backends stays the first one's; the other is `<server>+<uri>`"),
+    ("resources-collision-in-results", "D8", "a renamed URI is renamed wherever a result speaks of the resource"),
+    # prompts and completion
+    ("prompts-list", "D7", "prompts are listed under their server's name"),
+    ("prompts-get", "D7", "a prompt is got from its backend under its native name"),
+    ("prompts-unknown", "2025-11-25 server/prompts, Error Handling", "an unknown prompt is -32602"),
+    ("complete-prompt", "D8", "a completion for a prompt reaches its backend with the native name"),
+    ("complete-template", "D8", "a completion for a renamed template reaches its backend with the native one"),
+    # calls
+    ("progress", "2025-11-25 basic/utilities/progress", "progress has the caller's token, in order, before the result"),
+    ("progress-unasked", "2025-11-25 basic/utilities/progress", "without a token no progress comes, nor is asked for"),
+    ("progress-own", "D9", "two clients with the same token hear their own progress only"),
+    ("cancel", "2025-11-25 basic/utilities/cancellation", "the backend hears of a cancellation under its own id"),
+    ("cancel-modern-http", "2026-07-28 basic/transports/streamable-http", "closing the stream cancels, and only then"),
+    ("cancel-leaving", "2025-11-25 basic/transports, Sending Messages", "hanging up a POST is no cancellation"),
+    ("concurrent", "D5", "calls in flight together each get their own answer"),
+    # scopes
+    ("scope-server", "D7", "a server's own endpoint offers its items under their own names"),
+    ("scope-group", "D7", "a group's endpoint offers its servers and no others"),
+    ("scope-unknown", "D12", "an endpoint nobody configured is not found"),
+    ("filters", "D12", "what is filtered out is neither listed nor told from what does not exist"),
+    ("filters-alias", "D7", "no alias leads around a filter"),
+    # changes
+    ("changes-late", "D6", "a backend that comes up late is announced"),
+    ("changes-real", "D6", "a real difference of a list is announced, once, and nothing else"),
+    ("changes-before-initialized", "2025-11-25 basic/lifecycle", "nothing is announced before initialized"),
+    # malformed input
+    ("malformed-message", "JSON-RPC 2.0, 4 and 5.1", "what is no message has the code for it, and answers no id"),
+    ("malformed-request", "JSON-RPC 2.0, 5.1", "a bad request is answered under its id, with the code for it"),
+    ("malformed-headers", "2025-11-25 basic/transports", "wrong content types and sessions have their status"),
+    ("malformed-modern", "2026-07-28 basic/transports/streamable-http", "modern errors have the status of their code"),
+    ("header-mismatch", "2026-07-28 basic/transports/streamable-http", "headers that differ from the body are -32020"),
+    ("malformed-survived", "D11", "a malformed message costs the conversation nothing"),
+    ("oversized", "D12", "a message over the limit is refused without reading it on"),
+    # access
+    ("token", "D12", "with tokens configured, nobody gets in without one"),
+    ("token-bound", "D12", "a session belongs to the token that opened it"),
+    ("host", "2025-11-25 basic/transports, Security Warning", "a foreign Host or Origin is refused"),
+    # faithfulness
+    ("faithful-results", "D2", "results arrive as they were sent, through every front, from every backend"),
+    ("faithful-errors", "D2", "errors arrive as they were sent"),
+    ("faithful-lists", "D2", "definitions arrive as they were sent, names and URIs aside"),
+    ("faithful-reads", "D2", "resources and prompts arrive as they were sent"),
+    ("faithful-params", "D2", "params reach the backend as they were sent, hop members aside"),
+)  # fmt: skip
+
+BEHAVIOURS: Final = tuple(Behaviour(*row) for row in _ROWS)
+
+
+def shows(*ids: str) -> Callable[[F], F]:
+    """Mark a test as one that shows these behaviours."""
+
+    def mark(test: F) -> F:
+        test.behaviours = ids  # type: ignore[attr-defined]  # how a test is asked for them
+        return test
+
+    return mark

@@ -1,0 +1,87 @@
+"""What goes on while a call is in flight: progress and cancellation, every front, every kind of backend."""
+
+import pytest
+
+from tests.contract.behaviours import shows
+from tests.contract.offers import offerings
+from tests.contract.stand import KINDS, LATEST, WAYS, standing
+from tests.peers import jsontext
+from tests.peers.clients import MODERN_VERSION
+from tests.peers.ways import Way
+
+pytestmark = pytest.mark.anyio
+
+
+@shows("progress", "progress-unasked")
+@pytest.mark.parametrize("token", ['"t\\u00f6k/+ \\""', "7"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_progress_comes_in_order_before_the_result_with_the_callers_token(way: Way, token: str) -> None:
+    async with standing(offerings()) as stand, stand.client(way) as client:
+        for kind in KINDS:
+            params = '{"name":"%s__progress","arguments":{"text":"end"},"_meta":{"progressToken":%s}}' % (kind, token)
+            reply = await client.request("tools/call", params)
+            assert reply.text == "end"
+            heard = [jsontext.member(each, "params") for each in reply.notifications]
+            assert [jsontext.member(each, "progress") for each in heard] == [b"1", b"2", b"3"]
+            assert [jsontext.member(each, "progressToken") for each in heard] == [token.encode()] * 3
+            unknown = b'{"big":123456789012345678901234,"nil":null}'
+            assert [jsontext.member(each, "x-unknown") for each in heard] == [unknown] * 3
+            assert (await client.call(f"{kind}__progress")).notifications == []
+            asked, plain = stand[kind].calls("tools/call")
+            assert jsontext.member(asked.params, "_meta", "progressToken") is not None
+            assert jsontext.member(plain.params, "_meta", "progressToken") is None
+
+
+@shows("progress-own")
+@pytest.mark.parametrize("way", [way for way in WAYS if way.transport != "stdio"], ids=str)
+async def test_two_clients_with_the_same_token_hear_their_own_progress(way: Way) -> None:
+    params = '{"name":"%s__hang","arguments":{},"_meta":{"progressToken":1}}'
+    async with standing(offerings()) as stand, stand.client(way) as first, stand.client(way) as second:
+        for kind in KINDS:
+            waiting = await first.begin("tools/call", params % kind, id=41)
+            await stand[kind].wait_for("tools/call")
+            other = '{"name":"%s__progress","arguments":{"text":"b"},"_meta":{"progressToken":1}}' % kind
+            assert len((await second.request("tools/call", other, id=41)).notifications) == 3
+            await stand[kind].release()
+            assert (await waiting.reply()).notifications == []
+
+
+@shows("cancel", "cancel-modern-http")
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_a_cancelled_call_is_cancelled_at_its_backend_under_its_own_id(way: Way) -> None:
+    async with standing(offerings()) as stand, stand.client(way) as client:
+        for kind in KINDS:
+            pending = await client.begin("tools/call", {"name": f"{kind}__hang"}, id="the client's")
+            asked = await stand[kind].wait_for("tools/call")
+            await client.cancel(pending)
+            cancelled = await stand[kind].wait_cancelled()
+            assert cancelled.id == asked.id
+            assert (cancelled.raw == b"disconnected") is (kind == "web26")
+            assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
+            assert not any(each.result for each in client.received if each.id == pending.id)
+            assert len(stand[kind].cancelled) == 1
+
+
+@shows("cancel-leaving")
+async def test_hanging_up_a_handshake_post_does_not_cancel_the_call() -> None:
+    async with standing(offerings()) as stand, stand.client(Way("http", LATEST)) as client:
+        for kind in KINDS:
+            pending = await client.begin("tools/call", {"name": f"{kind}__hang"})
+            await stand[kind].wait_for("tools/call")
+            client.abandon(pending)
+            assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
+            assert stand[kind].cancelled == []
+            await stand[kind].release()
+
+
+@shows("cancel")
+@pytest.mark.parametrize("way", [way for way in WAYS if way.transport == "sse" or way.version == MODERN_VERSION], ids=str)
+async def test_a_client_that_leaves_takes_its_calls_back(way: Way) -> None:
+    async with standing(offerings()) as stand:
+        async with stand.client(way) as client:
+            for kind in KINDS:
+                await client.begin("tools/call", {"name": f"{kind}__hang"})
+                await stand[kind].wait_for("tools/call")
+        for kind in KINDS:
+            if way.transport != "stdio" or kind not in ("pipe", "pipe26"):
+                await stand[kind].wait_cancelled()
