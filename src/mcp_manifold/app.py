@@ -23,6 +23,7 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.question import Notice
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
 from mcp_manifold.catalogue import Catalogue, Kind, Listing
@@ -289,6 +290,8 @@ class _Parts:
             on_listing=self._on_listing,
             on_status=self._on_status,
             on_question=self.bridge.asked,
+            on_notice=self._on_notice,
+            on_link=self._on_link,
         )
         self.fleet = Fleet(config.servers, around)
         offering = Offering(self.hub, server_info=info, instructions=settings.instructions)
@@ -298,6 +301,12 @@ class _Parts:
 
     def __repr__(self) -> str:
         return f"<_Parts {self.fleet!r}>"
+
+    def _on_notice(self, notice: Notice) -> None:
+        """What backends tell beside lists: to nobody yet."""
+
+    def _on_link(self, link: Link) -> None:
+        """A link opened: nothing has to be set on it yet."""
 
     def _on_listing(self, listing: Listing) -> None:
         self.hub.adopt(listing)

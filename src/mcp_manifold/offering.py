@@ -1,4 +1,4 @@
-"""What a scope says of itself: who it is, what it can do, what it lists. Answered from the hub's view, by no backend."""
+"""What a scope says of itself: who it is, what it can do, what it lists. Answered from the hub's view alone."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -22,9 +22,9 @@ from mcp_manifold.backends.held import HeldLinks
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.isolation import PLAIN, Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
-from mcp_manifold.backends.link import Link, Pending, Transport
+from mcp_manifold.backends.link import Link, Transport
 from mcp_manifold.backends.lister import Lister
-from mcp_manifold.backends.question import Question
+from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ServerSettings
@@ -54,6 +54,9 @@ class Surroundings:
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
     on_question: Callable[[Question], None]
+    on_notice: Callable[[Notice], None]
+    on_link: Callable[[Link], None]
+    """Told of every link that opened, shared or held, before any call uses it."""
 
 
 class Backend:
@@ -134,6 +137,15 @@ class Backend:
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
         self._held.release(session)
+
+    def link_of(self, session: Session) -> Link | None:
+        """The open link that serves a session's calls, if there is one."""
+        return self._live(session)
+
+    def links(self) -> list[Link]:
+        """All open links, the shared one first."""
+        shared = [] if self._shared is None or self._shared.ended.done() else [self._shared]
+        return shared + self._held.links()
 
     def asked(self, capability: str) -> None:
         """It asked its client for something: on a pipe, clients are kept apart from now on."""
@@ -304,6 +316,7 @@ class Backend:
             self._connector.learned(kind, greeting.era)
         if isinstance(transport, HttpTransport) and greeting.era == "handshake":
             transport.listen()
+        self._around.on_link(link)
         return link, transport, greeting
 
     def _questioned(self, question: Question) -> None:
@@ -312,8 +325,9 @@ class Backend:
             self.asked(capability)
         self._around.on_question(question)
 
-    def _notified(self, method: str, params: Payload, origin: Pending | None) -> None:
-        self._lister.notified(method)
+    def _notified(self, notice: Notice) -> None:
+        self._lister.notified(notice.method)
+        self._around.on_notice(notice)
 
 
 @asynccontextmanager

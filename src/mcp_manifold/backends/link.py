@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
-from mcp_manifold.backends.question import Question
+from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import (
     BackendError,
@@ -88,10 +88,6 @@ class Transport(Protocol):
         """Release everything, within a bound."""
 
 
-Notified = Callable[[str, Payload, "Pending | None"], None]
-"""Receives a backend's notification: method, raw params, and the request it came with where the transport tells."""
-
-
 class Link:
     """See the module. `ended` is done, with the reason, once the link is dead."""
 
@@ -99,7 +95,7 @@ class Link:
         self,
         backend: str,
         *,
-        on_notification: Notified,
+        on_notification: Callable[[Notice], None],
         on_question: Callable[[Question], None],
         holder: Session | None = None,
         write_limit: int = 64 << 20,
@@ -378,7 +374,7 @@ class Link:
                 question.withdraw()
             return
         if method != "notifications/progress":
-            self._on_notification(method, params, origin)
+            self._on_notification(self._noticed(method, params, origin))
             return
         found = wire.client_meta(params)
         pending = self._pending.get(_number(found.get("progressToken", wire.NULL_ID)))
@@ -389,6 +385,12 @@ class Link:
         if pending.call is not None and pending.token is not None:
             found["progressToken"] = pending.token
             pending.call.emit(wire.notification(method, wire.encode(found)))
+
+    def _noticed(self, method: str, params: Payload, origin: Pending | None) -> Notice:
+        pending, session = self._provoked_by(origin)
+        call = None if pending is None else pending.call
+        concurrent = session is None and any(waiting.call is not None for waiting in self._pending.values())
+        return Notice(self, method, params, call, session, concurrent)
 
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
         """Not JSON-RPC. If it was meant to be an answer, its caller must not wait for the timeout."""

@@ -1,13 +1,32 @@
-"""A request that a backend sent to its client, from its arrival to its answer. Knows how to answer, not whom to ask."""
+"""What a backend sends of its own accord: Questions, which want an answer, and Notices, which do not.
+
+Knows how to answer, not whom to ask.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcp_manifold.wire import Payload
 
 if TYPE_CHECKING:
     from mcp_manifold.backends.link import Link, Pending
-    from mcp_manifold.call import Session
+    from mcp_manifold.call import Call, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A backend's notification. `call` and `session` are set where it is certain whose call it belongs to.
+
+    `concurrent`: calls of several clients were in flight, so that it may be about any of them.
+    """
+
+    link: "Link"
+    method: str
+    params: Payload
+    call: "Call | None" = None
+    session: "Session | None" = None
+    concurrent: bool = False
 
 
 class Question:
