@@ -28,14 +28,14 @@ LEVELS: Final[dict[str, int]] = {
     "call": 4,
     "backends": 5, "stages": 5,
     "hub": 6,
-    "router": 7, "status": 7,
+    "bridge": 7, "offering": 7, "router": 7, "status": 7,
     "fronts": 8,
     "app": 9, "serving": 9,
     "__init__": 10, "cli": 10, "logs": 10, "__main__": 10,
 }  # fmt: skip
 """Imports go to lower numbers only, lazy ones and those for type checking included."""
 
-SIBLINGS: Final = {("app", "serving"), ("cli", "logs"), ("__main__", "cli")}
+SIBLINGS: Final = {("router", "bridge"), ("app", "serving"), ("cli", "logs"), ("__main__", "cli")}
 """The imports between two of one level that are allowed, as (who, whom)."""
 
 SYNCHRONOUS: Final = 3
@@ -55,7 +55,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "json5": ("config/syntax.py",),
     "mcp": ("backends/sdk.py",),
     "mcp_types": ("backends/sdk.py",),
-    "msgspec": ("app.py", "backends/", "catalogue/payload.py", "fronts/site.py", "router.py", "wire/"),
+    "msgspec": ("app.py", "backends/", "bridge.py", "catalogue/payload.py", "fronts/site.py", "wire/"),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),
     "pydantic_settings": ("config/layers.py",),
@@ -95,6 +95,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "waiting for the clock instead of an event",
         {
             "backends/stdio.py": "a group's end can only be asked",
+            "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
         },
     ),
@@ -359,6 +360,8 @@ def broad(module: Module) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "BaseException"
             last = node.body[-1]
+            if isinstance(last, ast.With | ast.AsyncWith):  # what is cleaned up in a context is raised from inside it
+                last = last.body[-1]
             reraised = node.type is not None and isinstance(last, ast.Raise) and last.exc is None
             if re.search(r"\b(Base)?Exception\b", caught) and not reraised:
                 yield inside, node.lineno

@@ -47,7 +47,8 @@ STAGES: Final[tuple[Stage, ...]] = (call_log,)
 """What every call runs through, outside in. To follow a call, read this list and then `router`."""
 
 EVERYTHING: Final = Payload(
-    b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}'
+    b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},'
+    b'"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}}'
 )
 """What we can relay to a client that can do it: declared on links that many share. Whether the one client whose call is
 concerned can do it is decided when the server asks."""
@@ -294,7 +295,12 @@ class _Parts:
             on_link=self._on_link,
         )
         self.fleet = Fleet(config.servers, around)
-        offering = Offering(self.hub, server_info=info, instructions=settings.instructions)
+        offering = Offering(
+            self.hub,
+            server_info=info,
+            instructions=settings.instructions,
+            page_size=settings.limits.page_size,
+        )
         router = Router(self.hub, self.fleet, self.bridge, local=offering.methods, server_info=info)
         self.handle = compose(STAGES, router.route)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
@@ -384,10 +390,14 @@ async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeo
     return greeting
 
 
-def _parameters(backend: str, tools: Sequence[bytes]) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+def _parameters(
+    backend: str, tools: Sequence[bytes], *, mirrored: bool
+) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
     if not any(b"x-mcp-header" in tool for tool in tools):
         return tuple(tools), None
-    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = _deferred("backends.sdk").parameters(backend, tools)
+    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = _deferred("backends.sdk").parameters(
+        backend, tools, mirrored=mirrored
+    )
     return found
 
 

@@ -59,21 +59,23 @@ class Session:
     capabilities: Payload = field(default_factory=_nothing)
     reach: Reach | None = None
     """How to ask and tell the client something; None where only its requests' own streams lead to it."""
-    _relayable: Payload | None = None
+    _relayable: dict[Era, Payload] = field(default_factory=dict, repr=False)
     log_level: str = ""
-    """The level the client set with `logging/setLevel`; empty while it set none."""
+    """The level the client set with `logging/setLevel`, or for this one request; empty while it set none."""
 
     @property
     def wants(self) -> frozenset[str]:
         """What the client declared it can do for servers: `roots`, `sampling`, `elicitation`."""
         return _INTERACTION & capability_names(self.capabilities)
 
-    @property
-    def relayable(self) -> Payload:
-        """What a backend may be told this client can do: what it declared, as far as we pass it on across eras."""
-        if self._relayable is None:
-            self._relayable = self.capabilities if self.era == "modern" else relayable_capabilities(self.capabilities)
-        return self._relayable
+    def relayable(self, era: Era) -> Payload:
+        """What a backend of that era may be told this client can do, as far as it is passed on."""
+        if self.era == era == "modern":
+            return self.capabilities
+        found = self._relayable.get(era)
+        if found is None:
+            found = self._relayable[era] = relayable_capabilities(self.capabilities, same_era=self.era == era)
+        return found
 
     @property
     def era(self) -> Era:
@@ -93,8 +95,14 @@ class Call:
     """Set by the router: the backend that serves the call; empty for what is answered here."""
     backend_era: Era = "handshake"
     """Set by the link: the era the backend was spoken to in."""
+    number: int = 0
+    """Set by the link: the id, and progress token, under which the backend got it."""
+    id: Payload | None = None
+    """The request's id as the client wrote it; None for a call that no message made."""
     cancelled: bool = False
+    finished: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)
+    _on_finish: Callable[[], None] | None = field(default=None, repr=False)
 
     def cancel(self) -> None:
         """Take the request back: whoever works on it is told, at most once."""
@@ -102,6 +110,18 @@ class Call:
         undo, self._on_cancel = self._on_cancel, None
         if undo is not None:
             undo()
+
+    def finish(self) -> None:
+        """Ask a call that never ends by itself to end now, with its result; others are not touched."""
+        self.finished = True
+        if self._on_finish is not None:
+            self._on_finish()
+
+    def on_finish(self, end: Callable[[], None]) -> None:
+        """Register what ends a call that never ends by itself; called at once if that was asked already."""
+        self._on_finish = end
+        if self.finished:
+            end()
 
     def on_cancel(self, undo: Callable[[], None] | None) -> None:
         """Register what stops the work in progress, in place of what was; called at once if already cancelled."""

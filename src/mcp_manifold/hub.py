@@ -16,7 +16,7 @@ import anyio
 from mcp_manifold.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
 from mcp_manifold.config import ManifoldSettings, OverrideSettings, ServerSettings
 from mcp_manifold.names import MAX_URI
-from mcp_manifold.policy import ANONYMOUS, Policy
+from mcp_manifold.policy import ANONYMOUS, Filters, Policy
 from mcp_manifold.wire import Payload
 
 MERGED: Final = ""
@@ -35,8 +35,10 @@ class View:
     whole: Catalogue
     catalogue: Catalogue
     listings: tuple[Listing, ...]
-    encoded: dict[tuple[Kind, str], Payload] = field(default_factory=dict, repr=False)
-    """List results, encoded once for each kind and protocol version."""
+    missing: frozenset[str] = frozenset()
+    """Members of the scope that have not listed yet."""
+    encoded: dict[tuple[Kind, str, int], Payload] = field(default_factory=dict, repr=False)
+    """Pages of lists, encoded once for each kind, protocol version and place."""
 
 
 class Hub:
@@ -47,6 +49,8 @@ class Hub:
         self._groups = settings.groups
         self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
         self._policy = policy
+        self.is_same_for_all = not settings.tokens and policy == Policy(dict.fromkeys(policy.filters, Filters()))
+        """Whether neither a token nor a filter could make two clients' answers differ."""
         self._startup = settings.startup_timeout
         self._listings: dict[str, Listing] = {}
         self._views: dict[str, View] = {}
@@ -164,11 +168,13 @@ class Hub:
 
     def _build(self, scope: str) -> View:
         native = scope.startswith("server:")
-        known = [name for name in self.members(scope) if name in self._listings]
+        members = self.members(scope)
+        known = [name for name in members if name in self._listings]
         offers = [(self._listings[name], terms_of(self._servers[name], native=native)) for name in known]
         whole = merge(offers, self._rules)
         visible = self._policy.view(whole, ANONYMOUS)
-        return View(whole, visible, tuple(self._listings[name] for name in known))
+        listings = tuple(self._listings[name] for name in known)
+        return View(whole, visible, listings, frozenset(members) - self._listings.keys())
 
 
 def terms_of(server: ServerSettings, *, native: bool) -> Terms:

@@ -1,15 +1,16 @@
 """What a scope says of itself: who it is, what it can do, what it lists. Answered from the hub's view alone."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import math
+from collections.abc import Mapping
 from typing import Any, Final
-
-import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.call import Call, Handler
-from mcp_manifold.catalogue import Kind, encode_list
-from mcp_manifold.errors import InvalidParams
+from mcp_manifold.capabilities import extending, runs_tasks
+from mcp_manifold.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.hub import Hub, View
+from mcp_manifold.paging import Cursors
 from mcp_manifold.wire import MODERN_VERSION, Payload
 from mcp_manifold.wire.protocol import META_SERVER_INFO
 
@@ -21,14 +22,16 @@ LISTS: Final = {
 }
 MAX_INSTRUCTIONS: Final = 4000
 """Characters of one backend's instructions that are passed on: they are put into a model's context."""
-_PRIVATE: Final = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+_NO_TTL: Final = b"0}"
 
 
 class Offering:
-    """See the module. Holds nothing but what it is told at its making."""
+    """See the module. `page_size`: entries on one page of a list; 0 for all."""
 
-    def __init__(self, hub: Hub, *, server_info: Payload, instructions: str) -> None:
+    def __init__(self, hub: Hub, *, server_info: Payload, instructions: str, page_size: int = 0) -> None:
         self._hub = hub
+        self._page_size = page_size
+        self._cursors = Cursors()
         self._server_info = server_info
         self._instructions = instructions
 
@@ -51,7 +54,8 @@ class Offering:
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "protocolVersion": version,
-            "capabilities": _capabilities(view, listens=True, completions=version != "2024-11-05"),
+            "capabilities": _capabilities(view, listens=True, completions=version != "2024-11-05")
+            | extending(view.listings, version),
             "serverInfo": self._server_info,
         }
         instructions = self._merged_instructions(view, scope)
@@ -65,8 +69,11 @@ class Offering:
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "supportedVersions": [MODERN_VERSION],
-            "capabilities": _capabilities(view, listens=False, completions=True),
-            **_PRIVATE,
+            "capabilities": _capabilities(view, listens=False, completions=True)
+            | extending(view.listings, MODERN_VERSION),
+            "resultType": "complete",
+            "ttlMs": self._ttl(view, call.method),
+            "cacheScope": self._cache_scope(view, call.method),
             "_meta": {META_SERVER_INFO: self._server_info},
         }
         instructions = self._merged_instructions(view, scope)
@@ -78,22 +85,52 @@ class Offering:
         return wire.EMPTY
 
     async def _list(self, call: Call) -> Payload:
-        if "cursor" in call.params and wire.first_byte(call.params["cursor"]) != b"n":
-            raise InvalidParams("Invalid cursor: lists are served whole, so no cursor was ever given out")
         kind, member = LISTS[call.method]
-        await self._hub.settle(call.session.scope)
-        view = self._hub.view(call.session.scope)
-        version = call.session.version
-        found = view.encoded.get((kind, version))
+        scope, version = call.session.scope, call.session.version
+        await self._hub.settle(scope)
+        view = self._hub.view(scope)
+        place = self._place(call, view, kind)
+        found = view.encoded.get((kind, version, place))
         if found is None:
-            found = view.encoded[(kind, version)] = self._encode(view, kind, member, version)
+            found = view.encoded[(kind, version, place)] = self._page(call, view, member, place)
+        if version == MODERN_VERSION and (ttl := self._ttl(view, call.method)):
+            return Payload(bytes(found)[: -len(_NO_TTL)] + b"%d}" % ttl)
         return found
 
-    def _encode(self, view: View, kind: Kind, member: str, version: str) -> Payload:
-        items = Payload(encode_list(view.catalogue.entries(kind), kind, version=version))
-        if version != MODERN_VERSION:
-            return Payload(wire.encode({member: items}))
-        return Payload(wire.encode({member: items, **_PRIVATE, "_meta": {META_SERVER_INFO: self._server_info}}))
+    def _place(self, call: Call, view: View, kind: Kind) -> int:
+        cursor = call.params.get("cursor")
+        if cursor is None or wire.first_byte(cursor) == b"n":
+            return 0
+        keys = tuple(view.catalogue.table(kind))
+        return self._cursors.place(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
+
+    def _page(self, call: Call, view: View, member: str, place: int) -> Payload:
+        """One page; for a modern client it ends in `_NO_TTL`, where the time that is left goes."""
+        (kind, _), version = LISTS[call.method], call.session.version
+        entries = view.catalogue.entries(kind)
+        end = place + self._page_size if self._page_size else len(entries)
+        without_tasks = {listing.backend for listing in view.listings if not runs_tasks(listing)}
+        items = encode_list(entries[place:end], kind, version=version, without_tasks=without_tasks)
+        page: dict[str, object] = {member: Payload(items)}
+        if end < len(entries):
+            keys = tuple(view.catalogue.table(kind))
+            page["nextCursor"] = self._cursors.after(f"{kind} {call.session.scope}", keys, end)
+        if version == MODERN_VERSION:
+            page |= {"resultType": "complete", "_meta": {META_SERVER_INFO: self._server_info}}
+            page |= {"cacheScope": self._cache_scope(view, call.method), "ttlMs": 0}
+        return Payload(wire.encode(page))
+
+    def _ttl(self, view: View, method: str) -> int:
+        """How long an answer made of the backends' may be kept: as long as the first of theirs, less its age here."""
+        if view.missing or not _are_modern(view):
+            return 0
+        now = asyncio.get_running_loop().time()
+        return max(0, min((_left(hint, now) for hint in _hints(view, method)), default=0))
+
+    def _cache_scope(self, view: View, method: str) -> str:
+        hints = _hints(view, method)
+        public = self._hub.is_same_for_all and bool(hints) and all(hint.is_public for hint in hints)
+        return "public" if public and not view.missing and _are_modern(view) else "private"
 
     def _merged_instructions(self, view: View, scope: str) -> str:
         """Our own, then each backend's under its name; backends speak of their tools by native names."""
@@ -112,12 +149,26 @@ def _capabilities(view: View, *, listens: bool, completions: bool) -> dict[str, 
     """What the scope offers. Lists may always come and go, so they are declared even while they are empty."""
     changing = {"listChanged": True} if listens else {}
     offered: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
-    if completions and any("completions" in _declared(listing.capabilities) for listing in view.listings):
+    if completions and any("completions" in _declared(listing) for listing in view.listings):
         offered["completions"] = {}
     return offered
 
 
-_declared: Callable[[bytes], dict[str, Payload]] = msgspec.json.Decoder(dict[str, Payload]).decode
+def _hints(view: View, method: str) -> list[Hint]:
+    return [listing.hints[method] for listing in view.listings if method in listing.hints]
+
+
+def _left(hint: Hint, now: float) -> int:
+    return hint.ttl_ms - math.ceil((now - hint.at) * 1000)
+
+
+def _are_modern(view: View) -> bool:
+    """Whether every answer came with a hint: earlier revisions have none."""
+    return all(listing.era == "modern" for listing in view.listings)
+
+
+def _declared(listing: Listing) -> Mapping[str, Payload]:
+    return wire.client_meta(Payload(listing.capabilities))  # empty for what is no object
 
 
 def _cut(text: str) -> str:

@@ -42,7 +42,7 @@ def offering(server: str) -> Script:
             tool(f"only_{server}"),
         ),
         resources=(resource(f"note://{server}/1"), resource(SHARED), resource(f"broken://{server}", _gone())),
-        templates=(template(f"row://{server}/{{id}}"), template(SHARED_TEMPLATE), template("hidden://{host}/{what}")),
+        templates=(template(f"row://{server}/{{id}}"), template(SHARED_TEMPLATE)),
         prompts=(prompt("greet", arguments=[{"name": "who"}]), prompt("quote", Act("raw", said))),
     )
 

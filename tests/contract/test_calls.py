@@ -12,21 +12,25 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 
+def _progress(notifications: list[bytes]) -> list[bytes | None]:
+    """The params of the progress notifications among these."""
+    return [jsontext.member(each, "params") for each in notifications if b"notifications/progress" in each]
+
+
 @shows("progress", "progress-unasked")
-@pytest.mark.parametrize("token", ['"t\\u00f6k/+ \\""', "7"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_progress_comes_in_order_before_the_result_with_the_callers_token(way: Way, token: str) -> None:
+async def test_progress_comes_in_order_before_the_result_with_the_callers_token(way: Way) -> None:
     async with standing(offerings()) as stand, stand.client(way) as client:
-        for kind in KINDS:
+        for kind, token in zip(KINDS, ('"t\\u00f6k/+ \\""', "7", '"7"', "0", '""'), strict=True):
             params = '{"name":"%s__progress","arguments":{"text":"end"},"_meta":{"progressToken":%s}}' % (kind, token)
             reply = await client.request("tools/call", params)
             assert reply.text == "end"
-            heard = [jsontext.member(each, "params") for each in reply.notifications]
+            heard = _progress(reply.notifications)
             assert [jsontext.member(each, "progress") for each in heard] == [b"1", b"2", b"3"]
             assert [jsontext.member(each, "progressToken") for each in heard] == [token.encode()] * 3
             unknown = b'{"big":123456789012345678901234,"nil":null}'
             assert [jsontext.member(each, "x-unknown") for each in heard] == [unknown] * 3
-            assert (await client.call(f"{kind}__progress")).notifications == []
+            assert _progress((await client.call(f"{kind}__progress")).notifications) == []
             asked, plain = stand[kind].calls("tools/call")
             assert jsontext.member(asked.params, "_meta", "progressToken") is not None
             assert jsontext.member(plain.params, "_meta", "progressToken") is None
@@ -41,9 +45,9 @@ async def test_two_clients_with_the_same_token_hear_their_own_progress(way: Way)
             waiting = await first.begin("tools/call", params % kind, id=41)
             await stand[kind].wait_for("tools/call")
             other = '{"name":"%s__progress","arguments":{"text":"b"},"_meta":{"progressToken":1}}' % kind
-            assert len((await second.request("tools/call", other, id=41)).notifications) == 3
+            assert len(_progress((await second.request("tools/call", other, id=41)).notifications)) == 3
             await stand[kind].release()
-            assert (await waiting.reply()).notifications == []
+            assert _progress((await waiting.reply()).notifications) == []
 
 
 @shows("cancel", "cancel-modern-http")

@@ -70,6 +70,7 @@ async def test_links_in_results_lead_back_to_the_backend_that_gave_them(way: Way
             assert embedded["resource"]["uri"] == told(kind, SHARED)
             got = await client.request("prompts/get", {"name": f"{kind}__quote"})
             assert got.value["messages"][0]["content"]["resource"]["uri"] == told(kind, SHARED)
-            read = await client.request("resources/read", {"uri": unlisted})
-            assert read.value["contents"][0]["text"] == unlisted
-            assert len(stand[kind].calls("resources/read")) == 1
+            # the scripted backends know it no more than the catalogue does: that they are asked is the point
+            assert (await client.request("resources/read", {"uri": unlisted})).code in (-32002, -32602)
+            (asked,) = stand[kind].calls("resources/read")
+            assert jsontext.value(jsontext.member(asked.params, "uri")) == unlisted

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold import hub as hubs
 from mcp_manifold.app import policy_of
 from mcp_manifold.catalogue import Kind, Listing, Route
 from mcp_manifold.config import ManifoldSettings, ServerSettings
-from mcp_manifold.hub import MERGED, Hub, terms_of
+from mcp_manifold.hub import MAX_LINKS, MERGED, Hub, terms_of
 from mcp_manifold.names import MAX_URI
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +72,7 @@ class Watching:
         return self.told
 
 
-# --- scopes -----------------------------------------------------------------------------------------------------------
+# --- scopes ---------------------------------------------------------------------------------------------------------
 
 
 async def test_every_endpoint_is_a_scope_and_nothing_else_is() -> None:
@@ -179,7 +178,7 @@ async def test_terms_are_those_of_the_endpoint(settings: Any, native: bool, expe
     assert (terms.prefix, terms.uris) == expected
 
 
-# --- waiting for those who are still starting -------------------------------------------------------------------------
+# --- waiting for those who are still starting -----------------------------------------------------------------------
 
 
 async def test_a_list_waits_for_the_first_attempts_of_its_own_scope() -> None:
@@ -221,7 +220,7 @@ async def test_without_servers_everything_is_settled() -> None:
     assert names(made) == []
 
 
-# --- announcements ------------------------------------------------------------------------------------------------------
+# --- announcements --------------------------------------------------------------------------------------------------
 
 
 async def test_changes_that_come_together_are_announced_once() -> None:
@@ -274,7 +273,7 @@ async def test_who_stopped_watching_is_not_told() -> None:
     assert gone.told == []
 
 
-# --- resources ----------------------------------------------------------------------------------------------------------
+# --- resources ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_link_seen_in_a_result_leads_back_to_its_backend() -> None:
@@ -311,15 +310,14 @@ async def test_s43_a_link_is_no_way_around_a_filter() -> None:
         assert made.route_resource(MERGED, uri) is None
 
 
-async def test_links_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "MAX_LINKS", 2)
+async def test_links_are_forgotten_oldest_first() -> None:
     made = hub(server("a"))
     made.adopt(listing("a"))
-    for uri in ("x:1", "y:2", "x:1", "z:3"):
+    for uri in ("x:first", "x:second", "x:first", *(f"x:{number}" for number in range(MAX_LINKS - 1))):
         made.public_uri(MERGED, "a", uri)
-    assert made.route_resource(MERGED, "y:2") is None
-    assert made.route_resource(MERGED, "x:1") == Route("a", "x:1")
-    assert made.route_resource(MERGED, "z:3") == Route("a", "z:3")
+    assert made.route_resource(MERGED, "x:second") is None
+    assert made.route_resource(MERGED, "x:first") == Route("a", "x:first")
+    assert made.route_resource(MERGED, "x:0") == Route("a", "x:0")
 
 
 async def test_a_link_too_long_to_be_judged_is_not_remembered() -> None:

@@ -30,6 +30,7 @@ from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
 from mcp_manifold.wire import EMPTY, NEEDED, Era, Payload
+from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Backend:
             around.limits,
             timeout=around.list_timeout,
             parameters=around.parameters,
-            on_listing=around.on_listing,
+            on_listing=self._listed,
         )
         self._shared: Link | None = None
         self._held = HeldLinks(
@@ -118,21 +119,38 @@ class Backend:
 
     # --- what callers use --------------------------------------------------------------------------------------
 
-    async def request(self, call: Call, method: str, params: dict[str, Payload]) -> Payload:
+    async def request(
+        self,
+        call: Call,
+        method: str,
+        params: dict[str, Payload],
+        *,
+        on: Link | None = None,
+        timeout: float | None = None,
+    ) -> Payload:
         """Relay a call, names and URIs already the backend's own.
+
+        Args:
+            on: the link to use instead of the caller's, for as long as it is open.
+            timeout: seconds, instead of the configured ones.
 
         Raises:
             RemoteError: the backend's own error.
             BackendError: it cannot be reached, or did not answer.
             CallCancelled: the caller took it back.
         """
-        link = self._live(call.session) or await self._link(call.session)
-        timeout = self.settings.timeout
+        link = on if on is not None and not on.ended.done() else self._live(call.session)
+        link = link or await self._link(call.session)
+        timeout = self.settings.timeout if timeout is None else timeout
         try:
             return await link.request(method, params, timeout=timeout, call=call)
         except SessionExpired:  # it was refused unread: once more, in a new session
             link = await self._link(call.session)
-            return await link.request(method, params, timeout=timeout, call=call)
+        except RemoteError as exc:
+            if exc.code != HEADER_MISMATCH or method != "tools/call" or link.era != "modern":
+                raise
+            await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http): once more
+        return await link.request(method, params, timeout=timeout, call=call)
 
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
@@ -277,7 +295,7 @@ class Backend:
         identity = self._around.identity
         if place.exact:
             info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
-            identity = Identity(info, session.relayable if session.key else EMPTY)
+            identity = Identity(info, session.relayable("handshake") if session.key else EMPTY)
         holder = session if place.exact and place != PLAIN else None
         link, transport, _ = await self._connect(identity, eras=place.eras, holder=holder)
         link.parameter_headers = self._shared.parameter_headers if self._shared else None
@@ -324,6 +342,12 @@ class Backend:
         if capability is not None:
             self.asked(capability)
         self._around.on_question(question)
+
+    def _listed(self, listing: Listing) -> None:
+        if self._shared is not None:
+            for link in self._held.links():
+                link.parameter_headers = self._shared.parameter_headers
+        self._around.on_listing(listing)
 
     def _notified(self, notice: Notice) -> None:
         self._lister.notified(notice.method)

@@ -1,5 +1,6 @@
 """What two sides of a link learn of each other when it opens. Values only; `sdk` carries it out."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -7,6 +8,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from mcp_manifold.backends.link import Link
+from mcp_manifold.catalogue import Hint
 from mcp_manifold.wire import EMPTY, MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
 from mcp_manifold.wire.protocol import META_SERVER_INFO
@@ -34,6 +36,8 @@ class Greeting:
     capabilities: Payload
     server_info: Payload
     instructions: str
+    hint: Hint | None = None
+    """How long a `server/discover` may be kept; `initialize` does not say."""
 
 
 class Greet(Protocol):
@@ -49,10 +53,16 @@ class Greet(Protocol):
 
 
 class Parameters(Protocol):
-    """Reads the `x-mcp-header` annotations of an HTTP backend's tools (2026-07-28 server/tools)."""
+    """Reads the `x-mcp-header` annotations of a backend's tools (2026-07-28 server/tools)."""
 
-    def __call__(self, backend: str, tools: Sequence[bytes]) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-        """The tools that may be used over HTTP, and what computes their `Mcp-Param-*` headers, if any asks for them."""
+    def __call__(
+        self, backend: str, tools: Sequence[bytes], *, mirrored: bool
+    ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+        """The tools as they may be offered over HTTP, and what computes the headers they ask for, if any does.
+
+        Where this hop mirrors arguments into headers, a tool with an annotation that is not valid is left out, because
+        it cannot be called; elsewhere it only loses its annotations, or clients over HTTP would leave it out.
+        """
 
 
 class _Initialized(msgspec.Struct):
@@ -66,6 +76,8 @@ class _Discovered(msgspec.Struct):
     capabilities: Payload = EMPTY
     instructions: str | None = None
     meta: dict[str, Payload] = msgspec.field(name="_meta", default_factory=dict)
+    ttl_ms: float = msgspec.field(name="ttlMs", default=0)
+    scope: str = msgspec.field(name="cacheScope", default="private")
 
 
 def initialized(result: Payload) -> Greeting:
@@ -78,4 +90,5 @@ def discovered(result: Payload) -> Greeting:
     """The greeting in a raw `server/discover` result. Raises msgspec.DecodeError for what is none."""
     found = msgspec.json.decode(result, type=_Discovered)
     info = found.meta.get(META_SERVER_INFO, EMPTY)
-    return Greeting("modern", MODERN_VERSION, found.capabilities, info, found.instructions or "")
+    hint = Hint(max(0, int(found.ttl_ms)), found.scope == "public", asyncio.get_running_loop().time())
+    return Greeting("modern", MODERN_VERSION, found.capabilities, info, found.instructions or "", hint)

@@ -127,6 +127,8 @@ class HeldLinks:
         except (BackendError, RemoteError) as exc:
             if not held.link.done():
                 held.link.set_exception(exc)
+        except Exception:  # the task's boundary: a fault of ours on one client's link must not end the others
+            logger.exception("link for one client failed", extra={"backend": self._backend})
         finally:
             if not held.link.done():
                 held.link.set_exception(BackendUnavailable(self._backend, "is stopped"))

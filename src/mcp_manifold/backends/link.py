@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
@@ -26,7 +27,7 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.wire import UNSET, Envelope, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
-from mcp_manifold.wire.protocol import META_CAPABILITIES, META_LOG_LEVEL
+from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +99,20 @@ class Link:
         on_notification: Callable[[Notice], None],
         on_question: Callable[[Question], None],
         holder: Session | None = None,
+        place: str = "",
         write_limit: int = 64 << 20,
     ) -> None:
         self.backend = backend
+        self.place = place
+        """Which of the backend's links it is, by who uses it; empty for the one everybody shares."""
         self.write_limit = write_limit
         """Bytes that may wait to be written to the backend before requests are refused."""
         self.version = ""
         self.capabilities: Payload = wire.EMPTY
         self.calls = 0
+        self.is_watched = False
+        """Somebody is told what the backend reports over it: it is in use even while no call is."""
+        self._has_logging = False
         self.parameter_headers: ParameterHeaders | None = None
         """Set by the backend once its tools are listed; used where the transport mirrors arguments in headers."""
         self._stamp: dict[str, Payload] | None = None
@@ -113,6 +120,9 @@ class Link:
         self.ended: asyncio.Future[BackendError] = self._loop.create_future()
         self.holder = holder
         """The client this link is held for; None for one that clients share."""
+        self.only: Session | None = holder
+        """The one client this link ever served; None before the first, and since there was another."""
+        self._is_crowded = False
         self._on_notification = on_notification
         self._on_question = on_question
         self._questions: dict[bytes, Question] = {}
@@ -133,7 +143,7 @@ class Link:
     @property
     def is_busy(self) -> bool:
         """Whether answers are due."""
-        return bool(self._pending)
+        return any(pending.timeout != inf for pending in self._pending.values())
 
     @property
     def transport(self) -> Transport:
@@ -154,6 +164,7 @@ class Link:
         """The session is negotiated."""
         self.version = version
         self.capabilities = capabilities
+        self._has_logging = "logging" in wire.capability_names(capabilities)
         self.transport.adopt(version)
 
     # --- out ----------------------------------------------------------------------------------------------------
@@ -173,6 +184,18 @@ class Link:
             BackendError: it did not answer, or not with MCP.
             CallCancelled: the caller took the request back.
         """
+        return await self._outcome(self._sent(method, params, timeout, call))
+
+    def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> Pending:
+        """Send a request of our own whose answer is somebody's to take from `Pending.future`; raises as `request` does.
+
+        Without a timeout it stands for as long as the link does, and is no reason to call the link busy.
+        """
+        pending = self._sent(method, params, timeout, None)
+        pending.future.add_done_callback(_read)
+        return pending
+
+    def _sent(self, method: str, params: dict[str, Payload], timeout: float, call: Call | None) -> Pending:
         if self.ended.done():
             raise self._dead()
         self._last = number = self._last + 1
@@ -180,7 +203,8 @@ class Link:
         if call is not None:
             pending.call = call
             pending.token = _token_of(params)
-            call.backend_era = self.era
+            call.backend_era, call.number = self.era, number
+            self._met(call.session)
         stamp = self._stamp if call is None or self._stamp is None else self._stamp_for(call.session)
         body = wire.request(number, method, wire.hop_params(params, token=number, stamp=stamp))
         self._pending[number] = pending
@@ -190,7 +214,7 @@ class Link:
             del self._pending[number]
             raise
         self._watch(pending)
-        return await self._outcome(pending)
+        return pending
 
     async def resume(self, pending: Pending, call: Call) -> Payload:
         """Wait for a parked request again, now on behalf of `call`; raises as `request` does."""
@@ -225,11 +249,19 @@ class Link:
             if call is not None:
                 call.on_cancel(None)
 
+    def _met(self, session: Session) -> None:
+        if session is not self.only and not self._is_crowded:
+            self._is_crowded = self.only is not None
+            self.only = None if self._is_crowded else session
+
     def _stamp_for(self, session: Session) -> dict[str, Payload]:
         """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
-        stamp = {**(self._stamp or {}), META_CAPABILITIES: session.relayable}
-        if session.log_level:
-            stamp[META_LOG_LEVEL] = Payload(wire.encode(session.log_level))
+        stamp = {**(self._stamp or {}), META_CAPABILITIES: session.relayable("modern")}
+        level = session.log_level
+        if not level and self._has_logging and session.era == "handshake":
+            level = DEFAULT_LOG_LEVEL
+        if level:
+            stamp[META_LOG_LEVEL] = Payload(wire.encode(level))
         return stamp
 
     def notify(self, method: str, params: Payload | None = None) -> asyncio.Future[None] | None:
@@ -378,7 +410,8 @@ class Link:
             return
         found = wire.client_meta(params)
         pending = self._pending.get(_number(found.get("progressToken", wire.NULL_ID)))
-        if pending is None:
+        if pending is None:  # a task's progress goes on after its call was answered
+            self._on_notification(Notice(self, method, params, None, self.holder))
             return
         if not pending.questions:
             pending.deadline = self._loop.time() + pending.timeout
@@ -389,7 +422,8 @@ class Link:
     def _noticed(self, method: str, params: Payload, origin: Pending | None) -> Notice:
         pending, session = self._provoked_by(origin)
         call = None if pending is None else pending.call
-        concurrent = session is None and any(waiting.call is not None for waiting in self._pending.values())
+        waits = self._pending.values()
+        concurrent = session is None and any(waiting.call is not None or waiting.is_parked for waiting in waits)
         return Notice(self, method, params, call, session, concurrent)
 
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
@@ -406,7 +440,7 @@ class Link:
 
     def _watch(self, pending: Pending) -> None:
         pending.deadline = self._loop.time() + pending.timeout
-        if self._alarm is None or self._alarm.when() > pending.deadline:
+        if pending.deadline != inf and (self._alarm is None or self._alarm.when() > pending.deadline):
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm = self._loop.call_at(pending.deadline, self._expire)
@@ -416,8 +450,8 @@ class Link:
         self._alarm = None
         for pending in [waiting for waiting in self._pending.values() if waiting.deadline <= now + 0.001]:
             self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.timeout:g} s"))
-        if self._pending:
-            first = min(waiting.deadline for waiting in self._pending.values())
+        first = min((waiting.deadline for waiting in self._pending.values()), default=inf)
+        if first != inf:
             self._alarm = self._loop.call_at(first, self._expire)
 
 
@@ -427,7 +461,7 @@ def _token_of(params: Mapping[str, Payload]) -> Payload | None:
 
 
 def _read(future: "asyncio.Future[Payload]") -> None:
-    """Take note of how a parked request ended: its caller may never come back for it."""
+    """Take note of how a request ended for which nobody may come back."""
     if not future.cancelled():
         future.exception()
 

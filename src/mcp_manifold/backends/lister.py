@@ -8,7 +8,7 @@ from typing import Final
 from mcp_manifold.backends.greeting import Greeting, Parameters
 from mcp_manifold.backends.link import Link, either
 from mcp_manifold.backends.pages import LISTS, Pages, list_all
-from mcp_manifold.catalogue import Listing
+from mcp_manifold.catalogue import Hint, Listing
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, RemoteError
 
@@ -46,6 +46,7 @@ class Lister:
         self._pages: dict[str, Pages] = {}
         self._stale: set[str] = set()
         self._wake: asyncio.Future[None] | None = None
+        self._listed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -59,6 +60,13 @@ class Lister:
             self._stale.update(changed)
             if self._wake is not None and not self._wake.done():
                 self._wake.set_result(None)
+
+    async def relist(self) -> None:
+        """List the tools again, at the usual pace; returns when that is done, or has taken too long."""
+        if self._listed is None:
+            self._listed = asyncio.get_running_loop().create_future()
+        self.notified("notifications/tools/list_changed")
+        await asyncio.wait({self._listed}, timeout=self._timeout + REFRESH_EVERY)
 
     async def keep(self, link: Link, greeting: Greeting, *, over_http: bool) -> BackendError:
         """List until the link is lost; returns why it was."""
@@ -98,9 +106,8 @@ class Lister:
 
     def _publish(self, link: Link, greeting: Greeting, *, over_http: bool) -> None:
         tools = self._pages["tools/list"].items
-        if over_http and link.era == "modern":
-            tools, link.parameter_headers = self._parameters(self._backend, tools)
-        pages = self._pages.values()
+        mirrored = over_http and link.era == "modern"
+        tools, link.parameter_headers = self._parameters(self._backend, tools, mirrored=mirrored)
         self.latest = Listing(
             backend=self._backend,
             revision=1 if self.latest is None else self.latest.revision + 1,
@@ -112,7 +119,13 @@ class Lister:
             capabilities=bytes(link.capabilities),
             instructions=greeting.instructions,
             server_info=bytes(greeting.server_info),
-            ttl_ms=min(found.ttl_ms for found in pages),
-            cache_scope="public" if all(found.scope == "public" for found in pages) else "private",
+            hints=self._hints(greeting),
         )
         self._on_listing(self.latest)
+        listed, self._listed = self._listed, None
+        if listed is not None:
+            listed.set_result(None)
+
+    def _hints(self, greeting: Greeting) -> dict[str, Hint]:
+        hints = {method: pages.hint for method, pages in self._pages.items()} | {"server/discover": greeting.hint}
+        return {method: hint for method, hint in hints.items() if hint is not None}

@@ -1,5 +1,6 @@
 """Walks a backend's lists to their end: every page, within bounds, without believing its cursors."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -7,6 +8,7 @@ import anyio
 import msgspec
 
 from mcp_manifold.backends.link import Link
+from mcp_manifold.catalogue import Hint
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.wire import Payload, encode
 from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
@@ -34,11 +36,13 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 
 
 class Pages(msgspec.Struct, frozen=True):
-    """What one list method gave in the end, raw; with the shortest lifetime and narrowest scope of its pages."""
+    """What one list method gave in the end, raw; with the shortest lifetime and narrowest scope of its pages.
+
+    A list that the backend does not offer has no hint.
+    """
 
     items: tuple[bytes, ...] = ()
-    ttl_ms: int = 0
-    scope: str = "private"
+    hint: Hint | None = None
 
 
 async def list_all(
@@ -100,7 +104,8 @@ async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_
         params = {"cursor": Payload(encode(page.cursor))}
     else:
         raise BackendProtocolError(link.backend, f"{method} has more than {max_pages} pages")
-    return Pages(tuple(items), min(ttls, default=0), "public" if scopes == {"public"} else "private")
+    hint = Hint(min(ttls, default=0), scopes == {"public"}, asyncio.get_running_loop().time())
+    return Pages(tuple(items), hint)
 
 
 def _page(link: Link, method: str, result: Payload) -> _Page:

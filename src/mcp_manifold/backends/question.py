@@ -35,7 +35,7 @@ class Question:
     `pending` is the request of ours that provoked it, where that is certain; `session` the client behind it.
     """
 
-    __slots__ = ("id", "is_open", "link", "method", "on_withdrawn", "params", "pending", "session")
+    __slots__ = ("id", "is_open", "link", "method", "on_withdrawn", "params", "pending", "session", "translate")
 
     def __init__(self, link: "Link", id_: Payload, method: str, params: Payload | None) -> None:
         self.link = link
@@ -45,6 +45,8 @@ class Question:
         self.pending: Pending | None = None
         self.session: Session | None = None
         self.is_open = True
+        self.translate: Callable[[Payload], Payload] | None = None
+        """What the client's result passes through on its way: names it knows differently from the backend."""
         self.on_withdrawn: Callable[[], None] | None = None
         """Told when nobody wants the answer any more: the backend took it back, the call ended, the link died."""
 
@@ -54,7 +56,7 @@ class Question:
     def answer(self, result: Payload) -> None:
         """Give the backend the client's result."""
         if self._close():
-            self.link.respond(self, result=result)
+            self.link.respond(self, result=result if self.translate is None else self.translate(result))
 
     def fail(self, error: bytes | Payload) -> None:
         """Give the backend an error object."""

@@ -26,14 +26,16 @@ from pydantic import ValidationError
 from mcp_manifold import wire
 from mcp_manifold.backends.greeting import PROBE_WAIT, Greeting, Identity, discovered, initialized
 from mcp_manifold.backends.link import Link
-from mcp_manifold.errors import BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
+from mcp_manifold.errors import BackendError, BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
-from mcp_manifold.wire.mirror import ParameterHeaders
+from mcp_manifold.wire.mirror import ParameterHeaders, without_annotations
 
 __all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 
 logger = logging.getLogger(__name__)
 
+_PLACEHOLDER: Final = mcp_types.Implementation(name="mcp-manifold", version="0")
+"""What the session would say we are; the dispatcher says it in the identity's own words instead."""
 NOTE_WAIT: Final = 5.0
 """Seconds to wait until `initialized` was accepted; a server that never says so hangs the connect without."""
 
@@ -97,21 +99,30 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
 
 async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
     """See `greeting.Greet`. An era that is refused, or met with silence, gives way to the next one."""
-    info = msgspec.json.decode(identity.client_info, type=dict[str, Any])
-    implementation = mcp_types.Implementation.model_validate(info)
     dispatcher = _LinkDispatcher(link, identity, timeout)
-    async with ClientSession(dispatcher=dispatcher, client_info=implementation) as session:
-        for era in eras[:-1]:
-            try:
-                return await _greet_in(session, dispatcher, link, era)
-            except (BackendProtocolError, BackendTimeout, MCPError):
-                link.stamp(None)
-                link.transport.adopt("")
+    async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
+        outcome = await _negotiate(session, dispatcher, link, eras)
+    if isinstance(outcome, Greeting):
+        return outcome
+    raise outcome  # out here, because the session's task group would wrap it
+
+
+async def _negotiate(
+    session: ClientSession, dispatcher: _LinkDispatcher, link: Link, eras: tuple[Era, ...]
+) -> Greeting | BackendError | RemoteError:
+    outcome: BackendError | RemoteError = BackendProtocolError(link.backend, "no era of the protocol may be tried")
+    for era in eras:
         try:
-            return await _greet_in(session, dispatcher, link, eras[-1])
+            return await _greet_in(session, dispatcher, link, era)
+        except (BackendProtocolError, BackendTimeout) as exc:
+            outcome = exc
         except MCPError as exc:
-            refused = f"it refused the connection: {exc.message} ({exc.code})"
-            raise BackendProtocolError(link.backend, refused) from exc
+            outcome = BackendProtocolError(link.backend, f"it refused the connection: {exc.message} ({exc.code})")
+        except (BackendError, RemoteError) as exc:
+            return exc
+        link.stamp(None)
+        link.transport.adopt("")
+    return outcome
 
 
 async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: Link, era: Era) -> Greeting:
@@ -134,26 +145,36 @@ async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: L
     return greeting
 
 
-def parameters(backend: str, tools: Sequence[bytes]) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+def parameters(
+    backend: str, tools: Sequence[bytes], *, mirrored: bool
+) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
     """See `greeting.Parameters`."""
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:
-        if b"x-mcp-header" in raw:
-            tool: dict[str, Any] = msgspec.json.decode(raw)
-            schema = tool.get("inputSchema")
-            problem = find_invalid_x_mcp_header(schema)
-            if problem is not None:
-                logger.warning("tool left out: %s", problem, extra={"backend": backend})
-                continue
-            maps[str(tool.get("name"))] = x_mcp_header_map(schema)
-        kept.append(raw)
+        schema = wire.client_meta(Payload(raw)).get("inputSchema", wire.EMPTY) if b"x-mcp-header" in raw else wire.EMPTY
+        if b"x-mcp-header" not in bytes(schema):
+            kept.append(raw)
+            continue
+        try:
+            decoded = msgspec.json.decode(schema)
+        except msgspec.DecodeError:  # only nearly JSON: as it came, somebody may still understand it
+            kept.append(raw)
+            continue
+        problem = find_invalid_x_mcp_header(decoded)
+        if problem is None:
+            kept.append(raw)
+            maps[str(msgspec.json.decode(raw).get("name"))] = x_mcp_header_map(decoded)
+        elif mirrored:
+            logger.warning("tool left out: %s", problem, extra={"backend": backend})
+        else:
+            kept.append(without_annotations(raw))
 
     def headers(tool: str, arguments: Payload) -> Mapping[str, str]:
         wanted = maps.get(tool)
         return mcp_param_headers(wanted, msgspec.json.decode(arguments)) if wanted else {}
 
-    return tuple(kept), headers if maps else None
+    return tuple(kept), headers if maps and mirrored else None
 
 
 def _first_line(exc: Exception) -> str:

@@ -3,7 +3,7 @@
 Pure: knows no backend, no client, no policy. Listings come in, a Catalogue goes out; nothing is ever changed in place.
 """
 
-from mcp_manifold.catalogue.entry import Change, Entry, Kind, Listing, Override, Route, Rules, Terms, Uris
+from mcp_manifold.catalogue.entry import Change, Entry, Hint, Kind, Listing, Override, Route, Rules, Terms, Uris
 from mcp_manifold.catalogue.merge import merge
 from mcp_manifold.catalogue.payload import encode_list
 from mcp_manifold.catalogue.snapshot import Catalogue, diff
@@ -12,6 +12,7 @@ __all__ = [
     "Catalogue",
     "Change",
     "Entry",
+    "Hint",
     "Kind",
     "Listing",
     "Override",

@@ -37,6 +37,15 @@ CHANGE_OF: Final[Mapping[Kind, Change]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """How long an answer may be kept, from `at` on (seconds of the loop's clock), and whether by everybody."""
+
+    ttl_ms: int
+    is_public: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """What one backend offers, each item one JSON object exactly as the backend sent it."""
 
@@ -50,8 +59,8 @@ class Listing:
     capabilities: bytes = b"{}"
     instructions: str = ""
     server_info: bytes = b"{}"
-    ttl_ms: int = 0
-    cache_scope: str = "private"
+    hints: Mapping[str, Hint] = field(default_factory=dict)
+    """By list method, and `server/discover`: how long the backend's answer may be kept, where it said so."""
 
     def items(self, kind: Kind) -> tuple[bytes, ...]:
         """The items of one kind."""

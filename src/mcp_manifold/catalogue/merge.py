@@ -134,8 +134,7 @@ class _Merging:
 
     def name_key(self, offer: _Offer, table: Table) -> str:
         """The public name of a tool or prompt."""
-        wanted = offer.override.name or offer.native
-        plain = f"{offer.terms.prefix}{self._rules.separator}{wanted}" if offer.terms.prefix else wanted
+        plain = _plain(offer, self._rules)
         name = _qualified(offer, self._rules)
         obstacle = self._name_obstacle(offer, name, table)
         free, attempt = name, 0
@@ -219,6 +218,12 @@ def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
     return _Offer(kind, backend, terms, native, native_name, members)
 
 
+def _plain(offer: _Offer, rules: Rules) -> str:
+    """The name with its prefix and nothing else changed: all that a resource needs, which nobody addresses by it."""
+    wanted = offer.override.name or offer.native_name
+    return f"{offer.terms.prefix}{rules.separator}{wanted}" if offer.terms.prefix else wanted
+
+
 def _qualified(offer: _Offer, rules: Rules) -> str:
     return qualify(
         offer.terms.prefix,
@@ -230,7 +235,7 @@ def _qualified(offer: _Offer, rules: Rules) -> str:
 
 
 def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
-    name = key if offer.kind in NAMED else _qualified(offer, rules)
+    name = key if offer.kind in NAMED else _plain(offer, rules)
     override = offer.override
     members = {**offer.members, "name": payload_of(name)}
     if key != offer.native:

@@ -3,7 +3,7 @@
 Knows no naming. What is not changed is written as it came.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -90,14 +90,19 @@ def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
 # --- lists -----------------------------------------------------------------------------------------------------
 
 
-def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str) -> bytes:
+def encode_list(
+    entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()
+) -> bytes:
     """The JSON array of public payloads as a client of protocol `version` can take it.
 
     Handshake clients lose an `outputSchema` that is no object schema, because their SDKs refuse the whole list over
-    one; only 2025-11-25 has `execution`. Everything else passes as it is.
+    one; only 2025-11-25 has `execution`, and its `taskSupport` is left out for the backends in `without_tasks`.
+    Everything else passes as it is.
     """
     if kind is Kind.TOOL:
-        return b"[%b]" % b",".join([_adapted(entry.raw, version) for entry in entries])
+        return b"[%b]" % b",".join(
+            [_adapted(_untasked(each.raw) if each.backend in without_tasks else each.raw, version) for each in entries]
+        )
     return b"[%b]" % b",".join([entry.raw for entry in entries])
 
 
@@ -112,6 +117,19 @@ def _adapted(raw: bytes, version: str) -> bytes:
     if schema and "outputSchema" in members and not _is_object_schema(members["outputSchema"]):
         unfit.add("outputSchema")
     return object_of({key: value for key, value in members.items() if key not in unfit}) if unfit else raw
+
+
+def _untasked(raw: bytes) -> bytes:
+    if b'"execution"' not in raw:
+        return raw
+    members = members_of(raw) or {}
+    execution = members_of(members.get("execution")) or {}
+    if "taskSupport" not in execution:
+        return raw
+    left = {key: value for key, value in execution.items() if key != "taskSupport"}
+    if left:
+        return object_of({**members, "execution": Payload(object_of(left))})
+    return object_of({key: value for key, value in members.items() if key != "execution"})
 
 
 def _is_object_schema(schema: Payload) -> bool:

@@ -14,7 +14,7 @@ from mcp_manifold.config.server import (
     ServerSettings,
     misfit,
 )
-from mcp_manifold.config.values import Count, Duration, Name, NotBoolean, Secret, Value, name_problem
+from mcp_manifold.config.values import Count, CountOrNone, Duration, Name, NotBoolean, Secret, Value, name_problem
 
 __all__ = [
     "BrokenServer",
@@ -64,6 +64,8 @@ class LimitSettings(Value):
     """How long such a call waits before it is cancelled."""
     max_streams: Count = 5_000
     """Event streams open at the same time."""
+    page_size: CountOrNone = 0
+    """Entries on one page of a list; 0 for the whole list at once."""
 
 
 class TokenSettings(Value):

@@ -120,6 +120,7 @@ Duration = Annotated[
 ]
 NotBoolean: Final = BeforeValidator(_whole)
 Count = Annotated[int, Field(gt=0), NotBoolean]
+CountOrNone = Annotated[int, Field(ge=0), NotBoolean]
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_null)]
 Secret = Annotated[
     SecretStr,

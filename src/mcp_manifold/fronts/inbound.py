@@ -20,6 +20,7 @@ from mcp_manifold.wire.protocol import (
     META_CLIENT_INFO,
     META_VERSION,
     NAMED,
+    TASK_METHODS,
     UNSUPPORTED_VERSION,
 )
 
@@ -31,7 +32,6 @@ _ROUTING: Final = frozenset({VERSION_HEADER, METHOD_HEADER, NAME_HEADER})
 _SINGLE: Final = frozenset(
     {b"host", b"origin", b"authorization", b"content-type", b"content-length", b"content-encoding", b"mcp-session-id"}
 )
-_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _MODERN: Final = b'"%b"' % MODERN_VERSION.encode()
 _MODERN_HEADER: Final = MODERN_VERSION.encode()
 _HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
@@ -163,7 +163,7 @@ def _require_equal(header: bytes, headers: Headers, expected: str) -> None:
 def _require_named(method: str, params: dict[str, Payload], headers: Headers) -> None:
     key = NAMED.get(method)
     if key is None:
-        if method not in _TASKS or NAME_HEADER not in headers:
+        if method not in TASK_METHODS or NAME_HEADER not in headers:
             return
         key = "taskId"
     body = params.get(key)

@@ -69,8 +69,6 @@ class OpenSession:
             raise InvalidParams('Invalid params: "clientInfo" and "capabilities" must be objects')
         self.session.version = negotiate_version(text(params.get("protocolVersion"), "protocolVersion"))
         self.session.client_info, self.session.capabilities = info, capabilities
-        if self._unwatch is None:
-            self._unwatch = self._desk.watch(self.session.scope, self._changed)
 
     def depart(self, id_: Payload, call: Call, limit: int) -> tuple[bytes, Flight]:
         """Enter a call as being in flight; returns the key to remove it by.
@@ -100,7 +98,8 @@ class OpenSession:
                 flight.take_back()
         elif method == "notifications/initialized":
             self.initialized = True
-            self._flush()
+            if self._unwatch is None and not self.ended:  # what changed before cannot have been listed yet
+                self._unwatch = self._desk.watch(self.session.scope, self._changed)
         else:
             self._desk.notified(self.session, method, params)
 

@@ -24,9 +24,11 @@ def call_log(inner: Handler) -> Handler:
         if not logger.isEnabledFor(_LEVEL):
             return await inner(call)
         started = time.perf_counter()
-        outcome = "ok"
+        outcome = "internal error"
         try:
-            return await inner(call)
+            result = await inner(call)
+            outcome = "ok"
+            return result
         except (CallCancelled, asyncio.CancelledError):
             outcome = "cancelled"
             raise

@@ -27,6 +27,7 @@ from mcp_manifold.wire.envelope import (
 from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp
 from mcp_manifold.wire.links import map_links
+from mcp_manifold.wire.paths import RELATED_TASK, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
     LATEST_HANDSHAKE,
@@ -43,6 +44,7 @@ __all__ = [
     "MODERN_VERSION",
     "NEEDED",
     "NULL_ID",
+    "RELATED_TASK",
     "UNSET",
     "Envelope",
     "Era",
@@ -71,4 +73,6 @@ __all__ = [
     "response",
     "signed",
     "text",
+    "text_at",
+    "with_text_at",
 ]

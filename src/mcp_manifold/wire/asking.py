@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
 from mcp_manifold.wire.protocol import INVALID_PARAMS, METHOD_NOT_FOUND
 
 NEEDED: Final[Mapping[str, str]] = MappingProxyType(
@@ -14,11 +14,7 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Server request to the client capability it needs."""
 
-_decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
-
-
-class _Elicit(msgspec.Struct):
-    mode: str = "form"
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def capability_names(capabilities: Payload) -> frozenset[str]:
@@ -26,10 +22,14 @@ def capability_names(capabilities: Payload) -> frozenset[str]:
     return frozenset(_members(capabilities))
 
 
-def relayable_capabilities(capabilities: Payload) -> Payload:
-    """The capabilities that are relayed between eras; extensions and tasks differ between them and are not."""
+def relayable_capabilities(capabilities: Payload, *, same_era: bool = False) -> Payload:
+    """The capabilities that are relayed: between eras only those of questions, within one what extends it as well.
+
+    `tasks` is not: a server's question is never made a task of its client's.
+    """
     declared = _members(capabilities)
-    return Payload(encode({name: declared[name] for name in NEEDED.values() if name in declared}))
+    passed = (*NEEDED.values(), *(("extensions", "experimental") if same_era else ()))
+    return Payload(encode({name: declared[name] for name in passed if name in declared}))
 
 
 def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes | None:
@@ -45,15 +45,18 @@ def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes
     if needed not in declared:
         return _error(METHOD_NOT_FOUND, f"Method not found: the client declared no {needed} capability")
     inner = _members(declared[needed])
+    asked = {} if params is None else _members(params)
+    if params is not None and not asked and needed != "roots":  # what cannot be read cannot be judged, nor signed
+        return _error(INVALID_PARAMS, "Invalid params: expected an object with members")
     if needed == "elicitation":
-        return _refused_mode(params, inner)
-    if needed == "sampling" and _uses_tools(params) and "tools" not in inner:
+        return _refused_mode(asked, inner)
+    if needed == "sampling" and {"tools", "toolChoice"} & asked.keys() and "tools" not in inner:
         return _error(INVALID_PARAMS, "Invalid params: the client declared no sampling.tools capability")
     return None
 
 
-def _refused_mode(params: Payload | None, declared: Mapping[str, Payload]) -> bytes | None:
-    mode = _mode_of(params)
+def _refused_mode(asked: Mapping[str, Payload], declared: Mapping[str, Payload]) -> bytes | None:
+    mode = _mode_of(asked)
     if mode == "form" and (not declared or "form" in declared):  # an empty object means forms only
         return None
     if mode != "form" and mode in declared:
@@ -61,15 +64,11 @@ def _refused_mode(params: Payload | None, declared: Mapping[str, Payload]) -> by
     return _error(INVALID_PARAMS, f"Invalid params: the client cannot be asked in {mode[:20]} mode")
 
 
-def _uses_tools(params: Payload | None) -> bool:
-    return params is not None and bool({"tools", "toolChoice"} & _members(params).keys())
-
-
-def _mode_of(params: Payload | None) -> str:
+def _mode_of(asked: Mapping[str, Payload]) -> str:
     try:
-        return "form" if params is None else msgspec.json.decode(params, type=_Elicit).mode
+        return _decode_text(asked["mode"]) if "mode" in asked else "form"
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return "form"
+        return "unknown"
 
 
 def _error(code: int, message: str) -> bytes:
@@ -78,8 +77,8 @@ def _error(code: int, message: str) -> bytes:
 
 def _members(value: Payload) -> Mapping[str, Payload]:
     try:
-        return _decode_members(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return loose_members(value)
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -90,10 +89,9 @@ def signed(method: str, params: Payload | None, server: str) -> Payload | None:
     """
     if method != "elicitation/create" or params is None:
         return params
-    members = dict(_members(params))
-    try:
-        message = msgspec.json.decode(members["message"], type=str)
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
+    members = _members(params)
+    message = members.get("message")
+    if message is None or first_byte(message) != b'"':
         return params
-    members["message"] = Payload(encode(f"[{server}] {message}"))
-    return Payload(encode(members))
+    prefix = encode(f"[{server}] ")[:-1]  # in front of the text as it came, which need not be one that can be decoded
+    return Payload(encode({**members, "message": Payload(prefix + bytes(message)[1:])}))

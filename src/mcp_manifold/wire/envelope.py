@@ -208,14 +208,16 @@ def loose_members(value: Payload) -> dict[str, Payload]:
     """The members of an object a backend sent, each as raw text, even where that is only nearly JSON.
 
     Raises:
-        ValueError: it is no object.
+        ValueError: it is no object, or one that cannot be written again.
         RecursionError: it is nested too deeply.
     """
     try:
         return _decode_members(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         data = bytes(value)
-        return {key: Payload(data[start:end]) for key, start, end in _walk(data)}
+        found = {key: Payload(data[start:end]) for key, start, end in _walk(data)}
+        "".join(found).encode()  # a key that is no text cannot be written again
+        return found
 
 
 def _sliced(data: bytes) -> Envelope:

@@ -12,15 +12,19 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload
-from mcp_manifold.wire.protocol import NAMED
+from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.protocol import NAMED, TASK_METHODS
 
 ParameterHeaders = Callable[[str, Payload], Mapping[str, str]]
 """Native tool name and raw arguments to the `Mcp-Param-*` headers its schema asks for."""
 
 _SAFE: Final = re.compile(r"[\x21-\x7E](?:[\x20-\x7E]*[\x21-\x7E])?")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
+ANNOTATION: Final = "x-mcp-header"
+_NAMED_SCHEMAS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_VALUES: Final = frozenset({"default", "const", "enum", "examples"})
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_list = msgspec.json.Decoder(list[Payload]).decode
 
 
 def encode_header(value: str) -> str:
@@ -47,7 +51,7 @@ def decode_header(value: str) -> str | None:
 def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: ParameterHeaders | None) -> bytes:
     """The header lines that mirror this request, each ended by CRLF."""
     lines = f"mcp-method: {encode_header(method)}\r\n"
-    key = NAMED.get(method)
+    key = "taskId" if method in TASK_METHODS else NAMED.get(method)
     if key is not None and key in params:
         name = _decode_text(params[key])
         lines += f"mcp-name: {encode_header(name)}\r\n"
@@ -55,3 +59,33 @@ def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: Par
             for header, value in parameters(name, params["arguments"]).items():
                 lines += f"{header}: {value}\r\n"
     return lines.encode("ascii")
+
+
+def without_annotations(tool: bytes) -> bytes:
+    """A tool whose input schema asks for no headers; everything else is written as it came."""
+    members = loose_members(Payload(tool))
+    members["inputSchema"] = _unannotated(members["inputSchema"], is_schema=True)
+    return encode(members)
+
+
+def _unannotated(value: Payload, *, is_schema: bool) -> Payload:
+    """`is_schema`: members are keywords, and not the names of properties or definitions, which may be anything."""
+    if ANNOTATION.encode() not in bytes(value):
+        return value
+    if first_byte(value) == b"[":
+        return Payload(encode([_unannotated(each, is_schema=True) for each in _decode_list(value)]))
+    if first_byte(value) != b"{":
+        return value
+    members = {key: each for key, each in loose_members(value).items() if not is_schema or key != ANNOTATION}
+    return Payload(
+        encode(
+            {
+                key: each if is_schema and key in _VALUES else _unannotated(each, is_schema=_is_schema(key, is_schema))
+                for key, each in members.items()
+            }
+        )
+    )
+
+
+def _is_schema(key: str, within_schema: bool) -> bool:
+    return not within_schema or key not in _NAMED_SCHEMAS

@@ -48,8 +48,19 @@ HINTED: Final = frozenset(
 )
 """Methods whose modern result must carry `ttlMs` and `cacheScope` (2026-07-28 server/utilities/caching)."""
 
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""The severities of log messages, from the most verbose to the gravest (RFC 5424)."""
+DEFAULT_LOG_LEVEL: Final = "info"
+"""What a handshake-era client that set no level hears of its own calls; the protocol leaves it to the server."""
+
 NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Method to the member of `params` that the `Mcp-Name` header mirrors (2026-07-28 streamable-http)."""
+
+TASK_METHODS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
+"""Methods of the tasks extension; on them `Mcp-Name` mirrors `taskId` (SEP-2663, "Routing Headers")."""
+
+TASKS_EXTENSION: Final = META_PREFIX + "tasks"
+UI_EXTENSION: Final = META_PREFIX + "ui"
 
 
 def era_of(version: str) -> Era:

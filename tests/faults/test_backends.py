@@ -1,0 +1,208 @@
+"""Backends that die, restart, hang or talk nonsense: their own callers get one clear error, everybody else nothing."""
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+
+from tests.contract.offers import offering, offerings
+from tests.contract.stand import KINDS, LATEST, standing
+from tests.peers.backend import HTML, Act, Fault, Script, tool
+from tests.peers.clients import MODERN_VERSION, Client, Reply
+from tests.peers.ways import Way
+
+pytestmark = pytest.mark.anyio
+
+HTTP = Way("http", LATEST)
+TRIES = 100
+
+
+def named(reply: Reply, server: str, *reasons: str) -> None:
+    """Assert that this is our own error, about that server."""
+    error = json.loads(reply.error or b"null")
+    assert error is not None, reply
+    assert (error["code"], error["data"]["server"]) == (-32603, server), reply
+    assert server in error["message"]
+    assert not reasons or error["data"]["reason"] in reasons, reply
+
+
+async def until_well(client: Client, name: str) -> None:
+    """Call until the server is back; every answer on the way is an error that names it."""
+    for _ in range(TRIES):
+        reply = await client.call(name, {"text": "back"})
+        if reply.error is None:
+            assert reply.text == "back"
+            return
+        named(reply, name.partition("__")[0])
+        await asyncio.sleep(0.05)  # a server that is down refuses at once; its state moves with time alone
+    raise AssertionError(f"{name} never came back")
+
+
+# --- gone and back (R1, R10) -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "pipe26"])
+async def test_r1_a_killed_child_fails_its_own_calls_at_once_and_is_started_again(kind: str) -> None:
+    async with standing(offerings((kind, "web"))) as stand, stand.client(HTTP) as client:
+        other = await client.begin("tools/call", {"name": "web__hang", "arguments": {"text": "unharmed"}})
+        calls = [await client.begin("tools/call", {"name": f"{kind}__hang"}) for _ in range(20)]
+        await stand[kind].wait_for("tools/call", count=20)
+        for pid in stand[kind].pids:
+            os.kill(pid, signal.SIGKILL)
+        for pending in calls:
+            named(await pending.reply(), kind, "BackendLost")
+        await until_well(client, f"{kind}__echo")
+        await stand["web"].wait_for("tools/call")
+        await stand["web"].release()
+        assert (await other.reply()).text == "unharmed"
+
+
+async def test_r10_a_forgotten_session_is_renewed_without_the_caller_noticing() -> None:
+    async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
+        assert (await client.call("web__echo", {"text": "before"})).text == "before"
+        for _ in range(3):
+            stand["web"].forget_sessions()
+            await until_well(client, "web__echo")
+        assert (await client.call("web__echo", {"text": "after"})).text == "after"
+        sent = [json.loads(each.params)["arguments"]["text"] for each in stand["web"].calls("tools/call")]
+        assert sent == ["before", "back", "back", "back", "after"]
+
+
+async def test_r10_a_session_forgotten_with_calls_in_flight_costs_them_one_error() -> None:
+    async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
+        pending = await client.begin("tools/call", {"name": "web__hang"})
+        await stand["web"].wait_for("tools/call")
+        stand["web"].forget_sessions()
+        reply = await client.call("web__echo", {"text": "next"})
+        assert reply.error is None or json.loads(reply.error)["data"]["server"] == "web"
+        await stand["web"].release()
+        lost = await pending.reply()
+        assert lost.error is not None or lost.value["content"]
+        await until_well(client, "web__echo")
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+async def test_r10_a_backend_that_is_down_refuses_promptly_and_works_when_it_is_back(kind: str) -> None:
+    async with standing(offerings((kind,))) as stand, stand.client(HTTP) as client:
+        pending = await client.begin("tools/call", {"name": f"{kind}__hang"})
+        await stand[kind].wait_for("tools/call")
+        await stand[kind].refuse()
+        named(await pending.reply(), kind, "BackendLost")
+        named(await client.call(f"{kind}__echo"), kind, "BackendUnavailable", "BackendLost")
+        names = [each["name"] for each in (await client.request("tools/list")).value["tools"]]
+        assert f"{kind}__echo" in names  # the last listing stays
+        await stand[kind].listen()
+        await until_well(client, f"{kind}__echo")
+
+
+async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opened_again() -> None:
+    async with standing(offerings(("stream",))) as stand, stand.client(HTTP) as client:
+        pending = await client.begin("tools/call", {"name": "stream__hang"})
+        await stand["stream"].wait_for("tools/call")
+        stand["stream"].end_streams()
+        named(await pending.reply(), "stream", "BackendLost")
+        await until_well(client, "stream__echo")
+
+
+# --- hanging (R2) ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_r2_a_call_without_an_answer_ends_at_the_servers_timeout_and_is_cancelled(kind: str) -> None:
+    limits = {kind: {"timeout": "400ms"}}
+    script = Script(name=kind, era=offering(kind).era, tools=(tool("late", Act("late")), tool("echo")))
+    async with standing({kind: script}, **limits) as stand, stand.client(HTTP) as client:
+        named(await client.call(f"{kind}__late"), kind, "BackendTimeout")
+        await stand[kind].wait_cancelled()
+        await stand[kind].release()
+        assert (await client.call(f"{kind}__echo", {"text": "its own"})).text == "its own"
+
+
+# --- statuses (R8, R9) -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(500, b"Traceback: boom", method="tools/call"),
+        Fault(502, b"<html>", method="tools/call"),
+        Fault(429, headers=(("Retry-After", "1"),), method="tools/call"),
+        Fault(401, headers=(("WWW-Authenticate", "Bearer"),), method="tools/call"),
+        Fault(403, method="tools/call"),
+        Fault(200, HTML.body, HTML.headers, method="tools/call"),
+        Fault(200, b"", (("Content-Type", "application/json"),), method="tools/call"),
+        Fault(kind="reset", method="tools/call"),
+        Fault(kind="cut", method="tools/call"),
+    ],
+    ids=["500", "502", "429", "401", "403", "html", "empty", "reset", "cut"],
+)
+async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_server(kind: str, fault: Fault) -> None:
+    async with standing(offerings((kind,)), **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
+        stand[kind].fail(fault)
+        reply = await client.call(f"{kind}__echo", {"text": "x"})
+        if kind == "stream" and reply.error is None:
+            assert reply.text == "x"  # the answer takes the stream; what became of the POST need not matter
+        else:
+            named(reply, kind)
+            assert reply.status == 200, "a backend's 401 must not look like our own"
+            assert b"boom" not in reply.raw
+        assert len(stand[kind].calls("tools/call")) <= 1, "a call is never repeated"
+        await until_well(client, f"{kind}__echo")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(405, method="GET", times=0), Fault(kind="hang", method="GET", times=0), HTML], ids=["405", "hang", "html"]
+)
+async def test_r9_a_backend_without_a_standing_stream_stays_usable(fault: Fault) -> None:
+    if fault is HTML:
+        fault = Fault(HTML.status, HTML.body, HTML.headers, method="GET", times=0)
+    async with standing(offerings(("web",))) as stand:
+        stand["web"].fail(fault)
+        async with stand.client(HTTP) as client:
+            for number in range(5):
+                assert (await client.call("web__echo", {"text": str(number)})).text == str(number)
+            assert len(stand["web"].calls("initialize")) <= 2  # one to list, one for the client
+        stand["web"].heal()
+        await stand["web"].release("fault")
+
+
+# --- nonsense (R12, R13, R14) --------------------------------------------------------------------------------------
+
+STRANGE = ("garbage", "invalid_utf8", "wrong_id", "duplicate", "string_id", "float_id", "null_id")
+WRONG = ("null_result", "list_result", "no_result")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_r14_strange_lines_ids_and_results_cost_at_most_their_own_call(kind: str) -> None:
+    tools = tuple(tool(name, Act(name)) for name in (*STRANGE, *WRONG, "echo"))
+    script = Script(name=kind, era=offering(kind).era, tools=tools)
+    async with standing({kind: script}, **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
+        for name in (*STRANGE, *WRONG):
+            reply = await client.call(f"{kind}__{name}", {"text": name})
+            if reply.error is None:
+                assert name in STRANGE, reply
+                assert reply.text == name
+            else:
+                named(reply, kind)
+            assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next", name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -> None:
+    tools = (tool("big", Act("big", n=300_000)), tool("echo"))
+    limits = {"limits": {"maxMessage": 100_000}}
+    script = Script(name=kind, era=offering(kind).era, tools=tools)
+    async with standing({kind: script}, manifold=limits, **{kind: {"timeout": "5s"}}) as stand:
+        async with stand.client(HTTP) as client:
+            named(await client.call(f"{kind}__big"), kind)
+            await until_well(client, f"{kind}__echo")
+
+
+async def test_r13_a_child_that_floods_its_stderr_is_not_held_up() -> None:
+    script = Script(name="pipe", era="handshake", stderr="x" * 100 + "\n", tools=(tool("noise", Act("stderr", "y" * 1_000_000)),))
+    async with standing({"pipe": script}) as stand, stand.client(Way("http", MODERN_VERSION)) as client:
+        for _ in range(5):
+            assert (await client.call("pipe__noise")).error is None
