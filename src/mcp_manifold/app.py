@@ -4,6 +4,7 @@ The only place that knows all parts. Nothing here decides about a message.
 """
 
 import asyncio
+import contextlib
 import importlib
 import json
 import logging
@@ -293,6 +294,7 @@ class _Parts:
             on_question=self.bridge.asked,
             on_notice=self._on_notice,
             on_link=self._on_link,
+            with_level=lambda link, level: contextlib.nullcontext(),
         )
         self.fleet = Fleet(config.servers, around)
         offering = Offering(
@@ -311,8 +313,8 @@ class _Parts:
     def _on_notice(self, notice: Notice) -> None:
         """What backends tell beside lists: to nobody yet."""
 
-    def _on_link(self, link: Link) -> None:
-        """A link opened: nothing has to be set on it yet."""
+    async def _on_link(self, link: Link) -> None:
+        """A link opened: what its clients asked for is asked for over it."""
 
     def _on_listing(self, listing: Listing) -> None:
         self.hub.adopt(listing)

@@ -77,10 +77,10 @@ def _sole(
     listings: Sequence[Listing], era: Era, member: str, *, known: frozenset[str] = frozenset()
 ) -> dict[str, Payload]:
     """What one backend alone declares: of two who say the same, nobody could tell whom a client means."""
-    found: dict[str, Payload] = {}
-    for listing in listings:
-        if listing.era == era:
-            for key, value in declared(listing, member).items():
-                if key not in known and len([each for each in listings if key in declared(each, member)]) == 1:
-                    found[key] = value
-    return found
+    return {
+        key: value
+        for listing in listings
+        if listing.era == era
+        for key, value in declared(listing, member).items()
+        if key not in known and len([each for each in listings if key in declared(each, member)]) == 1
+    }

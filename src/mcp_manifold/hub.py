@@ -15,6 +15,7 @@ import anyio
 
 from mcp_manifold.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
 from mcp_manifold.config import ManifoldSettings, OverrideSettings, ServerSettings
+from mcp_manifold.errors import UnknownItem
 from mcp_manifold.names import MAX_URI
 from mcp_manifold.policy import ANONYMOUS, Filters, Policy
 from mcp_manifold.wire import Payload
@@ -144,6 +145,20 @@ class Hub:
         if linked is not None and linked in view.catalogue.backends and view.whole.find_resource(uri) is None:
             return Route(linked, uri) if self._policy.permits_uri(ANONYMOUS, linked, uri) else None
         return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
+
+    async def find_resource(self, scope: str, uri: str) -> Route:
+        """As `route_resource`, once the backends that are just connecting had their chance.
+
+        Raises:
+            UnknownItem: there is no such resource for the scope's clients.
+        """
+        route = self.route_resource(scope, uri)
+        if route is None:
+            await self.settle(scope)
+            route = self.route_resource(scope, uri)
+        if route is None:
+            raise UnknownItem("resource", uri)
+        return route
 
     def public_uri(self, scope: str, backend: str, uri: str) -> str:
         """The URI clients of the scope are told where the backend says `uri`; remembered, so that it can be read."""

@@ -80,12 +80,7 @@ class Router:
     async def _read_resource(self, call: Call) -> Payload:
         uri = wire.text(call.params.get("uri"), "uri")
         scope = call.session.scope
-        route = self._hub.route_resource(scope, uri)
-        if route is None:
-            await self._hub.settle(scope)
-            route = self._hub.route_resource(scope, uri)
-        if route is None:
-            raise UnknownItem("resource", uri)
+        route = await self._hub.find_resource(scope, uri)
         return await self._relay(
             call, route.backend, {**call.params, "uri": Payload(wire.encode(route.uri))}, route.uri
         )

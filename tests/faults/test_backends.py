@@ -185,7 +185,7 @@ async def test_r14_strange_lines_ids_and_results_cost_at_most_their_own_call(kin
             if reply.error is None:
                 assert name in STRANGE, reply
                 assert reply.text == name
-            else:
+            elif name != "null_id" or reply.code != -32700:  # an error without an id may be meant for the request
                 named(reply, kind)
             assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next", name
 
@@ -202,7 +202,8 @@ async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -
 
 
 async def test_r13_a_child_that_floods_its_stderr_is_not_held_up() -> None:
-    script = Script(name="pipe", era="handshake", stderr="x" * 100 + "\n", tools=(tool("noise", Act("stderr", "y" * 1_000_000)),))
+    noise = Act("stderr", "y" * 100, n=20_000)
+    script = Script(name="pipe", era="handshake", stderr="at the start\n", tools=(tool("noise", noise),))
     async with standing({"pipe": script}) as stand, stand.client(Way("http", MODERN_VERSION)) as client:
         for _ in range(5):
             assert (await client.call("pipe__noise")).error is None

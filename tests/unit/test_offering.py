@@ -93,7 +93,7 @@ async def test_lists_are_of_the_scope_and_in_its_era() -> None:
 
 async def test_lists_are_encoded_for_each_revision_once() -> None:
     house = House(server("a"))
-    tool = {"name": "t", "inputSchema": {}, "outputSchema": {"type": "array"}, "execution": {"taskSupport": "optional"}}
+    tool = {"name": "t", "inputSchema": {}, "outputSchema": {"type": "array"}, "execution": {"x": 1}}
     house.offers("a", tools=[tool])
     found = {
         version: (await house.ask("tools/list", version))["tools"][0]

@@ -8,8 +8,8 @@ task of their own, below the owner's.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from mcp_manifold.backends.connect import Connector, Kind
 from mcp_manifold.backends.greeting import Greet, Greeting, Identity, Parameters
 from mcp_manifold.backends.held import HeldLinks
 from mcp_manifold.backends.http import HttpTransport
-from mcp_manifold.backends.isolation import PLAIN, Known, Place, place_of
+from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
 from mcp_manifold.backends.link import Link, Transport
 from mcp_manifold.backends.lister import Lister
@@ -56,8 +56,10 @@ class Surroundings:
     on_status: Callable[[str], None]
     on_question: Callable[[Question], None]
     on_notice: Callable[[Notice], None]
-    on_link: Callable[[Link], None]
-    """Told of every link that opened, shared or held, before any call uses it."""
+    on_link: Callable[[Link], Awaitable[None]]
+    """Told of every link that opened, shared or held; no call uses it before that is over."""
+    with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
+    """Has a handshake-era backend log at this level, or more, for the length of a call."""
 
 
 class Backend:
@@ -143,18 +145,51 @@ class Backend:
         link = link or await self._link(call.session)
         timeout = self.settings.timeout if timeout is None else timeout
         try:
-            return await link.request(method, params, timeout=timeout, call=call)
+            return await self._relay(link, call, method, params, timeout)
         except SessionExpired:  # it was refused unread: once more, in a new session
             link = await self._link(call.session)
         except RemoteError as exc:
             if exc.code != HEADER_MISMATCH or method != "tools/call" or link.era != "modern":
                 raise
             await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http): once more
+        return await self._relay(link, call, method, params, timeout)
+
+    async def _relay(
+        self, link: Link, call: Call, method: str, params: dict[str, Payload], timeout: float
+    ) -> Payload:
+        session = call.session
+        if session.log_level and session.era == "modern" and link.era == "handshake":
+            async with self._around.with_level(link, session.log_level):
+                return await link.request(method, params, timeout=timeout, call=call)
         return await link.request(method, params, timeout=timeout, call=call)
 
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
         self._held.release(session)
+
+    async def link_for(self, session: Session | None) -> Link:
+        """The link that serves a session's calls, or for None the one everybody shares; raises as `request` does."""
+        if session is not None:
+            return self._live(session) or await self._link(session)
+        await self._until_ready()
+        if self._shared is None or self._shared.ended.done():
+            raise self.unavailable()
+        return self._shared
+
+    def reopen(self, session: Session) -> None:
+        """Begin to open the link held for a session again, since it is watched; nothing comes of it while it cannot be.
+
+        Raises:
+            BackendUnavailable: too many are open.
+        """
+        place = self._place(session)
+        if place.key and self._group is not None:
+            self._held.open(place, session, self._group)
+
+    def is_served(self, session: Session, link: Link) -> bool:
+        """Whether a session's calls go over that link."""
+        place = self._place(session)
+        return link.place.startswith(place.key + "#") if place.exclusive else link.place == place.key
 
     def link_of(self, session: Session) -> Link | None:
         """The open link that serves a session's calls, if there is one."""
@@ -283,7 +318,7 @@ class Backend:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Link]:
         """The shared link, greeted as one that can relay everything."""
-        link, transport, greeting = await self._connect(self._around.identity, eras=(), holder=None)
+        link, transport, greeting = await self._connect(self._around.identity, SHARED)
         self.greeting = greeting
         self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
         async with _closing(transport):
@@ -297,44 +332,46 @@ class Backend:
             info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
             identity = Identity(info, session.relayable("handshake") if session.key else EMPTY)
         holder = session if place.exact and place != PLAIN else None
-        link, transport, _ = await self._connect(identity, eras=place.eras, holder=holder)
+        link, transport, _ = await self._connect(identity, place, holder)
         link.parameter_headers = self._shared.parameter_headers if self._shared else None
         async with _closing(transport):
             yield link
 
     async def _connect(
-        self, identity: Identity, *, eras: tuple[Era, ...], holder: Session | None
+        self, identity: Identity, place: Place, holder: Session | None = None
     ) -> tuple[Link, Transport, Greeting]:
         kinds = self._connector.kinds()
         for kind in kinds[:-1]:
             try:
-                return await self._connect_as(kind, identity, eras or self._connector.eras(kind), holder)
+                return await self._connect_as(kind, identity, place, holder)
             except BackendProtocolError as exc:
                 logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self.name})
-        return await self._connect_as(kinds[-1], identity, eras or self._connector.eras(kinds[-1]), holder)
+        return await self._connect_as(kinds[-1], identity, place, holder)
 
     async def _connect_as(
-        self, kind: Kind, identity: Identity, eras: tuple[Era, ...], holder: Session | None
+        self, kind: Kind, identity: Identity, place: Place, holder: Session | None
     ) -> tuple[Link, Transport, Greeting]:
         link = Link(
             self.name,
             on_notification=self._notified,
             on_question=self._questioned,
             holder=holder,
+            place=place.key,
             write_limit=self._around.limits.max_message,
         )
+        eras = place.eras or self._connector.eras(kind)
         transport = await self._connector.open(kind, link)
         try:
             link.attach(transport)
             greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=self.settings.timeout)
+            if holder is None:
+                self._connector.learned(kind, greeting.era)
+            if isinstance(transport, HttpTransport) and greeting.era == "handshake":
+                transport.listen()
+            await self._around.on_link(link)
         except BaseException:
             async with _closing(transport):
                 raise
-        if holder is None:
-            self._connector.learned(kind, greeting.era)
-        if isinstance(transport, HttpTransport) and greeting.era == "handshake":
-            transport.listen()
-        self._around.on_link(link)
         return link, transport, greeting
 
     def _questioned(self, question: Question) -> None:

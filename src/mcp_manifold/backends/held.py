@@ -82,9 +82,14 @@ class HeldLinks:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        found = self.live(place)
-        if found is not None:
-            return found
+        return self.live(place) or await asyncio.shield(self.open(place, session, group))
+
+    def open(self, place: Place, session: Session, group: TaskGroup) -> "asyncio.Future[Link]":
+        """Begin to open the link of a place, unless that goes on already.
+
+        Raises:
+            BackendUnavailable: too many are open.
+        """
         key = self._free_key(place)
         held = self._held.get(key)
         if held is None or held.live() is None:
@@ -94,7 +99,7 @@ class HeldLinks:
             if held is None or held.link.done():
                 held = self._held[key] = _Held()
                 group.start_soon(self._own, key, place, session, held, name=f"{self._backend} for one client")
-        return await asyncio.shield(held.link)
+        return held.link
 
     def release(self, key: str) -> None:
         """The client is gone: close its link."""
@@ -142,6 +147,6 @@ class HeldLinks:
         left = self._idle
         while left > 0 and not link.ended.done() and not held.released.done():
             await asyncio.wait(either(link.ended, held.released), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            left = self._idle if link.is_busy else held.used + self._idle - loop.time()
+            left = self._idle if link.is_busy or link.is_watched else held.used + self._idle - loop.time()
         if left <= 0:
             logger.info("idle link closed", extra={"backend": self._backend})

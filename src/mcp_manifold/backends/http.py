@@ -33,6 +33,7 @@ MAX_RESUMES: Final = 10
 """Times one reply may be resumed without progress: a server that closes early for ever is not answering."""
 ERROR_BODY: Final = 65536
 """Bytes of an error reply that are read: enough for a JSON-RPC error, not for a page of HTML."""
+_BROKEN_OFF: Final = "the server ended its reply before the answer: the outcome is unknown"
 
 
 class HttpTransport:
@@ -169,7 +170,10 @@ class _Reply:
             return
         self._body.append(data)
         self._size += len(data)
-        if self._size > (self._transport.max_message if self._status == 200 else ERROR_BODY):
+        if self._status != 200 and self._size > ERROR_BODY:
+            self._failed_status()
+            self.abort()
+        elif self._size > self._transport.max_message:
             self._refuse("its answer is larger than the message limit")
 
     def ended(self) -> None:
@@ -189,7 +193,7 @@ class _Reply:
         if self.pending.future.done():
             return
         backend = self._transport.link.backend
-        if self._events is not None and exc.kind == "reset":
+        if self._is_resumed or (self._events is not None and exc.kind == "reset"):
             self._resume()
         elif not exc.sent:
             self._fail(BackendUnavailable(backend, str(exc)))
@@ -199,6 +203,11 @@ class _Reply:
             self._fail(BackendLost(backend, f"{exc}, with the request in flight: its outcome is unknown"))
 
     # decisions
+
+    @property
+    def _is_resumed(self) -> bool:
+        """Whether this is the rest of a reply that broke: the server has read the request long ago."""
+        return self._events is None and self._last_event is not None
 
     def _silent(self) -> None:
         limit = self._transport.idle_limit
@@ -228,20 +237,22 @@ class _Reply:
         """The stream ended without the answer: pick it up where it broke, if the server gave ids to its events."""
         link = self._transport.link
         if self._last_event is None or link.era == "modern" or self._resumes >= MAX_RESUMES or link.ended.done():
-            reason = "the server ended its reply before the answer: the outcome is unknown"
-            self._fail(BackendLost(link.backend, reason))
+            self._fail(BackendLost(link.backend, _BROKEN_OFF))
             return
         self._resumes += 1
         asyncio.get_running_loop().call_later(self._retry, self._reopen)
 
     def _reopen(self) -> None:
         if not self.pending.future.done() and not self._transport.link.ended.done():
-            self._status, self._events = 0, None
+            self._status, self._events, self._body, self._size = 0, None, [], 0
             self.exchange = self._transport.stream(self, self._last_event)
 
     def _failed_status(self) -> None:
         """An HTTP status instead of an answer, unless a JSON-RPC error came with it."""
         backend, body = self._transport.link.backend, b"".join(self._body)
+        if self._is_resumed:  # whatever it says now, it had begun to answer
+            self._fail(BackendLost(backend, _BROKEN_OFF, status=self._status))
+            return
         if self._status == 404 and self._transport.has_session and self.pending.method != "initialize":
             expired = SessionExpired(backend, "it no longer knows our session", status=404)
             self._fail(expired)

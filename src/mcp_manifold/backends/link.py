@@ -399,6 +399,13 @@ class Link:
             )
             self.transport.send_note(body)
 
+    def set_aside(self, question: Question) -> None:
+        """A question turned out not to belong to the request it came with, which goes on without it."""
+        pending, question.pending = question.pending, None
+        if pending is not None and question in pending.questions:
+            pending.questions.remove(question)
+            self._watch(pending)
+
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
         if method == "notifications/cancelled":
             question = self._questions.pop(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)), None)

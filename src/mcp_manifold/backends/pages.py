@@ -113,3 +113,30 @@ def _page(link: Link, method: str, result: Payload) -> _Page:
         return _decode_page(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BackendProtocolError(link.backend, f"its answer to {method} is not a list: {exc}") from exc
+
+
+class _TaskPage(msgspec.Struct):
+    tasks: list[Payload] = []
+    cursor: str | None = msgspec.field(name="nextCursor", default=None)
+
+
+async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payload]:
+    """The tasks a link's backend lists, as far as `max_pages` go.
+
+    Raises:
+        BackendError: no answer, or not a list.
+        RemoteError: the backend refused.
+    """
+    items: list[Payload] = []
+    params: dict[str, Payload] = {}
+    for _ in range(max_pages):
+        result = await link.request("tasks/list", params, timeout=timeout)
+        try:
+            page = msgspec.json.decode(result, type=_TaskPage)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise BackendProtocolError(link.backend, f"its answer to tasks/list is not a list: {exc}") from exc
+        items += page.tasks
+        if page.cursor is None:
+            break
+        params = {"cursor": Payload(encode(page.cursor))}
+    return items

@@ -34,7 +34,7 @@ class SseTransport:
         self._post: bytes = b""
         self._exchange: Exchange | None = None
         self._events = EventParser(max_message)
-        self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._endpoint: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
         return f"<SseTransport {self._link.backend} {'open' if self._post else 'opening'}>"
@@ -48,13 +48,12 @@ class SseTransport:
         head = self._pool.head("GET", headers={"accept": "text/event-stream", **self._headers}.items())
         self._exchange = self._pool.send(head, b"", self, unlimited=True)
         try:
-            endpoint = await asyncio.wait_for(self._endpoint, ENDPOINT_WAIT)
+            self._post = await asyncio.wait_for(self._endpoint, ENDPOINT_WAIT)
         except TimeoutError as exc:
-            self._exchange.abort()
             raise BackendUnavailable(self._link.backend, "its event stream named no endpoint in time") from exc
-        self._post = self._pool.head(
-            "POST", _path_of(endpoint), headers={"content-type": "application/json", **self._headers}.items()
-        )
+        finally:
+            if not self._post:
+                self._broken(BackendUnavailable(self._link.backend, "the connection was closed"))
 
     # the Transport of link.py
 
@@ -117,11 +116,15 @@ class SseTransport:
         """The endpoint event; it must stay on the configured origin, which the credentials are for (S20)."""
         if self._endpoint.done():
             return
-        target = urljoin(self._url, endpoint)
-        if urlsplit(target)[:2] != urlsplit(self._url)[:2]:
-            self._broken(BackendProtocolError(self._link.backend, "its endpoint is on another origin"))
-            return
-        self._endpoint.set_result(target)
+        try:
+            target = urljoin(self._url, endpoint)
+            if _origin_of(target) != _origin_of(self._url):
+                self._broken(BackendProtocolError(self._link.backend, "its endpoint is on another origin"))
+                return
+            headers = {"content-type": "application/json", **self._headers}
+            self._endpoint.set_result(self._pool.head("POST", _path_of(target), headers=headers.items()))
+        except ValueError:
+            self._broken(BackendProtocolError(self._link.backend, "its endpoint is not an address"))
 
     def _silent(self) -> None:
         """Silence alone is no fault (many servers send no keep-alive); silence while answers are due is one."""
@@ -138,6 +141,11 @@ class SseTransport:
         if self._exchange is not None:
             self._exchange.abort()
         self._link.lost(reason)
+
+
+def _origin_of(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _path_of(url: str) -> str:

@@ -23,6 +23,7 @@ from mcp_manifold.wire.envelope import (
     request,
     response,
     text,
+    texts,
 )
 from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp
@@ -73,6 +74,7 @@ __all__ = [
     "response",
     "signed",
     "text",
+    "texts",
     "text_at",
     "with_text_at",
 ]

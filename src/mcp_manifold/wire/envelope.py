@@ -54,6 +54,7 @@ class Envelope(msgspec.Struct):
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_texts = msgspec.json.Decoder(list[str]).decode
 encode = msgspec.json.Encoder().encode
 """JSON text of plain values; `Payload` members are written as they are."""
 
@@ -173,6 +174,18 @@ def text(payload: Payload | None, what: str) -> str:
         return _decode_text(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidParams(f'Invalid params: "{what}" must be a string') from exc
+
+
+def texts(payload: Payload, what: str) -> list[str]:
+    """The strings of the list a payload holds.
+
+    Raises:
+        InvalidParams: it is no list of strings; `what` names it.
+    """
+    try:
+        return _decode_texts(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidParams(f'Invalid params: "{what}" must be a list of strings') from exc
 
 
 # --- what backends send ---------------------------------------------------------------------------------------

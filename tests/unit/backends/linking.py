@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.question import Notice
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import BackendError
 from mcp_manifold.policy import ANONYMOUS
@@ -72,14 +73,14 @@ class Heard:
     """The notifications a link passed on."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[str, bytes, Pending | None]] = []
+        self.notes: list[tuple[str, bytes, Call | None]] = []
         self.grown = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Heard {len(self.notes)}>"
 
-    def __call__(self, method: str, params: Payload, origin: Pending | None) -> None:
-        self.notes.append((method, bytes(params), origin))
+    def __call__(self, notice: Notice) -> None:
+        self.notes.append((notice.method, bytes(notice.params), notice.call))
         self.grown.set()
 
     async def first(self, method: str) -> bytes:
@@ -131,7 +132,10 @@ class Caller:
 
     def call(self, method: str = "tools/call", **params: object) -> Call:
         """A call with these params."""
-        return Call(method, raw(**params), self.session, self.emitted.append)
+        return Call(method, raw(**params), self.session, self._heard)
+
+    def _heard(self, message: bytes, /, *, needed: bool = False) -> None:
+        self.emitted.append(message)
 
 
 def raw(**params: object) -> dict[str, Payload]:

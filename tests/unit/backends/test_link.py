@@ -223,18 +223,21 @@ async def test_unwanted_progress_is_not_passed_on() -> None:
     assert caller.emitted == []
 
 
-async def test_other_notifications_are_handed_on_raw_with_the_request_they_came_with() -> None:
+async def test_other_notifications_are_handed_on_raw_with_the_call_they_came_with() -> None:
     heard = Heard()
     link, transport = connected(heard=heard)
-    asked = ask(link)
-    pending = await transport.sent()
-    link.fed(b'{"jsonrpc":"2.0","method":"notifications/message","params":{ "level":"info" }}', pending)
+    calls = [Caller("a").call(name="x"), Caller("b").call(name="x")]
+    asked = [ask(link, params=call.params, call=call) for call in calls]
+    await transport.sent(2)
+    link.fed(b'{"jsonrpc":"2.0","method":"notifications/message","params":{ "level":"info" }}', transport.requests[1][0])
     link.fed(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
     assert heard.notes == [
-        ("notifications/message", b'{ "level":"info" }', pending),
+        ("notifications/message", b'{ "level":"info" }', calls[1]),
         ("notifications/tools/list_changed", b"{}", None),
     ]
-    asked.cancel()
+    link.lost(BackendLost("notes", "over"))
+    for each in asked:
+        await failure(each)
 
 
 async def test_a_ping_is_answered_here() -> None:

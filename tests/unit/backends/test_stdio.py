@@ -317,25 +317,26 @@ async def test_a_server_that_ignores_the_end_of_stdin_gets_sigterm(
 async def test_a_server_that_ignores_sigterm_gets_sigkill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio, "STDIN_GRACE", 0.1)
     monkeypatch.setattr(stdio, "TERM_GRACE", 0.1)
-    async with shell('trap "" TERM; note "$$"; while :; do sleep 100; done') as child:
-        assert int(await child.said()) == child.transport.pid
+    async with shell('trap "" TERM; sleep 100 & note "$!"; while :; do wait; done') as child:
+        ended = ending_of(int(await child.said()))
     assert not psutil.pid_exists(child.transport.pid)
-    await within(gone(child.transport.pid))
+    await within(ended)
 
 
 async def test_r26_grandchildren_go_with_their_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio, "TERM_GRACE", 0.2)
     async with shell('(trap "" TERM; sleep 100) </dev/null & note "$!"; cat >/dev/null') as child:
-        grandchild = int(await child.said())
-        assert psutil.pid_exists(grandchild)
-    await within(gone(child.transport.pid))
+        ended = ending_of(int(await child.said()))
+    await within(ended)
 
 
 async def test_r26_grandchildren_of_a_crashed_server_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio, "TERM_GRACE", 0.2)
-    async with shell("sleep 100 </dev/null & exit 1") as child:
+    async with shell('sleep 100 </dev/null & note "$!"; read -r line; exit 1') as child:
+        ended = ending_of(int(await child.said()))
+        child.link.notify("crash")
         await child.end()
-    await within(gone(child.transport.pid))
+    await within(ended)
 
 
 async def test_closing_fails_what_is_in_flight_and_leaves_no_zombie() -> None:
@@ -347,18 +348,16 @@ async def test_closing_fails_what_is_in_flight_and_leaves_no_zombie() -> None:
     assert pid not in {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def is_alive_in_group(group: int) -> bool:
-    """Whether anybody of a process group still runs; the dead whom their new parent has not buried do not count."""
-    for process in psutil.process_iter(["status"]):
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-        except (psutil.Error, OSError):
-            continue
-    return False
+def ending_of(pid: int) -> "asyncio.Future[None]":
+    """Done when that process has ended, whoever its parent is."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    handle = os.pidfd_open(pid)
 
+    def seen() -> None:
+        loop.remove_reader(handle)
+        os.close(handle)
+        ended.set_result(None)
 
-async def gone(group: int) -> None:
-    """A group's end cannot be waited for, only asked for; a signal that was sent is carried out soon."""
-    while is_alive_in_group(group):
-        await asyncio.sleep(0)
+    loop.add_reader(handle, seen)
+    return ended

@@ -333,15 +333,16 @@ async def test_changes_are_told_on_the_standing_stream_once_each() -> None:
         answer = await stream.until(lambda answer: len(answer.events) == 3)
 
 
-async def test_changes_wait_until_the_client_is_initialized() -> None:
+async def test_a_client_is_only_told_of_changes_after_it_is_initialized() -> None:
     desk, client = prepared()
     session = await client.session(ready=False)
     async with session.listen() as stream:
         await stream.until(lambda answer: answer.status == 200)
-        desk.change(CHANGED)
+        desk.change(CHANGED)  # it cannot have listed before, so nothing changed for it
+        await session.call(note("notifications/initialized"))
         await session.call(request("ping"))
         assert stream.answer.events == []
-        await session.call(note("notifications/initialized"))
+        desk.change(CHANGED)
         await stream.until(lambda answer: len(answer.events) == 1)
 
 

@@ -1,0 +1,384 @@
+"""Tasks: calls that outlive their answer, in both eras' forms, each on the backend that runs it.
+
+Owns which task is whose. Clients know a task by an id made here, which nobody can guess; it leads to the backend, to
+the backend's own id and to the link it was made on, for the principal it was made for and nobody else. Both forms are
+told to clients of their own era only: the tasks of 2025-11-25 are asked for by the client and have a result of their
+own, those of the 2026-07-28 extension are decided on by the server and carry it in themselves.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mcp_manifold import wire
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.link import HUMAN_WAIT, Link
+from mcp_manifold.backends.pages import list_tasks
+from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.call import Call, Handler, Session
+from mcp_manifold.capabilities import TASKS_VERSION, declared, extends_tasks, runs_tasks
+from mcp_manifold.catalogue import Kind, Listing
+from mcp_manifold.errors import (
+    BackendError,
+    BackendProtocolError,
+    InvalidParams,
+    RemoteError,
+    RequestError,
+    UnknownMethod,
+)
+from mcp_manifold.hub import Hub
+from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.wire import RELATED_TASK, Payload, text_at, with_text_at
+from mcp_manifold.wire.protocol import MISSING_CLIENT_CAPABILITY, TASK_METHODS, TASKS_EXTENSION
+
+logger = logging.getLogger(__name__)
+
+MAX_TASKS: Final = 10_000
+"""Tasks that are remembered; the one that was longest not asked for is forgotten first."""
+MAX_EARLY: Final = 64
+"""Messages about tasks of one backend that are kept until the answer that creates the task has been worked off."""
+RESULT_WAIT: Final = HUMAN_WAIT
+"""Seconds a `tasks/result` may wait for its task: it is meant to, and whoever gives up may ask again."""
+MAX_PAGES: Final = 100
+_HANDSHAKE_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/list"})
+_CREATED: Final = ("task", "taskId")
+_STATUS: Final = "notifications/tasks/status"
+_PROGRESS: Final = "notifications/progress"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One task: what clients call it, what its backend does, and for whom it is."""
+
+    public: str
+    backend: str
+    native: str
+    link: Link | None
+    session: Session
+    number: int
+    """The progress token under which its backend reports, for as long as it runs; `token` is the client's."""
+    token: Payload | None
+
+
+class Tasks:
+    """See the module. `stage` goes around the router; `methods` are answered here."""
+
+    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload) -> None:
+        self._hub = hub
+        self._fleet = fleet
+        self._server_info = server_info
+        self._loop = asyncio.get_running_loop()
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._by_native: dict[tuple[str, str], list[Task]] = {}
+        self._expected: Counter[str] = Counter()
+        self._early: dict[str, list[Callable[[], None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Tasks {len(self._tasks)}>"
+
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """The methods it answers."""
+        return {
+            **dict.fromkeys(_HANDSHAKE_METHODS | TASK_METHODS, self._relay),
+            "tasks/list": self._list,
+        }
+
+    # --- a call becomes a task ------------------------------------------------------------------------------------
+
+    def stage(self, inner: Handler) -> Handler:
+        """The handler that knows what a `tools/call` made into a task, around the one that relays it."""
+
+        async def handle(call: Call) -> Payload:
+            if call.method != "tools/call":
+                return await inner(call)
+            if "task" in call.params:
+                backend = await self._runner(call)
+                if backend:
+                    with self._expecting(backend):
+                        return self._created(call, await inner(call), _CREATED)
+            result = await inner(call)
+            if call.backend_era == call.session.era == "modern" and b'"taskId"' in bytes(result):
+                return self._extended(call, result)
+            return result
+
+        return handle
+
+    async def _runner(self, call: Call) -> str:
+        """The backend that is to run a call as a task.
+
+        Empty where it would be none of 2025-11-25's: then the wish for it is not passed on across eras, nor to a
+        server that does not know it, which is to answer as ever (2025-11-25 basic/utilities/tasks).
+        """
+        scope = call.session.scope
+        await self._hub.settle(scope)
+        entry = self._hub.view(scope).catalogue.find(Kind.TOOL, wire.text(call.params.get("name"), "name"))
+        listing = None if entry is None else self._listing(scope, entry.backend)
+        if listing is None or listing.era == call.session.era == "modern":
+            return ""
+        if call.session.version == TASKS_VERSION and runs_tasks(listing):
+            return listing.backend
+        call.params = {key: value for key, value in call.params.items() if key != "task"}
+        return ""
+
+    def _extended(self, call: Call, result: Payload) -> Payload:
+        if text_at(result, "resultType") != "task":
+            return result
+        if not _declares(call.session):
+            raise BackendProtocolError(call.backend, "answered with a task, which the client cannot deal with")
+        return self._created(call, result, ("taskId",))
+
+    def _created(self, call: Call, result: Payload, path: tuple[str, ...]) -> Payload:
+        native = text_at(result, *path)
+        if native is None:
+            return result
+        token = wire.client_meta(call.params.get("_meta")).get("progressToken")
+        link = self._fleet.find(call.backend).link_of(call.session)
+        public = f"{call.backend}.{secrets.token_urlsafe(24)}"
+        task = Task(public, call.backend, native, link, call.session, call.number, token)
+        self._remember(task)
+        return _renamed(result, native, public, path, RELATED_TASK)
+
+    def _remember(self, task: Task) -> None:
+        alike = self._by_native.setdefault((task.backend, task.native), [])
+        for other in [each for each in alike if each.link is task.link]:  # the backend uses the id once more
+            self._forget(other)
+        self._by_native.setdefault((task.backend, task.native), []).append(task)
+        self._tasks[task.public] = task
+        while len(self._tasks) > MAX_TASKS:
+            self._forget(next(iter(self._tasks.values())))
+
+    def _forget(self, task: Task) -> None:
+        self._tasks.pop(task.public, None)
+        alike = self._by_native.get((task.backend, task.native), [])
+        if task in alike:
+            alike.remove(task)
+        if not alike:
+            self._by_native.pop((task.backend, task.native), None)
+
+    # --- what clients ask of a task ---------------------------------------------------------------------------------
+
+    async def _relay(self, call: Call) -> Payload:
+        await self._admit(call)
+        task = self._of(call)
+        call.backend = task.backend
+        params = _renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
+        result = await self._fleet.find(task.backend).request(
+            call,
+            call.method,
+            wire.members(params),
+            on=task.link,
+            timeout=RESULT_WAIT if call.method == "tasks/result" else None,
+        )
+        paths = (RELATED_TASK,) if call.method == "tasks/result" else (("taskId",), RELATED_TASK)
+        result = self._linked(call, _renamed(result, task.native, task.public, *paths))
+        return wire.adapt_result(
+            result,
+            method=call.method,
+            backend=call.backend_era,
+            client=call.session.era,
+            server_info=self._server_info,
+        )
+
+    def _linked(self, call: Call, result: Payload) -> Payload:
+        """The URIs in a task's result are renamed as those in any tool's."""
+        scope, backend = call.session.scope, call.backend
+
+        def public(uri: str) -> str:
+            return self._hub.public_uri(scope, backend, uri)
+
+        if call.method == "tasks/result":
+            return wire.map_links("tools/call", result, public)
+        members = wire.client_meta(result)
+        inner = members.get("result")
+        if inner is None:
+            return result
+        return Payload(wire.encode({**members, "result": wire.map_links("tools/call", inner, public)}))
+
+    async def _admit(self, call: Call) -> None:
+        """Refuse a method that the caller's era, the scope's backends or the caller itself do not have."""
+        session = call.session
+        await self._hub.settle(session.scope)
+        listings = self._hub.view(session.scope).listings
+        if session.era == "modern":
+            known = call.method in TASK_METHODS and any(map(extends_tasks, listings))
+        else:
+            known = call.method in _HANDSHAKE_METHODS and session.version == TASKS_VERSION
+            known = known and any(map(runs_tasks, listings))
+        if not known:
+            raise UnknownMethod(f"Method not found: {call.method}")
+        if session.era == "modern" and not _declares(session):
+            needed: dict[str, object] = {"extensions": {TASKS_EXTENSION: {}}}
+            raise RequestError(
+                f"Missing required client capability: {TASKS_EXTENSION}",
+                code=MISSING_CLIENT_CAPABILITY,
+                data={"requiredCapabilities": needed},
+            )
+
+    def _of(self, call: Call) -> Task:
+        public = wire.text(call.params.get("taskId"), "taskId")
+        task = self._tasks.get(public)
+        if task is None or not _is_own(task, call.session) or task.backend not in self._hub.members(call.session.scope):
+            raise InvalidParams("Invalid params: unknown task")
+        if call.method == "tasks/cancel" and not self._offers(call.session.scope, task.backend, "cancel"):
+            raise UnknownMethod(f"Method not found: {call.method}")
+        self._tasks.move_to_end(public)
+        return task
+
+    async def _list(self, call: Call) -> Payload:
+        """The caller's own tasks, as their backends list them now; one that fails is left out."""
+        await self._admit(call)
+        cursor = call.params.get("cursor")
+        if cursor is not None and wire.first_byte(cursor) != b"n":
+            raise InvalidParams("Invalid cursor: tasks are listed whole, so no cursor was ever given out")
+        scope = call.session.scope
+        members = [name for name in self._hub.members(scope) if self._offers(scope, name, "list")]
+        own = [task for task in self._tasks.values() if _is_listed(task, call.session)]
+        links: dict[Link, None] = {}
+        for name in members:
+            for task in own:
+                link = self._link(task, call.session) if task.backend == name else None
+                if link is not None:
+                    links[link] = None
+        listed = await asyncio.gather(*(self._listed(link, call.session) for link in links))
+        return Payload(wire.encode({"tasks": [item for items in listed for item in items]}))
+
+    async def _listed(self, link: Link, session: Session) -> list[Payload]:
+        timeout = self._fleet.find(link.backend).settings.timeout
+        try:
+            items = await list_tasks(link, timeout=timeout, max_pages=MAX_PAGES)
+        except (BackendError, RemoteError) as exc:
+            logger.warning("tasks could not be listed: %s", exc, extra={"backend": link.backend})
+            return []
+        found: list[Payload] = []
+        for item in items:
+            task = self._known(link, text_at(item, "taskId"))
+            if task is not None and _is_listed(task, session):
+                found.append(with_text_at(item, task.public, "taskId"))
+        return found
+
+    def _link(self, task: Task, session: Session) -> Link | None:
+        if task.link is not None and not task.link.ended.done():
+            return task.link
+        return self._fleet.find(task.backend).link_of(session)
+
+    def _offers(self, scope: str, backend: str, member: str) -> bool:
+        listing = self._listing(scope, backend)
+        return listing is not None and (
+            extends_tasks(listing) or (runs_tasks(listing) and member in declared(listing, "tasks"))
+        )
+
+    def _listing(self, scope: str, backend: str) -> Listing | None:
+        return next((each for each in self._hub.view(scope).listings if each.backend == backend), None)
+
+    # --- what backends say of a task ----------------------------------------------------------------------------------
+
+    def noticed(self, notice: Notice, pass_on: Callable[[Notice], None]) -> None:
+        """Take a notification: told to the task's client if it is about a task alone, else passed on, in its words."""
+        if notice.method == _PROGRESS:
+            self._progressed(notice)
+            return
+        path = ("taskId",) if notice.method == _STATUS else RELATED_TASK
+        native = text_at(notice.params, *path) if path[-1].encode() in bytes(notice.params) else None
+        if native is None and notice.method != _STATUS:
+            pass_on(notice)
+            return
+        task = self._known(notice.link, native)
+        if task is None and self._keep(notice.link, lambda: self.noticed(notice, pass_on)):
+            return
+        if task is not None:
+            params = _renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
+            is_own = notice.call is not None and notice.call.session is task.session
+            call = notice.call if is_own else None
+            notice = replace(notice, params=params, session=task.session, call=call, concurrent=False)
+        if notice.method != _STATUS:
+            pass_on(notice)
+        elif task is not None:
+            _tell(task, notice)
+
+    def _progressed(self, notice: Notice) -> None:
+        """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
+        number = wire.client_meta(notice.params).get("progressToken", wire.NULL_ID)
+        for task in reversed(self._tasks.values()):
+            if task.link is notice.link and bytes(number) == b"%d" % task.number and task.token is not None:
+                members = {**wire.client_meta(notice.params), "progressToken": task.token}
+                params = _renamed(Payload(wire.encode(members)), task.native, task.public, RELATED_TASK)
+                _tell(task, replace(notice, params=params))
+                return
+
+    def asked(self, question: Question, pass_on: Callable[[Question], None]) -> None:
+        """Take a server's request to the client of the task it is about, under the task's public id."""
+        params = question.params
+        native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
+        task = self._known(question.link, native)
+        if native is not None and task is None and self._keep(question.link, lambda: self.asked(question, pass_on)):
+            return
+        if params is not None and task is not None:
+            native, public = task.native, task.public
+            question.params = _renamed(params, native, public, RELATED_TASK)
+            question.translate = lambda result: _renamed(result, public, native, RELATED_TASK)
+            working = None if question.pending is None else question.pending.call
+            if working is None or not _is_own(task, working.session):
+                question.link.set_aside(question)
+                question.session = task.session
+        pass_on(question)
+
+    def _known(self, link: Link, native: str | None) -> Task | None:
+        """The task a backend means: of this link, or the only one of that id where its link is gone."""
+        alike = [] if native is None else self._by_native.get((link.backend, native), [])
+        for task in alike:
+            if task.link is link:
+                return task
+        return alike[0] if len(alike) == 1 and (alike[0].link is None or alike[0].link.ended.done()) else None
+
+    @contextmanager
+    def _expecting(self, backend: str) -> Iterator[None]:
+        """Keep what the backend says of tasks that are not known yet: it may come right behind the answer."""
+        self._expected[backend] += 1
+        try:
+            yield
+        finally:
+            self._expected[backend] -= 1
+            for late in self._early.pop(backend, ()):
+                self._loop.call_soon(late)
+
+    def _keep(self, link: Link, again: Callable[[], None]) -> bool:
+        early = self._early.setdefault(link.backend, []) if self._expected[link.backend] > 0 else None
+        if early is None or len(early) >= MAX_EARLY:
+            return False
+        early.append(again)
+        return True
+
+
+def _tell(task: Task, notice: Notice) -> None:
+    message = wire.notification(notice.method, notice.params)
+    if notice.call is not None:
+        notice.call.emit(message)
+    elif task.session.reach is not None:
+        task.session.reach.tell(message)
+
+
+def _is_own(task: Task, session: Session) -> bool:
+    return task.session.principal.key == session.principal.key and task.session.era == session.era
+
+
+def _is_listed(task: Task, session: Session) -> bool:
+    """Where nobody has to say who they are, a list shows the tasks of the one session only."""
+    return _is_own(task, session) and (session.principal.key != ANONYMOUS.key or task.session is session)
+
+
+def _declares(session: Session) -> bool:
+    extensions = wire.client_meta(session.capabilities).get("extensions")
+    return TASKS_EXTENSION in wire.client_meta(extensions)
+
+
+def _renamed(payload: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payload:
+    for path in paths:
+        if text_at(payload, *path) == old:
+            payload = with_text_at(payload, new, *path)
+    return payload

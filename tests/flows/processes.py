@@ -1,0 +1,58 @@
+"""What a process holds: tasks, descriptors, children. Counts; judges nothing."""
+
+import asyncio
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+_PATIENCE: Final = 10.0
+_STEP: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Tasks of the running loop, descriptors and children of this process."""
+
+    tasks: int
+    descriptors: int
+    children: int
+
+    def grew_beyond(self, other: "Holdings", *, by: int = 0) -> bool:
+        """Whether anything is more than it was, by more than that."""
+        return (
+            self.tasks > other.tasks + by
+            or self.descriptors > other.descriptors + by
+            or self.children > other.children
+        )
+
+
+def holdings() -> Holdings:
+    """What this process holds now."""
+    gc.collect()
+    children = psutil.Process().children(recursive=True)
+    return Holdings(len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), len(children))
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process and it is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until(is_so: Callable[[], bool], what: str) -> None:
+    """Look again and again until it is so: the end of somebody else's process or socket can only be asked for.
+
+    Raises:
+        AssertionError: it was not so in time.
+    """
+    for _ in range(int(_PATIENCE / _STEP)):
+        if is_so():
+            return
+        await asyncio.sleep(_STEP)
+    raise AssertionError(f"waited in vain for {what}")

@@ -1,0 +1,89 @@
+"""Leaving: no process, socket or task stays, however the servers take it and however the end comes."""
+
+import asyncio
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.offers import offering, offerings
+from tests.contract.stand import KINDS, LATEST, standing
+from tests.flows.processes import holdings, is_running, until
+from tests.peers.backend import Act, named, tool
+from tests.peers.clients import MODERN_VERSION, StdioClient
+from tests.peers.ways import Way
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_leaving_a_manifold_leaves_no_task_socket_or_process() -> None:
+    before = holdings()
+    async with standing(offerings()) as stand:
+        for way in (Way("http", LATEST), Way("http", MODERN_VERSION), Way("sse", LATEST)):
+            async with stand.client(way) as client:
+                await client.begin("tools/call", {"name": "web__hang"})
+                await asyncio.gather(*(client.call(f"{kind}__echo") for kind in KINDS))
+        client = stand.client(Way("http", LATEST))
+        still_there = await client.__aenter__()
+        await still_there.watch()
+        await still_there.begin("tools/call", {"name": "pipe__hang"})
+        await stand["pipe"].wait_for(lambda item: b'"hang"' in item.raw)
+        await stand.__aexit__()
+        await client.__aexit__(None, None, None)
+        for kind in ("pipe", "pipe26"):
+            await stand[kind].wait_all_gone()
+        for kind in ("web", "web26", "stream"):
+            await until(lambda kind=kind: stand[kind].open_connections == 0, f"the end of connections to {kind}")
+    await until(lambda: not holdings().grew_beyond(before), "the end of everything")
+
+
+async def test_a_session_at_a_backend_is_ended_with_a_delete() -> None:
+    async with standing(offerings(("web",))) as stand:
+        async with stand.client(Way("http", LATEST)) as client:
+            await client.call("web__echo")
+            opened = set(stand["web"].sessions)
+            await client.delete()
+            await stand["web"].recorder.wait_until(lambda: stand["web"].deletes, "the client's own session to end")
+            assert len(stand["web"].deletes) == 1
+            assert len(opened) == 2
+        await stand.__aexit__()
+        assert set(stand["web"].deletes) == opened
+
+
+async def test_a_child_that_ignores_the_end_of_stdin_and_sigterm_is_killed_with_its_children() -> None:
+    stubborn = replace(named("stubborn"), name="pipe", tools=(tool("spawn", Act("spawn")),))
+    async with standing({"pipe": stubborn}) as stand:
+        async with stand.client(Way("http", LATEST)) as client:
+            grandchild = (await client.call("pipe__spawn")).value["structuredContent"]["pid"]
+            (child,) = stand["pipe"].pids
+            assert is_running(grandchild)
+        await stand.__aexit__()
+        assert not is_running(child)
+        assert not is_running(grandchild)
+
+
+@pytest.mark.parametrize("end", ["stdin", "SIGTERM", "SIGINT"])
+async def test_over_stdio_the_end_is_a_clean_exit_that_takes_the_servers_along(end: str) -> None:
+    async with standing(offerings(("pipe", "pipe26", "web"))) as stand, stand.client(Way("stdio", LATEST)) as client:
+        await client.begin("tools/call", {"name": "pipe__hang"})
+        await stand["pipe"].wait_for("tools/call")
+        children = [*stand["pipe"].pids, *stand["pipe26"].pids]
+        assert all(is_running(pid) for pid in children)
+        if end == "stdin":
+            client.close_stdin()
+        else:
+            client.process.send_signal(getattr(signal, end))
+        assert await client.wait_ended() == 0, bytes(client.stderr)
+        assert not any(is_running(pid) for pid in children)
+        assert b"Traceback" not in client.stderr
+        assert all(json.loads(line)["jsonrpc"] == "2.0" for line in client.lines)
+
+
+async def test_r25_killing_the_manifold_ends_its_children_too() -> None:
+    async with standing({"pipe": offering("pipe")}) as stand, stand.client(Way("stdio", LATEST)) as client:
+        assert isinstance(client, StdioClient)
+        (child,) = stand["pipe"].pids
+        client.process.kill()
+        await client.wait_ended()
+        await until(lambda: not is_running(child), "the end of the child")
