@@ -8,11 +8,10 @@ own, those of the 2026-07-28 extension are decided on by the server and carry it
 
 import asyncio
 import logging
-import secrets
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from mcp_manifold import wire
@@ -32,14 +31,12 @@ from mcp_manifold.errors import (
     UnknownMethod,
 )
 from mcp_manifold.hub import Hub
-from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.tasktable import Task, TaskTable
 from mcp_manifold.wire import RELATED_TASK, Payload, text_at, with_text_at
 from mcp_manifold.wire.protocol import MISSING_CLIENT_CAPABILITY, TASK_METHODS, TASKS_EXTENSION
 
 logger = logging.getLogger(__name__)
 
-MAX_TASKS: Final = 10_000
-"""Tasks that are remembered; the one that was longest not asked for is forgotten first."""
 MAX_EARLY: Final = 64
 """Messages about tasks of one backend that are kept until the answer that creates the task has been worked off."""
 RESULT_WAIT: Final = HUMAN_WAIT
@@ -51,20 +48,6 @@ _STATUS: Final = "notifications/tasks/status"
 _PROGRESS: Final = "notifications/progress"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """One task: what clients call it, what its backend does, and for whom it is."""
-
-    public: str
-    backend: str
-    native: str
-    link: Link | None
-    session: Session
-    number: int
-    """The progress token under which its backend reports, for as long as it runs; `token` is the client's."""
-    token: Payload | None
-
-
 class Tasks:
     """See the module. `stage` goes around the router; `methods` are answered here."""
 
@@ -73,13 +56,12 @@ class Tasks:
         self._fleet = fleet
         self._server_info = server_info
         self._loop = asyncio.get_running_loop()
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
-        self._by_native: dict[tuple[str, str], list[Task]] = {}
+        self._table = TaskTable()
         self._expected: Counter[str] = Counter()
         self._early: dict[str, list[Callable[[], None]]] = {}
 
     def __repr__(self) -> str:
-        return f"<Tasks {len(self._tasks)}>"
+        return f"<Tasks {len(self._table)}>"
 
     @property
     def methods(self) -> Mapping[str, Handler]:
@@ -139,27 +121,8 @@ class Tasks:
             return result
         token = wire.client_meta(call.params.get("_meta")).get("progressToken")
         link = self._fleet.find(call.backend).link_of(call.session)
-        public = f"{call.backend}.{secrets.token_urlsafe(24)}"
-        task = Task(public, call.backend, native, link, call.session, call.number, token)
-        self._remember(task)
-        return _renamed(result, native, public, path, RELATED_TASK)
-
-    def _remember(self, task: Task) -> None:
-        alike = self._by_native.setdefault((task.backend, task.native), [])
-        for other in [each for each in alike if each.link is task.link]:  # the backend uses the id once more
-            self._forget(other)
-        self._by_native.setdefault((task.backend, task.native), []).append(task)
-        self._tasks[task.public] = task
-        while len(self._tasks) > MAX_TASKS:
-            self._forget(next(iter(self._tasks.values())))
-
-    def _forget(self, task: Task) -> None:
-        self._tasks.pop(task.public, None)
-        alike = self._by_native.get((task.backend, task.native), [])
-        if task in alike:
-            alike.remove(task)
-        if not alike:
-            self._by_native.pop((task.backend, task.native), None)
+        task = self._table.enter(call.backend, native, link=link, session=call.session, number=call.number, token=token)
+        return _renamed(result, native, task.public, path, RELATED_TASK)
 
     # --- what clients ask of a task ---------------------------------------------------------------------------------
 
@@ -221,13 +184,11 @@ class Tasks:
             )
 
     def _of(self, call: Call) -> Task:
-        public = wire.text(call.params.get("taskId"), "taskId")
-        task = self._tasks.get(public)
-        if task is None or not _is_own(task, call.session) or task.backend not in self._hub.members(call.session.scope):
+        task = self._table.find(wire.text(call.params.get("taskId"), "taskId"), call.session)
+        if task is None or task.backend not in self._hub.members(call.session.scope):
             raise InvalidParams("Invalid params: unknown task")
         if call.method == "tasks/cancel" and not self._offers(call.session.scope, task.backend, "cancel"):
             raise UnknownMethod(f"Method not found: {call.method}")
-        self._tasks.move_to_end(public)
         return task
 
     async def _list(self, call: Call) -> Payload:
@@ -238,7 +199,7 @@ class Tasks:
             raise InvalidParams("Invalid cursor: tasks are listed whole, so no cursor was ever given out")
         scope = call.session.scope
         members = [name for name in self._hub.members(scope) if self._offers(scope, name, "list")]
-        own = [task for task in self._tasks.values() if _is_listed(task, call.session)]
+        own = [task for task in self._table if task.is_listed_for(call.session)]
         links: dict[Link, None] = {}
         for name in members:
             for task in own:
@@ -257,8 +218,8 @@ class Tasks:
             return []
         found: list[Payload] = []
         for item in items:
-            task = self._known(link, text_at(item, "taskId"))
-            if task is not None and _is_listed(task, session):
+            task = self._table.meant(link, text_at(item, "taskId"))
+            if task is not None and task.is_listed_for(session):
                 found.append(with_text_at(item, task.public, "taskId"))
         return found
 
@@ -288,7 +249,7 @@ class Tasks:
         if native is None and notice.method != _STATUS:
             pass_on(notice)
             return
-        task = self._known(notice.link, native)
+        task = self._table.meant(notice.link, native)
         if task is None and self._keep(notice.link, lambda: self.noticed(notice, pass_on)):
             return
         if task is not None:
@@ -303,19 +264,18 @@ class Tasks:
 
     def _progressed(self, notice: Notice) -> None:
         """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
-        number = wire.client_meta(notice.params).get("progressToken", wire.NULL_ID)
-        for task in reversed(self._tasks.values()):
-            if task.link is notice.link and bytes(number) == b"%d" % task.number and task.token is not None:
-                members = {**wire.client_meta(notice.params), "progressToken": task.token}
-                params = _renamed(Payload(wire.encode(members)), task.native, task.public, RELATED_TASK)
-                _tell(task, replace(notice, params=params))
-                return
+        members = wire.client_meta(notice.params)
+        token = bytes(members.get("progressToken", wire.NULL_ID))
+        task = self._table.running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
+        if task is not None and task.token is not None:
+            params = Payload(wire.encode({**members, "progressToken": task.token}))
+            _tell(task, replace(notice, params=_renamed(params, task.native, task.public, RELATED_TASK)))
 
     def asked(self, question: Question, pass_on: Callable[[Question], None]) -> None:
         """Take a server's request to the client of the task it is about, under the task's public id."""
         params = question.params
         native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
-        task = self._known(question.link, native)
+        task = self._table.meant(question.link, native)
         if native is not None and task is None and self._keep(question.link, lambda: self.asked(question, pass_on)):
             return
         if params is not None and task is not None:
@@ -323,18 +283,10 @@ class Tasks:
             question.params = _renamed(params, native, public, RELATED_TASK)
             question.translate = lambda result: _renamed(result, public, native, RELATED_TASK)
             working = None if question.pending is None else question.pending.call
-            if working is None or not _is_own(task, working.session):
+            if working is None or not task.is_of(working.session):
                 question.link.set_aside(question)
                 question.session = task.session
         pass_on(question)
-
-    def _known(self, link: Link, native: str | None) -> Task | None:
-        """The task a backend means: of this link, or the only one of that id where its link is gone."""
-        alike = [] if native is None else self._by_native.get((link.backend, native), [])
-        for task in alike:
-            if task.link is link:
-                return task
-        return alike[0] if len(alike) == 1 and (alike[0].link is None or alike[0].link.ended.done()) else None
 
     @contextmanager
     def _expecting(self, backend: str) -> Iterator[None]:
@@ -361,15 +313,6 @@ def _tell(task: Task, notice: Notice) -> None:
         notice.call.emit(message)
     elif task.session.reach is not None:
         task.session.reach.tell(message)
-
-
-def _is_own(task: Task, session: Session) -> bool:
-    return task.session.principal.key == session.principal.key and task.session.era == session.era
-
-
-def _is_listed(task: Task, session: Session) -> bool:
-    """Where nobody has to say who they are, a list shows the tasks of the one session only."""
-    return _is_own(task, session) and (session.principal.key != ANONYMOUS.key or task.session is session)
 
 
 def _declares(session: Session) -> bool:

@@ -36,7 +36,7 @@ _ROWS: Final = (
     ("tools-list", "D7", "every tool of every backend is listed once, under its server's name, in order"),
     ("tools-call", "D7", "a call reaches the one backend the name belongs to, under its native name"),
     ("tools-alias", "D7", "a native name that one backend alone has is accepted"),
-    ("tools-unknown", "2026-07-28 server/tools, Error Handling", "an unknown tool is -32602, and no backend hears of it"),
+    ("tools-unknown", "2026-07-28 server/tools, Error Handling", "an unknown tool is -32602 and reaches no backend"),
     ("tools-error", "D2", "a backend's error is passed on byte for byte"),
     ("tools-failed", "2025-11-25 server/tools, Error Handling", "isError results pass as results"),
     ("tools-unknown-members", "D2", "members nobody knows are kept, in definitions and results"),

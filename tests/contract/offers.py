@@ -11,7 +11,9 @@ SHARED: Final = "file:///shared%20notes.txt"
 SHARED_TEMPLATE: Final = "rows://{table}/{row}"
 UNLISTED: Final = "hidden://{server}/linked"
 """A URI nobody lists, but results link to."""
-ERROR: Final = '{ "message" : "gr\\u00fc\\/\u00dfe" , "code":-32001,"data":{"n":12345678901234567890123,"x":null},"x":1.50}'
+ERROR: Final = (
+    '{ "message" : "gr\\u00fc\\/\u00dfe" , "code":-32001,"data":{"n":12345678901234567890123,"x":null},"x":1.50}'
+)
 FAILED: Final = '{"content":[{"type":"text","text":"it broke"}],"isError":true,"x-why":{"code":1.50}}'
 ODD: Final = '{"content":[{"type":"hologram","z":[1.50,null]}],"x-vendor":{"big":12345678901234567890123},"n":1e2}'
 ODD_MEMBERS: Final = '"x-unknown":{"a":[null,1.50],"big":12345678901234567890123}'
@@ -21,11 +23,9 @@ def offering(server: str) -> Script:
     """The script of a server of that kind (its name up to an underscore)."""
     kind = server.partition("_")[0]
     unlisted = UNLISTED.replace("{server}", server)
-    links = (
-        '{"content":[{"type":"resource_link","uri":"%s","name":"n"},{"type":"resource_link","uri":"%s","name":"s"},'
-        '{"type":"resource","resource":{"uri":"%s","text":"t"}}]}' % (unlisted, SHARED, SHARED)
-    )
-    said = '{"messages":[{"role":"user","content":{"type":"resource","resource":{"uri":"%s","text":"t"}}}]}' % SHARED
+    link = '{"type":"resource_link","uri":"URI","name":"n"}'
+    block = '{"type":"resource","resource":{"uri":"URI","text":"t"}}'.replace("URI", SHARED)
+    links = ",".join((link.replace("URI", unlisted), link.replace("URI", SHARED), block))
     return Script(
         name=server,
         era=ERAS[kind],  # type: ignore[arg-type]  # one of the literals
@@ -37,13 +37,16 @@ def offering(server: str) -> Script:
             tool("progress", Act("progress", n=3)),
             tool("error", Act("error", ERROR)),
             tool("failed", Act("raw", FAILED)),
-            Offer('{"name":"odd","inputSchema":{"type":"object"},%s}' % ODD_MEMBERS, Act("raw", ODD)),
-            tool("links", Act("raw", links)),
+            Offer(f'{{"name":"odd","inputSchema":{{"type":"object"}},{ODD_MEMBERS}}}', Act("raw", ODD)),
+            tool("links", Act("raw", f'{{"content":[{links}]}}')),
             tool(f"only_{server}"),
         ),
         resources=(resource(f"note://{server}/1"), resource(SHARED), resource(f"broken://{server}", _gone())),
         templates=(template(f"row://{server}/{{id}}"), template(SHARED_TEMPLATE)),
-        prompts=(prompt("greet", arguments=[{"name": "who"}]), prompt("quote", Act("raw", said))),
+        prompts=(
+            prompt("greet", arguments=[{"name": "who"}]),
+            prompt("quote", Act("raw", f'{{"messages":[{{"role":"user","content":{block}}}]}}')),
+        ),
     )
 
 

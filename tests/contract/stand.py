@@ -1,4 +1,4 @@
-"""A whole manifold between scripted backends and raw clients. Owns what it starts; asserts nothing about the product."""
+"""A whole manifold between scripted backends and raw clients. Owns what it starts; judges nothing."""
 
 import asyncio
 import json

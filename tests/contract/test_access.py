@@ -63,9 +63,11 @@ async def test_a_session_belongs_to_the_token_that_opened_it() -> None:
                 elsewhere.session, elsewhere.version = ann.session, LATEST
                 assert (await elsewhere.post(ping)).status == 404
             assert (await ann.post(ping)).status == 200
-        async with stand.client(Way("sse", OLDEST), token="first-secret") as ann:
-            async with LegacyClient(f"{origin}/sse", token="second-secret") as bob:
-                assert await bob.post(ping, endpoint=ann.endpoint) == 404
+        async with (
+            stand.client(Way("sse", OLDEST), token="first-secret") as ann,
+            LegacyClient(f"{origin}/sse", token="second-secret") as bob,
+        ):
+            assert await bob.post(ping, endpoint=ann.endpoint) == 404
 
 
 @shows("host")

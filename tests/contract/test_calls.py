@@ -12,6 +12,12 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 
+def _asked(name: str, token: str) -> bytes:
+    """The params of a call that asks for progress under a token, raw."""
+    members = (name.encode(), token.encode())
+    return b'{"name":"%b","arguments":{"text":"end"},"_meta":{"progressToken":%b}}' % members
+
+
 def _progress(notifications: list[bytes]) -> list[bytes | None]:
     """The params of the progress notifications among these."""
     return [jsontext.member(each, "params") for each in notifications if b"notifications/progress" in each]
@@ -22,7 +28,7 @@ def _progress(notifications: list[bytes]) -> list[bytes | None]:
 async def test_progress_comes_in_order_before_the_result_with_the_callers_token(way: Way) -> None:
     async with standing(offerings()) as stand, stand.client(way) as client:
         for kind, token in zip(KINDS, ('"t\\u00f6k/+ \\""', "7", '"7"', "0", '""'), strict=True):
-            params = '{"name":"%s__progress","arguments":{"text":"end"},"_meta":{"progressToken":%s}}' % (kind, token)
+            params = _asked(f"{kind}__progress", token)
             reply = await client.request("tools/call", params)
             assert reply.text == "end"
             heard = _progress(reply.notifications)
@@ -39,12 +45,11 @@ async def test_progress_comes_in_order_before_the_result_with_the_callers_token(
 @shows("progress-own")
 @pytest.mark.parametrize("way", [way for way in WAYS if way.transport != "stdio"], ids=str)
 async def test_two_clients_with_the_same_token_hear_their_own_progress(way: Way) -> None:
-    params = '{"name":"%s__hang","arguments":{},"_meta":{"progressToken":1}}'
     async with standing(offerings()) as stand, stand.client(way) as first, stand.client(way) as second:
         for kind in KINDS:
-            waiting = await first.begin("tools/call", params % kind, id=41)
+            waiting = await first.begin("tools/call", _asked(f"{kind}__hang", "1"), id=41)
             await stand[kind].wait_for("tools/call")
-            other = '{"name":"%s__progress","arguments":{"text":"b"},"_meta":{"progressToken":1}}' % kind
+            other = _asked(f"{kind}__progress", "1")
             assert len(_progress((await second.request("tools/call", other, id=41)).notifications)) == 3
             await stand[kind].release()
             assert _progress((await waiting.reply()).notifications) == []
@@ -79,7 +84,9 @@ async def test_hanging_up_a_handshake_post_does_not_cancel_the_call() -> None:
 
 
 @shows("cancel")
-@pytest.mark.parametrize("way", [way for way in WAYS if way.transport == "sse" or way.version == MODERN_VERSION], ids=str)
+@pytest.mark.parametrize(
+    "way", [way for way in WAYS if way.transport == "sse" or way.version == MODERN_VERSION], ids=str
+)
 async def test_a_client_that_leaves_takes_its_calls_back(way: Way) -> None:
     async with standing(offerings()) as stand:
         async with stand.client(way) as client:

@@ -174,21 +174,21 @@ async def _reads(stand: Stand, client: Client, kind: str, way: Way, scope: str) 
 @shows("faithful-params")
 @every_cell
 async def test_params_reach_the_backend_as_they_were_sent(way: Way, scope: str) -> None:
-    extras = '"x-unknown":{"a":null,"n":1.50},"_meta":{ "vendor.example/x" : [1e999 , null],"traceparent":"00-ab"}'
+    extras = b'"x-unknown":{"a":null,"n":1.50},"_meta":{ "vendor.example/x" : [1e999 , null],"traceparent":"00-ab"}'
     async with standing(scripts(scope)) as stand, stand.client(way, scope=scope) as client:
         for kind in stand.backends:
             for arguments in faithful.ARGUMENTS:
-                name = public(scope, kind, "mirror")
-                await client.request("tools/call", '{"name":"%s","arguments":%s,%s}' % (name, arguments, extras))
+                name = public(scope, kind, "mirror").encode()
+                asked = b'{"name":"%b","arguments":%b,%b}'
+                await client.request("tools/call", asked % (name, arguments.encode(), extras))
                 params = stand[kind].calls("tools/call")[-1].params
-                asked = '{"name":"mirror","arguments":%s,%s}' % (arguments, extras)
-                assert _without(params, ()) == _without(asked.encode(), ()), (kind, arguments)
+                assert _without(params, ()) == _without(asked % (b"mirror", arguments.encode(), extras), ()), arguments
             uri = next(iter(faithful.READS))
             where = told(stand, scope, kind, uri)
-            await client.request("resources/read", '{"x":1.50,"uri":"%s"}' % where)
+            await client.request("resources/read", b'{"x":1.50,"uri":"%b"}' % where.encode())
             params = stand[kind].calls("resources/read")[-1].params
             assert _without(params, ()) == [("x", b"1.50"), ("uri", b'"%b"' % uri.encode())]
-            name = public(scope, kind, "odd_prompt")
-            await client.request("prompts/get", '{"arguments":{ "a" : "\\u00fc\\/" },"name":"%s"}' % name)
+            prompt = public(scope, kind, "odd_prompt").encode()
+            await client.request("prompts/get", b'{"arguments":{ "a" : "\\u00fc\\/" },"name":"%b"}' % prompt)
             params = stand[kind].calls("prompts/get")[-1].params
             assert _without(params, ()) == [("arguments", b'{ "a" : "\\u00fc\\/" }'), ("name", b'"odd_prompt"')]

@@ -23,13 +23,14 @@ async def test_prompts_are_listed_got_and_completed_under_their_servers_name(way
             assert got.value["messages"][0]["content"]["text"] == 'greet {"who":"me"}'
             if way.version == OLDEST:
                 continue
-            for ref, native in (
+            refs: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
                 ({"type": "ref/prompt", "name": f"{kind}__greet"}, {"type": "ref/prompt", "name": "greet"}),
                 (
                     {"type": "ref/resource", "uri": told(kind, SHARED_TEMPLATE)},
                     {"type": "ref/resource", "uri": SHARED_TEMPLATE},
                 ),
-            ):
+            )
+            for ref, native in refs:
                 asked = {"ref": ref, "argument": {"name": "who", "value": "m"}, "x-unknown": None}
                 done = await client.request("completion/complete", asked)
                 assert done.value["completion"]["values"] == ["m-a", "m-b"]
@@ -37,5 +38,5 @@ async def test_prompts_are_listed_got_and_completed_under_their_servers_name(way
                 assert jsontext.value(jsontext.member(sent.params, "ref")) == native
         for unknown in ("web__nothing", "greet", ""):
             assert (await client.request("prompts/get", {"name": unknown})).code == -32602
-            ref = {"ref": {"type": "ref/prompt", "name": unknown}, "argument": {"name": "a", "value": ""}}
-            assert (await client.request("completion/complete", ref)).code == -32602
+            nobody = {"ref": {"type": "ref/prompt", "name": unknown}, "argument": {"name": "a", "value": ""}}
+            assert (await client.request("completion/complete", nobody)).code == -32602

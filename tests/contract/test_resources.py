@@ -39,7 +39,9 @@ async def test_resources_keep_their_uris_unless_two_backends_claim_one(way: Way)
                 read = await client.request("resources/read", {"uri": public})
                 asked = stand[kind].calls("resources/read")[-1]
                 assert jsontext.value(jsontext.member(asked.params, "uri")) == native
-                assert read.value["contents"] == [{"uri": told(kind, native) if native != public else native, "text": native}]
+                assert read.value["contents"] == [
+                    {"uri": told(kind, native) if native != public else native, "text": native}
+                ]
 
 
 @shows("resources-unknown", "resources-error")

@@ -108,7 +108,7 @@ def _alike(hidden: Reply, unknown: Reply, name: str, other: str) -> bool:
 
 @shows("filters")
 async def test_a_filter_tells_nothing_over_http_status_either() -> None:
-    async with standing(offerings(("web",)), web=FILTERS) as stand:
-        async with stand.client(Way("http", MODERN_VERSION)) as client:
-            hidden, unknown = await client.call("web__hang"), await client.call("web__none")
-            assert (hidden.status, hidden.code) == (unknown.status, unknown.code) == (400, -32602)
+    way = Way("http", MODERN_VERSION)
+    async with standing(offerings(("web",)), web=FILTERS) as stand, stand.client(way) as client:
+        hidden, unknown = await client.call("web__hang"), await client.call("web__none")
+        assert (hidden.status, hidden.code) == (unknown.status, unknown.code) == (400, -32602)

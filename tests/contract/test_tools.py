@@ -59,7 +59,9 @@ async def _odd(client: object, kind: str) -> bytes:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_calls_in_flight_together_each_get_their_own_answer(way: Way) -> None:
     async with standing(offerings()) as stand, stand.client(way) as client:
-        held = [await client.begin("tools/call", {"name": f"{kind}__hang", "arguments": {"text": kind}}) for kind in KINDS]
+        held = [
+            await client.begin("tools/call", {"name": f"{kind}__hang", "arguments": {"text": kind}}) for kind in KINDS
+        ]
         for kind in KINDS:
             await stand[kind].wait_for("tools/call")
         wanted = [(kind, f"{kind} {number}") for number in range(6) for kind in KINDS]

@@ -154,7 +154,9 @@ async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_serve
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(405, method="GET", times=0), Fault(kind="hang", method="GET", times=0), HTML], ids=["405", "hang", "html"]
+    "fault",
+    [Fault(405, method="GET", times=0), Fault(kind="hang", method="GET", times=0), HTML],
+    ids=["405", "hang", "html"],
 )
 async def test_r9_a_backend_without_a_standing_stream_stays_usable(fault: Fault) -> None:
     if fault is HTML:
@@ -195,10 +197,9 @@ async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -
     tools = (tool("big", Act("big", n=300_000)), tool("echo"))
     limits = {"limits": {"maxMessage": 100_000}}
     script = Script(name=kind, era=offering(kind).era, tools=tools)
-    async with standing({kind: script}, manifold=limits, **{kind: {"timeout": "5s"}}) as stand:
-        async with stand.client(HTTP) as client:
-            named(await client.call(f"{kind}__big"), kind)
-            await until_well(client, f"{kind}__echo")
+    async with standing({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
+        named(await client.call(f"{kind}__big"), kind)
+        await until_well(client, f"{kind}__echo")
 
 
 async def test_r13_a_child_that_floods_its_stderr_is_not_held_up() -> None:

@@ -24,9 +24,7 @@ class Holdings:
     def grew_beyond(self, other: "Holdings", *, by: int = 0) -> bool:
         """Whether anything is more than it was, by more than that."""
         return (
-            self.tasks > other.tasks + by
-            or self.descriptors > other.descriptors + by
-            or self.children > other.children
+            self.tasks > other.tasks + by or self.descriptors > other.descriptors + by or self.children > other.children
         )
 
 

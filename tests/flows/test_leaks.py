@@ -32,19 +32,20 @@ async def _visit(stand: Stand, way: Way) -> None:
             assert await client.delete() == 204
 
 
-async def test_i4_clients_that_come_and_go_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("visits", [60, pytest.param(200, marks=pytest.mark.slow)])
+async def test_i4_clients_that_come_and_go_leave_nothing_behind(visits: int) -> None:
     async with standing(offerings(("web", "web26"))) as stand:
         for number in range(15):
             await _visit(stand, WAYS[number % 3])
         before = holdings()
-        for number in range(200):
+        for number in range(visits):
             await _visit(stand, WAYS[number % 3])
         await until(lambda: not holdings().grew_beyond(before, by=SLACK), f"what there was before: {before}")
         # each client's own link is gone as well: what stays is the one the lists come by
         await until(lambda: len(stand["web"].sessions) <= 2, "the end of the links held for clients")
 
 
-SERVERS = tuple(f"{kind}_{number}" for kind in ("web", "web26", "stream") for number in range(3)) + ("pipe_1",)
+SERVERS = (*(f"{kind}_{number}" for kind in ("web", "web26", "stream") for number in range(3)), "pipe_1")
 
 
 async def _restart(stand: Stand, server: str) -> None:
@@ -65,13 +66,14 @@ async def _back(client: Client, server: str) -> None:
     raise AssertionError(f"{server} never came back")
 
 
-async def test_i4_backends_that_restart_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(5, marks=pytest.mark.slow)])
+async def test_i4_backends_that_restart_leave_nothing_behind(rounds: int) -> None:
     async with standing(offerings(SERVERS)) as stand, stand.client(Way("http", LATEST)) as client:
         await asyncio.gather(*(_back(client, server) for server in SERVERS))
         await asyncio.gather(*(_restart(stand, server) for server in SERVERS))
         await asyncio.gather(*(_back(client, server) for server in SERVERS))
         before = holdings()
-        for _ in range(5):  # of ten servers: fifty restarts, ten at a time since each has its own pace
+        for _ in range(rounds):  # of ten servers at once, since each takes its time to come back
             await asyncio.gather(*(_restart(stand, server) for server in SERVERS))
             await asyncio.gather(*(_back(client, server) for server in SERVERS))
         await until(lambda: not holdings().grew_beyond(before, by=SLACK), f"what there was before: {before}")

@@ -24,9 +24,7 @@ CLIENTS_OWN = (
 )
 
 
-@pytest.mark.parametrize(
-    "way", [Way("http", LATEST), Way("http", MODERN_VERSION), Way("sse", LATEST)], ids=str
-)
+@pytest.mark.parametrize("way", [Way("http", LATEST), Way("http", MODERN_VERSION), Way("sse", LATEST)], ids=str)
 async def test_s19_nothing_a_client_proves_itself_with_reaches_a_backend(way: Way) -> None:
     tokens = {"tokens": [{"name": "ann", "token": "canary-token"}]}
     own = {"headers": {"Authorization": "Bearer of-the-server", "X-Own": "kept"}}
@@ -49,9 +47,9 @@ async def test_s19_a_child_inherits_no_variable_it_was_not_given(monkeypatch: py
     monkeypatch.setenv("CANARY_SECRET", "canary-inherited")
     monkeypatch.setenv("MCP_MANIFOLD_TOKENS", "")
     script = Script(name="pipe", era="handshake", tools=(tool("env", Act("env")),))
-    async with standing({"pipe": script}, pipe={"env": {"GIVEN": "yes"}}) as stand:
-        async with stand.client(Way("http", LATEST)) as client:
-            seen = (await client.call("pipe__env")).value["structuredContent"]
+    given = {"env": {"GIVEN": "yes"}}
+    async with standing({"pipe": script}, pipe=given) as stand, stand.client(Way("http", LATEST)) as client:
+        seen = (await client.call("pipe__env")).value["structuredContent"]
     assert seen["GIVEN"] == "yes"
     assert "canary-inherited" not in json.dumps(seen)
     assert not [name for name in seen if name.startswith("MCP_MANIFOLD")]
@@ -121,4 +119,4 @@ async def test_s21_no_secret_leaves_by_an_error_a_status_a_repr_or_the_log(caplo
 
 def _line(record: logging.LogRecord) -> str:
     formatter = logging.Formatter()
-    return f"{formatter.format(record)} {({key: value for key, value in vars(record).items() if key != 'args'})!r}"
+    return f"{formatter.format(record)} { ({key: value for key, value in vars(record).items() if key != 'args'})!r}"

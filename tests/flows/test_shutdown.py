@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -12,9 +13,14 @@ from tests.contract.stand import KINDS, LATEST, standing
 from tests.flows.processes import holdings, is_running, until
 from tests.peers.backend import Act, named, tool
 from tests.peers.clients import MODERN_VERSION, StdioClient
+from tests.peers.listener import Listener
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
+
+
+def _is_left(backend: Listener) -> bool:
+    return backend.open_connections == 0
 
 
 async def test_leaving_a_manifold_leaves_no_task_socket_or_process() -> None:
@@ -34,7 +40,7 @@ async def test_leaving_a_manifold_leaves_no_task_socket_or_process() -> None:
         for kind in ("pipe", "pipe26"):
             await stand[kind].wait_all_gone()
         for kind in ("web", "web26", "stream"):
-            await until(lambda kind=kind: stand[kind].open_connections == 0, f"the end of connections to {kind}")
+            await stand[kind].recorder.wait_until(partial(_is_left, stand[kind]), f"the end of connections to {kind}")
     await until(lambda: not holdings().grew_beyond(before), "the end of everything")
 
 
@@ -63,8 +69,8 @@ async def test_a_child_that_ignores_the_end_of_stdin_and_sigterm_is_killed_with_
         assert not is_running(grandchild)
 
 
-@pytest.mark.parametrize("end", ["stdin", "SIGTERM", "SIGINT"])
-async def test_over_stdio_the_end_is_a_clean_exit_that_takes_the_servers_along(end: str) -> None:
+@pytest.mark.parametrize(("end", "code"), [("stdin", 0), ("SIGTERM", 128 + 15), ("SIGINT", 128 + 2)])
+async def test_over_stdio_the_end_is_an_orderly_exit_that_takes_the_servers_along(end: str, code: int) -> None:
     async with standing(offerings(("pipe", "pipe26", "web"))) as stand, stand.client(Way("stdio", LATEST)) as client:
         await client.begin("tools/call", {"name": "pipe__hang"})
         await stand["pipe"].wait_for("tools/call")
@@ -74,7 +80,7 @@ async def test_over_stdio_the_end_is_a_clean_exit_that_takes_the_servers_along(e
             client.close_stdin()
         else:
             client.process.send_signal(getattr(signal, end))
-        assert await client.wait_ended() == 0, bytes(client.stderr)
+        assert await client.wait_ended() == code, bytes(client.stderr)
         assert not any(is_running(pid) for pid in children)
         assert b"Traceback" not in client.stderr
         assert all(json.loads(line)["jsonrpc"] == "2.0" for line in client.lines)

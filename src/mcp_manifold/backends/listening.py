@@ -8,7 +8,6 @@ one closed once the new one is acknowledged. Knows no client.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -38,7 +37,7 @@ class Reports(Protocol):
     """What a backend reports over one link."""
 
     def want(self, uri: str) -> Outcome:
-        """Ask for reports on a URI; done when the backend agreed, fails with RemoteError, RequestError, BackendError."""
+        """Ask for reports on a URI; done when the backend agreed, fails with why it did not."""
         ...
 
     def drop(self, uri: str) -> None:
@@ -256,7 +255,7 @@ class Listening:
                 _settle(outcomes)
 
     def _open(self, uris: frozenset[str]) -> None:
-        wanted: dict[str, object] = {member: True for member in self._lists.values()}
+        wanted: dict[str, object] = dict.fromkeys(self._lists.values(), True)
         if uris:
             wanted["resourceSubscriptions"] = sorted(uris)
         try:

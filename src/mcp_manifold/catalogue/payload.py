@@ -90,9 +90,7 @@ def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
 # --- lists -----------------------------------------------------------------------------------------------------
 
 
-def encode_list(
-    entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()
-) -> bytes:
+def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()) -> bytes:
     """The JSON array of public payloads as a client of protocol `version` can take it.
 
     Handshake clients lose an `outputSchema` that is no object schema, because their SDKs refuse the whole list over

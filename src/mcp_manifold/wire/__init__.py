@@ -74,7 +74,7 @@ __all__ = [
     "response",
     "signed",
     "text",
-    "texts",
     "text_at",
+    "texts",
     "with_text_at",
 ]
