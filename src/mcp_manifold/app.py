@@ -4,7 +4,6 @@ The only place that knows all parts. Nothing here decides about a message.
 """
 
 import asyncio
-import contextlib
 import importlib
 import json
 import logging
@@ -24,18 +23,23 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.question import Notice
+from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
 from mcp_manifold.catalogue import Catalogue, Kind, Listing
 from mcp_manifold.config import FilterSettings, ManifoldSettings, ServerSettings, Settings, load, load_dict
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.hub import MERGED, Hub
+from mcp_manifold.loglevels import LogLevels
+from mcp_manifold.notes import Notes
 from mcp_manifold.offering import Offering
 from mcp_manifold.policy import ANONYMOUS, Filter, Filters, Policy
 from mcp_manifold.router import Router
 from mcp_manifold.stages.calllog import call_log
 from mcp_manifold.status import ServerStatus, described, of_backend, of_broken, of_disabled, overall
+from mcp_manifold.strangers import Strangers
+from mcp_manifold.tasks import Tasks
+from mcp_manifold.watching import Watching
 from mcp_manifold.wire import LATEST_HANDSHAKE, Era, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
 
@@ -104,6 +108,7 @@ class Manifold:
     ) -> None:
         if self._front is not None:
             self._front.close()
+            self._front = None
         parts, self._parts = self._running, None
         await parts.aclose()
 
@@ -253,12 +258,15 @@ class Manifold:
         return self._running.hub.has_scope(scope)
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
-        """A client's notification that is nobody else's business: nothing here waits for one yet."""
-        logger.debug("client notification %s", method)
+        """A client's notification that is not its front's own business."""
+        if self._parts is not None:
+            self._parts.notes.told(session, method, params)
 
     def ended(self, session: Session) -> None:
         """A client's session is over."""
         if self._parts is not None and session.key:
+            self._parts.watching.ended(session)
+            self._parts.levels.ended(session)
             self._parts.fleet.release(session.key)
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
@@ -291,10 +299,10 @@ class _Parts:
             list_timeout=settings.list_timeout,
             on_listing=self._on_listing,
             on_status=self._on_status,
-            on_question=self.bridge.asked,
+            on_question=self._on_question,
             on_notice=self._on_notice,
             on_link=self._on_link,
-            with_level=lambda link, level: contextlib.nullcontext(),
+            with_level=lambda link, level: self.levels.raised(link, level),
         )
         self.fleet = Fleet(config.servers, around)
         offering = Offering(
@@ -303,18 +311,38 @@ class _Parts:
             instructions=settings.instructions,
             page_size=settings.limits.page_size,
         )
-        router = Router(self.hub, self.fleet, self.bridge, local=offering.methods, server_info=info)
-        self.handle = compose(STAGES, router.route)
+        self.tasks = Tasks(self.hub, self.fleet, server_info=info)
+        strangers = Strangers(self.hub, self.fleet, server_info=info)
+        self.notes = Notes(self.fleet, strangers, completed=self.bridge.completed)
+        self.watching = Watching(self.hub, self.fleet.find, server_info=info)
+        self.levels = LogLevels(self.hub, self.fleet.find)
+        self._notices = {**self.watching.notices, **self.levels.notices}
+        local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}
+        router = Router(self.hub, self.fleet, self.bridge, local=local, server_info=info, others=strangers.relay)
+        self.handle = compose((*STAGES, self.tasks.stage), router.route)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:
         return f"<_Parts {self.fleet!r}>"
 
+    def _on_question(self, question: Question) -> None:
+        self.tasks.asked(question, self._ask)
+
+    def _ask(self, question: Question) -> None:
+        self.notes.asked(question)
+        self.bridge.asked(question)
+
     def _on_notice(self, notice: Notice) -> None:
-        """What backends tell beside lists: to nobody yet."""
+        self.tasks.noticed(notice, self._tell)
+
+    def _tell(self, notice: Notice) -> None:
+        """What backends tell beside lists and tasks, to whom it concerns."""
+        self._notices.get(notice.method, self.notes.noticed)(notice)
 
     async def _on_link(self, link: Link) -> None:
         """A link opened: what its clients asked for is asked for over it."""
+        await self.levels.opened(link)
+        await self.watching.opened(link)
 
     def _on_listing(self, listing: Listing) -> None:
         self.hub.adopt(listing)
@@ -328,6 +356,7 @@ class _Parts:
 
     async def aclose(self) -> None:
         """Stop every backend; bounded."""
+        self.watching.close()
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=STOP_WAIT)
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:

@@ -94,8 +94,10 @@ class TooManyRequests(RequestError):
 class RemoteError(ManifoldError):
     """A backend answered with a JSON-RPC error. `raw` is its error object, byte for byte; `code` is read from it."""
 
-    def __init__(self, raw: bytes, *, code: int, backend: str) -> None:
+    def __init__(self, raw: bytes, *, code: int, backend: str, era: str = "handshake") -> None:
         super().__init__(f"{backend} answered with error {code}")
+        self.era = era
+        """The era the backend was spoken to in, whose codes these are."""
         self.raw = raw
         self.code = code
         self.backend = backend

@@ -105,6 +105,15 @@ class Hub:
             return name in self._servers
         return scope == MERGED or (kind == "group" and name in self._groups)
 
+    def unlisted(self, scope: str) -> tuple[str, ...]:
+        """The members of a scope that have not listed yet."""
+        return tuple(name for name in self.members(scope) if name not in self._listings)
+
+    def prefix(self, scope: str, backend: str) -> str:
+        """What the names of a backend's tools and prompts begin with in a scope; empty where they are native."""
+        prefix = terms_of(self._servers[backend], native=scope.startswith("server:")).prefix
+        return f"{prefix}{self._rules.separator}" if prefix else ""
+
     def members(self, scope: str) -> tuple[str, ...]:
         """The backends of a scope, in configuration order."""
         kind, _, name = scope.partition(":")

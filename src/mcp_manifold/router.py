@@ -18,21 +18,31 @@ from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import URL_ELICITATION_REQUIRED
 
 _NOT_IN: Final[dict[str, frozenset[str]]] = {
-    "handshake": frozenset({"server/discover"}),
-    "modern": frozenset({"initialize", "ping"}),
+    "handshake": frozenset({"server/discover", "subscriptions/listen"}),
+    "modern": frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"}),
 }
 
 
 class Router:
-    """See the module. `route` is the innermost Handler; `local` are the methods that others answer here."""
+    """See the module. `route` is the innermost Handler; `local` are the methods that are answered here,
+    `others` answers those that nobody here knows.
+    """
 
     def __init__(
-        self, hub: Hub, fleet: Fleet, bridge: Bridge, *, local: Mapping[str, Handler], server_info: Payload
+        self,
+        hub: Hub,
+        fleet: Fleet,
+        bridge: Bridge,
+        *,
+        local: Mapping[str, Handler],
+        server_info: Payload,
+        others: Handler | None = None,
     ) -> None:
         self._hub = hub
         self._bridge = bridge
         self._fleet = fleet
         self._server_info = server_info
+        self._others = others
         self._methods: dict[str, Handler] = {
             **local,
             "tools/call": self._call_tool,
@@ -51,7 +61,7 @@ class Router:
             UnknownMethod: nobody here offers it.
             ManifoldError: whatever the answer's making raised.
         """
-        method = self._methods.get(call.method)
+        method = self._methods.get(call.method, self._others)
         if method is None or call.method in _NOT_IN[call.session.era]:
             raise UnknownMethod(f"Method not found: {call.method[:100]}")
         return await method(call)
@@ -74,8 +84,20 @@ class Router:
             await self._hub.settle(scope)
             entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:
+            self._require_listed(scope, name)
             raise UnknownItem(kind, name)
         return entry
+
+    def _require_listed(self, scope: str, name: str) -> None:
+        """A name that can only be of a backend that never listed is not unknown: its backend is not there.
+
+        Raises:
+            BackendError: and this is how it is.
+        """
+        for member in self._hub.unlisted(scope):
+            prefix = self._hub.prefix(scope, member)
+            if name.startswith(prefix):
+                raise self._fleet.find(member).unavailable()
 
     async def _read_resource(self, call: Call) -> Payload:
         uri = wire.text(call.params.get("uri"), "uri")

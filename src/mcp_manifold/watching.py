@@ -181,7 +181,7 @@ class Watching:
             async with asyncio.timeout(ACK_WAIT):
                 await self._watch(listen, listen.session, uri)
         except (ManifoldError, TimeoutError) as exc:
-            logger.debug("not honoured in a subscription: %s", exc or "no answer in time")
+            logger.debug("not honoured in a subscription: %s", str(exc) or "no answer in time")
             return False
         return True
 

@@ -347,7 +347,7 @@ class Link:
             return
         if envelope.error is not UNSET:
             code = wire.backend_code(envelope.error)
-            pending.future.set_exception(RemoteError(bytes(envelope.error), code=code, backend=self.backend))
+            pending.future.set_exception(RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era))
         elif envelope.result is not UNSET and wire.first_byte(envelope.result) == b"{":
             pending.future.set_result(envelope.result)
         else:
@@ -481,6 +481,8 @@ def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["
 def _number(id_: Payload | object) -> int:
     """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
     text = bytes(id_) if isinstance(id_, Payload) else b""
+    if len(text) > 32:  # none of ours, and perhaps more digits than Python converts
+        return -1
     try:
         return int(text)
     except ValueError:

@@ -8,7 +8,7 @@ from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight, answered
-from mcp_manifold.fronts.inbound import admit, speaks_modern
+from mcp_manifold.fronts.inbound import admit, log_level, speaks_modern
 from mcp_manifold.fronts.session import OpenSession
 from mcp_manifold.wire import (
     MODERN_VERSION,
@@ -86,6 +86,8 @@ class Conversation:
 
     async def settle(self, seconds: float) -> None:
         """Wait for the calls in flight, for so long; then cancel what is left, and wait for that."""
+        for flight in list(self.opened.flights.values()):
+            flight.call.finish()
         if self._tasks and seconds:
             await asyncio.wait(self._tasks, timeout=seconds)
         tasks = list(self._tasks)
@@ -95,7 +97,7 @@ class Conversation:
 
     def _start(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
         session = self._session(method, params)
-        call = Call(method, params, session, self._emit)
+        call = Call(method, params, session, self._emit, id=id_)
         key, flight = self.opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
         if session is self.opened.session and method == "initialize":
             self._greeted = True  # at once: the next message may come before the answer is out
@@ -109,7 +111,8 @@ class Conversation:
         own = self.opened.session
         if self._modern and speaks_modern(method, params, None):
             info, capabilities = admit(method, params, None)
-            return Session("", own.principal, own.scope, MODERN_VERSION, info, capabilities)
+            level = log_level(params)
+            return Session("", own.principal, own.scope, MODERN_VERSION, info, capabilities, log_level=level)
         if method == "initialize":
             if self._greeted:
                 raise RequestError("Invalid request: this session is initialized already")

@@ -16,8 +16,10 @@ from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload
 from mcp_manifold.wire.mirror import decode_header
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
+    LOG_LEVELS,
     META_CAPABILITIES,
     META_CLIENT_INFO,
+    META_LOG_LEVEL,
     META_VERSION,
     NAMED,
     TASK_METHODS,
@@ -88,6 +90,24 @@ def admit(method: str, params: dict[str, Payload], headers: Headers | None) -> t
     if first_byte(capabilities) != b"{" or first_byte(info) != b"{":
         raise InvalidParams(f"Invalid params: {META_CAPABILITIES} and {META_CLIENT_INFO} must be objects")
     return info, capabilities
+
+
+def log_level(params: dict[str, Payload]) -> str:
+    """The level of log messages a 2026-07-28 request asks for; empty for none.
+
+    Raises:
+        InvalidParams: it is none of the protocol's.
+    """
+    meta = params.get("_meta")
+    if meta is None or META_LOG_LEVEL.encode() not in bytes(meta):
+        return ""
+    wanted = client_meta(meta).get(META_LOG_LEVEL)
+    if wanted is None:
+        return ""
+    level = text(wanted, META_LOG_LEVEL)
+    if level not in LOG_LEVELS:
+        raise InvalidParams(f'Invalid params: "{META_LOG_LEVEL}" must be one of {", ".join(LOG_LEVELS)}')
+    return level
 
 
 def unsupported(requested: str) -> RequestError:

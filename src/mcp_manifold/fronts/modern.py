@@ -13,6 +13,7 @@ from mcp_manifold.fronts.inbound import (
     admit,
     check_params,
     is_routing,
+    log_level,
     repeated,
     unsupported,
 )
@@ -49,13 +50,16 @@ class Modern:
             return
         try:
             info, capabilities = self._admit(request, method, params)
+            level = log_level(params)
         except RequestError as exc:
             error = error_of(exc, "modern", method=method)
             await send_json(request.send, http_status(error), failure(id_, error))
             return
-        session = Session("", request.principal, request.route.scope, MODERN_VERSION, info, capabilities)
+        session = Session(
+            "", request.principal, request.route.scope, MODERN_VERSION, info, capabilities, log_level=level
+        )
         responder = Responder(request.send, self._tally)
-        flight = Flight(Call(method, params, session, responder.emit), asyncio.current_task())
+        flight = Flight(Call(method, params, session, responder.emit, id=id_), asyncio.current_task())
         try:
             if method == "subscriptions/listen":
                 self._listens.add(flight)
@@ -67,9 +71,9 @@ class Modern:
             responder.close()
 
     def close(self) -> None:
-        """Take back what would never end by itself."""
+        """End what would never end by itself."""
         for flight in list(self._listens):
-            flight.take_back()
+            flight.call.finish()
 
     async def _acknowledge(self, request: HttpRequest) -> None:
         """This revision has no notifications from clients over HTTP, but clients send them: accepted and dropped."""

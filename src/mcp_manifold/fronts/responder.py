@@ -62,6 +62,7 @@ class Responder:
         self._look_after()
         self._stream = EventStream(self._send, self._tally, headers=self.headers)
         self._pump = asyncio.get_running_loop().create_task(self._stream.run(), name="front.pump")
+        self._pump.add_done_callback(self._pumped)
 
     async def finish(self, message: bytes, status: int = 200) -> None:
         """Send the answer, and end."""
@@ -81,6 +82,11 @@ class Responder:
             self._watcher.cancel()
         if self._pump is not None:
             self._pump.cancel()
+
+    def _pumped(self, _: "asyncio.Task[None]") -> None:
+        """The stream is over; before the answer, only because its reader stalled or left."""
+        if not self._done and self._gone is not None:
+            self._gone()
 
     def _look(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.commit)

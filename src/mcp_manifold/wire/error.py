@@ -95,7 +95,7 @@ def _relayed(exc: RemoteError, era: Era, method: str) -> bytes:
             return _recoded(exc, INVALID_PARAMS)
         if code == URL_ELICITATION_REQUIRED or (-32099 <= code <= -32020 and code not in _DEFINED_MODERN):
             return _recoded(exc, INTERNAL_ERROR)
-    elif method == "resources/read" and code == INVALID_PARAMS:
+    elif method == "resources/read" and code == INVALID_PARAMS and exc.era == "modern":
         return _recoded(exc, RESOURCE_NOT_FOUND)
     return exc.raw
 

@@ -153,7 +153,9 @@ def test_modern_clients_never_see_a_reserved_code_misused(code: int) -> None:
 
 
 def test_handshake_clients_are_told_of_an_unknown_resource_in_their_own_code() -> None:
-    assert told(coded(-32602, ',"data":1'), "handshake", "resources/read")["code"] == -32002
+    modern = RemoteError(b'{"code":-32602,"message":"their words"}', code=-32602, backend="notes", era="modern")
+    assert told(modern, "handshake", "resources/read")["code"] == -32002
+    assert told(coded(-32602, ',"data":1'), "handshake", "resources/read")["code"] == -32602
     assert told(coded(-32602), "modern", "resources/read")["code"] == -32602
 
 

@@ -1,0 +1,128 @@
+"""Lists walked to their end: every page, nothing undeclared, and no backend that can keep us walking."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.pages import LISTS, Pages, list_all
+from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
+from mcp_manifold.wire import Payload
+from tests.unit.backends.linking import Answer, FakeTransport, connected, within
+
+pytestmark = pytest.mark.anyio
+
+EVERYTHING = b'{"tools":{},"prompts":{},"resources":{}}'
+
+
+def paged(pages: Mapping[str, bytes]) -> Answer:
+    """Answer `tools/list` with the page of the cursor asked for; all other lists are empty."""
+
+    def answer(pending: Pending) -> bytes:
+        if pending.method != "tools/list":
+            return b'"result":{"%b":[]}' % LISTS[pending.method][1].encode()
+        cursor = msgspec.json.decode(pending.params["cursor"]) if "cursor" in pending.params else ""
+        return b'"result":' + pages[cursor]
+
+    return answer
+
+
+def listing(answer: Answer | None, capabilities: bytes = EVERYTHING) -> tuple[Link, FakeTransport]:
+    link, transport = connected(answer)
+    link.adopt("2025-11-25", Payload(capabilities))
+    return link, transport
+
+
+async def walked(link: Link, *methods: str, pages: int = 10, entries: int = 100, timeout: float = 30) -> dict[str, Pages]:
+    asked = frozenset(methods or LISTS)
+    found: Any = await within(list_all(link, asked, timeout=timeout, max_pages=pages, max_entries=entries))
+    return dict(found)
+
+
+async def test_all_pages_are_gathered_in_order_and_raw() -> None:
+    answer = paged({"": b'{"tools":[{ "name":"a" }, 1.50],"nextCursor":"2"}', "2": b'{"tools":[{"x":1e999}],"y":0}'})
+    link, transport = listing(answer)
+    found = await walked(link)
+    assert found["tools/list"].items == (b'{ "name":"a" }', b"1.50", b'{"x":1e999}')
+    assert sorted(found) == sorted(LISTS)
+    assert transport.methods.count("tools/list") == 2
+
+
+async def test_a_list_that_was_not_declared_is_not_asked_for() -> None:
+    link, transport = listing(paged({"": b'{"tools":[]}'}), b'{"tools":{"listChanged":true}}')
+    found = await walked(link)
+    assert transport.methods == ["tools/list"]
+    assert found["prompts/list"].items == ()
+
+
+async def test_a_list_the_backend_does_not_know_is_empty() -> None:
+    link, _ = listing(lambda pending: b'"error":{"code":-32601,"message":"no"}')
+    assert all(pages.items == () for pages in (await walked(link)).values())
+
+
+async def test_an_error_for_a_list_is_the_backends_own() -> None:
+    link, _ = listing(lambda pending: b'"error":{"code":-32603,"message":"broken"}')
+    with pytest.raises(RemoteError, match="-32603"):
+        await walked(link)
+
+
+async def test_the_number_of_pages_is_bounded() -> None:
+    pages = {str(n or ""): b'{"tools":[],"nextCursor":"%d"}' % (n + 1) for n in range(10)}
+    link, transport = listing(paged(pages))
+    with pytest.raises(BackendProtocolError, match="tools/list has more than 5 pages"):
+        await walked(link, "tools/list", pages=5)
+    assert len(transport.requests) == 5
+
+
+async def test_as_many_pages_as_allowed_are_taken() -> None:
+    pages = {"": b'{"tools":[1],"nextCursor":"x"}', "x": b'{"tools":[2]}'}
+    link, _ = listing(paged(pages))
+    assert (await walked(link, "tools/list", pages=2))["tools/list"].items == (b"1", b"2")
+
+
+async def test_a_cursor_that_comes_twice_is_noticed() -> None:
+    pages = {"": b'{"tools":[],"nextCursor":"a"}', "a": b'{"tools":[],"nextCursor":"b"}'}
+    link, transport = listing(paged({**pages, "b": b'{"tools":[],"nextCursor":"a"}'}))
+    with pytest.raises(BackendProtocolError, match="turns in a circle"):
+        await walked(link, "tools/list")
+    assert len(transport.requests) == 3
+
+
+async def test_the_number_of_entries_is_bounded() -> None:
+    link, _ = listing(paged({"": b'{"tools":[1,2,3],"nextCursor":"x"}', "x": b'{"tools":[4,5,6]}'}))
+    assert (await walked(link, "tools/list", entries=6))["tools/list"].items[-1] == b"6"
+    with pytest.raises(BackendProtocolError, match="gives more than 5 entries"):
+        await walked(link, "tools/list", entries=5)
+
+
+@pytest.mark.parametrize("odd", [b'{"tools":{}}', b'{"tools":null}', b'{"tools":[],"nextCursor":7}'])
+async def test_what_is_no_list_is_told_as_such(odd: bytes) -> None:
+    link, _ = listing(paged({"": odd}))
+    with pytest.raises(BackendProtocolError, match="its answer to tools/list is not a list"):
+        await walked(link)
+
+
+async def test_a_null_cursor_is_the_end_and_an_empty_one_is_a_cursor() -> None:
+    link, transport = listing(paged({"": b'{"tools":[1],"nextCursor":null}'}))
+    assert (await walked(link, "tools/list"))["tools/list"].items == (b"1",)
+    assert len(transport.requests) == 1
+
+
+async def test_a_backend_that_does_not_answer_is_a_timeout_for_the_whole() -> None:
+    link, _ = listing(None)
+    with pytest.raises(BackendTimeout):
+        await walked(link, timeout=0.02)
+    assert not link.is_busy
+
+
+async def test_the_shortest_life_and_the_narrowest_scope_of_its_pages_hold_for_a_list() -> None:
+    pages = {
+        "": b'{"tools":[],"ttlMs":9000,"cacheScope":"public","nextCursor":"x"}',
+        "x": b'{"tools":[],"ttlMs":-5.5,"cacheScope":"private"}',
+    }
+    link, _ = listing(paged(pages))
+    hint = (await walked(link))["tools/list"].hint
+    assert hint is not None
+    assert (hint.ttl_ms, hint.is_public) == (0, False)

@@ -1,0 +1,134 @@
+"""What a Streamable HTTP link holds besides its calls: the standing GET stream, reopened or given up."""
+
+import asyncio
+
+import pytest
+
+from mcp_manifold.backends.streams import IdleWatch, Note
+from mcp_manifold.errors import SessionExpired
+from tests.fakes.hostile_http import Peer
+from tests.unit.backends.linking import Heard, raw, within
+from tests.unit.backends.serving import Asked, Server, answer, chunk, event, over_http, plain, replying, stream, whole
+
+pytestmark = pytest.mark.anyio
+
+CHANGED = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
+
+
+async def held_open(peer: Peer, asked: Asked) -> None:
+    await peer.send(stream(event(CHANGED)))
+    await peer.until_closed()
+
+
+async def test_what_belongs_to_no_request_arrives_on_it() -> None:
+    heard = Heard()
+    async with Server(held_open) as server, over_http(server.url, heard=heard) as (link, transport):
+        transport.listen()
+        await heard.first("notifications/tools/list_changed")
+        assert (server.asked[0].method, server.asked[0].headers["accept"]) == ("GET", "text/event-stream")
+        assert not link.ended.done()
+
+
+@pytest.mark.parametrize("refused", [whole(405), whole(404), whole(400), whole(200, b"{}")])
+async def test_a_server_that_offers_none_is_not_asked_again(refused: bytes) -> None:
+    async with Server(replying(refused)) as server, over_http(server.url) as (link, transport):
+        transport.listen()
+        await server.heard(1)
+        await within(link.request("x", {}, timeout=30))
+        assert transport._standing is not None
+        while "open" in repr(transport._standing):
+            await within(link.request("x", {}, timeout=30))
+        assert [asked.method for asked in server.asked].count("GET") == 1
+        assert not link.ended.done()
+
+
+@pytest.mark.parametrize("ending", ["ended", "reset", "500"])
+async def test_a_broken_one_is_reopened_after_the_event_it_had_last(ending: str) -> None:
+    async def broken(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(b"id: 7\nretry: 0\ndata:\n\n"))
+        if ending == "reset":
+            peer.reset()
+        else:
+            await peer.send(chunk(b""))
+
+    middle = replying(whole(500)) if ending == "500" else held_open
+    heard = Heard()
+    async with Server(broken, middle, held_open) as server, over_http(server.url, heard=heard) as (_, transport):
+        transport.listen()
+        await heard.first("notifications/tools/list_changed")
+        again = [asked for asked in server.asked if asked.method == "GET"][1:]
+        assert {asked.headers["last-event-id"] for asked in again} == {"7"}
+
+
+async def test_a_silent_one_is_opened_anew() -> None:
+    async def silent(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(b"retry: 0\n\n"))
+        await peer.until_closed()
+
+    async with Server(rest=silent) as server, over_http(server.url, idle_limit=0.05) as (link, transport):
+        transport.listen()
+        await server.heard(2, "GET")
+        assert not link.ended.done()
+
+
+async def test_an_event_over_the_limit_opens_it_anew() -> None:
+    async def big(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(b"retry: 0\n\n", b"data: " + b"x" * 20_000))
+        await peer.until_closed()
+
+    heard = Heard()
+    async with Server(big, held_open) as server, over_http(server.url, heard=heard, max_message=10_000) as (
+        link,
+        transport,
+    ):
+        transport.listen()
+        await heard.first("notifications/tools/list_changed")
+        assert not link.ended.done()
+
+
+async def test_404_on_it_with_a_session_ends_the_link() -> None:
+    async def opening(peer: Peer, asked: Asked) -> None:
+        await peer.send(whole(200, answer(asked), "mcp-session-id: s-1"))
+
+    async with Server(opening, replying(whole(404))) as server, over_http(server.url) as (link, transport):
+        await within(link.request("initialize", raw(x=1), timeout=30))
+        transport.listen()
+        assert isinstance(await within(asyncio.shield(link.ended)), SessionExpired)
+        assert server.asked[1].headers["mcp-session-id"] == "s-1"
+
+
+async def test_closing_the_link_closes_it_for_good() -> None:
+    closed = asyncio.Event()
+
+    async def open_until_closed(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(b"retry: 0\n\n"))
+        await peer.until_closed()
+        closed.set()
+
+    async with Server(open_until_closed) as server:
+        async with over_http(server.url) as (_, transport):
+            transport.listen()
+            await server.heard(1, "GET")
+        await within(closed.wait())
+        assert [asked.method for asked in server.asked].count("GET") == 1
+
+
+async def test_a_note_tells_why_it_was_not_accepted() -> None:
+    async with Server(plain, replying(whole(403))) as server, over_http(server.url) as (link, transport):
+        await within(link.request("x", {}, timeout=30))
+        accepted = link.notify("notifications/initialized")
+        assert accepted is not None
+        await within(accepted)
+        note = Note("notes")
+        assert (note.problem, "waiting" in repr(note)) == ("", True)
+
+
+async def test_a_touched_watch_waits_anew_and_a_stopped_one_is_quiet() -> None:
+    fired = asyncio.Event()
+    stopped = IdleWatch(0.01, lambda: pytest.fail("it was stopped"))
+    stopped.stop()
+    watch = IdleWatch(0.02, fired.set)
+    watch.touch()
+    assert "on" in repr(watch)
+    await within(fired.wait())
+    assert "off" in repr(watch)
