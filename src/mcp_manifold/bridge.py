@@ -80,6 +80,15 @@ class Bridge:
     def __repr__(self) -> str:
         return f"<Bridge parked={len(self._parked)}>"
 
+    @property
+    def parked(self) -> int:
+        """How many calls wait for their client to come back with input."""
+        return len(self._parked)
+
+    def adapt(self, limits: LimitSettings) -> None:
+        """Other limits hold for what is parked from now on."""
+        self._limits = limits
+
     # --- a handshake-era server asks --------------------------------------------------------------------------------
 
     def asked(self, question: Question) -> None:

@@ -46,12 +46,7 @@ class Hub:
     """See the module. Synchronous but for `settle`; lives on one event loop."""
 
     def __init__(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
-        self._servers = {server.name: server for server in servers if not server.disabled}
-        self._groups = settings.groups
-        self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
-        self._policy = policy
-        self.is_same_for_all = not settings.tokens and policy == Policy(dict.fromkeys(policy.filters, Filters()))
-        """Whether neither a token nor a filter could make two clients' answers differ."""
+        self._take(servers, settings, policy)
         self._startup = settings.startup_timeout
         self._listings: dict[str, Listing] = {}
         self._views: dict[str, View] = {}
@@ -65,6 +60,24 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self._views)}>"
+
+    def _take(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
+        self._servers = {server.name: server for server in servers if not server.disabled}
+        self._groups = settings.groups
+        self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
+        self._policy = policy
+        self.is_same_for_all = not settings.tokens and policy == Policy(dict.fromkeys(policy.filters, Filters()))
+        """Whether neither a token nor a filter could make two clients' answers differ."""
+
+    def apply(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
+        """Go by other settings from now on. A server that stays is shown as it last listed, until it lists again."""
+        self._take(servers, settings, policy)
+        self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
+        self._settled &= self._servers.keys()
+        old, self._views = self._views, {}
+        for scope, view in old.items():
+            if self.has_scope(scope) or self._watchers.get(scope):
+                self._note(scope, diff(view.catalogue, self.view(scope).catalogue))
 
     # --- what the fleet reports ------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.question import Notice
 from mcp_manifold.call import Call, Handler, Session
-from mcp_manifold.errors import BackendError, InvalidParams, UnknownMethod
+from mcp_manifold.errors import BackendError, BackendUnavailable, InvalidParams, UnknownMethod
 from mcp_manifold.hub import Hub
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, HOP_KEYS, LOG_LEVELS
@@ -34,6 +34,7 @@ _MESSAGE: Final = "notifications/message"
 class _Volume:
     """The level of one link: what the backend was told, what it is to be told, who waits for that."""
 
+    timeout: float
     wanted: str = ""
     told: str = ""
     is_busy: bool = False
@@ -83,13 +84,20 @@ class LogLevels:
 
     def _links_of(self, session: Session) -> list[Link]:
         """The open links that serve a client."""
-        found = [self._find(name).link_of(session) for name in self._hub.members(session.scope)]
+        backends = [self._backend(name) for name in self._hub.members(session.scope)]
+        found = [backend.link_of(session) for backend in backends if backend is not None]
         return [link for link in found if link is not None]
+
+    def _backend(self, name: str) -> Backend | None:
+        try:
+            return self._find(name)
+        except BackendUnavailable:  # it is no longer configured
+            return None
 
     async def opened(self, link: Link) -> None:
         """A link opened: ask for the level its clients want; waits, within a bound, until the backend agreed."""
         if link.era == "handshake" and "logging" in wire.capability_names(link.capabilities):
-            self._volumes[link] = _Volume()
+            self._volumes[link] = _Volume(self._find(link.backend).settings.timeout)
             link.ended.add_done_callback(lambda _: self._volumes.pop(link, None))
             await _agreed([self._adjust(link)])
 
@@ -133,15 +141,22 @@ class LogLevels:
         """The most verbose level anybody wants who is served by a link; empty while nobody said anything."""
         if link.holder is not None:
             return link.holder.log_level
-        backend = self._find(link.backend)
-        levels = {session.log_level for session in self._sessions if self._is_heard(session, backend, link)}
+        levels = {session.log_level for session in self._hearers(link)}
         levels.update(volume.calls)
         if levels or volume.told:  # for those on the link who set none
             levels.add(DEFAULT_LOG_LEVEL)
         return min(levels, key=LOG_LEVELS.index, default="")
 
-    def _is_heard(self, session: Session, backend: Backend, link: Link) -> bool:
-        return backend.name in self._hub.members(session.scope) and backend.is_served(session, link)
+    def _hearers(self, link: Link) -> list[Session]:
+        """The clients that set a level and are served by a link."""
+        backend = self._backend(link.backend)
+        if backend is None:
+            return []
+        return [
+            session
+            for session in self._sessions
+            if link.backend in self._hub.members(session.scope) and backend.is_served(session, link)
+        ]
 
     def _advance(self, link: Link, volume: _Volume) -> None:
         if volume.is_busy:
@@ -153,9 +168,9 @@ class LogLevels:
                     outcome.set_result(None)
             return
         volume.is_busy, level = True, volume.wanted
-        timeout = self._find(link.backend).settings.timeout
+        params = {"level": Payload(wire.encode(level))}
         try:
-            pending = link.begin("logging/setLevel", {"level": Payload(wire.encode(level))}, timeout=timeout)
+            pending = link.begin("logging/setLevel", params, timeout=volume.timeout)
         except BackendError as exc:
             self._answered(link, volume, level, exc)
         else:
@@ -185,10 +200,8 @@ class LogLevels:
             self.dropped += 1
             logger.debug("log message of nobody's dropped", extra={"backend": notice.link.backend})
         else:
-            backend = self._find(notice.link.backend)
-            for session in list(self._sessions):
-                if self._is_heard(session, backend, notice.link):
-                    self._tell(session, message)
+            for session in self._hearers(notice.link):
+                self._tell(session, message)
 
     def _tell(self, session: Session, message: "_Message") -> None:
         if session.reach is not None and session.era == "handshake" and message.is_for(session):

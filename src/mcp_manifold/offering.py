@@ -38,6 +38,11 @@ class Offering:
     def __repr__(self) -> str:
         return f"<Offering {self._hub!r}>"
 
+    def adapt(self, *, instructions: str, page_size: int) -> None:
+        """Say this, and list so many on a page, from now on."""
+        self._instructions = instructions
+        self._page_size = page_size
+
     @property
     def methods(self) -> Mapping[str, Handler]:
         """The methods it answers."""
@@ -54,7 +59,7 @@ class Offering:
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "protocolVersion": version,
-            "capabilities": _capabilities(view, listens=True, completions=version != "2024-11-05")
+            "capabilities": _capabilities(view, completions=version != "2024-11-05")
             | extending(view.listings, version),
             "serverInfo": self._server_info,
         }
@@ -69,7 +74,7 @@ class Offering:
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "supportedVersions": [MODERN_VERSION],
-            "capabilities": _capabilities(view, listens=False, completions=True)
+            "capabilities": _capabilities(view, completions=True)
             | extending(view.listings, MODERN_VERSION),
             "resultType": "complete",
             "ttlMs": self._ttl(view, call.method),
@@ -145,11 +150,16 @@ class Offering:
         return "\n\n".join(parts)
 
 
-def _capabilities(view: View, *, listens: bool, completions: bool) -> dict[str, Any]:
+def _capabilities(view: View, *, completions: bool) -> dict[str, Any]:
     """What the scope offers. Lists may always come and go, so they are declared even while they are empty."""
-    changing = {"listChanged": True} if listens else {}
+    changing = {"listChanged": True}
     offered: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
-    if completions and any("completions" in _declared(listing) for listing in view.listings):
+    declared = [_declared(listing) for listing in view.listings]
+    if any(bytes(wire.client_meta(each.get("resources")).get("subscribe", b"")) == b"true" for each in declared):
+        offered["resources"] = {"subscribe": True, **changing}
+    if any("logging" in each for each in declared):
+        offered["logging"] = {}
+    if completions and any("completions" in each for each in declared):
         offered["completions"] = {}
     return offered
 

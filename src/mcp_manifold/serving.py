@@ -1,10 +1,9 @@
-"""Puts the HTTP front on a socket, and takes it off again on a signal. The only importer of uvicorn."""
+"""Puts the HTTP front on a socket, and takes it off again in order. Knows no signal. The only importer of uvicorn."""
 
 import asyncio
 import contextlib
 import ipaddress
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -21,6 +20,8 @@ BACKLOG: Final = 2048
 KEEP_ALIVE: Final = 65
 """Seconds an idle client connection is kept: longer than the minute of usual load balancers, who should close first."""
 HEADER_LIMIT: Final = 65536
+LAST_WRITES: Final = 2
+"""Seconds the last answers may take to be written, when there is nothing more to answer."""
 
 
 def require_safe(settings: ManifoldSettings) -> None:
@@ -62,11 +63,12 @@ def bound(settings: ManifoldSettings) -> socket.socket:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from exc
     listening.setblocking(False)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio sets it for some sockets only
     return listening
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling, and with a word when it listens."""
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handling, and with a word when it listens."""
 
     def __init__(self, config: uvicorn.Config, front: HttpFront, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -75,17 +77,8 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are ours: a stop that went well is exit code 0, not death by signal."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on its loop
-                loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError):
-                    loop.remove_signal_handler(number)
+        """Signals are the program's."""
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -95,36 +88,75 @@ class _Server(uvicorn.Server):
         self._front.close()
         await super().shutdown(sockets)
 
-    def _stop(self) -> None:
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
 
+class HttpServer:
+    """A front on a socket, from `run` until `stop`."""
 
-async def serve(front: HttpFront, settings: ManifoldSettings, ready: Callable[[str, int], None]) -> None:
-    """Serve until SIGINT or SIGTERM; a second one does not wait for anybody.
+    def __init__(
+        self,
+        front: HttpFront,
+        settings: ManifoldSettings,
+        ready: Callable[[str, int], None],
+        *,
+        drain: Callable[[], float],
+    ) -> None:
+        self._front = front
+        self._settings = settings
+        self._ready = ready
+        self._drain = drain
+        self._uvicorn: _Uvicorn | None = None
+        self._alarm: asyncio.TimerHandle | None = None
 
-    Raises:
-        ConfigError: it may not, or cannot, listen there.
-    """
-    require_safe(settings)
-    listening = bound(settings)
-    host, port = listening.getsockname()[:2]
-    config = uvicorn.Config(
-        front,
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
-        h11_max_incomplete_event_size=HEADER_LIMIT,
-        backlog=BACKLOG,
-    )
-    server = _Server(config, front, lambda: ready(host, port))
-    try:
-        await server.serve(sockets=[listening])
-    finally:
-        listening.close()
+    def __repr__(self) -> str:
+        state = "not running" if self._uvicorn is None else "draining" if self._front.is_closed else "serving"
+        return f"<HttpServer {state}>"
+
+    def stop(self) -> None:
+        """Make `run` end: requests in flight get the time to drain, others are refused. Again: nobody is waited for.
+
+        It listens on while it drains, so that others learn from an answer, and not from silence, that they should go
+        elsewhere.
+        """
+        if self._uvicorn is None:
+            return
+        if self._front.is_closed:
+            self._uvicorn.force_exit = True
+            self._end()
+            return
+        self._alarm = asyncio.get_running_loop().call_later(self._drain(), self._end)
+        self._front.drain(self._end)
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            ConfigError: it may not, or cannot, listen there.
+        """
+        require_safe(self._settings)
+        listening = bound(self._settings)
+        host, port = listening.getsockname()[:2]
+        config = uvicorn.Config(
+            self._front,
+            http="httptools",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=LAST_WRITES,
+            h11_max_incomplete_event_size=HEADER_LIMIT,
+            backlog=BACKLOG,
+        )
+        self._uvicorn = _Uvicorn(config, self._front, lambda: self._ready(host, port))
+        try:
+            await self._uvicorn.serve(sockets=[listening])
+        finally:
+            self._uvicorn = None
+            if self._alarm is not None:
+                self._alarm.cancel()
+            listening.close()
+
+    def _end(self) -> None:
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True

@@ -1,13 +1,25 @@
 """What the outside may know of a server's state, as values. Makes them from a backend; knows no format."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
 
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.lifecycle import State
-from mcp_manifold.catalogue import Entry, Kind
-from mcp_manifold.config import BrokenServer, ServerSettings
+from mcp_manifold.catalogue import Catalogue, Kind
+from mcp_manifold.config import BrokenServer, ServerSettings, Settings
 from mcp_manifold.hub import View
+
+DISABLED: Final = "disabled"
+BROKEN: Final = "broken"
+STATES: Final = (*(state.value for state in State), DISABLED, BROKEN)
+"""Every state a configured server can be in."""
+_WORDS: Final = MappingProxyType({State.READY.value: "healthy", State.DEGRADED.value: "degraded", DISABLED: DISABLED})
+"""A state in the words of health; unhealthy otherwise."""
+_OPEN: Final = frozenset({State.READY.value, State.DEGRADED.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +40,46 @@ class ServerStatus:
     next_try: float | None = None
     since: float = 0.0
     stderr: tuple[str, ...] = ()
+    moved: str = ""
+    """When it came into its state (RFC 3339); empty where it is in none."""
+    latency: float | None = None
+    """Seconds the last request it answered took."""
+    listed: float | None = None
+    """Seconds since it last listed."""
+    lives: int = 0
+    """Times it was connected to."""
+    links: int = 0
+    """Links opened in all."""
+    held: int = 0
+    """Links held for single clients now."""
+    due: int = 0
+    """Answers it owes now."""
+
+    @property
+    def word(self) -> str:
+        """`healthy`, `degraded`, `unhealthy` or `disabled`."""
+        return _WORDS.get(self.state, "unhealthy")
 
 
-def of_backend(backend: Backend, view: View, *, now: float) -> ServerStatus:
-    """The status of a running backend, with its part of the merged view counted."""
-    status, greeting = backend.status, backend.greeting
-    counts = {kind: _count(view.catalogue.entries(kind), backend.name) for kind in Kind}
-    whole = sum(_count(view.whole.entries(kind), backend.name) for kind in Kind)
+Counted = Mapping[tuple[Kind, str], int]
+"""Entries by kind and backend."""
+
+
+def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now: float) -> list[ServerStatus]:
+    """Every configured server, in configuration order, disabled ones included; then the broken ones."""
+    visible, whole = _count(view.catalogue), _count(view.whole)
+    found = [
+        of_disabled(server) if server.disabled else of_backend(backends[server.name], visible, whole, now=now)
+        for server in config.servers
+    ]
+    return found + [of_broken(server) for server in config.broken]
+
+
+def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float) -> ServerStatus:
+    """The status of a running backend."""
+    status, greeting, vitals, links = backend.status, backend.greeting, backend.vitals, backend.links()
+    counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
+    answered = [(link.heard, link.latency) for link in links if link.latency is not None]
     return ServerStatus(
         name=backend.name,
         state=status.state.value,
@@ -45,42 +90,63 @@ def of_backend(backend: Backend, view: View, *, now: float) -> ServerStatus:
         prompts=counts[Kind.PROMPT],
         resources=counts[Kind.RESOURCE],
         templates=counts[Kind.TEMPLATE],
-        hidden=whole - sum(counts.values()),
+        hidden=sum(whole.get((kind, backend.name), 0) for kind in Kind) - sum(counts.values()),
         last_error=status.last_error,
         next_try=None if status.next_try is None else max(0.0, status.next_try - now),
         since=max(0.0, now - status.since),
         stderr=backend.stderr,
+        moved=rfc3339(vitals.moved),
+        latency=max(answered)[1] if answered else None,
+        listed=None if vitals.listed is None else max(0.0, now - vitals.listed),
+        lives=vitals.lives,
+        links=vitals.links,
+        held=backend.held,
+        due=sum(link.due for link in links),
     )
 
 
 def of_disabled(server: ServerSettings) -> ServerStatus:
     """The status of a server that is switched off."""
-    return ServerStatus(name=server.name, state="disabled")
+    return ServerStatus(name=server.name, state=DISABLED)
 
 
 def of_broken(server: BrokenServer) -> ServerStatus:
     """The status of a server whose configuration cannot be used."""
-    return ServerStatus(name=server.name, state="broken", last_error=server.reason)
+    return ServerStatus(name=server.name, state=BROKEN, last_error=server.reason)
 
 
-def _count(entries: Sequence[Entry], backend: str) -> int:
-    return sum(1 for entry in entries if entry.backend == backend)
+def _count(catalogue: Catalogue) -> Counter[tuple[Kind, str]]:
+    return Counter((kind, entry.backend) for kind in Kind for entry in catalogue.entries(kind))
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment in UTC as the world writes it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def overall(servers: Sequence[ServerStatus]) -> dict[str, object]:
-    """All servers in one word: healthy when every enabled one is ready, unhealthy when none is."""
-    enabled = [server for server in servers if server.state != "disabled"]
-    ready = sum(1 for server in enabled if server.state == State.READY)
-    word = "healthy" if ready == len(enabled) else "degraded" if ready else "unhealthy"
-    return {"status": word, "servers": {"configured": len(enabled), "connected": ready, "healthy": ready}}
+    """All servers in one word: healthy when every enabled one is ready, unhealthy when none can be called."""
+    enabled = [server for server in servers if server.state != DISABLED]
+    healthy = sum(1 for server in enabled if server.state == State.READY)
+    connected = sum(1 for server in enabled if server.state in _OPEN)
+    word = "healthy" if healthy == len(enabled) else "degraded" if connected else "unhealthy"
+    return {"status": word, "servers": {"configured": len(enabled), "connected": connected, "healthy": healthy}}
+
+
+def has_all_required(config: Settings, servers: Sequence[ServerStatus]) -> bool:
+    """Whether every server the whole is nothing without can be called."""
+    required = {server.name for server in config.servers if server.required and not server.disabled}
+    return required <= {server.name for server in servers if server.state in _OPEN}
 
 
 def described(server: ServerStatus) -> dict[str, object]:
     """One server as JSON. Its stderr stays here: it may say anything."""
     return {
         "name": server.name,
+        "status": server.word,
+        "latency": None if server.latency is None else round(server.latency * 1000, 3),
         "state": server.state,
-        "since": round(server.since, 3),
+        "since": server.moved or None,
         "era": server.era,
         "transport": server.transport,
         "tools": server.tools,

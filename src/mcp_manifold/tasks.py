@@ -250,7 +250,7 @@ class Tasks:
             pass_on(notice)
             return
         task = self._table.meant(notice.link, native)
-        if task is None and self._keep(notice.link, lambda: self.noticed(notice, pass_on)):
+        if task is None and self._keep(notice.link, lambda: self.noticed(replace(notice, call=None), pass_on)):
             return
         if task is not None:
             params = _renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
@@ -276,7 +276,9 @@ class Tasks:
         params = question.params
         native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
         task = self._table.meant(question.link, native)
-        if native is not None and task is None and self._keep(question.link, lambda: self.asked(question, pass_on)):
+        is_new = native is not None and task is None
+        if is_new and self._keep(question.link, lambda: self._asked_late(question, pass_on)):
+            question.link.set_aside(question)  # the answer that creates the task ends its call, not the question
             return
         if params is not None and task is not None:
             native, public = task.native, task.public
@@ -287,6 +289,10 @@ class Tasks:
                 question.link.set_aside(question)
                 question.session = task.session
         pass_on(question)
+
+    def _asked_late(self, question: Question, pass_on: Callable[[Question], None]) -> None:
+        if question.is_open:
+            self.asked(question, pass_on)
 
     @contextmanager
     def _expecting(self, backend: str) -> Iterator[None]:

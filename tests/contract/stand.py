@@ -133,7 +133,9 @@ def _remote(way: Way, url: str, options: dict[str, Any]) -> Client:
 @asynccontextmanager
 async def serving(manifold: Manifold) -> AsyncIterator[str]:
     """The HTTP front of an entered manifold on a free loopback port; the origin."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio looks at the protocol
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
     app = manifold.asgi_app()
     config = uvicorn.Config(
         app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1

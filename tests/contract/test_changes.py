@@ -90,4 +90,5 @@ async def test_nothing_is_announced_before_the_client_is_initialized(front: str)
                 await client.request("ping")
             assert [each.method for each in client.received if each.method] == []
             await client.notify("notifications/initialized")
+            await stand["web"].set_tools([tool("fresh")])
             await client.wait_for(CHANGED % "tools", timeout=_IN_TIME)

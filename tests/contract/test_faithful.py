@@ -21,7 +21,7 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 STAMPS = ("resultType", "ttlMs", "cacheScope")
-HOP = ("protocolVersion", "clientInfo", "clientCapabilities", "serverInfo")
+HOP = ("protocolVersion", "clientInfo", "clientCapabilities", "serverInfo", "logLevel")
 CELLS = (
     *((Way(front, LATEST), "") for front in ("stdio", "http", "sse")),
     *((Way(front, MODERN_VERSION), "") for front in ("stdio", "http")),

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,11 +28,34 @@ class Holdings:
         )
 
 
+def most(several: Iterable[Holdings]) -> Holdings:
+    """The most of each that was held at any of several times."""
+    all_ = tuple(several)
+    return Holdings(
+        max(each.tasks for each in all_), max(each.descriptors for each in all_), max(each.children for each in all_)
+    )
+
+
 def holdings() -> Holdings:
     """What this process holds now."""
     gc.collect()
     children = psutil.Process().children(recursive=True)
     return Holdings(len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), len(children))
+
+
+async def steady() -> Holdings:
+    """What this process holds once that is the same for a while.
+
+    Raises:
+        AssertionError: it never was.
+    """
+    seen: list[Holdings] = []
+    for _ in range(int(_PATIENCE / _STEP / 4)):
+        seen.append(holdings())
+        if len(seen) > 3 and len(set(seen[-4:])) == 1:
+            return seen[-1]
+        await asyncio.sleep(4 * _STEP)
+    raise AssertionError(f"it never was steady: {seen[-4:]}")
 
 
 def is_running(pid: int) -> bool:
@@ -53,4 +76,4 @@ async def until(is_so: Callable[[], bool], what: str) -> None:
         if is_so():
             return
         await asyncio.sleep(_STEP)
-    raise AssertionError(f"waited in vain for {what}")
+    raise AssertionError(f"waited in vain for {what}; now there is {holdings()}")

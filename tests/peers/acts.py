@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from tests.peers import answers, host, interaction, jsontext, message
+from tests.peers import answers, host, interaction, jsontext, message, tasks
 from tests.peers.script import Act, Behaviour, offers_from
 from tests.peers.turn import Turn
 
@@ -206,7 +206,7 @@ ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxy
             for act in (
                 echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, swap, hang, late,
                 die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist, host.stderr,
-                host.env, host.fds, host.pid, host.spawn,
+                host.env, host.fds, host.pid, host.spawn, tasks.task, tasks.asking_task,
             )
         },
         "wrong_id": wrong_id,

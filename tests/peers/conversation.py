@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from tests.peers import acts, answers, jsontext, message, modern
+from tests.peers import acts, answers, jsontext, message, modern, tasks
 from tests.peers.engine import Engine, Listen
 from tests.peers.message import LATEST_HANDSHAKE, Message, Refusal
 from tests.peers.recorder import Received
@@ -170,6 +170,8 @@ class Conversation:
             await acts.perform(turn, self._offer(turn).act)
         elif method == "subscriptions/listen":
             await self._listen(turn)
+        elif method.startswith("tasks/") and "tasks" in self.engine.script.capabilities:
+            await tasks.answered(turn)
         else:
             await turn.reply(self._local(turn))
 

@@ -9,6 +9,7 @@ from tests.peers import acts, jsontext, message
 from tests.peers.message import META, Message
 from tests.peers.recorder import Recorder
 from tests.peers.script import Act, Offer, Script
+from tests.peers.tasks import Task
 from tests.peers.turn import Turn
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Engine:
         self.conversations: set[Conversation] = set()
         self.listens: list[Listen] = []
         self.states: dict[str, tuple[int, tuple[bytes, ...]]] = {}
+        self.tasks: dict[str, Task] = {}
         self.grandchildren: list[subprocess.Popen[bytes]] = []
         self.own_fds: frozenset[int] = frozenset()
         self._gates: dict[str, asyncio.Event] = {}

@@ -10,7 +10,14 @@ META: Final = "io.modelcontextprotocol/"
 HANDSHAKE_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 LATEST_HANDSHAKE: Final = "2025-11-25"
 MODERN_VERSION: Final = "2026-07-28"
-NAMED: Final = (("tools/call", "name"), ("prompts/get", "name"), ("resources/read", "uri"))
+NAMED: Final = (
+    ("tools/call", "name"),
+    ("prompts/get", "name"),
+    ("resources/read", "uri"),
+    ("tasks/get", "taskId"),
+    ("tasks/update", "taskId"),
+    ("tasks/cancel", "taskId"),
+)
 """Methods whose `Mcp-Name` header mirrors a member of their params."""
 
 EVERY_CHANGE: Final = MappingProxyType(

@@ -3,7 +3,6 @@
 The ids are the same small ones in every backend, on purpose: nothing keeps servers from choosing alike.
 """
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +14,7 @@ from tests.peers.turn import Turn
 EXTENSION: Final = META + "tasks"
 CAPABILITIES: Final = '{"tools":{},"tasks":{"list":{},"cancel":{},"requests":{"tools":{"call":{}}}}}'
 """A handshake server's that has tasks."""
-MODERN_CAPABILITIES: Final = '{"tools":{},"extensions":{"%s":{}}}' % EXTENSION
+MODERN_CAPABILITIES: Final = f'{{"tools":{{}},"extensions":{{"{EXTENSION}":{{}}}}}}'
 _TIMES: Final = b'"createdAt":"2026-01-01T00:00:00Z","lastUpdatedAt":"2026-01-01T00:00:00Z"'
 _RELATED: Final = b'"_meta":{"io.modelcontextprotocol/related-task":{"taskId":%b}}'
 
@@ -132,4 +131,3 @@ async def listed(turn: Turn) -> None:
     page = tasks[at : at + 1]
     more = b',"nextCursor":"%d"' % (at + 1) if at + 1 < len(tasks) else b""
     await turn.reply(b'{"tasks":[%b]%b}' % (b",".join(b"{%b}" % _shown(turn, each) for each in page), more))
-    await asyncio.sleep(0)

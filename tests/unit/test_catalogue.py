@@ -207,6 +207,14 @@ def test_hiding_an_entry_does_not_hand_its_native_name_to_another_backend() -> N
 # --- URIs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["Read me.md", "", "\u00fc/\u2028", "x" * 300])
+def test_the_name_of_a_resource_is_for_people_and_only_prefixed(name: str) -> None:
+    catalogue = merged(offering("docs", resources=(resource("file:///x", name),)))
+    (entry,) = catalogue.entries(Kind.RESOURCE)
+    assert entry.name == f"docs__{name}"
+    assert catalogue.problems == ()
+
+
 def test_uris_are_kept_and_only_a_later_claim_to_one_is_prefixed() -> None:
     both = (resource("file:///x"),)
     catalogue = merged(offering("a", resources=both), offering("b", resources=both))

@@ -8,7 +8,7 @@ task of their own, below the owner's.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,13 +18,16 @@ from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.connect import Connector, Kind
 from mcp_manifold.backends.greeting import Greet, Greeting, Identity, Parameters
-from mcp_manifold.backends.held import HeldLinks
+from mcp_manifold.backends.held import Bounds, HeldLinks
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
 from mcp_manifold.backends.link import Link, Transport
 from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.probe import Probe
+from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ServerSettings
@@ -60,6 +63,10 @@ class Surroundings:
     """Told of every link that opened, shared or held; no call uses it before that is over."""
     with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
     """Has a handshake-era backend log at this level, or more, for the length of a call."""
+    groups: Groups | None = None
+    """Where the processes belong; without it nobody ends them if we are killed."""
+    environment: Mapping[str, str] | None = None
+    """What every process inherits, instead of the usual few variables."""
 
 
 class Backend:
@@ -70,8 +77,9 @@ class Backend:
         self.settings = server
         self.status = Status(since=_now())
         self.greeting: Greeting | None = None
+        self.vitals = Vitals()
         self._around = around
-        self._connector = Connector(server, around.limits)
+        self._connector = Connector(server, around.limits, environment=around.environment, groups=around.groups)
         self._lister = Lister(
             server.name,
             around.limits,
@@ -83,13 +91,15 @@ class Backend:
         self._held = HeldLinks(
             server.name,
             self._opened_for,
-            most=around.limits.max_client_processes if server.transport == "stdio" else around.limits.max_sessions,
-            idle=around.limits.client_idle if server.transport == "stdio" else around.limits.session_idle,
+            **_bounds(server, around.limits),
         )
         self._known = Known(server.transport, "handshake")
+        self._calls = 0
+        self._idle = asyncio.Event()
         self._group: TaskGroup | None = None
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
+        self._nudged_at = -NUDGE_EVERY
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
@@ -113,6 +123,11 @@ class Backend:
     def is_settled(self) -> bool:
         """Whether its first attempt is over: it has listed, or it has failed."""
         return self.listing is not None or self.status.failures > 0 or self.status.state is State.STOPPED
+
+    @property
+    def last_exit(self) -> str:
+        """How a child last ended that was not told to, in words; empty when none did."""
+        return self._connector.tail.exit
 
     @property
     def stderr(self) -> tuple[str, ...]:
@@ -141,6 +156,17 @@ class Backend:
             BackendError: it cannot be reached, or did not answer.
             CallCancelled: the caller took it back.
         """
+        self._calls += 1
+        try:
+            return await self._request(call, method, params, on, timeout)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _request(
+        self, call: Call, method: str, params: dict[str, Payload], on: Link | None, timeout: float | None
+    ) -> Payload:
         link = on if on is not None and not on.ended.done() else self._live(call.session)
         link = link or await self._link(call.session)
         timeout = self.settings.timeout if timeout is None else timeout
@@ -154,9 +180,7 @@ class Backend:
             await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http): once more
         return await self._relay(link, call, method, params, timeout)
 
-    async def _relay(
-        self, link: Link, call: Call, method: str, params: dict[str, Payload], timeout: float
-    ) -> Payload:
+    async def _relay(self, link: Link, call: Call, method: str, params: dict[str, Payload], timeout: float) -> Payload:
         session = call.session
         if session.log_level and session.era == "modern" and link.era == "handshake":
             async with self._around.with_level(link, session.log_level):
@@ -195,6 +219,11 @@ class Backend:
         """The open link that serves a session's calls, if there is one."""
         return self._live(session)
 
+    @property
+    def held(self) -> int:
+        """How many links are held for single clients."""
+        return len(self._held)
+
     def links(self) -> list[Link]:
         """All open links, the shared one first."""
         shared = [] if self._shared is None or self._shared.ended.done() else [self._shared]
@@ -205,6 +234,24 @@ class Backend:
         if capability not in self._known.asks:
             logger.info("it asks its clients for %s", capability, extra={"backend": self.name})
             self._known = replace(self._known, asks=self._known.asks | {capability})
+
+    def adapt(self, server: ServerSettings, around: Surroundings) -> None:
+        """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
+        self.settings = server
+        self._around = around
+        self._connector.adapt(server, around.limits)
+        self._lister.adapt(around.limits, timeout=around.list_timeout)
+        self._held.adapt(**_bounds(server, around.limits))
+
+    def retire(self) -> None:
+        """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
+        self._around = replace(self._around, on_listing=_unheard, on_status=_unheard)
+
+    async def idle(self) -> None:
+        """Wait until no call is in flight."""
+        while self._calls:
+            self._idle.clear()
+            await self._idle.wait()
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
@@ -246,20 +293,33 @@ class Backend:
             return await self._link(session)
 
     async def _until_ready(self) -> None:
-        """Wait, within bounds, for a backend that is connecting; make one attempt at once if it is backing off."""
-        if self.status.state is State.BACKING_OFF and _now() - self.status.since >= min(NUDGE_EVERY, self._delay()):
-            self._nudged.set()
-        failures = self.status.failures
+        """Wait, within bounds, for a backend that is connecting, or whose link was lost a moment ago; one that is
+        backing off makes an attempt at once, unless callers had it make one just before.
+
+        Raises:
+            BackendUnavailable: there is no link, and none is to be had soon.
+        """
+        attempted = False
         with anyio.move_on_after(self._around.patience):
-            while self.status.state in (State.IDLE, State.CONNECTING) or self._nudged.is_set():
-                await self._changed.wait()
-                if self.status.failures > failures:
+            while self._shared is None or self._shared.ended.done() or not self.status.is_open:
+                if self.status.state is State.STOPPED:
                     break
-        if self.status.state is not State.READY:
+                if self.status.state is State.BACKING_OFF:
+                    if attempted or not self._nudge():
+                        break
+                attempted = attempted or self.status.state is not State.READY
+                await self._changed.wait()
+        if self._shared is None or self._shared.ended.done() or not self.status.is_open:
             raise self.unavailable()
 
-    def _delay(self) -> float:
-        return (self.status.next_try or self.status.since) - self.status.since
+    def _nudge(self) -> bool:
+        """End the back-off early; False if that was done too short a while ago and nothing is due soon."""
+        now = _now()
+        if now - self._nudged_at >= NUDGE_EVERY:
+            self._nudged_at = now
+            self._nudged.set()
+            return True
+        return self.status.next_try is not None and self.status.next_try - now < NUDGE_EVERY
 
     # --- the owner task -------------------------------------------------------------------------------------------
 
@@ -286,6 +346,7 @@ class Backend:
                 event = Event.LOST
                 self._shared = link
                 self._move(Event.OPENED)
+                self._begin_probing(link)
                 reason = (await self._lister.keep(link, self._met(), over_http=self.kind == "http")).message
         except (BackendError, RemoteError) as exc:
             reason = exc.message if isinstance(exc, BackendError) else str(exc)
@@ -298,6 +359,24 @@ class Backend:
         logger.log(level, "backend lost: %s", reason, extra={"backend": self.name})
         self._move(event, reason)
 
+    def _begin_probing(self, link: Link) -> None:
+        """Keep asking the shared link whether anybody is there; the task ends with the link."""
+
+        def move(event: Event, reason: str = "") -> None:
+            if self._shared is link:
+                level = logging.WARNING if event is Event.FELL_SILENT else logging.INFO
+                logger.log(level, "backend %s", event.value, extra={"backend": self.name})
+                self._move(event, reason)
+
+        if self._group is not None and self.settings.ping_interval:
+            probe = Probe(
+                link,
+                every=self.settings.ping_interval,
+                on_silence=lambda reason: move(Event.FELL_SILENT, reason),
+                on_answer=lambda: move(Event.ANSWERED),
+            )
+            self._group.start_soon(probe.run, name=f"{self.name} probe")
+
     async def _back_off(self) -> None:
         wait = 0.0 if self.status.next_try is None else max(0.0, self.status.next_try - _now())
         with anyio.move_on_after(wait):
@@ -305,6 +384,7 @@ class Backend:
 
     def _move(self, event: Event, reason: str = "") -> None:
         self.status = advance(self.status, event, now=_now(), jitter=random.random(), reason=reason)
+        self.vitals.happened(event)
         self._nudged.clear()
         self._changed.set()
         self._changed = asyncio.Event()
@@ -369,6 +449,7 @@ class Backend:
             if isinstance(transport, HttpTransport) and greeting.era == "handshake":
                 transport.listen()
             await self._around.on_link(link)
+            self.vitals.links += 1
         except BaseException:
             async with _closing(transport):
                 raise
@@ -384,6 +465,7 @@ class Backend:
         if self._shared is not None:
             for link in self._held.links():
                 link.parameter_headers = self._shared.parameter_headers
+        self.vitals.listed = _now()
         self._around.on_listing(listing)
 
     def _notified(self, notice: Notice) -> None:
@@ -399,6 +481,17 @@ async def _closing(transport: Transport) -> AsyncIterator[None]:
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
             await transport.aclose()
+
+
+def _bounds(server: ServerSettings, limits: LimitSettings) -> Bounds:
+    """How many links are held for single clients, and for how long: a process is dearer than a session."""
+    if server.transport == "stdio":
+        return {"most": limits.max_client_processes, "idle": limits.client_idle}
+    return {"most": limits.max_sessions, "idle": limits.session_idle}
+
+
+def _unheard(_: object) -> None:
+    """Where it goes what a retired backend reports."""
 
 
 def _now() -> float:

@@ -1,11 +1,13 @@
 """From a server's settings to an open transport, and what was learnt on the way: which transport, which era."""
 
 import ssl
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.http1 import HttpPool
 from mcp_manifold.backends.link import Link, Transport
+from mcp_manifold.backends.process import Ceilings, Groups
 from mcp_manifold.backends.sse import SseTransport
 from mcp_manifold.backends.stdio import Command, StderrTail, open_stdio
 from mcp_manifold.config import LimitSettings, ServerSettings
@@ -23,9 +25,18 @@ CONNECT_WAIT: Final = 10.0
 class Connector:
     """Opens transports to one server. Owns what its links share: connection pool, stderr tail, what was learnt."""
 
-    def __init__(self, server: ServerSettings, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        server: ServerSettings,
+        limits: LimitSettings,
+        *,
+        environment: Mapping[str, str] | None = None,
+        groups: Groups | None = None,
+    ) -> None:
         self._server = server
         self._limits = limits
+        self._environment = environment
+        self._groups = groups
         self._pool: HttpPool | None = None
         self._kind: Kind | None = None if server.transport == "auto" else server.transport
         self._era: Era | None = None if server.era == "auto" else server.era
@@ -34,6 +45,11 @@ class Connector:
     def __repr__(self) -> str:
         return f"<Connector {self._server.name} {self._kind or 'http or sse'} {self._era or 'any era'}>"
 
+    def adapt(self, server: ServerSettings, limits: LimitSettings) -> None:
+        """Other settings hold for transports opened from now on, but for those of the shared pool."""
+        self._server = server
+        self._limits = limits
+
     @property
     def kind(self) -> Kind | None:
         """The transport in use, once it is known."""
@@ -41,7 +57,11 @@ class Connector:
 
     def kinds(self) -> tuple[Kind, ...]:
         """The transports to try, in order (2026-07-28 streamable-http, Backward Compatibility)."""
-        return (self._kind,) if self._kind is not None else ("http", "sse")
+        if self._kind is None:
+            return ("http", "sse")
+        if self._server.transport != "auto":
+            return (self._kind,)
+        return ("http", "sse") if self._kind == "http" else ("sse", "http")
 
     def eras(self, kind: Kind) -> tuple[Era, ...]:
         """The eras to try, in order.
@@ -51,12 +71,14 @@ class Connector:
         """
         if kind == "sse":
             return ("handshake",)
-        if self._era is not None:
-            return (self._era,)
-        return ("handshake", "modern") if kind == "stdio" else ("modern", "handshake")
+        if self._server.era != "auto":
+            return (self._server.era,)
+        if self._era is None:
+            return ("handshake", "modern") if kind == "stdio" else ("modern", "handshake")
+        return ("modern", "handshake") if self._era == "modern" else ("handshake", "modern")
 
     def learned(self, kind: Kind, era: Era) -> None:
-        """This is how the server was reached: do it again like this."""
+        """This is how the server was reached: try this first from now on. It may be another server one day."""
         self._kind = kind
         self._era = era
 
@@ -68,9 +90,7 @@ class Connector:
         """
         server, limit = self._server, self._limits.max_message
         if kind == "stdio":
-            env = {**inherited(), **{name: value.get_secret_value() for name, value in server.env.items()}}
-            command = Command(server.command, server.args, env, server.cwd)
-            return await open_stdio(link, command, tail=self.tail, limit=limit)
+            return await open_stdio(link, self._command(), tail=self.tail, limit=limit, groups=self._groups)
         headers = {name: value.get_secret_value() for name, value in server.headers.items()}
         idle = server.sse_read_timeout
         if kind == "http":
@@ -80,6 +100,14 @@ class Connector:
         )
         await transport.open()
         return transport
+
+    def _command(self) -> Command:
+        server = self._server
+        common = inherited() if self._environment is None else self._environment
+        env = {**common, **{name: value.get_secret_value() for name, value in server.env.items()}}
+        bounds = server.rlimits
+        ceilings = Ceilings(memory=bounds.memory or 0, files=bounds.files or 0, cpu=bounds.cpu or 0)
+        return Command(server.command, server.args, env, server.cwd, ceilings)
 
     def _shared_pool(self) -> HttpPool:
         if self._pool is None:

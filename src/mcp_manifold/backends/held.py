@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from anyio.abc import TaskGroup
 
@@ -20,6 +21,13 @@ logger = logging.getLogger(__name__)
 
 Opened = Callable[[Place, Session], AbstractAsyncContextManager[Link]]
 """Opens a link for a place; closes it, within a bound, when the context is left."""
+
+
+class Bounds(TypedDict):
+    """The keyword arguments of that meaning."""
+
+    most: int
+    idle: float
 
 
 def _future() -> "asyncio.Future[Link]":
@@ -55,6 +63,11 @@ class HeldLinks:
         self._idle = idle
         self._held: dict[str, _Held] = {}
 
+    def adapt(self, *, most: int, idle: float) -> None:
+        """Other limits hold from now on; links that are too many are not closed for that."""
+        self._most = most
+        self._idle = idle
+
     def __repr__(self) -> str:
         return f"<HeldLinks {self._backend} {len(self._held)}/{self._most}>"
 
@@ -82,7 +95,8 @@ class HeldLinks:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        return self.live(place) or await asyncio.shield(self.open(place, session, group))
+        found = self.live(place)
+        return found if found is not None else await asyncio.shield(self.open(place, session, group))
 
     def open(self, place: Place, session: Session, group: TaskGroup) -> "asyncio.Future[Link]":
         """Begin to open the link of a place, unless that goes on already.

@@ -80,7 +80,7 @@ class HttpTransport:
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
         note = Note(self.link.backend)
         extra = b"mcp-method: notifications/cancelled\r\n" if self.link.era == "modern" else b""
-        self._pool.send(self._post, body, note, extra=extra)
+        note.watch(self._pool.send(self._post, body, note, extra=extra))
         return note.accepted
 
     def adopt(self, version: str) -> None:

@@ -8,6 +8,9 @@ next `Status` and nothing else happens. Time and chance are arguments. What is n
                           ^  │ failed                        ^          │ started
                           │  └───────────────────────────────┘          │
                           └─────────────────────────────────────────────┘      (stopped: from anywhere, for good)
+
+A link that is open but answers no probe is degraded: calls still go there, `answered` makes it ready again, and it can
+be lost as a ready one can.
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,7 @@ class State(StrEnum):
     IDLE = "idle"
     CONNECTING = "connecting"
     READY = "ready"
+    DEGRADED = "degraded"
     BACKING_OFF = "backing off"
     STOPPED = "stopped"
 
@@ -33,6 +37,8 @@ class Event(StrEnum):
     STARTED = "started"
     OPENED = "opened"
     FAILED = "failed"
+    FELL_SILENT = "fell silent"
+    ANSWERED = "answered"
     LOST = "lost"
     STOPPED = "stopped"
 
@@ -44,6 +50,9 @@ _NEXT: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.CONNECTING, Event.OPENED): State.READY,
         (State.CONNECTING, Event.FAILED): State.BACKING_OFF,
         (State.READY, Event.LOST): State.BACKING_OFF,
+        (State.READY, Event.FELL_SILENT): State.DEGRADED,
+        (State.DEGRADED, Event.ANSWERED): State.READY,
+        (State.DEGRADED, Event.LOST): State.BACKING_OFF,
         **{(state, Event.STOPPED): State.STOPPED for state in State},
     }
 )
@@ -66,6 +75,11 @@ class Status:
     next_try: float | None = None
     last_error: str = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a link that calls can use."""
+        return self.state in (State.READY, State.DEGRADED)
+
 
 def backoff(failures: int, *, jitter: float) -> float:
     """Seconds to wait after `failures` (>= 1) failures in a row; `jitter` in [0, 1) spreads it over 50-100 %."""
@@ -82,9 +96,9 @@ def advance(status: Status, event: Event, *, now: float, jitter: float = 0.0, re
     state = _NEXT.get((status.state, event))
     if state is None:
         raise ValueError(f"{event} cannot happen to a backend that is {status.state}")
+    is_steady = status.is_open and now - status.since >= STEADY
+    failures = 0 if is_steady or state is State.STOPPED else status.failures
     if state is State.BACKING_OFF:
-        lived = now - status.since
-        failures = 1 if event is Event.LOST and lived >= STEADY else status.failures + 1
+        failures += 1
         return Status(state, now, failures, now + backoff(failures, jitter=jitter), reason)
-    failures = 0 if state is State.STOPPED else status.failures
-    return Status(state, now, failures, None, status.last_error if state is State.CONNECTING else "")
+    return Status(state, now, failures, None, status.last_error if state is State.CONNECTING else reason)

@@ -41,6 +41,7 @@ class Pending:
 
     __slots__ = (
         "abort",
+        "begun",
         "call",
         "deadline",
         "future",
@@ -58,6 +59,7 @@ class Pending:
         self.method = method
         self.params = params
         self.timeout = timeout
+        self.begun = 0.0
         self.deadline = 0.0
         self.call: Call | None = None
         self.token: Payload | None = None
@@ -110,6 +112,10 @@ class Link:
         self.version = ""
         self.capabilities: Payload = wire.EMPTY
         self.calls = 0
+        self.heard = 0.0
+        """When the backend last answered anything, by the loop's clock; 0 before the first answer."""
+        self.latency: float | None = None
+        """Seconds the last request took that had a result."""
         self.is_watched = False
         """Somebody is told what the backend reports over it: it is in use even while no call is."""
         self._has_logging = False
@@ -144,6 +150,11 @@ class Link:
     def is_busy(self) -> bool:
         """Whether answers are due."""
         return any(pending.timeout != inf for pending in self._pending.values())
+
+    @property
+    def due(self) -> int:
+        """How many answers are due."""
+        return sum(1 for pending in self._pending.values() if pending.timeout != inf)
 
     @property
     def transport(self) -> Transport:
@@ -200,6 +211,7 @@ class Link:
             raise self._dead()
         self._last = number = self._last + 1
         pending = Pending(number, method, params, timeout)
+        pending.begun = self._loop.time()
         if call is not None:
             pending.call = call
             pending.token = _token_of(params)
@@ -272,11 +284,13 @@ class Link:
 
     def abandon(self, pending: Pending, exc: Exception | None) -> None:
         """Give up on a request: the backend is told in its era's way, the waiting caller gets `exc`."""
-        if self._pending.pop(pending.number, None) is None or pending.future.done():
+        if self._pending.pop(pending.number, None) is None:
+            return
+        if pending.future.done() and not pending.future.cancelled():  # answered in the same turn
             return
         for question in pending.questions:
             question.withdraw()
-        if exc is not None:
+        if exc is not None and not pending.future.done():
             pending.future.set_exception(exc)
         if self.ended.done() or pending.method == "initialize":  # which must not be cancelled (basic/lifecycle)
             return
@@ -332,6 +346,8 @@ class Link:
                 waiting.future.set_exception(
                     BackendLost(self.backend, f"{reason.message}, with the request in flight: its outcome is unknown")
                 )
+            if waiting.abort is not None:
+                waiting.abort()
 
     def _dead(self) -> BackendError:
         return BackendUnavailable(self.backend, self.ended.result().message)
@@ -343,12 +359,16 @@ class Link:
             return
         del self._pending[pending.number]
         self.calls += 1
+        self.heard = self._loop.time()
         if pending.future.done():
             return
         if envelope.error is not UNSET:
             code = wire.backend_code(envelope.error)
-            pending.future.set_exception(RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era))
+            pending.future.set_exception(
+                RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era)
+            )
         elif envelope.result is not UNSET and wire.first_byte(envelope.result) == b"{":
+            self.latency = self.heard - pending.begun
             pending.future.set_result(envelope.result)
         else:
             pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))

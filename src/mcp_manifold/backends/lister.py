@@ -53,6 +53,11 @@ class Lister:
             f"<Lister {self._backend} revision={self.latest.revision if self.latest else 0} stale={len(self._stale)}>"
         )
 
+    def adapt(self, limits: LimitSettings, *, timeout: float) -> None:
+        """Other limits hold from the next listing on."""
+        self._limits = limits
+        self._timeout = timeout
+
     def notified(self, method: str) -> None:
         """The backend sent this notification: if a list changed, it is stale. A flag, so that a storm is one event."""
         changed = _CHANGES.get(method)

@@ -28,8 +28,8 @@ class _Page(msgspec.Struct):
     resources: list[Payload] = []
     templates: list[Payload] = msgspec.field(name="resourceTemplates", default_factory=list)
     cursor: str | None = msgspec.field(name="nextCursor", default=None)
-    ttl_ms: float = msgspec.field(name="ttlMs", default=0)
-    scope: str = msgspec.field(name="cacheScope", default="private")
+    ttl_ms: float | None = msgspec.field(name="ttlMs", default=None)
+    scope: str | None = msgspec.field(name="cacheScope", default=None)
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
@@ -92,8 +92,8 @@ async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_
             raise
         page = _page(link, method, result)
         items += [bytes(item) for item in getattr(page, field)]
-        ttls.append(max(0, int(page.ttl_ms)))
-        scopes.add(page.scope)
+        ttls.append(max(0, int(page.ttl_ms or 0)))
+        scopes.add(page.scope or "private")
         if len(items) > max_entries:
             raise BackendProtocolError(link.backend, f"{method} gives more than {max_entries} entries")
         if page.cursor is None:

@@ -4,6 +4,7 @@ The only importer of `mcp.client`. `ClientSession` takes any `Dispatcher`; ours 
 the raw answers, and is left once the session is agreed, because everything later is relayed as bytes.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -152,7 +153,8 @@ def parameters(
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:
-        schema = wire.client_meta(Payload(raw)).get("inputSchema", wire.EMPTY) if b"x-mcp-header" in raw else wire.EMPTY
+        tool = wire.client_meta(Payload(raw)) if b"x-mcp-header" in raw else {}
+        schema = tool.get("inputSchema", wire.EMPTY)
         if b"x-mcp-header" not in bytes(schema):
             kept.append(raw)
             continue
@@ -164,7 +166,7 @@ def parameters(
         problem = find_invalid_x_mcp_header(decoded)
         if problem is None:
             kept.append(raw)
-            maps[str(msgspec.json.decode(raw).get("name"))] = x_mcp_header_map(decoded)
+            maps[str(json.loads(bytes(tool.get("name", wire.NULL_ID))))] = x_mcp_header_map(decoded)
         elif mirrored:
             logger.warning("tool left out: %s", problem, extra={"backend": backend})
         else:
@@ -172,7 +174,7 @@ def parameters(
 
     def headers(tool: str, arguments: Payload) -> Mapping[str, str]:
         wanted = maps.get(tool)
-        return mcp_param_headers(wanted, msgspec.json.decode(arguments)) if wanted else {}
+        return mcp_param_headers(wanted, json.loads(bytes(arguments))) if wanted else {}  # which may hold 1e999
 
     return tuple(kept), headers if maps and mirrored else None
 

@@ -60,11 +60,11 @@ class SseTransport:
     def send_request(self, pending: Pending, body: bytes) -> None:
         note = Note(self._link.backend)
         note.accepted.add_done_callback(lambda _: self._posted(pending, note))
-        self._pool.send(self._post, body, note)
+        note.watch(self._pool.send(self._post, body, note))
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
         note = Note(self._link.backend)
-        self._pool.send(self._post, body, note)
+        note.watch(self._pool.send(self._post, body, note))
         return note.accepted
 
     def adopt(self, version: str) -> None:

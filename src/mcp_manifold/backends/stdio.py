@@ -6,17 +6,18 @@ Owns the process from spawn to the last member of its group. Knows lines, not MC
 import asyncio
 import contextlib
 import logging
-import os
 import pathlib
 import shutil
 import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from subprocess import Popen, SubprocessError
+from typing import Final
 
 from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.process import UNBOUNDED, Ceilings, Groups, on_end
 from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ TERM_GRACE: Final = 2.0
 KILL_GRACE: Final = 2.0
 """Seconds to wait for a killed process; only one stuck in the kernel outlives it."""
 EXIT_GRACE: Final = 0.2
-"""Seconds between a server's closed stdout and its exit before the one is reported without the other."""
+"""Seconds between a server's closed stdout and its exit, either way, before the one is reported without the other."""
 TAIL_LINES: Final = 20
 LINE_LIMIT: Final = 4096
 LOG_RATE: Final = 50
@@ -43,6 +44,7 @@ class Command:
     args: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None = None
+    ceilings: Ceilings = UNBOUNDED
 
     def __repr__(self) -> str:
         return f"<Command {self.program} args={len(self.args)}>"
@@ -58,6 +60,8 @@ class StderrTail:
         self._second = 0
         self._logged = 0
         self._suppressed = 0
+        self.exit = ""
+        """How the server last ended without being told to, in words."""
 
     def __repr__(self) -> str:
         return f"<StderrTail {self._backend} lines={len(self._tail)}>"
@@ -96,20 +100,23 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
-class _Pipes(asyncio.SubprocessProtocol):
-    """Feeds the link from the child's stdout; synchronous, in the order of the bytes."""
+class _Pipes:
+    """Feeds the link from the child's stdout; synchronous, in the order of the bytes. Knows when it has all been."""
 
     def __init__(self, link: Link, tail: StderrTail, limit: int) -> None:
         self._link = link
         self._tail = tail
         self._lines = LineSplitter(limit)
         self._loop = asyncio.get_running_loop()
+        self._open = {1, 2}
+        self._has_exited = False
         self.exited: asyncio.Future[None] = self._loop.create_future()
 
     def __repr__(self) -> str:
-        return f"<_Pipes {self._link.backend}>"
+        return f"<_Pipes {self._link.backend}{' exited' if self._has_exited else ''}>"
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def received(self, fd: int, data: bytes) -> None:
+        """The child wrote this to its stdout or stderr."""
         if fd == 2:
             self._tail.fed(data, self._loop.time())
             return
@@ -121,31 +128,91 @@ class _Pipes(asyncio.SubprocessProtocol):
                 self._link.oversized(start)
             self._lines.oversized.clear()
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:  # usually its exit follows at once, and knows the better reason
+    def closed(self, fd: int) -> None:
+        """The child, and whoever inherited it, closed its stdout or stderr."""
+        self._open.discard(fd)
+        if self._has_exited:
+            self._settle()
+        elif fd == 1:  # usually its exit follows at once, and knows the better reason
             reason = BackendLost(self._link.backend, "the server closed its stdout")
             self._loop.call_later(EXIT_GRACE, self._link.lost, reason)
 
-    def process_exited(self) -> None:
-        if not self.exited.done():
+    def ended(self) -> None:
+        """The child has exited; what it wrote before may still be on its way."""
+        self._has_exited = True
+        self._settle()
+        self._loop.call_later(EXIT_GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._open.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._open and not self.exited.done():
             self.exited.set_result(None)
+
+
+class _Output(asyncio.Protocol):
+    """A child's stdout or stderr, as the loop sees it."""
+
+    def __init__(self, pipes: _Pipes, fd: int) -> None:
+        self._pipes = pipes
+        self._fd = fd
+
+    def __repr__(self) -> str:
+        return f"<_Output {self._fd} of {self._pipes!r}>"
+
+    def data_received(self, data: bytes) -> None:
+        self._pipes.received(self._fd, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pipes.closed(self._fd)
+
+
+class _Input(asyncio.BaseProtocol):
+    """A child's stdin, as the loop sees it."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def __repr__(self) -> str:
+        return f"<_Input {'open' if self.is_open else 'closed'}>"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
 
 
 class StdioTransport:
     """A running child process that carries one link."""
 
-    def __init__(self, link: Link, process: asyncio.SubprocessTransport, pipes: _Pipes, tail: StderrTail) -> None:
+    def __init__(self, link: Link, process: Popen[bytes], groups: Groups, pipes: _Pipes, tail: StderrTail) -> None:
         self._link = link
         self._process = process
+        self._groups = groups
         self._pipes = pipes
         self._tail = tail
-        self.pid = process.get_pid()
-        # uvloop's transports have the methods, not the base class, of asyncio's
-        self._stdin = cast(asyncio.WriteTransport, process.get_pipe_transport(0))
+        self.pid = process.pid
+        self._input = _Input()
+        self._stdin: asyncio.WriteTransport
+        self._outputs: list[asyncio.BaseTransport] = []
+        self._is_closing = False
         pipes.exited.add_done_callback(self._on_exit)
 
     def __repr__(self) -> str:
         return f"<StdioTransport {self._link.backend} pid={self.pid}>"
+
+    async def connect(self) -> None:
+        """Take the child's pipes into the loop, and notice its end."""
+        loop, process, pipes = asyncio.get_running_loop(), self._process, self._pipes
+        on_end(process, pipes.ended)
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
+        output, _ = await loop.connect_read_pipe(lambda: _Output(pipes, 1), process.stdout)
+        self._outputs.append(output)
+        output, _ = await loop.connect_read_pipe(lambda: _Output(pipes, 2), process.stderr)
+        self._outputs.append(output)
 
     def send_request(self, pending: Pending, body: bytes) -> None:
         self._write(body)
@@ -160,13 +227,27 @@ class StdioTransport:
 
     async def aclose(self) -> None:
         """Close stdin, then SIGTERM, then SIGKILL the whole process group; every wait is bounded."""
+        self._is_closing = True
         self._link.lost(BackendUnavailable(self._link.backend, "the connection was closed"))
         self._stdin.close()
         if not await self._gone(STDIN_GRACE):
-            self._signal(signal.SIGTERM)
+            self._groups.terminate(self.pid)
             await self._gone(TERM_GRACE)
         await self._end_group()
-        self._process.close()
+        self._release()
+
+    async def kill(self) -> None:
+        """End it without a word; for one that could not be taken into the loop."""
+        self._groups.end(self.pid)
+        await self._gone(KILL_GRACE)
+        self._release()
+
+    def _release(self) -> None:
+        if self._input.is_open:
+            self._stdin.abort()  # what it never read
+        for output in self._outputs:
+            output.close()
+        self._groups.forget(self.pid)
 
     async def _gone(self, seconds: float) -> bool:
         done, _ = await asyncio.wait({self._pipes.exited}, timeout=seconds)
@@ -174,22 +255,14 @@ class StdioTransport:
 
     async def _end_group(self) -> None:
         """Whoever of the group outlived the child (a wrapper's grandchild) gets SIGTERM, then SIGKILL."""
-        if not self._signal(signal.SIGTERM):
+        if not self._groups.terminate(self.pid):
             return
         for _ in range(int(TERM_GRACE / 0.05)):
-            if not self._signal(0):
+            if not self._groups.lives(self.pid):
                 return
             await asyncio.sleep(0.05)  # a group's end cannot be waited for, only asked
-        self._signal(signal.SIGKILL)
+        self._groups.end(self.pid)
         await self._gone(KILL_GRACE)
-
-    def _signal(self, number: int) -> bool:
-        """Signal the child's whole group; False when nobody of it is left."""
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
 
     def _write(self, body: bytes) -> None:
         if self._stdin.is_closing():
@@ -199,7 +272,10 @@ class StdioTransport:
         self._stdin.write(one_line(body))
 
     def _on_exit(self, _: asyncio.Future[None]) -> None:
-        self._link.lost(BackendLost(self._link.backend, exit_reason(self._process.get_returncode(), self._tail)))
+        code = self._process.poll()
+        if not self._is_closing:
+            self._tail.exit = ending(code)
+        self._link.lost(BackendLost(self._link.backend, exit_reason(code, self._tail)))
 
 
 def one_line(body: bytes) -> bytes:
@@ -213,12 +289,16 @@ def one_line(body: bytes) -> bytes:
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:
     """Why a server left, in words, with the last thing it said."""
+    what = ending(code)
+    return f"{what}; its last words: {tail.last()}" if tail.last() else what
+
+
+def ending(code: int | None) -> str:
+    """How a server left, in words."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
-            what = f"the server was killed by {signal.Signals(-code).name}"
-            return f"{what}; its last words: {tail.last()}" if tail.last() else what
-    what = f"the server exited with status {code}"
-    return f"{what}; its last words: {tail.last()}" if tail.last() else what
+            return f"the server was killed by {signal.Signals(-code).name}"
+    return f"the server exited with status {code}"
 
 
 def _located(backend: str, command: Command) -> str:
@@ -232,22 +312,28 @@ def _located(backend: str, command: Command) -> str:
     return program
 
 
-async def open_stdio(link: Link, command: Command, *, tail: StderrTail, limit: int) -> StdioTransport:
+async def open_stdio(
+    link: Link, command: Command, *, tail: StderrTail, limit: int, groups: Groups | None = None
+) -> StdioTransport:
     """Start the server in a process group of its own.
+
+    Args:
+        groups: where the group belongs; without it nobody ends it if we are killed.
 
     Raises:
         BackendUnavailable: it cannot be started; the message says what to do.
     """
     program = _located(link.backend, command)
+    groups = groups or Groups(guarded=False)
     try:
-        process, pipes = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _Pipes(link, tail, limit),
-            program,
-            *command.args,
-            env=dict(command.env),
-            cwd=command.cwd,
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {exc.strerror}") from exc
-    return StdioTransport(link, process, pipes, tail)
+        process = groups.begin([program, *command.args], env=command.env, cwd=command.cwd, ceilings=command.ceilings)
+    except (OSError, SubprocessError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {reason}") from exc
+    transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit), tail)
+    try:
+        await transport.connect()
+    except BaseException:
+        await transport.kill()
+        raise
+    return transport

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 RETRY: Final = 1.0
 """Seconds before a broken event stream is resumed, when the server named none."""
 RETRY_CEILING: Final = 30.0
+NOTE_WAIT: Final = 60.0
+"""Seconds a server may take to accept a notification, or a message POSTed beside an event stream."""
 
 
 class IdleWatch:
@@ -72,10 +74,11 @@ class Opener(Protocol):
 class Note:
     """The reply to a notification: accepted or not, nothing else matters."""
 
-    __slots__ = ("_backend", "accepted", "problem")
+    __slots__ = ("_backend", "_timer", "accepted", "problem")
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
+        self._timer: asyncio.TimerHandle | None = None
         self.problem = ""
         """Why it was not accepted; empty while it may be."""
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -90,7 +93,20 @@ class Note:
     def received(self, data: bytes) -> None:
         pass  # an accepted notification has no body worth reading
 
+    def watch(self, exchange: Exchange) -> None:
+        """Give up on an answer that does not come: it would hold a connection for ever."""
+        if not self.accepted.done():
+            self._timer = asyncio.get_running_loop().call_later(NOTE_WAIT, self._give_up, exchange)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        self.problem = f"it did not accept the message within {NOTE_WAIT:g} s"
+        exchange.abort()
+        self.ended()
+
     def ended(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self.accepted.done():
             self.accepted.set_result(None)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from mcp_manifold import logs
 
 if TYPE_CHECKING:
-    from mcp_manifold.config import Settings
+    from mcp_manifold.config import Reloaded, Settings
+    from mcp_manifold.config.instances import Announced, Instance
     from mcp_manifold.status import ServerStatus
 
 
@@ -81,12 +82,24 @@ class Endpoint(Protocol):
         """A prompt's messages."""
         ...
 
+    def reload_soon(self, told: "Callable[[Reloaded], None]") -> None:
+        """Have what is served go by the configuration as it is written now; `told` gets what came of it."""
+        ...
+
+    def on_reload(self, callback: "Callable[[Reloaded], None]") -> None:
+        """Call back after each reload."""
+        ...
+
     async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
         """Serve until a signal."""
         ...
 
     async def serve_stdio(self, *, scope: str = "") -> None:
         """Serve until stdin ends."""
+        ...
+
+    def stop(self) -> None:
+        """Stop serving in order; called again, at once."""
         ...
 
 
@@ -114,6 +127,18 @@ def _schema() -> dict[str, Any]:
     return config.schema()
 
 
+def _announced(source: Path) -> "Announced":
+    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+
+    return instances.Announced(source, locations.notes_directory())
+
+
+def _running(source: Path) -> "tuple[Instance, ...]":
+    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+
+    return instances.running(source, locations.notes_directory())
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Where everything a command works on comes from; a test hands in its own through click's context."""
@@ -122,6 +147,8 @@ class Opening:
     settings: Callable[[Path | None, Mapping[str, object]], "Settings"] = _settings
     find: Callable[[], Path | None] = _find
     schema: Callable[[], dict[str, Any]] = _schema
+    announced: "Callable[[Path], Announced]" = _announced
+    running: "Callable[[Path], tuple[Instance, ...]]" = _running
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from mcp_manifold.cli.listing import list_
 from mcp_manifold.cli.options import CONFIG, LOG_FORMAT, LOG_LEVEL, invocation
 from mcp_manifold.cli.prompt import prompt
 from mcp_manifold.cli.read import read
+from mcp_manifold.cli.reload import reload
 from mcp_manifold.cli.schema import schema
 from mcp_manifold.cli.serve import serve
+from mcp_manifold.cli.status import status
 from mcp_manifold.cli.stdio import stdio
 from mcp_manifold.cli.welcome import welcome
 from mcp_manifold.errors import ManifoldError
@@ -89,7 +91,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         welcome(invocation(context, dict(options)))
 
 
-for _command in (serve, stdio, check, list_, call, read, prompt, schema):
+for _command in (serve, stdio, status, reload, check, list_, call, read, prompt, schema):
     cli.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -11,12 +12,14 @@ from rich.live import Live
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.addresses import Addresses, banner
 from mcp_manifold.cli.exits import EXIT_CODES
+from mcp_manifold.cli.following import Following
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import common
 from mcp_manifold.cli.running import run
 from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
+    from mcp_manifold.config import Reloaded
     from mcp_manifold.status import ServerStatus
 
 
@@ -40,10 +43,19 @@ def serve(invocation: Invocation, host: str | None, port: int | None, base_path:
     given = {"host": host, "port": port, "basePath": base_path, "insecure": insecure or None}
     manifold = invocation.manifold({key: value for key, value in given.items() if value is not None})
     invocation.log_as_configured(manifold.config)
-    run(_serve(manifold, Paper()))
+    console = Paper()
+
+    def reloaded(what: "Reloaded") -> None:
+        invocation.log_as_configured(manifold.config)
+        with suppress(OSError):  # a reader who left
+            console.print(visible(str(what)))
+
+    manifold.on_reload(reloaded)
+    following = Following(invocation, manifold)
+    run(_serve(manifold, console, following), hangup=following.again, stop=manifold.stop)
 
 
-async def _serve(manifold: Endpoint, console: Console) -> None:
+async def _serve(manifold: Endpoint, console: Console, following: Following) -> None:
     for warning in manifold.config.warnings:
         console.print(f"warning: {visible(warning)}")
     reporter = Reporter(manifold.status, console)
@@ -57,7 +69,8 @@ async def _serve(manifold: Endpoint, console: Console) -> None:
         unwatch = manifold.watch("", lambda *_: reporter.review())
         started = group.create_task(_until_started(manifold, reporter), name="first attempts")
         try:
-            await manifold.serve_http(ready=ready)
+            with following.announced():
+                await manifold.serve_http(ready=ready)
         finally:
             started.cancel()
             unwatch()

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from mcp_manifold.status import ServerStatus
 
 TRANSPORTS: Final = {"stdio": "stdio", "http": "Streamable HTTP", "sse": "SSE"}
-COLOURS: Final = {"ready": "green", "connecting": "yellow", "backing off": "red", "broken": "red"}
+COLOURS: Final = {
+    "ready": "green",
+    "degraded": "yellow",
+    "connecting": "yellow",
+    "backing off": "red",
+    "broken": "red",
+}
 _NUMBERS: Final = frozenset({"tools", "resources", "prompts"})
 FINE: Final = frozenset({"ready", "disabled"})
 WAITING: Final = frozenset({"idle", "connecting"})
@@ -59,6 +65,8 @@ def line(status: "ServerStatus") -> str:
     match status.state:
         case "ready":
             return f"{name}: ready over {way(status)}, {offer(status)}"
+        case "degraded":
+            return f"{name}: degraded ({error or 'no reason known'}), calls still go there over {way(status)}"
         case "backing off":
             return f"{name}: not reachable ({error or 'no reason known'}){_next_attempt(status)}"
         case "broken":
@@ -110,11 +118,11 @@ def table(statuses: Sequence["ServerStatus"]) -> Table:
 
 
 def _cells(status: "ServerStatus") -> list[Text]:
-    is_ready = status.state == "ready"
+    is_open = status.state in ("ready", "degraded")
     counts = (status.tools, status.resources + status.templates, status.prompts)
     return [
         Text(visible(status.name), style="bold"),
         Text(visible(status.state), style=COLOURS.get(status.state, "dim")),
         Text(way(status) if status.transport else ""),
-        *(Text(str(count) if is_ready else "") for count in counts),
+        *(Text(str(count) if is_open else "") for count in counts),
     ]

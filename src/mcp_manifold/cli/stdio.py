@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
+from mcp_manifold.cli.following import Following
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import common
 from mcp_manifold.cli.paper import note
@@ -37,12 +38,16 @@ def stdio(invocation: Invocation, server: str | None, group: str | None) -> None
     invocation.log_as_configured(manifold.config, default="warning")
     for warning in manifold.config.warnings:
         note(f"warning: {visible(warning)}")
-    run(_serve(manifold, scope_of(manifold.config, server=server, group=group)))
+    scope = scope_of(manifold.config, server=server, group=group)
+    manifold.on_reload(lambda _: invocation.log_as_configured(manifold.config, default="warning"))
+    following = Following(invocation, manifold)
+    run(_serve(manifold, scope, following), hangup=following.again, stop=manifold.stop)
 
 
-async def _serve(manifold: Endpoint, scope: str) -> None:
+async def _serve(manifold: Endpoint, scope: str, following: Following) -> None:
     async with manifold:
-        await manifold.serve_stdio(scope=scope)
+        with following.announced():
+            await manifold.serve_stdio(scope=scope)
 
 
 def scope_of(settings: "Settings", *, server: str | None, group: str | None) -> str:

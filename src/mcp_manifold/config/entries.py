@@ -1,11 +1,13 @@
 """From the written entries to servers, each on its own: one that lacks a variable or a file breaks no other."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from mcp_manifold.config.dialects import Misfit, settle
+from mcp_manifold.config.dialects import SERVER_KEYS, Misfit, settle
 from mcp_manifold.config.document import Document, dotenv_of, field_of
 from mcp_manifold.config.expand import Unresolved, Variables
 from mcp_manifold.config.problems import first_of, problems
@@ -47,6 +49,22 @@ def read_entries(document: Document, variables: Variables, key: str) -> Entries:
             place = document.place(exc.loc) or Place(0, 0)
             broken.append(BrokenServer(str(loc[-1]), exc.reason, place.line, place.column))
     return Entries(tuple(servers), tuple(broken), tuple(notes))
+
+
+def files_in(document: Document, variables: Variables) -> Iterator[Path]:
+    """The files beside the document that it is made of: those references are to, and the `envFile` of servers."""
+    yield from variables.files(document.data)
+    for key in SERVER_KEYS:
+        entries = document.data.get(key)
+        for written in entries.values() if isinstance(entries, Mapping) else ():
+            yield from _env_files(written, variables)
+
+
+def _env_files(written: object, variables: Variables) -> Iterator[Path]:
+    for key, value in written.items() if isinstance(written, Mapping) else ():
+        if field_of(key) == "env_file" and isinstance(value, str):
+            with suppress(Unresolved):  # then the server is broken, and says so
+                yield variables.path(str(variables.expand(value)))
 
 
 def _written(document: Document, key: str) -> Iterator[tuple[Loc, Mapping[str, object]]]:

@@ -25,6 +25,11 @@ INHERITED: Final = (
 """The SDK's own list (`mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS`); a contract test holds the two together."""
 
 
+def login_shell() -> str:
+    """The user's shell; empty on Windows, where there is no such thing."""
+    return "" if sys.platform == "win32" else os.environ.get("SHELL") or "/bin/sh"
+
+
 def inherited() -> dict[str, str]:
     """The variables a server gets without being configured; shell functions among them are left out."""
     found = {name: os.environ[name] for name in INHERITED if name in os.environ}

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -45,6 +45,21 @@ class Variables:
                 return [self.expand(value, (*loc, index)) for index, value in enumerate(data)]
             case _:
                 return data
+
+    def files(self, data: object) -> Iterator[Path]:
+        """The files that references in `data` are to, readable or not."""
+        match data:
+            case str():
+                for found in REFERENCE.finditer(data):
+                    kind, _, rest = (found[1] or "").partition(":")
+                    if kind == "file":
+                        yield self.path(rest)
+            case Mapping():
+                for value in data.values():
+                    yield from self.files(value)
+            case list() | tuple():
+                for value in data:
+                    yield from self.files(value)
 
     def path(self, text: str) -> Path:
         """A path as written in the configuration."""

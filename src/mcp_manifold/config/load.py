@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mcp_manifold.config.dialects import ROOT_KEYS, SERVER_KEYS, Misfit, by_name, misplaced_servers, near_root_key
 from mcp_manifold.config.document import Document, did_you_mean, dotenv_of
-from mcp_manifold.config.entries import Entries, read_entries
+from mcp_manifold.config.entries import Entries, files_in, read_entries
 from mcp_manifold.config.expand import Unresolved, Variables
 from mcp_manifold.config.layers import CONFIG_VARIABLE, Layers
 from mcp_manifold.config.locations import candidates, find
@@ -39,7 +39,10 @@ def load(
     dotenv_path = path.parent / ".env"
     dotenv = dotenv_of(dotenv_path) if dotenv_path.is_file() else {}
     layers = Layers(overrides or {}, environ, dotenv, {}, str(dotenv_path))
-    return _settings(document, Variables({**dotenv, **environ}, path.parent), layers)
+    variables = Variables({**dotenv, **environ}, path.parent)
+    settings = _settings(document, variables, layers)
+    files = (path, dotenv_path, *files_in(document, variables))
+    return settings.model_copy(update={"files": tuple(dict.fromkeys(map(str, files)))})
 
 
 def load_dict(data: Mapping[str, object], *, environ: Mapping[str, str] | None = None) -> Settings:

@@ -29,6 +29,15 @@ def user_directory(environ: Mapping[str, str], platform: str) -> Path:
     return home / "Library" / "Application Support" if platform == "darwin" else home / ".config"
 
 
+def notes_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """Where running instances leave their notes; not in XDG_RUNTIME_DIR, which shells have and services often lack."""
+    environ = os.environ if environ is None else environ
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "mcp-manifold" / "instances"
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    return home / ".local" / "state" / "mcp-manifold" / "instances"
+
+
 def find(environ: Mapping[str, str] | None = None) -> Path | None:
     """The configuration file in use when none is named; a file named by the variable counts, existing or not."""
     environ = os.environ if environ is None else environ

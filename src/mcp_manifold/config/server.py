@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from mcp_manifold.config.values import Duration, HeaderValue, Name, Secret, Text, Value
+from mcp_manifold.config.values import Count, Duration, DurationOrNone, HeaderValue, Name, Secret, Size, Text, Value
 
 RESERVED: Final = ("mcp", "sse", "messages", "health", "groups", "metrics", "_healthz", "_readyz")
 """The paths of our own endpoints: `/<server>/mcp` could not be told from them."""
@@ -70,6 +70,17 @@ class OverridesSettings(Value):
     """By the URI of the resource, or the URI template."""
 
 
+class RlimitSettings(Value):
+    """What each process of a program may use at most, as the operating system counts. Without one: what we may."""
+
+    memory: Size | None = None
+    """Data in memory: bytes, or a text such as "512MB"."""
+    files: Count | None = None
+    """Files and connections open at the same time."""
+    cpu: Count | None = None
+    """Seconds of processor time in its whole life, after which it is killed."""
+
+
 class ServerSettings(Value):
     """One MCP server: how it is reached, what of it is offered, how it is treated."""
 
@@ -87,6 +98,8 @@ class ServerSettings(Value):
     """The directory it is started in."""
     env_file: Text | None = None
     """A file of `NAME=value` lines with more variables for the program; `env` wins. Relative to this file."""
+    rlimits: RlimitSettings = RlimitSettings()
+    """What each process of the program may use at most (not on Windows)."""
     url: str = Field(default="", repr=False)
     """The address of a server reached over HTTP."""
     headers: dict[str, HeaderValue] = Field(default_factory=dict)
@@ -95,6 +108,10 @@ class ServerSettings(Value):
     """How long one request may take."""
     sse_read_timeout: Duration = 300.0
     """How long an event stream may be silent before it counts as lost."""
+    ping_interval: DurationOrNone = 30.0
+    """How long it may be silent before it is asked whether it still answers; 0 for never."""
+    required: bool = False
+    """Whether the whole is not ready without it, for `/_readyz`."""
     disabled: bool = False
     """Keep the entry, but do not use the server."""
     prefix: str | None = Field(default=None, max_length=64)

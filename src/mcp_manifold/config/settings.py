@@ -113,6 +113,8 @@ class ManifoldSettings(Value):
     """Values of the Host header that are accepted besides the address listened on."""
     allowed_origins: tuple[str, ...] = ()
     """Values of the Origin header that are accepted: web pages that may connect."""
+    metrics: bool = True
+    """Serve metrics for Prometheus at /metrics."""
     drain: Duration = 10.0
     """How long requests in flight are given when the program ends."""
     limits: LimitSettings = LimitSettings()
@@ -121,8 +123,12 @@ class ManifoldSettings(Value):
     """How much is logged."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
     """How a line of the log looks."""
+    login_shell_path: bool = False
+    """Look programs up as a terminal does: take PATH from the login shell (not on Windows)."""
     list_timeout: Duration = 30.0
     """How long fetching the lists of one server may take."""
+    watch: bool = True
+    """Take over changes of the configuration file while serving."""
 
     @field_validator("base_path")
     @classmethod
@@ -191,3 +197,5 @@ class Settings(Value):
     broken: tuple[BrokenServer, ...] = ()
     source: str = "<dict>"
     warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """All files it was made from, existing or not: who wants to know when it changes looks at these."""

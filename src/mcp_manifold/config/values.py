@@ -14,6 +14,8 @@ TEXT: Final = "text"
 UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
 DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?", re.ASCII)
 DURATION_HINT: Final = 'expected a duration above zero: a number of milliseconds, or "500ms", "30s", "2m", "1h"'
+SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kKMGT])(i)?)?B?", re.ASCII)
+SIZE_HINT: Final = 'expected a number of bytes, or a text such as "512MB" or "1.5GiB"'
 NAME_LENGTH: Final = 64
 
 
@@ -42,6 +44,14 @@ def _seconds(value: object, info: ValidationInfo) -> float:
     return _positive(value / 1000 if info.context == TEXT else float(value))
 
 
+def _seconds_or_none(value: object, info: ValidationInfo) -> float:
+    """As `_seconds`; zero, with or without a unit, is for never."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and DURATION.fullmatch(text) and _parsed(text) == 0:
+        return 0.0
+    return 0.0 if not isinstance(value, bool) and value == 0 else _seconds(value, info)
+
+
 def _parsed(text: str) -> float:
     found = DURATION.fullmatch(text)
     if found is None:
@@ -53,6 +63,19 @@ def _positive(seconds: float) -> float:
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(DURATION_HINT)
     return seconds
+
+
+def _bytes(value: object) -> object:
+    """A number of bytes, or a text with a unit."""
+    if isinstance(value, str):
+        found = SIZE.fullmatch(value.strip())
+        if found is None:
+            raise ValueError(SIZE_HINT)
+        base = 1024 if found[3] else 1000
+        return int(float(found[1]) * base ** " KMGT".index(found[2].upper() if found[2] else " "))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(SIZE_HINT)
+    return value
 
 
 def _whole(value: object) -> object:
@@ -114,6 +137,31 @@ Duration = Annotated[
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0, "description": "Milliseconds."},
                 {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$|\$\{"},
+            ]
+        }
+    ),
+]
+DurationOrNone = Annotated[
+    float,
+    BeforeValidator(_seconds_or_none),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "description": "Milliseconds."},
+                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$|\$\{"},
+            ]
+        }
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "exclusiveMinimum": 0, "description": "Bytes."},
+                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKMGT]i?)?B?\s*$|\$\{"},
             ]
         }
     ),

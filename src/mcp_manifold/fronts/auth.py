@@ -39,6 +39,10 @@ class Tokens:
                     return found
         raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)
 
+    def knows(self, principal: Principal) -> bool:
+        """Whether somebody can still prove to be that principal."""
+        return principal in ([known for _, known in self._known] or [ANONYMOUS])
+
     def _find(self, digest: bytes) -> Principal | None:
         """Compares with every token, so that the time taken tells neither whether nor which one matched."""
         found = None

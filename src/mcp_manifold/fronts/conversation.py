@@ -84,6 +84,11 @@ class Conversation:
             if id_ is not UNSET:
                 self._channel.post(failure(id_, error_of(exc, era_of(self.opened.session.version), method=method)))
 
+    def cut(self) -> None:
+        """Cancel the calls in flight; whoever is in `settle` need not wait any longer."""
+        for task in self._tasks:
+            task.cancel()
+
     async def settle(self, seconds: float) -> None:
         """Wait for the calls in flight, for so long; then cancel what is left, and wait for that."""
         for flight in list(self.opened.flights.values()):

@@ -105,7 +105,7 @@ class Handshake:
             RequestError: the call was not begun, and nothing was sent.
         """
         responder = Responder(request.send, self._tally)
-        call = Call(method, params, opened.session, responder.emit)
+        call = Call(method, params, opened.session, responder.emit, id=id_)
         key, flight = opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
         flight.task = asyncio.current_task()
         if method == "initialize":

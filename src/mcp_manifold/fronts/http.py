@@ -5,12 +5,14 @@ goes to the site given in, behind the same guards.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
+from mcp_manifold.call import Session
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.fronts.asgi import (
+    CLOSE,
     App,
     Headers,
     Line,
@@ -44,6 +46,7 @@ _CORS_HEADERS: Final = frozenset(
      "mcp-session-id"}
 )  # fmt: skip
 _CORS_EXPOSED: Final = (b"access-control-expose-headers", b"Mcp-Session-Id, WWW-Authenticate, Retry-After")
+_CLOSING: Final = ((b"retry-after", b"1"), CLOSE)
 _VARY: Final = (b"vary", b"Origin")
 
 
@@ -57,14 +60,18 @@ class HttpFront:
     """
 
     __slots__ = (
-        "_accepts", "_desk", "_gate", "_handshake", "_is_json", "_max_body", "_modern", "_open_paths", "_routes",
-        "_sessions", "_site", "_sse", "_tokens", "tally",
+        "_accepts", "_answering", "_desk", "_drained", "_gate", "_handshake", "_is_json", "_max_body", "_modern",
+        "_open_paths", "_routes", "_sessions", "_site", "_sse", "_tokens", "is_closed", "tally",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, site: App, *, check_params: ParamCheck) -> None:
         self._desk = desk
         self._site = site
         self.tally = Tally()
+        self.is_closed = False
+        """Whether it is being shut down."""
+        self._answering = 0
+        self._drained: Callable[[], None] | None = None
         self._sessions = Sessions(desk, self.tally)
         self._modern = Modern(desk, check_params, self.tally)
         self._handshake = Handshake(desk, self._sessions, self.tally)
@@ -77,7 +84,7 @@ class HttpFront:
         return f"<HttpFront {self._routes!r} {self._tokens!r} {self._sessions!r} {self._modern!r}>"
 
     def reload(self) -> None:
-        """Take over the settings now in force. Open sessions stay; who lost their token can no longer use them."""
+        """Take over the settings now in force. Sessions end whose client lost its token, or whose endpoint is gone."""
         settings = self._desk.settings
         self._tokens = Tokens([(token.name, token.token.get_secret_value()) for token in settings.tokens])
         self._gate = Gate(
@@ -89,9 +96,25 @@ class HttpFront:
         self._routes = Routes(settings.base_path)
         self._open_paths: Collection[bytes] = {settings.base_path.rstrip("/").encode() + path for path in _PROBES}
         self._max_body = settings.limits.max_body
+        self._sessions.keep(self._is_in)
+        self._modern.keep(self._is_in)
+
+    def _is_in(self, session: Session) -> bool:
+        """Whether the client of a session could open it now."""
+        return self._tokens.knows(session.principal) and self._desk.has_scope(session.scope)
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Take no more requests, end what would never end by itself, and call `drained` once all else is answered."""
+        self.is_closed = True
+        self._drained = drained
+        self._modern.close()
+        self._sessions.drain()
+        if not self._answering:
+            drained()
 
     def close(self) -> None:
         """End all sessions and standing streams, so that a server shutting down has nothing to wait for."""
+        self.is_closed = True
         self._modern.close()
         self._sessions.close()
 
@@ -102,6 +125,7 @@ class HttpFront:
             return
         lines: list[Line] = scope["headers"]
         headers = dict(lines)
+        self._answering += 1
         try:
             if len(headers) != len(lines):
                 self._refuse_repeated(lines)
@@ -119,6 +143,10 @@ class HttpFront:
             with suppress(RuntimeError, OSError):  # the answer may have begun already
                 body = failure(NULL_ID, error_of(RuntimeError(), "handshake"))
                 await send_json(send, 500, body)
+        finally:
+            self._answering -= 1
+            if self._drained is not None and not self._answering:
+                self._drained()
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -141,14 +169,22 @@ class HttpFront:
         request = HttpRequest(headers, lines, route, principal, receive, send, query)
         if method == "POST":
             await self._post(request)
-        elif route.kind == "sse":
-            await self._sse.get(request)
+        elif method == "GET":
+            await self._stand(request)
         elif SESSION_HEADER not in headers:
             self._refuse_sessionless(headers)
-        elif method == "GET":
-            await self._handshake.get(request)
         else:
             await self._handshake.delete(request)
+
+    async def _stand(self, request: HttpRequest) -> None:
+        if self.is_closed:
+            raise _closing()
+        if request.route.kind == "sse":
+            await self._sse.get(request)
+        elif SESSION_HEADER not in request.headers:
+            self._refuse_sessionless(request.headers)
+        else:
+            await self._handshake.get(request)
 
     async def _post(self, request: HttpRequest) -> None:
         headers, route = request.headers, request.route
@@ -159,6 +195,7 @@ class HttpFront:
         if route.kind == "messages":
             conversation = self._sse.accept(request)
             body = await read_body(request.receive, headers, self._max_body)
+            self.tally.bytes_in += len(body)
             await self._sse.post(request, conversation, body)
             return
         if not self._accepts(headers.get(b"accept", b"*/*")):
@@ -166,11 +203,14 @@ class HttpFront:
         await self._message(request, await read_body(request.receive, headers, self._max_body))
 
     async def _message(self, request: HttpRequest, body: bytes) -> None:
+        self.tally.bytes_in += len(body)
         version = request.headers.get(VERSION_HEADER)
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
             raise Refused(400, exc.message, code=exc.code) from exc
+        if self.is_closed and envelope.method is not UNSET and envelope.id is not UNSET:
+            raise _closing()
         try:
             params = members(envelope.params)
         except RequestError as exc:
@@ -199,6 +239,11 @@ class HttpFront:
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._site(scope, receive, send)
+
+
+def _closing() -> Refused:
+    """No request begins any more. What belongs to one in flight is still taken: the answer it asked for, say."""
+    return Refused(503, "The server is shutting down", headers=_CLOSING)
 
 
 def _allow(methods: Collection[str]) -> Line:

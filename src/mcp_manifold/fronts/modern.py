@@ -1,6 +1,7 @@
 """2026-07-28 over HTTP: every POST stands alone. Holds no session; the stream closing is the cancellation."""
 
 import asyncio
+from collections.abc import Callable
 
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import InvalidParams, RequestError, TooManyRequests
@@ -69,6 +70,11 @@ class Modern:
         finally:
             self._listens.discard(flight)
             responder.close()
+
+    def keep(self, is_kept: Callable[[Session], bool]) -> None:
+        """End the standing streams that are not to be kept."""
+        for flight in [flight for flight in self._listens if not is_kept(flight.call.session)]:
+            flight.call.finish()
 
     def close(self) -> None:
         """End what would never end by itself."""

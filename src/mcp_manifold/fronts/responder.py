@@ -69,6 +69,7 @@ class Responder:
         self._done = True
         self._drop_timer()
         if self._stream is None or self._pump is None:
+            self._tally.bytes_out += len(message)
             await send_json(self._send, status, message, self.headers)
         else:
             self._stream.end(encode_event(message))

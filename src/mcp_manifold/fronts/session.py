@@ -33,8 +33,8 @@ class OpenSession:
     """One client's session, as its front holds it."""
 
     __slots__ = (
-        "_deliver", "_desk", "_pending", "_unwatch", "digest", "ended", "flights", "hang_up", "id", "initialized",
-        "kind", "questions", "session", "used",
+        "_deliver", "_desk", "_pending", "_unwatch", "digest", "draining", "ended", "flights", "hang_up", "id",
+        "initialized", "kind", "questions", "session", "used",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
@@ -46,6 +46,8 @@ class OpenSession:
         self.questions = Questions()
         self.flights: dict[bytes, Flight] = {}
         self.initialized = False
+        self.draining = False
+        """Takes no more calls; its standing stream ends with the last one in flight."""
         self.ended = False
         self.used = asyncio.get_running_loop().time()
         self.hang_up: Callable[[], None] | None = None
@@ -74,8 +76,10 @@ class OpenSession:
         """Enter a call as being in flight; returns the key to remove it by.
 
         Raises:
-            RequestError: its id is in use, or too many are in flight.
+            RequestError: its id is in use, too many are in flight, or the session is ending.
         """
+        if self.draining:
+            raise TooManyRequests("The server is shutting down", retry_after=_RETRY)
         key = id_key(id_)
         if key in self.flights:
             raise RequestError("Invalid request: a request with this id is still in flight")
@@ -87,7 +91,10 @@ class OpenSession:
     def land(self, key: bytes) -> None:
         """The call under `key` is over."""
         self.flights.pop(key, None)
-        self.used = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.used = loop.time()
+        if self.draining and not self.flights:
+            loop.call_soon(self._leave)  # after its answer, which may go over the standing stream
 
     def note(self, method: str, params: dict[str, Payload]) -> None:
         """Act on a client's notification."""
@@ -126,6 +133,16 @@ class OpenSession:
         """The standing stream is gone."""
         self._deliver = self.hang_up = None
         self.used = asyncio.get_running_loop().time()
+
+    def drain(self) -> None:
+        """Take no more calls, and close the standing stream once those in flight are over."""
+        self.draining = True
+        if not self.flights:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.hang_up is not None:
+            self.hang_up()
 
     def end(self) -> None:
         """The session is over: calls are taken back, the stream is closed, links are let go."""
@@ -214,12 +231,22 @@ class Sessions:
         self._tally.sessions = len(self._by_id)
         opened.end()
 
+    def keep(self, is_kept: Callable[[Session], bool]) -> None:
+        """End the sessions that are not to be kept."""
+        for opened in [opened for opened in self._by_id.values() if not is_kept(opened.session)]:
+            self.end(opened)
+
     def sweep(self) -> None:
         """End the sessions that were idle for too long."""
         since = asyncio.get_running_loop().time() - self._desk.settings.limits.session_idle
         for opened in [opened for opened in self._by_id.values() if opened.is_idle(since)]:
             _logger.info("session expired", extra={"session": opened.digest[:12]})
             self.end(opened)
+
+    def drain(self) -> None:
+        """Let no session begin a call, and those without one leave."""
+        for opened in self._by_id.values():
+            opened.drain()
 
     def close(self) -> None:
         """End all sessions."""

@@ -40,7 +40,7 @@ class StdioFront:
         claim: gives the descriptors to read and to write, which are closed when serving ends.
     """
 
-    __slots__ = ("_claim", "_desk", "_scope", "_stop", "_writer")
+    __slots__ = ("_claim", "_conversation", "_desk", "_is_asked", "_scope", "_stop", "_writer")
 
     def __init__(self, desk: Desk, *, scope: str = "", claim: Claim = claimed_stdio) -> None:
         self._desk = desk
@@ -48,6 +48,8 @@ class StdioFront:
         self._claim = claim
         self._stop: asyncio.Event | None = None
         self._writer: LineWriter | None = None
+        self._conversation: Conversation | None = None
+        self._is_asked = False
 
     def __repr__(self) -> str:
         return f"<StdioFront scope={self._scope!r} {self._writer!r}>"
@@ -57,12 +59,22 @@ class StdioFront:
         if self._stop is not None:
             self._stop.set()
 
+    def stop(self) -> None:
+        """Make `serve` end: no call begins any more, those in flight get the time to drain. Again: they do not."""
+        if self._conversation is None:
+            return
+        if self._is_asked:
+            self._conversation.cut()
+        self._is_asked = True
+        self._conversation.opened.draining = True
+        self.close()
+
     async def serve(self) -> None:
-        """Serve until the client closes its end, stops reading, or `close` is called."""
+        """Serve until the client closes its end, stops reading, or `close` or `stop` is called."""
         self._stop = asyncio.Event()
         self._writer = writer = LineWriter(_OUTBOX)
         opened = OpenSession(self._desk, "stdio", ANONYMOUS, self._scope)
-        conversation = Conversation(self._desk, opened, writer, modern=True)
+        self._conversation = conversation = Conversation(self._desk, opened, writer, modern=True)
         opened.attach(writer.push, self.close)
         loop = asyncio.get_running_loop()
         with self._claim() as (source, target):
@@ -72,6 +84,7 @@ class StdioFront:
             last = _FILE_SECONDS if is_file(source) else _LAST_SECONDS
             try:
                 await self._stop.wait()
+                last = self._desk.settings.drain if self._is_asked else last
                 await conversation.settle(0 if writer.broken else last)
                 opened.end()
                 writer.end()

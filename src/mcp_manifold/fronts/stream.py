@@ -34,6 +34,8 @@ class Tally:
     streams: int = 0
     dropped_events: int = 0
     refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 class EventStream:
@@ -139,6 +141,7 @@ class EventStream:
             batch.append(self._events.popleft())
             size += len(batch[-1])
         self._bytes -= size
+        self._tally.bytes_out += size
         more = bool(self._events) or not self._ended
         async with asyncio.timeout(STALL) as self._write:
             await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})

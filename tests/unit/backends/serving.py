@@ -52,8 +52,10 @@ def chunk(data: bytes) -> bytes:
 
 def event(message: bytes, *, id: str = "", name: str = "") -> bytes:
     """One event."""
-    return (f"id: {id}\n" if id else "").encode() + (f"event: {name}\n" if name else "").encode() + (
-        b"data: %b\n\n" % message
+    return (
+        (f"id: {id}\n" if id else "").encode()
+        + (f"event: {name}\n" if name else "").encode()
+        + (b"data: %b\n\n" % message)
     )
 
 

@@ -121,9 +121,11 @@ async def test_a_login_page_is_not_mcp() -> None:
 
 
 async def test_a_reply_with_another_answer_in_it_is_refused() -> None:
-    async with Server(replying(whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'))) as server:
-        async with over_http(server.url) as (link, _):
-            assert "not the answer to the request" in str(await failure(link))
+    async with (
+        Server(replying(whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'))) as server,
+        over_http(server.url) as (link, _),
+    ):
+        assert "not the answer to the request" in str(await failure(link))
 
 
 @pytest.mark.parametrize("kind", ["json", "event"])
@@ -145,7 +147,7 @@ async def test_a_stream_of_many_messages_may_be_longer_than_the_limit_of_one() -
         assert bytes(await ask(link)) == b"{}"
 
 
-# --- broken connections ----------------------------------------------------------------------------------------------
+# --- broken connections ---------------------------------------------------------------------------------------------
 
 
 async def resetting(peer: Peer, asked: Asked) -> None:
@@ -202,7 +204,7 @@ async def test_a_silent_stream_is_given_up_and_closed() -> None:
         await within(closed.wait())
 
 
-# --- resumption --------------------------------------------------------------------------------------------------------
+# --- resumption -----------------------------------------------------------------------------------------------------
 
 
 async def cutting(peer: Peer, asked: Asked) -> None:
@@ -231,12 +233,14 @@ async def test_resuming_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
 async def test_a_refused_resumption_is_lost_and_never_taken_for_a_request_that_was_not_read(status: int) -> None:
     opening = whole(200, b'{"jsonrpc":"2.0","id":1,"result":{}}', "mcp-session-id: s-1")
-    async with Server(replying(opening), cutting, replying(whole(status))) as server:
-        async with over_http(server.url) as (link, _):
-            await ask(link, "initialize")
-            failed = await failure(link)
-            assert type(failed) is BackendLost
-            assert "outcome is unknown" in failed.message
+    async with (
+        Server(replying(opening), cutting, replying(whole(status))) as server,
+        over_http(server.url) as (link, _),
+    ):
+        await ask(link, "initialize")
+        failed = await failure(link)
+        assert type(failed) is BackendLost
+        assert "outcome is unknown" in failed.message
 
 
 async def test_a_resumption_that_cannot_connect_is_tried_again() -> None:
@@ -268,7 +272,7 @@ async def test_a_call_taken_back_is_not_resumed() -> None:
     assert [asked.method for asked in server.asked] == ["POST", "POST"]
 
 
-# --- sessions ------------------------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------------------------
 
 
 def opening(session: str = "s-1") -> Act:
@@ -346,7 +350,7 @@ async def test_closing_fails_what_is_in_flight() -> None:
             await within(asked)
 
 
-# --- credentials -----------------------------------------------------------------------------------------------------------
+# --- credentials ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -363,7 +367,7 @@ async def test_no_secret_is_in_the_repr() -> None:
         assert "hush" not in repr(transport)
 
 
-# --- the modern era ----------------------------------------------------------------------------------------------------------
+# --- the modern era -------------------------------------------------------------------------------------------------
 
 
 def modern(link: Link) -> None:
@@ -385,7 +389,7 @@ def modern(link: Link) -> None:
 async def test_modern_requests_mirror_method_and_name(method: str, key: str, value: str, mirrored: str | None) -> None:
     async with Server() as server, over_http(server.url) as (link, _):
         modern(link)
-        await ask(link, method, **{key: value})
+        await within(link.request(method, raw(**{key: value}), timeout=30))
         headers = server.asked[0].headers
         assert (headers["mcp-method"], headers.get("mcp-name")) == (method, mirrored)
         assert headers["mcp-protocol-version"] == MODERN_VERSION

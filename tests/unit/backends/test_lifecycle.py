@@ -12,10 +12,14 @@ NEXT = {
     (State.CONNECTING, Event.OPENED): State.READY,
     (State.CONNECTING, Event.FAILED): State.BACKING_OFF,
     (State.READY, Event.LOST): State.BACKING_OFF,
+    (State.READY, Event.FELL_SILENT): State.DEGRADED,
+    (State.DEGRADED, Event.ANSWERED): State.READY,
+    (State.DEGRADED, Event.LOST): State.BACKING_OFF,
     (State.BACKING_OFF, Event.STARTED): State.CONNECTING,
     (State.IDLE, Event.STOPPED): State.STOPPED,
     (State.CONNECTING, Event.STOPPED): State.STOPPED,
     (State.READY, Event.STOPPED): State.STOPPED,
+    (State.DEGRADED, Event.STOPPED): State.STOPPED,
     (State.BACKING_OFF, Event.STOPPED): State.STOPPED,
     (State.STOPPED, Event.STOPPED): State.STOPPED,
 }
@@ -52,6 +56,20 @@ def test_a_link_lost_at_once_counts_as_one_more_failure() -> None:
 def test_a_stopped_backend_has_no_failures_and_no_next_try() -> None:
     stopped = advance(Status(State.BACKING_OFF, 1.0, 4, 9.0, "refused"), Event.STOPPED, now=2.0)
     assert stopped == Status(State.STOPPED, 2.0)
+
+
+def test_a_degraded_backend_is_open_and_says_why_until_it_answers() -> None:
+    silent = advance(Status(State.READY, 1.0), Event.FELL_SILENT, now=2.0, reason="no answer")
+    assert (silent.is_open, silent.last_error, silent.next_try) == (True, "no answer", None)
+    answered = advance(silent, Event.ANSWERED, now=3.0)
+    assert (answered.is_open, answered.last_error) == (True, "")
+
+
+def test_silence_does_not_make_the_loss_of_a_link_that_held_look_like_a_crash_loop() -> None:
+    silent = advance(Status(State.READY, 100.0, failures=7), Event.FELL_SILENT, now=100.0 + STEADY)
+    assert advance(silent, Event.LOST, now=silent.since + 0.1).failures == 1
+    shaky = advance(Status(State.READY, 100.0, failures=7), Event.FELL_SILENT, now=100.1)
+    assert advance(shaky, Event.LOST, now=100.2).failures == 8
 
 
 @given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))
@@ -103,6 +121,16 @@ class BackendLife(RuleBasedStateMachine):
         assert self.status.failures == failures + 1
 
     @precondition(lambda self: self.status.state is State.READY)
+    @rule(after=st.floats(0, 60))
+    def fall_silent(self, after: float) -> None:
+        self._move(Event.FELL_SILENT, after)
+
+    @precondition(lambda self: self.status.state is State.DEGRADED)
+    @rule(after=st.floats(0, 60))
+    def answer(self, after: float) -> None:
+        self._move(Event.ANSWERED, after)
+
+    @precondition(lambda self: self.status.is_open)
     @rule(after=st.floats(0, 60), jitter=st.floats(0, 1, exclude_max=True))
     def lose(self, after: float, jitter: float) -> None:
         self._move(Event.LOST, after, jitter)
@@ -120,7 +148,7 @@ class BackendLife(RuleBasedStateMachine):
         waits = self.status.state is State.BACKING_OFF
         assert (self.status.next_try is not None) == waits
         if self.status.next_try is not None:
-            assert FIRST_DELAY / 2 <= self.status.next_try - self.status.since + 1e-6
+            assert self.status.next_try - self.status.since + 1e-6 >= FIRST_DELAY / 2
             assert self.status.next_try - self.status.since <= MAX_DELAY + 1e-6
             assert self.status.last_error == "why"
 

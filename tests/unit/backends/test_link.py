@@ -177,7 +177,7 @@ async def test_garbage_on_a_requests_own_stream_fails_that_request() -> None:
     assert isinstance(await failure(asked), BackendProtocolError)
 
 
-# --- progress and other notifications --------------------------------------------------------------------------------
+# --- progress and other notifications -------------------------------------------------------------------------------
 
 
 async def test_progress_goes_to_its_caller_under_the_callers_own_token_and_before_the_result() -> None:
@@ -229,7 +229,9 @@ async def test_other_notifications_are_handed_on_raw_with_the_call_they_came_wit
     calls = [Caller("a").call(name="x"), Caller("b").call(name="x")]
     asked = [ask(link, params=call.params, call=call) for call in calls]
     await transport.sent(2)
-    link.fed(b'{"jsonrpc":"2.0","method":"notifications/message","params":{ "level":"info" }}', transport.requests[1][0])
+    link.fed(
+        b'{"jsonrpc":"2.0","method":"notifications/message","params":{ "level":"info" }}', transport.requests[1][0]
+    )
     link.fed(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
     assert heard.notes == [
         ("notifications/message", b'{ "level":"info" }', calls[1]),
@@ -246,7 +248,7 @@ async def test_a_ping_is_answered_here() -> None:
     assert transport.notes == [{"jsonrpc": "2.0", "id": "p-1", "result": {}}]
 
 
-# --- time ------------------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------------------------
 
 
 async def test_no_answer_in_time_is_a_timeout_that_tells_the_backend() -> None:
@@ -279,7 +281,7 @@ async def test_a_short_timeout_after_a_long_one_is_kept() -> None:
     await failure(long)
 
 
-# --- taking back -------------------------------------------------------------------------------------------------------
+# --- taking back ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_cancelled_call_is_cancelled_at_the_backend_and_its_caller_told() -> None:
@@ -338,7 +340,7 @@ async def test_a_call_cancelled_before_it_was_sent_does_not_wait() -> None:
     assert transport.notes[0]["method"] == "notifications/cancelled"
 
 
-# --- the end of a link ---------------------------------------------------------------------------------------------------
+# --- the end of a link ----------------------------------------------------------------------------------------------
 
 
 async def test_when_it_is_lost_everything_pending_fails_at_once_with_the_reason() -> None:
@@ -378,7 +380,7 @@ async def test_without_a_transport_it_is_not_connected_yet() -> None:
     assert "not connected yet" in str(await failure(ask(link)))
 
 
-# --- the envelope of this hop ----------------------------------------------------------------------------------------------
+# --- the envelope of this hop ---------------------------------------------------------------------------------------
 
 
 async def test_a_modern_link_stamps_every_request() -> None:

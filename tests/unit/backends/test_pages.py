@@ -35,7 +35,9 @@ def listing(answer: Answer | None, capabilities: bytes = EVERYTHING) -> tuple[Li
     return link, transport
 
 
-async def walked(link: Link, *methods: str, pages: int = 10, entries: int = 100, timeout: float = 30) -> dict[str, Pages]:
+async def walked(
+    link: Link, *methods: str, pages: int = 10, entries: int = 100, timeout: float = 30
+) -> dict[str, Pages]:
     asked = frozenset(methods or LISTS)
     found: Any = await within(list_all(link, asked, timeout=timeout, max_pages=pages, max_entries=entries))
     return dict(found)

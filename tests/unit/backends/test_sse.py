@@ -10,6 +10,7 @@ from mcp_manifold.backends import sse
 from mcp_manifold.backends.http1 import HttpPool
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.sse import SseTransport
+from mcp_manifold.backends.streams import IdleWatch
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
 from tests.fakes.hostile_http import Peer
@@ -26,7 +27,7 @@ QUIET = Script(
     require_initialize=False,
     tools=(tool("echo"), tool("hang", Act("hang")), tool("big", Act("big", n=3_000_000))),
 )
-OPEN = {"endpoint": b"event: endpoint\ndata: /messages?x=1\n\n"}
+ENDPOINT = b"event: endpoint\ndata: /messages?x=1\n\n"
 
 
 @asynccontextmanager
@@ -112,7 +113,7 @@ async def test_a_page_instead_of_the_stream_is_told() -> None:
 
 
 async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "ENDPOINT_WAIT", 0.05)
+    monkeypatch.setattr(sse, "ENDPOINT_WAIT", 0.5)
     closed = asyncio.Event()
 
     async def silent(peer: Peer, asked: Asked) -> None:
@@ -131,7 +132,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     assert isinstance(await refusal(url), BackendUnavailable)
 
 
-# --- calls -----------------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_refused_post_fails_its_call_at_once_and_no_other() -> None:
@@ -166,14 +167,14 @@ async def test_notifications_arrive_and_events_of_other_names_do_not() -> None:
     note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"n":%d}}'
 
     async def opening(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(OPEN["endpoint"], event(note % 1, name="ping"), event(note % 2)))
+        await peer.send(stream(ENDPOINT, event(note % 1, name="ping"), event(note % 2)))
         await peer.until_closed()
 
     async with Server(opening) as server, over_sse(server.url, heard=heard):
         assert await heard.first("notifications/message") == b'{"n":2}'
 
 
-# --- the end -----------------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------------------------
 
 
 async def test_the_end_of_the_stream_is_the_end_of_the_link_and_fails_what_is_in_flight() -> None:
@@ -194,12 +195,16 @@ async def test_a_reset_is_the_end_of_the_link() -> None:
 
 
 async def test_an_event_over_the_limit_ends_the_link() -> None:
+    opened = asyncio.Event()
+
     async def opening(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(OPEN["endpoint"]))
+        await peer.send(stream(ENDPOINT))
+        await opened.wait()
         await peer.send(chunk(b"data: " + b"x" * 20_000))
         await peer.until_closed()
 
     async with Server(opening) as server, over_sse(server.url, max_message=10_000) as (link, _):
+        opened.set()
         assert "larger than the message limit" in str(await within(asyncio.shield(link.ended)))
 
 
@@ -211,13 +216,12 @@ async def test_silence_while_an_answer_is_due_ends_the_link() -> None:
 
 async def test_silence_alone_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = asyncio.Event()
-    watch = sse.IdleWatch
 
-    class Counted(watch):  # type: ignore[misc,valid-type]  # the class itself is what is counted
+    class Counted(IdleWatch):
         made = 0
 
         def __init__(self, *args: object) -> None:
-            super().__init__(*args)
+            super().__init__(*args)  # type: ignore[arg-type]  # passed on as they are
             Counted.made += 1
             if Counted.made == 4:
                 looks.set()
@@ -240,5 +244,7 @@ async def test_closing_closes_the_stream_and_fails_what_is_in_flight() -> None:
 
 async def test_params_reach_the_server_as_they_are() -> None:
     async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
-        await within(link.request("tools/call", {**raw(name="echo"), "arguments": Payload(b'{ "z":1.50 }')}, timeout=30))
+        await within(
+            link.request("tools/call", {**raw(name="echo"), "arguments": Payload(b'{ "z":1.50 }')}, timeout=30)
+        )
         assert b'"arguments":{ "z":1.50 }' in backend.calls("tools/call")[0].raw

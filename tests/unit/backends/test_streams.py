@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
+from mcp_manifold.backends.http1 import Headers, HttpFailure
 from mcp_manifold.backends.streams import IdleWatch, Note
 from mcp_manifold.errors import SessionExpired
 from tests.fakes.hostile_http import Peer
 from tests.unit.backends.linking import Heard, raw, within
-from tests.unit.backends.serving import Asked, Server, answer, chunk, event, over_http, plain, replying, stream, whole
+from tests.unit.backends.serving import Asked, Server, answer, chunk, event, over_http, replying, stream, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -77,9 +78,12 @@ async def test_an_event_over_the_limit_opens_it_anew() -> None:
         await peer.until_closed()
 
     heard = Heard()
-    async with Server(big, held_open) as server, over_http(server.url, heard=heard, max_message=10_000) as (
-        link,
-        transport,
+    async with (
+        Server(big, held_open) as server,
+        over_http(server.url, heard=heard, max_message=10_000) as (
+            link,
+            transport,
+        ),
     ):
         transport.listen()
         await heard.first("notifications/tools/list_changed")
@@ -113,14 +117,24 @@ async def test_closing_the_link_closes_it_for_good() -> None:
         assert [asked.method for asked in server.asked].count("GET") == 1
 
 
-async def test_a_note_tells_why_it_was_not_accepted() -> None:
-    async with Server(plain, replying(whole(403))) as server, over_http(server.url) as (link, transport):
-        await within(link.request("x", {}, timeout=30))
+async def test_a_note_is_accepted_or_tells_why_not() -> None:
+    for status, problem in ((202, ""), (403, "it refused the message (HTTP 403)")):
+        note = Note("notes")
+        assert "waiting" in repr(note)
+        note.responded(status, Headers([]))
+        note.ended()
+        assert (note.accepted.done(), note.problem) == (True, problem)
+    note = Note("notes")
+    note.failed(HttpFailure("connect", "connection refused", sent=False))
+    assert (note.accepted.done(), note.problem) == (True, "connection refused")
+
+
+async def test_a_notification_that_is_refused_holds_up_nobody() -> None:
+    async with Server(replying(whole(403))) as server, over_http(server.url) as (link, _):
         accepted = link.notify("notifications/initialized")
         assert accepted is not None
         await within(accepted)
-        note = Note("notes")
-        assert (note.problem, "waiting" in repr(note)) == ("", True)
+        assert not link.ended.done()
 
 
 async def test_a_touched_watch_waits_anew_and_a_stopped_one_is_quiet() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from mcp_manifold.cli import cli
 from mcp_manifold.cli.opening import Opening
-from mcp_manifold.config import ManifoldSettings, ServerSettings, Settings
+from mcp_manifold.config import ManifoldSettings, Reloaded, ServerSettings, Settings
 from mcp_manifold.status import ServerStatus
 
 NOTES = ServerStatus("notes", "ready", "stdio", "handshake", "2025-11-25", tools=2, prompts=1, resources=1, templates=1)
@@ -42,6 +42,7 @@ class FakeManifold:
     asked: list[object] = field(default_factory=list)
     overrides: dict[str, object] = field(default_factory=dict)
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
+    reload_callbacks: list[Callable[[Reloaded], None]] = field(default_factory=list)
     is_entered: bool = False
 
     async def __aenter__(self) -> Self:
@@ -103,12 +104,22 @@ class FakeManifold:
     async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._answer((name, arguments))
 
+    def reload_soon(self, told: Callable[[Reloaded], None]) -> None:
+        self.asked.append("reload")
+        told(Reloaded())
+
+    def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
+        self.reload_callbacks.append(callback)
+
     async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
         if isinstance(self.result, Exception):
             raise self.result
         ready("127.0.0.1", 8808)
         for _ in range(4):  # lets the waiting for the first attempts end
             await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self.asked.append("stop")
 
     async def serve_stdio(self, *, scope: str = "") -> None:
         self.asked.append(("stdio", scope))

@@ -3,6 +3,7 @@
 import pytest
 
 from mcp_manifold.config import LimitSettings, ManifoldSettings, load_dict
+from mcp_manifold.errors import ConfigError
 from tests.unit.config.conftest import Home
 
 FILE = '{"mcpServers": {}, "manifold": {"port": 2}}'
@@ -40,11 +41,13 @@ EVERY_SETTING = [
     ("insecure", "true", True),
     ("allowed_hosts", "a.example.com, b.example.com", ("a.example.com", "b.example.com")),
     ("allowed_origins", '["https://a.example.com"]', ("https://a.example.com",)),
+    ("metrics", "no", False),
     ("drain", "2m", 120.0),
     ("limits", '{"maxBody": 7, "session_idle": "1h"}', LimitSettings(max_body=7, session_idle=3600.0)),
     ("log_level", "DEBUG", "debug"),
     ("log_format", "json", "json"),
     ("list_timeout", "1500", 1.5),
+    ("watch", "off", False),
 ]
 
 
@@ -169,6 +172,25 @@ def test_a_bare_number_is_milliseconds_in_every_text_and_a_unit_says_otherwise(h
     found = load_dict({"mcpServers": {}, "manifold": manifold}).manifold
     assert (found.drain, found.list_timeout, found.startup_timeout) == (1.5, 1.5, 1.5)
     assert home.load("{}", flags={"drain": 250}).manifold.drain == 0.25
+
+
+@pytest.mark.parametrize("written", [0, "0", "0s", " 0.0 ms "])
+def test_a_pause_that_is_zero_means_never(written: object) -> None:
+    found = load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}})
+    assert (found.servers[0].ping_interval, found.broken) == (0.0, ())
+
+
+@pytest.mark.parametrize(("written", "seconds"), [(1500, 1.5), ("2m", 120.0)])
+def test_a_pause_is_a_duration_like_any_other(written: object, seconds: float) -> None:
+    assert (
+        load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}}).servers[0].ping_interval == seconds
+    )
+
+
+@pytest.mark.parametrize("written", [-1, "-1s", False, "soon"])
+def test_a_pause_that_is_no_duration_is_refused(written: object) -> None:
+    with pytest.raises(ConfigError, match="expected a duration"):
+        load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}})
 
 
 def test_python_gives_durations_in_seconds() -> None:

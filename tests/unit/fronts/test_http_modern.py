@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from mcp_manifold.call import Call
 from mcp_manifold.errors import BackendUnavailable, RemoteError, UnknownItem
 from mcp_manifold.fronts.stream import MAX_EVENTS
+from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import (
     META,
     PROGRESS,
@@ -392,9 +394,14 @@ async def test_stopping_the_server_task_cancels_the_call_and_leaves_nothing_behi
 
 
 async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
-    held = Held(emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
+    held = Held(b'{"over":true}', emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
+
+    async def listen(call: Call) -> Payload:
+        call.on_finish(held.released.set)
+        return await held(call)
+
     desk = FakeDesk(limits={"max_streams": 1})
-    desk.scripts["subscriptions/listen"] = held
+    desk.scripts["subscriptions/listen"] = listen
     client = Client(front(desk))
     async with client.modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))
@@ -402,4 +409,4 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
         assert refused.error == -32603
         assert refused.json["error"]["data"]["retryAfterSeconds"] > 0
         client.app.close()
-        assert (await exchange.done()).complete
+        assert (await exchange.done()).events[-1]["result"] == {"over": True}

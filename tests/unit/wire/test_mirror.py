@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from mcp_manifold.wire import Payload, encode
-from mcp_manifold.wire.mirror import decode_header, encode_header, mirrored_headers
+from mcp_manifold.wire.mirror import decode_header, encode_header, mirrored_headers, without_annotations
 
 
 def params(**members: object) -> dict[str, Payload]:
@@ -74,3 +74,22 @@ def test_plain_values_are_not_wrapped(plain: str) -> None:
 )
 def test_a_malformed_sentinel_matches_nothing(value: str) -> None:
     assert decode_header(value) is None
+
+
+def test_a_task_is_named_by_its_id() -> None:
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        lines = mirrored_headers(method, {"taskId": Payload(b'"t 1"'), "name": Payload(b'"n"')}, None)
+        assert lines == f"mcp-method: {method}\r\nmcp-name: t 1\r\n".encode()
+
+
+def test_annotations_are_stripped_from_schemas_and_from_nothing_else() -> None:
+    schema = (
+        b'{"x-mcp-header":1,"properties":{"x-mcp-header":{"x-mcp-header":"a","n":1.50},'
+        b'"b":{"items":[{"x-mcp-header":{}}]}},'
+        b'"default":{"x-mcp-header":2},"anyOf":[ {"x-mcp-header":"c","d":1e999} ],"$defs":{"x-mcp-header":{"x-mcp-header":3}}}'
+    )
+    tool = b'{"name":"t","x-mcp-header":"mine","inputSchema":%b,"n":[ 1.50 ]}' % schema
+    assert without_annotations(tool) == (
+        b'{"name":"t","x-mcp-header":"mine","inputSchema":{"properties":{"x-mcp-header":{"n":1.50},"b":{"items":[{}]}},'
+        b'"default":{"x-mcp-header":2},"anyOf":[{"d":1e999}],"$defs":{"x-mcp-header":{}}},"n":[ 1.50 ]}'
+    )

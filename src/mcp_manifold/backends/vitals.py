@@ -1,0 +1,29 @@
+"""What a backend's life leaves behind for those who watch it: counts and times. Decides nothing."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from mcp_manifold.backends.lifecycle import Event
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Vitals:
+    """Written by the backend alone."""
+
+    moved: datetime = field(default_factory=_now)
+    """When it came into the state it is in: wall clock, for people; nothing is reckoned with it."""
+    listed: float | None = None
+    """When it last listed, by the loop's clock."""
+    lives: int = 0
+    """Times its shared link was opened."""
+    links: int = 0
+    """Links opened in all, those held for single clients included."""
+
+    def happened(self, event: Event) -> None:
+        """Take note of a move."""
+        self.moved = _now()
+        self.lives += event is Event.OPENED

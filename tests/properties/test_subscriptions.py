@@ -1,0 +1,79 @@
+"""Subscriptions against the plainest model of them: a set of (watcher, name, target)."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mcp_manifold.subscriptions import Subscriptions, Target
+
+WATCHERS = st.sampled_from(["ann", "bob", "cid"])
+NAMES = st.sampled_from(["a://x", "a://x/y", "s+a://x"])
+TARGETS = st.builds(
+    Target, st.sampled_from(["one", "two"]), st.sampled_from(["", "held"]), st.sampled_from(["a://x", "a://x/y", "b:"])
+)
+
+
+class Watches(RuleBasedStateMachine):
+    """Keeps the plain set, and what a backend that follows every action believes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Subscriptions[str] = Subscriptions()
+        self.model: dict[tuple[str, str], Target] = {}
+        self.asked: set[Target] = set()
+
+    def let_go(self, *targets: Target | None) -> None:
+        for target in targets:
+            if target is not None:
+                self.asked.remove(target)  # fails if it was let go twice, or never asked for
+
+    @rule(watcher=WATCHERS, name=NAMES, what=TARGETS)
+    def add(self, watcher: str, name: str, what: Target) -> None:
+        released = self.made.add(watcher, name, what)
+        self.model[(watcher, name)] = what
+        self.let_go(released)
+        self.asked.add(what)
+
+    @rule(watcher=WATCHERS, name=NAMES)
+    def remove(self, watcher: str, name: str) -> None:
+        self.let_go(self.made.remove(watcher, name))
+        self.model.pop((watcher, name), None)
+
+    @rule(watcher=WATCHERS)
+    def leave(self, watcher: str) -> None:
+        self.let_go(*self.made.leave(watcher))
+        self.model = {key: target for key, target in self.model.items() if key[0] != watcher}
+
+    @invariant()
+    def exactly_what_is_watched_is_asked_for(self) -> None:
+        assert self.asked == set(self.model.values())
+        for backend in ("one", "two"):
+            for place in ("", "held"):
+                wanted = {each.uri for each in self.asked if (each.backend, each.place) == (backend, place)}
+                assert self.made.watched(backend, place) == wanted
+                assert (self.made.anyone(backend, place) is None) == (not wanted)
+
+    @invariant()
+    def whoever_watches_a_target_is_told_by_the_names_it_used_and_nobody_else_is(self) -> None:
+        for target in set(self.model.values()):
+            told = {(watch.watcher, watch.name) for watch in self.made.watching(target) if watch.name}
+            assert told == {key for key, watched in self.model.items() if watched == target}
+            above = {watch.watcher for watch in self.made.watching(target) if not watch.name}
+            exact = {watcher for watcher, _ in told}
+            assert (
+                above
+                == {
+                    watcher
+                    for (watcher, _), watched in self.model.items()
+                    if (watched.backend, watched.place) == (target.backend, target.place)
+                    and target.uri.startswith(watched.uri + "/")
+                }
+                - exact
+            )
+
+    @invariant()
+    def names_are_counted(self) -> None:
+        for watcher in ("ann", "bob", "cid"):
+            assert self.made.count(watcher) == len([key for key in self.model if key[0] == watcher])
+
+
+TestWatches = Watches.TestCase

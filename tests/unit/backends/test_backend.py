@@ -1,0 +1,332 @@
+"""One backend against real scripted servers: it becomes ready, comes back after a crash, and keeps clients apart."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mcp_manifold.backends import backend as module
+from mcp_manifold.backends.lifecycle import State
+from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable, RemoteError, SessionExpired
+from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
+from tests.unit.backends.linking import Caller, within
+from tests.unit.backends.running import Run, over_stdio, over_web, running
+
+pytestmark = pytest.mark.anyio
+
+HANDSHAKE = Script(era="handshake", tools=(tool("echo"), tool("hang", Act("hang")), tool("die", Act("die", n=3))))
+
+
+async def failure(run: Run, name: str = "echo", caller: Caller | None = None) -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        await run.call(name, caller)
+    return caught.value
+
+
+# --- ready ---------------------------------------------------------------------------------------------------------
+
+
+async def test_over_stdio_it_is_ready_lists_and_serves() -> None:
+    async with StdioBackend(named("everything")) as server, running(over_stdio(server)) as run:
+        assert await run.echo("hello") == "hello"
+        await run.listed()
+        assert (run.backend.status.state, run.backend.kind, run.backend.era) == (State.READY, "stdio", "handshake")
+        assert run.backend.listing is not None
+        assert run.backend.listing.instructions == "Use echo to hear yourself."
+        assert run.backend.is_settled
+    assert run.backend.status.state is State.STOPPED
+    await server.wait_all_gone()
+
+
+async def test_over_http_the_modern_era_comes_first() -> None:
+    async with HttpBackend(named("echo")) as server, running(over_web(server.url)) as run:
+        assert await run.echo("hello") == "hello"
+        assert (run.backend.kind, run.backend.era) == ("http", "modern")
+        assert server.calls("initialize") == []
+
+
+async def test_over_http_a_server_without_the_modern_era_is_spoken_to_in_its_own() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        assert await run.echo("hello") == "hello"
+        assert run.backend.era == "handshake"
+        await server.wait_get_stream()
+    assert len(server.deletes) == 1
+
+
+async def test_an_address_that_is_no_streamable_http_is_tried_as_sse_and_that_is_remembered() -> None:
+    async with SseBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        assert await run.echo("hello") == "hello"
+        assert run.backend.kind == "sse"
+        posted = sum(item.method == "POST" for item in server.exchanges)
+        server.end_streams()
+        await run.around.until(lambda: run.backend.status.failures > 0)
+        await run.around.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("again") == "again"
+        refused = [item for item in server.exchanges[posted:] if item.method == "POST" and b'"discover"' in item.raw]
+        assert refused == []
+        assert run.backend.kind == "sse"
+
+
+async def test_a_change_of_its_tools_is_listed_again() -> None:
+    async with StdioBackend(named("echo")) as server, running(over_stdio(server)) as run:
+        await run.listed()
+        await server.set_tools([tool("other")], times=20)
+        await run.around.until(lambda: len(run.around.listings) >= 2)
+        assert b'"other"' in run.around.listings[-1].tools[0]
+
+
+async def test_a_change_over_http_arrives_on_the_standing_stream() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        await run.listed()
+        await server.wait_get_stream()
+        await server.set_tools([tool("other")])
+        await run.around.until(lambda: len(run.around.listings) >= 2)
+
+
+async def test_an_error_of_a_tool_is_the_servers_own() -> None:
+    async with StdioBackend(named("echo")) as server, running(over_stdio(server)) as run:
+        with pytest.raises(RemoteError, match="-32602"):
+            await run.call("no such tool")
+
+
+@asynccontextmanager
+async def away(server: HttpBackend) -> AsyncIterator[Run]:
+    """A backend whose server cannot be reached, and has been tried a few times."""
+    await server.refuse()
+    async with running(over_web(server.url)) as run:
+        await run.around.until(lambda: run.backend.status.failures >= 3)
+        yield run
+
+
+# --- failing and coming back ---------------------------------------------------------------------------------------
+
+
+async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
+        await run.echo()
+        failed = await failure(run, "die")
+        assert isinstance(failed, BackendLost)
+        assert "exited with status 3" in failed.message
+        await run.around.until(lambda: run.backend.status.failures > 0)
+        await run.around.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("again") == "again"
+        assert len(server.children) == 2
+
+
+async def test_a_call_right_after_a_crash_waits_for_the_new_process() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
+        await run.echo()
+        await failure(run, "die")
+        assert await run.echo("again") == "again"
+
+
+async def test_r1_a_kill_in_mid_call_fails_everything_at_once_and_it_comes_back() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
+        await run.echo()
+        calls = [asyncio.ensure_future(failure(run, "hang")) for _ in range(20)]
+        await server.wait_for("tools/call", count=21)
+        os.kill(server.pids[0], signal.SIGKILL)
+        for failed in await within(asyncio.gather(*calls)):
+            assert isinstance(failed, BackendLost)
+            assert "killed by SIGKILL" in failed.message
+        await run.around.until(lambda: run.backend.status.failures > 0)
+        await run.around.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("again") == "again"
+
+
+async def test_a_call_while_it_backs_off_makes_one_attempt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NUDGE_EVERY", 0.0)
+    async with HttpBackend(HANDSHAKE) as server, away(server) as run:
+        failed = await failure(run)
+        assert isinstance(failed, BackendUnavailable)
+        assert "is not reachable" in failed.message
+        assert failed.next_try is not None
+        await server.listen()
+        assert await run.echo("again") == "again"
+
+
+async def test_calls_do_not_make_more_attempts_than_one_a_second() -> None:
+    async with HttpBackend(HANDSHAKE) as server, away(server) as run:
+        before = run.backend.status
+        for _ in range(20):
+            assert "next attempt in" in (await failure(run)).message
+        assert run.backend.status.failures <= before.failures + 1
+
+
+async def test_why_it_cannot_be_reached_is_told_to_the_caller() -> None:
+    async with running(over_web("http://127.0.0.1:9/mcp")) as run:
+        failed = await failure(run)
+        assert isinstance(failed, BackendUnavailable)
+        assert "connection refused" in failed.message
+        assert run.backend.is_settled
+
+
+async def test_a_missing_command_is_told_to_the_caller() -> None:
+    settings = over_web("http://127.0.0.1:9/mcp").model_copy(
+        update={"command": "no-such-command", "url": "", "transport": "stdio"}
+    )
+    async with running(settings) as run:
+        assert "was not found on PATH" in (await failure(run)).message
+
+
+async def test_a_login_page_is_told_and_healed() -> None:
+    async with HttpBackend(HANDSHAKE) as server:
+        server.fail(HTML)
+        async with running(over_web(server.url, transport="http")) as run:
+            assert "is not reachable" in (await failure(run)).message
+            server.heal()
+            await run.around.until(lambda: run.backend.status.state is State.READY)
+            assert await run.echo("again") == "again"
+
+
+async def test_wrong_credentials_are_told() -> None:
+    async with HttpBackend(HANDSHAKE, token="right") as server, running(over_web(server.url)) as run:
+        assert "check the configured headers" in (await failure(run)).message
+
+
+async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_patience() -> None:
+    async with StdioBackend(named("stuck")) as server, running(over_stdio(server), patience=0.1) as run:
+        failed = await failure(run)
+        assert "is still connecting" in failed.message
+        await server.wait_for("initialize")
+        await server.release("start")
+        await run.listed()
+        assert await run.echo("at last") == "at last"
+
+
+async def test_a_crash_loop_backs_off_and_keeps_its_last_words() -> None:
+    async with (
+        StdioBackend(Script(exit_code=7, stderr="KEY is not set\n")) as server,
+        running(over_stdio(server), patience=0.2) as run,
+    ):
+        await run.around.until(lambda: run.backend.status.failures >= 3)
+        assert "exited with status 7; its last words: KEY is not set" in run.backend.status.last_error
+        assert run.backend.stderr[-1] == "KEY is not set"
+
+
+async def test_a_session_that_was_forgotten_is_opened_anew_and_the_call_sent_once_more() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        caller = Caller("client-1")
+        await run.echo("x", caller)
+        served = len(server.calls("tools/call"))
+        server.forget_sessions()
+        assert await run.echo("again", caller) == "again"
+        assert len(server.calls("tools/call")) == served + 1
+
+
+async def test_a_forgotten_session_of_the_shared_link_is_opened_anew_too() -> None:
+    async with (
+        HttpBackend(Script(era="handshake", get_stream=False, tools=(tool("echo"),))) as server,
+        running(over_web(server.url, isolation="shared")) as run,
+    ):
+        await run.echo()
+        await run.listed()
+        server.forget_sessions()
+        assert await run.echo("again") == "again"
+
+
+async def test_a_session_that_is_forgotten_again_and_again_is_given_up_after_one_more_try() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        caller = Caller("client-1")
+        await run.echo("x", caller)
+        seen = len(server.exchanges)
+        server.fail(Fault(404, method="tools/call", times=0))
+        assert isinstance(await failure(run, caller=caller), SessionExpired)
+        tried = [item for item in server.exchanges[seen:] if b'"tools/call"' in item.raw]
+        assert len(tried) == 2
+
+
+# --- who shares what ------------------------------------------------------------------------------------------------
+
+
+async def test_clients_of_a_handshake_server_over_http_have_a_session_each_which_ends_with_them() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        first, second = Caller("one"), Caller("two")
+        for _ in range(3):
+            await run.echo("x", first)
+            await run.echo("x", second)
+        await run.echo("x")
+        used = {item.session for item in server.calls("tools/call")}
+        assert len(used) == 3
+        run.backend.release("one")
+        await server.recorder.wait_until(lambda: len(server.deletes) == 1, "the end of a session")
+        assert await run.echo("x", second) == "x"
+        run.backend.release("never heard of")
+
+
+async def test_shared_means_one_session_for_everybody() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url, isolation="shared")) as run:
+        for key in ("one", "two", ""):
+            await run.echo("x", Caller(key))
+        assert len({item.session for item in server.calls("tools/call")}) == 1
+
+
+async def test_clients_of_a_process_share_it_as_long_as_it_asks_nothing() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
+        for key in ("one", "two", ""):
+            await run.echo("x", Caller(key))
+        assert len(server.children) == 1
+
+
+async def test_on_request_every_client_has_a_process_of_its_own_which_ends_with_it() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, isolation="client")) as run:
+        await run.echo("x", Caller("one"))
+        await run.echo("x", Caller("two"))
+        await run.echo("x", Caller("one"))
+        assert len({item.connection for item in server.calls("tools/call")}) == 2
+        assert len(server.pids) == 3
+        run.backend.release("one")
+        await server.recorder.wait_until(lambda: len(server.pids) == 2, "the end of a process")
+
+
+async def test_one_clients_crash_does_not_touch_another_clients_process() -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, isolation="client")) as run:
+        one, two = Caller("one"), Caller("two")
+        await run.echo("x", one)
+        waiting = asyncio.ensure_future(run.call("hang", two))
+        await server.wait_for("tools/call", count=2)
+        assert isinstance(await failure(run, "die", one), BackendLost)
+        assert not waiting.done()
+        await server.release()
+        await waiting
+        assert await run.echo("again", one) == "again"
+
+
+async def test_many_first_calls_of_one_client_open_one_session() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        await run.echo()
+        await asyncio.gather(*(run.echo("x", Caller("one")) for _ in range(10)))
+        assert len(server.calls("initialize")) == 2
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+async def test_stopping_fails_what_is_in_flight_and_ends_every_process() -> None:
+    async with StdioBackend(HANDSHAKE) as server:
+        async with running(over_stdio(server, isolation="client")) as run:
+            await run.echo("x", Caller("one"))
+            waiting = asyncio.ensure_future(failure(run, "hang", Caller("one")))
+            await server.wait_for("tools/call", count=2)
+        assert isinstance(await within(waiting), BackendLost)
+        await server.wait_all_gone()
+        assert "is stopped" in (await failure(run)).message
+
+
+async def test_stopping_while_it_connects_ends_the_process() -> None:
+    async with StdioBackend(named("stuck")) as server:
+        async with running(over_stdio(server)):
+            await server.wait_for("initialize")
+        await server.wait_all_gone()
+
+
+async def test_it_offers_what_it_has() -> None:
+    script = Script(tools=(tool("a"),), prompts=(prompt("p"),))
+    async with HttpBackend(script) as server, running(over_web(server.url)) as run:
+        await run.listed()
+        found = run.backend.listing
+        assert found is not None
+        assert (len(found.tools), len(found.prompts), len(found.resources)) == (1, 1, 0)

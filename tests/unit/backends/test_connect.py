@@ -1,0 +1,97 @@
+"""From settings to a transport: which kinds and eras are tried, what is remembered, what a process is given."""
+
+import msgspec
+import pytest
+
+from mcp_manifold.backends.connect import Connector
+from mcp_manifold.backends.http import HttpTransport
+from mcp_manifold.backends.sse import SseTransport
+from mcp_manifold.backends.stdio import StdioTransport
+from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.config.environment import INHERITED
+from mcp_manifold.wire import Era
+from tests.peers.backend import Script, SseBackend
+from tests.unit.backends.linking import Heard, new_link, within
+
+pytestmark = pytest.mark.anyio
+
+SAY_NAMES = (
+    'printf \'{"jsonrpc":"2.0","method":"said","params":{"text":"%s"}}\\n\' '
+    '"$(env | sort | tr "\\n" " ")"; cat >/dev/null'
+)
+
+
+def connector(**settings: object) -> Connector:
+    given: dict[str, object] = {"name": "notes", **settings}
+    if "command" not in given:
+        given.setdefault("url", "http://127.0.0.1:9/mcp")
+    return Connector(ServerSettings.model_validate(given), LimitSettings())
+
+
+def test_a_command_is_stdio_and_an_address_is_http_and_then_sse() -> None:
+    assert connector(command="x").kinds() == ("stdio",)
+    assert connector().kinds() == ("http", "sse")
+    assert connector(transport="sse").kinds() == ("sse",)
+    assert connector(transport="streamable-http").kinds() == ("http",)
+
+
+def test_what_worked_is_what_is_tried_from_then_on() -> None:
+    made = connector()
+    made.learned("sse", "handshake")
+    assert (made.kind, made.kinds()) == ("sse", ("sse",))
+    assert repr(made) == "<Connector notes sse handshake>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "eras"),
+    [
+        ({"command": "x"}, "stdio", ("handshake", "modern")),
+        ({}, "http", ("modern", "handshake")),
+        ({}, "sse", ("handshake",)),
+        ({"era": "modern"}, "http", ("modern",)),
+        ({"era": "handshake"}, "http", ("handshake",)),
+        ({"command": "x", "era": "modern"}, "stdio", ("modern",)),
+        ({"era": "modern"}, "sse", ("handshake",)),
+    ],
+)
+def test_the_eras_to_try_follow_from_transport_and_settings(
+    settings: dict[str, object], kind: str, eras: tuple[Era, ...]
+) -> None:
+    assert connector(**settings).eras(kind) == eras  # type: ignore[arg-type]  # one of the literals
+
+
+async def test_links_of_one_server_share_its_connections() -> None:
+    made = connector(headers={"X-Key": "k"})
+    first, second = await made.open("http", new_link()), await made.open("http", new_link())
+    assert isinstance(first, HttpTransport)
+    assert isinstance(second, HttpTransport)
+    assert first._pool is second._pool
+    await made.aclose()
+    await made.aclose()
+
+
+async def test_a_process_gets_the_few_inherited_variables_and_the_configured_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OUR_SECRET", "hush")
+    monkeypatch.setenv("TERM", "dumb")
+    made = connector(command="sh", args=("-c", SAY_NAMES), env={"MINE": "1", "TERM": "mine"})
+    heard = Heard()
+    transport = await made.open("stdio", new_link(heard))
+    assert isinstance(transport, StdioTransport)
+    text = msgspec.json.decode(await heard.first("said"))["text"]
+    await within(transport.aclose())
+    found = dict(item.split("=", 1) for item in text.split() if "=" in item)
+    assert (found["MINE"], found["TERM"]) == ("1", "mine")
+    assert set(found) <= {*INHERITED, "MINE", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert "hush" not in text
+
+
+async def test_an_sse_transport_is_open_when_it_is_handed_out() -> None:
+    async with SseBackend(Script(era="handshake")) as backend:
+        made = connector(url=backend.url, transport="sse")
+        transport = await made.open("sse", new_link())
+        assert isinstance(transport, SseTransport)
+        assert repr(transport) == "<SseTransport notes open>"
+        await within(transport.aclose())
+        await made.aclose()

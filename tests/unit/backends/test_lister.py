@@ -1,0 +1,190 @@
+"""Keeping a listing current: all of it when a link opens, then only what changed, never faster than once in a while."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mcp_manifold.backends import lister as module
+from mcp_manifold.backends.greeting import Greeting
+from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.pages import LISTS
+from mcp_manifold.backends.sdk import parameters
+from mcp_manifold.catalogue import Listing
+from mcp_manifold.config import LimitSettings
+from mcp_manifold.errors import BackendError, BackendLost
+from mcp_manifold.wire import Payload
+from tests.unit.backends.linking import FakeTransport, connected, within
+
+pytestmark = pytest.mark.anyio
+
+GREETING = Greeting("handshake", "2025-11-25", Payload(b"{}"), Payload(b'{"name":"n"}'), "be kind")
+TOOLS = "notifications/tools/list_changed"
+
+
+class Kept:
+    """A lister at work on a fake backend whose tools and moods a test changes."""
+
+    def __init__(self, *, tools: tuple[bytes, ...] = (b'{"name":"a"}',)) -> None:
+        self.tools = tools
+        self.broken: set[str] = set()
+        self.published: list[Listing] = []
+        self._grown = asyncio.Event()
+        self.link: Link
+        self.transport: FakeTransport
+        self.link, self.transport = connected(self._answer)
+        self.link.adopt("2025-11-25", Payload(b'{"tools":{},"prompts":{},"resources":{}}'))
+        self.lister = Lister("notes", LimitSettings(), timeout=30, parameters=parameters, on_listing=self._listed)
+
+    def __repr__(self) -> str:
+        return f"<Kept {self.lister!r}>"
+
+    def _answer(self, pending: Pending) -> bytes:
+        if pending.method in self.broken:
+            return b'"error":{"code":-32603,"message":"broken"}'
+        items = b",".join(self.tools) if pending.method == "tools/list" else b""
+        return b'"result":{"%b":[%b]}' % (LISTS[pending.method][1].encode(), items)
+
+    def _listed(self, listing: Listing) -> None:
+        self.published.append(listing)
+        self._grown.set()
+
+    @property
+    def asked(self) -> Counter[str]:
+        return Counter(self.transport.methods)
+
+    async def listing(self, revision: int = 1) -> Listing:
+        async with asyncio.timeout(10):
+            while len(self.published) < revision:
+                self._grown.clear()
+                await self._grown.wait()
+        return self.published[revision - 1]
+
+
+@asynccontextmanager
+async def keeping(kept: Kept) -> AsyncIterator["asyncio.Task[BackendError]"]:
+    work = asyncio.ensure_future(kept.lister.keep(kept.link, GREETING, over_http=False))
+    try:
+        yield work
+    finally:
+        kept.link.lost(BackendLost("notes", "over"))
+        assert (await within(work)).message == "over"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules at another pace."""
+    monkeypatch.setattr(module, "REFRESH_EVERY", 0.05)
+    monkeypatch.setattr(module, "RETRY_FIRST", 0.02)
+
+
+async def test_everything_is_listed_once_when_a_link_opens() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        found = await kept.listing()
+    assert (found.revision, found.tools, found.instructions) == (1, (b'{"name":"a"}',), "be kind")
+    assert found.server_info == b'{"name":"n"}'
+    assert kept.asked == dict.fromkeys(LISTS, 1)
+    assert kept.lister.latest is found
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        (TOOLS, {"tools/list"}),
+        ("notifications/prompts/list_changed", {"prompts/list"}),
+        ("notifications/resources/list_changed", {"resources/list", "resources/templates/list"}),
+    ],
+)
+async def test_a_change_refreshes_only_that_kind(method: str, asked: set[str]) -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.listing()
+        kept.lister.notified(method)
+        assert (await kept.listing(2)).revision == 2
+    assert kept.asked == {name: 2 if name in asked else 1 for name in LISTS}
+
+
+async def test_a_storm_of_changes_is_one_refresh() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.listing()
+        kept.tools = (b'{"name":"b"}',)
+        for _ in range(1000):
+            kept.lister.notified(TOOLS)
+        assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
+    assert kept.asked["tools/list"] == 2
+
+
+async def test_a_change_during_a_listing_is_not_missed() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.transport.sent(4)
+        kept.lister.notified(TOOLS)
+        await kept.listing(2)
+    assert kept.asked["tools/list"] == 2
+
+
+async def test_other_notifications_refresh_nothing() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.listing()
+        kept.lister.notified("notifications/message")
+        kept.lister.notified(TOOLS)
+        await kept.listing(2)
+    assert kept.asked["prompts/list"] == 1
+
+
+async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        first = await kept.listing()
+        kept.broken, kept.tools = {"tools/list"}, (b'{"name":"b"}',)
+        kept.lister.notified(TOOLS)
+        await kept.transport.sent(6)
+        assert kept.lister.latest is first
+        kept.broken = set()
+        assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
+    assert kept.asked["tools/list"] >= 3
+
+
+async def test_a_first_listing_that_fails_is_tried_again() -> None:
+    kept = Kept()
+    kept.broken = {"prompts/list"}
+    async with keeping(kept):
+        await kept.transport.sent(5)
+        assert kept.lister.latest is None
+        kept.broken = set()
+        assert (await kept.listing()).revision == 1
+
+
+async def test_a_new_link_lists_everything_anew_and_the_revision_goes_on() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.listing()
+    again = Kept()
+    again.lister = kept.lister
+    async with keeping(again):
+        assert (await kept.listing(2)).revision == 2
+    assert again.asked == dict.fromkeys(LISTS, 1)
+
+
+async def test_a_link_lost_while_listing_ends_it() -> None:
+    kept = Kept()
+    kept.transport._answer = None
+    async with keeping(kept):
+        await kept.transport.sent(4)
+    assert kept.published == []
+
+
+async def test_a_relisting_is_waited_for() -> None:
+    kept = Kept()
+    async with keeping(kept):
+        await kept.listing()
+        kept.tools = ()
+        await within(kept.lister.relist())
+        assert kept.lister.latest is not None
+        assert kept.lister.latest.tools == ()

@@ -1,0 +1,145 @@
+"""Asking an open link whether anybody is there: only when it is silent, and three silences before it is said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mcp_manifold.backends.lifecycle import State
+from mcp_manifold.backends.link import Pending
+from mcp_manifold.backends.probe import SILENCES, Probe
+from mcp_manifold.errors import BackendLost
+from mcp_manifold.wire import Payload
+from tests.peers.backend import HttpBackend, Script, StdioBackend, tool
+from tests.unit.backends.linking import connected, within
+from tests.unit.backends.running import over_stdio, over_web, running
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.02
+
+
+class Probed:
+    """A probe at work on a fake backend whose mood a test changes."""
+
+    def __init__(self, *, modern: bool = False) -> None:
+        self.says: bytes | None = b'"result":{}'
+        self.told: list[str] = []
+        self._grown = asyncio.Event()
+        self.link, self.transport = connected(self._answer)
+        if modern:
+            self.link.stamp({})
+        self.probe = Probe(self.link, every=SOON, on_silence=self._tell, on_answer=lambda: self._tell("answered"))
+
+    def __repr__(self) -> str:
+        return f"<Probed {self.probe!r} told={self.told}>"
+
+    def _answer(self, pending: Pending) -> bytes | None:
+        return self.says
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self._grown.set()
+
+    async def until_told(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.told) < count:
+                self._grown.clear()
+                await self._grown.wait()
+
+
+@asynccontextmanager
+async def probed(*, modern: bool = False) -> AsyncIterator[Probed]:
+    found = Probed(modern=modern)
+    task = asyncio.ensure_future(found.probe.run())
+    try:
+        yield found
+    finally:
+        found.link.lost(BackendLost("notes", "over"))
+        await within(task)
+
+
+@pytest.mark.parametrize(("modern", "method"), [(False, "ping"), (True, "server/discover")])
+async def test_a_silent_link_is_asked_in_the_way_of_its_era(modern: bool, method: str) -> None:
+    async with probed(modern=modern) as found:
+        await found.transport.sent(3)
+        assert set(found.transport.methods) == {method}
+        assert found.told == []
+
+
+async def test_an_error_is_an_answer() -> None:
+    async with probed() as found:
+        found.says = b'"error":{"code":-32601,"message":"Method not found"}'
+        await found.transport.sent(SILENCES + 2)
+        assert found.told == []
+
+
+async def test_three_silences_are_told_once_and_the_next_answer_too() -> None:
+    async with probed() as found:
+        found.says = None
+        await found.until_told(1)
+        await found.transport.sent(SILENCES + 2)
+        found.says = b'"result":{}'
+        await found.until_told(2)
+        assert found.told == ["no answer to 3 probes, the last after 0.02 s", "answered"]
+
+
+async def test_any_answer_ends_the_silence_and_spares_the_probe() -> None:
+    async with probed() as found:
+        found.says = None
+        await found.until_told(1)
+        found.says = b'"result":{}'
+        before = found.transport.methods.count("ping")
+        await within(found.link.request("tools/list", {}, timeout=5))
+        await found.until_told(2)
+        asked = found.transport.methods[: found.transport.methods.index("tools/list") + 1].count("ping")
+        assert (found.told[-1], asked) == ("answered", before)
+
+
+async def test_a_link_that_dies_is_not_called_silent() -> None:
+    async with probed() as found:
+        found.says = None
+        await found.transport.sent()
+    assert found.told == []
+
+
+async def test_the_latency_of_a_link_is_that_of_its_last_result() -> None:
+    found = Probed()
+    assert (found.link.latency, found.link.heard, found.link.due) == (None, 0.0, 0)
+    found.says = b'"error":{"code":1,"message":"no"}'
+    with pytest.raises(Exception, match="error 1"):
+        await within(found.link.request("ping", {}, timeout=5))
+    assert found.link.latency is None
+    assert found.link.heard > 0
+    found.says = None
+    waiting = asyncio.ensure_future(found.link.request("ping", {}, timeout=5))
+    pending = await found.transport.sent(2)
+    assert found.link.due == 1
+    found.link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % pending.number)
+    assert bytes(await within(waiting)) == bytes(Payload(b"{}"))
+    assert found.link.due == 0
+    assert found.link.latency is not None
+
+
+# --- in a backend ---------------------------------------------------------------------------------------------------
+
+SCRIPT = Script(era="handshake", tools=(tool("echo"),))
+
+
+async def test_a_backend_is_probed_on_its_shared_link_alone() -> None:
+    async with StdioBackend(SCRIPT) as server, running(over_stdio(server, ping_interval=SOON)) as run:
+        await run.listed()
+        await server.wait_for("ping", count=3)
+        assert run.backend.status.state is State.READY
+        assert (run.backend.vitals.lives, run.backend.vitals.links, run.backend.held) == (1, 1, 0)
+        assert server.spawns == 1
+
+
+async def test_a_backend_without_an_interval_is_never_probed() -> None:
+    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, ping_interval=0)) as run:
+        await run.listed()
+        assert await run.echo("hello") == "hello"
+        tasks = {task.get_name() for task in asyncio.all_tasks()}
+        assert not any("probe" in name for name in tasks)
+        assert server.calls("ping") == []
