@@ -47,6 +47,7 @@ class FakeBackend:
         self.links: dict[str, Link] = {}
         self.places: dict[Session, str] = {}
         self.reopened: list[Session] = []
+        self.grown = asyncio.Event()
         self.is_full = False
 
     async def link_for(self, session: Session | None) -> Link:
@@ -65,6 +66,7 @@ class FakeBackend:
         if self.is_full:
             raise BackendUnavailable(self.name, "already has too many")
         self.reopened.append(session)
+        self.grown.set()
 
 
 class Client:
@@ -90,10 +92,12 @@ class Stream:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.grown = asyncio.Event()
         self.session = Session("", ANONYMOUS, "", MODERN_VERSION)
 
     def __call__(self, message: bytes, /, *, needed: bool = False) -> None:
         self.told.append(json.loads(message))
+        self.grown.set()
 
     def call(self, method: str = "subscriptions/listen", **params: object) -> Call:
         made = call_of(self.session, method, **params)
@@ -137,7 +141,8 @@ class Place:
 
     async def ask(self, call: Call) -> Payload:
         methods = {**self.watching.methods, **self.levels.methods}
-        return await within(methods[call.method](call))
+        result: Payload = await within(methods[call.method](call))
+        return result
 
     def notice(
         self, link: Link, method: str, *, call: Call | None = None, concurrent: bool = False, **params: Any
@@ -147,10 +152,11 @@ class Place:
         notices[method](Notice(link, method, Payload(encode(params)), call, session, concurrent))
 
 
-async def turns(until: Callable[[], bool]) -> None:
+async def until(grown: asyncio.Event, met: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not until():
-            await asyncio.sleep(0)
+        while not met():
+            grown.clear()
+            await grown.wait()
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
@@ -162,12 +168,10 @@ async def test_a_client_that_leaves_lets_go_of_everything_it_watched() -> None:
     for each in (client, other):
         await place.ask(each.call("resources/subscribe", uri="a://1"))
     place.watching.ended(client.session)
-    assert transport.methods == ["resources/subscribe"]
-    assert link.is_watched
+    assert (transport.methods, link.is_watched) == (["resources/subscribe"], True)
     place.watching.ended(other.session)
     place.watching.ended(other.session)
-    assert transport.methods == ["resources/subscribe", "resources/unsubscribe"]
-    assert not link.is_watched
+    assert (transport.methods, link.is_watched) == (["resources/subscribe", "resources/unsubscribe"], False)
     place.notice(link, UPDATED, uri="a://1")
     assert client.told == other.told == []
 
@@ -231,7 +235,7 @@ async def test_a_link_of_a_watchers_own_is_opened_again_though_nobody_calls(monk
     link, _ = await place.open("a", "own", holder=client.session)
     await place.ask(client.call("resources/subscribe", uri="a://1"))
     link.lost(BackendLost("a", "gone"))
-    await turns(lambda: backend.reopened == [client.session])
+    await until(backend.grown, lambda: backend.reopened == [client.session])
     backend.is_full = True
     await place.open("a")  # the backend is back: another attempt, which is refused without harm
     assert backend.reopened == [client.session]
@@ -264,7 +268,7 @@ async def test_nothing_goes_out_before_the_acknowledgement() -> None:
     place.notice(link, UPDATED, uri="a://1")
     assert stream.told == []
     link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % pending.number)
-    await turns(lambda: len(stream.told) == 2)
+    await until(stream.grown, lambda: len(stream.told) == 2)
     ack, told = stream.told
     assert ack["method"] == "notifications/subscriptions/acknowledged"
     assert ack["params"]["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["a://1"]}
@@ -293,7 +297,7 @@ async def test_a_backend_that_does_not_answer_is_left_out_of_the_acknowledgement
     place, stream = Place("a"), Stream()
     link, _ = await place.open("a", deaf=True)
     listening = asyncio.ensure_future(place.ask(stream.call(notifications={"resourceSubscriptions": ["a://1"]})))
-    await turns(lambda: bool(stream.told))
+    await until(stream.grown, lambda: bool(stream.told))
     assert stream.told[0]["params"]["notifications"] == {}
     assert not link.is_watched
     place.watching.close()

@@ -304,9 +304,8 @@ class Backend:
             while self._shared is None or self._shared.ended.done() or not self.status.is_open:
                 if self.status.state is State.STOPPED:
                     break
-                if self.status.state is State.BACKING_OFF:
-                    if attempted or not self._nudge():
-                        break
+                if self.status.state is State.BACKING_OFF and (attempted or not self._nudge()):
+                    break
                 attempted = attempted or self.status.state is not State.READY
                 await self._changed.wait()
         if self._shared is None or self._shared.ended.done() or not self.status.is_open:

@@ -35,10 +35,14 @@ def test_a_command_is_stdio_and_an_address_is_http_and_then_sse() -> None:
     assert connector(transport="streamable-http").kinds() == ("http",)
 
 
-def test_what_worked_is_what_is_tried_from_then_on() -> None:
+def test_what_worked_is_tried_first_from_then_on() -> None:
     made = connector()
     made.learned("sse", "handshake")
-    assert (made.kind, made.kinds()) == ("sse", ("sse",))
+    assert (made.kind, made.kinds()) == ("sse", ("sse", "http"))
+    assert made.eras("http") == ("handshake", "modern")
+    made.learned("http", "modern")
+    assert (made.kinds(), made.eras("http")) == (("http", "sse"), ("modern", "handshake"))
+    made.learned("sse", "handshake")
     assert repr(made) == "<Connector notes sse handshake>"
 
 

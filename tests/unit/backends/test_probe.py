@@ -1,6 +1,8 @@
 """Asking an open link whether anybody is there: only when it is silent, and three silences before it is said."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -133,7 +135,24 @@ async def test_a_backend_is_probed_on_its_shared_link_alone() -> None:
         await server.wait_for("ping", count=3)
         assert run.backend.status.state is State.READY
         assert (run.backend.vitals.lives, run.backend.vitals.links, run.backend.held) == (1, 1, 0)
-        assert server.spawns == 1
+        assert len(server.pids) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a way to make a process stand still")
+async def test_a_backend_that_stands_still_is_degraded_and_recovers_by_itself() -> None:
+    async with StdioBackend(SCRIPT) as server, running(over_stdio(server, ping_interval=SOON)) as run:
+        await run.listed()
+        (pid,) = server.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await run.around.until(lambda: run.backend.status.state is State.DEGRADED)
+            assert run.backend.status.is_open
+            assert "no answer to 3 probes" in run.backend.status.last_error
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await run.around.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("hello") == "hello"
+        assert (run.backend.vitals.lives, run.backend.status.last_error) == (1, "")
 
 
 async def test_a_backend_without_an_interval_is_never_probed() -> None:

@@ -410,3 +410,16 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
         assert refused.json["error"]["data"]["retryAfterSeconds"] > 0
         client.app.close()
         assert (await exchange.done()).events[-1]["result"] == {"over": True}
+
+
+async def test_a_subscriber_that_stopped_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_manifold.fronts.stream.STALL", 0.01)
+    held = Held(emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
+    desk = FakeDesk()
+    desk.scripts["subscriptions/listen"] = held
+    async with Client(front(desk)).modern("subscriptions/listen") as exchange:
+        await exchange.until(lambda answer: bool(answer.events))
+        exchange.reading.clear()
+        desk.calls[0].emit(PROGRESS)
+        async with asyncio.timeout(5):
+            await held.cancelled.wait()
