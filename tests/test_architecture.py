@@ -59,15 +59,17 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "click": ("cli/",),
     "dotenv": ("config/document.py",),
     "httptools": ("backends/http1/connection.py",),
+    "httpx2": ("cli/status.py",),
     "json5": ("config/syntax.py",),
     "mcp": ("backends/sdk.py",),
     "mcp_types": ("backends/sdk.py",),
     "msgspec": ("app.py", "backends/", "bridge.py", "catalogue/payload.py", "fronts/site.py", "wire/"),
+    "prometheus_client": ("fronts/metrics.py",),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),
     "pydantic_settings": ("config/layers.py",),
     "rich": ("cli/",),
-    "starlette": ("fronts/site.py",),
+    "starlette": ("fronts/metrics.py", "fronts/site.py"),
     "uvicorn": ("serving.py",),
     "uvloop": ("cli/running.py",),
     # parts of the standard library that are a power, or a way around a rule
@@ -79,7 +81,15 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "ssl": ("backends/connect.py", "backends/http1/"),
     "subprocess": (),
     "threading": ("fronts/pipes.py",),
-    "time": ("cli/check.py", "logs.py", "stages/calllog.py"),
+    "time": (
+        "backends/link.py",
+        "cli/check.py",
+        "cli/status.py",
+        "fronts/lag.py",
+        "logs.py",
+        "stages/calllog.py",
+        "stages/metrics.py",
+    ),
 }
 """Who may import what. A third party that has no line here may not be imported at all."""
 
@@ -102,6 +112,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "waiting for the clock instead of an event",
         {
             "backends/stdio.py": "a group's end can only be asked",
+            "cli/status.py": "the pace of --watch, in a process of its own",
             "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
         },
@@ -137,6 +148,7 @@ LAZY: Final = {
     "cli/opening.py:_settings": "the same",
     "cli/opening.py:_find": "the same",
     "cli/opening.py:_schema": "the same",
+    "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",
     "cli/root.py:_print_version": "the version is asked for alone",
     "cli/running.py:_loop_factory": "not there on Windows",
 }

@@ -12,7 +12,7 @@ from cache import HERE, Cache
 from processes import run
 
 DEADLINE = 25  # seconds for one request of a client; a hanging server would hang the client
-AT_MOST = 240  # seconds for one client program altogether
+AT_MOST = 600  # seconds for one client program: the inspector starts all servers anew for each of its commands
 
 Report = dict[str, Any]
 

@@ -159,13 +159,11 @@ class Bridge:
         parked.state = secrets.token_urlsafe(32)
         self._parked[parked.state] = parked
         parked.timer = self._loop.call_later(self._limits.park_time, self._expire, parked)
-        requests = {key: _as_input_request(question, self._signs(parked)) for key, question in asked.items()}
+        signer = parked.target[1] if self._names_server(parked.session.scope) else ""
+        requests = {key: _as_input_request(each.method, each.params, signer) for key, each in asked.items()}
         answer = {"resultType": "input_required", "inputRequests": requests, "requestState": parked.state}
         question = next(iter(asked.values()))
         question.link.park(parked.pending, Payload(wire.encode(answer)))
-
-    def _signs(self, parked: _Parked) -> bool:
-        return self._names_server(parked.session.scope)
 
     def _withdrawn(self, pending: Pending) -> None:
         """The backend, or the end of its link, took a question back: with the last one the parking is over."""
@@ -223,16 +221,17 @@ class Bridge:
             found = msgspec.json.decode(exc.raw, type=_UrlRequired).data.elicitations
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if not found or wire.refusal("elicitation/create", found[0], call.session.capabilities) is not None:
+        method, session = "elicitation/create", call.session
+        if not found or any(wire.refusal(method, params, session.capabilities) is not None for params in found):
             return None
         now = self._loop.time()
         self._repeats = {key: repeat for key, repeat in self._repeats.items() if repeat[2] > now}
         if len(self._repeats) >= self._limits.max_parked:
             return None
         state = secrets.token_urlsafe(32)
-        self._repeats[state] = (call.session.principal.key, target.key, now + self._limits.park_time)
+        self._repeats[state] = (session.principal.key, target.key, now + self._limits.park_time)
         requests = {
-            f"url-{number}": {"method": "elicitation/create", "params": _without_id(params)}
+            f"url-{number}": _as_input_request(method, params, exc.backend if self._names_server(session.scope) else "")
             for number, params in enumerate(found, start=1)
         }
         answer = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
@@ -344,7 +343,7 @@ def _hand_over(question: Question, asked: "asyncio.Future[Envelope]") -> None:
         return
     exc = asked.exception()
     if exc is not None:
-        question.fail(_error(INTERNAL_ERROR, "The client left before it answered"))
+        question.fail(_error(INTERNAL_ERROR, f"No answer: {exc}"))
         return
     envelope = asked.result()
     if envelope.error is not UNSET:
@@ -353,20 +352,17 @@ def _hand_over(question: Question, asked: "asyncio.Future[Envelope]") -> None:
         question.answer(wire.EMPTY if envelope.result is UNSET else envelope.result)
 
 
-def _as_input_request(question: Question, signs: bool) -> dict[str, object]:
-    params = question.params
-    if signs:
-        params = wire.signed(question.method, params, question.link.backend)
-    request: dict[str, object] = {"method": question.method}
-    if params is not None:
-        request["params"] = _without_id(params)
-    return request
-
-
-def _without_id(params: Payload) -> Payload:
-    """Elicitation params without what 2026-07-28 has no more: `elicitationId`, and the hop's own `_meta`."""
-    found = wire.client_meta(params)
-    return Payload(wire.encode({key: value for key, value in found.items() if key not in ("elicitationId", "_meta")}))
+def _as_input_request(method: str, params: Payload | None, signer: str) -> dict[str, object]:
+    """A question as 2026-07-28 has it: no `elicitationId`, no progress token; `signer` is who asks, if that is told."""
+    if params is None:
+        return {"method": method}
+    found = wire.client_meta(wire.signed(method, params, signer) if signer else params)
+    found.pop("elicitationId", None)
+    if "_meta" in found:
+        meta = wire.client_meta(found["_meta"])
+        meta.pop("progressToken", None)  # there is nothing to send progress on
+        found["_meta"] = Payload(wire.encode(meta))
+    return {"method": method, "params": Payload(wire.encode(found))}
 
 
 def _with_id(params: Payload | None) -> Payload | None:

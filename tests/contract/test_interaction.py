@@ -431,23 +431,46 @@ async def test_no_deadline_runs_while_a_person_is_asked(way: Way) -> None:
         stand.client(way, answers=told.answers) as client,
         stand.client(way) as other,
     ):
+        thought = None if client.is_modern else Pondering(client)
         for kind in KINDS:
-            if client.is_modern:
+            if thought is None:
                 client.answers = {}
                 parked = await client.call(f"{kind}__elicit")
                 client.answers = told.answers
             else:
-                thought = Pondering(client)
                 waiting = await client.begin("tools/call", {"name": f"{kind}__elicit"})
                 await client.wait_for("elicitation/create", count=KINDS.index(kind) + 1)
             late = await other.call(f"{kind}__hang")
             assert "no answer within 0.3 s" in jsontext.value(late.error)["message"]
-            if client.is_modern:
+            if thought is None:
                 reply = await resumed(client, f"{kind}__elicit", parked, ACCEPTED)
             else:
                 await thought.decide()
                 reply = await waiting.reply()
             assert answers(reply) == [ACCEPTED.encode()]
+
+
+@shows("ask-deadline")
+@pytest.mark.parametrize("way", [Way("http", LATEST), Way("stdio", LATEST)], ids=str)
+@pytest.mark.parametrize("kind", ["pipe", "stream"])
+async def test_a_question_of_one_of_several_calls_stops_the_clock_for_each(way: Way, kind: str) -> None:
+    told = Told()
+    async with (
+        standing(scripts(kind, "pipe_2"), **{kind: {"timeout": "500ms", "isolation": "client"}}) as stand,
+        stand.client(way, answers=told.answers) as client,
+    ):
+        thought = Pondering(client)
+        first = await client.begin("tools/call", {"name": f"{kind}__hang"})
+        await stand[kind].wait_for("tools/call")
+        second = await client.begin("tools/call", {"name": f"{kind}__elicit"})
+        await client.wait_for("elicitation/create")
+        async with stand.client(Way("http", LATEST)) as other:
+            late = await other.call(f"{kind}__hang")
+            assert "no answer within 0.5 s" in jsontext.value(late.error)["message"]
+        assert not first.is_done
+        await thought.decide()
+        assert answers(await second.reply()) == [ACCEPTED.encode()]
+        assert "no answer within 0.5 s" in jsontext.value((await first.reply()).error)["message"]
 
 
 # --- a parked call ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The protocol's words that are written out in this package, held to the SDK's own."""
 
 import inspect
+from typing import get_args
 
 import mcp_types
 from mcp.client.stdio import DEFAULT_INHERITED_ENV_VARS
@@ -42,6 +43,10 @@ def test_the_error_codes_are_the_sdks() -> None:
     assert protocol.HEADER_MISMATCH == jsonrpc.HEADER_MISMATCH
     assert protocol.MISSING_CLIENT_CAPABILITY == jsonrpc.MISSING_REQUIRED_CLIENT_CAPABILITY
     assert protocol.UNSUPPORTED_VERSION == jsonrpc.UNSUPPORTED_PROTOCOL_VERSION
+
+
+def test_the_log_levels_are_the_sdks() -> None:
+    assert get_args(mcp_types.LoggingLevel) == protocol.LOG_LEVELS
 
 
 def test_the_http_statuses_of_errors_are_the_sdks() -> None:

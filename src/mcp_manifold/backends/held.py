@@ -79,7 +79,7 @@ class HeldLinks:
         for key in self._keys(place):
             held = self._held.get(key)
             link = None if held is None else held.live()
-            if held is not None and link is not None and (not place.exclusive or not link.is_busy):
+            if held is not None and link is not None and (not place.exclusive or link.is_clear):
                 held.used = asyncio.get_running_loop().time()
                 return link
         return None

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from math import inf
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
@@ -49,7 +50,7 @@ class Pending:
         "method",
         "number",
         "params",
-        "questions",
+        "stalls",
         "timeout",
         "token",
     )
@@ -64,8 +65,8 @@ class Pending:
         self.call: Call | None = None
         self.token: Payload | None = None
         self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        self.questions: list[Question] = []
-        """What the backend asks before it can answer."""
+        self.stalls = 0
+        """Questions, its own or perhaps its own, during which its time stands still."""
         self.is_parked = False
         """Its caller was sent away for input; the backend still works on it."""
         self.abort: Callable[[], None] | None = None
@@ -134,6 +135,8 @@ class Link:
         self._questions: dict[bytes, Question] = {}
         self._transport: Transport | None = None
         self._pending: dict[int, Pending] = {}
+        self._given_up: dict[int, tuple[Session | None, float]] = {}
+        """Whose calls were given up lately and not answered since, and until when that counts."""
         self._last = 0
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -150,6 +153,12 @@ class Link:
     def is_busy(self) -> bool:
         """Whether answers are due."""
         return any(pending.timeout != inf for pending in self._pending.values())
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the backend certainly works on nothing: nothing is due, and nothing was given up just now."""
+        now = self._loop.time()
+        return not self.is_busy and not any(until > now for _, until in self._given_up.values())
 
     @property
     def due(self) -> int:
@@ -211,7 +220,7 @@ class Link:
             raise self._dead()
         self._last = number = self._last + 1
         pending = Pending(number, method, params, timeout)
-        pending.begun = self._loop.time()
+        pending.begun = monotonic()  # the loop's clock may only count milliseconds
         if call is not None:
             pending.call = call
             pending.token = _token_of(params)
@@ -256,8 +265,7 @@ class Link:
         finally:
             if not pending.is_parked:
                 self._pending.pop(pending.number, None)
-                for question in pending.questions:
-                    question.withdraw()
+                self._withdraw(pending)
             if call is not None:
                 call.on_cancel(None)
 
@@ -288,8 +296,8 @@ class Link:
             return
         if pending.future.done() and not pending.future.cancelled():  # answered in the same turn
             return
-        for question in pending.questions:
-            question.withdraw()
+        self._withdraw(pending)
+        self._give_up(pending)
         if exc is not None and not pending.future.done():
             pending.future.set_exception(exc)
         if self.ended.done() or pending.method == "initialize":  # which must not be cancelled (basic/lifecycle)
@@ -302,6 +310,14 @@ class Link:
             self.notify("notifications/cancelled", Payload(params))
             if pending.abort is not None:
                 pending.abort()
+
+    def _give_up(self, pending: Pending) -> None:
+        """Remember for a while whose call it was: the backend may go on with it, and ask for its sake."""
+        now = self._loop.time()
+        self._given_up = {number: each for number, each in self._given_up.items() if each[1] > now}
+        if self.holder is None and (pending.call is not None or pending.is_parked):
+            session = None if pending.call is None else pending.call.session
+            self._given_up[pending.number] = (session, now + pending.timeout)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -328,7 +344,17 @@ class Link:
         """One request failed; the link lives on."""
         self._pending.pop(pending.number, None)
         if not pending.future.done():
+            self._withdraw(pending)
             pending.future.set_exception(exc)
+
+    def _withdraw(self, pending: Pending) -> None:
+        """A request is over: nobody wants to know any more what was asked for its sake. Told before its outcome is."""
+        if pending.stalls:
+            for question in [each for each in self._questions.values() if pending in each.stalls]:
+                question.stalls.remove(pending)
+                pending.stalls -= 1
+                if not question.stalls:
+                    question.withdraw()
 
     def lost(self, reason: BackendError) -> None:
         """The link is dead: everything pending fails now. Later calls of this method change nothing."""
@@ -338,9 +364,9 @@ class Link:
         if self._alarm is not None:
             self._alarm.cancel()
         questions, self._questions = self._questions, {}
+        pending, self._pending = self._pending, {}
         for question in questions.values():
             question.withdraw()
-        pending, self._pending = self._pending, {}
         for waiting in pending.values():
             if not waiting.future.done():
                 waiting.future.set_exception(
@@ -355,6 +381,7 @@ class Link:
     def _answered(self, envelope: Envelope, origin: Pending | None) -> None:
         pending = self._pending.get(_number(envelope.id))
         if pending is None or (origin is not None and pending is not origin):
+            self._given_up.pop(_number(envelope.id), None)
             logger.debug("answer to no request of ours", extra={"backend": self.backend})
             return
         del self._pending[pending.number]
@@ -362,13 +389,14 @@ class Link:
         self.heard = self._loop.time()
         if pending.future.done():
             return
+        self._withdraw(pending)
         if envelope.error is not UNSET:
             code = wire.backend_code(envelope.error)
             pending.future.set_exception(
                 RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era)
             )
         elif envelope.result is not UNSET and wire.first_byte(envelope.result) == b"{":
-            self.latency = self.heard - pending.begun
+            self.latency = monotonic() - pending.begun
             pending.future.set_result(envelope.result)
         else:
             pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
@@ -381,16 +409,36 @@ class Link:
         question = Question(self, id_, method, params)
         question.pending, question.session = self._provoked_by(origin)
         self._questions[bytes(id_)] = question
-        if question.pending is not None:
-            question.pending.questions.append(question)
-            question.pending.deadline = self._loop.time() + HUMAN_WAIT
+        question.stalls = self._stalled_by(question)
+        for pending in question.stalls:
+            pending.stalls += 1
+            pending.deadline = self._loop.time() + HUMAN_WAIT
         self._on_question(question)
+
+    def _stalled_by(self, question: Question) -> list[Pending]:
+        """The requests whose time stands still meanwhile: the one that provoked it, or each that may have."""
+        if question.pending is not None or question.session is None:
+            return [] if question.pending is None else [question.pending]
+        return [each for each in self._pending.values() if each.call and each.call.session is question.session]
+
+    def forget(self, question: Question) -> None:
+        """A question is closed: the requests it held up go on under their own timeouts."""
+        if self._questions.get(bytes(question.id)) is question:
+            del self._questions[bytes(question.id)]
+        self._go_on(question)
+
+    def _go_on(self, question: Question) -> None:
+        stalled, question.stalls = question.stalls, []
+        for pending in stalled:
+            pending.stalls -= 1
+            if not pending.stalls and not pending.is_parked and pending.number in self._pending:
+                self._watch(pending)
 
     def _provoked_by(self, origin: Pending | None) -> tuple[Pending | None, Session | None]:
         """The request and the client behind something the backend sent, as far as that is certain.
 
         Over HTTP the stream tells. On a pipe nothing does: it is certain only on a link held for one client, or while
-        one client alone has calls in flight.
+        one client alone has calls in flight, and none was given up just now that the backend may still work on.
         """
         if origin is not None and (origin.call is not None or origin.is_parked):
             return origin, None if origin.call is None else origin.call.session
@@ -399,6 +447,9 @@ class Link:
         if self.holder is not None:
             return only, self.holder
         clients = {id(pending.call.session): pending.call.session for pending in working if pending.call is not None}
+        now = self._loop.time()
+        if any(id(session) not in clients for session, until in self._given_up.values() if until > now):
+            return None, None
         if len(clients) != 1 or any(pending.is_parked for pending in working):
             return (only, None) if only is not None and only.is_parked else (None, None)
         return only, next(iter(clients.values()))
@@ -406,13 +457,7 @@ class Link:
     def respond(
         self, question: Question, *, result: Payload | None = None, error: bytes | Payload | None = None
     ) -> None:
-        """Send the answer to a question; the call it belongs to goes on under its own timeout."""
-        self._questions.pop(bytes(question.id), None)
-        pending = question.pending
-        if pending is not None and question in pending.questions:
-            pending.questions.remove(question)
-            if not pending.questions and not pending.is_parked:
-                self._watch(pending)
+        """Send the answer to a question, which is closed by now."""
         if not self.ended.done():
             body = (
                 wire.failure(question.id, error) if error is not None else wire.response(question.id, result or b"{}")
@@ -421,14 +466,12 @@ class Link:
 
     def set_aside(self, question: Question) -> None:
         """A question turned out not to belong to the request it came with, which goes on without it."""
-        pending, question.pending = question.pending, None
-        if pending is not None and question in pending.questions:
-            pending.questions.remove(question)
-            self._watch(pending)
+        question.pending = None
+        self._go_on(question)
 
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
         if method == "notifications/cancelled":
-            question = self._questions.pop(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)), None)
+            question = self._questions.get(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)))
             if question is not None:
                 question.withdraw()
             return
@@ -440,7 +483,7 @@ class Link:
         if pending is None:  # a task's progress goes on after its call was answered
             self._on_notification(Notice(self, method, params, None, self.holder))
             return
-        if not pending.questions:
+        if not pending.stalls:
             pending.deadline = self._loop.time() + pending.timeout
         if pending.call is not None and pending.token is not None:
             found["progressToken"] = pending.token

@@ -35,7 +35,18 @@ class Question:
     `pending` is the request of ours that provoked it, where that is certain; `session` the client behind it.
     """
 
-    __slots__ = ("id", "is_open", "link", "method", "on_withdrawn", "params", "pending", "session", "translate")
+    __slots__ = (
+        "id",
+        "is_open",
+        "link",
+        "method",
+        "on_withdrawn",
+        "params",
+        "pending",
+        "session",
+        "stalls",
+        "translate",
+    )
 
     def __init__(self, link: "Link", id_: Payload, method: str, params: Payload | None) -> None:
         self.link = link
@@ -45,6 +56,8 @@ class Question:
         self.pending: Pending | None = None
         self.session: Session | None = None
         self.is_open = True
+        self.stalls: list[Pending] = []
+        """The requests of ours whose time stands still while it is open."""
         self.translate: Callable[[Payload], Payload] | None = None
         """What the client's result passes through on its way: names it knows differently from the backend."""
         self.on_withdrawn: Callable[[], None] | None = None
@@ -70,4 +83,6 @@ class Question:
 
     def _close(self) -> bool:
         was_open, self.is_open = self.is_open, False
+        if was_open:
+            self.link.forget(self)
         return was_open

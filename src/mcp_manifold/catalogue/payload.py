@@ -122,7 +122,7 @@ def _untasked(raw: bytes) -> bytes:
         return raw
     members = members_of(raw) or {}
     execution = members_of(members.get("execution")) or {}
-    if "taskSupport" not in execution:
+    if text_of(execution.get("taskSupport")) in (None, "forbidden"):  # what is not offered need not be taken back
         return raw
     left = {key: value for key, value in execution.items() if key != "taskSupport"}
     if left:

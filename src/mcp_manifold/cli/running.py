@@ -63,10 +63,10 @@ async def _until_signalled(
     """Without this SIGTERM would end us on the spot, and leave the servers we started behind."""
     caught: list[int] = []
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    minds_terminal = hangup is None or (_has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
+    is_in_terminal = _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN and _has_terminal()
 
     def end(number: int) -> None:
-        if number == _HANGUP and hangup is not None and not (minds_terminal and not _has_terminal()):
+        if number == _HANGUP and hangup is not None and not (is_in_terminal and not _has_terminal()):
             hangup()
             return
         caught.append(number)

@@ -5,8 +5,8 @@ from typing import Final
 
 from mcp_manifold.config.settings import ManifoldSettings, ServerSettings, Settings
 
-PRESENTATION: Final = frozenset({"prefix", "tools", "prompts", "resources", "overrides", "uris"})
-"""Settings of a server that are about what clients see of it: they hold at once. All others concern its connection."""
+PRESENTATION: Final = frozenset({"prefix", "tools", "prompts", "resources", "overrides", "uris", "required"})
+"""Settings of a server that are about how it is shown: they hold at once. All others concern its connection."""
 LIVE: Final = frozenset(
     {
         "allowed_hosts",

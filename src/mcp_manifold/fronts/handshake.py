@@ -111,7 +111,7 @@ class Handshake:
         if method == "initialize":
             responder.headers = ((SESSION_HEADER, opened.id.encode()),)
         try:
-            responder.open()
+            responder.open(request.receive, lambda: opened.desert(call))
             try:
                 message, status = await answered(self._desk.handle, flight, id_)
             finally:

@@ -37,12 +37,13 @@ class Responder:
     def __repr__(self) -> str:
         return f"<Responder {'done' if self._done else 'streaming' if self._stream else 'uncommitted'}>"
 
-    def open(self) -> None:
-        """Commit to a stream should the call stay silent for long; the client leaving does not end the call."""
+    def open(self, receive: Receive | None = None, gone: Callable[[], None] | None = None) -> None:
+        """Commit to a stream should the call stay silent for long, and call `gone` when the client leaves that."""
+        self._receive, self._gone = receive, gone
         self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.commit)
 
     def open_watched(self, receive: Receive, gone: Callable[[], None]) -> None:
-        """As `open`, and call `gone` when the client leaves."""
+        """As `open`, and call `gone` when the client leaves before there is a stream as well."""
         self._receive, self._gone = receive, gone
         self._timer = asyncio.get_running_loop().call_later(_QUICK, self._look)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mcp_manifold.call import Call, Session
-from mcp_manifold.errors import InvalidParams, RequestError, TooManyRequests
+from mcp_manifold.errors import CallCancelled, InvalidParams, RequestError, TooManyRequests
 from mcp_manifold.fronts.asgi import Refused
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight
@@ -33,8 +33,8 @@ class OpenSession:
     """One client's session, as its front holds it."""
 
     __slots__ = (
-        "_deliver", "_desk", "_pending", "_unwatch", "digest", "draining", "ended", "flights", "hang_up", "id",
-        "initialized", "kind", "questions", "session", "used",
+        "_asked", "_deliver", "_deserted", "_desk", "_pending", "_unwatch", "digest", "draining", "ended", "flights",
+        "hang_up", "id", "initialized", "kind", "questions", "session", "used",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
@@ -53,6 +53,10 @@ class OpenSession:
         self.hang_up: Callable[[], None] | None = None
         """Closes the client's standing stream; None while it has none."""
         self._deliver: Deliver | None = None
+        self._asked: dict[Call, list[asyncio.Future[Envelope]]] = {}
+        """What the client was asked on the streams of its calls in flight."""
+        self._deserted: set[Call] = set()
+        """Calls in flight whose own stream the client left."""
         self._pending: dict[str, None] = {}
         self._unwatch: Callable[[], None] | None = None
 
@@ -90,7 +94,10 @@ class OpenSession:
 
     def land(self, key: bytes) -> None:
         """The call under `key` is over."""
-        self.flights.pop(key, None)
+        flight = self.flights.pop(key, None)
+        if flight is not None:
+            self._asked.pop(flight.call, None)
+            self._deserted.discard(flight.call)
         loop = asyncio.get_running_loop()
         self.used = loop.time()
         if self.draining and not self.flights:
@@ -111,8 +118,26 @@ class OpenSession:
             self._desk.notified(self.session, method, params)
 
     def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
-        """See `call.Reach`: on the stream of the call, else on the standing one; without either it fails at once."""
-        return self.questions.ask(method, params, lambda message: self._post(message, call))
+        """See `call.Reach`: on the stream of the call, else on the standing one, else on that of any other call, since
+        the client is the right one on each of them; without any it fails at once.
+        """
+        if call is None or call in self._deserted:
+            call = None if self._deliver is not None else self._any_call()
+        asked = self.questions.ask(method, params, lambda message: self._post(message, call))
+        if call is not None:
+            self._asked.setdefault(call, []).append(asked)
+        return asked
+
+    def _any_call(self) -> Call | None:
+        calls = [flight.call for flight in self.flights.values() if flight.call.session is self.session]
+        return next((call for call in reversed(calls) if call not in self._deserted), None)
+
+    def desert(self, call: Call) -> None:
+        """The client left the stream of a call, which goes on; what it was asked there, nobody will answer."""
+        self._deserted.add(call)
+        for asked in self._asked.pop(call, ()) if self._deliver is None else ():
+            if not asked.done():
+                asked.set_exception(CallCancelled("the client left the stream on which it was asked"))
 
     def tell(self, message: bytes) -> bool:
         """See `call.Reach`."""

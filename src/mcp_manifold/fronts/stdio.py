@@ -60,7 +60,10 @@ class StdioFront:
             self._stop.set()
 
     def stop(self) -> None:
-        """Make `serve` end: no call begins any more, those in flight get the time to drain. Again: they do not."""
+        """Make `serve` end: no call begins any more, and those in flight get a moment, as when stdin ends. Again: none.
+
+        Clients kill whom they told to end and who is still there two seconds later.
+        """
         if self._conversation is None:
             return
         if self._is_asked:
@@ -84,7 +87,7 @@ class StdioFront:
             last = _FILE_SECONDS if is_file(source) else _LAST_SECONDS
             try:
                 await self._stop.wait()
-                last = self._desk.settings.drain if self._is_asked else last
+                last = min(self._desk.settings.drain, _LAST_SECONDS) if self._is_asked else last
                 await conversation.settle(0 if writer.broken else last)
                 opened.end()
                 writer.end()
