@@ -330,7 +330,7 @@ class Manifold:
         before, self.last_reload = self.last_reload, reloaded
         if reloaded.error:  # said once, however often somebody asks for what cannot be
             is_news = before is None or before.error != reloaded.error
-            logger.log(logging.ERROR if is_news else logging.DEBUG, "%s", reloaded)
+            logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", reloaded)
         else:
             logger.info("%s", reloaded)
         for problem in reloaded.problems:

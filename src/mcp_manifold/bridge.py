@@ -154,6 +154,7 @@ class Bridge:
         asked = {key: question for key, question in parked.questions.items() if question.is_open}
         if not asked or parked.pending.future.done():
             self._by_pending.pop(parked.pending, None)
+            _fail(asked, "the call it came with is over")
             return
         parked.questions = asked
         parked.state = secrets.token_urlsafe(32)
@@ -177,6 +178,7 @@ class Bridge:
         link = next(iter(parked.questions.values())).link
         reason = f"its client did not come back within {self._limits.park_time:g} s"
         link.abandon(parked.pending, BackendTimeout(link.backend, reason))
+        _fail(parked.questions, reason)
 
     def _drop(self, parked: _Parked) -> None:
         self._parked.pop(parked.state, None)
@@ -335,6 +337,12 @@ def _given(backend: str, asked: "asyncio.Future[Envelope]") -> Payload:
 def _cancel(*asked: "asyncio.Future[Envelope]") -> None:
     for each in asked:
         each.cancel()
+
+
+def _fail(questions: Mapping[str, Question], reason: str) -> None:
+    """Answer the questions that are still open, which outlive their call, with an error."""
+    for question in questions.values():
+        question.fail(_error(INTERNAL_ERROR, f"No answer: {reason}"))
 
 
 def _hand_over(question: Question, asked: "asyncio.Future[Envelope]") -> None:

@@ -74,8 +74,7 @@ class Offering:
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "supportedVersions": [MODERN_VERSION],
-            "capabilities": _capabilities(view, completions=True)
-            | extending(view.listings, MODERN_VERSION),
+            "capabilities": _capabilities(view, completions=True) | extending(view.listings, MODERN_VERSION),
             "resultType": "complete",
             "ttlMs": self._ttl(view, call.method),
             "cacheScope": self._cache_scope(view, call.method),

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = 0.5
 """Seconds after which a file that cannot be read is read once more: editors write in several steps."""
-LOOK_EVERY: Final = 5.0
+LOOK_EVERY: Final = 2.0
 """Seconds after which the files are looked at even if nothing was told of them."""
 STOP_WAIT: Final = 2.0
 """Seconds the end of watching may take; it is seen within `_STEP`."""
@@ -71,6 +71,7 @@ class Reloading:
 
     def start(self) -> None:
         """Begin to watch, and to do what is asked."""
+        self._woken.set()  # they may have changed since they were read
         self._task = asyncio.create_task(self._run(), name="reloading")
 
     async def stop(self) -> None:

@@ -54,6 +54,8 @@ class ServerStatus:
     """Links held for single clients now."""
     due: int = 0
     """Answers it owes now."""
+    last_exit: str = ""
+    """How its process last ended that was not told to, in words."""
 
     @property
     def word(self) -> str:
@@ -102,6 +104,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         links=vitals.links,
         held=backend.held,
         due=sum(link.due for link in links),
+        last_exit=backend.last_exit,
     )
 
 
@@ -153,5 +156,6 @@ def described(server: ServerStatus) -> dict[str, object]:
         "prompts": server.prompts,
         "resources": server.resources,
         "lastError": server.last_error,
+        "lastExit": server.last_exit,
         "nextAttempt": None if server.next_try is None else round(server.next_try, 3),
     }

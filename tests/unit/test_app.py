@@ -12,7 +12,7 @@ from mcp_manifold.app import policy_of, unmatched_patterns
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing, Rules, merge
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import ConfigError, UnknownItem
+from mcp_manifold.errors import BackendUnavailable, ConfigError, UnknownItem
 from mcp_manifold.hub import terms_of
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.wire import MODERN_VERSION
@@ -111,8 +111,10 @@ async def test_a_server_that_cannot_start_hurts_nobody_and_is_told_of() -> None:
         }
         assert made.readiness() == {"ready": True}
         assert json.dumps(made.servers_health())
-        with pytest.raises(UnknownItem):
+        with pytest.raises(BackendUnavailable, match="not found on PATH"):
             await made.call_tool("gone__t")
+        with pytest.raises(UnknownItem):
+            await made.call_tool("elsewhere__t")
 
 
 async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> None:

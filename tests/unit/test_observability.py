@@ -1,22 +1,25 @@
 """The metrics page on made-up numbers: each metric shows what it is of, in the format that was asked for."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
+from mcp_manifold import Manifold
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import BackendTimeout
-from mcp_manifold.fronts import lag as module
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.fronts.metrics import Exposition, Sources
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.policy import ANONYMOUS
-from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.stages.metrics import OUTCOMES, Counts
 from mcp_manifold.status import STATES, ServerStatus
 from mcp_manifold.wire import EMPTY, Payload
+from tests.unit.fronts.fakes import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +163,18 @@ def test_the_page_has_no_text_that_servers_wrote() -> None:
     assert b"hunter2" not in Scene().page().render()[0]
 
 
+async def test_the_written_reference_has_every_metric_and_no_other() -> None:
+    scene = Scene()
+    await called(scene.counts, EMPTY)
+    families = plain_families(scene.page().render()[0].decode())
+    shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
+    written = set(re.findall(r"^\| `(mcp_\w+)` \|", text, re.M))
+    assert written == {name for name in shown if name.startswith("mcp_")}
+    assert {f"`{outcome}`" for outcome in OUTCOMES} <= set(re.findall(r"^\| (`\w+`) \|", text, re.M))
+    assert {f"`{state}`" for state in STATES} <= set(re.findall(r"^\| (`[\w ]+`) \|", text, re.M))
+
+
 def test_two_pages_do_not_know_of_each_other() -> None:
     assert "mcp_backend_entries tool notes" not in Scene(servers=[]).found()
     assert Scene().found()["mcp_backend_entries tool notes"] == 2
@@ -180,25 +195,20 @@ def test_whoever_asks_for_nothing_else_gets_plain_text(accept: str) -> None:
 def test_openmetrics_is_had_by_asking_for_it() -> None:
     body, content_type = Scene().page().render("application/openmetrics-text; version=1.0.0, text/plain;q=0.5")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
-    assert "mcp_backend_state" in {family.name for family in open_families(body.decode())}
+    families = open_families(body.decode())  # type: ignore[no-untyped-call]  # the library's own
+    assert "mcp_backend_state" in {family.name for family in families}
 
 
 # --- how late the loop is -------------------------------------------------------------------------------------------
 
 
-async def sampled(lag: LoopLag) -> None:
-    """Wait for one sample."""
+async def test_a_loop_that_is_held_up_is_late_until_somebody_asks() -> None:
+    lag, after = LoopLag(0.001), asyncio.Event()
+    lag.begin()
+    lag.begin()
+    asyncio.get_running_loop().call_later(0.01, after.set)
     async with asyncio.timeout(10):
-        while not lag.last:
-            await asyncio.sleep(0)
-
-
-async def test_a_loop_that_is_held_up_is_late_until_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.001)
-    lag = LoopLag()
-    lag.begin()
-    lag.begin()
-    await sampled(lag)
+        await after.wait()
     lag.end()
     assert repr(lag).startswith("<LoopLag idle")
     assert lag.worst() >= lag.last > 0
@@ -212,3 +222,18 @@ async def test_lag_is_not_sampled_before_it_is_begun_nor_after_it_ended() -> Non
     lag.begin()
     lag.end()
     assert (lag.last, lag.worst()) == (0, 0)
+
+
+# --- of a whole manifold --------------------------------------------------------------------------------------------
+
+
+async def test_the_page_is_there_whether_or_not_the_manifold_is_entered() -> None:
+    made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
+    client = Client(made.asgi_app())
+    before = await client.send("GET", "/metrics")
+    async with made:
+        within = await client.send("GET", "/metrics")
+    after = await client.send("GET", "/metrics")
+    assert [answer.status for answer in (before, within, after)] == [200, 200, 200]
+    assert [b'server="gone"' in answer.body for answer in (before, within, after)] == [False, True, False]
+    assert (await client.send("POST", "/metrics")).status == 405

@@ -117,8 +117,9 @@ class Fleet(Mapping[str, Backend]):
         try:
             if before is not None:
                 await before.gone.wait()
-            with home.scope:
-                await home.backend.run()
+            if not home.scope.cancel_called:
+                with home.scope:
+                    await home.backend.run()
         finally:
             home.gone.set()
             if self._homes.get(name) is home:

@@ -409,7 +409,8 @@ class Link:
         question = Question(self, id_, method, params)
         question.pending, question.session = self._provoked_by(origin)
         self._questions[bytes(id_)] = question
-        question.stalls = self._stalled_by(question)
+        if origin is not None or method != "roots/list":  # which is asked at any time, so that it outlives the call
+            question.stalls = self._stalled_by(question)
         for pending in question.stalls:
             pending.stalls += 1
             pending.deadline = self._loop.time() + HUMAN_WAIT

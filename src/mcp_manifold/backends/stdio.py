@@ -12,8 +12,11 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from subprocess import Popen, SubprocessError
 from typing import Final
+
+import anyio
 
 from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link, Pending
@@ -198,6 +201,7 @@ class StdioTransport:
         self._input = _Input()
         self._stdin: asyncio.WriteTransport
         self._outputs: list[asyncio.BaseTransport] = []
+        self._waiting = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe is not None]
         self._is_closing = False
         pipes.exited.add_done_callback(self._on_exit)
 
@@ -206,13 +210,12 @@ class StdioTransport:
 
     async def connect(self) -> None:
         """Take the child's pipes into the loop, and notice its end."""
-        loop, process, pipes = asyncio.get_running_loop(), self._process, self._pipes
-        on_end(process, pipes.ended)
-        self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
-        output, _ = await loop.connect_read_pipe(lambda: _Output(pipes, 1), process.stdout)
-        self._outputs.append(output)
-        output, _ = await loop.connect_read_pipe(lambda: _Output(pipes, 2), process.stderr)
-        self._outputs.append(output)
+        loop, pipes, waiting = asyncio.get_running_loop(), self._pipes, self._waiting
+        on_end(self._process, pipes.ended)
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, waiting.pop(0))
+        for protocol in (_Output(pipes, 1), _Output(pipes, 2)):
+            output, _ = await loop.connect_read_pipe(partial(_same, protocol), waiting.pop(0))
+            self._outputs.append(output)
 
     def send_request(self, pending: Pending, body: bytes) -> None:
         self._write(body)
@@ -247,6 +250,8 @@ class StdioTransport:
             self._stdin.abort()  # what it never read
         for output in self._outputs:
             output.close()
+        for pipe in self._waiting:
+            pipe.close()
         self._groups.forget(self.pid)
 
     async def _gone(self, seconds: float) -> bool:
@@ -276,6 +281,10 @@ class StdioTransport:
         if not self._is_closing:
             self._tail.exit = ending(code)
         self._link.lost(BackendLost(self._link.backend, exit_reason(code, self._tail)))
+
+
+def _same(protocol: _Output) -> _Output:
+    return protocol
 
 
 def one_line(body: bytes) -> bytes:
@@ -331,9 +340,10 @@ async def open_stdio(
         reason = getattr(exc, "strerror", None) or str(exc)
         raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {reason}") from exc
     transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit), tail)
-    try:
-        await transport.connect()
-    except BaseException:
-        await transport.kill()
-        raise
+    with anyio.CancelScope(shield=True):  # it takes no time, and half of it would leave pipes to nobody
+        try:
+            await transport.connect()
+        except BaseException:
+            await transport.kill()
+            raise
     return transport

@@ -47,6 +47,7 @@ class Warden:
         """Start it if it does not run, over these groups."""
         if self._is_alive() or not self._has_shell:
             return
+        self._leave()
         try:
             self._process = _started()
         except OSError as exc:
@@ -66,12 +67,14 @@ class Warden:
 
     def close(self) -> None:
         """Let it leave; it ends the groups it was not told to forget."""
-        if self._process is None:
-            return
-        if self._process.stdin is not None:
+        self._leave()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE)
+
+    def _leave(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LEAVE)
 
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -94,7 +94,7 @@ def status(context: click.Context, url: str, token: str, watch: bool, as_json: b
     if as_json:
         say([json.dumps(_as_object(found), indent=2)])
     elif is_terminal():
-        Paper().print(_drawn(found))
+        Paper().print(drawn(found))
     else:
         say(_lines(found))
     context.exit(OK if found.is_fine else FAILED)
@@ -105,7 +105,7 @@ def _watch(page: str, token: str, *, as_json: bool) -> None:
     if is_terminal() and not as_json:
         with Live(console=Paper(), auto_refresh=False) as live:
             while True:
-                live.update(_drawn(_told(page, token)), refresh=True)
+                live.update(drawn(_told(page, token)), refresh=True)
                 time.sleep(_PACE)
     while True:
         found = _told(page, token)
@@ -171,7 +171,7 @@ def _lines(found: Report) -> list[str]:
     return [*(columns([_HEADINGS, *rows], indent="") if rows else []), *found.notes()]
 
 
-def _drawn(found: Report) -> Group:
+def drawn(found: Report) -> Group:
     """The report for a terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in _HEADINGS:

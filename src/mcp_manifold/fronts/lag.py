@@ -11,9 +11,10 @@ EVERY: Final = 1.0
 class LoopLag:
     """Samples, while it is begun, by how many seconds a timer comes late."""
 
-    __slots__ = ("_due", "_timer", "_worst", "last")
+    __slots__ = ("_due", "_every", "_timer", "_worst", "last")
 
-    def __init__(self) -> None:
+    def __init__(self, every: float = EVERY) -> None:
+        self._every = every
         self.last = 0.0
         self._worst = 0.0
         self._due = 0.0
@@ -40,8 +41,8 @@ class LoopLag:
         return worst
 
     def _arm(self) -> None:
-        self._due = time.monotonic() + EVERY
-        self._timer = asyncio.get_running_loop().call_later(EVERY, self._sample)
+        self._due = time.monotonic() + self._every
+        self._timer = asyncio.get_running_loop().call_later(self._every, self._sample)
 
     def _sample(self) -> None:
         self.last = max(0.0, time.monotonic() - self._due)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_no_other_id_is_ever_taken_for_one_of_ours(value: object) -> None:
     if isinstance(value, str):
         text = value.strip().replace("_", "")
     if number >= 0:
-        assert float(text) == number
+        assert Decimal(text) == number
 
 
 async def test_answers_in_any_order_reach_their_own_callers() -> None:

@@ -128,7 +128,7 @@ def test_stdio_that_is_terminated_leaves_no_server_behind(config: Path, started:
 
     process.terminate()
 
-    assert process.wait(BOUND) == 128 + signal.SIGTERM
+    assert process.wait(BOUND) == 0
     _, alive = psutil.wait_procs(servers, timeout=BOUND)
     assert alive == []
 
@@ -141,3 +141,14 @@ def test_a_reader_who_leaves_early_is_no_error(config: Path, started: list[subpr
     process.stdout.close()
 
     assert process.stderr.read() == ""
+
+
+def test_status_watches_an_instance_that_is_away_until_it_is_interrupted(
+    started: list[subprocess.Popen[str]],
+) -> None:
+    process = start("status", "--url", "http://127.0.0.1:9", "--watch", "--json")
+    started.append(process)
+    assert process.stdout is not None
+    assert "cannot reach" in json.loads(process.stdout.readline())["error"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(BOUND) == 130

@@ -86,7 +86,8 @@ def test_annotations_are_stripped_from_schemas_and_from_nothing_else() -> None:
     schema = (
         b'{"x-mcp-header":1,"properties":{"x-mcp-header":{"x-mcp-header":"a","n":1.50},'
         b'"b":{"items":[{"x-mcp-header":{}}]}},'
-        b'"default":{"x-mcp-header":2},"anyOf":[ {"x-mcp-header":"c","d":1e999} ],"$defs":{"x-mcp-header":{"x-mcp-header":3}}}'
+        b'"default":{"x-mcp-header":2},"anyOf":[ {"x-mcp-header":"c","d":1e999} ],'
+        b'"$defs":{"x-mcp-header":{"x-mcp-header":3}}}'
     )
     tool = b'{"name":"t","x-mcp-header":"mine","inputSchema":%b,"n":[ 1.50 ]}' % schema
     assert without_annotations(tool) == (

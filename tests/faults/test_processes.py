@@ -1,0 +1,374 @@
+"""Processes: whatever ends, and however, nothing of it stays; and what is told to end does so in order."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mcp_manifold import Manifold
+from mcp_manifold.backends.orphans import MARK
+from mcp_manifold.config.environment import INHERITED
+from tests.contract.offers import offering
+from tests.contract.stand import LATEST, entry_of, standing
+from tests.faults.programs import (
+    SUBREAPER,
+    Program,
+    answer_of,
+    config_in,
+    connected,
+    end,
+    over_stdio,
+    serving,
+    status_of,
+    until_ready,
+    until_unready,
+    zombies,
+)
+from tests.flows.processes import is_running, until
+from tests.peers.backend import Act, Script, StdioBackend, named, tool
+from tests.peers.clients import HttpClient
+from tests.peers.ways import Way
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
+
+HOST = replace(offering("pipe"), tools=(tool("echo"), tool("hang", Act("hang")), tool("spawn", Act("spawn"))))
+STUBBORN = replace(named("stubborn"), name="pipe", tools=HOST.tools)
+PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+
+
+@asynccontextmanager
+async def program(
+    directory: Path, script: Script = HOST, *, wrap: list[str] | None = None, **options: Any
+) -> AsyncIterator[tuple[Program, StdioBackend, HttpClient]]:
+    """`serve` over one stdio backend, with a client."""
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(StdioBackend(script))
+        entry = entry_of(backend)
+        if wrap is not None:
+            entry |= {"command": wrap[0], "args": [*wrap[1:], entry["command"], *entry["args"]]}
+        entry |= options.pop("entry", {})
+        config = config_in(directory, {"pipe": entry}, **options.pop("manifold", {}))
+        served = await stack.enter_async_context(serving(config, **options))
+        await until_ready(served)
+        client = await connected(served)
+        stack.push_async_callback(client.close)
+        yield served, backend, client
+
+
+async def spawned(client: Any) -> int:
+    """A process that the backend started and that nobody but its group's end ends."""
+    found: int = (await client.call("pipe__spawn")).value["structuredContent"]["pid"]
+    assert is_running(found)
+    return found
+
+
+async def well(client: HttpClient) -> None:
+    for _ in range(100):
+        if (await client.call("pipe__echo", {"text": "x"})).error is None:
+            return
+        await asyncio.sleep(0.05)  # a server that is down refuses at once; its state moves with time alone
+    raise AssertionError("it never came back")
+
+
+# --- a backend dies, hangs, or never lives --------------------------------------------------------------------------
+
+
+async def test_r1_a_killed_child_fails_its_calls_is_started_again_and_is_no_zombie(tmp_path: Path) -> None:
+    async with program(tmp_path) as (served, backend, client):
+        grandchild = await spawned(client)
+        calls = [await client.begin("tools/call", {"name": "pipe__hang"}) for _ in range(20)]
+        await backend.wait_for("tools/call", count=21)
+        (child,) = backend.pids
+        os.kill(child, signal.SIGKILL)
+        for each in calls:
+            error = json.loads((await each.reply()).error or b"{}")
+            assert (error["data"]["server"], error["data"]["reason"]) == ("pipe", "BackendLost")
+            assert "killed by SIGKILL" in error["message"]
+        await well(client)
+        await until(lambda: not is_running(grandchild), "the end of what it had started")
+        assert not psutil.pid_exists(child)
+        assert zombies(served.process.pid) == []
+
+
+async def test_r2_a_stopped_child_costs_its_callers_a_timeout_and_works_when_it_goes_on(tmp_path: Path) -> None:
+    async with program(tmp_path, entry={"timeout": "400ms"}) as (_, backend, client):
+        (child,) = backend.pids
+        os.kill(child, signal.SIGSTOP)
+        try:
+            error = json.loads((await client.call("pipe__echo", {"text": "x"})).error or b"{}")
+            assert (error["data"]["server"], error["data"]["reason"]) == ("pipe", "BackendTimeout")
+        finally:
+            os.kill(child, signal.SIGCONT)
+        await backend.wait_cancelled()
+        assert (await client.call("pipe__echo", {"text": "its own"})).text == "its own"
+        assert backend.pids == [child]
+
+
+async def test_r3_a_server_that_exits_at_once_is_started_ever_more_rarely_and_says_why(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    script = f"echo start >> {starts}; echo 'KEY is not set' >&2; exit 3"
+    config = {"mcpServers": {"broken": {"command": "sh", "args": ["-c", script]}}}
+    async with Manifold.from_config(config) as manifold:
+        await until(lambda: len(starts.read_text().split()) >= 3 if starts.exists() else False, "three starts")
+        await until(lambda: manifold.status()[0].state == "backing off", "the third end")
+        (status,) = manifold.status()
+        assert status.last_exit == "the server exited with status 3"
+        assert status.stderr[-1] == "KEY is not set"
+        assert "KEY is not set" in status.last_error
+        assert status.next_try is not None
+        assert status.next_try > 0.2  # the pause before the first attempt is at most that long
+
+
+# --- the program is killed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [HOST, STUBBORN], ids=["polite", "stubborn"])
+async def test_r25_nothing_survives_a_killed_manifold(tmp_path: Path, script: Script) -> None:
+    async with program(tmp_path, script) as (served, backend, client):
+        grandchild = await spawned(client)
+        (child,) = backend.pids
+        family = [each.pid for each in served.family()]
+        assert {child, grandchild} < set(family)
+        served.send(signal.SIGKILL)
+        await until(lambda: not any(is_running(pid) for pid in family), "the end of all it had started")
+
+
+async def test_r25_nothing_survives_a_killed_manifold_over_stdio(tmp_path: Path) -> None:
+    async with StdioBackend(STUBBORN) as backend:
+        config = config_in(tmp_path, {"pipe": entry_of(backend)})
+        async with over_stdio(config) as client:
+            grandchild = await spawned(client)
+            family = [each.pid for each in psutil.Process(client.process.pid).children(recursive=True)]
+            assert {grandchild, *backend.pids} < set(family)
+            client.process.kill()
+            await client.wait_ended()
+            await until(lambda: not any(is_running(pid) for pid in family), "the end of all it had started")
+
+
+async def test_r25_what_even_the_warden_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    async with StdioBackend(HOST) as backend:
+        config = config_in(tmp_path, {"pipe": entry_of(backend)})
+        async with serving(config) as served:
+            await until_ready(served)
+            async with await connected(served) as client:
+                orphan = await spawned(client)
+                served.warden().kill()
+                served.send(signal.SIGKILL)
+                await backend.wait_all_gone()
+                assert is_running(orphan)
+        try:
+            async with serving(config) as successor:
+                await until_ready(successor)
+                assert not is_running(orphan)  # by whichever manifold started first on this machine
+                async with await connected(successor) as client:
+                    await well(client)
+        finally:
+            end(orphan)
+
+
+async def test_r25_the_processes_of_a_manifold_that_lives_are_not_swept(tmp_path: Path) -> None:
+    async with program(tmp_path) as (_, backend, client):
+        grandchild = await spawned(client)
+        other = tmp_path / "other"
+        other.mkdir()
+        async with serving(config_in(other, {"gone": {"command": "false"}})) as second:
+            await until_ready(second)
+            assert is_running(grandchild)
+            await well(client)
+            assert len(backend.children) == 1
+
+
+# --- wrappers and zombies -------------------------------------------------------------------------------------------
+
+WRAPPER = ["sh", "-c", '"$@"; exit $?', "sh"]
+"""As `npx` and `uvx` are: a process around the one that does the work."""
+
+
+async def test_r26_stopping_takes_the_server_behind_a_wrapper_along(tmp_path: Path) -> None:
+    async with program(tmp_path, STUBBORN, wrap=WRAPPER) as (served, backend, client):
+        family = [await spawned(client), *backend.pids, *(each.pid for each in served.family())]
+        served.send(signal.SIGTERM)
+        assert await served.ended() == 0, served.log
+        assert not any(is_running(pid) for pid in family)
+
+
+async def test_r26_a_killed_wrapper_takes_its_server_along_and_both_are_started_again(tmp_path: Path) -> None:
+    async with program(tmp_path, wrap=WRAPPER) as (_, backend, client):
+        (server,) = backend.pids
+        wrapper = psutil.Process(server).parent()
+        assert wrapper is not None
+        wrapper.kill()
+        await until(lambda: not is_running(server), "the end of the server")
+        await well(client)
+        assert len(backend.children) == 2
+
+
+async def test_orphans_that_become_our_children_are_no_zombies(tmp_path: Path) -> None:
+    async with program(tmp_path, prefix=("-c", SUBREAPER)) as (served, backend, client):
+        orphan = await spawned(client)
+        os.kill(backend.pids[0], signal.SIGKILL)  # its group is ended then, and who is left is ours
+        await until(lambda: not psutil.pid_exists(orphan), "somebody to take leave of the orphan")
+        await well(client)
+        assert zombies(served.process.pid) == []
+
+
+# --- the program is told to end -------------------------------------------------------------------------------------
+
+
+async def test_r24_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_path: Path) -> None:
+    async with program(tmp_path) as (served, backend, client):
+        calls = [await client.begin("tools/call", {"name": "pipe__hang"}) for _ in range(50)]
+        stream = await client.open_get_stream()
+        await backend.wait_for("tools/call", count=50)
+        family = [each.pid for each in served.family()]
+        served.send(signal.SIGTERM)
+        await until_unready(served)
+        assert await status_of(served, "/_healthz") == 200
+        refused = (await answer_of(served, "/mcp", PING)).lower()
+        assert refused.startswith(b"http/1.1 503 ")
+        assert b"\r\nretry-after: " in refused
+        assert b"\r\nconnection: close\r\n" in refused
+        assert (await client.post(PING)).status == 503  # on a connection that was kept, too
+        assert stream.status == 200
+        assert not any(each.is_done for each in calls)
+        await backend.release()
+        for each in calls:
+            assert (await each.reply()).error is None
+        assert await served.ended() == 0, served.log
+        await until(lambda: stream.has_ended, "the end of the standing stream")
+        assert not any(is_running(pid) for pid in family)
+        assert "Traceback" not in served.log
+
+
+async def test_r24_what_does_not_finish_is_not_waited_for_longer_than_said(tmp_path: Path) -> None:
+    async with program(tmp_path, manifold={"drain": "300ms"}) as (served, backend, client):
+        pending = await client.begin("tools/call", {"name": "pipe__hang"})
+        await backend.wait_for("tools/call")
+        served.send(signal.SIGINT)
+        assert await served.ended() == 0, served.log
+        with contextlib.suppress(ConnectionError):
+            assert (await pending.reply()).error is not None
+
+
+async def test_r24_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
+    async with program(tmp_path, STUBBORN, manifold={"drain": "1h"}) as (served, backend, client):
+        await client.begin("tools/call", {"name": "pipe__hang"})
+        await backend.wait_for("tools/call")
+        family = [await spawned(client), *(each.pid for each in served.family())]
+        served.send(signal.SIGTERM)
+        await until_unready(served)
+        served.send(signal.SIGTERM)
+        assert await served.ended() == 0, served.log
+        assert not any(is_running(pid) for pid in family)
+
+
+# --- out of descriptors ---------------------------------------------------------------------------------------------
+
+
+async def test_r21_without_descriptors_connections_are_shed_and_it_recovers(tmp_path: Path) -> None:
+    async with program(tmp_path, files=128) as (served, _, client):
+        own = psutil.Process(served.process.pid)
+        crowd = []
+        try:
+            for _ in range(200):
+                each = socket.socket()
+                each.setblocking(False)
+                each.connect_ex(("127.0.0.1", served.port))
+                crowd.append(each)
+            await until(lambda: own.num_fds() > 110, "the descriptors to run out")
+            before = sum(own.cpu_times()[:2])
+            assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
+            await asyncio.sleep(1)  # in which a loop that accepts in vain would burn a second
+            assert sum(own.cpu_times()[:2]) - before < 0.5
+        finally:
+            for each in crowd:
+                each.close()
+        await until(lambda: own.num_fds() < 60, "the descriptors to come back")
+        assert await status_of(served, "/_readyz") == 200
+        await well(client)
+
+
+# --- what a process is given ----------------------------------------------------------------------------------------
+
+
+async def told(settings: dict[str, Any], script: str, **manifold: Any) -> list[str]:
+    """What a server says on stderr in its first moments."""
+    entry = {"command": "sh", "args": ["-c", f"exec 1>&2; {script}; exit 1"], **settings}
+    async with Manifold.from_config({"manifold": manifold, "mcpServers": {"teller": entry}}) as running:
+        await until(lambda: running.status()[0].last_exit != "", "the end of the server")
+        return list(running.status()[0].stderr)
+
+
+async def test_s37_a_server_gets_the_usual_variables_our_mark_and_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUR_SECRET", "hush")
+    names = await told({"env": {"MINE": "1"}}, "env | cut -d= -f1")
+    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*INHERITED, MARK, "MINE"}
+    assert {MARK, "MINE"} <= set(names)
+
+
+async def test_rlimits_bound_each_process_of_a_server() -> None:
+    limits = {"rlimits": {"memory": "300MiB", "files": 100, "cpu": 20}}
+    script = "ulimit -n; ulimit -t; ulimit -d"
+    assert (await told(limits, script))[:3] == ["100", "20", str(300 * 1024)]
+    assert (await told({}, script))[:3] != ["100", "20", str(300 * 1024)]
+
+
+async def test_a_server_over_its_memory_ends_and_says_so() -> None:
+    eater = 'import sys; sys.stderr.write("begun\\n"); x = bytearray(400 * 2**20)'
+    limits = {"command": sys.executable, "args": ["-c", eater], "rlimits": {"memory": "200MiB"}}
+    assert (await told(limits, "true"))[-1] == "MemoryError"
+
+
+async def test_the_path_of_the_login_shell_is_taken_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell, tool_ = tmp_path / "shell", tmp_path / "bin" / "only-here"
+    tool_.parent.mkdir()
+    shell.write_text(f'#!/bin/sh\necho welcome\nPATH="$PATH:{tool_.parent}"\neval "$2"\n')
+    tool_.write_text("#!/bin/sh\necho found >&2\nexit 1\n")
+    for each in (shell, tool_):
+        each.chmod(0o755)
+    monkeypatch.setenv("SHELL", str(shell))
+    entry = {"command": "only-here", "args": []}
+    assert (await told(entry, "true", loginShellPath=True))[0] == "found"
+    async with Manifold.from_config({"mcpServers": {"teller": entry}}) as running:
+        await running.settle()
+        assert "was not found on PATH" in running.status()[0].last_error
+
+
+@pytest.mark.parametrize("profile", ["exec sleep 100", "exit 1"], ids=["hangs", "fails"])
+async def test_a_login_shell_that_does_not_answer_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    monkeypatch.setattr("mcp_manifold.backends.shell.WAIT", 0.2)
+    shell = tmp_path / "shell"
+    shell.write_text(f"#!/bin/sh\n{profile}\n")
+    shell.chmod(0o755)
+    monkeypatch.setenv("SHELL", str(shell))
+    assert await told({}, "echo $PATH", loginShellPath=True) == [os.environ["PATH"]]
+
+
+async def test_the_warden_leaves_with_its_manifold_and_is_replaced_when_it_dies() -> None:
+    def wardens() -> list[psutil.Process]:
+        found = psutil.Process().children()
+        return [each for each in found if is_running(each.pid) and "mcp-manifold-warden" in each.cmdline()]
+
+    async with standing({"pipe": HOST}) as stand, stand.client(Way("http", LATEST)) as client:
+        assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
+        (first,) = wardens()
+        first.kill()
+        os.kill(stand["pipe"].pids[0], signal.SIGKILL)
+        await well(client)
+        await until(lambda: [each.pid for each in wardens()] not in ([], [first.pid]), "another warden")
+    await until(lambda: wardens() == [], "the end of the warden")

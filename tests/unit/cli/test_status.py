@@ -1,0 +1,195 @@
+"""`mcp-manifold status` against things that listen on a port: what it asks, what it prints, how it exits."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from mcp_manifold.cli import cli
+from mcp_manifold.cli.status import Report, drawn
+from mcp_manifold.status import ServerStatus, described
+
+NOTES = described(
+    ServerStatus("notes", "ready", "stdio", "handshake", tools=2, moved="2026-01-31T11:00:01.250Z", latency=0.0021)
+)
+SLOW = described(ServerStatus("slow", "degraded", "http", "modern", tools=1, last_error="no answer to 3 probes"))
+GONE = described(ServerStatus("gone", "backing off", "http", last_error="refused \x1b[2J", next_try=1.54))
+OFF = described(ServerStatus("off", "disabled"))
+
+
+@dataclass
+class Instance:
+    """Something that listens, answers all alike, and remembers what it was asked."""
+
+    code: int = 200
+    body: bytes = b""
+    location: str = ""
+    url: str = ""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, *servers: Any, **more: Any) -> "Instance":
+        return cls(body=json.dumps({"servers": servers}).encode(), **more)
+
+    def run(self, *args: str, text: str = "") -> Result:
+        with self.listening():
+            return CliRunner().invoke(cli, ["status", "--url", self.url, *args], input=text)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        instance = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                instance.asked.append((self.path, self.headers["authorization"]))
+                self.send_response(instance.code)
+                self.send_header("content-length", str(len(instance.body)))
+                if instance.location:
+                    self.send_header("location", instance.location)
+                self.end_headers()
+                self.wfile.write(instance.body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def test_healthy_servers_are_a_table_and_exit_code_0() -> None:
+    result = Instance.of(NOTES, OFF).run()
+
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "server  state     since                     latency  transport          tools\n"
+        "notes   ready     2026-01-31T11:00:01.250Z  2.1 ms   stdio (handshake)  2\n"
+        "off     disabled                                                        0\n"
+    )
+
+
+@pytest.mark.parametrize("server", [SLOW, GONE])
+def test_one_that_is_not_healthy_is_exit_code_1_and_says_why(server: dict[str, object]) -> None:
+    result = Instance.of(NOTES, server).run()
+
+    assert result.exit_code == 1
+    assert f"{server['name']}: " in result.stdout.splitlines()[-1]
+
+
+def test_what_an_instance_says_cannot_drive_the_terminal() -> None:
+    result = Instance.of(GONE, {**NOTES, "name": "a\x1bb", "tools": "\x07", "since": ["\x1b"]}).run()
+
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
+    assert result.stdout.splitlines()[-1] == "gone: refused \\x1b[2J; next attempt in 1.5 s"
+
+
+def test_an_instance_without_servers_is_well() -> None:
+    assert (Instance.of().run().exit_code, Instance.of().run().stdout) == (0, "")
+
+
+def test_json_is_what_the_instance_said() -> None:
+    result = Instance.of(NOTES, GONE).run("--json")
+
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"servers": [NOTES, GONE]})
+
+
+def test_the_page_below_the_address_is_asked_with_the_token() -> None:
+    instance = Instance.of(NOTES)
+    with instance.listening():
+        runner = CliRunner()
+        assert runner.invoke(cli, ["status", "--url", f"{instance.url}/tools/"]).exit_code == 0
+        assert runner.invoke(cli, ["status", "--url", instance.url, "--token", "t0ken"]).exit_code == 0
+        assert runner.invoke(cli, ["status", "--url", instance.url, "--token", "-"], input="t1\n").exit_code == 0
+    assert instance.asked == [
+        ("/tools/health/servers", None),
+        ("/health/servers", "Bearer t0ken"),
+        ("/health/servers", "Bearer t1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("instance", "args", "reason"),
+    [
+        (Instance(code=401), (), "asks for a token: give one with --token"),
+        (Instance(code=401), ("--token", "hunter2"), "does not accept this token"),
+        (Instance(code=404, body=b"{}"), (), "not as an mcp-manifold does"),
+        (Instance(body=b"<html>"), (), "not as an mcp-manifold does"),
+        (Instance(body=b"[]"), (), "not as an mcp-manifold does"),
+        (Instance(body=b'{"servers":{}}'), (), "not as an mcp-manifold does"),
+        (Instance(body=b'{"servers":[1]}'), (), "not as an mcp-manifold does"),
+        (Instance(body=b"[" * 100_000), (), "not as an mcp-manifold does"),
+    ],
+    ids=range(8),
+)
+def test_an_answer_that_is_none_is_told_and_exit_code_1(instance: Instance, args: tuple[str, ...], reason: str) -> None:
+    result = instance.run(*args)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert reason in result.stderr
+    assert "hunter2" not in result.stderr
+
+
+def test_a_redirect_is_not_followed_with_the_token() -> None:
+    other = Instance.of(NOTES)
+    with other.listening():
+        result = Instance(code=302, location=f"{other.url}/health/servers").run("--token", "hunter2")
+
+    assert (result.exit_code, other.asked) == (1, [])
+
+
+def test_nobody_there_is_told_and_exit_code_1() -> None:
+    instance = Instance()
+    with instance.listening():
+        pass
+    result = CliRunner().invoke(cli, ["status", "--url", instance.url])
+
+    assert result.exit_code == 1
+    assert f"cannot reach {instance.url}/health/servers" in result.stderr
+    assert "is `mcp-manifold serve` running there?" in result.stderr
+
+
+def test_a_proxy_of_the_environment_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Instance.of(NOTES)
+    with proxy.listening():
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert Instance.of(NOTES).run("--token", "hunter2").exit_code == 0
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    "args", [("--url", "ftp://a"), ("--url", "http://u:p@a"), ("--url", "http://["), ("--token", "a b")]
+)
+def test_an_address_or_a_token_that_is_none_is_exit_code_2(args: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli, ["status", *args]).exit_code == 2
+
+
+def test_on_a_terminal_it_is_drawn() -> None:
+    console = Console(force_terminal=True, width=120, color_system="truecolor")
+    with console.capture() as capture:
+        console.print(drawn(Report((NOTES, GONE))))
+    shown = capture.get()
+    assert "\x1b[32mready" in shown
+    assert "\x1b[31mbacking off" in shown
+    assert "refused \\x1b[2J" in shown
+
+
+def test_a_report_of_no_answer_is_drawn_too() -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(drawn(Report(problem="cannot reach it \x1b")))
+    assert capture.get().strip() == "cannot reach it \\x1b"
