@@ -31,7 +31,7 @@ LEVELS: Final[dict[str, int]] = {
     "bridge": 7, "loglevels": 7, "notes": 7, "offering": 7, "router": 7, "status": 7, "strangers": 7, "tasks": 7,
     "watching": 7,
     "fronts": 8,
-    "app": 9, "serving": 9,
+    "app": 9, "reloading": 9, "serving": 9,
     "__init__": 10, "cli": 10, "logs": 10, "__main__": 10,
 }  # fmt: skip
 """Imports go to lower numbers only, lazy ones and those for type checking included."""
@@ -39,6 +39,7 @@ LEVELS: Final[dict[str, int]] = {
 SIBLINGS: Final = {
     ("notes", "strangers"),
     ("router", "bridge"),
+    ("app", "reloading"),
     ("app", "serving"),
     ("cli", "logs"),
     ("__main__", "cli"),
@@ -55,7 +56,7 @@ PURE: Final = {
 WAITING: Final = ("asyncio", "anyio", "threading", "time", "socket", "subprocess")
 
 IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
-    "anyio": ("app.py", "backends/", "hub.py"),
+    "anyio": ("app.py", "backends/", "hub.py", "reloading.py"),
     "click": ("cli/",),
     "dotenv": ("config/document.py",),
     "httptools": ("backends/http1/connection.py",),
@@ -72,18 +73,27 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "starlette": ("fronts/metrics.py", "fronts/site.py"),
     "uvicorn": ("serving.py",),
     "uvloop": ("cli/running.py",),
+    "watchfiles": ("reloading.py",),
     # parts of the standard library that are a power, or a way around a rule
     "importlib": ("__init__.py", "app.py", "cli/root.py"),
-    "os": ("backends/http1/pool.py", "backends/stdio.py", "cli/root.py", "config/", "fronts/pipes.py"),
+    "os": (
+        "backends/http1/pool.py",
+        "backends/orphans.py",
+        "backends/process.py",
+        "cli/root.py",
+        "config/",
+        "fronts/pipes.py",
+    ),
     "random": ("backends/backend.py",),
-    "signal": ("backends/stdio.py", "cli/", "serving.py"),
+    "signal": ("backends/orphans.py", "backends/process.py", "backends/stdio.py", "cli/"),
     "socket": ("backends/http1/", "fronts/pipes.py", "serving.py"),
     "ssl": ("backends/connect.py", "backends/http1/"),
-    "subprocess": (),
-    "threading": ("fronts/pipes.py",),
+    "subprocess": ("backends/process.py", "backends/shell.py", "backends/stdio.py", "backends/warden.py"),
+    "threading": ("backends/process.py", "fronts/pipes.py"),
     "time": (
         "backends/link.py",
         "cli/check.py",
+        "cli/reload.py",
         "cli/status.py",
         "fronts/lag.py",
         "logs.py",
@@ -105,6 +115,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "fronts/responder.py": "one for each answer that became a stream; kept until it is sent",
             "fronts/stdio.py": "the front's reader and writer; ended in its own run",
             "fronts/stream.py": "the watch for a disconnect; cancelled where it was started",
+            "reloading.py": "its own, and that of the watch on files; ended in `stop`, and in a finally",
         },
     ),
     ".ensure_future": ("a task that nobody owns", {}),
@@ -112,6 +123,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "waiting for the clock instead of an event",
         {
             "backends/stdio.py": "a group's end can only be asked",
+            "cli/reload.py": "what another process did can only be asked",
             "cli/status.py": "the pace of --watch, in a process of its own",
             "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
@@ -127,7 +139,10 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "os.getenv": ("config/ is the only reader of the environment", {}),
     "open": ("config/ is the only reader of files", {}),
     ".read_text": ("config/ is the only reader of files", {"config/": ""}),
-    ".read_bytes": ("config/ is the only reader of files", {}),
+    ".read_bytes": (
+        "config/ is the only reader of files",
+        {"backends/orphans.py": "/proc, which is no file"},
+    ),
     ".lru_cache": ("state of a module", {}),
     "functools.cache": ("state of a module", {}),
 }
@@ -139,6 +154,7 @@ BROAD: Final = {
     "backends/held.py:_own": "the owner task's boundary, for one client's link",
     "fronts/flight.py:answered": "the front's boundary, for a call",
     "fronts/http.py:__call__": "the front's boundary, for a request",
+    "reloading.py:_reloaded": "the task's boundary",
 }
 """Where everything may be caught and not raised again."""
 
@@ -148,6 +164,8 @@ LAZY: Final = {
     "cli/opening.py:_settings": "the same",
     "cli/opening.py:_find": "the same",
     "cli/opening.py:_schema": "the same",
+    "cli/opening.py:_announced": "the same",
+    "cli/opening.py:_running": "the same",
     "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",
     "cli/root.py:_print_version": "the version is asked for alone",
     "cli/running.py:_loop_factory": "not there on Windows",
@@ -451,7 +469,7 @@ WRONG: Final = (
     (acyclic, "hub.py", "def f(): import mcp_manifold.wire.x", "hub <- wire.x <- hub"),
     (licensed_imports, "hub.py", "import mcp.types", "hub.py:1 imports mcp: only backends/sdk.py may"),
     (licensed_imports, "hub.py", "def f(): import requests", "imports requests, which is not in the third-party table"),
-    (licensed_imports, "hub.py", "import subprocess", "imports subprocess: only nobody may"),
+    (licensed_imports, "hub.py", "import subprocess", "imports subprocess: only backends/process.py"),
     (still, "policy.py", "import anyio", "imports anyio: it decides, it does not wait"),
     (still, "fronts/guard.py", "async def f(): pass", "async def f: it decides, it does not wait"),
     (at_the_top, "hub.py", "def f():\n  import json", "hub.py:2 imports json inside f()"),

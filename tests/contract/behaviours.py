@@ -1,8 +1,7 @@
 """What the manifold promises at its fronts: one row per behaviour, with where the promise comes from. Tests nothing.
 
 A test says which rows it shows with `@shows(...)`; `test_behaviours` holds both sides to each other. Rows are grouped
-by feature in the order of the conversation; what servers ask of clients, subscriptions, log levels and tasks go
-between "calls" and "scopes".
+by feature in the order of the conversation. `ABSENT` says which rows a front or revision cannot have, and why.
 """
 
 from collections.abc import Callable
@@ -63,6 +62,37 @@ _ROWS: Final = (
     ("cancel-modern-http", "2026-07-28 basic/transports/streamable-http", "closing the stream cancels, and only then"),
     ("cancel-leaving", "2025-11-25 basic/transports, Sending Messages", "hanging up a POST is no cancellation"),
     ("concurrent", "D5", "calls in flight together each get their own answer"),
+    # questions
+    ("ask-sampling", "2025-11-25 client/sampling; 2026-07-28 basic/patterns/mrtr", "sampling is asked of the caller"),
+    ("ask-roots", "2025-11-25 client/roots; 2026-07-28 basic/patterns/mrtr", "roots are asked of the caller"),
+    ("ask-elicitation", "2025-11-25 client/elicitation", "accept, decline and cancel arrive as they were said"),
+    ("ask-tools", "2025-11-25 client/sampling, Tools in Sampling", "tools are offered to who declared them"),
+    ("ask-url", "2025-11-25 client/elicitation, URL Mode", "a page to visit has an elicitationId in its era alone"),
+    ("ask-rounds", "2026-07-28 basic/patterns/mrtr", "questions in turn and at once are answered in their places"),
+    ("ask-anywhere", "2026-07-28 basic/patterns/mrtr", "prompts and resources may ask as tools do"),
+    ("ask-unknown", "D2", "a question nobody here knows is the client's to answer"),
+    ("ask-signed", "2025-11-25 client/elicitation, Security", "who asks is named where there are several servers"),
+    ("ask-undeclared", "2025-11-25 basic/lifecycle, Capability Negotiation", "what was not declared is not asked"),
+    ("ask-error", "2025-11-25 client/sampling, Error Handling", "a client's error is the server's answer"),
+    ("ask-unprovoked", "D9", "what is asked outside a call is asked of the client whose link it is"),
+    ("ask-withdrawn", "2025-11-25 basic/utilities/cancellation", "a question that is taken back is so at the client"),
+    ("ask-cancelled", "2025-11-25 basic/utilities/cancellation", "a cancelled call takes its question along"),
+    ("ask-left", "D11", "a client that leaves in the middle of a question leaves nothing behind"),
+    ("ask-deadline", "D11", "no deadline runs while a person is asked"),
+    ("ask-state", "2026-07-28 basic/patterns/mrtr", "a state is good once, for its own call and principal"),
+    ("ask-parked", "D10, D11", "parked calls end in time, are limited in number, and hear of their server's end"),
+    ("ask-untouched", "D2", "between modern ends the state is the server's own, byte for byte"),
+    ("url-required", "2025-11-25 client/elicitation, URL Elicitation Required", "-32042 is a question in 2026-07-28"),
+    ("url-complete", "2025-11-25 client/elicitation, Completion Notifications", "who was sent off hears it is done"),
+    # isolation
+    ("isolation-mirror", "D9", "a client's own link, or request, tells the backend what that client can do"),
+    ("isolation-era", "D10", "over HTTP a backend of both eras is spoken to in the client's own"),
+    ("isolation-auto", "D9", "a process is shared until it asks; then those who can answer have their own"),
+    ("isolation-shared", "D9", "on a shared link no question is put to somebody it may not be about"),
+    ("isolation-client", "D9, D12", "different principals never share a link that has a state"),
+    ("isolation-cap", "D11", "more clients than processes are refused in words, until one leaves"),
+    ("isolation-idle", "D11", "a process nobody used for long is stopped, and started again when it is"),
+    ("isolation-left", "D11", "the links of a client that left are closed"),
     # pages and caching
     ("pages", "2025-11-25 server/utilities/pagination", "a list in pages is the whole list"),
     ("pages-cursors", "2025-11-25 server/utilities/pagination", "a cursor is of one list of one endpoint, or -32602"),
@@ -81,7 +111,7 @@ _ROWS: Final = (
     ("custom-methods", "D7", "a method nobody defines goes to the one backend that can be meant, else -32601"),
     ("custom-notes", "D9", "a notification nobody defines goes with the call it belongs to"),
     ("roots-changed", "2025-11-25 client/roots", "changed roots are told on links that are this client's alone"),
-    ("question-progress", "2025-11-25 basic/utilities/progress", "progress of a question has the asking server's token"),
+    ("question-progress", "2025-11-25 basic/utilities/progress", "progress of a question has the server's token"),
     ("elicited", "2025-11-25 client/elicitation", "a finished elicitation is told to the client that was asked"),
     ("trace", "2026-07-28 basic, OpenTelemetry", "trace context passes both ways, in all eras"),
     ("mirrored", "2026-07-28 basic/transports/streamable-http, Custom headers", "arguments are mirrored on every hop"),
@@ -125,6 +155,11 @@ _ROWS: Final = (
     ("token", "D12", "with tokens configured, nobody gets in without one"),
     ("token-bound", "D12", "a session belongs to the token that opened it"),
     ("host", "2025-11-25 basic/transports, Security Warning", "a foreign Host or Origin is refused"),
+    # what an operator sees
+    ("health", "D11", "health is honest about each server: its state, since when, why, and when the next try is"),
+    ("ready", "D11", "it is ready with its required servers, until it shuts down"),
+    ("metrics", "D11", "calls, connections and waits move the metrics of their server and outcome"),
+    ("metrics-safe", "D12", "metrics and health are for those with a token, and quote nobody"),
     # faithfulness
     ("faithful-results", "D2", "results arrive as they were sent, through every front, from every backend"),
     ("faithful-errors", "D2", "errors arrive as they were sent"),

@@ -5,7 +5,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -14,8 +14,17 @@ from typing import Any, Final
 import uvicorn
 
 from mcp_manifold import Manifold
+from mcp_manifold.fronts.stdio import StdioFront
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
-from tests.peers.clients import HANDSHAKE_VERSIONS, MODERN_VERSION, Client, HttpClient, ModernClient, StdioClient
+from tests.peers.clients import (
+    HANDSHAKE_VERSIONS,
+    MODERN_VERSION,
+    Client,
+    HttpClient,
+    ModernClient,
+    PairClient,
+    StdioClient,
+)
 from tests.peers.clients import SseClient as LegacyClient
 from tests.peers.face import Face
 from tests.peers.recorder import PATIENCE
@@ -94,11 +103,18 @@ class Stand:
         return self._origin
 
     @asynccontextmanager
-    async def client(self, way: Way, *, scope: str = "", connect: bool = True, **options: Any) -> AsyncIterator[Any]:
-        """A client that came in this way and shook hands. `scope`: "", a server's name, or `groups/<name>`."""
+    async def client(
+        self, way: Way, *, scope: str = "", connect: bool = True, process: bool = False, **options: Any
+    ) -> AsyncIterator[Any]:
+        """A client that came in this way and shook hands. `scope`: "", a server's name, or `groups/<name>`.
+
+        Over stdio each client has a manifold of its own: one in this process, or with `process` the program.
+        """
         async with AsyncExitStack() as stack:
-            if way.transport == "stdio":
+            if way.transport == "stdio" and process:
                 client: Client = await stack.enter_async_context(self._child(stack, scope, options))
+            elif way.transport == "stdio":
+                client = await stack.enter_async_context(_inside(self.config, scope, options))
             else:
                 url = f"{await self.origin()}/{scope + '/' if scope else ''}"
                 client = await stack.enter_async_context(_remote(way, url, options))
@@ -113,6 +129,22 @@ class Stand:
         group = scope.removeprefix("groups/")
         part = [] if not scope else ["--group", group] if group != scope else ["--server", scope]
         return StdioClient([sys.executable, "-m", "mcp_manifold", "stdio", "--config", str(path), *part], **options)
+
+
+@asynccontextmanager
+async def _inside(config: dict[str, Any], scope: str, options: dict[str, Any]) -> AsyncIterator[PairClient]:
+    """The stdio front of a manifold of its own, in this process."""
+    group = scope.removeprefix("groups/")
+    part = "" if not scope else f"group:{group}" if group != scope else f"server:{scope}"
+    async with Manifold.from_config(config) as manifold, PairClient(**options) as client:
+        front = StdioFront(manifold, scope=part, claim=lambda: nullcontext(client.theirs))
+        serving = asyncio.create_task(front.serve(), name="stdio front")
+        try:
+            yield client
+        finally:
+            client.close_stdin()
+            async with asyncio.timeout(PATIENCE):
+                await serving
 
 
 async def _connect(client: Client, version: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.contract.behaviours import shows
 from tests.contract.offers import offerings
 from tests.contract.stand import ERAS, LATEST, Stand, standing
 from tests.peers.clients import MODERN_VERSION
@@ -66,6 +67,7 @@ async def scraped(client: Client) -> dict[str, float]:
 # --- health ---------------------------------------------------------------------------------------------------------
 
 
+@shows("health")
 async def test_health_is_in_one_word_and_three_numbers() -> None:
     async with standing(offerings(("web",))) as stand:
         client = await site_of(stand)
@@ -78,6 +80,7 @@ async def test_health_is_in_one_word_and_three_numbers() -> None:
         assert (await client.send("GET", "/health")).json == part
 
 
+@shows("health")
 async def test_every_kind_of_server_is_described_alike() -> None:
     async with standing(offerings()) as stand:
         found = await shown(stand)
@@ -90,6 +93,7 @@ async def test_every_kind_of_server_is_described_alike() -> None:
             assert MOMENT.fullmatch(server["since"])
 
 
+@shows("health")
 async def test_a_server_that_is_away_says_why_and_when_it_is_tried_again() -> None:
     async with standing({}) as stand:
         stand.config["mcpServers"] |= {"missing": MISSING, "off": {**MISSING, "disabled": True}}
@@ -101,6 +105,7 @@ async def test_a_server_that_is_away_says_why_and_when_it_is_tried_again() -> No
         assert (off["status"], off["state"], off["since"]) == ("disabled", "disabled", None)
 
 
+@shows("health")
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a way to make a process stand still")
 async def test_a_server_that_stands_still_is_degraded_and_costs_nobody_else_anything() -> None:
     quick = {"pingInterval": "50ms"}
@@ -126,6 +131,7 @@ async def test_a_server_that_stands_still_is_degraded_and_costs_nobody_else_anyt
 # --- readiness ------------------------------------------------------------------------------------------------------
 
 
+@shows("ready")
 async def test_it_is_alive_and_not_ready_without_a_required_server() -> None:
     for required, status in ((True, 503), (False, 200)):
         async with standing(offerings(("web",))) as stand:
@@ -136,6 +142,7 @@ async def test_it_is_alive_and_not_ready_without_a_required_server() -> None:
             assert (answer.status, answer.json) == (status, {"ready": not required})
 
 
+@shows("ready")
 async def test_it_is_ready_with_its_required_server_until_it_shuts_down() -> None:
     async with standing(offerings(("web",)), web={"required": True}) as stand:
         client = await site_of(stand)
@@ -148,6 +155,7 @@ async def test_it_is_ready_with_its_required_server_until_it_shuts_down() -> Non
 # --- metrics --------------------------------------------------------------------------------------------------------
 
 
+@shows("metrics")
 @pytest.mark.parametrize("way", [Way("http", LATEST), Way("http", MODERN_VERSION)], ids=str)
 async def test_calls_move_the_metrics_of_their_server_and_outcome(way: Way) -> None:
     async with standing(offerings(("web", "pipe"))) as stand, stand.client(way) as caller:
@@ -170,6 +178,7 @@ async def test_calls_move_the_metrics_of_their_server_and_outcome(way: Way) -> N
         assert after["mcp_proxy_sent_bytes_total{}"] > before["mcp_proxy_sent_bytes_total{}"]
 
 
+@shows("metrics")
 async def test_a_call_that_hangs_is_in_flight_and_its_server_owes_an_answer() -> None:
     async with standing(offerings(("web",))) as stand, stand.client(Way("http", LATEST)) as caller:
         client = await site_of(stand)
@@ -186,6 +195,7 @@ async def test_a_call_that_hangs_is_in_flight_and_its_server_owes_an_answer() ->
         assert found["mcp_backend_pending_requests{server=web}"] == 0
 
 
+@shows("metrics")
 async def test_a_restart_moves_the_metrics_of_its_server() -> None:
     async with standing(offerings(("pipe",))) as stand:
         client = await site_of(stand)
@@ -202,6 +212,7 @@ async def test_a_restart_moves_the_metrics_of_its_server() -> None:
         assert sum(number for key, number in found.items() if key.startswith("mcp_backend_state{server=pipe")) == 1
 
 
+@shows("metrics-safe")
 async def test_s44_what_clients_and_servers_say_is_in_no_metric() -> None:
     async with standing(offerings(("web",)), manifold=TOKENS) as stand:
         stand.config["mcpServers"]["missing"] = {"command": f"no-{SECRET}", "env": {"KEY": SECRET}}
@@ -217,6 +228,7 @@ async def test_s44_what_clients_and_servers_say_is_in_no_metric() -> None:
         assert len(await scraped(client)) == series
 
 
+@shows("metrics-safe")
 async def test_s44_metrics_and_health_are_for_those_with_a_token_only() -> None:
     async with standing(offerings(("web",)), manifold=TOKENS) as stand:
         for path in ("/metrics", "/health", "/health/servers"):
@@ -227,6 +239,7 @@ async def test_s44_metrics_and_health_are_for_those_with_a_token_only() -> None:
         assert (await strange.send("GET", "/metrics")).status == 403
 
 
+@shows("metrics")
 async def test_metrics_are_below_the_base_path() -> None:
     async with standing(offerings(("web",)), manifold={"basePath": "/tools"}) as stand:
         client = await site_of(stand)
@@ -234,6 +247,7 @@ async def test_metrics_are_below_the_base_path() -> None:
         assert (await client.send("GET", "/metrics")).status == 404
 
 
+@shows("metrics")
 async def test_without_metrics_there_is_no_page_of_them() -> None:
     async with standing(offerings(("web",)), manifold={"metrics": False}) as stand:
         client = await site_of(stand)

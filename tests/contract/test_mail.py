@@ -71,6 +71,7 @@ class Box:
     strays: list[str] = field(default_factory=list)
     confided: int = 0
     refused: int = 0
+    logged: int = 0
 
     def answer(self, params: bytes) -> str:
         """Answer a question with one's name, having looked whether it was for oneself."""
@@ -98,6 +99,7 @@ class Box:
         """Everything that ever came, on whatever stream: log lines and updates carry a name as well."""
         for each in self.client.received:
             if each.method == "notifications/message":
+                self.logged += 1
                 self._mine(jsontext.value(jsontext.member(each.params, "data")), " ")
             elif each.method == "notifications/resources/updated":
                 self._mine(str(jsontext.value(jsontext.member(each.params, "uri"))).removeprefix("note://") + " ", " ")
@@ -184,11 +186,11 @@ def asked(clients: int, calls: int) -> int:
 
 
 @shows("mail")
-@pytest.mark.parametrize("isolation", ["auto", "shared"])
-@pytest.mark.parametrize("kind", ["web", "web26"])
+@pytest.mark.parametrize(("kind", "isolation"), [("web", "auto"), ("web", "shared"), ("web26", "auto")])
 async def test_over_http_every_message_reaches_its_own_client(kind: str, isolation: str) -> None:
     found = await deliver(kind, isolation, CLIENTS, CALLS)
     assert sum(box.confided for box in found) == asked(CLIENTS, CALLS)
+    assert sum(box.logged for box in found) > CLIENTS
 
 
 @shows("mail")

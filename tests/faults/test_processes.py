@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.backends.orphans import MARK
-from mcp_manifold.config.environment import INHERITED
+from mcp_manifold.backends import orphans
+from mcp_manifold.config.environment import INHERITED, MARK
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, standing
 from tests.faults.programs import (
@@ -312,6 +312,7 @@ async def told(settings: dict[str, Any], script: str, **manifold: Any) -> list[s
 
 async def test_s37_a_server_gets_the_usual_variables_our_mark_and_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUR_SECRET", "hush")
+    assert orphans.MARK == MARK
     names = await told({"env": {"MINE": "1"}}, "env | cut -d= -f1")
     assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*INHERITED, MARK, "MINE"}
     assert {MARK, "MINE"} <= set(names)

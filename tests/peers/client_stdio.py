@@ -1,8 +1,12 @@
-"""A raw client over a child's stdio, both eras. Starts the process, ends it and its group."""
+"""Raw clients of one message a line, both eras: over a child's stdio, or to a front in this process.
+
+Start the child and end it and its group; know nothing of what serves in this process.
+"""
 
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +19,82 @@ from tests.peers.reply import Pending
 _LIMIT: Final = 2**30
 
 
-class StdioClient(Client):
+class LineClient(Client):
+    """What clients of lines share: a stream to write to and one to read from."""
+
+    def __init__(self, *, answers: Mapping[str, Answer] | None = None, capabilities: str | None = None) -> None:
+        super().__init__(answers=answers, capabilities=capabilities)
+        self._writer: asyncio.StreamWriter | None = None
+        self.lines: list[bytes] = []
+        """Everything on stdout, line by line, without line ends."""
+        self.stdout_ended = asyncio.Event()
+
+    async def send_line(self, line: bytes) -> None:
+        """Write a line as it is.
+
+        Raises:
+            ConnectionError: the other side does not read any more.
+        """
+        assert self._writer is not None, "not started"
+        self._writer.write(line + b"\n")
+        await self._writer.drain()
+
+    async def notify(self, method: str, params: Params = None) -> None:
+        """Send a notification."""
+        await self.send_line(message.request(b"", method, raw_params(params)))
+
+    async def watch(self) -> None:
+        """Handshake era: nothing to open. Modern: listen to every list."""
+        if self.is_modern:
+            await (await self.begin("subscriptions/listen", {"notifications": dict(message.EVERY_CHANGE)})).heard()
+
+    async def _send(self, pending: Pending) -> None:
+        await self.send_line(message.request(pending.id, pending.method, pending.params))
+
+    async def _respond(self, response: bytes) -> None:
+        await self.send_line(response)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            self.lines.append(line.rstrip(b"\r\n"))
+            self._take(self.lines[-1])
+        self.stdout_ended.set()
+        for pending in self.pending.values():
+            pending.fail(ConnectionResetError("the other side's output ended"))
+
+
+class PairClient(LineClient):
+    """`async with PairClient() as c:` to something in this process that takes `c.theirs` as its stdin and stdout.
+
+    The two ends are sockets, as they are for the children of some clients.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.theirs = (-1, -1)
+        """The descriptors to read from and to write to; whoever serves closes them."""
+
+    async def __aenter__(self) -> "PairClient":
+        ours, theirs = socket.socketpair()
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LIMIT)
+        self.theirs = (theirs.fileno(), os.dup(theirs.detach()))
+        self._start(self._read(reader))
+        return self
+
+    def close_stdin(self) -> None:
+        """Say that nothing will be sent any more."""
+        assert self._writer is not None, "not started"
+        self._writer.write_eof()
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._end()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class StdioClient(LineClient):
     """`async with StdioClient(argv) as c: await c.connect(version)`."""
 
     def __init__(
@@ -32,10 +111,7 @@ class StdioClient(Client):
         self._env = None if env is None else dict(env)
         self._cwd = cwd
         self._process: asyncio.subprocess.Process | None = None
-        self.lines: list[bytes] = []
-        """Everything on stdout, line by line, without line ends."""
         self.stderr = bytearray()
-        self.stdout_ended = asyncio.Event()
 
     @property
     def process(self) -> asyncio.subprocess.Process:
@@ -59,28 +135,10 @@ class StdioClient(Client):
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, env=self._env, cwd=self._cwd, limit=_LIMIT, **options
         )
-        self._start(self._read())
+        assert self._process.stdout is not None
+        self._writer = self._process.stdin
+        self._start(self._read(self._process.stdout))
         self._start(self._read_errors())
-
-    async def send_line(self, line: bytes) -> None:
-        """Write a line as it is.
-
-        Raises:
-            ConnectionError: the child does not read any more.
-        """
-        stdin = self.process.stdin
-        assert stdin is not None
-        stdin.write(line + b"\n")
-        await stdin.drain()
-
-    async def notify(self, method: str, params: Params = None) -> None:
-        """Send a notification."""
-        await self.send_line(message.request(b"", method, raw_params(params)))
-
-    async def watch(self) -> None:
-        """Handshake era: nothing to open. Modern: listen to every list."""
-        if self.is_modern:
-            await (await self.begin("subscriptions/listen", {"notifications": dict(message.EVERY_CHANGE)})).heard()
 
     async def wait_ended(self) -> int:
         """The exit code, when the child ended by itself."""
@@ -108,7 +166,7 @@ class StdioClient(Client):
             self.kill()
             await self._end()
             self._process._transport.close()  # type: ignore[attr-defined]  # a grandchild may hold the pipes open
-            self._process = None
+            self._process = self._writer = None
 
     def kill(self) -> None:
         """Kill the child and its group."""
@@ -116,22 +174,6 @@ class StdioClient(Client):
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-
-    async def _send(self, pending: Pending) -> None:
-        await self.send_line(message.request(pending.id, pending.method, pending.params))
-
-    async def _respond(self, response: bytes) -> None:
-        await self.send_line(response)
-
-    async def _read(self) -> None:
-        stdout = self.process.stdout
-        assert stdout is not None
-        while line := await stdout.readline():
-            self.lines.append(line.rstrip(b"\r\n"))
-            self._take(self.lines[-1])
-        self.stdout_ended.set()
-        for pending in self.pending.values():
-            pending.fail(ConnectionResetError("the child's stdout ended"))
 
     async def _read_errors(self) -> None:
         stderr = self.process.stderr

@@ -3,7 +3,7 @@
 from tests.peers.client import Answer, Client, Params
 from tests.peers.client_http import GetStream, HttpClient, HttpReply, ModernClient
 from tests.peers.client_sse import SseClient
-from tests.peers.client_stdio import StdioClient
+from tests.peers.client_stdio import PairClient, StdioClient
 from tests.peers.http_wire import Event, Headers
 from tests.peers.message import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Message
 from tests.peers.reply import Pending, Reply
@@ -21,6 +21,7 @@ __all__ = [
     "HttpReply",
     "Message",
     "ModernClient",
+    "PairClient",
     "Params",
     "Pending",
     "Reply",

@@ -18,7 +18,9 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 MARK: Final = "MCP_MANIFOLD_PARENT"
-"""The variable by which a process is known as one of ours: `<pid>:<start time>` of the manifold it belongs to."""
+"""By which a process is known as a manifold's: `<pid>:<start time>` of that. `config.environment` has the name as well,
+since every command imports this file, and importing that package takes long; a test holds the two together.
+"""
 PROC: Final = pathlib.Path("/proc")
 REAP_EVERY: Final = 1.0
 REAP_NEXT: Final = 0.05

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import Final
 
+MARK: Final = "MCP_MANIFOLD_PARENT"
+"""By which a process is known as a manifold's: `<pid>:<start time>` of that. No setting, though it looks like one."""
 INHERITED: Final = (
     (
         "APPDATA",

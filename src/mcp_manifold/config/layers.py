@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from mcp_manifold.config.dialects import Misfit, by_name
 from mcp_manifold.config.document import did_you_mean
+from mcp_manifold.config.environment import MARK
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.config.syntax import Loc
 from mcp_manifold.errors import ConfigError
@@ -180,7 +181,7 @@ def _variable(loc: Loc, values: Mapping[str, str]) -> str:
 
 def _strangers(values: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(values):
-        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE):
+        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, MARK):
             yield f'unknown variable "{name}" is ignored{did_you_mean(name, VARIABLES)}'
 
 

@@ -47,6 +47,7 @@ EVERY_SETTING = [
     ("log_level", "DEBUG", "debug"),
     ("log_format", "json", "json"),
     ("list_timeout", "1500", 1.5),
+    ("login_shell_path", "true", True),
     ("watch", "off", False),
 ]
 

@@ -215,3 +215,27 @@ def test_python_gives_durations_in_seconds_and_the_transport_is_inferred() -> No
 def test_python_cannot_make_a_server_without_a_path_of_its_own() -> None:
     with pytest.raises(ValueError, match='"mcp" cannot name a server'):
         ServerSettings(name="mcp", command="x")
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("1000", 1000),
+        ('"1000"', 1000),
+        ('"512MB"', 512_000_000),
+        ('"1.5 GiB"', 3 * 2**29),
+        ('"64K"', 64_000),
+        ('"10 B"', 10),
+    ],
+)
+def test_limits_of_a_process_are_sizes_and_counts(home: Home, written: str, size: int) -> None:
+    (server,) = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {{"memory": {written}}}}}}}}}').servers
+    assert (server.rlimits.memory, server.rlimits.files, server.rlimits.cpu) == (size, None, None)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    ['{"memory": "much"}', '{"memory": 0}', '{"memory": true}', '{"files": 0}', '{"cpu": "1m"}', '{"disk": 1}'],
+)
+def test_what_is_no_limit_is_refused(home: Home, limits: str) -> None:
+    assert "rlimits" in str(home.error(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {limits}}}}}}}'))

@@ -1,0 +1,56 @@
+"""Whatever is known of a backend: who may share a link with whom."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, place_of
+from mcp_manifold.call import Session
+from mcp_manifold.policy import Principal
+from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload, encode
+
+CAPABILITIES = ("roots", "sampling", "elicitation")
+asked = st.frozensets(st.sampled_from(CAPABILITIES))
+isolations = st.sampled_from(["auto", "shared", "client"])
+keys = st.text("0123456789abcdef", min_size=1, max_size=4)
+knowledge = st.builds(
+    Known, st.sampled_from(["stdio", "http", "sse", ""]), st.sampled_from(["handshake", "modern"]), asked, st.booleans()
+)
+
+
+@st.composite
+def sessions(draw: st.DrawFn) -> Session:
+    """A client of either era."""
+    modern = draw(st.booleans())
+    declared = Payload(encode({name: {} for name in sorted(draw(asked))}))
+    principal = draw(keys)
+    version = MODERN_VERSION if modern else LATEST_HANDSHAKE
+    key = "" if modern else "s" + draw(keys)
+    return Session(key, Principal(principal, principal), "", version, capabilities=declared)
+
+
+@given(sessions(), sessions(), isolations, knowledge)
+def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, other, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+    first, second = place_of(one, isolation, known), place_of(other, isolation, known)
+    if first.key == second.key and first not in (SHARED, PLAIN):
+        assert one is other or one.key == other.key
+        assert one.key or one.principal == other.principal
+
+
+@given(sessions(), isolations, knowledge)
+def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+    place = place_of(session, isolation, known)
+    if place == PLAIN:
+        assert isolation == "auto"
+        assert not session.wants & known.asks
+
+
+@given(sessions(), isolations, knowledge)
+def test_only_a_clients_own_link_is_opened_as_that_client(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+    place = place_of(session, isolation, known)
+    assert not (place.exclusive and place.exact)
+    if place.exact and place != PLAIN:
+        assert place.key == session.key
+    if isolation == "shared":
+        assert place == SHARED
+    if isolation == "client" and (session.key or session.era == "modern"):
+        assert place.key
