@@ -23,7 +23,7 @@ import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
-from mcp_manifold.backends.link import Pending
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.question import Question
 from mcp_manifold.call import Call, Session
 from mcp_manifold.config import LimitSettings

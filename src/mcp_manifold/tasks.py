@@ -16,8 +16,9 @@ from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
-from mcp_manifold.backends.link import HUMAN_WAIT, Link
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pages import list_tasks
+from mcp_manifold.backends.pending import HUMAN_WAIT
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.call import Call, Handler, Session
 from mcp_manifold.capabilities import TASKS_VERSION, declared, extends_tasks, runs_tasks
@@ -278,7 +279,7 @@ class Tasks:
         task = self._table.meant(question.link, native)
         is_new = native is not None and task is None
         if is_new and self._keep(question.link, lambda: self._asked_late(question, pass_on)):
-            question.link.set_aside(question)  # the answer that creates the task ends its call, not the question
+            question.set_aside()  # the answer that creates the task ends its call, not the question
             return
         if params is not None and task is not None:
             native, public = task.native, task.public
@@ -286,7 +287,7 @@ class Tasks:
             question.translate = lambda result: _renamed(result, public, native, RELATED_TASK)
             working = None if question.pending is None else question.pending.call
             if working is None or not task.is_of(working.session):
-                question.link.set_aside(question)
+                question.set_aside()
                 question.session = task.session
         pass_on(question)
 

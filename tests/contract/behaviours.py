@@ -84,6 +84,7 @@ _ROWS: Final = (
     ("ask-untouched", "D2", "between modern ends the state is the server's own, byte for byte"),
     ("url-required", "2025-11-25 client/elicitation, URL Elicitation Required", "-32042 is a question in 2026-07-28"),
     ("url-complete", "2025-11-25 client/elicitation, Completion Notifications", "who was sent off hears it is done"),
+    ("mail", "D9", "of many clients on one shared backend, none gets a message that is for another"),
     # isolation
     ("isolation-mirror", "D9", "a client's own link, or request, tells the backend what that client can do"),
     ("isolation-era", "D10", "over HTTP a backend of both eras is spoken to in the client's own"),

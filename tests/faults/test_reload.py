@@ -18,7 +18,7 @@ from tests.contract.offers import offering, offerings
 from tests.contract.stand import LATEST, Stand, backend_of, entry_of, standing
 from tests.flows.processes import is_running, until
 from tests.peers.backend import Act, StdioBackend, tool
-from tests.peers.clients import MODERN_VERSION, Client, HttpClient, Reply
+from tests.peers.clients import MODERN_VERSION, Client, HttpClient, Reply, StdioClient
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -330,20 +330,18 @@ async def test_the_reload_command_tells_what_came_of_it(tmp_path: Path) -> None:
 
 async def test_stdio_reloads_on_a_signal_and_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
-    async with standing(offerings(("pipe", "web"))) as stand:
-        entries = stand.config["mcpServers"]
-        stand.config["manifold"]["watch"] = False
-        stand.config["mcpServers"] = {"web": entries["web"]}
-        async with stand.client(Way("stdio", LATEST)) as client:
+    async with scripted("pipe", "web") as backends:
+        entries = {name: entry_of(backend) for name, backend in backends.items()}
+        config: dict[str, Any] = {"manifold": {"watch": False}, "mcpServers": {"web": entries["web"]}}
+        _write(file, json.dumps(config))
+        argv = [sys.executable, "-m", "mcp_manifold", "stdio", "--config", str(file)]
+        async with StdioClient(argv) as client:
+            assert (await client.connect(LATEST)).result is not None
             assert servers_in(await names(client)) == {"web"}
-            file = Path(client._argv[client._argv.index("--config") + 1])
-            stand.config["mcpServers"] = entries
-            stand.config["manifold"]["watch"] = True
-            file.write_text(json.dumps(stand.config))
+            _write(file, json.dumps({"mcpServers": entries}))
             client.process.send_signal(signal.SIGHUP)
             await until_listed(client, lambda found: servers_in(found) == {"web", "pipe"})
-            stand.config["mcpServers"] = {"pipe": entries["pipe"]}
-            file.write_text(json.dumps(stand.config))
+            _write(file, json.dumps({"mcpServers": {"pipe": entries["pipe"]}}))
             await until_listed(client, lambda found: servers_in(found) == {"pipe"})
             assert (await client.call("pipe__echo", {"text": "on"})).text == "on"
 

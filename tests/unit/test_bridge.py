@@ -7,8 +7,7 @@ from typing import Any, cast
 import pytest
 
 from mcp_manifold.backends.backend import Backend
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.question import Question
+from mcp_manifold.backends.question import Inbox, Question, open_link
 from mcp_manifold.bridge import MAX_ROUNDS, Bridge, Target
 from mcp_manifold.call import Call, Session
 from mcp_manifold.config import LimitSettings
@@ -71,7 +70,7 @@ class House:
 
     def __init__(self, *, several: bool = False, **limits: float) -> None:
         self.bridge = Bridge(LimitSettings.model_validate(limits), names_server=lambda scope: several)
-        self.link = Link("notes", on_notification=Heard(), on_question=self.bridge.asked)
+        self.link = open_link("notes", on_notification=Heard(), on_question=self.bridge.asked)
         self.transport = FakeTransport(self.link)
         self.target = Target("tools/call", cast("Backend", FakeBackend("notes", "handshake", lambda *_: {})), "t")
 
@@ -142,7 +141,7 @@ async def test_what_was_not_declared_is_refused_for_either_client(
 
 async def test_a_question_of_nobodys_call_is_refused() -> None:
     house = House()
-    question = Question(house.link, Payload(b"3"), "roots/list", None)
+    question = Question(cast("Inbox", house.link.ears), Payload(b"3"), "roots/list", None)
     house.bridge.asked(question)
     assert house.sent[0]["error"]["code"] == -32601
     assert not question.is_open

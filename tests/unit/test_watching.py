@@ -11,7 +11,7 @@ import pytest
 from mcp_manifold import watching as module
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.question import Notice
+from mcp_manifold.backends.question import Notice, open_link
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.errors import (
@@ -131,7 +131,7 @@ class Place:
     async def open(
         self, name: str, place: str = "", *, holder: Session | None = None, says: bytes = SAYS, deaf: bool = False
     ) -> tuple[Link, FakeTransport]:
-        link = Link(name, on_notification=lambda _: None, on_question=lambda _: None, holder=holder, place=place)
+        link = open_link(name, on_notification=lambda _: None, on_question=lambda _: None, holder=holder, place=place)
         transport = FakeTransport(link, None if deaf else lambda pending: b'"result":{}')
         link.adopt("", Payload(says))
         self.backends[name].links[place] = link

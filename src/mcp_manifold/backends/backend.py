@@ -22,11 +22,12 @@ from mcp_manifold.backends.held import Bounds, HeldLinks
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
-from mcp_manifold.backends.link import Link, Transport
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.probe import Probe
 from mcp_manifold.backends.process import Groups
-from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.question import Notice, Question, open_link
 from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
@@ -430,7 +431,7 @@ class Backend:
     async def _connect_as(
         self, kind: Kind, identity: Identity, place: Place, holder: Session | None
     ) -> tuple[Link, Transport, Greeting]:
-        link = Link(
+        link = open_link(
             self.name,
             on_notification=self._notified,
             on_question=self._questioned,

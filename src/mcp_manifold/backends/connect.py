@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.http1 import HttpPool
-from mcp_manifold.backends.link import Link, Transport
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.process import Ceilings, Groups
 from mcp_manifold.backends.sse import SseTransport
 from mcp_manifold.backends.stdio import Command, StderrTail, open_stdio

@@ -13,7 +13,8 @@ from typing import TypedDict
 from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.isolation import Place
-from mcp_manifold.backends.link import Link, either
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import either
 from mcp_manifold.call import Session
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.streams import RETRY, RETRY_CEILING, IdleWatch, Note, Standing
 from mcp_manifold.errors import (
     BackendError,

@@ -8,13 +8,12 @@ wire order, so that a progress notification never overtakes, nor is overtaken by
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
 from math import inf
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Final
 
 from mcp_manifold import wire
-from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.pending import HUMAN_WAIT, Ears, Pending, Transport, note_outcome, number_of, token_of
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import (
     BackendError,
@@ -33,63 +32,6 @@ from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, MET
 logger = logging.getLogger(__name__)
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
-HUMAN_WAIT: Final = 3600.0
-"""Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
-
-
-class Pending:
-    """One request of ours that waits for its answer."""
-
-    __slots__ = (
-        "abort",
-        "begun",
-        "call",
-        "deadline",
-        "future",
-        "is_parked",
-        "method",
-        "number",
-        "params",
-        "stalls",
-        "timeout",
-        "token",
-    )
-
-    def __init__(self, number: int, method: str, params: Mapping[str, Payload], timeout: float) -> None:
-        self.number = number
-        self.method = method
-        self.params = params
-        self.timeout = timeout
-        self.begun = 0.0
-        self.deadline = 0.0
-        self.call: Call | None = None
-        self.token: Payload | None = None
-        self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        self.stalls = 0
-        """Questions, its own or perhaps its own, during which its time stands still."""
-        self.is_parked = False
-        """Its caller was sent away for input; the backend still works on it."""
-        self.abort: Callable[[], None] | None = None
-        """Set by a transport on which giving up means closing this request's own stream."""
-
-    def __repr__(self) -> str:
-        return f"<Pending {self.number} {self.method}>"
-
-
-class Transport(Protocol):
-    """How a link's bytes travel. Calls `Link.fed`, `Link.fail` and `Link.lost`; each synchronously, in wire order."""
-
-    def send_request(self, pending: Pending, body: bytes) -> None:
-        """Send a request. Raises BackendError when it certainly cannot be sent."""
-
-    def send_note(self, body: bytes) -> asyncio.Future[None] | None:
-        """Send a notification or response; the future, if any, is done when the peer accepted it."""
-
-    def adopt(self, version: str) -> None:
-        """The session is negotiated: speak this revision from now on."""
-
-    async def aclose(self) -> None:
-        """Release everything, within a bound."""
 
 
 class Link:
@@ -99,8 +41,6 @@ class Link:
         self,
         backend: str,
         *,
-        on_notification: Callable[[Notice], None],
-        on_question: Callable[[Question], None],
         holder: Session | None = None,
         place: str = "",
         write_limit: int = 64 << 20,
@@ -130,11 +70,10 @@ class Link:
         self.only: Session | None = holder
         """The one client this link ever served; None before the first, and since there was another."""
         self._is_crowded = False
-        self._on_notification = on_notification
-        self._on_question = on_question
-        self._questions: dict[bytes, Question] = {}
+        self.pending: dict[int, Pending] = {}
+        """The requests that wait for their answers, by number; for `question` to look at, and nobody else to change."""
+        self._ears: Ears | None = None
         self._transport: Transport | None = None
-        self._pending: dict[int, Pending] = {}
         self._given_up: dict[int, tuple[Session | None, float]] = {}
         """Whose calls were given up lately and not answered since, and until when that counts."""
         self._last = 0
@@ -142,7 +81,7 @@ class Link:
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
-        return f"<Link {self.backend} {state} pending={len(self._pending)}>"
+        return f"<Link {self.backend} {state} pending={len(self.pending)}>"
 
     @property
     def era(self) -> wire.Era:
@@ -152,7 +91,7 @@ class Link:
     @property
     def is_busy(self) -> bool:
         """Whether answers are due."""
-        return any(pending.timeout != inf for pending in self._pending.values())
+        return any(pending.timeout != inf for pending in self.pending.values())
 
     @property
     def is_clear(self) -> bool:
@@ -163,7 +102,7 @@ class Link:
     @property
     def due(self) -> int:
         """How many answers are due."""
-        return sum(1 for pending in self._pending.values() if pending.timeout != inf)
+        return sum(1 for pending in self.pending.values() if pending.timeout != inf)
 
     @property
     def transport(self) -> Transport:
@@ -171,6 +110,34 @@ class Link:
         if self._transport is None:
             raise BackendUnavailable(self.backend, "not connected yet")
         return self._transport
+
+    @property
+    def ears(self) -> Ears:
+        """Who works off what the backend sends of its own accord; set once by `heard_by`."""
+        if self._ears is None:
+            raise RuntimeError("nobody listens to this link")
+        return self._ears
+
+    def heard_by(self, ears: Ears) -> None:
+        """Give the link who listens to it."""
+        self._ears = ears
+
+    @property
+    def suspects(self) -> list[Session | None]:
+        """The clients whose calls were given up just now: the backend may still work on them, and ask on."""
+        now = self._loop.time()
+        return [session for session, until in self._given_up.values() if until > now]
+
+    def stall(self, pending: Pending) -> None:
+        """The request's time stands still while a person is asked something."""
+        pending.stalls += 1
+        pending.deadline = self._loop.time() + HUMAN_WAIT
+
+    def go_on(self, pending: Pending) -> None:
+        """The request's time goes on, from the start, once nothing stalls it any more."""
+        pending.stalls -= 1
+        if not pending.stalls and not pending.is_parked and pending.number in self.pending:
+            self._watch(pending)
 
     def attach(self, transport: Transport) -> None:
         """Give the link the transport that was opened for it."""
@@ -212,7 +179,7 @@ class Link:
         Without a timeout it stands for as long as the link does, and is no reason to call the link busy.
         """
         pending = self._sent(method, params, timeout, None)
-        pending.future.add_done_callback(_read)
+        pending.future.add_done_callback(note_outcome)
         return pending
 
     def _sent(self, method: str, params: dict[str, Payload], timeout: float, call: Call | None) -> Pending:
@@ -223,16 +190,16 @@ class Link:
         pending.begun = monotonic()  # the loop's clock may only count milliseconds
         if call is not None:
             pending.call = call
-            pending.token = _token_of(params)
+            pending.token = token_of(params)
             call.backend_era, call.number = self.era, number
             self._met(call.session)
         stamp = self._stamp if call is None or self._stamp is None else self._stamp_for(call.session)
         body = wire.request(number, method, wire.hop_params(params, token=number, stamp=stamp))
-        self._pending[number] = pending
+        self.pending[number] = pending
         try:
             self.transport.send_request(pending, body)
         except BaseException:
-            del self._pending[number]
+            del self.pending[number]
             raise
         self._watch(pending)
         return pending
@@ -240,14 +207,14 @@ class Link:
     async def resume(self, pending: Pending, call: Call) -> Payload:
         """Wait for a parked request again, now on behalf of `call`; raises as `request` does."""
         pending.is_parked = False
-        pending.call, pending.token = call, _token_of(call.params)
+        pending.call, pending.token = call, token_of(call.params)
         self._watch(pending)
         return await self._outcome(pending)
 
     def park(self, pending: Pending, answer: Payload) -> None:
         """Send the caller away with `answer`, and keep the request: the backend goes on with it."""
         waiting, pending.future = pending.future, self._loop.create_future()
-        pending.future.add_done_callback(_read)
+        pending.future.add_done_callback(note_outcome)
         pending.is_parked = True
         pending.call = None
         pending.deadline = self._loop.time() + HUMAN_WAIT
@@ -264,8 +231,8 @@ class Link:
             raise
         finally:
             if not pending.is_parked:
-                self._pending.pop(pending.number, None)
-                self._withdraw(pending)
+                self.pending.pop(pending.number, None)
+                self.ears.over(pending)
             if call is not None:
                 call.on_cancel(None)
 
@@ -292,11 +259,11 @@ class Link:
 
     def abandon(self, pending: Pending, exc: Exception | None) -> None:
         """Give up on a request: the backend is told in its era's way, the waiting caller gets `exc`."""
-        if self._pending.pop(pending.number, None) is None:
+        if self.pending.pop(pending.number, None) is None:
             return
         if pending.future.done() and not pending.future.cancelled():  # answered in the same turn
             return
-        self._withdraw(pending)
+        self.ears.over(pending)
         self._give_up(pending)
         if exc is not None and not pending.future.done():
             pending.future.set_exception(exc)
@@ -342,19 +309,10 @@ class Link:
 
     def fail(self, pending: Pending, exc: Exception) -> None:
         """One request failed; the link lives on."""
-        self._pending.pop(pending.number, None)
+        self.pending.pop(pending.number, None)
         if not pending.future.done():
-            self._withdraw(pending)
+            self.ears.over(pending)
             pending.future.set_exception(exc)
-
-    def _withdraw(self, pending: Pending) -> None:
-        """A request is over: nobody wants to know any more what was asked for its sake. Told before its outcome is."""
-        if pending.stalls:
-            for question in [each for each in self._questions.values() if pending in each.stalls]:
-                question.stalls.remove(pending)
-                pending.stalls -= 1
-                if not question.stalls:
-                    question.withdraw()
 
     def lost(self, reason: BackendError) -> None:
         """The link is dead: everything pending fails now. Later calls of this method change nothing."""
@@ -363,10 +321,8 @@ class Link:
         self.ended.set_result(reason)
         if self._alarm is not None:
             self._alarm.cancel()
-        questions, self._questions = self._questions, {}
-        pending, self._pending = self._pending, {}
-        for question in questions.values():
-            question.withdraw()
+        pending, self.pending = self.pending, {}
+        self.ears.lost()
         for waiting in pending.values():
             if not waiting.future.done():
                 waiting.future.set_exception(
@@ -379,17 +335,17 @@ class Link:
         return BackendUnavailable(self.backend, self.ended.result().message)
 
     def _answered(self, envelope: Envelope, origin: Pending | None) -> None:
-        pending = self._pending.get(_number(envelope.id))
+        pending = self.pending.get(number_of(envelope.id))
         if pending is None or (origin is not None and pending is not origin):
-            self._given_up.pop(_number(envelope.id), None)
+            self._given_up.pop(number_of(envelope.id), None)
             logger.debug("answer to no request of ours", extra={"backend": self.backend})
             return
-        del self._pending[pending.number]
+        del self.pending[pending.number]
         self.calls += 1
         self.heard = self._loop.time()
         if pending.future.done():
             return
-        self._withdraw(pending)
+        self.ears.over(pending)
         if envelope.error is not UNSET:
             code = wire.backend_code(envelope.error)
             pending.future.set_exception(
@@ -402,87 +358,16 @@ class Link:
             pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
 
     def _asked(self, method: str, id_: Payload, params: Payload | None, origin: Pending | None) -> None:
-        """A request of the backend's. `ping` is for us; the rest is for the client whose call provoked it."""
-        if method == "ping":
+        if method == "ping":  # which is for us
             self.transport.send_note(wire.response(id_, b"{}"))
-            return
-        question = Question(self, id_, method, params)
-        question.pending, question.session = self._provoked_by(origin)
-        self._questions[bytes(id_)] = question
-        if origin is not None or method != "roots/list":  # which is asked at any time, so that it outlives the call
-            question.stalls = self._stalled_by(question)
-        for pending in question.stalls:
-            pending.stalls += 1
-            pending.deadline = self._loop.time() + HUMAN_WAIT
-        self._on_question(question)
-
-    def _stalled_by(self, question: Question) -> list[Pending]:
-        """The requests whose time stands still meanwhile: the one that provoked it, or each that may have."""
-        if question.pending is not None or question.session is None:
-            return [] if question.pending is None else [question.pending]
-        return [each for each in self._pending.values() if each.call and each.call.session is question.session]
-
-    def forget(self, question: Question) -> None:
-        """A question is closed: the requests it held up go on under their own timeouts."""
-        if self._questions.get(bytes(question.id)) is question:
-            del self._questions[bytes(question.id)]
-        self._go_on(question)
-
-    def _go_on(self, question: Question) -> None:
-        stalled, question.stalls = question.stalls, []
-        for pending in stalled:
-            pending.stalls -= 1
-            if not pending.stalls and not pending.is_parked and pending.number in self._pending:
-                self._watch(pending)
-
-    def _provoked_by(self, origin: Pending | None) -> tuple[Pending | None, Session | None]:
-        """The request and the client behind something the backend sent, as far as that is certain.
-
-        Over HTTP the stream tells. On a pipe nothing does: it is certain only on a link held for one client, or while
-        one client alone has calls in flight, and none was given up just now that the backend may still work on.
-        """
-        if origin is not None and (origin.call is not None or origin.is_parked):
-            return origin, None if origin.call is None else origin.call.session
-        working = [pending for pending in self._pending.values() if pending.call is not None or pending.is_parked]
-        only = working[0] if len(working) == 1 else None
-        if self.holder is not None:
-            return only, self.holder
-        clients = {id(pending.call.session): pending.call.session for pending in working if pending.call is not None}
-        now = self._loop.time()
-        if any(id(session) not in clients for session, until in self._given_up.values() if until > now):
-            return None, None
-        if len(clients) != 1 or any(pending.is_parked for pending in working):
-            return (only, None) if only is not None and only.is_parked else (None, None)
-        return only, next(iter(clients.values()))
-
-    def respond(
-        self, question: Question, *, result: Payload | None = None, error: bytes | Payload | None = None
-    ) -> None:
-        """Send the answer to a question, which is closed by now."""
-        if not self.ended.done():
-            body = (
-                wire.failure(question.id, error) if error is not None else wire.response(question.id, result or b"{}")
-            )
-            self.transport.send_note(body)
-
-    def set_aside(self, question: Question) -> None:
-        """A question turned out not to belong to the request it came with, which goes on without it."""
-        question.pending = None
-        self._go_on(question)
+        else:
+            self.ears.asked(method, id_, params, origin)
 
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
-        if method == "notifications/cancelled":
-            question = self._questions.get(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)))
-            if question is not None:
-                question.withdraw()
-            return
-        if method != "notifications/progress":
-            self._on_notification(self._noticed(method, params, origin))
-            return
-        found = wire.client_meta(params)
-        pending = self._pending.get(_number(found.get("progressToken", wire.NULL_ID)))
-        if pending is None:  # a task's progress goes on after its call was answered
-            self._on_notification(Notice(self, method, params, None, self.holder))
+        found = wire.client_meta(params) if method == "notifications/progress" else {}
+        pending = self.pending.get(number_of(found.get("progressToken", wire.NULL_ID)))
+        if pending is None:
+            self.ears.told(method, params, origin)
             return
         if not pending.stalls:
             pending.deadline = self._loop.time() + pending.timeout
@@ -490,20 +375,13 @@ class Link:
             found["progressToken"] = pending.token
             pending.call.emit(wire.notification(method, wire.encode(found)))
 
-    def _noticed(self, method: str, params: Payload, origin: Pending | None) -> Notice:
-        pending, session = self._provoked_by(origin)
-        call = None if pending is None else pending.call
-        waits = self._pending.values()
-        concurrent = session is None and any(waiting.call is not None or waiting.is_parked for waiting in waits)
-        return Notice(self, method, params, call, session, concurrent)
-
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
         """Not JSON-RPC. If it was meant to be an answer, its caller must not wait for the timeout."""
         logger.warning("backend sent what is no message", extra={"backend": self.backend, "reason": exc.message})
         pending = origin
         if pending is None:
             found = _ID.search(data, 0, 4096)
-            pending = self._pending.get(int(found.group(1))) if found else None
+            pending = self.pending.get(int(found.group(1))) if found else None
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 
@@ -519,37 +397,8 @@ class Link:
     def _expire(self) -> None:
         now = self._loop.time()
         self._alarm = None
-        for pending in [waiting for waiting in self._pending.values() if waiting.deadline <= now + 0.001]:
+        for pending in [waiting for waiting in self.pending.values() if waiting.deadline <= now + 0.001]:
             self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.timeout:g} s"))
-        first = min((waiting.deadline for waiting in self._pending.values()), default=inf)
+        first = min((waiting.deadline for waiting in self.pending.values()), default=inf)
         if first != inf:
             self._alarm = self._loop.call_at(first, self._expire)
-
-
-def _token_of(params: Mapping[str, Payload]) -> Payload | None:
-    meta = params.get("_meta")
-    return None if meta is None else wire.client_meta(meta).get("progressToken")
-
-
-def _read(future: "asyncio.Future[Payload]") -> None:
-    """Take note of how a request ended for which nobody may come back."""
-    if not future.cancelled():
-        future.exception()
-
-
-def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
-    """Two futures to wait for, whatever they hold."""
-    return {first, second}
-
-
-def _number(id_: Payload | object) -> int:
-    """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
-    text = bytes(id_) if isinstance(id_, Payload) else b""
-    if len(text) > 32:  # none of ours, and perhaps more digits than Python converts
-        return -1
-    try:
-        return int(text)
-    except ValueError:
-        stripped = text.strip(b'"')
-        whole, _, fraction = stripped.partition(b".")
-        return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1

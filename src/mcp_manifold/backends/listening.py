@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mcp_manifold import wire
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION, METHOD_NOT_FOUND

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.backends.greeting import Greeting, Parameters
-from mcp_manifold.backends.link import Link, either
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pages import LISTS, Pages, list_all
+from mcp_manifold.backends.pending import either
 from mcp_manifold.catalogue import Hint, Listing
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, RemoteError

@@ -10,7 +10,8 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.streams import IdleWatch, Note
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.sse import EventParser, EventTooLarge

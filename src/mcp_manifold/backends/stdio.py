@@ -19,7 +19,8 @@ from typing import Final
 import anyio
 
 from mcp_manifold.backends.lines import LineSplitter
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.process import UNBOUNDED, Ceilings, Groups, on_end
 from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable
 

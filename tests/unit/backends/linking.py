@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from mcp_manifold.backends.link import Link, Pending
-from mcp_manifold.backends.question import Notice
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
+from mcp_manifold.backends.question import Notice, open_link
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import BackendError
 from mcp_manifold.policy import ANONYMOUS
@@ -96,7 +97,7 @@ class Heard:
 
 def new_link(heard: Heard | None = None, *, name: str = "notes") -> Link:
     """A fresh link without a transport, on which questions are left unanswered."""
-    return Link(name, on_notification=heard or Heard(), on_question=lambda question: None)
+    return open_link(name, on_notification=heard or Heard(), on_question=lambda question: None)
 
 
 def connected(answer: Answer | None = None, heard: Heard | None = None) -> tuple[Link, FakeTransport]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.link import Pending, _number
+from mcp_manifold.backends.pending import Pending, number_of
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -52,7 +52,7 @@ async def test_an_id_comes_back_in_any_spelling(spelled: bytes) -> None:
 
 @given(st.text(max_size=12) | st.integers() | st.floats() | st.none() | st.booleans() | st.lists(st.integers()))
 def test_no_other_id_is_ever_taken_for_one_of_ours(value: object) -> None:
-    number = _number(Payload(json.dumps(value).encode()))
+    number = number_of(Payload(json.dumps(value).encode()))
     text = str(value).lstrip("-+ ")
     if isinstance(value, str):
         text = value.strip().replace("_", "")

@@ -9,9 +9,10 @@ import pytest
 
 from mcp_manifold.backends import lister as module
 from mcp_manifold.backends.greeting import Greeting
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
 from mcp_manifold.backends.pages import LISTS
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.sdk import parameters
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings

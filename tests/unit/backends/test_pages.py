@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pages import LISTS, Pages, list_all
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
 from mcp_manifold.wire import Payload
 from tests.unit.backends.linking import Answer, FakeTransport, connected, within

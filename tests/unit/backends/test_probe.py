@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mcp_manifold.backends.lifecycle import State
-from mcp_manifold.backends.link import Pending
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.probe import SILENCES, Probe
 from mcp_manifold.errors import BackendLost
 from mcp_manifold.wire import Payload

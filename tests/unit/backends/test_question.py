@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.question import Question
+from mcp_manifold.backends.question import Question, open_link
 from mcp_manifold.call import Call
 from mcp_manifold.errors import BackendLost, BackendTimeout, CallCancelled
 from mcp_manifold.wire import Payload
@@ -22,7 +21,7 @@ class Asked:
         self.questions: list[Question] = []
         self.withdrawn: list[str] = []
         held = None if holder is None else holder.session
-        self.link = Link("notes", on_notification=Heard(), on_question=self._asked, holder=held)
+        self.link = open_link("notes", on_notification=Heard(), on_question=self._asked, holder=held)
         self.transport = FakeTransport(self.link)
         self._tasks: list[asyncio.Task[Payload]] = []
 

@@ -7,7 +7,8 @@ import pytest
 
 from mcp_manifold.backends import sdk
 from mcp_manifold.backends.greeting import Greeting, Identity
-from mcp_manifold.backends.link import Link, Pending
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.sdk import greet, parameters
 from mcp_manifold.errors import (
     BackendError,

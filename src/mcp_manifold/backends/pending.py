@@ -1,0 +1,113 @@
+"""What a link is made from: a request that waits for its answer, the transport below, the ears above. Holds no link."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from mcp_manifold import wire
+from mcp_manifold.call import Call
+from mcp_manifold.wire import Payload
+
+HUMAN_WAIT: Final = 3600.0
+"""Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
+
+
+class Pending:
+    """One request of ours that waits for its answer."""
+
+    __slots__ = (
+        "abort",
+        "begun",
+        "call",
+        "deadline",
+        "future",
+        "is_parked",
+        "method",
+        "number",
+        "params",
+        "stalls",
+        "timeout",
+        "token",
+    )
+
+    def __init__(self, number: int, method: str, params: Mapping[str, Payload], timeout: float) -> None:
+        self.number = number
+        self.method = method
+        self.params = params
+        self.timeout = timeout
+        self.begun = 0.0
+        self.deadline = 0.0
+        self.call: Call | None = None
+        self.token: Payload | None = None
+        self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        self.stalls = 0
+        """Questions, its own or perhaps its own, during which its time stands still."""
+        self.is_parked = False
+        """Its caller was sent away for input; the backend still works on it."""
+        self.abort: Callable[[], None] | None = None
+        """Set by a transport on which giving up means closing this request's own stream."""
+
+    def __repr__(self) -> str:
+        return f"<Pending {self.number} {self.method}>"
+
+
+class Transport(Protocol):
+    """How a link's bytes travel. Calls `Link.fed`, `Link.fail` and `Link.lost`; each synchronously, in wire order."""
+
+    def send_request(self, pending: Pending, body: bytes) -> None:
+        """Send a request. Raises BackendError when it certainly cannot be sent."""
+
+    def send_note(self, body: bytes) -> asyncio.Future[None] | None:
+        """Send a notification or response; the future, if any, is done when the peer accepted it."""
+
+    def adopt(self, version: str) -> None:
+        """The session is negotiated: speak this revision from now on."""
+
+    async def aclose(self) -> None:
+        """Release everything, within a bound."""
+
+
+class Ears(Protocol):
+    """Who works off what a backend sends of its own accord; called in wire order."""
+
+    def asked(self, method: str, id_: Payload, params: Payload | None, origin: Pending | None) -> None:
+        """A request of the backend's, other than `ping`. `origin`: the request on whose own stream it came."""
+
+    def told(self, method: str, params: Payload, origin: Pending | None) -> None:
+        """A notification, other than the progress of a request that is pending."""
+
+    def over(self, pending: Pending) -> None:
+        """A request is over: nobody wants to know any more what was asked for its sake. Told before its outcome is."""
+
+    def lost(self) -> None:
+        """The link is dead."""
+
+
+def token_of(params: Mapping[str, Payload]) -> Payload | None:
+    """The progress token a request carries."""
+    meta = params.get("_meta")
+    return None if meta is None else wire.client_meta(meta).get("progressToken")
+
+
+def note_outcome(future: "asyncio.Future[Payload]") -> None:
+    """Take note of how a request ended for which nobody may come back."""
+    if not future.cancelled():
+        future.exception()
+
+
+def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
+    """Two futures to wait for, whatever they hold."""
+    return {first, second}
+
+
+def number_of(id_: Payload | object) -> int:
+    """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
+    text = bytes(id_) if isinstance(id_, Payload) else b""
+    if len(text) > 32:  # none of ours, and perhaps more digits than Python converts
+        return -1
+    try:
+        return int(text)
+    except ValueError:
+        stripped = text.strip(b'"')
+        whole, _, fraction = stripped.partition(b".")
+        return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
