@@ -1,8 +1,17 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and how property tests run."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "project", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("searching", parent=settings.get_profile("project"), max_examples=1000, derandomize=False)
+settings.load_profile("project")
+"""The same examples every time, and no deadlines, because a busy machine is no finding. Looking for new ones:
+`scripts/test tests/properties --hypothesis-profile searching`."""
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import anyio.to_thread
 import msgspec
 
 from mcp_manifold import wire
-from mcp_manifold.backends.backend import Surroundings
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
@@ -29,6 +28,7 @@ from mcp_manifold.backends.orphans import mark
 from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.backends.shell import login_path
+from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Emit, Handler, Session, Stage, compose
 from mcp_manifold.catalogue import Catalogue, Kind, Listing

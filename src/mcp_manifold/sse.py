@@ -147,6 +147,15 @@ def encode_event(data: bytes, *, event: str = "message", id: str | None = None) 
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (_one_line(id), _one_line(event), data)
 
 
+def encode_opening(id: str, retry: int) -> bytes:
+    """The event a resumable stream begins with: an id to come back to, after so many milliseconds, and no data.
+
+    Raises:
+        ValueError: `id` cannot be written on one line.
+    """
+    return b"id: %b\nretry: %d\ndata: \n\n" % (_one_line(id), retry)
+
+
 def _one_line(value: str) -> bytes:
     if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError("an event's name and id cannot contain CR, LF or NUL")

@@ -133,6 +133,8 @@ async def boxes(stand: Stand, count: int) -> AsyncIterator[list[Box]]:
             box = Box(f"client-{number}", client)
             client.answers = {"elicitation/create": box.answer}
             client.log_level = "info" if number % 4 == 1 else None
+            if count > CLIENTS:  # kept connections are closed when they are idle for seconds, as they are with so many
+                client.extra = (("Connection", "close"),)
             await client.connect(way.version)
             if not client.is_modern:
                 await client.watch()

@@ -37,7 +37,7 @@ from tests.faults.programs import (
 )
 from tests.flows.processes import is_running, until
 from tests.peers.backend import Act, Script, StdioBackend, named, tool
-from tests.peers.clients import HttpClient
+from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
 from tests.peers.ways import Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -249,6 +249,24 @@ async def test_r24_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_pat
         await until(lambda: stream.has_ended, "the end of the standing stream")
         assert not any(is_running(pid) for pid in family)
         assert "Traceback" not in served.log
+
+
+@pytest.mark.parametrize("way", [Way("sse", LATEST), Way("http", MODERN_VERSION)], ids=str)
+async def test_r24_answers_arrive_whichever_way_they_go_and_watching_holds_nothing_up(tmp_path: Path, way: Way) -> None:
+    async with program(tmp_path, manifold={"drain": "1h"}) as (served, backend, _):
+        kind, path = (SseClient, "sse") if way.transport == "sse" else (ModernClient, "mcp")
+        async with kind(f"http://127.0.0.1:{served.port}/{path}") as client:
+            await client.connect(way.version)
+            if way.transport != "sse":
+                await client.watch()
+            pending = await client.begin("tools/call", {"name": "pipe__hang"})
+            await backend.wait_for("tools/call")
+            served.send(signal.SIGTERM)
+            await until_unready(served)
+            assert not pending.is_done
+            await backend.release()
+            assert (await pending.reply()).error is None
+            assert await served.ended() == 0, served.log
 
 
 async def test_r24_what_does_not_finish_is_not_waited_for_longer_than_said(tmp_path: Path) -> None:

@@ -8,66 +8,37 @@ task of their own, below the owner's.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from mcp_manifold.backends.connect import Connector, Kind
-from mcp_manifold.backends.greeting import Greet, Greeting, Identity, Parameters
-from mcp_manifold.backends.held import Bounds, HeldLinks
-from mcp_manifold.backends.http import HttpTransport
-from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, Place, place_of
+from mcp_manifold.backends.connect import Kind
+from mcp_manifold.backends.greeting import Greeting
+from mcp_manifold.backends.held import HeldLinks, bounds_of
+from mcp_manifold.backends.isolation import Known, Place, place_of
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
-from mcp_manifold.backends.pending import Transport
+from mcp_manifold.backends.opener import Opener
 from mcp_manifold.backends.probe import Probe
-from mcp_manifold.backends.process import Groups
-from mcp_manifold.backends.question import Notice, Question, open_link
+from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
-from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
-from mcp_manifold.wire import EMPTY, NEEDED, Era, Payload
+from mcp_manifold.wire import NEEDED, Era, Payload
 from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
-CLOSE_WAIT: Final = 8.0
-"""Seconds closing a link may take: longer than the graces for stdin, SIGTERM and SIGKILL together."""
 NUDGE_EVERY: Final = 1.0
 """Seconds between two attempts that calls may trigger before the back-off is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every backend is given alike."""
-
-    limits: LimitSettings
-    identity: Identity
-    greet: Greet
-    parameters: Parameters
-    patience: float
-    """Seconds a call waits for a backend that is just connecting."""
-    list_timeout: float
-    """Seconds each page of a list may take."""
-    on_listing: Callable[[Listing], None]
-    on_status: Callable[[str], None]
-    on_question: Callable[[Question], None]
-    on_notice: Callable[[Notice], None]
-    on_link: Callable[[Link], Awaitable[None]]
-    """Told of every link that opened, shared or held; no call uses it before that is over."""
-    with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
-    """Has a handshake-era backend log at this level, or more, for the length of a call."""
-    groups: Groups | None = None
-    """Where the processes belong; without it nobody ends them if we are killed."""
-    environment: Mapping[str, str] | None = None
-    """What every process inherits, instead of the usual few variables."""
 
 
 class Backend:
@@ -80,7 +51,7 @@ class Backend:
         self.greeting: Greeting | None = None
         self.vitals = Vitals()
         self._around = around
-        self._connector = Connector(server, around.limits, environment=around.environment, groups=around.groups)
+        self._opener = Opener(server, around, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
             server.name,
             around.limits,
@@ -89,11 +60,7 @@ class Backend:
             on_listing=self._listed,
         )
         self._shared: Link | None = None
-        self._held = HeldLinks(
-            server.name,
-            self._opened_for,
-            **_bounds(server, around.limits),
-        )
+        self._held = HeldLinks(server.name, self._opened_for, **bounds_of(server, around.limits))
         self._known = Known(server.transport, "handshake")
         self._calls = 0
         self._idle = asyncio.Event()
@@ -108,7 +75,7 @@ class Backend:
     @property
     def kind(self) -> Kind | None:
         """The transport in use, once it is known."""
-        return self._connector.kind
+        return self._opener.connector.kind
 
     @property
     def era(self) -> Era:
@@ -128,12 +95,12 @@ class Backend:
     @property
     def last_exit(self) -> str:
         """How a child last ended that was not told to, in words; empty when none did."""
-        return self._connector.tail.exit
+        return self._opener.connector.tail.exit
 
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines of a child's stderr."""
-        return self._connector.tail.lines()
+        return self._opener.connector.tail.lines()
 
     # --- what callers use --------------------------------------------------------------------------------------
 
@@ -240,9 +207,9 @@ class Backend:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
         self._around = around
-        self._connector.adapt(server, around.limits)
+        self._opener.adapt(server, around)
         self._lister.adapt(around.limits, timeout=around.list_timeout)
-        self._held.adapt(**_bounds(server, around.limits))
+        self._held.adapt(**bounds_of(server, around.limits))
 
     def retire(self) -> None:
         """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
@@ -334,8 +301,7 @@ class Backend:
         finally:
             self._group = None
             self._move(Event.STOPPED)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-                await self._connector.aclose()
+            await self._opener.aclose()
 
     async def _live_once(self) -> None:
         """One life: from connecting to the loss of the link."""
@@ -397,63 +363,19 @@ class Backend:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Link]:
-        """The shared link, greeted as one that can relay everything."""
-        link, transport, greeting = await self._connect(self._around.identity, SHARED)
-        self.greeting = greeting
-        self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
-        async with _closing(transport):
+        """The shared link, from which the rest is known of the backend."""
+        async with self._opener.shared() as (link, self.greeting):
+            self._known = replace(self._known, kind=self.kind or "", era=self.greeting.era)
+            self.vitals.links = self._opener.opened
             yield link
 
     @asynccontextmanager
     async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:
-        """A link that is not for everybody: greeted with exactly what its client is and can do."""
-        identity = self._around.identity
-        if place.exact:
-            info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
-            identity = Identity(info, session.relayable("handshake") if session.key else EMPTY)
-        holder = session if place.exact and place != PLAIN else None
-        link, transport, _ = await self._connect(identity, place, holder)
-        link.parameter_headers = self._shared.parameter_headers if self._shared else None
-        async with _closing(transport):
+        """A link that is not for everybody."""
+        async with self._opener.for_client(place, session) as link:
+            link.parameter_headers = self._shared.parameter_headers if self._shared else None
+            self.vitals.links = self._opener.opened
             yield link
-
-    async def _connect(
-        self, identity: Identity, place: Place, holder: Session | None = None
-    ) -> tuple[Link, Transport, Greeting]:
-        kinds = self._connector.kinds()
-        for kind in kinds[:-1]:
-            try:
-                return await self._connect_as(kind, identity, place, holder)
-            except BackendProtocolError as exc:
-                logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self.name})
-        return await self._connect_as(kinds[-1], identity, place, holder)
-
-    async def _connect_as(
-        self, kind: Kind, identity: Identity, place: Place, holder: Session | None
-    ) -> tuple[Link, Transport, Greeting]:
-        link = open_link(
-            self.name,
-            on_notification=self._notified,
-            on_question=self._questioned,
-            holder=holder,
-            place=place.key,
-            write_limit=self._around.limits.max_message,
-        )
-        eras = place.eras or self._connector.eras(kind)
-        transport = await self._connector.open(kind, link)
-        try:
-            link.attach(transport)
-            greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=self.settings.timeout)
-            if holder is None:
-                self._connector.learned(kind, greeting.era)
-            if isinstance(transport, HttpTransport) and greeting.era == "handshake":
-                transport.listen()
-            await self._around.on_link(link)
-            self.vitals.links += 1
-        except BaseException:
-            async with _closing(transport):
-                raise
-        return link, transport, greeting
 
     def _questioned(self, question: Question) -> None:
         capability = NEEDED.get(question.method)
@@ -471,23 +393,6 @@ class Backend:
     def _notified(self, notice: Notice) -> None:
         self._lister.notified(notice.method)
         self._around.on_notice(notice)
-
-
-@asynccontextmanager
-async def _closing(transport: Transport) -> AsyncIterator[None]:
-    """Closes the transport when the context is left: shielded, and within a bound."""
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-            await transport.aclose()
-
-
-def _bounds(server: ServerSettings, limits: LimitSettings) -> Bounds:
-    """How many links are held for single clients, and for how long: a process is dearer than a session."""
-    if server.transport == "stdio":
-        return {"most": limits.max_client_processes, "idle": limits.client_idle}
-    return {"most": limits.max_sessions, "idle": limits.session_idle}
 
 
 def _unheard(_: object) -> None:

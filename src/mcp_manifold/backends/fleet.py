@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskGroup
 
-from mcp_manifold.backends.backend import Backend, Surroundings
+from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendUnavailable
 

@@ -16,6 +16,7 @@ from mcp_manifold.backends.isolation import Place
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import either
 from mcp_manifold.call import Session
+from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
 
 logger = logging.getLogger(__name__)
@@ -165,3 +166,10 @@ class HeldLinks:
             left = self._idle if link.is_busy or link.is_watched else held.used + self._idle - loop.time()
         if left <= 0:
             logger.info("idle link closed", extra={"backend": self._backend})
+
+
+def bounds_of(server: ServerSettings, limits: LimitSettings) -> Bounds:
+    """How many links are held for single clients, and for how long: a process is dearer than a session."""
+    if server.transport == "stdio":
+        return {"most": limits.max_client_processes, "idle": limits.client_idle}
+    return {"most": limits.max_sessions, "idle": limits.session_idle}

@@ -297,7 +297,11 @@ class Link:
             return
         if envelope.method is not UNSET:
             if envelope.id is not UNSET:
-                self._asked(envelope.method, envelope.id, None if envelope.params is UNSET else envelope.params, origin)
+                params = None if envelope.params is UNSET else envelope.params
+                if envelope.method == "ping":  # which is for us
+                    self.transport.send_note(wire.response(envelope.id, b"{}"))
+                else:
+                    self.ears.asked(envelope.method, envelope.id, params, origin)
             else:
                 self._told(envelope.method, wire.EMPTY if envelope.params is UNSET else envelope.params, origin)
         elif envelope.id is not UNSET:
@@ -356,12 +360,6 @@ class Link:
             pending.future.set_result(envelope.result)
         else:
             pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
-
-    def _asked(self, method: str, id_: Payload, params: Payload | None, origin: Pending | None) -> None:
-        if method == "ping":  # which is for us
-            self.transport.send_note(wire.response(id_, b"{}"))
-        else:
-            self.ears.asked(method, id_, params, origin)
 
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
         found = wire.client_meta(params) if method == "notifications/progress" else {}

@@ -11,12 +11,14 @@ from mcp_manifold.fronts.guard import accepts_events
 from mcp_manifold.fronts.inbound import VERSION_HEADER, check_mirrors
 from mcp_manifold.fronts.request import HttpRequest
 from mcp_manifold.fronts.responder import Responder
+from mcp_manifold.fronts.resumption import Forgotten, Journal
 from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import EventStream, Tally, serve_stream
 from mcp_manifold.sse import encode_event
 from mcp_manifold.wire import HANDSHAKE_VERSIONS, UNSET, Envelope, Payload, error_of, failure
 
 SESSION_HEADER = b"mcp-session-id"
+_LAST_EVENT = b"last-event-id"
 
 
 class Handshake:
@@ -53,23 +55,53 @@ class Handshake:
         if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         opened = self._find(request)
-        if opened.hang_up is not None:
+        journal, after = _named(request, opened)
+        if journal is None and opened.hang_up is not None:
             raise Refused(409, "Conflict: this session already has its stream")
         if self._tally.streams >= self._desk.settings.limits.max_streams:
             raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
         stream = EventStream(request.send, self._tally)
         self._tally.streams += 1
         try:
-            opened.attach(lambda message: stream.push(encode_event(message)), stream.end)
-            await serve_stream(stream, request.receive)
+            if journal is not None and not journal.is_standing:
+                await self._rest(request, opened, stream, journal, after)
+            else:
+                await self._standing(request, opened, stream, journal, after)
         finally:
             self._tally.streams -= 1
-            opened.detach()
 
     async def delete(self, request: HttpRequest) -> None:
         """End the session."""
         self._sessions.end(self._find(request))
         await send_empty(request.send, 204)
+
+    async def _standing(
+        self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal | None, after: int
+    ) -> None:
+        """The standing stream; the rest of the one before first, if it is taken up again."""
+        if journal is not None:
+            journal.resume(stream, after)
+        elif opened.journals is not None:
+            journal = opened.journals.begin(stream, is_standing=True)
+        deliver = (lambda message: stream.push(encode_event(message))) if journal is None else journal.push
+        try:
+            opened.attach(deliver, stream.end)
+            await serve_stream(stream, request.receive)
+        finally:
+            if journal is None or journal.left(stream):  # else the client reads on elsewhere
+                opened.detach()
+
+    async def _rest(
+        self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal, after: int
+    ) -> None:
+        """The rest of the stream of a call, up to its answer."""
+        journal.resume(stream, after)
+        opened.regain(journal)
+        try:
+            await serve_stream(stream, request.receive)
+        finally:
+            if not journal.ended and journal.left(stream) and journal.gone is not None:
+                journal.gone()
 
     async def _initialize(self, request: HttpRequest, id_: Payload, params: dict[str, Payload]) -> None:
         opened = self._sessions.create("mcp", request.principal, request.route.scope)
@@ -104,14 +136,14 @@ class Handshake:
         Raises:
             RequestError: the call was not begun, and nothing was sent.
         """
-        responder = Responder(request.send, self._tally)
+        responder = Responder(request.send, self._tally, opened.journals)
         call = Call(method, params, opened.session, responder.emit, id=id_)
         key, flight = opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
         flight.task = asyncio.current_task()
         if method == "initialize":
             responder.headers = ((SESSION_HEADER, opened.id.encode()),)
         try:
-            responder.open(request.receive, lambda: opened.desert(call))
+            responder.open(request.receive, lambda: opened.desert(call, responder.journal))
             try:
                 message, status = await answered(self._desk.handle, flight, id_)
             finally:
@@ -136,3 +168,18 @@ class Handshake:
         if id_ is None:
             raise Refused(400, "Bad request: the Mcp-Session-Id header is missing; send initialize first")
         return self._sessions.find(id_, "mcp", request.principal, request.route.scope)
+
+
+def _named(request: HttpRequest, opened: OpenSession) -> tuple[Journal | None, int]:
+    """The stream a GET wants to go on with, and the last event it has; none without a header that means something.
+
+    Raises:
+        Refused: 400 when the answer it waits for is no longer kept.
+    """
+    id_ = request.headers.get(_LAST_EVENT)
+    if id_ is None or opened.journals is None:
+        return None, 0
+    try:
+        return opened.journals.find(id_.decode("latin-1")) or (None, 0)
+    except Forgotten:
+        raise Refused(400, "Bad request: the stream of that Last-Event-ID is no longer kept") from None

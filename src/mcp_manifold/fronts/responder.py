@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mcp_manifold.fronts.asgi import Line, Receive, Send, send_json
+from mcp_manifold.fronts.resumption import Journal, Journals
 from mcp_manifold.fronts.stream import KEEP_ALIVE, EventStream, Tally, watch_disconnect
 from mcp_manifold.sse import encode_event
 
@@ -19,11 +20,17 @@ _QUICK: Final = 0.05
 class Responder:
     """Answers one request, once."""
 
-    __slots__ = ("_done", "_gone", "_pump", "_receive", "_send", "_stream", "_tally", "_timer", "_watcher", "headers")
+    __slots__ = (
+        "_done", "_gone", "_journals", "_pump", "_receive", "_send", "_stream", "_tally", "_timer", "_watcher",
+        "headers", "journal",
+    )  # fmt: skip
 
-    def __init__(self, send: Send, tally: Tally) -> None:
+    def __init__(self, send: Send, tally: Tally, journals: Journals | None = None) -> None:
         self._send = send
         self._tally = tally
+        self._journals = journals
+        self.journal: Journal | None = None
+        """What the client can come back to; None unless there is a stream, and its client may resume it."""
         self.headers: Sequence[Line] = ()
         """Header lines of the answer; without effect once it is committed."""
         self._receive: Receive | None = None
@@ -52,7 +59,9 @@ class Responder:
         if self._done:
             return
         self.commit()
-        if self._stream is not None:
+        if self.journal is not None:
+            (self.journal.post if needed else self.journal.push)(message)
+        elif self._stream is not None:
             (self._stream.post if needed else self._stream.push)(encode_event(message))
 
     def commit(self) -> None:
@@ -62,6 +71,9 @@ class Responder:
         self._drop_timer()
         self._look_after()
         self._stream = EventStream(self._send, self._tally, headers=self.headers)
+        if self._journals is not None:
+            self.journal = self._journals.begin(self._stream)
+            self.journal.gone = self._gone
         self._pump = asyncio.get_running_loop().create_task(self._stream.run(), name="front.pump")
         self._pump.add_done_callback(self._pumped)
 
@@ -72,6 +84,9 @@ class Responder:
         if self._stream is None or self._pump is None:
             self._tally.bytes_out += len(message)
             await send_json(self._send, status, message, self.headers)
+        elif self.journal is not None:
+            self.journal.end(message)
+            await self._pump
         else:
             self._stream.end(encode_event(message))
             await self._pump
@@ -80,6 +95,8 @@ class Responder:
         """Let go of everything, whatever came of it."""
         self._done = True
         self._drop_timer()
+        if self.journal is not None and not self.journal.ended:
+            self.journal.drop()
         if self._watcher is not None:
             self._watcher.cancel()
         if self._pump is not None:
@@ -87,7 +104,15 @@ class Responder:
 
     def _pumped(self, _: "asyncio.Task[None]") -> None:
         """The stream is over; before the answer, only because its reader stalled or left."""
-        if not self._done and self._gone is not None:
+        if not self._done:
+            self._left()
+
+    def _left(self) -> None:
+        """The client is gone; not so if it reads the rest elsewhere, which it may begin to do later as well."""
+        journal, stream = self.journal, self._stream
+        if journal is not None and stream is not None and not journal.left(stream):
+            return
+        if self._gone is not None and not self._done:
             self._gone()
 
     def _look(self) -> None:
@@ -96,7 +121,7 @@ class Responder:
 
     def _look_after(self) -> None:
         if self._receive is not None and self._gone is not None and self._watcher is None:
-            watching = watch_disconnect(self._receive, self._gone)
+            watching = watch_disconnect(self._receive, self._left)
             self._watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
 
     def _drop_timer(self) -> None:

@@ -17,6 +17,7 @@ from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight
 from mcp_manifold.fronts.inbound import id_key
 from mcp_manifold.fronts.questions import Questions
+from mcp_manifold.fronts.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.policy import Principal
 from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_version, notification, text
@@ -34,7 +35,7 @@ class OpenSession:
 
     __slots__ = (
         "_asked", "_deliver", "_deserted", "_desk", "_pending", "_unwatch", "digest", "draining", "ended", "flights",
-        "hang_up", "id", "initialized", "kind", "questions", "session", "used",
+        "hang_up", "id", "initialized", "journals", "kind", "questions", "session", "used",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
@@ -55,8 +56,10 @@ class OpenSession:
         self._deliver: Deliver | None = None
         self._asked: dict[Call, list[asyncio.Future[Envelope]]] = {}
         """What the client was asked on the streams of its calls in flight."""
-        self._deserted: set[Call] = set()
-        """Calls in flight whose own stream the client left."""
+        self._deserted: dict[Call, Journal | None] = {}
+        """Calls in flight whose own stream the client left, and where it may come back to."""
+        self.journals: Journals | None = None
+        """What its streams brought, where the client may resume them."""
         self._pending: dict[str, None] = {}
         self._unwatch: Callable[[], None] | None = None
 
@@ -75,6 +78,8 @@ class OpenSession:
             raise InvalidParams('Invalid params: "clientInfo" and "capabilities" must be objects')
         self.session.version = negotiate_version(text(params.get("protocolVersion"), "protocolVersion"))
         self.session.client_info, self.session.capabilities = info, capabilities
+        if self.kind == "mcp" and Journals.are_for(self.session.version):
+            self.journals = Journals(self.digest[:8], self.session.version)
 
     def depart(self, id_: Payload, call: Call, limit: int) -> tuple[bytes, Flight]:
         """Enter a call as being in flight; returns the key to remove it by.
@@ -97,7 +102,7 @@ class OpenSession:
         flight = self.flights.pop(key, None)
         if flight is not None:
             self._asked.pop(flight.call, None)
-            self._deserted.discard(flight.call)
+            self._deserted.pop(flight.call, None)
         loop = asyncio.get_running_loop()
         self.used = loop.time()
         if self.draining and not self.flights:
@@ -132,16 +137,30 @@ class OpenSession:
         calls = [flight.call for flight in self.flights.values() if flight.call.session is self.session]
         return next((call for call in reversed(calls) if call not in self._deserted), None)
 
-    def desert(self, call: Call) -> None:
-        """The client left the stream of a call, which goes on; what it was asked there, nobody will answer."""
-        self._deserted.add(call)
-        for asked in self._asked.pop(call, ()) if self._deliver is None else ():
+    def desert(self, call: Call, journal: Journal | None) -> None:
+        """The client left the stream of a call, which goes on; what it was asked there, nobody will answer unless it
+        comes back to the journal soon.
+        """
+        self._deserted[call] = journal
+        if journal is None:
+            self._give_up(call)
+        else:
+            asyncio.get_running_loop().call_later(KEEP, self._give_up, call)
+
+    def regain(self, journal: Journal) -> None:
+        """The client came back to the stream of a call."""
+        self._deserted = {call: left for call, left in self._deserted.items() if left is not journal}
+
+    def _give_up(self, call: Call) -> None:
+        for asked in self._asked.pop(call, ()) if call in self._deserted and self._deliver is None else ():
             if not asked.done():
                 asked.set_exception(CallCancelled("the client left the stream on which it was asked"))
 
     def tell(self, message: bytes) -> bool:
         """See `call.Reach`."""
-        return self._deliver is not None and self._deliver(message)
+        if self._deliver is not None:
+            return self._deliver(message)
+        return self.journals is not None and self.journals.missed(message)
 
     def _post(self, message: bytes, call: Call | None) -> None:
         if call is not None:
@@ -179,6 +198,8 @@ class OpenSession:
         for flight in list(self.flights.values()):
             flight.take_back()
         self.questions.close()
+        if self.journals is not None:
+            self.journals.close()
         if self.hang_up is not None:
             self.hang_up()
         self._desk.ended(self.session)
@@ -263,6 +284,9 @@ class Sessions:
 
     def sweep(self) -> None:
         """End the sessions that were idle for too long."""
+        for opened in self._by_id.values():
+            if opened.journals is not None:
+                opened.journals.tidy()
         since = asyncio.get_running_loop().time() - self._desk.settings.limits.session_idle
         for opened in [opened for opened in self._by_id.values() if opened.is_idle(since)]:
             _logger.info("session expired", extra={"session": opened.digest[:12]})

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from mcp_manifold.backends.backend import Backend, Surroundings
+from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Identity
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.backends.sdk import greet, parameters
+from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.wire import Payload

@@ -1,0 +1,128 @@
+"""Opens a backend's links: transport, era, greeting, in that order; and closes them, shielded and within a bound.
+
+Knows one backend's settings and what was learnt on the way. Whose link it is, and how long it is kept, others decide.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from mcp_manifold.backends.connect import Connector, Kind
+from mcp_manifold.backends.greeting import Greeting, Identity
+from mcp_manifold.backends.http import HttpTransport
+from mcp_manifold.backends.isolation import PLAIN, SHARED, Place
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pending import Transport
+from mcp_manifold.backends.question import Notice, Question, open_link
+from mcp_manifold.backends.surroundings import Surroundings
+from mcp_manifold.call import Session
+from mcp_manifold.config import ServerSettings
+from mcp_manifold.errors import BackendProtocolError
+from mcp_manifold.wire import EMPTY
+
+logger = logging.getLogger(__name__)
+
+CLOSE_WAIT: Final = 8.0
+"""Seconds closing a link may take: longer than the graces for stdin, SIGTERM and SIGKILL together."""
+
+
+class Opener:
+    """See the module. `opened` counts the links it opened."""
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        around: Surroundings,
+        *,
+        on_notification: Callable[[Notice], None],
+        on_question: Callable[[Question], None],
+    ) -> None:
+        self.connector = Connector(server, around.limits, environment=around.environment, groups=around.groups)
+        self.opened = 0
+        self._server = server
+        self._around = around
+        self._on_notification = on_notification
+        self._on_question = on_question
+
+    def __repr__(self) -> str:
+        return f"<Opener {self.connector!r} opened={self.opened}>"
+
+    def adapt(self, server: ServerSettings, around: Surroundings) -> None:
+        """Other settings hold for links opened from now on."""
+        self._server, self._around = server, around
+        self.connector.adapt(server, around.limits)
+
+    async def aclose(self) -> None:
+        """Let go of what links shared; bounded."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
+            await self.connector.aclose()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[tuple[Link, Greeting]]:
+        """The link for everybody, greeted as one that can relay everything."""
+        link, transport, greeting = await self._connect(self._around.identity, SHARED)
+        async with _closing(transport):
+            yield link, greeting
+
+    @asynccontextmanager
+    async def for_client(self, place: Place, session: Session) -> AsyncIterator[Link]:
+        """A link that is not for everybody: greeted with exactly what its client is and can do."""
+        identity = self._around.identity
+        if place.exact:
+            info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
+            identity = Identity(info, session.relayable("handshake") if session.key else EMPTY)
+        holder = session if place.exact and place != PLAIN else None
+        link, transport, _ = await self._connect(identity, place, holder)
+        async with _closing(transport):
+            yield link
+
+    async def _connect(
+        self, identity: Identity, place: Place, holder: Session | None = None
+    ) -> tuple[Link, Transport, Greeting]:
+        kinds = self.connector.kinds()
+        for kind in kinds[:-1]:
+            try:
+                return await self._connect_as(kind, identity, place, holder)
+            except BackendProtocolError as exc:
+                logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self._server.name})
+        return await self._connect_as(kinds[-1], identity, place, holder)
+
+    async def _connect_as(
+        self, kind: Kind, identity: Identity, place: Place, holder: Session | None
+    ) -> tuple[Link, Transport, Greeting]:
+        link = open_link(
+            self._server.name,
+            on_notification=self._on_notification,
+            on_question=self._on_question,
+            holder=holder,
+            place=place.key,
+            write_limit=self._around.limits.max_message,
+        )
+        eras = place.eras or self.connector.eras(kind)
+        transport = await self.connector.open(kind, link)
+        try:
+            link.attach(transport)
+            greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=self._server.timeout)
+            if holder is None:
+                self.connector.learned(kind, greeting.era)
+            if isinstance(transport, HttpTransport) and greeting.era == "handshake":
+                transport.listen()
+            await self._around.on_link(link)
+            self.opened += 1
+        except BaseException:
+            async with _closing(transport):
+                raise
+        return link, transport, greeting
+
+
+@asynccontextmanager
+async def _closing(transport: Transport) -> AsyncIterator[None]:
+    """Closes the transport when the context is left: shielded, and within a bound."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
+            await transport.aclose()

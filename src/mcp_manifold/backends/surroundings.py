@@ -1,0 +1,38 @@
+"""What every backend is given alike: limits, who we say we are, and whom it reports to. Values and callbacks only."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from mcp_manifold.backends.greeting import Greet, Identity, Parameters
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.process import Groups
+from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.catalogue import Listing
+from mcp_manifold.config import LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every backend is given alike."""
+
+    limits: LimitSettings
+    identity: Identity
+    greet: Greet
+    parameters: Parameters
+    patience: float
+    """Seconds a call waits for a backend that is just connecting."""
+    list_timeout: float
+    """Seconds each page of a list may take."""
+    on_listing: Callable[[Listing], None]
+    on_status: Callable[[str], None]
+    on_question: Callable[[Question], None]
+    on_notice: Callable[[Notice], None]
+    on_link: Callable[[Link], Awaitable[None]]
+    """Told of every link that opened, shared or held; no call uses it before that is over."""
+    with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
+    """Has a handshake-era backend log at this level, or more, for the length of a call."""
+    groups: Groups | None = None
+    """Where the processes belong; without it nobody ends them if we are killed."""
+    environment: Mapping[str, str] | None = None
+    """What every process inherits, instead of the usual few variables."""
