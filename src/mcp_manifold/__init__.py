@@ -5,7 +5,7 @@
 Names are imported when they are first used, because the command line must come up before the protocol's libraries do.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp_manifold.errors import (
     BackendError,
@@ -37,7 +37,7 @@ __all__ = [
     "ServerStatus",
 ]
 
-_LAZY = {"Manifold": "mcp_manifold.app", "ServerStatus": "mcp_manifold.status"}
+_LAZY: Final = {"Manifold": "mcp_manifold.app", "ServerStatus": "mcp_manifold.status"}
 
 
 def __getattr__(name: str) -> Any:

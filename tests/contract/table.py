@@ -176,8 +176,8 @@ manifold that the promise is tested with, over that way:
 
 `×4` says that the test runs in every handshake revision, `×2` in the oldest and the latest; without it, in one. A
 number in brackets says why there can be nothing in a cell; an empty cell is one that no test of that promise comes
-through, and `none` one that needs no server at all. There is no column for HTTP+SSE with 2026-07-28: that revision defines stdio and Streamable HTTP only, and
-HTTP+SSE is the transport of 2024-11-05.
+through, and `none` one that needs no server at all. There is no column for HTTP+SSE with 2026-07-28: that revision
+defines stdio and Streamable HTTP only, and HTTP+SSE is the transport of 2024-11-05.
 
 """
 _BESIDE: Final = """

@@ -110,7 +110,7 @@ def renamed(members: Members, uris: dict[str, str]) -> Members:
 @shows("faithful-results", "faithful-errors", "faithful-lists", "faithful-reads")
 @every_cell
 async def test_what_backends_send_arrives_as_it_was_sent(way: Way, scope: str) -> None:
-    async with standing(scripts(scope)) as stand, stand.client(way, scope=scope) as client:
+    async with standing(scripts(scope)) as stand, stand.client(way, scope=scope, process=not scope) as client:
         for kind in stand.backends:
             await _results(stand, client, kind, way, scope)
             await _reads(stand, client, kind, way, scope)
@@ -175,7 +175,7 @@ async def _reads(stand: Stand, client: Client, kind: str, way: Way, scope: str) 
 @every_cell
 async def test_params_reach_the_backend_as_they_were_sent(way: Way, scope: str) -> None:
     extras = b'"x-unknown":{"a":null,"n":1.50},"_meta":{ "vendor.example/x" : [1e999 , null],"traceparent":"00-ab"}'
-    async with standing(scripts(scope)) as stand, stand.client(way, scope=scope) as client:
+    async with standing(scripts(scope)) as stand, stand.client(way, scope=scope, process=not scope) as client:
         for kind in stand.backends:
             for arguments in faithful.ARGUMENTS:
                 name = public(scope, kind, "mirror").encode()

@@ -18,7 +18,7 @@ TOOLS = ("echo", "mirror", "hang", "progress", "error", "failed", "odd", "links"
 @shows("tools-list", "tools-call", "tools-alias", "tools-unknown")
 @pytest.mark.parametrize("way", EVERY_WAY, ids=str)
 async def test_tools_of_every_backend_are_listed_and_called_under_its_name(way: Way) -> None:
-    async with standing(offerings()) as stand, stand.client(way) as client:
+    async with standing(offerings()) as stand, stand.client(way, process=way in WAYS) as client:
         listed = await client.request("tools/list")
         names = [tool["name"] for tool in listed.value["tools"]]
         assert names == [f"{kind}__{name}" for kind in KINDS for name in (*TOOLS, f"only_{kind}")]

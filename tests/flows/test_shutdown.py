@@ -71,7 +71,10 @@ async def test_a_child_that_ignores_the_end_of_stdin_and_sigterm_is_killed_with_
 
 @pytest.mark.parametrize(("end", "code"), [("stdin", 0), ("SIGTERM", 0), ("SIGINT", 0)])
 async def test_over_stdio_the_end_is_an_orderly_exit_that_takes_the_servers_along(end: str, code: int) -> None:
-    async with standing(offerings(("pipe", "pipe26", "web"))) as stand, stand.client(Way("stdio", LATEST)) as client:
+    async with (
+        standing(offerings(("pipe", "pipe26", "web"))) as stand,
+        stand.client(Way("stdio", LATEST), process=True) as client,
+    ):
         await client.begin("tools/call", {"name": "pipe__hang"})
         await stand["pipe"].wait_for("tools/call")
         children = [*stand["pipe"].pids, *stand["pipe26"].pids]
@@ -87,7 +90,10 @@ async def test_over_stdio_the_end_is_an_orderly_exit_that_takes_the_servers_alon
 
 
 async def test_r25_killing_the_manifold_ends_its_children_too() -> None:
-    async with standing({"pipe": offering("pipe")}) as stand, stand.client(Way("stdio", LATEST)) as client:
+    async with (
+        standing({"pipe": offering("pipe")}) as stand,
+        stand.client(Way("stdio", LATEST), process=True) as client,
+    ):
         assert isinstance(client, StdioClient)
         (child,) = stand["pipe"].pids
         client.process.kill()

@@ -43,7 +43,7 @@ async def servers_of(client: Client) -> set[str]:
 async def test_servers_that_cannot_start_cost_the_others_nothing(way: Way) -> None:
     async with HttpBackend(named("stuck")) as stuck, standing(offerings(("pipe", "web")), manifold=FAST) as stand:
         with_bad_neighbours(stand, stuck)
-        async with stand.client(way) as client:  # a hang here would be the servers' own 60 s
+        async with stand.client(way, process=True) as client:  # a hang here would be the servers' own 60 s
             assert await servers_of(client) == {"pipe", "web"}
             assert (await client.call("pipe__echo", {"text": "fine"})).text == "fine"
             for down in ("missing", "refused"):

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_manifold.app import policy_of
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings
 from mcp_manifold.errors import BackendUnavailable, ManifoldError
+from mcp_manifold.filtering import policy_of
 from mcp_manifold.hub import Hub
 from mcp_manifold.offering import Offering
 from mcp_manifold.policy import ANONYMOUS

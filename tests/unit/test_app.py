@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.app import policy_of, unmatched_patterns
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing, Rules, merge
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendUnavailable, ConfigError, UnknownItem
+from mcp_manifold.filtering import policy_of, unmatched_patterns
 from mcp_manifold.hub import terms_of
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.wire import MODERN_VERSION

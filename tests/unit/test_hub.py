@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.app import policy_of
 from mcp_manifold.catalogue import Kind, Listing, Route
 from mcp_manifold.config import ManifoldSettings, ServerSettings
+from mcp_manifold.filtering import policy_of
 from mcp_manifold.hub import MAX_LINKS, MERGED, Hub, terms_of
 from mcp_manifold.names import MAX_URI
 

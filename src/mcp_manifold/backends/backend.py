@@ -308,12 +308,12 @@ class Backend:
         self._move(Event.STARTED)
         event, reason = Event.FAILED, ""
         try:
-            async with self._opened() as link:
+            async with self._opened() as (link, greeting):
                 event = Event.LOST
                 self._shared = link
                 self._move(Event.OPENED)
                 self._begin_probing(link)
-                reason = (await self._lister.keep(link, self._met(), over_http=self.kind == "http")).message
+                reason = (await self._lister.keep(link, greeting, over_http=self.kind == "http")).message
         except (BackendError, RemoteError) as exc:
             reason = exc.message if isinstance(exc, BackendError) else str(exc)
         except Exception as exc:  # the owner task's boundary: a fault of ours in one backend must not end the others
@@ -356,18 +356,14 @@ class Backend:
         self._changed = asyncio.Event()
         self._around.on_status(self.name)
 
-    def _met(self) -> Greeting:
-        if self.greeting is None:
-            raise BackendProtocolError(self.name, "did not greet")
-        return self.greeting
-
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Link]:
+    async def _opened(self) -> AsyncIterator[tuple[Link, Greeting]]:
         """The shared link, from which the rest is known of the backend."""
-        async with self._opener.shared() as (link, self.greeting):
-            self._known = replace(self._known, kind=self.kind or "", era=self.greeting.era)
+        async with self._opener.shared() as (link, greeting):
+            self.greeting = greeting
+            self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
             self.vitals.links = self._opener.opened
-            yield link
+            yield link, greeting
 
     @asynccontextmanager
     async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:

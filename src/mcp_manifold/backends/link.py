@@ -184,7 +184,7 @@ class Link:
 
     def _sent(self, method: str, params: dict[str, Payload], timeout: float, call: Call | None) -> Pending:
         if self.ended.done():
-            raise self._dead()
+            raise BackendUnavailable(self.backend, self.ended.result().message)
         self._last = number = self._last + 1
         pending = Pending(number, method, params, timeout)
         pending.begun = monotonic()  # the loop's clock may only count milliseconds
@@ -334,9 +334,6 @@ class Link:
                 )
             if waiting.abort is not None:
                 waiting.abort()
-
-    def _dead(self) -> BackendError:
-        return BackendUnavailable(self.backend, self.ended.result().message)
 
     def _answered(self, envelope: Envelope, origin: Pending | None) -> None:
         pending = self.pending.get(number_of(envelope.id))

@@ -74,7 +74,7 @@ class Misfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ServerEntry:
     """A server entry by the names of our settings, and what to say about keys that were left out."""
 
     data: dict[str, object] = field(repr=False)
@@ -86,7 +86,7 @@ def unknown(key: str, known: Iterable[str]) -> str:
     return f'unknown key "{key}"' + (did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}")
 
 
-def settle(written: Mapping[str, object]) -> Entry:
+def settle(written: Mapping[str, object]) -> ServerEntry:
     """The entry of one server in our own terms. A key that is null counts as not written.
 
     Raises:
@@ -106,7 +106,7 @@ def settle(written: Mapping[str, object]) -> Entry:
         else:
             _known(key)
     notes.extend(_idle(out, first))
-    return Entry(out, tuple(notes))
+    return ServerEntry(out, tuple(notes))
 
 
 def by_name(written: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:

@@ -88,7 +88,9 @@ class Handshake:
             opened.attach(deliver, stream.end)
             await serve_stream(stream, request.receive)
         finally:
-            if journal is None or journal.left(stream):  # else the client reads on elsewhere
+            if journal is not None:
+                journal.left(stream)
+            if opened.hang_up == stream.end:  # else the client reads on elsewhere
                 opened.detach()
 
     async def _rest(

@@ -16,6 +16,9 @@ from mcp_manifold.sse import encode_event
 _QUICK: Final = 0.05
 """Seconds a request may take before anybody looks whether its client is still there."""
 
+_SILENCE: Final = 0.5
+"""Seconds a call may be silent before its client is given what it needs to come back after a lost connection."""
+
 
 class Responder:
     """Answers one request, once."""
@@ -47,7 +50,8 @@ class Responder:
     def open(self, receive: Receive | None = None, gone: Callable[[], None] | None = None) -> None:
         """Commit to a stream should the call stay silent for long, and call `gone` when the client leaves that."""
         self._receive, self._gone = receive, gone
-        self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self.commit)
+        silence = _SILENCE if self._journals is not None and self._journals.are_primed else KEEP_ALIVE
+        self._timer = asyncio.get_running_loop().call_later(silence, self.commit)
 
     def open_watched(self, receive: Receive, gone: Callable[[], None]) -> None:
         """As `open`, and call `gone` when the client leaves before there is a stream as well."""

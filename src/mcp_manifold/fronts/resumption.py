@@ -19,7 +19,9 @@ KEPT_BYTES: Final = 4 * 1024 * 1024
 KEEP: Final = 60.0
 """Seconds a stream is kept after its end, or a standing one after its loss, for a client that may come back."""
 SETTLED: Final = 10.0
-"""Seconds after which a request shows that an answer sent has arrived: a client that lost it had asked by then."""
+"""Seconds after which a call that becomes a stream shows that an answer sent before has arrived: a client that lost
+it would have come back by then.
+"""
 RETRY: Final = 1000
 """Milliseconds after which a client should come back, told where the revision has it."""
 _NUMBERED: Final = "2025-03-26"
@@ -114,8 +116,8 @@ class Journal:
         return True
 
     def left(self, reader: EventStream) -> bool:
-        """That reader is gone; False when it was not the one that counts."""
-        if self._reader is not reader:
+        """That reader is gone; False when it was not the one that counts, or has everything."""
+        if self._reader is not reader or reader.written:
             return False
         reader.hang_up()
         self._reader = None
@@ -133,11 +135,12 @@ class Journal:
         """Whether an event of that number was sent."""
         return 0 <= number <= self._last
 
-    def is_over(self, now: float) -> bool:
-        """Whether nobody will come back for it."""
-        if self._is_read or not (self.ended or self.is_standing):
+    def is_over(self, now: float, *, asked: bool) -> bool:
+        """Whether nobody will come back for it. `asked`: the client has just asked for something else."""
+        if self._is_read or not (self.ended or (self.is_standing and self._reader is None)):
             return False
-        return self._since + (KEEP if self._reader is None else SETTLED) < now
+        is_written = self._reader is not None and self._reader.written
+        return self._since + (SETTLED if asked and is_written else KEEP) < now
 
     def _encoded(self, message: bytes) -> bytes:
         return encode_event(message, id=f"{self.name}-{self._last + 1}")
@@ -169,6 +172,11 @@ class Journals:
     def __repr__(self) -> str:
         return f"<Journals streams={len(self._by_name)} events={len(self._kept)} bytes={self._bytes}>"
 
+    @property
+    def are_primed(self) -> bool:
+        """Whether a stream begins with an id, so that a client without any message may come back to it."""
+        return self._version >= _PRIMED
+
     @staticmethod
     def are_for(version: str) -> bool:
         """Whether streams are resumed in that revision of the handshake era."""
@@ -176,7 +184,7 @@ class Journals:
 
     def begin(self, reader: EventStream, *, is_standing: bool = False) -> Journal:
         """A journal for a new stream; a new standing one takes the place of the one before."""
-        self.tidy()
+        self.tidy(asked=True)
         self._count += 1
         journal = Journal(self, f"{self._mark}.{'s' if is_standing else 'c'}{self._count}", is_standing=is_standing)
         if is_standing:
@@ -184,7 +192,7 @@ class Journals:
                 self._standing.drop()
             self._standing = journal
         self._by_name[journal.name] = journal
-        journal.open(reader, primed=self._version >= _PRIMED and not is_standing)
+        journal.open(reader, primed=self.are_primed and not is_standing)
         return journal
 
     def find(self, id_: str) -> tuple[Journal, int] | None:
@@ -206,10 +214,10 @@ class Journals:
         """Keep a message for the standing stream, lost a moment ago; False when there is none to come back to."""
         return self._standing is not None and self._standing.missed(message)
 
-    def tidy(self) -> None:
-        """Forget what nobody will come back for."""
+    def tidy(self, *, asked: bool = False) -> None:
+        """Forget what nobody will come back for; see `Journal.is_over`."""
         now = _now()
-        for journal in [journal for journal in self._by_name.values() if journal.is_over(now)]:
+        for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
             journal.drop()
 
     def close(self) -> None:

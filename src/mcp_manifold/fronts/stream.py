@@ -53,6 +53,7 @@ class EventStream:
         "_waiter",
         "_write",
         "gone",
+        "written",
     )
 
     def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = ()) -> None:
@@ -68,6 +69,8 @@ class EventStream:
         self._write: asyncio.Timeout | None = None
         self.gone = False
         """The reader can no longer be reached."""
+        self.written = False
+        """It ended, and everything was handed on."""
 
     def __repr__(self) -> str:
         state = "gone" if self.gone else "ended" if self._ended else "open"
@@ -119,6 +122,7 @@ class EventStream:
                 if self._events:
                     await self._write_batch()
                     if self._ended and not self._events:
+                        self.written = True
                         return
                 else:
                     self._waiter = loop.create_future()

@@ -7,6 +7,7 @@ must not be able to write a second header, let alone a second request.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 RESERVED_HEADERS = frozenset(
@@ -29,7 +30,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LINE_ENDERS = re.compile("[\r\n\0]")
 _UNPRINTABLE = re.compile("[\0-\x20\x7f]")
 _PATH_SAFE = "/%:=&?~+!$,;'@()*[]|"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)

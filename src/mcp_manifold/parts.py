@@ -1,0 +1,198 @@
+"""Everything that exists only while a Manifold is entered: made here, wired here, stopped here. Decides no message."""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version as version_of
+from typing import Any, Final
+
+import anyio.to_thread
+
+from mcp_manifold import wire
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.greeting import Greeting, Identity
+from mcp_manifold.backends.lifecycle import State
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.orphans import mark
+from mcp_manifold.backends.process import Groups
+from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.backends.shell import login_path
+from mcp_manifold.backends.surroundings import Surroundings
+from mcp_manifold.bridge import Bridge
+from mcp_manifold.call import Stage, compose
+from mcp_manifold.catalogue import Listing
+from mcp_manifold.config import ManifoldSettings, Plan, Settings
+from mcp_manifold.config.environment import inherited, login_shell
+from mcp_manifold.filtering import policy_of
+from mcp_manifold.hub import Hub
+from mcp_manifold.loglevels import LogLevels
+from mcp_manifold.notes import Notes
+from mcp_manifold.offering import Offering
+from mcp_manifold.router import Router
+from mcp_manifold.stages.calllog import call_log
+from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.strangers import Strangers
+from mcp_manifold.tasks import Tasks
+from mcp_manifold.watching import Watching
+from mcp_manifold.wire import Era, Payload
+from mcp_manifold.wire.mirror import ParameterHeaders
+
+logger = logging.getLogger(__name__)
+
+STAGES: Final[tuple[Stage, ...]] = (call_log,)
+"""What every call runs through, outside in. To follow a call, read this list and then `router`."""
+
+EVERYTHING: Final = Payload(
+    b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},'
+    b'"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}}'
+)
+"""What we can relay to a client that can do it: declared on links that many share. Whether the one client whose call is
+concerned can do it is decided when the server asks."""
+VERSION: Final = version_of("mcp-manifold")
+STOP_WAIT: Final = 12.0
+"""Seconds stopping the fleet may take in all; longer than closing one backend, since all close at once."""
+
+
+class Parts:
+    """Everything that exists only while a Manifold is entered. Owns the fleet's task."""
+
+    def __init__(
+        self, config: Settings, moved: Callable[[str], None], counts: Counts, environment: Mapping[str, str]
+    ) -> None:
+        settings = config.manifold
+        self.groups = Groups()
+        self._environment = environment
+        counted: tuple[Stage, ...] = (counts.stage,) if settings.metrics else ()
+        info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
+        self.hub = Hub(config.servers, settings, policy_of(config.servers))
+        self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
+        self._moved = moved
+        self.fleet = Fleet(config.servers, self._around(settings))
+        offering = self._offering = Offering(
+            self.hub,
+            server_info=info,
+            instructions=settings.instructions,
+            page_size=settings.limits.page_size,
+        )
+        self.tasks = Tasks(self.hub, self.fleet, server_info=info)
+        strangers = Strangers(self.hub, self.fleet, server_info=info)
+        self.notes = Notes(self.fleet, strangers, completed=self.bridge.completed)
+        self.watching = Watching(self.hub, self.fleet.find, server_info=info)
+        self.levels = LogLevels(self.hub, self.fleet.find)
+        self._notices = {**self.watching.notices, **self.levels.notices}
+        local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}
+        router = Router(self.hub, self.fleet, self.bridge, local=local, server_info=info, others=strangers.relay)
+        self.handle = compose((*counted, *STAGES, self.tasks.stage), router.route)
+        self._task = asyncio.create_task(self.fleet.run(), name="fleet")
+
+    def __repr__(self) -> str:
+        return f"<Parts {self.fleet!r}>"
+
+    def _around(self, settings: ManifoldSettings) -> Surroundings:
+        return Surroundings(
+            limits=settings.limits,
+            identity=Identity(self._info, EVERYTHING),
+            greet=_greet,
+            parameters=_parameters,
+            patience=settings.startup_timeout,
+            list_timeout=settings.list_timeout,
+            on_listing=self._on_listing,
+            on_status=self._on_status,
+            on_question=self._on_question,
+            on_notice=self._on_notice,
+            on_link=self._on_link,
+            with_level=lambda link, level: self.levels.raised(link, level),
+            groups=self.groups,
+            environment=self._environment,
+        )
+
+    def apply(self, what: Plan) -> None:
+        """Go by other settings from now on.
+
+        Raises:
+            ConfigError: a pattern is none; nothing has changed.
+        """
+        servers, settings = what.settings.servers, what.settings.manifold
+        policy = policy_of(servers)
+        self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
+        self.hub.apply(servers, settings, policy)
+        self.bridge.adapt(settings.limits)
+        self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
+
+    def _on_question(self, question: Question) -> None:
+        self.tasks.asked(question, self._ask)
+
+    def _ask(self, question: Question) -> None:
+        self.notes.asked(question)
+        self.bridge.asked(question)
+
+    def _on_notice(self, notice: Notice) -> None:
+        self.tasks.noticed(notice, self._tell)
+
+    def _tell(self, notice: Notice) -> None:
+        """What backends tell beside lists and tasks, to whom it concerns."""
+        self._notices.get(notice.method, self.notes.noticed)(notice)
+
+    async def _on_link(self, link: Link) -> None:
+        """A link opened: what its clients asked for is asked for over it."""
+        await self.levels.opened(link)
+        await self.watching.opened(link)
+
+    def _on_listing(self, listing: Listing) -> None:
+        self.hub.adopt(listing)
+        self._moved(listing.backend)
+
+    def _on_status(self, name: str) -> None:
+        status = self.fleet[name].status
+        if status.failures or status.state is State.STOPPED:
+            self.hub.settled(name)
+        self._moved(name)
+
+    async def aclose(self) -> None:
+        """Stop every backend; bounded."""
+        self.watching.close()
+        self._task.cancel()
+        await asyncio.wait({self._task}, timeout=STOP_WAIT)
+        if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
+            logger.error("the fleet ended with an error", exc_info=self._task.exception())
+        self.groups.close()
+
+
+async def environment_of(settings: ManifoldSettings) -> dict[str, str]:
+    """What the processes of all servers inherit."""
+    found = {**inherited(), **mark()}
+    shell = login_shell()
+    if settings.login_shell_path and shell:
+        path = await login_path(shell, found)
+        if path:
+            found["PATH"] = path
+    return found
+
+
+def deferred(module: str) -> Any:
+    """A part of this package that is imported when it is first needed, because what it stands on takes long to import
+    and many runs never need it: the SDK for a front that answers from the catalogue, HTTP for one on stdio.
+    """
+    return importlib.import_module(f"mcp_manifold.{module}")
+
+
+async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
+    sdk = await anyio.to_thread.run_sync(deferred, "backends.sdk")
+    greeting: Greeting = await sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
+    return greeting
+
+
+def _parameters(
+    backend: str, tools: Sequence[bytes], *, mirrored: bool
+) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+    if not any(b"x-mcp-header" in tool for tool in tools):
+        return tuple(tools), None
+    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = deferred("backends.sdk").parameters(
+        backend, tools, mirrored=mirrored
+    )
+    return found
+
+
+def check_params(schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]) -> Any:
+    return deferred("backends.sdk").validate_mcp_param_headers(schema, arguments, headers)
