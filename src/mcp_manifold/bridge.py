@@ -23,6 +23,7 @@ import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.question import Question
 from mcp_manifold.call import Call, Session
@@ -75,7 +76,7 @@ class Bridge:
         self._parked: dict[str, _Parked] = {}
         self._by_pending: dict[Pending, _Parked] = {}
         self._repeats: dict[str, tuple[str, tuple[str, str, str], float]] = {}
-        self._elicitations: dict[str, Session] = {}
+        self._elicitations: dict[tuple[Link, bytes], Session] = {}
 
     def __repr__(self) -> str:
         return f"<Bridge parked={len(self._parked)}>"
@@ -108,27 +109,27 @@ class Bridge:
         else:
             self._relay(question, session)
 
-    def completed(self, elicitation: str) -> Session | None:
+    def completed(self, link: Link, elicitation: Payload) -> Session | None:
         """The client that was sent this URL elicitation, once: it is told that it is complete."""
-        return self._elicitations.pop(elicitation, None)
+        return self._elicitations.pop((link, bytes(elicitation)), None)
 
     def _relay(self, question: Question, session: Session) -> None:
         assert session.reach is not None
         params = question.params
         if self._names_server(session.scope):
             params = wire.signed(question.method, params, question.link.backend)
-        self._remember(params, session)
+        self._remember(question.link, params, session)
         call = None if question.pending is None else question.pending.call
         asking = session.reach.ask(question.method, params, call)
         question.on_withdrawn = lambda: _cancel(asking)
         asking.add_done_callback(lambda done: _hand_over(question, done))
 
-    def _remember(self, params: Payload | None, session: Session) -> None:
+    def _remember(self, link: Link, params: Payload | None, session: Session) -> None:
         found = wire.client_meta(params).get("elicitationId")
         if found is not None:
             while len(self._elicitations) >= self._limits.max_parked:
                 del self._elicitations[next(iter(self._elicitations))]
-            self._elicitations[bytes(found).decode("utf-8", "replace")] = session
+            self._elicitations[(link, bytes(found))] = session
 
     # --- ... on behalf of a modern client ---------------------------------------------------------------------------
 
@@ -268,6 +269,17 @@ class Bridge:
                 again["requestState"] = wanted.state
             result = await target.backend.request(call, target.method, again)
         raise BackendProtocolError(target.backend.name, f"asked for input more than {MAX_ROUNDS} times in one call")
+
+    def named(self, call: Call, target: Target, result: Payload) -> Payload:
+        """What a modern server asks a modern client, with the server named where a person reads it."""
+        wanted = _input_required(result) if self._names_server(call.session.scope) else None
+        if wanted is None:
+            return result
+        members, requests = wire.client_meta(result), wanted.requests
+        for each in requests.values():
+            if each.params is not UNSET:
+                each.params = wire.signed(each.method, each.params, target.backend.name) or each.params
+        return Payload(wire.encode({**members, "inputRequests": requests})) if requests else result
 
     async def _ask_all(self, call: Call, target: Target, requests: Mapping[str, "_InputRequest"]) -> dict[str, Payload]:
         session, name = call.session, target.backend.name

@@ -91,6 +91,8 @@ class Call:
     params: dict[str, Payload]
     session: Session
     emit: Emit
+    commit: Callable[[], None] = lambda: None
+    """Tells the front that the answer will take long, so that its stream may be begun."""
     backend: str = ""
     """Set by the router: the backend that serves the call; empty for what is answered here."""
     backend_era: Era = "handshake"

@@ -9,6 +9,7 @@ from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.call import Session
 from mcp_manifold.strangers import Strangers
@@ -24,7 +25,9 @@ _ELICITED: Final = "notifications/elicitation/complete"
 class Notes:
     """See the module. `completed` gives the client that was sent a URL elicitation."""
 
-    def __init__(self, fleet: Fleet, strangers: Strangers, *, completed: Callable[[str], Session | None]) -> None:
+    def __init__(
+        self, fleet: Fleet, strangers: Strangers, *, completed: Callable[[Link, Payload], Session | None]
+    ) -> None:
         self._fleet = fleet
         self._strangers = strangers
         self._completed = completed
@@ -81,6 +84,6 @@ class Notes:
             self._strangers.noticed(notice)
             return
         id_ = wire.client_meta(notice.params).get("elicitationId", wire.NULL_ID)
-        session = self._completed(bytes(id_).decode("utf-8", "replace")) or notice.session
+        session = self._completed(notice.link, id_) or notice.session
         if session is not None and session.reach is not None:
             session.reach.tell(wire.notification(notice.method, notice.params))

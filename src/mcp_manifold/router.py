@@ -149,7 +149,7 @@ class Router:
                 result = await self._bridge.complete(call, target, params, result)
             return result
         if target.backend.era == "modern":
-            return await target.backend.request(call, call.method, params)
+            return self._bridge.named(call, target, await target.backend.request(call, call.method, params))
         if "requestState" in params:
             resumed = await self._bridge.resume(call, target)
             if resumed is not None:

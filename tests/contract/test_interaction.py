@@ -171,7 +171,6 @@ async def test_the_asking_server_is_named_where_there_are_several_and_not_where_
 
 
 @shows("ask-signed")
-@pytest.mark.xfail(reason="between modern ends results are passed on as they are, questions in them too", strict=True)
 async def test_the_asking_server_is_named_between_modern_ends_as_well() -> None:
     told = Told()
     async with (

@@ -189,9 +189,9 @@ async def test_who_was_sent_to_a_url_is_remembered_once_and_not_for_ever() -> No
     task = await house.begin(client.call())
     for id_ in ("e1", "e2"):
         house.ask(params={**FORM, "mode": "url", "elicitationId": id_})
-    assert house.bridge.completed('"e1"') is None
-    assert house.bridge.completed('"e2"') is client.session
-    assert house.bridge.completed('"e2"') is None
+    assert house.bridge.completed(house.link, Payload(b'"e1"')) is None
+    assert house.bridge.completed(house.link, Payload(b'"e2"')) is client.session
+    assert house.bridge.completed(house.link, Payload(b'"e2"')) is None
     house.answer()
     await within(task)
 

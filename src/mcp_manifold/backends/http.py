@@ -241,6 +241,8 @@ class _Reply:
             self._fail(BackendLost(link.backend, _BROKEN_OFF))
             return
         self._resumes += 1
+        if self.pending.call is not None:  # a server that breaks off takes its time: let our client do the same
+            self.pending.call.commit()
         asyncio.get_running_loop().call_later(self._retry, self._reopen)
 
     def _reopen(self) -> None:

@@ -139,7 +139,7 @@ class Handshake:
             RequestError: the call was not begun, and nothing was sent.
         """
         responder = Responder(request.send, self._tally, opened.journals)
-        call = Call(method, params, opened.session, responder.emit, id=id_)
+        call = Call(method, params, opened.session, responder.emit, commit=responder.commit, id=id_)
         key, flight = opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
         flight.task = asyncio.current_task()
         if method == "initialize":
