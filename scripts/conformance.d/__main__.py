@@ -72,9 +72,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="the project's own backend, or the URL of a running server on loopback (default: everything)",
     )
     parser.add_argument("--list", action="store_true", help="name the scenarios of the chosen suite and end")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -108,9 +106,7 @@ def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]]) -> None:
             print(f"  {name}" + ("" if name in scored else "   not scored"))
 
 
-def gather(
-    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]
-) -> dict[Leg, list[Row]]:
+def gather(suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]) -> dict[Leg, list[Row]]:
     """Run every leg in every way. One backend serves all ways, so only the way differs."""
     ways = [DIRECT, *(w for w in WAYS[1:] if w in options.ways)]
     checks: dict[tuple[Leg, str], dict[str, Any]] = {}

@@ -88,36 +88,22 @@ class Backend:
         self._tools: dict[str, ToolHandler] = {**self._plain_tools(), **self._asking_tools()}
 
     def __repr__(self) -> str:
-        return (
-            f"<Backend: {len(self._tools)} tools, extra tool {self._extra_tool}, prompt {self._extra_prompt}>"
-        )
+        return f"<Backend: {len(self._tools)} tools, extra tool {self._extra_tool}, prompt {self._extra_prompt}>"
 
     def _plain_tools(self) -> dict[str, ToolHandler]:
-        note = offer.embedded(
-            "test://embedded-resource", "text/plain", "This is an embedded resource content."
-        )
-        data = offer.embedded(
-            "test://mixed-content-resource", "application/json", '{"test":"data","value":123}'
-        )
+        note = offer.embedded("test://embedded-resource", "text/plain", "This is an embedded resource content.")
+        data = offer.embedded("test://mixed-content-resource", "application/json", '{"test":"data","value":123}')
         return {
-            "test_simple_text": tools.always(
-                tools.said(offer.text("This is a simple text response for testing."))
-            ),
+            "test_simple_text": tools.always(tools.said(offer.text("This is a simple text response for testing."))),
             "test_image_content": tools.always(tools.said(offer.image())),
             "test_audio_content": tools.always(tools.said(offer.audio())),
             "test_embedded_resource": tools.always(tools.said(note)),
-            "test_multiple_content_types": tools.always(
-                tools.said(offer.text("Several types:"), offer.image(), data)
-            ),
+            "test_multiple_content_types": tools.always(tools.said(offer.text("Several types:"), offer.image(), data)),
             "test_error_handling": tools.always(
-                types.CallToolResult(
-                    content=[offer.text("This tool always fails, on purpose")], is_error=True
-                )
+                types.CallToolResult(content=[offer.text("This tool always fails, on purpose")], is_error=True)
             ),
             "json_schema_2020_12_tool": tools.always(tools.said(offer.text("Any arguments are fine"))),
-            "test_header_parameter": tools.always(
-                tools.said(offer.text("The header agreed with the argument"))
-            ),
+            "test_header_parameter": tools.always(tools.said(offer.text("The header agreed with the argument"))),
             "test_tool_with_logging": tools.log_thrice,
             "test_logging_tool": tools.log_thrice,
             "test_tool_with_progress": tools.report_thrice,
@@ -142,16 +128,10 @@ class Backend:
             "test_elicitation_sep1330_enums": tools.elicit(offer.ENUMS_FORM),
             "test_streaming_elicitation": tools.require({"user_name": tools.NAME_QUESTION}),
             f"{prefix}elicitation": tools.require({"user_name": tools.NAME_QUESTION}),
-            f"{prefix}sampling": tools.require(
-                {"capital_question": tools.ask_model("What is the capital of France?")}
-            ),
+            f"{prefix}sampling": tools.require({"capital_question": tools.ask_model("What is the capital of France?")}),
             f"{prefix}list_roots": tools.require({"client_roots": roots}),
-            f"{prefix}request_state": tools.require(
-                {"confirm": tools.CONFIRM_QUESTION}, state="asked to confirm"
-            ),
-            f"{prefix}tampered_state": tools.require(
-                {"confirm": tools.CONFIRM_QUESTION}, state="asked to confirm"
-            ),
+            f"{prefix}request_state": tools.require({"confirm": tools.CONFIRM_QUESTION}, state="asked to confirm"),
+            f"{prefix}tampered_state": tools.require({"confirm": tools.CONFIRM_QUESTION}, state="asked to confirm"),
             f"{prefix}multiple_inputs": tools.require(everything, state="asked everything"),
             f"{prefix}multi_round": tools.two_rounds,
             f"{prefix}capabilities": tools.require_what_the_client_has,
@@ -286,9 +266,7 @@ def build(backend: Backend) -> Server[Any]:
         on_completion=complete,
         on_set_logging_level=accept,
     )
-    server.middleware.append(
-        RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name)
-    )
+    server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name))
     server.middleware.append(tasks.Tasks())
     server.extensions[tasks.EXTENSION] = {}
     server.add_notification_handler("notifications/initialized", types.NotificationParams, backend.remember)
@@ -303,9 +281,7 @@ def main() -> None:
     warnings.simplefilter("ignore", MCPDeprecationWarning)
     app = build(Backend()).streamable_http_app(event_store=Events(), retry_interval=RETRY_MILLISECONDS)
     # h11 strips the blanks around header values, as RFC 9110 asks; with httptools they reach the comparison.
-    uvicorn.run(
-        app, host="127.0.0.1", port=port, http="h11", log_level="warning", timeout_graceful_shutdown=1
-    )
+    uvicorn.run(app, host="127.0.0.1", port=port, http="h11", log_level="warning", timeout_graceful_shutdown=1)
 
 
 if __name__ == "__main__":

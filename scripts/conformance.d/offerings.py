@@ -53,9 +53,7 @@ def audio() -> types.AudioContent:
 
 
 def embedded(uri: str, mime_type: str, words: str) -> types.EmbeddedResource:
-    return types.EmbeddedResource(
-        resource=types.TextResourceContents(uri=uri, mime_type=mime_type, text=words)
-    )
+    return types.EmbeddedResource(resource=types.TextResourceContents(uri=uri, mime_type=mime_type, text=words))
 
 
 def form(**properties: Schema) -> Schema:
@@ -117,9 +115,7 @@ RICH_SCHEMA: Schema = {
     "else": {"required": ["email"]},
     "additionalProperties": False,
 }
-HEADER_SCHEMA = form(
-    region={"type": "string", "x-mcp-header": "Region", "description": "Mirrored in a header"}
-)
+HEADER_SCHEMA = form(region={"type": "string", "x-mcp-header": "Region", "description": "Mirrored in a header"})
 
 # Tools whose schema is more than "no arguments"; every other tool takes nothing.
 TOOL_SCHEMAS: dict[str, Schema] = {
@@ -132,9 +128,7 @@ TOOL_SCHEMAS: dict[str, Schema] = {
 
 def tool(name: str) -> types.Tool:
     words = name.removeprefix("test_").replace("_", " ")
-    return types.Tool(
-        name=name, description=f"Conformance: {words}", input_schema=TOOL_SCHEMAS.get(name, NOTHING)
-    )
+    return types.Tool(name=name, description=f"Conformance: {words}", input_schema=TOOL_SCHEMAS.get(name, NOTHING))
 
 
 def _resource(uri: str, mime_type: str) -> types.Resource:

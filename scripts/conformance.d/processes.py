@@ -63,9 +63,7 @@ def manifold(urls: Mapping[str, str], *, probed: bool) -> Iterator[str]:
     """A manifold in front of the named URLs; yields its own. Only the first backend has no prefix."""
     port = _free_port()
     first = next(iter(urls))
-    servers = {
-        n: {"type": "http", "url": u} | ({"prefix": ""} if n == first else {}) for n, u in urls.items()
-    }
+    servers = {n: {"type": "http", "url": u} | ({"prefix": ""} if n == first else {}) for n, u in urls.items()}
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
         config.write_text(json.dumps({"mcpServers": servers, "manifold": {}}))
@@ -84,9 +82,7 @@ def _private(scratch: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _running(
-    name: str, command: Sequence[str], port: int, extra: Mapping[str, str] | None = None
-) -> Iterator[None]:
+def _running(name: str, command: Sequence[str], port: int, extra: Mapping[str, str] | None = None) -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command,

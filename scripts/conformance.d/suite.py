@@ -131,9 +131,7 @@ def _wheel_node(venv: Path) -> Path | None:
 
 
 def _run(command: Sequence[str], seconds: float, environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"conformance: {' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
     return done.stdout

@@ -30,9 +30,7 @@ def ask_form(message: str, schema: offer.Schema) -> types.ElicitRequest:
 
 def ask_model(words: str) -> types.CreateMessageRequest:
     message = types.SamplingMessage(role="user", content=offer.text(words))
-    return types.CreateMessageRequest(
-        params=types.CreateMessageRequestParams(messages=[message], max_tokens=100)
-    )
+    return types.CreateMessageRequest(params=types.CreateMessageRequestParams(messages=[message], max_tokens=100))
 
 
 def answered(params: types.InputResponseRequestParams, key: str) -> Any:
@@ -125,6 +123,4 @@ async def require_what_the_client_has(ctx: Context, _: types.CallToolRequestPara
         requests["greeting"] = ask_model("Write a greeting")
     if declared.elicitation is not None:
         requests["user_name"] = NAME_QUESTION
-    return (
-        types.InputRequiredResult(input_requests=requests) if requests else said(offer.text("Nothing to ask"))
-    )
+    return types.InputRequiredResult(input_requests=requests) if requests else said(offer.text("Nothing to ask"))

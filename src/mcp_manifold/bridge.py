@@ -164,8 +164,7 @@ class Bridge:
         signer = parked.target[1] if self._names_server(parked.session.scope) else ""
         requests = {key: _as_input_request(each.method, each.params, signer) for key, each in asked.items()}
         answer = {"resultType": "input_required", "inputRequests": requests, "requestState": parked.state}
-        question = next(iter(asked.values()))
-        question.link.park(parked.pending, Payload(wire.encode(answer)))
+        next(iter(asked.values())).link.park(parked.pending, Payload(wire.encode(answer)))
 
     def _withdrawn(self, pending: Pending) -> None:
         """The backend, or the end of its link, took a question back: with the last one the parking is over."""
@@ -237,8 +236,7 @@ class Bridge:
             f"url-{number}": _as_input_request(method, params, exc.backend if self._names_server(session.scope) else "")
             for number, params in enumerate(found, start=1)
         }
-        answer = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
-        return Payload(wire.encode(answer))
+        return Payload(wire.encode({"resultType": "input_required", "inputRequests": requests, "requestState": state}))
 
     def _is_repeat(self, state: str, call: Call, target: Target) -> bool:
         repeat = self._repeats.get(state)
