@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import driving
 import processes
 from comparison import DIRECT, Row, is_expected, render
 from suite import LEGS, Leg, Suite, choose, progress
@@ -25,17 +26,24 @@ ways:
   one      a manifold with that backend alone, prefix ""
   three    a manifold with that backend (prefix "") and two more of its kind under prefixes
 
+ways with --client (the suite's mock server judges what the manifold sends it):
+  inside      the manifold is used as a library
+  handshake   a client of 2025-11-25 uses the manifold's HTTP front
+  modern      a client of 2026-07-28 uses it
+
 examples:
   scripts/conformance                                 everything: both releases, direct and one
   scripts/conformance --ways direct                   is the backend itself all right?
   scripts/conformance --suite stable --ways direct one three
   scripts/conformance --suite alpha --scenario server-stateless 'tools-*'
+  scripts/conformance --client --suite alpha --scenario 'http-*'
 
 A table cell is checks succeeded/checks counted. LOST names a check that is worse through than directly. INFO
 is as good as SUCCESS (a remark on something optional), an absent or skipped check is not. What may be lost,
 and why, stands in conformance.d/expectations.toml.
 
-exit code: 0 nothing unexpected was lost, 1 something was or could not be run, 2 the command line is wrong.
+exit code: 0 nothing unexpected was lost (--client: failed), 1 something was or could not be run, 2 the command
+line is wrong.
 The suite (npm) and its Node (PyPI) are kept in ${XDG_CACHE_HOME:-~/.cache}/mcp-manifold-conformance.
 """
 WAYS = (DIRECT, "one", "three")
@@ -58,9 +66,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ways",
         nargs="+",
-        choices=WAYS,
-        default=WAYS[:2],
-        help="what to run against; direct always runs (default: direct one)",
+        choices=(*WAYS, *driving.WAYS),
+        help="what to run against; direct always runs (default: direct one; with --client all three)",
     )
     parser.add_argument(
         "--scenario", nargs="+", default=[], metavar="NAME", help="only these; shell patterns are understood"
@@ -71,6 +78,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="everything|URL",
         help="the project's own backend, or the URL of a running server on loopback (default: everything)",
     )
+    parser.add_argument("--client", action="store_true", help="judge what the manifold sends to servers instead")
     parser.add_argument("--list", action="store_true", help="name the scenarios of the chosen suite and end")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well")
     parser.add_argument(
@@ -83,6 +91,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.backend != "everything" and not options.backend.startswith(("http://", "https://")):
         parser.error(f"--backend is 'everything' or a URL, not {options.backend!r}")
+    if options.client and options.backend != "everything":
+        parser.error("--client has the suite's own servers and goes with no --backend")
+    options.ways = options.ways or (driving.WAYS if options.client else WAYS[:2])
+    if foreign := set(options.ways).difference(driving.WAYS if options.client else WAYS):
+        parser.error(f"--ways {' '.join(sorted(foreign))} goes only {'without' if options.client else 'with'} --client")
     return options
 
 
@@ -91,16 +104,17 @@ def selection(suite: Suite, options: argparse.Namespace) -> dict[Leg, list[str]]
     chosen = {}
     for leg in LEGS[options.suite]:
         suite.install(leg.version)
-        if names := choose(suite.scenarios(leg), options.scenario):
+        known = driving.covered(suite.scenarios(leg, "client")) if options.client else suite.scenarios(leg)
+        if names := choose(known, options.scenario):
             chosen[leg] = names
     if not chosen:
         raise SystemExit(f"conformance: no scenario matches {' '.join(options.scenario)}; see --list")
     return chosen
 
 
-def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]]) -> None:
+def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]], side: str) -> None:
     for leg, names in chosen.items():
-        scored = suite.scored(leg)
+        scored = suite.scored(leg, side)
         print(f"{leg}: {len(names)} scenarios, {len(scored.intersection(names))} of them scored")
         for name in names:
             print(f"  {name}" + ("" if name in scored else "   not scored"))
@@ -183,9 +197,12 @@ def main(argv: Sequence[str]) -> int:
     suite = Suite(cache)
     chosen = selection(suite, options)
     if options.list:
-        show(suite, chosen)
+        show(suite, chosen, "client" if options.client else "server")
         return 0
-    expected: dict[str, str] = tomllib.loads((processes.HERE / "expectations.toml").read_text())
+    expected = tomllib.loads((processes.HERE / "expectations.toml").read_text())
+    expected_of_client: dict[str, str] = expected.pop("client", {})
+    if options.client:
+        return driving.judge(suite, chosen, options, expected_of_client)
     results = gather(suite, options, chosen)
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(results, expected), indent=2) + "\n")

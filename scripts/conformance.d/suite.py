@@ -23,7 +23,7 @@ EXTENDED = "2026-07-28"  # the revision whose extensions have scenarios
 EXTENSIONS = ("tasks-",)  # what their names begin with; no suite has them
 INSTALL_SECONDS = 300  # one download; without the bound a dead network would hang the run
 LIST_SECONDS = 30  # prints and ends; a hang here means a broken installation
-RESULT_DIRECTORY = re.compile(r"server-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
+RESULT_DIRECTORY = re.compile(r"(?:server-)?(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z")
 LISTED = re.compile(r"  - (?P<scenario>\S+) \[(?P<revisions>[^\]]*)\]")
 
 
@@ -72,19 +72,19 @@ class Suite:
             shutil.rmtree(self._home(version), ignore_errors=True)
             shutil.copytree(scratch, self._home(version), symlinks=True)
 
-    def scenarios(self, leg: Leg) -> list[str]:
-        """Every server scenario that applies at the leg's revision, in the suite's order; then those of extensions."""
-        out = _run([str(self._node()), str(self._script(leg.version)), "list", "--server"], LIST_SECONDS)
+    def scenarios(self, leg: Leg, side: str = "server") -> list[str]:
+        """Every scenario that applies at the leg's revision, in the suite's order; then those of extensions."""
+        out = _run([str(self._node()), str(self._script(leg.version)), "list", f"--{side}"], LIST_SECONDS)
         found = (LISTED.match(line) for line in out.splitlines())
         listed = [(m["scenario"], m["revisions"].split(",")) for m in found if m]
         core = [name for name, revisions in listed if leg.revision in revisions]
         return core + [name for name, revisions in listed if leg.revision == EXTENDED and "extension" in revisions]
 
-    def scored(self, leg: Leg) -> frozenset[str]:
+    def scored(self, leg: Leg, side: str = "server") -> frozenset[str]:
         """The scenarios the revision requires; the alpha's frozen lists hold for the stable release too."""
         self.install(ALPHA)
         path = self._script(ALPHA).parent.parent / "requirements" / f"{leg.revision}.yaml"
-        block = path.read_text().partition("\nserver:\n")[2].partition("\n\n")[0]
+        block = path.read_text().partition(f"\n{side}:\n")[2].partition("\n\n")[0]
         return frozenset(line.strip().removeprefix("- ") for line in block.splitlines())
 
     def run(self, leg: Leg, url: str, wanted: Sequence[str], seconds: float) -> dict[str, list[Check]]:
@@ -102,6 +102,19 @@ class Suite:
         reason = "the suite gave no verdict" if all(ended) else f"no verdict within {seconds:.0f} s"
         nothing = [Check("no-verdict", "NoVerdict", "FAILURE", reason)]
         return {name: found.get(name, nothing) for name in wanted}
+
+    def drive(self, leg: Leg, command: str, scenario: str, seconds: float) -> list[Check]:
+        """The checks of one client scenario; what the driver could not do is a failed check of its own."""
+        words = [str(self._node()), str(self._script(leg.version)), "client", "--command", command]
+        words += ["--scenario", scenario, "--spec-version", leg.revision]
+        with tempfile.TemporaryDirectory() as scratch:
+            ended = _bounded([*words, "-o", scratch], seconds)
+            found = _verdicts(Path(scratch)).get(scenario, [])
+            said = "; ".join(line for path in Path(scratch).glob("*/stdout.txt") for line in _lines(path))
+        if not found:
+            reason = "the suite gave no verdict" if ended else f"no verdict within {seconds:.0f} s"
+            return [Check("no-verdict", "NoVerdict", "FAILURE", reason)]
+        return [*found, Check("driver", "Conversation", "FAILURE", said)] if said else found
 
     def _home(self, version: str) -> Path:
         return self._cache / f"suite-{version}"
@@ -153,6 +166,10 @@ def _verdicts(directory: Path) -> dict[str, list[Check]]:
         if match := RESULT_DIRECTORY.fullmatch(path.parent.name):
             found[match["scenario"]] = [_check(raw) for raw in json.loads(path.read_text())]
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.strip()]
 
 
 def _check(raw: dict[str, Any]) -> Check:

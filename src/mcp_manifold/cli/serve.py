@@ -15,7 +15,7 @@ from mcp_manifold.cli.exits import EXIT_CODES
 from mcp_manifold.cli.following import Following
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import common
-from mcp_manifold.cli.running import run
+from mcp_manifold.cli.running import run, settle_memory
 from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ async def _serve(manifold: Endpoint, console: Console, following: Following) -> 
 
 async def _until_started(manifold: Endpoint, reporter: "Reporter") -> None:
     await manifold.settle()
+    settle_memory()
     reporter.settled(manifold.problems())
 
 
