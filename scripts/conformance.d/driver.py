@@ -22,11 +22,11 @@ from mcp.client import Client
 from mcp.client.context import ClientRequestContext
 
 from mcp_manifold import Manifold
-from mcp_manifold.errors import ManifoldError
 
 Object = Mapping[str, Any]
 MODES = {"handshake": "legacy", "modern": "2026-07-28"}
-STEP_SECONDS = 20.0  # below the suite's own bound of a scenario, so that what hung is said
+STEP_SECONDS = 20.0  # for each call, so that what hung is named
+WHOLE_SECONDS = 25.0  # below the suite's own 30 s for a scenario, which ends the driver without a word
 PLAUSIBLE: Object = {"string": "word", "integer": 5, "number": 2.5, "boolean": True, "array": [], "object": {}}
 ONLY_LISTED = ("json-schema-ref-no-deref",)  # whose mock answers no calls
 FOCAL, ECHO = "json_schema_2020_12_tool", "json_schema_echo"
@@ -145,9 +145,11 @@ async def _serving(manifold: Manifold) -> AsyncIterator[str]:
         config = uvicorn.Config(manifold.asgi_app(), lifespan="off", log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         served = asyncio.create_task(server.serve([listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-        server.should_exit = True
-        await served
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        finally:
+            server.should_exit = True
+            await served
 
 
 def planned(offer: Offer) -> list[tuple[str, dict[str, Any]]]:
@@ -182,15 +184,20 @@ def failures(outcomes: Iterable[tuple[str, object]]) -> list[str]:
 
 
 async def drive(way: str, url: str) -> list[str]:
+    try:
+        async with asyncio.timeout(WHOLE_SECONDS):
+            return await _driven(way, url)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the suite would not say that it was there
+        return failures([("the conversation", error)])
+
+
+async def _driven(way: str, url: str) -> list[str]:
     servers = {"mock": {"type": "http", "url": url, "prefix": ""}}
     async with Manifold.from_config({"mcpServers": servers}) as manifold:
         await manifold.settle()
-        try:
-            async with caller(manifold, way) as asked:
-                failed = await converse(asked)
-        except (ManifoldError, OSError, ExceptionGroup) as error:
-            failed = failures([("the conversation", error)])
-        return [*failed, *(f"the manifold says: {problem}" for problem in manifold.problems())]
+        async with caller(manifold, way) as asked:
+            failed = await converse(asked)
+        return [*failed, *(f"{s.name} is {s.state}: {s.last_error}" for s in manifold.status() if s.state != "ready")]
 
 
 def main(way: str, url: str) -> int:
