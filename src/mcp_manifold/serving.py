@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 2048
 KEEP_ALIVE: Final = 65
 """Seconds an idle client connection is kept: longer than the minute of usual load balancers, who should close first."""
-HEADER_LIMIT: Final = 65536
 LAST_WRITES: Final = 2
 """Seconds the last answers may take to be written, when there is nothing more to answer."""
 
@@ -145,7 +144,6 @@ class HttpServer:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=LAST_WRITES,
-            h11_max_incomplete_event_size=HEADER_LIMIT,
             backlog=BACKLOG,
         )
         self._uvicorn = _Uvicorn(config, self._front, lambda: self._ready(host, port))

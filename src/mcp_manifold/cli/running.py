@@ -91,7 +91,7 @@ async def _until_signalled(
         with suppress(NotImplementedError):  # Windows: its default action stands
             loop.add_signal_handler(number, end, number)
     if stop is not None:
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt, which ends the run as well
             loop.add_signal_handler(signal.SIGTERM, stop)
             loop.add_signal_handler(signal.SIGINT, stop)
     try:
