@@ -86,7 +86,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
         "config/",
         "fronts/pipes.py",
     ),
-    "random": ("backends/backend.py",),
+    "random": ("backends/life.py",),
     "signal": ("backends/orphans.py", "backends/process.py", "backends/stdio.py", "cli/"),
     "socket": ("backends/http1/", "fronts/pipes.py", "serving.py"),
     "ssl": ("backends/connect.py", "backends/http1/"),
@@ -152,7 +152,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
 
 EVERYTHING: Final = ("Exception", "BaseException")
 BROAD: Final = {
-    "backends/backend.py:_live_once": "the owner task's boundary",
+    "backends/life.py:_live_once": "the owner task's boundary",
     "backends/held.py:_own": "the owner task's boundary, for one client's link",
     "fronts/flight.py:answered": "the front's boundary, for a call",
     "fronts/http.py:__call__": "the front's boundary, for a request",

@@ -1,55 +1,43 @@
-"""One configured MCP server: its owner task, its links, its latest Listing.
+"""One configured MCP server: its links, its latest Listing, and the way a call takes to it.
 
-The owner task does connect, greet, list, wait, close, back off, over and over by the rules of `lifecycle`; nothing else
-enters or leaves a link's context. Callers only ever wait for futures. Links held for one client session each live in a
-task of their own, below the owner's.
+Decides which link serves whom, and asks for it. The shared link comes and goes with the backend's `life`; links held
+for one client session each live in a task of their own, below the owner's.
 """
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
-
-import anyio
-from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.connect import Kind
 from mcp_manifold.backends.greeting import Greeting
 from mcp_manifold.backends.held import HeldLinks, bounds_of
 from mcp_manifold.backends.isolation import Known, Place, place_of
-from mcp_manifold.backends.lifecycle import Event, State, Status, advance
+from mcp_manifold.backends.life import Life
+from mcp_manifold.backends.lifecycle import State, Status
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
 from mcp_manifold.backends.opener import Opener
-from mcp_manifold.backends.probe import Probe
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendError, BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
+from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
 from mcp_manifold.wire import NEEDED, Era, Payload
 from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
-NUDGE_EVERY: Final = 1.0
-"""Seconds between two attempts that calls may trigger before the back-off is over."""
-
 
 class Backend:
-    """See the module. `run` is the owner task; everything else is called from the same event loop."""
+    """See the module. `run` is its life; everything else is called from the same event loop."""
 
     def __init__(self, server: ServerSettings, around: Surroundings) -> None:
         self.name = server.name
         self.settings = server
-        self.status = Status(since=_now())
-        self.greeting: Greeting | None = None
-        self.vitals = Vitals()
         self._around = around
         self._opener = Opener(server, around, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
@@ -59,23 +47,34 @@ class Backend:
             parameters=around.parameters,
             on_listing=self._listed,
         )
-        self._shared: Link | None = None
+        self._life = Life(server, around, opener=self._opener, lister=self._lister, on_opened=self._greeted)
         self._held = HeldLinks(server.name, self._opened_for, **bounds_of(server, around.limits))
         self._known = Known(server.transport, "handshake")
         self._calls = 0
         self._idle = asyncio.Event()
-        self._group: TaskGroup | None = None
-        self._changed = asyncio.Event()
-        self._nudged = asyncio.Event()
-        self._nudged_at = -NUDGE_EVERY
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
 
     @property
+    def status(self) -> Status:
+        """Where it is in its life."""
+        return self._life.status
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """What it said of itself when it last opened its shared link; None before the first time."""
+        return self._life.greeting
+
+    @property
+    def vitals(self) -> Vitals:
+        """Counts and times of its life."""
+        return self._life.vitals
+
+    @property
     def kind(self) -> Kind | None:
         """The transport in use, once it is known."""
-        return self._opener.connector.kind
+        return self._opener.kind
 
     @property
     def era(self) -> Era:
@@ -163,10 +162,7 @@ class Backend:
         """The link that serves a session's calls, or for None the one everybody shares; raises as `request` does."""
         if session is not None:
             return self._live(session) or await self._link(session)
-        await self._until_ready()
-        if self._shared is None or self._shared.ended.done():
-            raise self.unavailable()
-        return self._shared
+        return await self._life.until_ready()
 
     def reopen(self, session: Session) -> None:
         """Begin to open the link held for a session again, since it is watched; nothing comes of it while it cannot be.
@@ -175,8 +171,9 @@ class Backend:
             BackendUnavailable: too many are open.
         """
         place = self._place(session)
-        if place.key and self._group is not None:
-            self._held.open(place, session, self._group)
+        group = self._life.group
+        if place.key and group is not None:
+            self._held.open(place, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
         """Whether a session's calls go over that link."""
@@ -194,8 +191,8 @@ class Backend:
 
     def links(self) -> list[Link]:
         """All open links, the shared one first."""
-        shared = [] if self._shared is None or self._shared.ended.done() else [self._shared]
-        return shared + self._held.links()
+        shared = self._life.live
+        return ([] if shared is None else [shared]) + self._held.links()
 
     def asked(self, capability: str) -> None:
         """It asked its client for something: on a pipe, clients are kept apart from now on."""
@@ -207,6 +204,7 @@ class Backend:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
         self._around = around
+        self._life.adapt(server, around)
         self._opener.adapt(server, around)
         self._lister.adapt(around.limits, timeout=around.list_timeout)
         self._held.adapt(**bounds_of(server, around.limits))
@@ -214,6 +212,11 @@ class Backend:
     def retire(self) -> None:
         """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
         self._around = replace(self._around, on_listing=_unheard, on_status=_unheard)
+        self._life.adapt(self.settings, self._around)
+
+    async def run(self) -> None:
+        """Live until cancelled; leaves nothing behind."""
+        await self._life.run()
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""
@@ -223,17 +226,7 @@ class Backend:
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
-        status, now = self.status, _now()
-        left = None if status.next_try is None else max(0.0, status.next_try - now)
-        what = {
-            State.CONNECTING: "is still connecting",
-            State.BACKING_OFF: "is not reachable",
-            State.STOPPED: "is stopped",
-        }.get(status.state, "is not ready")
-        reason = f"{what} ({status.last_error})" if status.last_error else what
-        ago = f", for {now - status.since:.0f} s"
-        soon = f"; next attempt in {left:.1f} s" if left is not None else ""
-        return BackendUnavailable(self.name, reason + ago + soon, next_try=left)
+        return self._life.unavailable()
 
     def _place(self, session: Session) -> Place:
         return place_of(session, self.settings.isolation, self._known)
@@ -241,135 +234,37 @@ class Backend:
     def _live(self, session: Session) -> Link | None:
         """The link for a session, if it is open: the fast path."""
         place = self._place(session)
-        link = self._shared if not place.key else self._held.live(place)
+        link = self._life.shared if not place.key else self._held.live(place)
         return None if link is None or link.ended.done() else link
 
     async def _link(self, session: Session) -> Link:
-        await self._until_ready()
-        place = self._place(session)
-        if not place.key or self._group is None:
+        await self._life.until_ready()
+        place, group = self._place(session), self._life.group
+        if not place.key or group is None:
             link = self._live(session)
             if link is None:
                 raise self.unavailable()
             return link
         try:
-            return await self._held.link(place, session, self._group)
+            return await self._held.link(place, session, group)
         except (BackendProtocolError, RemoteError):
             if not place.eras:
                 raise
             self._known = replace(self._known, has_handshake=False)  # so it has the modern era only
             return await self._link(session)
 
-    async def _until_ready(self) -> None:
-        """Wait, within bounds, for a backend that is connecting, or whose link was lost a moment ago; one that is
-        backing off makes an attempt at once, unless callers had it make one just before.
+    # --- what its life tells ----------------------------------------------------------------------------------------
 
-        Raises:
-            BackendUnavailable: there is no link, and none is to be had soon.
-        """
-        attempted = False
-        with anyio.move_on_after(self._around.patience):
-            while self._shared is None or self._shared.ended.done() or not self.status.is_open:
-                if self.status.state is State.STOPPED:
-                    break
-                if self.status.state is State.BACKING_OFF and (attempted or not self._nudge()):
-                    break
-                attempted = attempted or self.status.state is not State.READY
-                await self._changed.wait()
-        if self._shared is None or self._shared.ended.done() or not self.status.is_open:
-            raise self.unavailable()
-
-    def _nudge(self) -> bool:
-        """End the back-off early; False if that was done too short a while ago and nothing is due soon."""
-        now = _now()
-        if now - self._nudged_at >= NUDGE_EVERY:
-            self._nudged_at = now
-            self._nudged.set()
-            return True
-        return self.status.next_try is not None and self.status.next_try - now < NUDGE_EVERY
-
-    # --- the owner task -------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Live until cancelled; leaves nothing behind."""
-        try:
-            async with anyio.create_task_group() as group:
-                self._group = group
-                while True:
-                    await self._live_once()
-                    await self._back_off()
-        finally:
-            self._group = None
-            self._move(Event.STOPPED)
-            await self._opener.aclose()
-
-    async def _live_once(self) -> None:
-        """One life: from connecting to the loss of the link."""
-        self._move(Event.STARTED)
-        event, reason = Event.FAILED, ""
-        try:
-            async with self._opened() as (link, greeting):
-                event = Event.LOST
-                self._shared = link
-                self._move(Event.OPENED)
-                self._begin_probing(link)
-                reason = (await self._lister.keep(link, greeting, over_http=self.kind == "http")).message
-        except (BackendError, RemoteError) as exc:
-            reason = exc.message if isinstance(exc, BackendError) else str(exc)
-        except Exception as exc:  # the owner task's boundary: a fault of ours in one backend must not end the others
-            logger.exception("backend task failed", extra={"backend": self.name})
-            reason = f"internal error: {type(exc).__name__}"
-        finally:
-            self._shared = None
-        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # say the same thing once
-        logger.log(level, "backend lost: %s", reason, extra={"backend": self.name})
-        self._move(event, reason)
-
-    def _begin_probing(self, link: Link) -> None:
-        """Keep asking the shared link whether anybody is there; the task ends with the link."""
-
-        def move(event: Event, reason: str = "") -> None:
-            if self._shared is link:
-                level = logging.WARNING if event is Event.FELL_SILENT else logging.INFO
-                logger.log(level, "backend %s", event.value, extra={"backend": self.name})
-                self._move(event, reason)
-
-        if self._group is not None and self.settings.ping_interval:
-            probe = Probe(
-                link,
-                every=self.settings.ping_interval,
-                on_silence=lambda reason: move(Event.FELL_SILENT, reason),
-                on_answer=lambda: move(Event.ANSWERED),
-            )
-            self._group.start_soon(probe.run, name=f"{self.name} probe")
-
-    async def _back_off(self) -> None:
-        wait = 0.0 if self.status.next_try is None else max(0.0, self.status.next_try - _now())
-        with anyio.move_on_after(wait):
-            await self._nudged.wait()
-
-    def _move(self, event: Event, reason: str = "") -> None:
-        self.status = advance(self.status, event, now=_now(), jitter=random.random(), reason=reason)
-        self.vitals.happened(event)
-        self._nudged.clear()
-        self._changed.set()
-        self._changed = asyncio.Event()
-        self._around.on_status(self.name)
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[tuple[Link, Greeting]]:
-        """The shared link, from which the rest is known of the backend."""
-        async with self._opener.shared() as (link, greeting):
-            self.greeting = greeting
-            self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
-            self.vitals.links = self._opener.opened
-            yield link, greeting
+    def _greeted(self, greeting: Greeting) -> None:
+        """The shared link is open, from which the rest is known of the backend."""
+        self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
 
     @asynccontextmanager
     async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:
         """A link that is not for everybody."""
         async with self._opener.for_client(place, session) as link:
-            link.parameter_headers = self._shared.parameter_headers if self._shared else None
+            shared = self._life.shared
+            link.parameter_headers = None if shared is None else shared.parameter_headers
             self.vitals.links = self._opener.opened
             yield link
 
@@ -380,10 +275,11 @@ class Backend:
         self._around.on_question(question)
 
     def _listed(self, listing: Listing) -> None:
-        if self._shared is not None:
+        shared = self._life.shared
+        if shared is not None:
             for link in self._held.links():
-                link.parameter_headers = self._shared.parameter_headers
-        self.vitals.listed = _now()
+                link.parameter_headers = shared.parameter_headers
+        self.vitals.listed = asyncio.get_running_loop().time()
         self._around.on_listing(listing)
 
     def _notified(self, notice: Notice) -> None:
@@ -393,7 +289,3 @@ class Backend:
 
 def _unheard(_: object) -> None:
     """Where it goes what a retired backend reports."""
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

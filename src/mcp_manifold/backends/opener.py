@@ -50,6 +50,11 @@ class Opener:
     def __repr__(self) -> str:
         return f"<Opener {self.connector!r} opened={self.opened}>"
 
+    @property
+    def kind(self) -> Kind | None:
+        """The transport in use, once it is known."""
+        return self.connector.kind
+
     def adapt(self, server: ServerSettings, around: Surroundings) -> None:
         """Other settings hold for links opened from now on."""
         self._server, self._around = server, around

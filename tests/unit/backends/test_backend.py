@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends import backend as module
+from mcp_manifold.backends import life as module
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable, RemoteError, SessionExpired
 from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
