@@ -179,6 +179,7 @@ class _Reply:
 
     def ended(self) -> None:
         self._unwatch()
+        self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
         if self.pending.future.done():
             return
         if self._events is not None:

@@ -8,6 +8,7 @@ wire order, so that a progress notification never overtakes, nor is overtaken by
 import asyncio
 import logging
 import re
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final
@@ -38,12 +39,7 @@ class Link:
     """See the module. `ended` is done, with the reason, once the link is dead."""
 
     def __init__(
-        self,
-        backend: str,
-        *,
-        holder: Session | None = None,
-        place: str = "",
-        write_limit: int = 64 << 20,
+        self, backend: str, *, holder: Session | None = None, place: str = "", write_limit: int = 64 << 20
     ) -> None:
         self.backend = backend
         self.place = place
@@ -223,7 +219,7 @@ class Link:
     async def _outcome(self, pending: Pending) -> Payload:
         call = pending.call
         if call is not None:
-            call.on_cancel(lambda: self.abandon(pending, CallCancelled("the caller cancelled the request")))
+            call.on_cancel(partial(self.abandon, pending, CallCancelled("the caller cancelled the request")))
         try:
             return await pending.future
         except asyncio.CancelledError:
@@ -235,6 +231,7 @@ class Link:
                 self.ears.over(pending)
             if call is not None:
                 call.on_cancel(None)
+            del pending  # it has the error, whose traceback leads here: a circle would keep both
 
     def _met(self, session: Session) -> None:
         if session is not self.only and not self._is_crowded:

@@ -98,6 +98,7 @@ class Responder:
     def close(self) -> None:
         """Let go of everything, whatever came of it."""
         self._done = True
+        self._gone = None  # it leads to the call, and that back here
         self._drop_timer()
         if self.journal is not None and not self.journal.ended:
             self.journal.drop()
