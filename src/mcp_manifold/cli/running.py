@@ -1,7 +1,6 @@
 """Runs one coroutine as the program: the event loop, and what a signal does. Knows no command."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -10,11 +9,10 @@ from typing import Any, Final, TypeVar
 
 from mcp_manifold.backends.orphans import Reaper, sweep
 from mcp_manifold.cli.exits import Signalled
+from mcp_manifold.cli.memory import keep_blocks
 
 T = TypeVar("T")
 
-YOUNG: Final = 20_000
-"""Objects made, less those gone, between two collections of the youngest: some 500 calls' worth."""
 _ENDING: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _HANGUP: Final = getattr(signal, "SIGHUP", None)
 
@@ -36,19 +34,9 @@ def run(
         Signalled: SIGTERM or SIGHUP came.
         KeyboardInterrupt: SIGINT came.
     """
+    keep_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_tended(_until_signalled(main, hangup, stop)))
-
-
-def settle_memory() -> None:
-    """Have the garbage collector leave alone what is there for good, once everything is started.
-
-    What a program imports and sets up never dies, yet every full collection walks over it; and the young are looked
-    at less often, since almost nothing of a call is left to cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG, 20, 50)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

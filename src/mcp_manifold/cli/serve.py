@@ -13,9 +13,10 @@ from mcp_manifold.cli import statuses
 from mcp_manifold.cli.addresses import Addresses, banner
 from mcp_manifold.cli.exits import EXIT_CODES
 from mcp_manifold.cli.following import Following
+from mcp_manifold.cli.memory import settle_memory
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import common
-from mcp_manifold.cli.running import run, settle_memory
+from mcp_manifold.cli.running import run
 from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
