@@ -59,6 +59,9 @@ class EventParser:
                 data = data[1:]
         if not data:
             return []
+        if b"\n" not in data and b"\r" not in data:  # inside a long line, and much quicker than splitting
+            self._grow(data)
+            return []
         lines = data.splitlines()  # of bytes: CR, LF and CRLF only, unlike that of str
         last = data[-1]
         rest = b"" if last == 10 or last == 13 else lines.pop()
@@ -69,9 +72,12 @@ class EventParser:
             self._line = bytearray()
         events = self._take(lines) if lines else []
         if rest:
-            self._line += rest
-            self._check(len(self._line))
+            self._grow(rest)
         return events
+
+    def _grow(self, part: bytes) -> None:
+        self._line += part
+        self._check(len(self._line))
 
     def _without_bom(self, data: bytes) -> bytes:
         """Drop one byte order mark at the very start; until that is decided the bytes wait in `_line`."""
@@ -96,12 +102,14 @@ class EventParser:
         return events
 
     def _field(self, line: bytes) -> None:
-        colon = line.find(b":")
-        if colon == 0:
+        if line.startswith(b":"):
             return  # a comment
-        name, value = (line, b"") if colon < 0 else (line[:colon], line[colon + 1 :])
-        if value[:1] == b" ":
-            value = value[1:]
+        self._size += len(line) + 1
+        if line.startswith(b"data: "):  # most lines, and all long ones: copied once
+            self._data.append(line[6:])
+            return
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
         elif name == b"event":
@@ -111,7 +119,6 @@ class EventParser:
                 self._id = value.decode(errors="replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:
             self._retry = int(value)
-        self._size += len(line) + 1
 
     def _dispatch(self) -> Event | None:
         data, id_, retry = self._data, self._id, self._retry

@@ -1,6 +1,6 @@
 """What belongs to one hop only, taken off and put on: `_meta`, result stamps, differences between eras.
 
-Nothing here looks deeper than it must: a result is searched for a word first and decoded one level only if it holds it.
+Nothing here looks deeper than it must: one level of a result is decoded, which takes less time than a search for words.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from mcp_manifold.wire.protocol import (
     HOP_KEYS,
     META_CAPABILITIES,
     META_CLIENT_INFO,
-    META_PREFIX,
     META_SERVER_INFO,
     META_VERSION,
     MODERN_VERSION,
@@ -22,6 +21,7 @@ _COMPLETE = Payload(b'"complete"')
 _ZERO = Payload(b"0")
 _PRIVATE = Payload(b'"private"')
 _STAMPS = ("resultType", "ttlMs", "cacheScope")
+_OUR_INFO = META_SERVER_INFO.encode()
 
 
 # --- requests to a backend --------------------------------------------------------------------------------------
@@ -86,11 +86,10 @@ def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, ser
 
 
 def _stamped(result: Payload, *, hinted: bool, server_info: Payload) -> Payload:
-    body = bytes(result)
-    if b'"_meta"' not in body and b'"resultType"' not in body and not hinted:
-        tail = b'"resultType":"complete","_meta":{"%b":%b}}' % (META_SERVER_INFO.encode(), server_info)
-        return Payload(b"%b%b%b" % (body[:-1], b"" if body[1:-1].isspace() or len(body) == 2 else b",", tail))
     found = loose_members(result)
+    if "_meta" not in found and "resultType" not in found and not hinted:
+        tail = b'%b"resultType":"complete","_meta":{"%b":%b}}' % (b"," if found else b"", _OUR_INFO, server_info)
+        return Payload(b"".join((memoryview(result)[:-1], tail)))
     found.setdefault("resultType", _COMPLETE)
     if hinted:
         found.setdefault("ttlMs", _ZERO)
@@ -102,26 +101,17 @@ def _stamped(result: Payload, *, hinted: bool, server_info: Payload) -> Payload:
 
 
 def _unstamped(result: Payload) -> Payload:
-    body = bytes(result)
-    if not any(b'"%b"' % word.encode() in body for word in _STAMPS) and META_PREFIX.encode() not in body:
-        return _object_content(result, body)
-    found = {key: value for key, value in loose_members(result).items() if key not in _STAMPS}
+    members = loose_members(result)
+    found = {key: value for key, value in members.items() if key not in _STAMPS}
     if "_meta" in found:
-        meta = {key: value for key, value in client_meta(found["_meta"]).items() if key not in HOP_KEYS}
-        if meta:
-            found["_meta"] = Payload(encode(meta))
-        else:
+        sent = client_meta(found["_meta"])
+        meta = {key: value for key, value in sent.items() if key not in HOP_KEYS}
+        if not meta:
             del found["_meta"]
-    return _object_content(Payload(encode(found)), body)
-
-
-def _object_content(result: Payload, body: bytes) -> Payload:
-    """Handshake revisions allow only objects as `structuredContent`; the text content says the same."""
-    if b'"structuredContent"' not in body:
-        return result
-    found = loose_members(result)
+        elif len(meta) != len(sent):
+            found["_meta"] = Payload(encode(meta))
     content = found.get("structuredContent")
-    if content is None or first_byte(content) == b"{":
-        return result
-    del found["structuredContent"]
-    return Payload(encode(found))
+    if content is not None and first_byte(content) != b"{":
+        del found["structuredContent"]  # handshake revisions allow only objects; the text content says the same
+    is_same = len(found) == len(members) and found.get("_meta") is members.get("_meta")
+    return result if is_same else Payload(encode(found))

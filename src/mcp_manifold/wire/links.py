@@ -1,6 +1,7 @@
 """The resource URIs inside results: found, and replaced where clients know them by another spelling.
 
-A result is searched for the word first, and taken apart only if it holds it. Blocks of unknown types pass untouched.
+A result is searched for the word first, or where that takes longer its blocks are asked for their types, and it is
+taken apart only if there may be any. Blocks of unknown types pass untouched.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,14 +9,26 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.envelope import UNSET, Payload, encode
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_list = msgspec.json.Decoder(list[Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
-_LINK: Final = "resource_link"
-_EMBEDDED: Final = "resource"
+_LARGE: Final = 8192
+"""Bytes from which on looking at the blocks of a tool's result takes less time than the search for a word in it."""
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: Payload | msgspec.UnsetType = msgspec.UNSET
+
+
+class _ToolResult(msgspec.Struct):
+    content: tuple[_Block, ...] = ()
+
+
+_LINKING: Final = frozenset({b'"resource_link"', b'"resource"'})
+_decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
 
 
 def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Payload:
@@ -24,12 +37,24 @@ def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Pay
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
     (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
     """
-    if b'"uri"' not in bytes(result):
-        return result
     try:
-        return _mapped(method, result, public)
+        return _mapped(method, result, public) if _may_link(method, result) else result
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return result  # not of the shape the method promises: nothing in it stands for a resource
+
+
+def _may_link(method: str, result: Payload) -> bool:
+    if method == "tools/call" and len(memoryview(result)) >= _LARGE:
+        try:
+            return any(_is_linking(block.type) for block in _decode_tool_result(result).content)
+        except msgspec.ValidationError:
+            pass  # an odd block among others
+    return b'"uri"' in bytes(result)
+
+
+def _is_linking(kind: Payload | msgspec.UnsetType) -> bool:
+    raw = b"" if kind is UNSET else bytes(kind)
+    return raw in _LINKING or b"\\" in raw
 
 
 def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Payload:

@@ -114,3 +114,33 @@ def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
     )
     expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
     assert bytes(map_links("tools/call", Payload(body), public)) == expected
+
+
+FILLER = {"type": "text", "text": "x" * 10_000}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (LINK, ["a+x:1"]),
+        (EMBEDDED, ["a+x:1"]),
+        ({"type": "hologram", "uri": "x:1"}, ["x:1"]),
+        ({"uri": "x:1"}, ["x:1"]),
+    ],
+)
+@pytest.mark.parametrize("odd", [[], [5]])
+def test_large_results_are_looked_at_as_small_ones_are(
+    block: dict[str, Any], expected: list[str], odd: list[int]
+) -> None:
+    assert uris("tools/call", {"content": [FILLER, *odd, block]}) == expected
+
+
+def test_a_large_result_with_an_escaped_type_is_understood() -> None:
+    body = json.dumps({"content": [FILLER, LINK]}).replace("resource_link", "re\\u0073ource_link").encode()
+    assert b'"a+x:1"' in bytes(map_links("tools/call", Payload(body), public))
+
+
+def test_a_large_result_that_only_mentions_resources_passes_as_the_same_object() -> None:
+    result = {"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "structuredContent": LINK}
+    payload = Payload(json.dumps(result).encode())
+    assert map_links("tools/call", payload, public) is payload
