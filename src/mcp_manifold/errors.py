@@ -13,6 +13,8 @@ ManifoldError                      never raised itself
     ├─ BackendUnavailable          not connected now
     ├─ BackendTimeout              did not answer in time
     ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
+    │   ├─ BackendCrashed          because its process ended by itself
+    │   └─ SessionExpired          because it forgot our session: nothing happened
     └─ BackendProtocolError        answered something that is not MCP
 """
 
@@ -145,6 +147,10 @@ class BackendTimeout(BackendError):
 
 class BackendLost(BackendError):
     """The link was lost while the call was in flight: whether it took effect is unknown."""
+
+
+class BackendCrashed(BackendLost):
+    """The backend's process ended without being told to."""
 
 
 class SessionExpired(BackendLost):

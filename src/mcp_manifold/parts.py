@@ -97,6 +97,9 @@ class Parts:
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
+            start=settings.start,
+            idle_timeout=settings.idle_timeout,
+            is_needed=self._is_needed,
             on_listing=self._on_listing,
             on_status=self._on_status,
             on_question=self._on_question,
@@ -145,9 +148,12 @@ class Parts:
 
     def _on_status(self, name: str) -> None:
         status = self.fleet[name].status
-        if status.failures or status.state is State.STOPPED:
+        if status.failures or status.state in (State.STOPPED, State.IDLE):
             self.hub.settled(name)
         self._moved(name)
+
+    def _is_needed(self, name: str) -> bool:
+        return self.watching.needs(name) or self.tasks.need(name)
 
     async def aclose(self) -> None:
         """Stop every backend; bounded."""

@@ -8,18 +8,21 @@ from types import MappingProxyType
 from typing import Final
 
 from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.breaker import Position
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.catalogue import Catalogue, Kind
 from mcp_manifold.config import BrokenServer, ServerSettings, Settings
 from mcp_manifold.hub import View
 
-DISABLED: Final = "disabled"
+DISABLED: Final = State.DISABLED.value
 BROKEN: Final = "broken"
-STATES: Final = (*(state.value for state in State), DISABLED, BROKEN)
+STATES: Final = (*(state.value for state in State), BROKEN)
 """Every state a configured server can be in."""
 _WORDS: Final = MappingProxyType({State.READY.value: "healthy", State.DEGRADED.value: "degraded", DISABLED: DISABLED})
 """A state in the words of health; unhealthy otherwise."""
 _OPEN: Final = frozenset({State.READY.value, State.DEGRADED.value})
+_HEALTHY: Final = "healthy"
+_SHUT: Final = frozenset({Position.OPEN.value, Position.HALF_OPEN.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,25 @@ class ServerStatus:
     """Answers it owes now."""
     last_exit: str = ""
     """How its process last ended that was not told to, in words."""
+    is_resting: bool = False
+    """Nobody needs it, so it is not connected to; it can be."""
+    breaker: str = ""
+    """Whether it is spared calls because it answers none: `closed`, `open`, `half-open`; empty where it has no life."""
+    openings: int = 0
+    """Times that began."""
 
     @property
     def word(self) -> str:
         """`healthy`, `degraded`, `unhealthy` or `disabled`."""
-        return _WORDS.get(self.state, "unhealthy")
+        if self.is_resting:
+            return _HEALTHY
+        word = _WORDS.get(self.state, "unhealthy")
+        return "degraded" if word == _HEALTHY and self.breaker in _SHUT else word
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether there is a connection, or nothing known against one."""
+        return self.state in _OPEN or self.is_resting
 
 
 Counted = Mapping[tuple[Kind, str], int]
@@ -81,6 +98,8 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
     """The status of a running backend."""
     status, greeting, vitals, links = backend.status, backend.greeting, backend.vitals, backend.links()
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
+    breaker, is_shut = backend.breaker, backend.breaker.is_shut
+    next_try = breaker.left(now) if is_shut and status.is_open else _left(status.next_try, now)
     answered = [(link.heard, link.latency) for link in links if link.latency is not None]
     return ServerStatus(
         name=backend.name,
@@ -93,8 +112,8 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         resources=counts[Kind.RESOURCE],
         templates=counts[Kind.TEMPLATE],
         hidden=sum(whole.get((kind, backend.name), 0) for kind in Kind) - sum(counts.values()),
-        last_error=status.last_error,
-        next_try=None if status.next_try is None else max(0.0, status.next_try - now),
+        last_error=breaker.reason if is_shut and status.is_open else status.last_error,
+        next_try=next_try,
         since=max(0.0, now - status.since),
         stderr=backend.stderr,
         moved=rfc3339(vitals.moved),
@@ -105,7 +124,14 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         held=backend.held,
         due=sum(link.due for link in links),
         last_exit=backend.last_exit,
+        is_resting=backend.is_resting,
+        breaker=breaker.position.value,
+        openings=breaker.openings,
     )
+
+
+def _left(moment: float | None, now: float) -> float | None:
+    return None if moment is None else max(0.0, moment - now)
 
 
 def of_disabled(server: ServerSettings) -> ServerStatus:
@@ -128,18 +154,19 @@ def rfc3339(moment: datetime) -> str:
 
 
 def overall(servers: Sequence[ServerStatus]) -> dict[str, object]:
-    """All servers in one word: healthy when every enabled one is ready, unhealthy when none can be called."""
+    """All servers in one word: healthy when every enabled one is, unhealthy when none can be called."""
     enabled = [server for server in servers if server.state != DISABLED]
-    healthy = sum(1 for server in enabled if server.state == State.READY)
+    healthy = sum(1 for server in enabled if server.word == _HEALTHY)
     connected = sum(1 for server in enabled if server.state in _OPEN)
-    word = "healthy" if healthy == len(enabled) else "degraded" if connected else "unhealthy"
+    can_be_called = any(server.can_be_called for server in enabled)
+    word = _HEALTHY if healthy == len(enabled) else "degraded" if can_be_called else "unhealthy"
     return {"status": word, "servers": {"configured": len(enabled), "connected": connected, "healthy": healthy}}
 
 
 def has_all_required(config: Settings, servers: Sequence[ServerStatus]) -> bool:
     """Whether every server the whole is nothing without can be called."""
     required = {server.name for server in config.servers if server.required and not server.disabled}
-    return required <= {server.name for server in servers if server.state in _OPEN}
+    return required <= {server.name for server in servers if server.can_be_called}
 
 
 def described(server: ServerStatus) -> dict[str, object]:
@@ -157,5 +184,6 @@ def described(server: ServerStatus) -> dict[str, object]:
         "resources": server.resources,
         "lastError": server.last_error,
         "lastExit": server.last_exit,
+        "breaker": server.breaker or None,
         "nextAttempt": None if server.next_try is None else round(server.next_try, 3),
     }

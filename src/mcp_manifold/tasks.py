@@ -125,6 +125,12 @@ class Tasks:
         task = self._table.enter(call.backend, native, link=link, session=call.session, number=call.number, token=token)
         return _renamed(result, native, task.public, path, RELATED_TASK)
 
+    def need(self, backend: str) -> bool:
+        """Whether a task was made on a link of that backend that is still open: there may be a result to come for."""
+        return any(
+            task.backend == backend and task.link is not None and not task.link.ended.done() for task in self._table
+        )
+
     # --- what clients ask of a task ---------------------------------------------------------------------------------
 
     async def _relay(self, call: Call) -> Payload:

@@ -282,6 +282,10 @@ class Watching:
         public = self._hub.public_uri(scope, backend, uri)
         return "" if self._hub.route_resource(scope, public) is None else public
 
+    def needs(self, backend: str) -> bool:
+        """Whether somebody watches something of that backend."""
+        return bool(self._subscriptions.places(backend))
+
     def ended(self, session: Session) -> None:
         """A client's session is over."""
         self._release(*self._subscriptions.leave(session))

@@ -19,6 +19,7 @@ import pytest
 from mcp_manifold import Manifold
 from mcp_manifold.backends import orphans
 from mcp_manifold.config.environment import INHERITED, MARK
+from mcp_manifold.errors import BackendUnavailable
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, standing
 from tests.faults.programs import (
@@ -121,13 +122,16 @@ async def test_r3_a_server_that_exits_at_once_is_started_ever_more_rarely_and_sa
     config = {"mcpServers": {"broken": {"command": "sh", "args": ["-c", script]}}}
     async with Manifold.from_config(config) as manifold:
         await until(lambda: len(starts.read_text().split()) >= 5 if starts.exists() else False, "five starts")
-        await until(lambda: manifold.status()[0].state == "backing off", "the fifth end")
+        await until(lambda: manifold.status()[0].state == "crash loop", "the fifth end")
         (status,) = manifold.status()
         assert status.last_exit == "the server exited with status 3"
         assert status.stderr[-1] == "KEY is not set"
         assert "KEY is not set" in status.last_error
         assert status.next_try is not None
-        assert status.next_try > 0.2  # which the pause before the first attempt never is
+        assert status.next_try > 20  # at most one start in 30 s, from now on
+        with pytest.raises(BackendUnavailable, match="5 times in a row"):
+            await manifold.call_tool("broken__anything")
+        assert len(starts.read_text().split()) == 5
 
 
 # --- the program is killed ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from mcp_manifold.config import (
     plan,
     stamps,
 )
-from mcp_manifold.config.compare import LIVE, PRESENTATION, Plan
+from mcp_manifold.config.compare import LIVE, PRESENTATION, TREATMENT, Plan
 from mcp_manifold.config.instances import Announced, running
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.reloading import Reloading
@@ -72,6 +72,13 @@ SHOWN = {
     "uris": "prefix",
 }
 
+TREATED = {
+    "start": "lazy",
+    "idle_timeout": "1m",
+    "keep_alive": True,
+    "breaker": {"failures": 2},
+}
+
 
 def test_the_same_configuration_changes_nothing() -> None:
     made = {"a": {**A, **SHOWN}, "b": {"url": "http://b/mcp", "headers": {"K": "v"}}}
@@ -98,8 +105,8 @@ def test_another_address_way_or_header_asks_for_a_new_connection(change: dict[st
     assert names(plan(settings({"a": web}), settings({"a": {**web, **change}}))) == {"renewed": ("a",)}
 
 
-@pytest.mark.parametrize(("key", "value"), SHOWN.items())
-def test_what_concerns_the_presentation_does_not(key: str, value: object) -> None:
+@pytest.mark.parametrize(("key", "value"), [*SHOWN.items(), *TREATED.items()])
+def test_what_concerns_the_presentation_or_the_treatment_does_not(key: str, value: object) -> None:
     found = plan(settings({"a": A}), settings({"a": {**A, key: value}}))
     assert names(found) == {"adjusted": ("a",)}
     assert found.changed == ("a",)
@@ -112,7 +119,8 @@ def test_both_at_once_ask_for_a_new_connection() -> None:
 def test_what_nobody_judged_asks_for_a_new_connection() -> None:
     assert set(ServerSettings.model_fields) >= PRESENTATION
     assert set(SHOWN) <= PRESENTATION
-    assert not {*CONNECTION, "url", "transport", "headers"} & PRESENTATION
+    assert set(TREATED) == TREATMENT
+    assert not {*CONNECTION, "url", "transport", "headers"} & (PRESENTATION | TREATMENT)
 
 
 def test_a_disabled_server_is_one_that_is_not_there() -> None:

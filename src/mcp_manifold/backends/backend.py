@@ -9,12 +9,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
+from mcp_manifold.backends.breaker import Breaker
 from mcp_manifold.backends.connect import Kind
 from mcp_manifold.backends.greeting import Greeting
 from mcp_manifold.backends.held import HeldLinks, bounds_of
 from mcp_manifold.backends.isolation import Known, Place, place_of
-from mcp_manifold.backends.life import Life
+from mcp_manifold.backends.life import Life, Uses
 from mcp_manifold.backends.lifecycle import State, Status
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
@@ -25,11 +27,21 @@ from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError, SessionExpired
+from mcp_manifold.errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendUnavailable,
+    RemoteError,
+    SessionExpired,
+)
 from mcp_manifold.wire import NEEDED, Era, Payload
 from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
+
+BUSY: Final = 429
+"""The one refusal by status that says nothing about the call, but something about the backend."""
 
 
 class Backend:
@@ -47,10 +59,13 @@ class Backend:
             parameters=around.parameters,
             on_listing=self._listed,
         )
-        self._life = Life(server, around, opener=self._opener, lister=self._lister, on_opened=self._greeted)
+        self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
         self._held = HeldLinks(server.name, self._opened_for, **bounds_of(server, around.limits))
+        uses = Uses(lambda: self._used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
+        self._life = Life(server, around, opener=self._opener, lister=self._lister, uses=uses)
         self._known = Known(server.transport, "handshake")
         self._calls = 0
+        self._used = 0.0
         self._idle = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -92,6 +107,11 @@ class Backend:
         return self.listing is not None or self.status.failures > 0 or self.status.state is State.STOPPED
 
     @property
+    def is_resting(self) -> bool:
+        """Whether there is no connection because nobody needs one, and nothing is known against one."""
+        return self._life.is_resting
+
+    @property
     def last_exit(self) -> str:
         """How a child last ended that was not told to, in words; empty when none did."""
         return self._opener.connector.tail.exit
@@ -123,12 +143,15 @@ class Backend:
             BackendError: it cannot be reached, or did not answer.
             CallCancelled: the caller took it back.
         """
+        if self.breaker.is_shut:
+            self._require_admitted()
         self._calls += 1
         try:
             return await self._request(call, method, params, on, timeout)
         finally:
             self._calls -= 1
             if not self._calls:
+                self._used = _now()
                 self._idle.set()
 
     async def _request(
@@ -149,10 +172,51 @@ class Backend:
 
     async def _relay(self, link: Link, call: Call, method: str, params: dict[str, Payload], timeout: float) -> Payload:
         session = call.session
-        if session.log_level and session.era == "modern" and link.era == "handshake":
-            async with self._around.with_level(link, session.log_level):
-                return await link.request(method, params, timeout=timeout, call=call)
-        return await link.request(method, params, timeout=timeout, call=call)
+        try:
+            if session.log_level and session.era == "modern" and link.era == "handshake":
+                async with self._around.with_level(link, session.log_level):
+                    result = await link.request(method, params, timeout=timeout, call=call)
+            else:
+                result = await link.request(method, params, timeout=timeout, call=call)
+        except (BackendError, RemoteError) as exc:
+            self._note_failure(exc, link)
+            raise
+        if self.breaker.failed_in_row:
+            self._note_answer()
+        return result
+
+    def _note_answer(self) -> None:
+        """Let the breaker know that the backend answers."""
+        was_shut = self.breaker.is_shut
+        self.breaker.close()
+        if was_shut:
+            logger.info("answers calls again", extra={"backend": self.name})
+            self._around.on_status(self.name)
+
+    def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
+        """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
+        if isinstance(exc, RemoteError) or (
+            400 <= exc.status < 500 and exc.status != BUSY
+        ):  # an answer, if no good one
+            self._note_answer()
+        elif not link.ended.done() and not isinstance(exc, BackendLost):
+            was_shut = self.breaker.is_shut
+            self.breaker.failed(_now(), exc.message)
+            if self.breaker.is_shut and not was_shut:
+                logger.warning("no longer called, for now: %s", exc.message, extra={"backend": self.name})
+                self._around.on_status(self.name)
+
+    def _require_admitted(self) -> None:
+        """Let a call through to a backend that answered none of the last ones, if it is the next trial's time.
+
+        Raises:
+            BackendUnavailable: it is not.
+        """
+        breaker, now = self.breaker, _now()
+        if not breaker.admits(now):
+            left = breaker.left(now)
+            reason = f"had no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
+            raise BackendUnavailable(self.name, f"{reason}; next attempt in {left:.1f} s", next_try=left)
 
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
@@ -204,6 +268,7 @@ class Backend:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
         self._around = around
+        self.breaker.adapt(failures=server.breaker.failures, wait=server.breaker.wait)
         self._life.adapt(server, around)
         self._opener.adapt(server, around)
         self._lister.adapt(around.limits, timeout=around.list_timeout)
@@ -258,6 +323,10 @@ class Backend:
     def _greeted(self, greeting: Greeting) -> None:
         """The shared link is open, from which the rest is known of the backend."""
         self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
+        self.breaker.close()
+
+    def _is_in_use(self) -> bool:
+        return self._calls > 0 or any(link.is_busy or link.is_watched for link in self.links())
 
     @asynccontextmanager
     async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:
@@ -279,12 +348,17 @@ class Backend:
         if shared is not None:
             for link in self._held.links():
                 link.parameter_headers = shared.parameter_headers
-        self.vitals.listed = asyncio.get_running_loop().time()
+        self.vitals.listed = _now()
         self._around.on_listing(listing)
+        self._life.learned()
 
     def _notified(self, notice: Notice) -> None:
         self._lister.notified(notice.method)
         self._around.on_notice(notice)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _unheard(_: object) -> None:

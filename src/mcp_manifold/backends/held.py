@@ -123,6 +123,11 @@ class HeldLinks:
         if held is not None and not held.released.done():
             held.released.set_result(None)
 
+    def close(self) -> None:
+        """Close all of them."""
+        for key in list(self._held):
+            self.release(key)
+
     def _keys(self, place: Place) -> list[str]:
         if not place.exclusive:
             return [place.key]

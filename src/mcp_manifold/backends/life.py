@@ -2,18 +2,23 @@
 
 The owner task does connect, greet, list, wait, close, back off, over and over by the rules of `lifecycle`; nothing else
 enters or leaves a link's context. Callers only ever wait for futures. Which link serves whom is not known here.
+
+A backend that nobody needs is at rest: without a link, until somebody waits for one. One that starts lazily rests from
+the beginning, once it is known what it offers; to learn that, it is started once, and rests as soon as it has listed.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.greeting import Greeting
+from mcp_manifold.backends.leisure import Leisure
 from mcp_manifold.backends.lifecycle import Event, State, Status, advance
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
@@ -22,12 +27,27 @@ from mcp_manifold.backends.probe import Probe
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
+from mcp_manifold.errors import BackendCrashed, BackendError, BackendUnavailable, RemoteError
 
 logger = logging.getLogger(__name__)
 
+_AT_REST: Final = "is not needed now"
 NUDGE_EVERY: Final = 1.0
 """Seconds between two attempts that calls may trigger before the back-off is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a life has to know of the way its backend is used, and what that has to know of it."""
+
+    last: Callable[[], float]
+    """When the last call ended, by the loop's clock."""
+    is_any: Callable[[], bool]
+    """Whether a link is in use: a call is in flight or parked, somebody is told things over it."""
+    on_opened: Callable[[Greeting], None]
+    """The shared link is open."""
+    on_rest: Callable[[], None]
+    """Nobody uses the backend: close what else it has open."""
 
 
 class Life:
@@ -40,7 +60,7 @@ class Life:
         *,
         opener: Opener,
         lister: Lister,
-        on_opened: Callable[[Greeting], None],
+        uses: Uses,
     ) -> None:
         self.status = Status(since=_now())
         self.greeting: Greeting | None = None
@@ -53,7 +73,12 @@ class Life:
         self._around = around
         self._opener = opener
         self._lister = lister
-        self._on_opened = on_opened
+        self._uses = uses
+        self._waiting = 0
+        self._is_resting = False
+        self._is_learning = False
+        self._has_listed = False
+        self._rested: BackendUnavailable | None = None
         self._changed = asyncio.Event()
         self._nudged = asyncio.Event()
         self._nudged_at = -NUDGE_EVERY
@@ -66,9 +91,17 @@ class Life:
         """The shared link, while it is open."""
         return None if self.shared is None or self.shared.ended.done() else self.shared
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether it is at rest, and nothing is known against a start."""
+        return self._is_resting and self.status.is_resting
+
     def adapt(self, server: ServerSettings, around: Surroundings) -> None:
         """Go by other settings from now on."""
+        was_lazy = self._is_lazy
         self._server, self._around = server, around
+        if was_lazy and not self._is_lazy:
+            self._nudged.set()
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
@@ -77,6 +110,7 @@ class Life:
         what = {
             State.CONNECTING: "is still connecting",
             State.BACKING_OFF: "is not reachable",
+            State.CRASH_LOOP: f"ends again and again, {status.crashes} times in a row now",
             State.STOPPED: "is stopped",
         }.get(status.state, "is not ready")
         reason = f"{what} ({status.last_error})" if status.last_error else what
@@ -86,24 +120,37 @@ class Life:
 
     async def until_ready(self) -> Link:
         """The shared link; waits, within bounds, for a backend that is connecting, or whose link was lost a moment ago.
-        One that is backing off makes an attempt at once, unless callers had it make one just before.
+        One that is at rest is started; one that is backing off makes an attempt at once, unless callers had it make one
+        just before. In a crash loop nobody waits.
 
         Raises:
             BackendUnavailable: there is no link, and none is to be had soon.
         """
-        attempted = False
-        with anyio.move_on_after(self._around.patience):
-            while self.live is None or not self.status.is_open:
-                if self.status.state is State.STOPPED:
-                    break
-                if self.status.state is State.BACKING_OFF and (attempted or not self._nudge()):
-                    break
-                attempted = attempted or self.status.state is not State.READY
-                await self._changed.wait()
+        is_at_rest = self._is_resting
+        self._is_learning = False
+        self._waiting += 1
+        try:
+            with anyio.move_on_after(self._server.timeout if is_at_rest else self._around.patience):
+                await self._opened_or_failed()
+        finally:
+            self._waiting -= 1
         link = self.live
         if link is None or not self.status.is_open:
             raise self.unavailable()
         return link
+
+    async def _opened_or_failed(self) -> None:
+        attempted = False
+        while self.live is None or not self.status.is_open:
+            match self.status.state:
+                case State.STOPPED | State.CRASH_LOOP:
+                    return
+                case State.BACKING_OFF if attempted or not self._nudge():
+                    return
+                case State.IDLE:
+                    self._nudged.set()
+            attempted = attempted or self.status.state is not State.READY
+            await self._changed.wait()
 
     def _nudge(self) -> bool:
         """End the back-off early; False if that was done too short a while ago and nothing is due soon."""
@@ -122,6 +169,8 @@ class Life:
             async with anyio.create_task_group() as group:
                 self.group = group
                 while True:
+                    if self.is_resting or self._may_rest():
+                        await self._rest()
                     await self._live_once()
                     await self._back_off()
         finally:
@@ -129,33 +178,103 @@ class Life:
             self._move(Event.STOPPED)
             await self._opener.aclose()
 
+    @property
+    def _is_lazy(self) -> bool:
+        return (self._server.start or self._around.start) == "lazy"
+
+    def _may_rest(self) -> bool:
+        """Whether there need not be a link: nobody waits for one, and what would be listed is known."""
+        is_kept = self._server.keep_alive and self.vitals.lives > 0
+        is_known = self._lister.latest is not None
+        return self._is_lazy and is_known and not is_kept and not self._waiting and not self._is_needed()
+
+    def _is_needed(self) -> bool:
+        return self._around.is_needed(self._server.name)
+
+    async def _rest(self) -> None:
+        """Have no link until somebody waits for one."""
+        if not self._is_resting:
+            self._move(Event.RESTED)
+        await self._nudged.wait()
+
     async def _live_once(self) -> None:
         """From connecting to the loss of the link."""
+        self._has_listed = False
+        self._is_learning = self._is_lazy and not self._server.keep_alive and not self._waiting
         self._move(Event.STARTED)
         event, reason = Event.FAILED, ""
         try:
             async with self._opener.shared() as (link, greeting):
                 event = Event.LOST
                 self._opened(link, greeting)
-                reason = (await self._lister.keep(link, greeting, over_http=self._opener.kind == "http")).message
+                raise await self._lister.keep(link, greeting, over_http=self._opener.kind == "http")
         except (BackendError, RemoteError) as exc:
+            event = self._end_of(exc, event)
             reason = exc.message if isinstance(exc, BackendError) else str(exc)
         except Exception as exc:  # the owner task's boundary: a fault of ours in one backend must not end the others
             logger.exception("backend task failed", extra={"backend": self._server.name})
             reason = f"internal error: {type(exc).__name__}"
         finally:
             self.shared = None
-        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # say the same thing once
-        logger.log(level, "backend lost: %s", reason, extra={"backend": self._server.name})
+        self._rested = None
+        if event is Event.RESTED:
+            logger.info("backend at rest: nobody uses it", extra={"backend": self._server.name})
+            reason = ""
+        else:
+            self._log_end(event, reason)
         self._move(event, reason)
+
+    def _end_of(self, exc: BackendError | RemoteError, event: Event) -> Event:
+        """What the end of a life for this reason was, if it was not just `event`."""
+        if exc is self._rested:
+            return Event.RESTED
+        return Event.CRASHED if isinstance(exc, BackendCrashed) and not self._has_listed else event
+
+    def _log_end(self, event: Event, reason: str) -> None:
+        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # say the same thing once
+        what = "lost" if self.status.is_open else "not reached"
+        logger.log(level, "backend %s: %s", what, reason, extra={"backend": self._server.name})
 
     def _opened(self, link: Link, greeting: Greeting) -> None:
         self.greeting = greeting
         self.vitals.links = self._opener.opened
-        self._on_opened(greeting)
+        self._uses.on_opened(greeting)
         self.shared = link
         self._move(Event.OPENED)
         self._begin_probing(link)
+        if self.group is not None:
+            leisure = Leisure(
+                link,
+                after=self._idle_timeout,
+                used=self._uses.last,
+                is_in_use=self._is_in_use,
+                on_idle=lambda: self._close(link),
+            )
+            self.group.start_soon(leisure.run, name=f"{self._server.name} leisure")
+
+    def _idle_timeout(self) -> float:
+        server = self._server
+        if server.keep_alive:
+            return 0.0
+        return self._around.idle_timeout if server.idle_timeout is None else server.idle_timeout
+
+    def _is_in_use(self) -> bool:
+        return self._waiting > 0 or self._uses.is_any() or self._is_needed()
+
+    def learned(self) -> None:
+        """It has listed: if that was all it was started for, it rests."""
+        self._has_listed = True
+        link = self.live
+        if self._is_learning and link is not None and not self._is_in_use():
+            self._close(link)
+
+    def _close(self, link: Link) -> None:
+        """Close the open link, and all others, for want of use. Nothing is in flight, and from now on nothing is sent
+        over it, since a link that ended is never used.
+        """
+        self._rested = BackendUnavailable(self._server.name, _AT_REST)
+        link.lost(self._rested)
+        self._uses.on_rest()
 
     def _begin_probing(self, link: Link) -> None:
         """Keep asking the shared link whether anybody is there; the task ends with the link."""
@@ -183,6 +302,7 @@ class Life:
     def _move(self, event: Event, reason: str = "") -> None:
         self.status = advance(self.status, event, now=_now(), jitter=random.random(), reason=reason)
         self.vitals.happened(event)
+        self._is_resting = event is Event.RESTED
         self._nudged.clear()
         self._changed.set()
         self._changed = asyncio.Event()

@@ -3,6 +3,7 @@
 Knows one backend's settings and what was learnt on the way. Whose link it is, and how long it is kept, others decide.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,10 +18,11 @@ from mcp_manifold.backends.isolation import PLAIN, SHARED, Place
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.question import Notice, Question, open_link
+from mcp_manifold.backends.stdio import EXIT_GRACE, StdioTransport
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.call import Session
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendProtocolError
+from mcp_manifold.errors import BackendCrashed, BackendError, BackendProtocolError, BackendTimeout
 from mcp_manifold.wire import EMPTY
 
 logger = logging.getLogger(__name__)
@@ -117,10 +119,21 @@ class Opener:
                 transport.listen()
             await self._around.on_link(link)
             self.opened += 1
+        except BackendError as exc:
+            async with _closing(transport):
+                raise await _why(link, exc) from exc
         except BaseException:
             async with _closing(transport):
                 raise
         return link, transport, greeting
+
+
+async def _why(link: Link, exc: BackendError) -> BackendError:
+    """Why a link could not be opened: a process that ended is the reason, whatever that made of the greeting."""
+    if isinstance(link.transport, StdioTransport) and not isinstance(exc, BackendTimeout):
+        await asyncio.wait({link.ended}, timeout=EXIT_GRACE)  # its pipes may break before its end is known
+    ended = link.ended.result() if link.ended.done() else None
+    return ended if isinstance(ended, BackendCrashed) else exc
 
 
 @asynccontextmanager

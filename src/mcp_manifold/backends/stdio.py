@@ -22,7 +22,7 @@ from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.process import UNBOUNDED, Ceilings, Groups, on_end
-from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable
+from mcp_manifold.errors import BackendCrashed, BackendError, BackendLost, BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ class StdioTransport:
         code = self._process.poll()
         if not self._is_closing:
             self._tail.exit = ending(code)
-        self._link.lost(BackendLost(self._link.backend, exit_reason(code, self._tail)))
+        self._link.lost(BackendCrashed(self._link.backend, exit_reason(code, self._tail)))
 
 
 def _same(protocol: _Output) -> _Output:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 from mcp_manifold.backends.greeting import Greet, Identity, Parameters
 from mcp_manifold.backends.link import Link
@@ -24,6 +25,12 @@ class Surroundings:
     """Seconds a call waits for a backend that is just connecting."""
     list_timeout: float
     """Seconds each page of a list may take."""
+    start: Literal["eager", "lazy"]
+    """When a backend is connected to that does not say so itself: at once, or when a call needs it."""
+    idle_timeout: float
+    """Seconds after which one that nobody uses is closed, if it does not say so itself; 0 for never."""
+    is_needed: Callable[[str], bool]
+    """Whether a backend is used though no call is in flight: a resource is watched, a task was made."""
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
     on_question: Callable[[Question], None]

@@ -34,6 +34,6 @@ async def or_suggest(manifold: Endpoint, answer: Awaitable[T], *, listers: Seque
         return await answer
     except UnknownItem as exc:
         known = [str(item.get(key, "")) for lister, key in listers for item in await lister(manifold)]
-        missing = [statuses.outcome(status) for status in manifold.status() if status.state not in statuses.FINE]
+        missing = [statuses.outcome(status) for status in manifold.status() if not statuses.is_fine(status)]
         hint = did_you_mean(exc.name, known) or f" See: mcp-manifold list --{exc.kind}s"
         raise Failed("\n".join([f"{exc}.{hint}", *missing])) from exc

@@ -36,7 +36,7 @@ class Findings:
     @property
     def is_fine(self) -> bool:
         """Whether every enabled server is ready."""
-        return all(server.state in statuses.FINE for server in self.servers)
+        return all(statuses.is_fine(server) for server in self.servers)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -79,7 +79,7 @@ async def _look(manifold: Endpoint) -> Findings:
     began, took = time.monotonic(), dict[str, float]()
 
     def moved(name: str) -> None:
-        if not is_over and any(s.name == name and s.state not in statuses.WAITING for s in manifold.status()):
+        if not is_over and any(s.name == name and not statuses.is_pending(s) for s in manifold.status()):
             took.setdefault(name, time.monotonic() - began)
 
     is_over = False
@@ -145,7 +145,7 @@ def _server_object(status: "ServerStatus", took: float | None) -> dict[str, obje
         "prompts": status.prompts,
         "hidden": status.hidden,
         "seconds": None if took is None else round(took, 3),
-        "error": status.last_error if status.state not in statuses.FINE else "",
+        "error": "" if statuses.is_fine(status) else status.last_error,
         "remedy": statuses.remedy(status),
-        "stderr": list(status.stderr[-statuses.STDERR_SHOWN :]) if status.state not in statuses.FINE else [],
+        "stderr": [] if statuses.is_fine(status) else list(status.stderr[-statuses.STDERR_SHOWN :]),
     }

@@ -48,7 +48,7 @@ def list_(invocation: Invocation, *, wait: float | None, as_json: bool, **kinds:
 
     async def asked(manifold: Endpoint) -> tuple[list[Listed], list[str]]:
         found = await _found(manifold, wanted)
-        missing = [statuses.outcome(status) for status in manifold.status() if status.state not in statuses.FINE]
+        missing = [statuses.outcome(status) for status in manifold.status() if not statuses.is_fine(status)]
         return found, missing
 
     found, missing = ask(invocation.manifold(patience(wait)), asked)

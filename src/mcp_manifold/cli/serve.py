@@ -170,7 +170,7 @@ class Reporter:
             self._live.update(statuses.table(found), refresh=True)  # has no room for reasons: those follow as lines
         except OSError:
             self.end()
-        self._told.update((status.name, _gist(status)) for status in fresh if status.state in statuses.FINE)
+        self._told.update((status.name, _gist(status)) for status in fresh if statuses.is_fine(status))
 
     def end(self) -> None:
         """Say nothing more."""
@@ -183,7 +183,7 @@ class Reporter:
             self.say([statuses.line(status) for status in fresh])
 
     def _is_news(self, status: "ServerStatus") -> bool:
-        if status.state in statuses.WAITING:
+        if statuses.is_pending(status):
             return False
         has_listed = statuses.offer(status) != statuses.NOTHING
         if status.state == "ready" and not has_listed and not self._is_settled:
@@ -201,4 +201,5 @@ class Reporter:
 
 def _gist(status: "ServerStatus") -> str:
     """What makes a status worth telling: all of it but the passing of time."""
-    return f"{status.state}\0{status.last_error if status.state != 'ready' else statuses.line(status)}"
+    is_known = status.state in ("ready", "idle")
+    return f"{status.state}\0{statuses.outcome(status) if is_known else status.last_error}"

@@ -19,11 +19,12 @@ COLOURS: Final = {
     "degraded": "yellow",
     "connecting": "yellow",
     "backing off": "red",
+    "crash loop": "red",
     "broken": "red",
 }
 _NUMBERS: Final = frozenset({"tools", "resources", "prompts"})
-FINE: Final = frozenset({"ready", "disabled"})
-WAITING: Final = frozenset({"idle", "connecting"})
+_FINE: Final = frozenset({"ready", "disabled"})
+_SHUT: Final = frozenset({"open", "half-open"})
 STDERR_SHOWN: Final = 5
 NOTHING: Final = "nothing offered"
 
@@ -37,6 +38,16 @@ _REMEDIES: Final = (
     (("exited", "stdout", "signal"), "run its command by hand to see why it ends"),
     (("did not answer", "no answer", "timed out", "within"), 'give it longer with "timeout", or --wait'),
 )
+
+
+def is_fine(status: "ServerStatus") -> bool:
+    """Whether there is nothing to put right."""
+    return status.is_resting or (status.state in _FINE and status.breaker not in _SHUT)
+
+
+def is_pending(status: "ServerStatus") -> bool:
+    """Whether nothing can be said of it yet."""
+    return status.state == "connecting" or (status.state == "idle" and not status.is_resting and not status.last_error)
 
 
 def offer(status: "ServerStatus") -> str:
@@ -63,12 +74,20 @@ def line(status: "ServerStatus") -> str:
     """The status in one sentence."""
     name, error = visible(status.name), visible(status.last_error)
     match status.state:
+        case "ready" if status.breaker in _SHUT:
+            return f"{name}: ready over {way(status)}, but answers no calls ({error}){_next_attempt(status)}"
         case "ready":
             return f"{name}: ready over {way(status)}, {offer(status)}"
+        case "idle" if status.is_resting:
+            return f"{name}: idle until it is called, {offer(status)}"
+        case "idle" if error:
+            return f"{name}: idle, its last start failed ({error}); the next call starts it again"
         case "degraded":
             return f"{name}: degraded ({error or 'no reason known'}), calls still go there over {way(status)}"
         case "backing off":
             return f"{name}: not reachable ({error or 'no reason known'}){_next_attempt(status)}"
+        case "crash loop":
+            return f"{name}: in a crash loop ({error or 'no reason known'}){_next_attempt(status)}"
         case "broken":
             return f"{name}: broken: {error}"
         case _:
@@ -89,7 +108,7 @@ def remedy(status: "ServerStatus") -> str:
     if status.state == "connecting":
         return "it is still starting: give it longer with --wait"
     error = status.last_error.lower()
-    if status.state != "backing off":
+    if status.state not in ("backing off", "crash loop"):
         return ""
     return next((advice for signs, advice in _REMEDIES if any(sign in error for sign in signs)), "")
 
@@ -97,9 +116,9 @@ def remedy(status: "ServerStatus") -> str:
 def report(status: "ServerStatus", took: float | None) -> list[str]:
     """The status for `check --live`: the sentence, and below it what helps to find the fault."""
     after = "" if took is None or status.state == "disabled" else f" (after {took:.1f} s)"
-    mark = "-" if status.state == "disabled" else "ok" if status.state in FINE else "!!"
+    mark = "-" if status.state == "disabled" else "ok" if is_fine(status) else "!!"
     lines = [f"{mark:<3}{outcome(status)}{after}"]
-    if status.state in FINE:
+    if is_fine(status):
         return lines
     if advice := remedy(status):
         lines.append(f"     {advice}")
@@ -118,7 +137,7 @@ def table(statuses: Sequence["ServerStatus"]) -> Table:
 
 
 def _cells(status: "ServerStatus") -> list[Text]:
-    is_open = status.state in ("ready", "degraded")
+    is_open = status.state in ("ready", "degraded") or status.is_resting
     counts = (status.tools, status.resources + status.templates, status.prompts)
     return [
         Text(visible(status.name), style="bold"),

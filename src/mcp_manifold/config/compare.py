@@ -6,13 +6,16 @@ from typing import Final
 from mcp_manifold.config.settings import ManifoldSettings, ServerSettings, Settings
 
 PRESENTATION: Final = frozenset({"prefix", "tools", "prompts", "resources", "overrides", "uris", "required"})
-"""Settings of a server that are about how it is shown: they hold at once. All others concern its connection."""
+"""Settings of a server that are about how it is shown: they hold at once."""
+TREATMENT: Final = frozenset({"breaker", "idle_timeout", "keep_alive", "start"})
+"""Settings of a server that are about how it is treated: these hold at once, too. All others concern its connection."""
 LIVE: Final = frozenset(
     {
         "allowed_hosts",
         "allowed_origins",
         "drain",
         "groups",
+        "idle_timeout",
         "insecure",
         "instructions",
         "limits",
@@ -21,6 +24,7 @@ LIVE: Final = frozenset(
         "log_level",
         "name_budget",
         "separator",
+        "start",
         "startup_timeout",
         "tokens",
         "watch",
@@ -40,7 +44,7 @@ class Plan:
     renewed: tuple[str, ...] = ()
     """Servers to stop and start anew."""
     adjusted: tuple[str, ...] = ()
-    """Servers that are shown differently, over the connection they have."""
+    """Servers that are shown or treated differently, over the connection they have."""
     unchanged: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     """Keys of `manifold` that changed and hold from now on."""
@@ -100,8 +104,8 @@ def plan(old: Settings, new: Settings) -> Plan:
         settings=new.model_copy(update={"manifold": _with(new.manifold, old.manifold, fixed)}),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        renewed=tuple(name for name, found in differences.items() if found - PRESENTATION),
-        adjusted=tuple(name for name, found in differences.items() if found and found <= PRESENTATION),
+        renewed=tuple(name for name, found in differences.items() if found - PRESENTATION - TREATMENT),
+        adjusted=tuple(name for name, found in differences.items() if found and found <= PRESENTATION | TREATMENT),
         unchanged=tuple(name for name, found in differences.items() if not found),
         keys=_aliases(keys & LIVE),
         fixed=_aliases(fixed),

@@ -8,7 +8,18 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from mcp_manifold.config.values import Count, Duration, DurationOrNone, HeaderValue, Name, Secret, Size, Text, Value
+from mcp_manifold.config.values import (
+    Count,
+    CountOrNone,
+    Duration,
+    DurationOrNone,
+    HeaderValue,
+    Name,
+    Secret,
+    Size,
+    Text,
+    Value,
+)
 
 RESERVED: Final = ("mcp", "sse", "messages", "health", "groups", "metrics", "_healthz", "_readyz")
 """The paths of our own endpoints: `/<server>/mcp` could not be told from them."""
@@ -81,6 +92,15 @@ class RlimitSettings(Value):
     """Seconds of processor time in its whole life, after which it is killed."""
 
 
+class BreakerSettings(Value):
+    """When calls to a server that can be reached, but answers none, are refused at once instead of waiting."""
+
+    failures: CountOrNone = 5
+    """Calls in a row without an answer after which it is not called any more; 0 for never."""
+    wait: Duration = 5.0
+    """How long until one call is let through again; twice as long each time in vain, up to 16 times."""
+
+
 class ServerSettings(Value):
     """One MCP server: how it is reached, what of it is offered, how it is treated."""
 
@@ -110,6 +130,15 @@ class ServerSettings(Value):
     """How long an event stream may be silent before it counts as lost."""
     ping_interval: DurationOrNone = 30.0
     """How long it may be silent before it is asked whether it still answers; 0 for never."""
+    start: Literal["eager", "lazy"] | None = None
+    """When it is connected to: at once, or when a call needs it. Without it, as `manifold` says."""
+    idle_timeout: DurationOrNone | None = None
+    """How long nobody may use it before it is stopped, or its connection closed; 0 for never. Without it, as `manifold`
+    says. What it offers stays listed, and the next call starts it."""
+    keep_alive: bool = False
+    """Once it is started, keep it running: it is never stopped for being idle, and started again when it is lost."""
+    breaker: BreakerSettings = BreakerSettings()
+    """When it is spared calls because it answers none."""
     required: bool = False
     """Whether the whole is not ready without it, for `/_readyz`."""
     disabled: bool = False

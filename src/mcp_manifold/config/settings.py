@@ -14,7 +14,17 @@ from mcp_manifold.config.server import (
     ServerSettings,
     misfit,
 )
-from mcp_manifold.config.values import Count, CountOrNone, Duration, Name, NotBoolean, Secret, Value, name_problem
+from mcp_manifold.config.values import (
+    Count,
+    CountOrNone,
+    Duration,
+    DurationOrNone,
+    Name,
+    NotBoolean,
+    Secret,
+    Value,
+    name_problem,
+)
 
 __all__ = [
     "BrokenServer",
@@ -103,6 +113,10 @@ class ManifoldSettings(Value):
     """The longest name to make, in characters."""
     startup_timeout: Duration = 5.0
     """How long the first list waits for servers that are still starting."""
+    start: Literal["eager", "lazy"] = "eager"
+    """When servers are connected to that do not say so themselves: at once, or when a call needs them."""
+    idle_timeout: DurationOrNone = 0.0
+    """How long nobody may use a server before it is stopped, where it does not say so itself; 0 for never."""
     groups: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     """Named parts of the whole, each with an endpoint /groups/<name>/mcp: the names of their servers."""
     tokens: tuple[TokenSettings, ...] = ()

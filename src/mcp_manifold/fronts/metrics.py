@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mcp_manifold.backends.breaker import Position
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
@@ -85,8 +86,12 @@ class Backends(Collector):
         servers = self._servers()
         yield _states(servers)
         yield _entries(servers)
+        yield _breakers(servers)
         live = [server for server in servers if server.moved]
         yield _counter("mcp_backend_restarts", "Times it was connected to again.", live, _restarts)
+        yield _counter(
+            "mcp_backend_breaker_openings", "Times its breaker opened.", live, lambda server: server.openings
+        )
         yield _counter("mcp_backend_links_opened", "Links opened to it.", live, lambda server: server.links)
         yield _gauge("mcp_backend_held_links", "Links held for single clients.", live, lambda server: server.held)
         yield _gauge("mcp_backend_pending_requests", "Answers it owes.", live, lambda server: server.due)
@@ -153,6 +158,14 @@ def _states(servers: Sequence[ServerStatus]) -> Metric:
     for server in servers:
         for state in STATES:
             family.add_metric((server.name, state), float(server.state == state))
+    return family
+
+
+def _breakers(servers: Sequence[ServerStatus]) -> Metric:
+    family = GaugeMetricFamily("mcp_backend_breaker", "1 for where its breaker stands.", labels=("server", "position"))
+    for server in servers:
+        for position in Position if server.breaker else ():
+            family.add_metric((server.name, position.value), float(server.breaker == position))
     return family
 
 

@@ -30,6 +30,7 @@ class Around:
         self.listings: list[Listing] = []
         self.questions: list[Question] = []
         self.notices: list[Notice] = []
+        self.needed: set[str] = set()
         self._patience = patience
         self._grown = asyncio.Event()
 
@@ -44,6 +45,9 @@ class Around:
             parameters=parameters,
             patience=self._patience,
             list_timeout=30.0,
+            start="eager",
+            idle_timeout=0.0,
+            is_needed=lambda name: name in self.needed,
             on_listing=self._listed,
             on_status=lambda name: self._grown.set(),
             on_question=self._asked,

@@ -1,26 +1,50 @@
 """The rules of a backend's life: the whole table, how long it waits, and any sequence of events."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mcp_manifold.backends.lifecycle import FIRST_DELAY, MAX_DELAY, STEADY, Event, State, Status, advance, backoff
+from mcp_manifold.backends.lifecycle import (
+    CRASHES,
+    FIRST_DELAY,
+    LOOP_DELAY,
+    MAX_DELAY,
+    STEADY,
+    Event,
+    State,
+    Status,
+    advance,
+    backoff,
+    loop_delay,
+)
 
 NEXT = {
     (State.IDLE, Event.STARTED): State.CONNECTING,
+    (State.IDLE, Event.RESTED): State.IDLE,
     (State.CONNECTING, Event.OPENED): State.READY,
     (State.CONNECTING, Event.FAILED): State.BACKING_OFF,
+    (State.CONNECTING, Event.CRASHED): State.BACKING_OFF,
     (State.READY, Event.LOST): State.BACKING_OFF,
+    (State.READY, Event.CRASHED): State.BACKING_OFF,
+    (State.READY, Event.RESTED): State.IDLE,
     (State.READY, Event.FELL_SILENT): State.DEGRADED,
     (State.DEGRADED, Event.ANSWERED): State.READY,
     (State.DEGRADED, Event.LOST): State.BACKING_OFF,
+    (State.DEGRADED, Event.CRASHED): State.BACKING_OFF,
+    (State.DEGRADED, Event.RESTED): State.IDLE,
     (State.BACKING_OFF, Event.STARTED): State.CONNECTING,
+    (State.BACKING_OFF, Event.RESTED): State.IDLE,
+    (State.CRASH_LOOP, Event.STARTED): State.CONNECTING,
+    (State.CRASH_LOOP, Event.RESTED): State.IDLE,
     (State.IDLE, Event.STOPPED): State.STOPPED,
     (State.CONNECTING, Event.STOPPED): State.STOPPED,
     (State.READY, Event.STOPPED): State.STOPPED,
     (State.DEGRADED, Event.STOPPED): State.STOPPED,
     (State.BACKING_OFF, Event.STOPPED): State.STOPPED,
+    (State.CRASH_LOOP, Event.STOPPED): State.STOPPED,
     (State.STOPPED, Event.STOPPED): State.STOPPED,
 }
 
@@ -54,7 +78,7 @@ def test_a_link_lost_at_once_counts_as_one_more_failure() -> None:
 
 
 def test_a_stopped_backend_has_no_failures_and_no_next_try() -> None:
-    stopped = advance(Status(State.BACKING_OFF, 1.0, 4, 9.0, "refused"), Event.STOPPED, now=2.0)
+    stopped = advance(Status(State.BACKING_OFF, 1.0, 4, 2, 9.0, "refused"), Event.STOPPED, now=2.0)
     assert stopped == Status(State.STOPPED, 2.0)
 
 
@@ -70,6 +94,63 @@ def test_silence_does_not_make_the_loss_of_a_link_that_held_look_like_a_crash_lo
     assert advance(silent, Event.LOST, now=silent.since + 0.1).failures == 1
     shaky = advance(Status(State.READY, 100.0, failures=7), Event.FELL_SILENT, now=100.1)
     assert advance(shaky, Event.LOST, now=100.2).failures == 8
+
+
+def crashed(times: int, status: Status = Status(State.CONNECTING), after: float = 0.0) -> Status:  # noqa: B008 - a value
+    """The status after so many crashes in a row, each `after` seconds from the start."""
+    for _ in range(times):
+        status = advance(replace(status, state=State.CONNECTING), Event.CRASHED, now=status.since + after, reason="why")
+    return status
+
+
+def test_r3_a_process_that_ends_again_and_again_is_in_a_crash_loop() -> None:
+    assert crashed(CRASHES - 1).state is State.BACKING_OFF
+    assert crashed(CRASHES).state is State.CRASH_LOOP
+    assert crashed(CRASHES + 7).state is State.CRASH_LOOP
+
+
+@given(times=st.integers(CRASHES, 1000), jitter=st.floats(0, 1, exclude_max=True))
+def test_r3_in_a_crash_loop_there_is_at_most_one_start_in_thirty_seconds(times: int, jitter: float) -> None:
+    before = replace(crashed(min(times, CRASHES)), crashes=times, state=State.CONNECTING)
+    looping = advance(before, Event.CRASHED, now=100.0, jitter=jitter)
+    assert looping.next_try is not None
+    assert LOOP_DELAY <= looping.next_try - 100.0 <= 1.5 * LOOP_DELAY
+    assert LOOP_DELAY >= 30.0
+    assert loop_delay(jitter=jitter) >= MAX_DELAY
+
+
+def test_a_link_that_held_is_the_end_of_a_crash_loop() -> None:
+    steady = replace(crashed(CRASHES + 3), state=State.READY, since=100.0, next_try=None)
+    after = advance(steady, Event.CRASHED, now=100.0 + STEADY)
+    assert (after.state, after.failures, after.crashes) == (State.BACKING_OFF, 1, 1)
+
+
+def test_a_failure_that_is_no_crash_begins_the_count_of_crashes_anew() -> None:
+    almost = replace(crashed(CRASHES - 1), state=State.CONNECTING)
+    failed = advance(almost, Event.FAILED, now=9.0, reason="no answer")
+    assert (failed.failures, failed.crashes) == (CRASHES, 0)
+    assert advance(replace(failed, state=State.CONNECTING), Event.CRASHED, now=9.5).state is State.BACKING_OFF
+
+
+def test_what_comes_to_rest_from_an_open_link_is_as_good_as_new() -> None:
+    rested = advance(Status(State.READY, 1.0, failures=2, crashes=1), Event.RESTED, now=2.0)
+    assert rested == Status(State.IDLE, 2.0)
+    assert rested.is_resting
+
+
+@pytest.mark.parametrize("times", [1, CRASHES])
+def test_what_comes_to_rest_after_a_failure_remembers_it(times: int) -> None:
+    rested = advance(crashed(times), Event.RESTED, now=50.0)
+    assert (rested.state, rested.failures, rested.last_error, rested.next_try) == (State.IDLE, times, "why", None)
+    assert not rested.is_resting
+    again = advance(advance(rested, Event.STARTED, now=60.0), Event.CRASHED, now=60.1, reason="why")
+    assert again.crashes == times + 1
+
+
+def test_a_disabled_server_has_no_life() -> None:
+    for event in Event:
+        with pytest.raises(ValueError, match="disabled"):
+            advance(Status(State.DISABLED), event, now=1.0)
 
 
 @given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))
@@ -101,7 +182,7 @@ class BackendLife(RuleBasedStateMachine):
         self.status = advance(before, event, now=self.now, jitter=jitter, reason="why")
         assert self.status.since == self.now
 
-    @precondition(lambda self: self.status.state in (State.IDLE, State.BACKING_OFF))
+    @precondition(lambda self: self.status.state is State.IDLE or self.status.is_waiting)
     @rule(after=st.floats(0, 60))
     def start(self, after: float) -> None:
         failures = self.status.failures
@@ -119,6 +200,22 @@ class BackendLife(RuleBasedStateMachine):
         failures = self.status.failures
         self._move(Event.FAILED, after, jitter)
         assert self.status.failures == failures + 1
+
+    @precondition(lambda self: self.status.state is State.CONNECTING or self.status.is_open)
+    @rule(after=st.floats(0, 60), jitter=st.floats(0, 1, exclude_max=True))
+    def crash(self, after: float, jitter: float) -> None:
+        crashes, was_steady = self.status.crashes, self.status.is_open and after >= STEADY
+        self._move(Event.CRASHED, after, jitter)
+        assert self.status.crashes == (1 if was_steady else crashes + 1)
+        assert (self.status.state is State.CRASH_LOOP) == (self.status.crashes >= CRASHES)
+
+    @precondition(lambda self: self.status.is_waiting or self.status.is_open or self.status.state is State.IDLE)
+    @rule(after=st.floats(0, 60))
+    def rest(self, after: float) -> None:
+        was_open, failures = self.status.is_open, self.status.failures
+        self._move(Event.RESTED, after)
+        assert self.status.failures == (0 if was_open else failures)
+        assert self.status.is_resting == (self.status.failures == 0)
 
     @precondition(lambda self: self.status.state is State.READY)
     @rule(after=st.floats(0, 60))
@@ -145,11 +242,11 @@ class BackendLife(RuleBasedStateMachine):
 
     @invariant()
     def waits_exactly_while_backing_off(self) -> None:
-        waits = self.status.state is State.BACKING_OFF
-        assert (self.status.next_try is not None) == waits
+        assert (self.status.next_try is not None) == self.status.is_waiting
         if self.status.next_try is not None:
-            assert self.status.next_try - self.status.since + 1e-6 >= FIRST_DELAY / 2
-            assert self.status.next_try - self.status.since <= MAX_DELAY + 1e-6
+            is_looping = self.status.state is State.CRASH_LOOP
+            least, most = (LOOP_DELAY, 1.5 * LOOP_DELAY) if is_looping else (FIRST_DELAY / 2, MAX_DELAY)
+            assert least - 1e-6 <= self.status.next_try - self.status.since <= most + 1e-6
             assert self.status.last_error == "why"
 
 

@@ -47,6 +47,8 @@ EVERY_SETTING = [
     ("log_level", "DEBUG", "debug"),
     ("log_format", "json", "json"),
     ("list_timeout", "1500", 1.5),
+    ("start", "lazy", "lazy"),
+    ("idle_timeout", "10m", 600.0),
     ("login_shell_path", "true", True),
     ("watch", "off", False),
 ]

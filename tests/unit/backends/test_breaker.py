@@ -1,0 +1,164 @@
+"""When a breaker opens, lets a trial through and closes: by example, and against any sequence of what can happen."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mcp_manifold.backends.breaker import MOST, Breaker, Position
+
+
+def opened(at: float = 0.0, *, failures: int = 3, wait: float = 5.0) -> Breaker:
+    """A breaker that opened at that moment."""
+    breaker = Breaker(failures=failures, wait=wait)
+    for _ in range(failures):
+        breaker.failed(at, "no answer")
+    return breaker
+
+
+def test_it_is_closed_until_the_last_of_so_many_failures_in_a_row() -> None:
+    breaker = Breaker(failures=3, wait=5.0)
+    for _ in range(2):
+        breaker.failed(1.0, "no answer")
+        assert (breaker.position, breaker.is_shut, breaker.left(1.0)) == (Position.CLOSED, False, None)
+    breaker.failed(1.0, "no answer within 60 s")
+    assert (breaker.position, breaker.is_shut, breaker.left(2.0)) == (Position.OPEN, True, 4.0)
+    assert (breaker.reason, breaker.openings) == ("no answer within 60 s", 1)
+
+
+def test_an_answer_in_between_begins_the_count_anew() -> None:
+    breaker = Breaker(failures=2, wait=5.0)
+    for _ in range(10):
+        breaker.failed(1.0, "no answer")
+        breaker.close()
+    assert breaker.position is Position.CLOSED
+
+
+def test_while_it_is_open_nothing_is_let_through_until_the_wait_is_over_and_then_one() -> None:
+    breaker = opened(10.0)
+    assert not breaker.admits(14.9)
+    assert breaker.admits(15.0)
+    assert breaker.position is Position.HALF_OPEN
+    assert not breaker.admits(15.0)
+
+
+def test_an_answer_to_the_trial_closes_it() -> None:
+    breaker = opened(10.0)
+    breaker.admits(15.0)
+    breaker.close()
+    assert (breaker.position, breaker.is_shut, breaker.failed_in_row) == (Position.CLOSED, False, 0)
+    assert breaker.admits(15.0)
+
+
+def test_each_trial_in_vain_doubles_the_wait_up_to_a_bound() -> None:
+    breaker, now = opened(0.0, wait=1.0), 0.0
+    waits = []
+    for _ in range(7):
+        left = breaker.left(now)
+        assert left is not None
+        waits.append(left)
+        now += left
+        assert breaker.admits(now)
+        breaker.failed(now, "no answer")
+    assert waits == [1, 2, 4, 8, 16, 16, 16]
+    assert MOST == 16
+    assert breaker.openings == 1
+    breaker.close()
+    assert opened_again(breaker, now) == 1.0
+
+
+def opened_again(breaker: Breaker, now: float) -> float | None:
+    for _ in range(3):
+        breaker.failed(now, "no answer")
+    return breaker.left(now)
+
+
+def test_calls_that_were_on_their_way_when_it_opened_change_nothing_by_failing() -> None:
+    breaker = opened(10.0)
+    for _ in range(20):
+        breaker.failed(12.0, "no answer")
+    assert breaker.left(12.0) == 3.0
+
+
+def test_a_trial_that_comes_to_no_end_is_followed_by_another() -> None:
+    breaker = opened(10.0)
+    assert breaker.admits(15.0)
+    assert not breaker.admits(19.9)
+    assert breaker.admits(20.0)
+
+
+def test_without_failures_to_count_it_never_opens() -> None:
+    breaker = Breaker(failures=0, wait=5.0)
+    for _ in range(100):
+        breaker.failed(1.0, "no answer")
+    assert breaker.position is Position.CLOSED
+
+
+def test_switched_off_while_it_is_open_it_closes() -> None:
+    breaker = opened(10.0)
+    breaker.adapt(failures=0, wait=5.0)
+    assert (breaker.is_shut, breaker.admits(10.0)) == (False, True)
+
+
+@pytest.mark.parametrize("position", ["closed", "open", "half-open"])
+def test_it_says_where_it_stands(position: str) -> None:
+    breaker = Breaker(failures=3, wait=5.0) if position == "closed" else opened(0.0)
+    if position == "half-open":
+        breaker.admits(5.0)
+    assert position in repr(breaker)
+
+
+@given(failures=st.integers(1, 20), more=st.integers(0, 50))
+def test_as_many_calls_go_through_as_may_fail_and_no_more(failures: int, more: int) -> None:
+    breaker = Breaker(failures=failures, wait=5.0)
+    through = 0
+    for _ in range(failures + more):
+        if breaker.admits(1.0):
+            through += 1
+            breaker.failed(1.0, "no answer")
+    assert through == failures
+
+
+class Calls(RuleBasedStateMachine):
+    """Calls that are let through or not, answered or not, at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker(failures=3, wait=2.0)
+        self.now = 0.0
+        self.last_trial = -100.0
+
+    @rule(after=st.floats(0, 10))
+    def passes(self, after: float) -> None:
+        self.now += after
+
+    @rule()
+    def is_called(self) -> None:
+        was_shut = self.breaker.is_shut
+        admitted = self.breaker.admits(self.now)
+        assert admitted or was_shut
+        if admitted and was_shut:  # between two trials there is a wait
+            assert self.now - self.last_trial >= 2.0 - 1e-9
+            self.last_trial = self.now
+
+    @rule()
+    def fails(self) -> None:
+        self.breaker.failed(self.now, "no answer")
+
+    @rule()
+    def answers(self) -> None:
+        self.breaker.close()
+        self.last_trial = -100.0
+
+    @invariant()
+    def is_shut_exactly_while_it_is_not_closed(self) -> None:
+        assert self.breaker.is_shut == (self.breaker.position is not Position.CLOSED)
+        assert (self.breaker.left(self.now) is None) == (not self.breaker.is_shut)
+        assert self.breaker.is_shut or self.breaker.failed_in_row < 3
+
+    @invariant()
+    def is_tried_again_in_bounded_time(self) -> None:
+        assert (self.breaker.left(self.now) or 0.0) <= 2.0 * MOST
+
+
+TestCalls = Calls.TestCase
