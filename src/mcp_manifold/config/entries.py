@@ -71,11 +71,17 @@ def _written(document: Document, key: str) -> Iterator[tuple[Loc, Mapping[str, o
     entries = document.data[key]
     if not isinstance(entries, Mapping):
         raise document.error("expected an object with a server per key", (key,))
+    spelled: dict[str, str] = {}
     for name, written in entries.items():
         loc = (key, name)
         reason = name_problem(name)
         if name in RESERVED:
             reason = f'"{name}" cannot name a server: /{name} is an endpoint of its own'
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            reason = (
+                f'"{name}" differs from server "{other}" by case only: in the URI {name.lower()}+... they are the same'
+            )
         if reason:
             raise document.error(reason, loc, at_key=True)
         if not isinstance(written, Mapping):

@@ -90,6 +90,10 @@ def test_a_mistake_in_a_server_is_told_at_its_place(home: Home, entry: str, comp
         ('{"a+b": {}}', f'1:17: mcpServers["a+b"]: a name must not have "/" or "+": {NO_PATH}'),
         ('{"..": {}}', '1:17: mcpServers[".."]: a name must not be "." or ".."'),
         ('{"a": {"command": "x"}, "a": {"command": "y"}}', '1:40: the key "a" is given twice, first in line 1'),
+        (
+            '{"git": {"command": "x"}, "Git": {"command": "y"}}',
+            '1:42: mcpServers.Git: "Git" differs from server "git" by case only: in the URI git+... they are the same',
+        ),
         ('{"a": {"url": "ftp://x"}}', "1:30: mcpServers.a.url: expected an address beginning with http:// or https://"),
         (
             '{"a": {"url": "http://[x"}}',
