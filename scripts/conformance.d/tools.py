@@ -64,6 +64,7 @@ async def report_thrice(ctx: Context, _: types.CallToolRequestParams) -> ToolAns
 
 async def close_stream_first(ctx: Context, _: types.CallToolRequestParams) -> ToolAnswer:
     if ctx.close_sse_stream is not None:
+        await anyio.sleep(STEP_SECONDS)  # a stream that is closed before its first event is sent cannot be resumed
         await ctx.close_sse_stream()
         await anyio.sleep(2 * STEP_SECONDS)
     return said(offer.text("Sent after the stream was closed and resumed"))
