@@ -104,7 +104,7 @@ async def away(server: HttpBackend) -> AsyncIterator[Run]:
 # --- failing and coming back ---------------------------------------------------------------------------------------
 
 
-async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process() -> None:
+async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process(caplog: pytest.LogCaptureFixture) -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
         await run.echo()
         failed = await failure(run, "die")
@@ -114,6 +114,7 @@ async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process() -> None:
         await run.around.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
         assert len(server.children) == 2
+    assert "backend lost: the server exited with status 3" in [each.getMessage() for each in caplog.records]
 
 
 async def test_a_call_right_after_a_crash_waits_for_the_new_process() -> None:
@@ -157,12 +158,14 @@ async def test_calls_do_not_make_it_try_as_often_as_they_come() -> None:
         assert run.backend.status.failures <= before.failures + 7
 
 
-async def test_why_it_cannot_be_reached_is_told_to_the_caller() -> None:
+async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running(over_web("http://127.0.0.1:9/mcp")) as run:
         failed = await failure(run)
         assert isinstance(failed, BackendUnavailable)
         assert "connection refused" in failed.message
         assert run.backend.is_settled
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert [words.startswith("backend not reached: ") and "connection refused" in words for words in said] == [True]
 
 
 async def test_a_missing_command_is_told_to_the_caller() -> None:
