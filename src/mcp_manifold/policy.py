@@ -36,6 +36,8 @@ class Principal:
 
 ANONYMOUS: Final = Principal("anonymous", "anonymous")
 """Whoever asks where nobody has to say who they are."""
+LOCAL: Final = Principal("local", "local")
+"""The one client of a stdio front: who started the program."""
 
 
 @dataclass(frozen=True, slots=True)

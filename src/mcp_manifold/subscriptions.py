@@ -87,6 +87,11 @@ class Subscriptions(Generic[W]):
         """The URIs that somebody watches over one link."""
         return frozenset(self._watches.get((backend, place), ()))
 
+    def elsewhere(self, backend: str, place: str) -> tuple[tuple[W, str, Target], ...]:
+        """Who watches a backend over another link than that one, under which name, and what."""
+        found = [(watcher, name, target) for watcher, names in self._names.items() for name, target in names.items()]
+        return tuple(each for each in found if each[2].backend == backend and each[2].place != place)
+
     def places(self, backend: str) -> tuple[str, ...]:
         """The links of a backend over which something is watched."""
         return tuple(place for name, place in self._watches if name == backend)

@@ -2,13 +2,14 @@
 
 Theory. A handshake-era client subscribes to one resource after the other and is told on its standing stream; a
 2026-07-28 client opens `subscriptions/listen`, which is its own stream. Either is a watcher in `Subscriptions`, which
-says when a backend must be asked, or need not be any more; how a backend is asked is `backends/listening`'s. A session
-watches over the link that serves its calls, since servers keep state by session; a listen over the shared link.
+says when a backend must be asked, or need not be any more; how a backend is asked is `backends/listening`'s. A client
+watches over the link that serves its calls, since servers keep state by session, and moves with them to another.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from mcp_manifold import wire
@@ -190,7 +191,7 @@ class Watching:
         route = await self._hub.find_resource(session.scope, uri)
         if call is not None:
             call.backend = route.backend
-        link = await self._find(route.backend).link_for(None if session.era == "modern" else session)
+        link = await self._find(route.backend).link_for(session)
         reports = self._reports.get(link)
         if not offers_subscriptions(link):
             raise UnknownMethod(f"Method not found: server {route.backend} offers no subscriptions")
@@ -228,6 +229,7 @@ class Watching:
         self._reports[link] = reports
         self._links[(link.backend, link.place)] = link
         link.ended.add_done_callback(lambda _: self._closed(link))
+        self._move_in(backend, link)
         watched = self._subscriptions.watched(link.backend, link.place)
         link.is_watched = bool(watched)
         outcomes += [reports.want(uri) for uri in watched]
@@ -238,6 +240,12 @@ class Watching:
         if not link.place:
             for place in self._subscriptions.places(link.backend):
                 self._reopen(link.backend, place)
+
+    def _move_in(self, backend: Backend, link: Link) -> None:
+        """Who is served by this link from now on watches over it, and no longer over the one before."""
+        for watcher, name, target in self._subscriptions.elsewhere(link.backend, link.place):
+            if backend.is_served(_session_of(watcher), link):
+                self._release(self._subscriptions.add(watcher, name, replace(target, place=link.place)))
 
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
@@ -250,9 +258,9 @@ class Watching:
     def _reopen(self, backend: str, place: str) -> None:
         """A link held for a client was lost that is told things over it: it will not ask for it by calling."""
         watcher = self._subscriptions.anyone(backend, place)
-        if isinstance(watcher, Session) and (backend, place) not in self._links:
+        if watcher is not None and (backend, place) not in self._links:
             try:
-                self._find(backend).reopen(watcher)
+                self._find(backend).reopen(_session_of(watcher))
             except BackendUnavailable as exc:
                 logger.info("subscriptions are not renewed: %s", exc.message, extra={"backend": backend})
 

@@ -10,6 +10,7 @@ from tests.contract.asking import (
     FORM,
     HANDSHAKE_KINDS,
     MODERN_WAYS,
+    ONE_BLOCK,
     ROOTS,
     SESSIONS,
     Told,
@@ -136,6 +137,40 @@ async def test_a_process_is_shared_until_it_asks_then_each_client_that_can_answe
         assert answers(await second.call("elicit")) == [ACCEPTED.encode()]
         assert (len(told.take()), len(also.take())) == (1, 1)
         assert [exact for _, exact in greetings(stand["pipe"].requests)[3:]] == [{}]
+
+
+@shows("isolation-auto")
+async def test_a_client_that_can_answer_something_else_is_not_taken_for_one_that_can_answer_nothing() -> None:
+    sampled, told = Told(), Told()
+    script = who("pipe", tools=(tool("pid", Act("pid")), *(each for each in scripts("pipe")["pipe"].tools)))
+    sampling = '{"sampling":{}}'
+    async with (
+        standing({"pipe": script}) as stand,
+        stand.client(WEB, answers=told.answers) as first,
+        stand.client(WEB, answers=sampled.answers, capabilities=sampling) as second,
+        stand.client(WEB, capabilities=sampling) as third,
+    ):
+        await first.call("elicit")
+        assert (await second.call("pid")).text == (await third.call("pid")).text
+        assert list(greetings(stand["pipe"].requests)[-1][1]) == ["sampling"]
+        assert answers(await second.call("sample")) == [ONE_BLOCK.encode()]
+        assert (await second.call("pid")).text != (await third.call("pid")).text
+        assert [method for method, _ in sampled.take()] == ["sampling/createMessage"]
+
+
+@shows("isolation-auto")
+async def test_modern_calls_that_come_at_once_have_a_process_each_and_are_all_asked() -> None:
+    told = Told()
+    async with (
+        standing({"pipe": who("pipe")}) as stand,
+        stand.client(WEB26, answers=told.answers) as client,
+    ):
+        await client.call("elicit")
+        for _ in range(3):
+            replies = await asyncio.gather(*(client.call("elicit") for _ in range(4)))
+            assert [answers(reply) for reply in replies] == [[ACCEPTED.encode()]] * 4
+        assert len(told.take()) == 13
+        assert len(stand["pipe"].pids) <= 5
 
 
 @shows("isolation-auto")

@@ -288,6 +288,40 @@ async def test_two_subscriptions_of_a_client_are_kept_apart(way: Way) -> None:
         assert sorted(told) == sorted(uri_of(kind) for kind in IN_PROCESS)
 
 
+@shows("listen", "subscribe")
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("way", [Way("http", LATEST), *MODERN], ids=str)
+async def test_what_a_client_has_a_process_do_is_told_where_it_listens(way: Way, early: bool) -> None:
+    """Also when the server turns out to ask its clients things, so that calls go to another process."""
+    form = '{"method":"elicitation/create","params":{"mode":"form","message":"m","requestedSchema":{}}}'
+    told = f'{UPDATED} {{"uri":"{uri_of("pipe")}"}}'
+    tools = (tool("touch", Act("announce", told)), tool("ask", Act("ask", form)), tool("hang", Act("hang")))
+    answers = {"elicitation/create": '{"action":"accept","content":{}}'}
+    async with (
+        standing({"pipe": replace(several("pipe"), tools=tools)}) as stand,
+        stand.client(way, answers=answers) as client,
+    ):
+        await client.watch()
+        if not early:
+            await client.call("pipe__ask")
+        if client.is_modern:
+            await listen(client, uri_of("pipe"))
+        else:
+            await client.request("resources/subscribe", {"uri": uri_of("pipe")})
+        if early:
+            await client.call("pipe__ask")
+        await client.call("pipe__touch")
+        await client.wait_for(UPDATED)
+        given_up = await client.begin("tools/call", {"name": "pipe__hang"})
+        await stand["pipe"].wait_for(lambda item: item.method == "tools/call" and b"hang" in item.raw)
+        await client.cancel(given_up)
+        await stand["pipe"].wait_cancelled()
+        await client.call("pipe__touch")
+        await client.wait_for(UPDATED, count=2)
+        assert updates(client) == [uri_of("pipe")] * 2
+        assert len(stand["pipe"].pids) == 2
+
+
 @shows("listen", "listen-filter")
 @pytest.mark.parametrize("way", MODERN, ids=str)
 async def test_every_list_is_announced_to_who_asked_for_it(way: Way) -> None:

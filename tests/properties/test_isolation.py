@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.isolation import PLAIN, SHARED, Known, place_of
+from mcp_manifold.backends.isolation import SHARED, Known, place_of
 from mcp_manifold.call import Session
 from mcp_manifold.policy import Principal
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload, encode
@@ -31,7 +31,7 @@ def sessions(draw: st.DrawFn) -> Session:
 @given(sessions(), sessions(), isolations, knowledge)
 def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, other, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     first, second = place_of(one, isolation, known), place_of(other, isolation, known)
-    if first.key == second.key and first not in (SHARED, PLAIN):
+    if first.key == second.key and first != SHARED and first.only is None:
         assert one is other or one.key == other.key
         assert one.key or one.principal == other.principal
 
@@ -39,8 +39,9 @@ def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, 
 @given(sessions(), isolations, knowledge)
 def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     place = place_of(session, isolation, known)
-    if place == PLAIN:
+    if place.only is not None:
         assert isolation == "auto"
+        assert place.only == session.wants
         assert not session.wants & known.asks
 
 
@@ -48,7 +49,7 @@ def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session
 def test_only_a_clients_own_link_is_opened_as_that_client(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     place = place_of(session, isolation, known)
     assert not (place.exclusive and place.exact)
-    if place.exact and place != PLAIN:
+    if place.exact:
         assert place.key == session.key
     if isolation == "shared":
         assert place == SHARED

@@ -50,14 +50,14 @@ class FakeBackend:
         self.grown = asyncio.Event()
         self.is_full = False
 
-    async def link_for(self, session: Session | None) -> Link:
+    async def link_for(self, session: Session) -> Link:
         link = self.link_of(session)
         if link is None:
             raise BackendUnavailable(self.name, "is not reachable")
         return link
 
-    def link_of(self, session: Session | None) -> Link | None:
-        return self.links.get("" if session is None else self.places.get(session, ""))
+    def link_of(self, session: Session) -> Link | None:
+        return self.links.get(self.places.get(session, ""))
 
     def is_served(self, session: Session, link: Link) -> bool:
         return self.places.get(session, "") == link.place
@@ -241,6 +241,22 @@ async def test_a_link_of_a_watchers_own_is_opened_again_though_nobody_calls(monk
     assert backend.reopened == [client.session]
     del place.backends["a"]
     place.watching.ended(client.session)
+
+
+async def test_a_watcher_moves_to_the_link_that_serves_its_calls_from_now_on() -> None:
+    place, client, other = Place("a"), Client("1"), Client("2")
+    shared, before = await place.open("a")
+    for each in (client, other):
+        await place.ask(each.call("resources/subscribe", uri="a://1"))
+    for number, each in enumerate((client, other), start=1):
+        place.backends["a"].places[each.session] = str(number)
+        link, transport = await place.open("a", str(number), holder=each.session)
+        assert (transport.methods, link.is_watched) == (["resources/subscribe"], True)
+        told = len(each.told)
+        place.notice(link, UPDATED, uri="a://1")
+        place.notice(shared, UPDATED, uri="a://1")
+        assert len(each.told) == told + 1
+    assert (before.methods, shared.is_watched) == (["resources/subscribe", "resources/unsubscribe"], False)
 
 
 async def test_what_a_backend_says_of_nothing_is_not_told() -> None:

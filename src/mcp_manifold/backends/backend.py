@@ -157,13 +157,13 @@ class Backend:
     async def _request(
         self, call: Call, method: str, params: dict[str, Payload], on: Link | None, timeout: float | None
     ) -> Payload:
-        link = on if on is not None and not on.ended.done() else self._live(call.session)
-        link = link or await self._link(call.session)
+        link = on if on is not None and not on.ended.done() else self._live(call.session, call)
+        link = link or await self._link(call.session, call)
         timeout = self.settings.timeout if timeout is None else timeout
         try:
             return await self._relay(link, call, method, params, timeout)
         except SessionExpired:  # it was refused unread: once more, in a new session
-            link = await self._link(call.session)
+            link = await self._link(call.session, call)
         except RemoteError as exc:
             if exc.code != HEADER_MISMATCH or method != "tools/call" or link.era != "modern":
                 raise
@@ -222,11 +222,9 @@ class Backend:
         """A client's session is over: close the link held for it."""
         self._held.release(session)
 
-    async def link_for(self, session: Session | None) -> Link:
-        """The link that serves a session's calls, or for None the one everybody shares; raises as `request` does."""
-        if session is not None:
-            return self._live(session) or await self._link(session)
-        return await self._life.until_ready()
+    async def link_for(self, session: Session) -> Link:
+        """The link that serves a session, calls or not; raises as `request` does."""
+        return self._live(session) or await self._link(session)
 
     def reopen(self, session: Session) -> None:
         """Begin to open the link held for a session again, since it is watched; nothing comes of it while it cannot be.
@@ -240,12 +238,11 @@ class Backend:
             self._held.open(place, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
-        """Whether a session's calls go over that link."""
-        place = self._place(session)
-        return link.place.startswith(place.key + "#") if place.exclusive else link.place == place.key
+        """Whether that link is the session's: its calls go over it, if only the first of several at the same time."""
+        return link.place == self._place(session).key
 
     def link_of(self, session: Session) -> Link | None:
-        """The open link that serves a session's calls, if there is one."""
+        """The open link that serves a session, if there is one."""
         return self._live(session)
 
     @property
@@ -293,30 +290,31 @@ class Backend:
         """Why there is no link, as the caller is told."""
         return self._life.unavailable()
 
-    def _place(self, session: Session) -> Place:
-        return place_of(session, self.settings.isolation, self._known)
+    def _place(self, session: Session, call: Call | None = None) -> Place:
+        place = place_of(session, self.settings.isolation, self._known)
+        return place.home if place.exclusive and call is None else place
 
-    def _live(self, session: Session) -> Link | None:
-        """The link for a session, if it is open: the fast path."""
-        place = self._place(session)
-        link = self._life.shared if not place.key else self._held.live(place)
+    def _live(self, session: Session, call: Call | None = None) -> Link | None:
+        """The link for a session, or for one call of it, if it is open: the fast path."""
+        place = self._place(session, call)
+        link = self._life.shared if not place.key else self._held.live(place, call)
         return None if link is None or link.ended.done() else link
 
-    async def _link(self, session: Session) -> Link:
+    async def _link(self, session: Session, call: Call | None = None) -> Link:
         await self._life.until_ready()
-        place, group = self._place(session), self._life.group
+        place, group = self._place(session, call), self._life.group
         if not place.key or group is None:
-            link = self._live(session)
+            link = self._live(session, call)
             if link is None:
                 raise self.unavailable()
             return link
         try:
-            return await self._held.link(place, session, group)
+            return await self._held.link(place, session, group, call)
         except (BackendProtocolError, RemoteError):
             if not place.eras:
                 raise
             self._known = replace(self._known, has_handshake=False)  # so it has the modern era only
-            return await self._link(session)
+            return await self._link(session, call)
 
     # --- what its life tells ----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from anyio.abc import TaskGroup
@@ -15,9 +15,10 @@ from anyio.abc import TaskGroup
 from mcp_manifold.backends.isolation import Place
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import either
-from mcp_manifold.call import Session
+from mcp_manifold.call import Call, Session
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
+from mcp_manifold.policy import ANONYMOUS
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,23 @@ class _Held:
     link: "asyncio.Future[Link]" = field(default_factory=_future)
     released: "asyncio.Future[None]" = field(default_factory=_signal)
     used: float = 0.0
+    lent: Call | None = None
+    """The call it was last lent for, which may not have been sent yet."""
+
+    def is_free_for(self, call: Call | None) -> bool:
+        """Whether nobody else is about to call over it; what is due on the link by then says the rest."""
+        lent = self.lent
+        return lent is None or lent is call or lent.number > 0 or lent.cancelled
+
+    def is_to_lend(self, link: Link, call: Call | None) -> bool:
+        """Whether the call may be the one at a time.
+
+        A call given up just now may still be worked on, and ask; where it may be another client's, the next one goes
+        elsewhere. Not so if somebody watches over the link: what calls do is to be seen there.
+        """
+        if link.is_busy or not self.is_free_for(call):
+            return False
+        return link.is_clear or link.is_watched or (call is not None and call.session.principal != ANONYMOUS)
 
     def live(self) -> Link | None:
         if not self.link.done() or self.link.exception() is not None or self.released.done():
@@ -76,37 +94,44 @@ class HeldLinks:
     def __len__(self) -> int:
         return len(self._held)
 
-    def live(self, place: Place) -> Link | None:
-        """The open link of a place, if there is one that may be used now."""
+    def live(self, place: Place, call: Call | None = None) -> Link | None:
+        """The open link of a place, if there is one that may be used now; of those that are lent, for this call."""
         for key in self._keys(place):
             held = self._held.get(key)
             link = None if held is None else held.live()
-            if held is not None and link is not None and (not place.exclusive or link.is_clear):
-                held.used = asyncio.get_running_loop().time()
-                return link
+            if held is None or link is None:
+                continue
+            if place.exclusive:
+                if not held.is_to_lend(link, call):
+                    continue
+                held.lent = call
+            held.used = asyncio.get_running_loop().time()
+            return link
         return None
 
     def links(self) -> list[Link]:
         """All open links."""
         return [link for held in self._held.values() if (link := held.live()) is not None]
 
-    async def link(self, place: Place, session: Session, group: TaskGroup) -> Link:
+    async def link(self, place: Place, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
         """The link of a place, opened in `group` if need be.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        found = self.live(place)
-        return found if found is not None else await asyncio.shield(self.open(place, session, group))
+        found = self.live(place, call)
+        return found if found is not None else await asyncio.shield(self.open(place, session, group, call))
 
-    def open(self, place: Place, session: Session, group: TaskGroup) -> "asyncio.Future[Link]":
+    def open(
+        self, place: Place, session: Session, group: TaskGroup, call: Call | None = None
+    ) -> "asyncio.Future[Link]":
         """Begin to open the link of a place, unless that goes on already.
 
         Raises:
             BackendUnavailable: too many are open.
         """
-        key = self._free_key(place)
+        key = self._free_key(place, call)
         held = self._held.get(key)
         if held is None or held.live() is None:
             if held is None and len(self._held) >= self._most:
@@ -114,7 +139,10 @@ class HeldLinks:
                 raise BackendUnavailable(self._backend, reason)
             if held is None or held.link.done():
                 held = self._held[key] = _Held()
-                group.start_soon(self._own, key, place, session, held, name=f"{self._backend} for one client")
+                at = replace(place, key=key, exclusive=False)
+                group.start_soon(self._own, at, session, held, name=f"{self._backend} for one client")
+        if place.exclusive:
+            held.lent = call
         return held.link
 
     def release(self, key: str) -> None:
@@ -129,20 +157,25 @@ class HeldLinks:
             self.release(key)
 
     def _keys(self, place: Place) -> list[str]:
+        """Where its links may be, home first."""
         if not place.exclusive:
             return [place.key]
-        return [key for key in self._held if key.startswith(place.key + "#")]
+        more = [key for key in self._held if key.startswith(place.key + "#")]
+        return [place.key, *sorted(more, key=lambda key: (len(key), key))]
 
-    def _free_key(self, place: Place) -> str:
-        if not place.exclusive:
-            return place.key
-        number = 0
-        while f"{place.key}#{number}" in self._held:
+    def _free_key(self, place: Place, call: Call | None) -> str:
+        """Where a link is to be opened; or is being opened for nobody in particular."""
+        key, number = place.key, 0
+        while place.exclusive and (held := self._held.get(key)) is not None:
+            if not held.link.done() and held.is_free_for(call):
+                break
             number += 1
-        return f"{place.key}#{number}"
+            key = f"{place.key}#{number}"
+        return key
 
-    async def _own(self, key: str, place: Place, session: Session, held: _Held) -> None:
+    async def _own(self, place: Place, session: Session, held: _Held) -> None:
         """The owner task of one held link."""
+        key = place.key
         try:
             async with self._opened(place, session) as link:
                 held.used = asyncio.get_running_loop().time()

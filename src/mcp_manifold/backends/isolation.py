@@ -2,10 +2,11 @@
 
 Over HTTP a shared link tells from the stream which call provoked what the server sends, so it is only split to keep
 clients' state apart. On a pipe or an event stream nothing tells; there a server that turned out to ask its clients
-things gets a link for each client that can answer, and one for all who cannot, which says so when it opens.
+things gets a link for each client that can answer, and one for all alike who cannot, which says when it opens what
+else they can do. A 2026-07-28 client has no session but its principal: it is lent links, one call at a time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mcp_manifold.call import Session
@@ -18,19 +19,24 @@ Isolation = Literal["auto", "shared", "client"]
 class Place:
     """A link, by who uses it. `key` is empty for the one everybody shares, whose listing is the backend's.
 
-    `exclusive`: lent for one call at a time. `exact`: opened with the client's own identity and capabilities, not with
-    everything we could relay. `eras`: those to try instead of the backend's usual ones.
+    `exclusive`: lent for one call at a time; there may be several, the first of which is home. `exact`: opened with the
+    client's own identity and capabilities, not with everything we could relay. `only`: opened with these capabilities
+    alone. `eras`: those to try instead of the backend's usual ones.
     """
 
     key: str = ""
     exclusive: bool = False
     exact: bool = False
+    only: frozenset[str] | None = None
     eras: tuple[Era, ...] = ()
+
+    @property
+    def home(self) -> "Place":
+        """Where it belongs what is no call, subscriptions above all: the first of those that are lent."""
+        return replace(self, exclusive=False) if self.exclusive else self
 
 
 SHARED: Final = Place()
-PLAIN: Final = Place("plain", exact=True)
-"""For all clients that can answer nothing a server might ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,7 @@ def place_of(session: Session, isolation: Isolation, known: Known) -> Place:
     if isolation == "shared":
         return SHARED
     if isolation == "client":
-        key = session.key or (f"principal {session.principal.key}" if session.era == "modern" else "")
-        return Place(key, exact=bool(session.key)) if key else SHARED
+        return _own(session, known)
     if known.kind == "http":
         return _over_http(session, known)
     if known.era == "modern":
@@ -60,10 +65,16 @@ def place_of(session: Session, isolation: Isolation, known: Known) -> Place:
     if not known.asks:
         return SHARED
     if not session.wants & known.asks:
-        return PLAIN
-    if session.key:
-        return Place(session.key, exact=True)
-    return Place(f"lent {session.principal.key}", exclusive=True)
+        return Place(" ".join(("plain", *sorted(session.wants))), only=session.wants)
+    return Place(session.key, exact=True) if session.key else _own(session, known)
+
+
+def _own(session: Session, known: Known) -> Place:
+    """A link of the client's own; without a session to hold it by, of its principal."""
+    if session.key or session.era != "modern":
+        return Place(session.key, exact=True) if session.key else SHARED
+    tells = known.kind == "http" or known.era == "modern" or not session.wants & known.asks
+    return Place(f"principal {session.principal.key}", exclusive=not tells)
 
 
 def _over_http(session: Session, known: Known) -> Place:

@@ -14,7 +14,7 @@ import anyio
 from mcp_manifold.backends.connect import Connector, Kind
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.http import HttpTransport
-from mcp_manifold.backends.isolation import PLAIN, SHARED, Place
+from mcp_manifold.backends.isolation import SHARED, Place
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.question import Notice, Question, open_link
@@ -23,7 +23,7 @@ from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.call import Session
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendCrashed, BackendError, BackendProtocolError, BackendTimeout
-from mcp_manifold.wire import EMPTY
+from mcp_manifold.wire import capabilities_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,11 @@ class Opener:
         """A link that is not for everybody: greeted with exactly what its client is and can do."""
         identity = self._around.identity
         if place.exact:
-            info = session.client_info if session.key and bytes(session.client_info) != b"{}" else identity.client_info
-            identity = Identity(info, session.relayable("handshake") if session.key else EMPTY)
-        holder = session if place.exact and place != PLAIN else None
+            info = session.client_info if bytes(session.client_info) != b"{}" else identity.client_info
+            identity = Identity(info, session.relayable("handshake"))
+        elif place.only is not None:
+            identity = Identity(identity.client_info, capabilities_of(identity.capabilities, place.only))
+        holder = session if place.exact else None
         link, transport, _ = await self._connect(identity, place, holder)
         async with _closing(transport):
             yield link

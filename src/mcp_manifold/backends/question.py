@@ -11,6 +11,7 @@ from mcp_manifold import wire
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.call import Call, Session
+from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
 
 
@@ -190,7 +191,7 @@ class Inbox:
         if self.link.holder is not None:
             return only, self.link.holder
         clients = {id(pending.call.session): pending.call.session for pending in working if pending.call is not None}
-        if any(id(session) not in clients for session in self.link.suspects):
+        if not all(any(_is_same(each, one) for one in clients.values()) for each in self.link.suspects):
             return None, None
         if len(clients) != 1 or any(pending.is_parked for pending in working):
             return (only, None) if only is not None and only.is_parked else (None, None)
@@ -202,6 +203,13 @@ class Inbox:
         waits = self.link.pending.values()
         concurrent = session is None and any(waiting.call is not None or waiting.is_parked for waiting in waits)
         return Notice(self.link, method, params, call, session, concurrent)
+
+
+def _is_same(one: Session | None, other: Session) -> bool:
+    """Whether two sessions are the same client's, as far as that is certain: one of 2026-07-28 has one a request."""
+    if one is None or one is other or one.key or other.key:
+        return one is other
+    return one.principal == other.principal != ANONYMOUS
 
 
 def open_link(

@@ -14,7 +14,7 @@ from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.pipes import Lines, LineWriter, claimed_stdio, is_file, reading
 from mcp_manifold.fronts.session import OpenSession
-from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.policy import LOCAL
 from mcp_manifold.wire import NULL_ID, encode, failure
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
@@ -76,7 +76,7 @@ class StdioFront:
         """Serve until the client closes its end, stops reading, or `close` or `stop` is called."""
         self._stop = asyncio.Event()
         self._writer = writer = LineWriter(_OUTBOX)
-        opened = OpenSession(self._desk, "stdio", ANONYMOUS, self._scope)
+        opened = OpenSession(self._desk, "stdio", LOCAL, self._scope)
         self._conversation = conversation = Conversation(self._desk, opened, writer, modern=True)
         opened.attach(writer.push, self.close)
         loop = asyncio.get_running_loop()

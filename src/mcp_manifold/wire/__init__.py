@@ -6,7 +6,14 @@ bytes, and is written out as it came (big integers, `1e999`, key order and unkno
 happens member by member around those views, never through a model.
 """
 
-from mcp_manifold.wire.asking import NEEDED, capability_names, refusal, relayable_capabilities, signed
+from mcp_manifold.wire.asking import (
+    NEEDED,
+    capabilities_of,
+    capability_names,
+    refusal,
+    relayable_capabilities,
+    signed,
+)
 from mcp_manifold.wire.envelope import (
     EMPTY,
     NULL_ID,
@@ -52,6 +59,7 @@ __all__ = [
     "Payload",
     "adapt_result",
     "backend_code",
+    "capabilities_of",
     "capability_names",
     "client_meta",
     "encode",

@@ -32,6 +32,11 @@ def relayable_capabilities(capabilities: Payload, *, same_era: bool = False) -> 
     return Payload(encode({name: declared[name] for name in passed if name in declared}))
 
 
+def capabilities_of(capabilities: Payload, names: frozenset[str]) -> Payload:
+    """These top-level capabilities alone."""
+    return Payload(encode({name: value for name, value in _members(capabilities).items() if name in names}))
+
+
 def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes | None:
     """The error a server gets for asking a client what it did not declare; None when it may be asked.
 

@@ -11,14 +11,22 @@ from anyio.abc import TaskGroup
 from mcp_manifold.backends.held import HeldLinks
 from mcp_manifold.backends.isolation import Place
 from mcp_manifold.backends.link import Link
-from mcp_manifold.call import Session
+from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
+from mcp_manifold.policy import ANONYMOUS, Principal
+from mcp_manifold.wire import MODERN_VERSION
 from tests.unit.backends.linking import FakeTransport, connected, new_session, tool, within
 
 pytestmark = pytest.mark.anyio
 
 A, B = Place("a", exact=True), Place("b", exact=True)
-LENT = Place("lent x", exclusive=True)
+LENT = Place("principal x", exclusive=True)
+
+
+def called(number: int = 0, *, principal: Principal = ANONYMOUS) -> Call:
+    """A call; with a number it was sent."""
+    session = Session("", principal, "", MODERN_VERSION)
+    return Call("tools/call", {}, session, lambda message, **_: None, number=number)
 
 
 class Opener:
@@ -33,6 +41,7 @@ class Opener:
         self.problem: Exception | None = None
         self.held = HeldLinks("notes", self._open, most=most, idle=idle)
         self._grown = asyncio.Event()
+        self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
         return f"<Opener opened={len(self.opened)} closed={len(self.closed)}>"
@@ -50,6 +59,17 @@ class Opener:
         finally:
             self.closed.append(place.key)
             self._grown.set()
+
+    @asynccontextmanager
+    async def lending(self) -> AsyncIterator[TaskGroup]:
+        """While links can be opened to be lent."""
+        async with group() as self._tasks:
+            yield self._tasks
+
+    async def lend(self, call: Call) -> Link:
+        """A link for this call."""
+        assert self._tasks is not None
+        return await self.held.link(LENT, call.session, self._tasks, call)
 
     async def until_closed(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -187,28 +207,77 @@ async def test_an_idle_link_is_closed_but_not_one_that_works_or_is_watched() -> 
 
 async def test_a_lent_link_is_another_ones_only_when_nothing_is_due_on_it() -> None:
     opener = Opener()
-    async with group() as tasks:
-        first = await opener.held.link(LENT, new_session(), tasks)
+    async with opener.lending():
+        first = await opener.lend(called(1))
         working = first.begin("tools/call", tool("t"), timeout=60.0)
-        second = await opener.held.link(LENT, new_session(), tasks)
+        second = await opener.lend(called(2))
         assert second is not first
         second.begin("tools/call", tool("t"), timeout=60.0)
-        assert opener.held.live(LENT) is None
+        assert opener.held.live(LENT, called()) is None
         first.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % working.number)
-        assert opener.held.live(LENT) is first
-        assert len(opener.opened) == 2
+        assert opener.held.live(LENT, called()) is first
+        assert [key for key, _ in opener.opened] == ["principal x", "principal x#1"]
 
 
 async def test_no_principal_is_lent_the_link_of_another_whose_key_begins_alike() -> None:
     opener = Opener()
     async with group() as tasks:
-        await opener.held.link(Place("lent x1", exclusive=True), new_session(), tasks)
-        assert opener.held.live(LENT) is None
+        await opener.held.link(Place("principal x1", exclusive=True), new_session(), tasks, called())
+        assert opener.held.live(LENT, called()) is None
 
 
 async def test_of_two_that_come_at_once_each_is_lent_a_link_of_its_own() -> None:
     opener = Opener()
-    async with group() as tasks:
-        waiting = [opener.held.link(LENT, new_session(), tasks) for _ in range(2)]
+    async with opener.lending():
+        waiting = [opener.lend(called()) for _ in range(2)]
         first, second = await within(asyncio.gather(*waiting))
         assert first is not second
+
+
+async def test_until_a_call_is_sent_its_link_is_lent_to_no_other() -> None:
+    opener = Opener()
+    async with opener.lending():
+        waiting, sent, given_up = called(), called(), called()
+        first = await opener.lend(waiting)
+        assert opener.held.live(LENT, waiting) is first
+        assert opener.held.live(LENT, called()) is None
+        second = await opener.lend(sent)
+        sent.number = 1
+        assert opener.held.live(LENT, given_up) is second
+        assert opener.held.live(LENT, called()) is None
+        given_up.cancel()
+        assert opener.held.live(LENT, called()) is second
+
+
+async def test_what_is_no_call_is_at_home_however_busy_that_is_and_calls_come_there_first() -> None:
+    opener = Opener()
+    opener.gate.clear()
+    async with opener.lending() as tasks:
+        opening = opener.held.open(LENT.home, new_session(), tasks)
+        lending = asyncio.ensure_future(opener.lend(called(1)))
+        await asyncio.sleep(0)
+        opener.gate.set()
+        home: Link = await within(opening)
+        assert await within(lending) is home
+        home.begin("tools/call", tool("t"), timeout=60.0)
+        assert opener.held.live(LENT.home) is home
+        other = await opener.lend(called(1))
+        home.lost(BackendLost("notes", "gone"))
+        await opener.until_closed(1)
+        again = await within(opener.held.open(LENT.home, new_session(), tasks))
+        assert (opener.held.live(LENT, called(1)), opener.opened[-1][0]) == (again, "principal x")
+        assert other is not again
+
+
+async def test_after_a_call_that_was_given_up_others_that_may_be_anybodys_go_elsewhere() -> None:
+    opener = Opener()
+    async with opener.lending():
+        first = await opener.lend(called(1))
+        given_up = called()
+        working = first.begin("tools/call", tool("t"), timeout=60.0)
+        working.call = given_up
+        first.abandon(working, None)
+        assert opener.held.live(LENT, called()) is None
+        assert opener.held.live(LENT, called(1, principal=Principal("x", "x"))) is first
+        first.is_watched = True
+        assert opener.held.live(LENT, called()) is first

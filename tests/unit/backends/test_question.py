@@ -6,9 +6,10 @@ import json
 import pytest
 
 from mcp_manifold.backends.question import Question, open_link
-from mcp_manifold.call import Call
+from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import BackendLost, BackendTimeout, CallCancelled
-from mcp_manifold.wire import Payload
+from mcp_manifold.policy import ANONYMOUS, Principal
+from mcp_manifold.wire import MODERN_VERSION, Payload
 from tests.unit.backends.linking import Caller, FakeTransport, Heard, new_session, text_of, tool, within
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +128,23 @@ async def test_roots_asked_for_at_no_calls_request_outlive_the_call_beside_them(
     await within(task)
     question.answer(Payload(b'{"roots":[]}'))
     assert asked.sent == [{"jsonrpc": "2.0", "id": 5, "result": {"roots": []}}]
+
+
+@pytest.mark.parametrize(("principal", "is_told"), [(ANONYMOUS, False), (Principal("x", "x"), True)])
+async def test_after_a_call_was_given_up_only_one_who_is_certainly_the_same_client_is_asked(
+    principal: Principal, is_told: bool
+) -> None:
+    asked = Asked()
+    for _ in range(2):  # each request of 2026-07-28 is a session of its own
+        caller = Caller()
+        caller.session = Session("", principal, "", MODERN_VERSION)
+        call, task = await asked.call(caller)
+        if len(asked.transport.requests) == 1:
+            call.cancel()
+            with pytest.raises(CallCancelled):
+                await within(task)
+    assert (asked.ask().session is caller.session) is is_told
+    await asked.over()
 
 
 async def test_an_id_that_is_used_again_is_another_question() -> None:

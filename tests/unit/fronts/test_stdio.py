@@ -125,7 +125,7 @@ async def test_a_handshake_client_is_served(ends: Any) -> None:
         peer.send(note("notifications/initialized"), request("tools/call", "x", name="echo"))
         assert await peer.line() == b'{"jsonrpc":"2.0","id":"x","result":{"big":123456789012345678901234567890}}'
         session = desk.calls[0].session
-        assert (session.version, session.scope, session.principal.name) == ("2025-06-18", "group:team", "anonymous")
+        assert (session.version, session.scope, session.principal.name) == ("2025-06-18", "group:team", "local")
         assert session.key
     assert desk.ends == [session]
 
