@@ -104,14 +104,16 @@ def step_differences(step: Json, direct: Json, through: Json, views: tuple[View,
     mask = tuple(step.get("mask", ()))
     before, after = plain(direct, views[0], mask), plain(through, views[1], mask)
     if step.get("progress"):
-        before, after = _without_last_tick(before), _without_last_tick(after)
+        before, after = _servers_ticks(before), _servers_ticks(after)
     return [f"{step['id']}: {where}" for where in paths(before, after)]
 
 
-def _without_last_tick(outcome: Json) -> Json:
-    """Some SDKs lose the progress that arrives together with the result, so that one is not compared."""
+def _servers_ticks(outcome: Json) -> Json:
+    """The ticks that are compared: not the last one, which some SDKs lose as it arrives together with the result, and
+    none without a total, which the TypeScript 2.x client makes itself whenever it is asked for input.
+    """
     ticks = outcome.get("progress") or []
-    return outcome | {"progress": [tick for tick in ticks if tick[0] != tick[1]]}
+    return outcome | {"progress": [tick for tick in ticks if tick[0] != tick[1] and tick[1] is not None]}
 
 
 def list_differences(direct: Json, through: Json, views: tuple[View, View]) -> list[str]:
