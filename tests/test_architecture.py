@@ -49,9 +49,9 @@ SIBLINGS: Final = {
 SYNCHRONOUS: Final = 3
 """Up to this level nothing waits, and nothing has a clock."""
 PURE: Final = {
-    "backends/breaker.py", "backends/http1/exchange.py", "backends/http1/inflate.py", "backends/http1/request.py",
-    "backends/lifecycle.py",
-    "backends/lines.py", "fronts/auth.py", "fronts/guard.py", "fronts/inbound.py", "fronts/routes.py",
+    "backends/breaker.py", "backends/deadlines.py", "backends/http1/exchange.py", "backends/http1/inflate.py",
+    "backends/http1/request.py", "backends/lifecycle.py", "backends/lines.py", "backends/repeating.py",
+    "backends/turns.py", "fronts/auth.py", "fronts/guard.py", "fronts/inbound.py", "fronts/routes.py",
 }  # fmt: skip
 """Files of higher levels that decide and do not wait either."""
 WAITING: Final = ("asyncio", "anyio", "threading", "time", "socket", "subprocess")

@@ -11,12 +11,15 @@ ManifoldError                      never raised itself
 ├─ CallCancelled                   the caller took the request back; nobody waits for an answer
 └─ BackendError                    always names the backend
     ├─ BackendUnavailable          not connected now
+    ├─ BackendOverloaded           has more to do than it may: the call was not begun
     ├─ BackendTimeout              did not answer in time
     ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
     │   ├─ BackendCrashed          because its process ended by itself
     │   └─ SessionExpired          because it forgot our session: nothing happened
     └─ BackendProtocolError        answered something that is not MCP
 """
+
+from typing import Self
 
 
 class ManifoldError(Exception):
@@ -122,6 +125,13 @@ class BackendError(ManifoldError):
         self.since = since
         self.status = status
         """The HTTP status behind it; 0 where there is none."""
+        self.is_unsent = False
+        """Whether the request certainly never reached the backend."""
+
+    def unsent(self) -> Self:
+        """The same, of a request that certainly never reached the backend."""
+        self.is_unsent = True
+        return self
 
     def data(self) -> dict[str, object]:
         """Which backend, what, since when (RFC 3339) and in how many seconds it is tried again."""
@@ -139,6 +149,21 @@ class BackendError(ManifoldError):
 
 class BackendUnavailable(BackendError):
     """There is no live link to the backend."""
+
+
+class BackendOverloaded(BackendError):
+    """Too much goes on with the backend: the call was not begun. `running` and `waiting` are the calls that are."""
+
+    def __init__(self, backend: str, why: str, *, running: int, waiting: int, retry_after: float = 1.0) -> None:
+        super().__init__(backend, f"is overloaded: {why} ({running} in flight, {waiting} waiting); it was not begun")
+        self.running = running
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+    def data(self) -> dict[str, object]:
+        """As of every backend error, and how much there is to do."""
+        more = {"running": self.running, "waiting": self.waiting, "retryAfterSeconds": self.retry_after}
+        return super().data() | more
 
 
 class BackendTimeout(BackendError):

@@ -57,6 +57,12 @@ class ServerStatus:
     """Links held for single clients now."""
     due: int = 0
     """Answers it owes now."""
+    waiting: int = 0
+    """Calls that wait for their turn now."""
+    overloaded: int = 0
+    """Calls refused since there were too many."""
+    retries: int = 0
+    """Calls that were sent to it once more."""
     last_exit: str = ""
     """How its process last ended that was not told to, in words."""
     is_resting: bool = False
@@ -98,7 +104,8 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
     """The status of a running backend."""
     status, greeting, vitals, links = backend.status, backend.greeting, backend.vitals, backend.links()
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
-    breaker, is_shut = backend.breaker, backend.breaker.is_shut
+    calling = backend.calling
+    breaker, is_shut = calling.breaker, calling.breaker.is_shut
     next_try = breaker.left(now) if is_shut and status.is_open else _left(status.next_try, now)
     answered = [(link.heard, link.latency) for link in links if link.latency is not None]
     return ServerStatus(
@@ -123,6 +130,9 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         links=vitals.links,
         held=backend.held,
         due=sum(link.due for link in links),
+        waiting=calling.admission.waiting,
+        overloaded=calling.admission.overloaded,
+        retries=calling.retries,
         last_exit=backend.last_exit,
         is_resting=backend.is_resting,
         breaker=breaker.position.value,

@@ -138,7 +138,7 @@ class Tasks:
         task = self._of(call)
         call.backend = task.backend
         params = _renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
-        result = await self._fleet.find(task.backend).request(
+        result = await self._fleet.find(task.backend).request_aside(
             call,
             call.method,
             wire.members(params),

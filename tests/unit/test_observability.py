@@ -39,6 +39,9 @@ NOTES = ServerStatus(
     due=6,
     breaker="open",
     openings=9,
+    waiting=9,
+    overloaded=10,
+    retries=11,
     last_error="hunter2",
     stderr=("hunter2",),
 )
@@ -101,6 +104,9 @@ def test_everything_a_server_is_has_its_metric() -> None:
         "mcp_backend_links_opened_total notes": 8,
         "mcp_backend_held_links notes": 4,
         "mcp_backend_pending_requests notes": 6,
+        "mcp_backend_waiting_calls notes": 9,
+        "mcp_backend_overloaded_total notes": 10,
+        "mcp_backend_retries_total notes": 11,
         "mcp_backend_listing_age_seconds notes": 7,
         "mcp_backend_latency_seconds notes": 0.25,
     }

@@ -58,7 +58,7 @@ CONNECTION = {
     "env": {"A": "1"},
     "cwd": "/tmp",
     "env_file": None,
-    "timeout": "1s",
+    "connect_timeout": "1s",
     "sse_read_timeout": "1s",
     "isolation": "client",
     "era": "modern",
@@ -77,6 +77,13 @@ TREATED = {
     "idle_timeout": "1m",
     "keep_alive": True,
     "breaker": {"failures": 2},
+    "timeout": "1s",
+    "max_timeout": 0,
+    "initialize_timeout": "1s",
+    "list_timeout": "1s",
+    "max_concurrency": 1,
+    "max_queue": 0,
+    "retry": "never",
 }
 
 

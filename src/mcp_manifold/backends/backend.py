@@ -9,9 +9,8 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
 
-from mcp_manifold.backends.breaker import Breaker
+from mcp_manifold.backends.calling import Calling
 from mcp_manifold.backends.connect import Kind
 from mcp_manifold.backends.greeting import Greeting
 from mcp_manifold.backends.held import HeldLinks, bounds_of
@@ -27,21 +26,10 @@ from mcp_manifold.backends.vitals import Vitals
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import (
-    BackendError,
-    BackendLost,
-    BackendProtocolError,
-    BackendUnavailable,
-    RemoteError,
-    SessionExpired,
-)
-from mcp_manifold.wire import NEEDED, Era, Payload
-from mcp_manifold.wire.protocol import HEADER_MISMATCH
+from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
+from mcp_manifold.wire import NEEDED, Era
 
 logger = logging.getLogger(__name__)
-
-BUSY: Final = 429
-"""The one refusal by status that says nothing about the call, but something about the backend."""
 
 
 class Backend:
@@ -55,18 +43,18 @@ class Backend:
         self._lister = Lister(
             server.name,
             around.limits,
-            timeout=around.list_timeout,
+            timeout=server.list_timeout or around.list_timeout,
             parameters=around.parameters,
             on_listing=self._listed,
         )
-        self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
+        self.calling = Calling(server, around, live=self._live, link=self._link, lister=self._lister)
+        self.request = self.calling.request
+        self.request_aside = self.calling.request_aside
         self._held = HeldLinks(server.name, self._opened_for, **bounds_of(server, around.limits))
-        uses = Uses(lambda: self._used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
+        admission = self.calling.admission
+        uses = Uses(lambda: admission.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
         self._life = Life(server, around, opener=self._opener, lister=self._lister, uses=uses)
         self._known = Known(server.transport, "handshake")
-        self._calls = 0
-        self._used = 0.0
-        self._idle = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
@@ -123,101 +111,6 @@ class Backend:
 
     # --- what callers use --------------------------------------------------------------------------------------
 
-    async def request(
-        self,
-        call: Call,
-        method: str,
-        params: dict[str, Payload],
-        *,
-        on: Link | None = None,
-        timeout: float | None = None,
-    ) -> Payload:
-        """Relay a call, names and URIs already the backend's own.
-
-        Args:
-            on: the link to use instead of the caller's, for as long as it is open.
-            timeout: seconds, instead of the configured ones.
-
-        Raises:
-            RemoteError: the backend's own error.
-            BackendError: it cannot be reached, or did not answer.
-            CallCancelled: the caller took it back.
-        """
-        if self.breaker.is_shut:
-            self._require_admitted()
-        self._calls += 1
-        try:
-            return await self._request(call, method, params, on, timeout)
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._used = _now()
-                self._idle.set()
-
-    async def _request(
-        self, call: Call, method: str, params: dict[str, Payload], on: Link | None, timeout: float | None
-    ) -> Payload:
-        link = on if on is not None and not on.ended.done() else self._live(call.session, call)
-        link = link or await self._link(call.session, call)
-        timeout = self.settings.timeout if timeout is None else timeout
-        try:
-            return await self._relay(link, call, method, params, timeout)
-        except SessionExpired:  # it was refused unread: once more, in a new session
-            link = await self._link(call.session, call)
-        except RemoteError as exc:
-            if exc.code != HEADER_MISMATCH or method != "tools/call" or link.era != "modern":
-                raise
-            await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http): once more
-        return await self._relay(link, call, method, params, timeout)
-
-    async def _relay(self, link: Link, call: Call, method: str, params: dict[str, Payload], timeout: float) -> Payload:
-        session = call.session
-        try:
-            if session.log_level and session.era == "modern" and link.era == "handshake":
-                async with self._around.with_level(link, session.log_level):
-                    result = await link.request(method, params, timeout=timeout, call=call)
-            else:
-                result = await link.request(method, params, timeout=timeout, call=call)
-        except (BackendError, RemoteError) as exc:
-            self._note_failure(exc, link)
-            raise
-        if self.breaker.failed_in_row:
-            self._note_answer()
-        return result
-
-    def _note_answer(self) -> None:
-        """Let the breaker know that the backend answers."""
-        was_shut = self.breaker.is_shut
-        self.breaker.close()
-        if was_shut:
-            logger.info("answers calls again", extra={"backend": self.name})
-            self._around.on_status(self.name)
-
-    def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
-        """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
-        if isinstance(exc, RemoteError) or (
-            400 <= exc.status < 500 and exc.status != BUSY
-        ):  # an answer, if no good one
-            self._note_answer()
-        elif not link.ended.done() and not isinstance(exc, BackendLost):
-            was_shut = self.breaker.is_shut
-            self.breaker.failed(_now(), exc.message)
-            if self.breaker.is_shut and not was_shut:
-                logger.warning("no longer called, for now: %s", exc.message, extra={"backend": self.name})
-                self._around.on_status(self.name)
-
-    def _require_admitted(self) -> None:
-        """Let a call through to a backend that answered none of the last ones, if it is the next trial's time.
-
-        Raises:
-            BackendUnavailable: it is not.
-        """
-        breaker, now = self.breaker, _now()
-        if not breaker.admits(now):
-            left = breaker.left(now)
-            reason = f"had no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
-            raise BackendUnavailable(self.name, f"{reason}; next attempt in {left:.1f} s", next_try=left)
-
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
         self._held.release(session)
@@ -265,10 +158,10 @@ class Backend:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
         self._around = around
-        self.breaker.adapt(failures=server.breaker.failures, wait=server.breaker.wait)
+        self.calling.adapt(server, around)
         self._life.adapt(server, around)
         self._opener.adapt(server, around)
-        self._lister.adapt(around.limits, timeout=around.list_timeout)
+        self._lister.adapt(around.limits, timeout=server.list_timeout or around.list_timeout)
         self._held.adapt(**bounds_of(server, around.limits))
 
     def retire(self) -> None:
@@ -281,10 +174,8 @@ class Backend:
         await self._life.run()
 
     async def idle(self) -> None:
-        """Wait until no call is in flight."""
-        while self._calls:
-            self._idle.clear()
-            await self._idle.wait()
+        """Wait until no call is on its way."""
+        await self.calling.admission.idle()
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
@@ -321,10 +212,10 @@ class Backend:
     def _greeted(self, greeting: Greeting) -> None:
         """The shared link is open, from which the rest is known of the backend."""
         self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
-        self.breaker.close()
+        self.calling.breaker.close()
 
     def _is_in_use(self) -> bool:
-        return self._calls > 0 or any(link.is_busy or link.is_watched for link in self.links())
+        return self.calling.admission.is_busy or any(link.is_busy or link.is_watched for link in self.links())
 
     @asynccontextmanager
     async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:

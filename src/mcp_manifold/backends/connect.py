@@ -19,8 +19,6 @@ Kind = Literal["stdio", "http", "sse"]
 
 MAX_CONNECTIONS: Final = 4096
 """Connections to one server: a client session holds one for its standing stream, and one for each call in flight."""
-CONNECT_WAIT: Final = 10.0
-"""Seconds a TCP connection, with TLS, may take; a black-holed address hangs the caller without."""
 
 
 class Connector:
@@ -116,7 +114,7 @@ class Connector:
             self._pool = HttpPool(
                 self._server.url,
                 ssl_context=tls,
-                connect_timeout=min(CONNECT_WAIT, self._server.timeout),
+                connect_timeout=self._server.connect_timeout,
                 max_body=self._limits.max_message,
                 max_connections=MAX_CONNECTIONS,
             )

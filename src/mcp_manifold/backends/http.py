@@ -198,7 +198,7 @@ class _Reply:
         if self._is_resumed or (self._events is not None and exc.kind == "reset"):
             self._resume()
         elif not exc.sent:
-            self._fail(BackendUnavailable(backend, str(exc)))
+            self._fail(BackendUnavailable(backend, str(exc)).unsent())
         elif exc.kind in ("protocol", "limit"):
             self._fail(BackendProtocolError(backend, str(exc)))
         else:

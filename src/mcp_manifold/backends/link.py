@@ -14,7 +14,8 @@ from time import monotonic
 from typing import Final
 
 from mcp_manifold import wire
-from mcp_manifold.backends.pending import HUMAN_WAIT, Ears, Pending, Transport, note_outcome, number_of, token_of
+from mcp_manifold.backends.alarm import Alarm
+from mcp_manifold.backends.pending import Ears, Pending, Transport, note_outcome, number_of, token_of
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import (
     BackendError,
@@ -50,7 +51,7 @@ class Link:
         self.capabilities: Payload = wire.EMPTY
         self.calls = 0
         self.heard = 0.0
-        """When the backend last answered anything, by the loop's clock; 0 before the first answer."""
+        """When the backend last answered anything, by the loop's clock; 0 before that."""
         self.latency: float | None = None
         """Seconds the last request took that had a result."""
         self.is_watched = False
@@ -73,7 +74,7 @@ class Link:
         self._given_up: dict[int, tuple[Session | None, float]] = {}
         """Whose calls were given up lately and not answered since, and until when that counts."""
         self._last = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self.pending.values(), self._expired)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
@@ -127,13 +128,13 @@ class Link:
     def stall(self, pending: Pending) -> None:
         """The request's time stands still while a person is asked something."""
         pending.stalls += 1
-        pending.deadline = self._loop.time() + HUMAN_WAIT
+        self._alarm.pause(pending)
 
     def go_on(self, pending: Pending) -> None:
         """The request's time goes on, from the start, once nothing stalls it any more."""
         pending.stalls -= 1
         if not pending.stalls and not pending.is_parked and pending.number in self.pending:
-            self._watch(pending)
+            self._alarm.watch(pending)
 
     def attach(self, transport: Transport) -> None:
         """Give the link the transport that was opened for it."""
@@ -153,7 +154,14 @@ class Link:
     # --- out ----------------------------------------------------------------------------------------------------
 
     async def request(
-        self, method: str, params: dict[str, Payload], *, timeout: float, call: Call | None = None
+        self,
+        method: str,
+        params: dict[str, Payload],
+        *,
+        timeout: float,
+        call: Call | None = None,
+        ceiling: float = inf,
+        waited: float = 0.0,
     ) -> Payload:
         """Send a request and wait for its raw result object.
 
@@ -161,29 +169,38 @@ class Link:
             params: raw members, names and URIs already the backend's own.
             timeout: seconds; every progress notification starts them anew.
             call: the client request behind it, which gets its notifications and may cancel it.
+            ceiling: seconds in all, whatever progress is reported; `waited` of them are over already.
 
         Raises:
             RemoteError: the backend answered with an error.
             BackendError: it did not answer, or not with MCP.
             CallCancelled: the caller took the request back.
         """
-        return await self._outcome(self._sent(method, params, timeout, call))
+        return await self._outcome(self._sent(method, params, timeout, call, ceiling, waited))
 
     def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> Pending:
         """Send a request of our own whose answer is somebody's to take from `Pending.future`; raises as `request` does.
-
         Without a timeout it stands for as long as the link does, and is no reason to call the link busy.
         """
         pending = self._sent(method, params, timeout, None)
         pending.future.add_done_callback(note_outcome)
         return pending
 
-    def _sent(self, method: str, params: dict[str, Payload], timeout: float, call: Call | None) -> Pending:
+    def _sent(
+        self,
+        method: str,
+        params: dict[str, Payload],
+        timeout: float,
+        call: Call | None,
+        ceiling: float = inf,
+        waited: float = 0.0,
+    ) -> Pending:
         if self.ended.done():
-            raise BackendUnavailable(self.backend, self.ended.result().message)
+            raise BackendUnavailable(self.backend, self.ended.result().message).unsent()
         self._last = number = self._last + 1
         pending = Pending(number, method, params, timeout)
         pending.begun = monotonic()  # the loop's clock may only count milliseconds
+        pending.ceiling = ceiling
         if call is not None:
             pending.call = call
             pending.token = token_of(params)
@@ -197,14 +214,14 @@ class Link:
         except BaseException:
             del self.pending[number]
             raise
-        self._watch(pending)
+        self._alarm.watch(pending, waited)
         return pending
 
     async def resume(self, pending: Pending, call: Call) -> Payload:
         """Wait for a parked request again, now on behalf of `call`; raises as `request` does."""
         pending.is_parked = False
         pending.call, pending.token = call, token_of(call.params)
-        self._watch(pending)
+        self._alarm.watch(pending)
         return await self._outcome(pending)
 
     def park(self, pending: Pending, answer: Payload) -> None:
@@ -213,7 +230,7 @@ class Link:
         pending.future.add_done_callback(note_outcome)
         pending.is_parked = True
         pending.call = None
-        pending.deadline = self._loop.time() + HUMAN_WAIT
+        self._alarm.pause(pending)
         waiting.set_result(answer)
 
     async def _outcome(self, pending: Pending) -> Payload:
@@ -320,8 +337,7 @@ class Link:
         if self.ended.done():
             return
         self.ended.set_result(reason)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.stop()
         pending, self.pending = self.pending, {}
         self.ears.lost()
         for waiting in pending.values():
@@ -362,7 +378,7 @@ class Link:
             self.ears.told(method, params, origin)
             return
         if not pending.stalls:
-            pending.deadline = self._loop.time() + pending.timeout
+            self._alarm.progressed(pending)
         if pending.call is not None and pending.token is not None:
             found["progressToken"] = pending.token
             pending.call.emit(wire.notification(method, wire.encode(found)))
@@ -377,20 +393,5 @@ class Link:
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 
-    # --- deadlines: one timer a link, set to the earliest ---------------------------------------------------------
-
-    def _watch(self, pending: Pending) -> None:
-        pending.deadline = self._loop.time() + pending.timeout
-        if pending.deadline != inf and (self._alarm is None or self._alarm.when() > pending.deadline):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(pending.deadline, self._expire)
-
-    def _expire(self) -> None:
-        now = self._loop.time()
-        self._alarm = None
-        for pending in [waiting for waiting in self.pending.values() if waiting.deadline <= now + 0.001]:
-            self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.timeout:g} s"))
-        first = min((waiting.deadline for waiting in self.pending.values()), default=inf)
-        if first != inf:
-            self._alarm = self._loop.call_at(first, self._expire)
+    def _expired(self, pending: Pending, spent: str) -> None:
+        self.abandon(pending, BackendTimeout(self.backend, f"no answer within {spent}"))

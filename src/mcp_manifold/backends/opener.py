@@ -114,7 +114,8 @@ class Opener:
         transport = await self.connector.open(kind, link)
         try:
             link.attach(transport)
-            greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=self._server.timeout)
+            patience = self._server.initialize_timeout
+            greeting = await self._around.greet(link, eras=eras, identity=identity, timeout=patience)
             if holder is None:
                 self.connector.learned(kind, greeting.era)
             if isinstance(transport, HttpTransport) and greeting.era == "handshake":

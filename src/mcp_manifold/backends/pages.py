@@ -52,7 +52,7 @@ async def list_all(
 
     Args:
         methods: which of `LISTS`; those of an undeclared capability, or unknown to the backend, give empty pages.
-        timeout: seconds for each page.
+        timeout: seconds for all of it.
 
     Raises:
         BackendError: no answer, or not a list.
@@ -60,9 +60,12 @@ async def list_all(
     """
     declared = msgspec.json.decode(link.capabilities, type=dict[str, Payload])
     found: dict[str, Pages] = {}
+    end = asyncio.get_running_loop().time() + timeout
 
     async def walk(method: str) -> None:
-        found[method] = await _walk(link, method, timeout=timeout, max_pages=max_pages, max_entries=max_entries)
+        found[method] = await _walk(
+            link, method, timeout=timeout, end=end, max_pages=max_pages, max_entries=max_entries
+        )
 
     try:
         async with anyio.create_task_group() as group:
@@ -76,7 +79,8 @@ async def list_all(
     return found
 
 
-async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_entries: int) -> Pages:
+async def _walk(link: Link, method: str, *, timeout: float, end: float, max_pages: int, max_entries: int) -> Pages:
+    loop = asyncio.get_running_loop()
     field = "templates" if method == "resources/templates/list" else LISTS[method][1]
     items: list[bytes] = []
     ttls: list[int] = []
@@ -85,7 +89,7 @@ async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_
     params: dict[str, Payload] = {}
     for _ in range(max_pages):
         try:
-            result = await link.request(method, params, timeout=timeout)
+            result = await link.request(method, params, timeout=timeout, waited=timeout - (end - loop.time()))
         except RemoteError as exc:
             if exc.code == METHOD_NOT_FOUND:
                 break
@@ -104,7 +108,7 @@ async def _walk(link: Link, method: str, *, timeout: float, max_pages: int, max_
         params = {"cursor": Payload(encode(page.cursor))}
     else:
         raise BackendProtocolError(link.backend, f"{method} has more than {max_pages} pages")
-    hint = Hint(min(ttls, default=0), scopes == {"public"}, asyncio.get_running_loop().time())
+    hint = Hint(min(ttls, default=0), scopes == {"public"}, loop.time())
     return Pages(tuple(items), hint)
 
 

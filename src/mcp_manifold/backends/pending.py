@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
@@ -19,12 +20,15 @@ class Pending:
         "abort",
         "begun",
         "call",
+        "ceiling",
         "deadline",
         "future",
         "is_parked",
+        "latest",
         "method",
         "number",
         "params",
+        "paused",
         "stalls",
         "timeout",
         "token",
@@ -37,6 +41,12 @@ class Pending:
         self.timeout = timeout
         self.begun = 0.0
         self.deadline = 0.0
+        self.ceiling = inf
+        """Seconds it may take in all, whatever progress is reported."""
+        self.latest = 0.0
+        """When those are over, by the loop's clock; 0 before it is known."""
+        self.paused = 0.0
+        """Since when its time stands still; 0 while it runs."""
         self.call: Call | None = None
         self.token: Payload | None = None
         self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()

@@ -272,7 +272,7 @@ class StdioTransport:
 
     def _write(self, body: bytes) -> None:
         if self._stdin.is_closing():
-            raise BackendUnavailable(self._link.backend, "the server closed its stdin")
+            raise BackendUnavailable(self._link.backend, "the server closed its stdin").unsent()
         if self._stdin.get_write_buffer_size() > self._link.write_limit:
             raise BackendUnavailable(self._link.backend, "the server does not read its input; too much is waiting")
         self._stdin.write(one_line(body))

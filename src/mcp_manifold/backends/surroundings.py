@@ -24,7 +24,7 @@ class Surroundings:
     patience: float
     """Seconds a call waits for a backend that is just connecting."""
     list_timeout: float
-    """Seconds each page of a list may take."""
+    """Seconds fetching all its lists may take, where it has no setting of its own."""
     start: Literal["eager", "lazy"]
     """When a backend is connected to that does not say so itself: at once, or when a call needs it."""
     idle_timeout: float

@@ -7,7 +7,21 @@ from mcp_manifold.config.settings import ManifoldSettings, ServerSettings, Setti
 
 PRESENTATION: Final = frozenset({"prefix", "tools", "prompts", "resources", "overrides", "uris", "required"})
 """Settings of a server that are about how it is shown: they hold at once."""
-TREATMENT: Final = frozenset({"breaker", "idle_timeout", "keep_alive", "start"})
+TREATMENT: Final = frozenset(
+    {
+        "breaker",
+        "idle_timeout",
+        "initialize_timeout",
+        "keep_alive",
+        "list_timeout",
+        "max_concurrency",
+        "max_queue",
+        "max_timeout",
+        "retry",
+        "start",
+        "timeout",
+    }
+)
 """Settings of a server that are about how it is treated: these hold at once, too. All others concern its connection."""
 LIVE: Final = frozenset(
     {

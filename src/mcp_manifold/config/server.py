@@ -52,7 +52,7 @@ class FilterSettings(Value):
 
 
 class OverrideSettings(Value):
-    """What one item is called and said to be, instead of what its server says."""
+    """What one item is called and said to be, instead of what its server says, and how long it may take."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -62,11 +62,15 @@ class OverrideSettings(Value):
     """The title to show."""
     description: str | None = None
     """The description to show."""
+    timeout: Duration | None = None
+    """The server's `timeout` for this one."""
+    max_timeout: DurationOrNone | None = None
+    """The server's `maxTimeout` for this one."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.name is None and self.title is None and self.description is None:
-            raise ValueError('expected at least one of "name", "title" and "description"')
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError('expected at least one of "name", "title", "description", "timeout" and "maxTimeout"')
         return self
 
 
@@ -125,7 +129,15 @@ class ServerSettings(Value):
     headers: dict[str, HeaderValue] = Field(default_factory=dict)
     """HTTP headers sent with every request to it."""
     timeout: Duration = 60.0
-    """How long one request may take."""
+    """How long one request may take, its wait in the queue included; progress starts it anew."""
+    max_timeout: DurationOrNone = 3600.0
+    """How long one request may take in all, whatever progress it reports; 0 for no bound."""
+    connect_timeout: Duration = 10.0
+    """How long opening a connection to an address may take."""
+    initialize_timeout: Duration = 60.0
+    """How long it may take to greet, once it is started or connected to."""
+    list_timeout: Duration | None = None
+    """How long fetching its lists may take; without it `listTimeout` of `manifold`."""
     sse_read_timeout: Duration = 300.0
     """How long an event stream may be silent before it counts as lost."""
     ping_interval: DurationOrNone = 30.0
@@ -139,6 +151,12 @@ class ServerSettings(Value):
     """Once it is started, keep it running: it is never stopped for being idle, and started again when it is lost."""
     breaker: BreakerSettings = BreakerSettings()
     """When it is spared calls because it answers none."""
+    max_concurrency: Count = 1000
+    """Requests of clients it is sent at the same time."""
+    max_queue: CountOrNone = 1000
+    """Requests of clients that wait for that; with more, it is overloaded. 0: none waits."""
+    retry: Literal["never", "safe", "idempotent"] = "safe"
+    """Which failed requests are sent once more: those it never got and reads, or also tools that say they bear it."""
     required: bool = False
     """Whether the whole is not ready without it, for `/_readyz`."""
     disabled: bool = False

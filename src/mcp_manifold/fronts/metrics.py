@@ -95,6 +95,9 @@ class Backends(Collector):
         yield _counter("mcp_backend_links_opened", "Links opened to it.", live, lambda server: server.links)
         yield _gauge("mcp_backend_held_links", "Links held for single clients.", live, lambda server: server.held)
         yield _gauge("mcp_backend_pending_requests", "Answers it owes.", live, lambda server: server.due)
+        yield _gauge("mcp_backend_waiting_calls", "Calls waiting for their turn.", live, lambda server: server.waiting)
+        yield _counter("mcp_backend_overloaded", "Calls refused by its limits.", live, lambda server: server.overloaded)
+        yield _counter("mcp_backend_retries", "Calls sent to it once more.", live, lambda server: server.retries)
         yield _gauge("mcp_backend_listing_age_seconds", "Since it last listed.", live, lambda server: server.listed)
         yield _gauge("mcp_backend_latency_seconds", "What it took to answer last.", live, lambda server: server.latency)
 

@@ -14,6 +14,7 @@ from typing import Final
 from mcp_manifold.call import Call, Handler
 from mcp_manifold.errors import (
     BackendError,
+    BackendOverloaded,
     BackendProtocolError,
     BackendTimeout,
     CallCancelled,
@@ -44,6 +45,7 @@ CANCELLED: Final = "cancelled"
 DEFECT: Final = "internal_error"
 _OUTCOMES: Final = (
     (TooManyRequests, "overloaded"),
+    (BackendOverloaded, "overloaded"),
     (RequestError, "invalid"),
     (RemoteError, "protocol_error"),
     (BackendProtocolError, "protocol_error"),

@@ -9,8 +9,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mcp_manifold.backends import life as module
+from mcp_manifold.backends.http1 import pool
 from mcp_manifold.backends.lifecycle import State
-from mcp_manifold.errors import BackendError, BackendLost, BackendUnavailable, RemoteError, SessionExpired
+from mcp_manifold.errors import (
+    BackendError,
+    BackendLost,
+    BackendOverloaded,
+    BackendUnavailable,
+    RemoteError,
+    SessionExpired,
+)
 from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
 from tests.unit.backends.linking import Caller, within
 from tests.unit.backends.running import Run, over_stdio, over_web, running
@@ -334,3 +342,45 @@ async def test_it_offers_what_it_has() -> None:
         found = run.backend.listing
         assert found is not None
         assert (len(found.tools), len(found.prompts), len(found.resources)) == (1, 1, 0)
+
+
+# --- deadlines of its own ------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_never_greets_has_its_own_deadline_for_that() -> None:
+    silent = Script(era="handshake", on={"initialize": Act("silent")})
+    async with (
+        HttpBackend(silent) as server,
+        running(over_web(server.url, era="handshake", initialize_timeout=0.2)) as run,
+    ):
+        await run.around.until(lambda: run.backend.status.failures > 0)
+        assert "within 0.2 s" in run.backend.status.last_error
+
+
+async def test_a_server_that_never_lists_is_not_waited_for_longer_than_said(caplog: pytest.LogCaptureFixture) -> None:
+    silent = Script(era="handshake", tools=(tool("echo"),), on={"tools/list": Act("silent")})
+    async with HttpBackend(silent) as server, running(over_web(server.url, era="handshake", list_timeout=0.2)) as run:
+        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await within(server.wait_for("tools/list", count=2))
+        assert "listing failed" in caplog.text
+
+
+async def test_an_address_that_takes_no_connection_has_a_deadline_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(pool, "dial", never)
+    async with running(over_web("http://127.0.0.1:9/mcp", connect_timeout=0.2)) as run:
+        await run.around.until(lambda: run.backend.status.failures > 0)
+        assert "no connection within 0.2 s" in run.backend.status.last_error
+
+
+async def test_other_limits_hold_for_calls_from_then_on() -> None:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+        await run.listed()
+        run.backend.adapt(over_web(server.url, timeout=0.2, max_concurrency=1, max_queue=0), run.around.surroundings())
+        waiting = asyncio.create_task(failure(run, "hang"))
+        await server.wait_for("tools/call")
+        assert isinstance(await failure(run), BackendOverloaded)
+        assert "within 0.2 s" in (await waiting).message
+        await server.release()

@@ -233,7 +233,7 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
         assert refused.next_try is not None
         assert 50 < refused.next_try <= 60
         assert len(server.exchanges) == sent
-        assert run.backend.breaker.position is Position.OPEN
+        assert run.backend.calling.breaker.position is Position.OPEN
         assert run.backend.status.state is State.READY
 
 
@@ -241,11 +241,11 @@ async def test_when_it_answers_again_it_is_called_again() -> None:
     async with unanswered(FAILING, wait=0.02) as (server, run):
         for _ in range(3):
             await failure(run)
-        assert run.backend.breaker.is_shut
+        assert run.backend.calling.breaker.is_shut
         server.heal()
         await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.1)
         assert await run.echo("again") == "again"
-        assert run.backend.breaker.position is Position.CLOSED
+        assert run.backend.calling.breaker.position is Position.CLOSED
 
 
 async def test_an_error_of_its_own_is_an_answer() -> None:
@@ -253,14 +253,14 @@ async def test_an_error_of_its_own_is_an_answer() -> None:
         for _ in range(3):
             with pytest.raises(RemoteError):
                 await run.call("no such tool")
-        assert run.backend.breaker.position is Position.CLOSED
+        assert run.backend.calling.breaker.position is Position.CLOSED
 
 
 async def test_a_refusal_by_status_is_an_answer() -> None:
     async with unanswered(Fault(403, method="tools/call", times=0), failures=1) as (_, run):
         for _ in range(3):
             await failure(run)
-        assert run.backend.breaker.position is Position.CLOSED
+        assert run.backend.calling.breaker.position is Position.CLOSED
 
 
 async def test_calls_that_are_lost_with_their_process_do_not_open_it() -> None:
@@ -274,9 +274,10 @@ async def test_calls_that_time_out_open_it_and_a_new_connection_closes_it() -> N
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, breaker={"failures": 2})) as run:
         await run.echo()
         for _ in range(2):
+            call = Caller().call()
             with pytest.raises(BackendError, match="no answer within"):
-                await run.backend.request(Caller().call(), "tools/call", arguments("hang"), timeout=0.05)
-        assert run.backend.breaker.is_shut
+                await run.backend.request_aside(call, "tools/call", arguments("hang"), on=None, timeout=0.05)
+        assert run.backend.calling.breaker.is_shut
         await server.exit(1)
         await run.around.until(lambda: run.backend.status.failures > 0)
         await run.around.until(lambda: run.backend.status.state is State.READY)
@@ -307,3 +308,20 @@ async def test_a_process_that_works_and_is_killed_again_and_again_is_in_no_crash
             await failure(run, "die")
             await run.around.until(lambda: not run.backend.status.is_open)
         assert run.backend.status.crashes == 0
+
+
+async def test_calls_that_waited_for_their_turn_are_spared_once_it_opens() -> None:
+    script = Script(era="handshake", tools=(tool("hang", Act("hang")), tool("echo")))
+    settings: dict[str, Any] = {"max_concurrency": 1, "breaker": {"failures": 1, "wait": 60.0}}
+    settings["overrides"] = {"tools": {"hang": {"timeout": 0.2}}}
+    async with HttpBackend(script) as server, running(over_web(server.url, **settings)) as run:
+        await run.listed()
+        calls = [asyncio.ensure_future(failure(run, name)) for name in ("hang", "echo", "echo")]
+        first, *others = await within(asyncio.gather(*calls))
+        assert "no answer within 0.2 s" in first.message
+        for spared in others:
+            assert isinstance(spared, BackendUnavailable)
+            assert "had no answer to the last 1 calls" in spared.message
+        assert len(server.calls("tools/call")) == 1
+        assert not run.backend.calling.admission.is_busy
+        await server.release()

@@ -62,7 +62,8 @@ NO_PATH = "it is part of an address"
         ('"uris": {}', '1:47: mcpServers.a.uris: expected "auto", "prefix" or "verbatim", got an object'),
         (
             '"overrides": {"tools": {"t": {}}}',
-            '1:63: mcpServers.a.overrides.tools.t: expected at least one of "name", "title" and "description"',
+            '1:63: mcpServers.a.overrides.tools.t: expected at least one of "name", "title", "description", '
+            '"timeout" and "maxTimeout"',
         ),
         (
             '"overrides": {"tools": {"t": {"nam": "x"}}}',

@@ -1,0 +1,229 @@
+"""The way of a call to one backend: its turn, its link, its deadline, perhaps a second attempt. Opens no link."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from mcp_manifold.backends.admission import Admission
+from mcp_manifold.backends.breaker import Breaker
+from mcp_manifold.backends.deadlines import Deadlines, Patience
+from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.repeating import PAUSE, may_repeat
+from mcp_manifold.backends.surroundings import Surroundings
+from mcp_manifold.call import Call, Session
+from mcp_manifold.config import ServerSettings
+from mcp_manifold.errors import (
+    BackendError,
+    BackendLost,
+    BackendUnavailable,
+    CallCancelled,
+    RemoteError,
+    SessionExpired,
+)
+from mcp_manifold.wire import Payload
+from mcp_manifold.wire.protocol import HEADER_MISMATCH
+
+logger = logging.getLogger(__name__)
+
+BUSY: Final = 429
+"""The one HTTP status below 500 that says that a backend, right now, takes no calls."""
+
+
+Live = Callable[[Session, Call], Link | None]
+"""The open link that serves a call of a session, if there is one."""
+Reached = Callable[[Session, Call], Awaitable[Link]]
+"""The same, waiting for it within bounds; raises BackendError."""
+
+
+class Calling:
+    """See the module. `breaker` and `admission` say whether a call may go now."""
+
+    def __init__(
+        self, server: ServerSettings, around: Surroundings, *, live: Live, link: Reached, lister: Lister
+    ) -> None:
+        self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
+        self.admission = Admission(server.name, most=server.max_concurrency, queue=server.max_queue)
+        self.retries = 0
+        """Calls that were sent once more."""
+        self._deadlines = Deadlines(server)
+        self._server = server
+        self._around = around
+        self._live = live
+        self._link = link
+        self._lister = lister
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Calling {self._server.name} {self.admission!r} {self.breaker!r}>"
+
+    def adapt(self, server: ServerSettings, around: Surroundings) -> None:
+        """Go by other settings from now on."""
+        self._server, self._around = server, around
+        self._deadlines = Deadlines(server)
+        self.breaker.adapt(failures=server.breaker.failures, wait=server.breaker.wait)
+        self.admission.adapt(most=server.max_concurrency, queue=server.max_queue)
+
+    async def request(self, call: Call, method: str, params: dict[str, Payload]) -> Payload:
+        """Relay a call when it is its turn, names and URIs already the backend's own.
+
+        Raises:
+            RemoteError: the backend's own error.
+            BackendError: it cannot be reached, has too much to do, or did not answer.
+            CallCancelled: the caller took it back.
+        """
+        if self.breaker.is_shut:
+            self._require_admitted()
+        admission, patience, waited = self.admission, self._deadlines.usual, 0.0
+        if self._deadlines.special:
+            patience = self._deadlines.of(method, params)
+        if admission.running < admission.most:  # the fast path
+            admission.running += 1
+        else:
+            waited = await self._turn(call, min(patience.timeout, patience.ceiling))
+        try:
+            return await self._request(call, method, params, None, patience, waited)
+        finally:
+            admission.leave()
+
+    async def request_aside(
+        self, call: Call, method: str, params: dict[str, Payload], *, on: Link | None, timeout: float | None
+    ) -> Payload:
+        """Relay a call that waits for no turn, since it is about another one; raises as `request` does.
+
+        Args:
+            on: the link to use instead of the caller's, for as long as it is open.
+            timeout: seconds, instead of the configured ones.
+        """
+        if self.breaker.is_shut:
+            self._require_admitted()
+        patience = self._deadlines.usual if timeout is None else Patience(timeout)
+        self.admission.beside += 1
+        try:
+            return await self._request(call, method, params, on, patience, 0.0)
+        finally:
+            self.admission.beside -= 1
+            self.admission.look()
+
+    async def _turn(self, call: Call, timeout: float) -> float:
+        """Wait for the call's turn; returns the seconds that took. A breaker that opens meanwhile holds for it, too."""
+        is_trial = self.breaker.is_shut
+        waited = await self.admission.turn(call, timeout)
+        if self.breaker.is_shut and not is_trial:
+            try:
+                self._require_admitted()
+            except BackendUnavailable:
+                self.admission.leave()
+                raise
+        return waited
+
+    async def _request(
+        self,
+        call: Call,
+        method: str,
+        params: dict[str, Payload],
+        on: Link | None,
+        patience: Patience,
+        waited: float,
+    ) -> Payload:
+        begun, session = self._loop.time() - waited, call.session
+        link = on if on is not None and not on.ended.done() else self._live(session, call)
+        link = link or await self._link(session, call)
+        try:
+            result = await self._relay(link, call, method, params, patience, waited)
+        except (BackendError, RemoteError) as exc:
+            is_over = self._loop.time() - begun >= min(patience.timeout, patience.ceiling)
+            if is_over or call.cancelled or not self._may_repeat(exc, link, method, params):
+                self._note_failure(exc, link)
+                raise
+            link = await self._again(exc, link, call)
+            result = await self._once_more(link, call, method, params, patience, self._loop.time() - begun)
+        if self.breaker.failed_in_row:
+            self._note_answer()
+        return result
+
+    async def _once_more(
+        self, link: Link, call: Call, method: str, params: dict[str, Payload], patience: Patience, waited: float
+    ) -> Payload:
+        try:
+            return await self._relay(link, call, method, params, patience, waited)
+        except (BackendError, RemoteError) as exc:
+            self._note_failure(exc, link)
+            raise
+
+    async def _relay(
+        self, link: Link, call: Call, method: str, params: dict[str, Payload], patience: Patience, waited: float
+    ) -> Payload:
+        session, timeout, ceiling = call.session, patience.timeout, patience.ceiling
+        if session.log_level and session.era == "modern" and link.era == "handshake":
+            async with self._around.with_level(link, session.log_level):
+                return await link.request(method, params, timeout=timeout, call=call, ceiling=ceiling, waited=waited)
+        return await link.request(method, params, timeout=timeout, call=call, ceiling=ceiling, waited=waited)
+
+    # --- second attempts ------------------------------------------------------------------------------------------
+
+    def _may_repeat(self, exc: BackendError | RemoteError, link: Link, method: str, params: dict[str, Payload]) -> bool:
+        if isinstance(exc, RemoteError):
+            return exc.code == HEADER_MISMATCH and method == "tools/call" and link.era == "modern"
+        if isinstance(exc, SessionExpired):  # refused unread
+            return True
+        listing = self._lister.latest
+        return not self.breaker.is_shut and may_repeat(exc, method, params, retry=self._server.retry, listing=listing)
+
+    async def _again(self, exc: BackendError | RemoteError, link: Link, call: Call) -> Link:
+        """What has to be before a second attempt; returns the link for it."""
+        if isinstance(exc, RemoteError):
+            await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http)
+            return link
+        if not isinstance(exc, SessionExpired):
+            self.retries += 1
+            logger.info("%s is sent once more", call.method, extra={"backend": link.backend, "reason": exc.message})
+            await self._pause(call)
+        return self._live(call.session, call) or await self._link(call.session, call)
+
+    async def _pause(self, call: Call) -> None:
+        """Wait before a second attempt, unless the caller takes the call back."""
+        taken_back: asyncio.Future[None] = self._loop.create_future()
+        call.on_cancel(lambda: taken_back.set_result(None))
+        await asyncio.wait({taken_back}, timeout=PAUSE)
+        call.on_cancel(None)
+        if taken_back.done():
+            raise CallCancelled("the caller cancelled the request")
+
+    # --- what the breaker is told ---------------------------------------------------------------------------------
+
+    def _note_answer(self) -> None:
+        """Let the breaker know that the backend answers."""
+        was_shut = self.breaker.is_shut
+        self.breaker.close()
+        if was_shut:
+            logger.info("answers calls again", extra={"backend": self._server.name})
+            self._around.on_status(self._server.name)
+
+    def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
+        """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
+        if isinstance(exc, RemoteError) or (
+            400 <= exc.status < 500 and exc.status != BUSY
+        ):  # an answer, if no good one
+            self._note_answer()
+        elif not link.ended.done() and not isinstance(exc, BackendLost):
+            was_shut = self.breaker.is_shut
+            self.breaker.failed(self._loop.time(), exc.message)
+            if self.breaker.is_shut and not was_shut:
+                extra = {"backend": self._server.name}
+                logger.warning("no longer called, for now: %s", exc.message, extra=extra)
+                self._around.on_status(self._server.name)
+
+    def _require_admitted(self) -> None:
+        """Let a call through to a backend that answered none of the last ones, if it is the next trial's time.
+
+        Raises:
+            BackendUnavailable: it is not.
+        """
+        breaker, now = self.breaker, self._loop.time()
+        if not breaker.admits(now):
+            left = breaker.left(now)
+            reason = f"had no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
+            message = f"{reason}; next attempt in {left:.1f} s"
+            raise BackendUnavailable(self._server.name, message, next_try=left)

@@ -1,0 +1,139 @@
+"""Too much of something: each costs its own cause an honest error, and nobody else anything."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.contract.offers import offerings
+from tests.contract.stand import LATEST, Stand, standing
+from tests.flows.processes import until
+from tests.peers.clients import MODERN_VERSION, Client, Pending
+from tests.peers.ways import Way
+
+pytestmark = pytest.mark.anyio
+
+HTTP = Way("http", LATEST)
+MODERN = Way("http", MODERN_VERSION)
+
+
+async def begin(client: Client, tool: str, count: int, text: str = "") -> list[Pending]:
+    """So many calls, the second only after the first was sent, and so on; the texts are numbered."""
+    names = [{"name": tool, "arguments": {"text": f"{text}{number}"}} for number in range(count)]
+    return [await client.begin("tools/call", name) for name in names]
+
+
+def texts(stand: Stand, server: str) -> list[str]:
+    """What the calls that reached a server said, in order."""
+    return [json.loads(each.params)["arguments"]["text"] for each in stand[server].calls("tools/call")]
+
+
+# --- a backend with more calls than it takes (R20) -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "web", "web26"])
+async def test_r20_more_calls_than_it_takes_wait_and_then_are_refused_at_once(kind: str) -> None:
+    limits = {kind: {"maxConcurrency": 1, "maxQueue": 50}}
+    async with standing(offerings((kind, "stream")), **limits) as stand, stand.client(HTTP) as client:
+        calls = await begin(client, f"{kind}__hang", 200)
+        replies = [asyncio.create_task(each.reply()) for each in calls]
+        refused: list[dict[str, Any]] = []
+        for done in asyncio.as_completed(replies):
+            refused.append(json.loads((await done).error or b"null"))
+            if len(refused) == 149:  # all but the one in flight and the fifty that wait
+                break
+        assert {(each["code"], each["data"]["reason"], each["data"]["server"]) for each in refused} == {
+            (-32603, "BackendOverloaded", kind)
+        }
+        assert "overloaded" in refused[0]["message"]
+        assert (await client.call("stream__echo", {"text": "unharmed"})).text == "unharmed"
+        assert len(stand[kind].calls("tools/call")) == 1
+        await stand[kind].release()
+        served = [reply for reply in await asyncio.gather(*replies) if reply.error is None]
+        assert len(served) == 51
+        assert len(stand[kind].calls("tools/call")) == 51
+
+
+async def test_r20_who_floods_a_backend_does_not_starve_another_client() -> None:
+    limits = {"web": {"maxConcurrency": 1, "maxQueue": 20}}
+    async with (
+        standing(offerings(("web",)), **limits) as stand,
+        stand.client(HTTP) as flooding,
+        stand.client(HTTP) as other,
+    ):
+        flood = await begin(flooding, "web__hang", 60, "flood ")
+        for refused in flood[21:]:
+            assert b"BackendOverloaded" in ((await refused.reply()).error or b"")
+        mine = await begin(other, "web__echo", 2, "mine ")
+        for displaced in flood[19:21]:
+            assert b"give way" in ((await displaced.reply()).error or b"")
+        await stand["web"].release()
+        assert [(await each.reply()).text for each in mine] == ["mine 0", "mine 1"]
+        assert [(await each.reply()).text for each in flood[:19]] == [f"flood {number}" for number in range(19)]
+        order = texts(stand, "web")
+        assert order[:5] == ["flood 0", "flood 1", "mine 0", "flood 2", "mine 1"]
+
+
+@pytest.mark.parametrize("way", [HTTP, MODERN], ids=str)
+async def test_r20_a_waiting_call_that_is_taken_back_never_reaches_the_backend(way: Way) -> None:
+    async with (
+        standing(offerings(("web",)), web={"maxConcurrency": 1}) as stand,
+        stand.client(HTTP) as busy,
+        stand.client(way) as client,
+    ):
+        running = (await begin(busy, "web__hang", 1, "running "))[0]
+        await stand["web"].wait_for("tools/call")
+        waiting = (await begin(client, "web__echo", 1, "waiting "))[0]
+        await until(lambda: stand.manifold.status()[0].waiting == 1, "the call in the queue")
+        await client.cancel(waiting)
+        await until(lambda: stand.manifold.status()[0].waiting == 0, "the end of the queue")
+        await stand["web"].release()
+        assert (await running.reply()).text == "running 0"
+        assert (await client.call("web__echo", {"text": "next"})).text == "next"
+        assert texts(stand, "web") == ["running 0", "next"]
+
+
+async def test_r20_a_call_may_wait_no_longer_than_it_may_take() -> None:
+    limits = {"web": {"maxConcurrency": 1, "overrides": {"tools": {"echo": {"timeout": "300ms"}}}}}
+    async with standing(offerings(("web",)), **limits) as stand, stand.client(HTTP) as client:
+        running = (await begin(client, "web__hang", 1))[0]
+        await stand["web"].wait_for("tools/call")
+        error = json.loads((await client.call("web__echo")).error or b"null")
+        assert (error["code"], error["data"]["reason"]) == (-32603, "BackendOverloaded")
+        assert "not the call's turn within 0.3 s" in error["message"]
+        await stand["web"].release()
+        assert (await running.reply()).error is None
+        assert len(stand["web"].calls("tools/call")) == 1
+
+
+async def test_r20_tasks_and_lists_wait_for_nobodys_turn() -> None:
+    async with standing(offerings(("web",)), web={"maxConcurrency": 1}) as stand, stand.client(HTTP) as client:
+        running = (await begin(client, "web__hang", 1))[0]
+        await stand["web"].wait_for("tools/call")
+        assert (await client.request("tools/list")).error is None
+        await stand["web"].announce("notifications/tools/list_changed")
+        await stand["web"].wait_for("tools/list", count=2)
+        await stand["web"].release()
+        assert (await running.reply()).error is None
+
+
+# --- deadlines (R2) ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "web"])
+async def test_r2_progress_keeps_a_call_alive_but_not_for_ever(kind: str) -> None:
+    limits = {kind: {"timeout": "10s", "overrides": {"tools": {"hang": {"maxTimeout": "400ms"}}}}}
+    async with standing(offerings((kind,)), **limits) as stand, stand.client(HTTP) as client:
+        error = json.loads((await client.call(f"{kind}__hang")).error or b"null")
+        assert (error["data"]["reason"], error["data"]["server"]) == ("BackendTimeout", kind)
+        await stand[kind].wait_cancelled()
+        await stand[kind].release()
+        assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
+
+
+async def test_r2_one_item_may_have_a_deadline_of_its_own() -> None:
+    overrides = {"tools": {"hang": {"timeout": "300ms"}}}
+    async with standing(offerings(("web",)), web={"overrides": overrides}) as stand, stand.client(HTTP) as client:
+        error = json.loads((await client.call("web__hang")).error or b"null")
+        assert (error["data"]["reason"], "within 0.3 s" in error["message"]) == ("BackendTimeout", True)
