@@ -2,31 +2,48 @@
 
 import os
 import sys
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import Any, Final, NoReturn
 
 import click
 
 from mcp_manifold.cli import exits
-from mcp_manifold.cli.call import call
-from mcp_manifold.cli.check import check
-from mcp_manifold.cli.listing import list_
 from mcp_manifold.cli.options import CONFIG, LOG_FORMAT, LOG_LEVEL, invocation
-from mcp_manifold.cli.prompt import prompt
-from mcp_manifold.cli.read import read
-from mcp_manifold.cli.reload import reload
-from mcp_manifold.cli.schema import schema
-from mcp_manifold.cli.serve import serve
-from mcp_manifold.cli.status import status
-from mcp_manifold.cli.stdio import stdio
 from mcp_manifold.cli.welcome import welcome
 from mcp_manifold.errors import ManifoldError
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "serve": ("mcp_manifold.cli.serve", "serve"),
+    "stdio": ("mcp_manifold.cli.stdio", "stdio"),
+    "status": ("mcp_manifold.cli.status", "status"),
+    "reload": ("mcp_manifold.cli.reload", "reload"),
+    "check": ("mcp_manifold.cli.check", "check"),
+    "list": ("mcp_manifold.cli.listing", "list_"),
+    "call": ("mcp_manifold.cli.call", "call"),
+    "read": ("mcp_manifold.cli.read", "read"),
+    "prompt": ("mcp_manifold.cli.prompt", "prompt"),
+    "schema": ("mcp_manifold.cli.schema", "schema"),
+}
+"""Where each command is. A run imports its own only: what draws tables for one is no business of another."""
 
 
 class Root(click.Group):
     """The group of all commands. Translates errors, once, for every one of them."""
 
     def __repr__(self) -> str:
-        return f"<Root of {len(self.commands)} commands>"
+        return f"<Root of {len(COMMANDS)} commands>"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order they are usually met."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        found: click.Command = getattr(import_module(module), name)
+        return found
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; whatever ends it on purpose becomes an exit code."""
@@ -50,9 +67,9 @@ class Root(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a mistyped one is told the right one."""
         name = args[0]
-        if name in self.commands or name.startswith("-"):
+        if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        raise click.UsageError(f'No such command "{name}".{exits.did_you_mean(name, self.commands)}', ctx)
+        raise click.UsageError(f'No such command "{name}".{exits.did_you_mean(name, COMMANDS)}', ctx)
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -89,10 +106,6 @@ def cli(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is None:
         welcome(invocation(context, dict(options)))
-
-
-for _command in (serve, stdio, status, reload, check, list_, call, read, prompt, schema):
-    cli.add_command(_command)
 
 
 def main() -> NoReturn:

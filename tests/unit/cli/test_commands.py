@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mcp_manifold.cli import cli
+from mcp_manifold.cli.root import COMMANDS
 from mcp_manifold.config import BrokenServer
 from mcp_manifold.errors import BackendUnavailable, ConfigError, UnknownItem
 from tests.unit.cli.fake_manifold import GONE, NOTES, FakeManifold, settings
@@ -308,7 +309,7 @@ def test_schema_prints_a_json_schema() -> None:
     assert "mcpServers" in json.loads(result.stdout)["properties"]
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself_with_an_example_and_the_exit_codes(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
 

@@ -43,13 +43,14 @@ def start(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*PROGRAM, *args], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_import_nothing_heavy(option: str) -> None:
+@pytest.mark.parametrize(("option", "more"), [("--help", set()), ("--version", {"asyncio", "rich"})])
+def test_help_and_version_import_nothing_heavy(option: str, more: set[str]) -> None:
     code = (
         "import sys; from mcp_manifold.cli import cli\n"
         f"try: cli(['{option}'])\n"
         "except SystemExit: pass\n"
         "heavy = {'mcp', 'pydantic', 'anyio', 'msgspec', 'starlette', 'uvicorn', 'uvloop', 'httpx2'}\n"
+        f"heavy |= set({sorted(more)})\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND, check=False)
