@@ -1,0 +1,1 @@
+"""Start helpers of single peers."""

@@ -1,0 +1,116 @@
+"""The load generator's process, seen from outside: started with a job, measured beside the peer it is for."""
+
+import json
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+from benchmarks import processes
+from benchmarks.peers import Peer
+from benchmarks.plan import ROOT, Plan
+
+_MORE: Final = 90
+"""Seconds beyond the measured time until nothing more is expected of it."""
+
+
+class LoadError(RuntimeError):
+    """The load could not be put on, or its answers were wrong from the beginning."""
+
+
+class Load:
+    """Clients of a peer, connected and warm within a `with`."""
+
+    def __init__(self, peer: Peer, plan: Plan, job: Mapping[str, Any]) -> None:
+        self.ready: dict[str, Any] = {}
+        self._peer = peer
+        self._plan = plan
+        tool = {"blob": "blob", "sink": "sink"}.get(job.get("shape", ""), "echo")
+        self._job = {
+            "transport": peer.transport,
+            "url": peer.url,
+            "headers": dict(peer.spec.headers),
+            "tools": peer.tools(tool),
+            "seconds": plan.seconds,
+            "cpus": plan.load_cpus,
+            **job,
+        }
+        if peer.transport == "stdio":
+            self._job |= {"command": peer.command, "cwd": str(ROOT)}
+            self._job |= {"target_cpus": plan.target_cpus} if not peer.spec.direct else {}
+
+    def __repr__(self) -> str:
+        return f"<Load on {self._peer!r}>"
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            LoadError: it went wrong.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.loadgen", json.dumps(self._job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+        try:
+            self.ready = self._said("ready")
+        except BaseException:
+            processes.end(self._process)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._process.communicate("\n", timeout=10)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            processes.end(self._process)
+
+    @property
+    def root(self) -> int:
+        """The process that is measured."""
+        return self.ready.get("pid") or self._peer.pid
+
+    def begin(self) -> None:
+        """Let it run."""
+        if self._process.stdin is not None:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """What it found, once it is over."""
+        return self._said("result")
+
+    def measured(self) -> dict[str, float]:
+        """Run, and what it took: the load's own figures, and the peer's CPU and memory."""
+        used, begun = processes.cpu(self.root), time.perf_counter()
+        self.begin()
+        found = self.result()
+        used, wall = processes.cpu(self.root) - used, time.perf_counter() - begun
+        if found["errors"]:
+            raise LoadError(f"{found['errors']} wrong answers: {found['error_samples']}")
+        if not found["calls"]:
+            raise LoadError("no answer at all")
+        held = processes.memory(self.root)
+        figures = {key: value for key, value in found.items() if isinstance(value, int | float)}
+        return {
+            **figures,
+            "cpu_us": used / found["calls"] * 1e6,
+            "busy": used / wall,
+            "load_busy": found["load_cpu_s"] / wall,
+            "rss_mb": held.rss,
+        }
+
+    def _said(self, what: str) -> dict[str, Any]:
+        output, limit = self._process.stdout, self._job["seconds"] + _MORE
+        if output is None or not select.select([output], [], [], limit)[0]:
+            raise LoadError("the load generator said nothing")
+        said = json.loads(output.readline() or '{"failed": "the load generator ended"}')
+        if "failed" in said:
+            raise LoadError(said["failed"])
+        found: dict[str, Any] = said[what]
+        return found

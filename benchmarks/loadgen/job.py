@@ -1,0 +1,102 @@
+"""What one run of the load generator is to do, and what it found: values that travel as JSON lines."""
+
+import array
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+MODERN: Final = "2026-07-28"
+_SAMPLES: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run: who is spoken to, by how many, with what, for how long."""
+
+    transport: str = "http"
+    """`http`, or `stdio` for a program that is started."""
+    url: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    cwd: str | None = None
+    clients: int = 1
+    in_flight: int = 1
+    """Requests in flight for each client."""
+    version: str = "2025-06-18"
+    operation: str = "call"
+    """`call`, `list`, or `none`: only be there."""
+    tools: tuple[str, ...] = ("echo",)
+    """The names of one tool behind each server; calls go round them."""
+    shape: str = "echo"
+    """What is large: `echo` both, `blob` the result, `sink` the arguments."""
+    size: int = 64
+    expect_tools: int = 0
+    seconds: float = 2.0
+    rate: float = 0.0
+    """Calls per second of all clients together; 0: each as soon as the last is answered."""
+    warm_up: int = 20
+    """Calls per client before the measured time, a second at most."""
+    holds_stream: bool = False
+    """Each client holds a standing stream, as those of the SDKs do."""
+    ends_sessions: bool = False
+    """Sessions are ended with a DELETE at last, as clients do that do not just vanish."""
+    timeout: float = 60.0
+    cpus: tuple[int, ...] = ()
+    target_cpus: tuple[int, ...] = ()
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether requests are of the revision without a handshake."""
+        return self.version == MODERN
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Job":
+        """The job in a line of JSON."""
+        lists = ("command", "tools", "cpus", "target_cpus")
+        found: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in given.items()}
+        return cls(**found)
+
+
+class Tally:
+    """What was answered, how late, and what was wrong with it."""
+
+    def __init__(self) -> None:
+        self.latencies = array.array("q")
+        self.errors = 0
+        self.samples: list[str] = []
+        self.list_bytes = 0
+        self.is_measuring = False
+
+    def __repr__(self) -> str:
+        return f"<Tally {len(self.latencies)} answers, {self.errors} errors>"
+
+    def answered(self, nanoseconds: int) -> None:
+        """A right answer."""
+        if self.is_measuring:
+            self.latencies.append(nanoseconds)
+
+    def wrong(self, why: str, body: bytes = b"") -> None:
+        """A wrong answer, or none."""
+        self.errors += 1
+        if len(self.samples) < _SAMPLES:
+            self.samples.append(f"{why}: {body[:300]!r}")
+
+    def result(self, wall: float, cpu: float) -> dict[str, Any]:
+        """All of it, as it is reported."""
+        found = sorted(self.latencies)
+        return {
+            "calls": len(found),
+            "errors": self.errors,
+            "error_samples": self.samples,
+            "wall_s": wall,
+            "calls_per_s": len(found) / wall,
+            "p50_ms": _percentile(found, 0.50),
+            "p95_ms": _percentile(found, 0.95),
+            "p99_ms": _percentile(found, 0.99),
+            "max_ms": _percentile(found, 1.0),
+            "list_bytes": self.list_bytes,
+            "load_cpu_s": cpu,
+        }
+
+
+def _percentile(found: list[int], share: float) -> float | None:
+    return found[min(len(found) - 1, int(len(found) * share))] / 1e6 if found else None

@@ -1,0 +1,114 @@
+"""One request after the other: sends, times, checks. Knows the pace, and nothing of how a request travels."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.loadgen.job import Job, Tally
+from benchmarks.loadgen.messages import Messages, wrong_call, wrong_list
+
+_ENOUGH = 500
+"""Errors after which there is nothing more to learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What all clients of a run share."""
+
+    job: Job
+    tally: Tally
+    messages: Messages
+    tools: Iterator[str]
+    ids: Iterator[int]
+
+    @classmethod
+    def of(cls, job: Job) -> "Load":
+        """That of a job."""
+        return cls(job, Tally(), Messages(job), itertools.cycle(job.tools), itertools.count(1))
+
+
+class Lane(Protocol):
+    """How a worker's requests travel; it tells the worker of each answer through `answered`."""
+
+    def emit(self, worker: "Worker", body: bytes, tool: str) -> None:
+        """Send one request."""
+
+
+class Worker:
+    """Sends the next request as soon as the last one is answered, or at its time if there is a pace."""
+
+    def __init__(self, load: Load, lane: Lane, number: int) -> None:
+        self.load = load
+        self.id = 0
+        self._lane = lane
+        self._number = number
+        self._token = b""
+        self._started = 0
+        self._left = -1
+        self._until = 0
+        self._every = 0
+        self._seen = False
+        self._over: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._number} at {self.id}>"
+
+    def run(self, *, count: int = -1, until: int = 0, every: int = 0) -> "asyncio.Future[None]":
+        """Send `count` requests, or until a time; one in `every` nanoseconds, if that is given."""
+        self._left, self._until, self._every = count, until, every
+        self._over = asyncio.get_running_loop().create_future()
+        self._started = time.perf_counter_ns() + (every * (self._number % 97)) // 97  # not all at once
+        self._next()
+        return self._over
+
+    def answered(self, body: bytes, trouble: str = "") -> None:
+        """The answer is here, or never will be."""
+        job, tally = self.load.job, self.load.tally
+        took = time.perf_counter_ns() - self._started
+        if trouble:
+            wrong = trouble
+        elif job.operation == "call":
+            wrong = wrong_call(job, body, self._token, thorough=not self._seen)
+        else:
+            wrong = wrong_list(job, body, tally, thorough=not self._seen)
+        self._seen = True
+        if wrong:
+            tally.wrong(wrong, body)
+        else:
+            tally.answered(took)
+        if tally.errors > _ENOUGH:
+            self._end()
+        else:
+            self._started = self._started + self._every if self._every else time.perf_counter_ns()
+            self._next()
+
+    def _next(self) -> None:
+        wait = self._started - time.perf_counter_ns() if self._every else 0
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait / 1e9, self._send)
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        if self._left == 0 or (self._until and time.perf_counter_ns() >= self._until):
+            self._end()
+            return
+        self._left -= 1
+        load = self.load
+        self.id = next(load.ids)
+        if load.job.operation == "call":
+            tool = next(load.tools)
+            self._token = b"t%05d-%010d." % (self._number, self.id)
+            body = load.messages.call(self.id, tool, self._token)
+        else:
+            tool, body = "", load.messages.list(self.id)
+        if not self._every:
+            self._started = time.perf_counter_ns()
+        self._lane.emit(self, body, tool)
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)

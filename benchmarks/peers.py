@@ -1,0 +1,210 @@
+"""The peers: read from a table, wired to servers, started and stopped. Knows no scenario."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from benchmarks import processes
+from benchmarks.client import BlockingClient
+from benchmarks.plan import HERE, ROOT, Plan
+from benchmarks.upstream import Server
+
+_INSTALL: Final = 600
+"""Seconds an installation may take."""
+_READY: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A peer as its table has it."""
+
+    name: str
+    label: str
+    direct: bool = False
+    start: Sequence[str] = ()
+    version: Sequence[str] = ()
+    install: Sequence[str] = ()
+    transport: str = "http"
+    servers: Sequence[str] = ("http", "http-sse", "stdio")
+    """The kinds of servers it can be put in front of."""
+    tool: str = "{tool}"
+    """How a server's tool is called."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What is in its configuration beside the servers."""
+
+
+def read(path: Path = HERE / "peers.toml") -> dict[str, Spec]:
+    """All peers of a file."""
+    return {name: Spec(name=name, **table) for name, table in tomllib.loads(path.read_text())["peers"].items()}
+
+
+def filled(words: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """`{name}` replaced in every word; a word that is `{name...}` by several."""
+    found: list[str] = []
+    for word in words:
+        several = values.get(word[1:-4]) if word.startswith("{") and word.endswith("...}") else None
+        if several is not None:
+            found += several
+            continue
+        for name, value in values.items():
+            word = word.replace(f"{{{name}}}", value) if isinstance(value, str) else word
+        found.append(word)
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Peer:
+    """One peer in front of certain servers."""
+
+    def __init__(self, spec: Spec, plan: Plan, servers: Sequence[Server], *, tools: int = 0) -> None:
+        self.spec = spec
+        self.servers = servers
+        self.pid = 0
+        self.started = 0.0
+        self._plan = plan
+        self._tools = tools
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: IO[bytes] | None = None
+        self.port = free_port()
+        self.work = plan.work / f"{spec.name}-{self.port}"
+        self.url = servers[0].url if spec.direct else f"http://127.0.0.1:{self.port}/mcp"
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.spec.name} {'running' if self._process else 'not running'}>"
+
+    @property
+    def transport(self) -> str:
+        """How it is spoken to."""
+        return "stdio" if self.spec.direct and not self.url else self.spec.transport
+
+    @property
+    def command(self) -> list[str]:
+        """How it is started, its configuration having been written."""
+        if self.spec.direct:
+            return list(self.servers[0].command)
+        self.work.mkdir(parents=True, exist_ok=True)
+        config = self.work / "config.json"
+        entries = {server.name: server.entry for server in self.servers}
+        config.write_text(json.dumps({"mcpServers": entries, **self.spec.config}, indent=2))
+        listed = [word for server in self.servers for word in ("--server", f"{server.name}={server.url}")]
+        values = {**places(self.spec, self._plan), "port": str(self.port), "config": str(config)}
+        return filled(self.spec.start, {**values, "servers": listed, "tools": str(self._tools)})
+
+    def tools(self, tool: str) -> tuple[str, ...]:
+        """What a tool is called behind each server; a server that is spoken to directly has one."""
+        servers = self.servers[:1] if self.spec.direct else self.servers
+        return tuple(self.spec.tool.format(server=server.name, tool=tool) for server in servers)
+
+    def client(self, timeout: float = 10.0) -> BlockingClient:
+        """A client of its own."""
+        return BlockingClient(self.url, self.spec.headers, timeout=timeout)
+
+    def start(self, *, expected: int | None = 1) -> None:
+        """Start it, and wait until it lists as many tools; None: do not wait.
+
+        Raises:
+            RuntimeError: it did not come up.
+        """
+        if self.spec.direct:
+            self.pid = self.servers[0].pid
+            return
+        command = self.command
+        self._output = (self.work / "output.log").open("ab")
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            _on(self._plan.target_cpus, command),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        if expected is not None:
+            self.wait(expected)
+            self.pin()
+
+    def wait(self, expected: int, limit: float = _READY) -> int:
+        """Wait until it lists as many tools; how many there are.
+
+        Raises:
+            RuntimeError: it did not in time.
+        """
+        last = ""
+        while (left := self.started + limit - time.perf_counter()) > 0:
+            if self._process is not None and self._process.poll() is not None:
+                raise RuntimeError(f"it ended with {self._process.returncode}; see {self.work}/output.log")
+            try:
+                with self.client(max(0.5, left)) as client:
+                    found = len(client.tools())
+                if found >= expected:
+                    return found
+                last = f"{found} tools"
+            except (OSError, RuntimeError, ValueError) as exc:
+                last = f"{type(exc).__name__}: {exc}"
+            time.sleep(0.01)
+        raise RuntimeError(f"no {expected} tools in {limit:g} s; the last was {last}")
+
+    def pin(self) -> None:
+        """Have it run where what is measured runs."""
+        if self.pid and not self.spec.direct:
+            processes.pin(self.pid, self._plan.target_cpus, self._plan.load_cpus)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            processes.end(self._process)
+            self._process = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+        shutil.rmtree(self.work, ignore_errors=True) if not self.spec.direct else None
+
+
+def places(spec: Spec, plan: Plan) -> dict[str, str]:
+    """What a table may refer to, wherever the peer is wired to."""
+    environment = plan.environments / "-".join(spec.install).replace("==", "-")
+    return {"python": plan.python, "here": str(HERE), "environment": str(environment)}
+
+
+def install(spec: Spec, plan: Plan) -> None:
+    """Make the environment of a peer that needs one, once."""
+    environment = Path(places(spec, plan)["environment"])
+    if not spec.install or (environment / "installed").exists():
+        return
+    for command in (["venv", "--quiet", str(environment)], ["pip", "install", "--quiet", "--python", str(environment)]):
+        more = spec.install if command[0] == "pip" else ()
+        subprocess.run(["uv", *command, *more], check=True, timeout=_INSTALL)
+    (environment / "installed").touch()
+
+
+def version(spec: Spec, plan: Plan) -> str:
+    """What a peer says its version is."""
+    if not spec.version:
+        return ""
+    command = filled(spec.version, places(spec, plan))
+    said = subprocess.run(command, capture_output=True, text=True, timeout=_READY, check=False, cwd=ROOT)
+    return (said.stdout.strip().splitlines() or ["unknown"])[-1]
+
+
+def _on(cpus: Sequence[int], command: list[str]) -> list[str]:
+    """A command that is run on certain processors from its beginning."""
+    if not cpus or not hasattr(os, "sched_setaffinity"):
+        return command
+    return ["taskset", "-c", ",".join(map(str, cpus)), *command]

@@ -1,0 +1,133 @@
+"""Results as Markdown tables. Knows which limit a figure is compared with, and judges nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from benchmarks.rows import Results, Row, median
+from benchmarks.scenarios import THROUGHPUT, Scenario
+
+_NONE: Final = "\u2013"
+LIMITS: Final = ("limit", "limit-stdio", "limit-list")
+"""What costs are compared with; a scenario has one of them at most."""
+_SPECIAL: Final = {
+    "tail": (
+        "The slowest answers",
+        ("p50_ms", "p99_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
+    ),
+    "start": ("From the start of the process", ("seconds", "listening_s", "cpu_s")),
+    "memory": (
+        "Memory",
+        ("rss_mb", "pss_mb", "kb_per_session", "rss_after_mb", "grown_mb", "idle_cpu_percent", "processes"),
+    ),
+}
+_SPELLED: Final = {
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "max_ms": "slowest ms",
+    "p99_of_p50": "p99 / p50",
+    "lag_ms": "loop late by, ms",
+    "large_p50_ms": "p50 of the 10 MB ms",
+    "seconds": "seconds",
+    "listening_s": "answers after, s",
+    "cpu_s": "CPU s",
+    "rss_mb": "RSS MB",
+    "pss_mb": "PSS MB",
+    "kb_per_session": "KB per session",
+    "rss_after_mb": "RSS MB when they left",
+    "grown_mb": "grown by MB",
+    "idle_cpu_percent": "CPU % when idle",
+    "processes": "processes",
+}
+
+
+def tables(results: Results) -> str:
+    """All of it."""
+    parts = [_throughput(results, scenario) for scenario in THROUGHPUT if results.cells(scenario.name)]
+    parts += [_special(results, name) for name in _SPECIAL if results.cells(name)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def limit_of(results: Results, scenario: str, cell: str) -> float | None:
+    """The CPU per call of the limit a cell is compared with."""
+    found = (results.median(scenario, cell, limit, "cpu_us") for limit in LIMITS)
+    return next((value for value in found if value is not None), None)
+
+
+def number(value: float | None) -> str:
+    """A figure with three significant digits."""
+    if value is None:
+        return _NONE
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def _throughput(results: Results, scenario: Scenario) -> str:
+    cells = [cell for cell in results.cells(scenario.name) if cell]
+    peers = _peers(results, scenario.name, cells)
+    if not cells or not peers:
+        return ""
+    labels = results.facts.labels
+
+    def cpu(cell: str, peer: str) -> str:
+        value, limit = results.median(scenario.name, cell, peer, "cpu_us"), limit_of(results, scenario.name, cell)
+        if value is None or limit is None or peer in LIMITS or peer == "direct":
+            return number(value)
+        return f"{number(value)} ({value / limit:.1f}x)"
+
+    def speed(cell: str, peer: str) -> str:
+        figures = [results.median(scenario.name, cell, peer, name) for name in ("p50_ms", "p99_ms", "calls_per_s")]
+        return " / ".join(map(number, figures)) if figures[0] is not None else _NONE
+
+    heads = [labels.get(peer, peer) for peer in peers]
+    lines = [
+        f"### {scenario.title}",
+        _table("CPU, µs per call", heads, cells, lambda cell, at: cpu(cell, peers[at])),
+        _table("p50 ms / p99 ms / calls per s", heads, cells, lambda cell, at: speed(cell, peers[at])),
+        *_failures(results, scenario.name),
+    ]
+    return "\n\n".join(lines)
+
+
+def _special(results: Results, name: str) -> str:
+    title, figures = _SPECIAL[name]
+    parts = [f"### {title}"]
+    for cell in results.cells(name):
+        rows = {peer: found for peer, found in results.of(name, cell).items() if not all(row.failed for row in found)}
+        shown = [figure for figure in figures if any(median(found, figure) is not None for found in rows.values())]
+        peers = list(rows)
+        if shown:
+            labels = [results.facts.labels.get(peer, peer) for peer in peers]
+            parts.append(_by_peer(cell, labels, shown, [rows[peer] for peer in peers]))
+    return "\n\n".join([*parts, *_failures(results, name)])
+
+
+def _by_peer(cell: str, labels: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[Row]]) -> str:
+    heads = [_SPELLED[figure] for figure in figures]
+    return _table(cell, heads, labels, lambda label, at: number(median(rows[labels.index(label)], figures[at])))
+
+
+def _table(corner: str, heads: Sequence[str], sides: Sequence[str], entry: Callable[[str, int], str]) -> str:
+    lines = [f"| {corner} | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
+    lines += [f"| {side} | {' | '.join(entry(side, at) for at in range(len(heads)))} |" for side in sides]
+    return "\n".join(lines)
+
+
+def _peers(results: Results, scenario: str, cells: Sequence[str]) -> list[str]:
+    """Those with a figure, the cheapest first."""
+    costs: dict[str, float] = {}
+    for cell in cells:
+        for peer, rows in results.of(scenario, cell).items():
+            value = median(rows, "cpu_us")
+            if value is not None:
+                costs[peer] = min(value, costs.get(peer, value))
+    return sorted(costs, key=lambda peer: (peer != "direct", peer not in LIMITS, costs[peer]))
+
+
+def _failures(results: Results, scenario: str) -> list[str]:
+    found = dict.fromkeys(
+        f"- {results.facts.labels.get(row.peer, row.peer)}, {row.cell or 'start'}: {row.failed[:200]}"
+        for row in results.rows
+        if row.scenario == scenario and row.failed
+    )
+    return ["Not measured:\n\n" + "\n".join(found)] if found else []

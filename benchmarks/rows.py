@@ -1,0 +1,103 @@
+"""Results: a row for each peer, cell and round; what a run knows of itself. Kept as JSON after every row."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement, or why there is none."""
+
+    scenario: str
+    cell: str
+    peer: str
+    round: int
+    figures: Figures = field(default_factory=dict)
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a reader must know to repeat a run."""
+
+    date: str
+    machine: str
+    processors: int
+    python: str
+    commit: str
+    rounds: int
+    seconds: float
+    versions: Mapping[str, str]
+    labels: Mapping[str, str]
+
+    @classmethod
+    def now(
+        cls, *, commit: str, rounds: int, seconds: float, versions: Mapping[str, str], labels: Mapping[str, str]
+    ) -> Self:
+        """Those of a run that begins."""
+        return cls(
+            date=time.strftime("%Y-%m-%d", time.gmtime()),
+            machine=platform.platform(),
+            processors=os.cpu_count() or 0,
+            python=platform.python_version(),
+            commit=commit,
+            rounds=rounds,
+            seconds=seconds,
+            versions=versions,
+            labels=labels,
+        )
+
+
+class Results:
+    """The rows of a run, in a file if there is one."""
+
+    def __init__(self, facts: Facts, rows: Iterable[Row] = (), path: Path | None = None) -> None:
+        self.facts = facts
+        self.rows = list(rows)
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"<Results {len(self.rows)} rows>"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Those of a file."""
+        found: dict[str, Any] = json.loads(path.read_text())
+        return cls(Facts(**found["facts"]), (Row(**row) for row in found["rows"]))
+
+    def add(self, row: Row) -> None:
+        """One more; whatever ends the run later, it is kept."""
+        self.rows.append(row)
+        if self._path is not None:
+            self._path.write_text(json.dumps({"facts": asdict(self.facts), "rows": [asdict(row) for row in self.rows]}))
+
+    def cells(self, scenario: str) -> list[str]:
+        """The cells of a scenario, in the order they were measured."""
+        return list(dict.fromkeys(row.cell for row in self.rows if row.scenario == scenario))
+
+    def of(self, scenario: str, cell: str) -> dict[str, list[Row]]:
+        """A cell's rows, by peer."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if (row.scenario, row.cell) == (scenario, cell):
+                found.setdefault(row.peer, []).append(row)
+        return found
+
+    def median(self, scenario: str, cell: str, peer: str, figure: str) -> float | None:
+        """The median of a figure over the rounds; None if nobody has it."""
+        return median(self.of(scenario, cell).get(peer, []), figure)
+
+
+def median(rows: Iterable[Row], figure: str) -> float | None:
+    """The median of a figure; None if no row has it."""
+    values = [row.figures[figure] for row in rows if row.figures.get(figure) is not None]
+    return statistics.median(values) if values else None

@@ -1,0 +1,105 @@
+"""What becomes of measurements: tables, a plot, a page, and the verdict of bench-check. On made-up rows."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks.check import Verdict, verdicts
+from benchmarks.page import BEGIN, END, PAGE, renewed
+from benchmarks.plot import bars, picture
+from benchmarks.report import number, tables
+from benchmarks.rows import Facts, Results, Row
+
+FACTS = Facts(
+    date="2026-01-31",
+    machine="a machine",
+    processors=2,
+    python="3.13.1",
+    commit="abc1234",
+    rounds=3,
+    seconds=2.0,
+    versions={"mcp-manifold": "1.0"},
+    labels={"manifold": "mcp-manifold", "limit": "the limit", "other": "<another>"},
+)
+
+
+def row(peer: str, cpu: float, round_: int = 0, cell: str = "8 clients") -> Row:
+    figures = {"cpu_us": cpu, "p50_ms": cpu / 1000, "p99_ms": cpu / 500, "calls_per_s": 1e6 / cpu}
+    return Row("http", cell, peer, round_, figures)
+
+
+@pytest.fixture
+def results() -> Results:
+    ours = [row("manifold", cpu, at) for at, cpu in enumerate((80.0, 60.0, 400.0))]
+    return Results(FACTS, [row("other", 3000.0), *ours, row("limit", 40.0)])
+
+
+def test_a_table_has_medians_and_their_ratio_to_the_limit(results: Results) -> None:
+    assert "| 8 clients | 40.0 | 80.0 (2.0x) | 3,000 (75.0x) |" in tables(results)
+
+
+def test_what_was_not_measured_is_told(results: Results) -> None:
+    results.add(Row("http", "8 clients", "other", 1, failed="LoadError: 3 wrong answers"))
+    assert "- <another>, 8 clients: LoadError: 3 wrong answers" in tables(results)
+
+
+def test_memory_and_start_have_a_table_for_each_cell() -> None:
+    rows = [
+        Row("memory", "idle, 10 servers", "manifold", 0, {"rss_mb": 71.0}),
+        Row("start", "x", "other", 0, failed="no"),
+    ]
+    text = tables(Results(FACTS, rows))
+    assert "| idle, 10 servers | RSS MB |" in text
+    assert "| mcp-manifold | 71.0 |" in text
+    assert "- <another>, x: no" in text
+
+
+def test_results_are_kept_after_every_row(results: Results, tmp_path: Path) -> None:
+    kept = Results(FACTS, path=tmp_path / "results.json")
+    for each in results.rows:
+        kept.add(each)
+        assert Results.read(tmp_path / "results.json").rows == kept.rows
+    assert Results.read(tmp_path / "results.json").facts == FACTS
+
+
+def test_the_plot_is_drawn_cheapest_first(results: Results) -> None:
+    assert [bar.label for bar in bars(results, "http", "8 clients")] == ["the limit", "mcp-manifold", "<another>"]
+    drawn = ET.fromstring(picture(results))
+    widths = [float(each.attrib["width"]) for each in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths == sorted(widths)
+    assert len(widths) == 3
+
+
+def test_there_is_no_plot_of_nothing() -> None:
+    assert picture(Results(FACTS)) == ""
+
+
+def test_the_page_keeps_its_words_around_the_tables(results: Results) -> None:
+    page = renewed(f"before\n{BEGIN}\nyesterday\n{END}\nafter\n", results)
+    assert page.startswith(f"before\n{BEGIN}\n\nRun of 2026-01-31 at `abc1234`")
+    assert page.endswith(f"{END}\nafter\n")
+    assert "yesterday" not in page
+    with pytest.raises(ValueError, match="measured: begin"):
+        renewed("no marks", results)
+
+
+def test_the_page_has_its_marks() -> None:
+    assert PAGE.read_text().count(BEGIN) == PAGE.read_text().count(END) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"), [(None, "–"), (12345.6, "12,346"), (99.94, "99.9"), (2.5, "2.50"), (0.0421, "0.042")]
+)
+def test_figures_have_three_digits_or_so(value: float | None, spelled: str) -> None:
+    assert number(value) == spelled
+
+
+@pytest.mark.parametrize(("now", "is_worse"), [(1.0, False), (2.4, False), (2.6, True)])
+def test_only_what_is_beyond_the_margin_is_worse(now: float, is_worse: bool) -> None:
+    assert [verdict.is_worse for verdict in verdicts({"a": now}, {"a": 2.0}, 1.25)] == [is_worse]
+    assert ("WORSE" in str(Verdict("a", now, 2.0, 1.25))) == is_worse
+
+
+def test_what_is_new_is_not_worse() -> None:
+    assert not Verdict("a", 9.0, None, 1.25).is_worse
