@@ -24,7 +24,7 @@ LEVELS: Final[dict[str, int]] = {
     "errors": 0, "names": 0,
     "config": 1, "paging": 1, "sse": 1, "wire": 1,
     "catalogue": 2,
-    "capabilities": 3, "policy": 3, "subscriptions": 3,
+    "absences": 3, "capabilities": 3, "policy": 3, "subscriptions": 3,
     "call": 4, "filtering": 4,
     "backends": 5, "embedding": 5, "stages": 5,
     "hub": 6, "tasktable": 6,
@@ -50,8 +50,9 @@ SYNCHRONOUS: Final = 3
 """Up to this level nothing waits, and nothing has a clock."""
 PURE: Final = {
     "backends/breaker.py", "backends/deadlines.py", "backends/http1/exchange.py", "backends/http1/inflate.py",
-    "backends/http1/request.py", "backends/lifecycle.py", "backends/lines.py", "backends/repeating.py",
-    "backends/turns.py", "fronts/auth.py", "fronts/guard.py", "fronts/inbound.py", "fronts/routes.py",
+    "backends/http1/request.py", "backends/lifecycle.py", "backends/lines.py", "backends/outage.py",
+    "backends/repeating.py", "backends/turns.py", "fronts/auth.py", "fronts/guard.py", "fronts/inbound.py",
+    "fronts/routes.py",
 }  # fmt: skip
 """Files of higher levels that decide and do not wait either."""
 WAITING: Final = ("asyncio", "anyio", "threading", "time", "socket", "subprocess")
@@ -190,7 +191,7 @@ CHANGES: Final = {
 
 NOUNS: Final = (
     "Backend", "Link", "Lifecycle", "Fleet", "Listing", "Entry", "Catalogue", "Naming", "Principal", "Policy", "Call",
-    "Stage", "Session", "Front", "Hub", "Bridge", "Change",
+    "Stage", "Session", "Front", "Hub", "Bridge", "Absence", "Change",
 )  # fmt: skip
 """The project's vocabulary. Those that are a class, or an alias, are defined in one file; the others name a file."""
 

@@ -11,6 +11,7 @@ ManifoldError                      never raised itself
 ├─ CallCancelled                   the caller took the request back; nobody waits for an answer
 └─ BackendError                    always names the backend
     ├─ BackendUnavailable          not connected now
+    │   └─ AllUnavailable          nor is any other of the same endpoint
     ├─ BackendOverloaded           has more to do than it may: the call was not begun
     ├─ BackendTimeout              did not answer in time
     ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
@@ -19,6 +20,7 @@ ManifoldError                      never raised itself
     └─ BackendProtocolError        answered something that is not MCP
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 
@@ -115,8 +117,18 @@ class CallCancelled(ManifoldError):
 class BackendError(ManifoldError):
     """Something between us and a backend failed. `data()` is the structured part of the wire error."""
 
+    advice = ""
+    """What whoever made the call, a person or a model, can do about it: one sentence."""
+
     def __init__(
-        self, backend: str, message: str, *, next_try: float | None = None, since: str = "", status: int = 0
+        self,
+        backend: str,
+        message: str,
+        *,
+        next_try: float | None = None,
+        since: str = "",
+        status: int = 0,
+        advice: str = "",
     ) -> None:
         super().__init__(f"{backend}: {message}")
         self.backend = backend
@@ -125,8 +137,14 @@ class BackendError(ManifoldError):
         self.since = since
         self.status = status
         """The HTTP status behind it; 0 where there is none."""
+        self.advice = advice or type(self).advice
         self.is_unsent = False
         """Whether the request certainly never reached the backend."""
+
+    @property
+    def told(self) -> str:
+        """The whole of it in words, for whoever made the call."""
+        return f"{self}. {self.advice}" if self.advice else str(self)
 
     def unsent(self) -> Self:
         """The same, of a request that certainly never reached the backend."""
@@ -144,15 +162,38 @@ class BackendError(ManifoldError):
             out["since"] = self.since
         if self.next_try is not None:
             out["nextAttemptInSeconds"] = round(self.next_try, 1)
+        if self.advice:
+            out["advice"] = self.advice
         return out
 
 
 class BackendUnavailable(BackendError):
     """There is no live link to the backend."""
 
+    advice = "Try again later, or go on without this server."
+
+
+class AllUnavailable(BackendUnavailable):
+    """No backend of an endpoint can be reached, and nothing of what they offer is known. `servers`: name to reason."""
+
+    def __init__(self, servers: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in servers.items())
+        super().__init__(", ".join(servers), f"none of the servers here can be reached ({reasons})")
+        self.servers = dict(servers)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def data(self) -> dict[str, object]:
+        """Every server with its reason."""
+        servers = [{"server": name, "detail": reason} for name, reason in self.servers.items()]
+        return {"reason": type(self).__name__, "servers": servers, "advice": self.advice}
+
 
 class BackendOverloaded(BackendError):
     """Too much goes on with the backend: the call was not begun. `running` and `waiting` are the calls that are."""
+
+    advice = "Try again in a few seconds, with fewer calls at the same time."
 
     def __init__(self, backend: str, why: str, *, running: int, waiting: int, retry_after: float = 1.0) -> None:
         super().__init__(backend, f"is overloaded: {why} ({running} in flight, {waiting} waiting); it was not begun")
@@ -169,9 +210,13 @@ class BackendOverloaded(BackendError):
 class BackendTimeout(BackendError):
     """The backend did not answer within its timeout."""
 
+    advice = "It may have taken effect all the same: check before repeating it."
+
 
 class BackendLost(BackendError):
     """The link was lost while the call was in flight: whether it took effect is unknown."""
+
+    advice = "Check whether it took effect before repeating it."
 
 
 class BackendCrashed(BackendLost):
@@ -184,3 +229,5 @@ class SessionExpired(BackendLost):
 
 class BackendProtocolError(BackendError):
     """The backend sent something that is not MCP."""
+
+    advice = "Repeating it will hardly help: whoever runs the server should look at its log."

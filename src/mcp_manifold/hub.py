@@ -8,13 +8,14 @@ Readers take one reference and keep it for the length of a request; nothing here
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
 
+from mcp_manifold.absences import Absence, Absences
 from mcp_manifold.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
-from mcp_manifold.config import ManifoldSettings, OverrideSettings, ServerSettings
+from mcp_manifold.config import BrokenServer, ManifoldSettings, OverrideSettings, ServerSettings
 from mcp_manifold.errors import UnknownItem
 from mcp_manifold.names import MAX_URI
 from mcp_manifold.policy import ANONYMOUS, Filters, Policy
@@ -38,6 +39,12 @@ class View:
     listings: tuple[Listing, ...]
     missing: frozenset[str] = frozenset()
     """Members of the scope that have not listed yet."""
+    shown: Catalogue = field(default_factory=Catalogue)
+    """What lists show of it: not what belongs to servers that have failed for long."""
+    absences: tuple[Absence, ...] = ()
+    """The members of the scope that are missing, whether their entries are shown or not."""
+    is_lost: bool = False
+    """Every member failed, and nothing is known of what any offers."""
     encoded: dict[tuple[Kind, str, int], Payload] = field(default_factory=dict, repr=False)
     """Pages of lists, encoded once for each kind, protocol version and place."""
 
@@ -45,8 +52,16 @@ class View:
 class Hub:
     """See the module. Synchronous but for `settle`; lives on one event loop."""
 
-    def __init__(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
-        self._take(servers, settings, policy)
+    def __init__(
+        self,
+        servers: Sequence[ServerSettings],
+        settings: ManifoldSettings,
+        policy: Policy,
+        *,
+        broken: Sequence[BrokenServer] = (),
+    ) -> None:
+        self._absences = Absences(settings.list_grace)
+        self._take(servers, settings, policy, broken)
         self._startup = settings.startup_timeout
         self._listings: dict[str, Listing] = {}
         self._views: dict[str, View] = {}
@@ -61,23 +76,41 @@ class Hub:
     def __repr__(self) -> str:
         return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self._views)}>"
 
-    def _take(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
+    def _take(
+        self,
+        servers: Sequence[ServerSettings],
+        settings: ManifoldSettings,
+        policy: Policy,
+        broken: Sequence[BrokenServer],
+    ) -> None:
         self._servers = {server.name: server for server in servers if not server.disabled}
+        self._broken = tuple(Absence(server.name, server.reason) for server in broken)
+        self._absences.grace = settings.list_grace
+        self._absences.keep(self._servers)
         self._groups = settings.groups
         self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
         self._policy = policy
         self.is_same_for_all = not settings.tokens and policy == Policy(dict.fromkeys(policy.filters, Filters()))
         """Whether neither a token nor a filter could make two clients' answers differ."""
 
-    def apply(self, servers: Sequence[ServerSettings], settings: ManifoldSettings, policy: Policy) -> None:
+    def apply(
+        self,
+        servers: Sequence[ServerSettings],
+        settings: ManifoldSettings,
+        policy: Policy,
+        *,
+        broken: Sequence[BrokenServer] = (),
+    ) -> None:
         """Go by other settings from now on. A server that stays is shown as it last listed, until it lists again."""
-        self._take(servers, settings, policy)
+        self._take(servers, settings, policy, broken)
         self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
         self._settled &= self._servers.keys()
         old, self._views = self._views, {}
         for scope, view in old.items():
             if self.has_scope(scope) or self._watchers.get(scope):
-                self._note(scope, diff(view.catalogue, self.view(scope).catalogue))
+                self._note(scope, diff(view.shown, self.view(scope).shown))
+        for server in self._absences:
+            self._await_end(server)
 
     # --- what the fleet reports ------------------------------------------------------------------------------------
 
@@ -87,8 +120,32 @@ class Hub:
         for scope, old in list(self._views.items()):
             if listing.backend in self.members(scope):
                 self._views[scope] = new = self._build(scope)
-                self._note(scope, diff(old.catalogue, new.catalogue))
+                self._note(scope, diff(old.shown, new.shown))
         self.settled(listing.backend)
+
+    def missed(self, backend: str, reason: str, since: str) -> None:
+        """A backend failed: lists say so, and show its entries for a while."""
+        if backend in self._servers and self._absences.missed(backend, reason, now=self._loop.time(), since=since):
+            self._await_end(backend)
+            self._look_again(backend)
+
+    def returned(self, backend: str) -> None:
+        """A backend is there, or at rest."""
+        if self._absences.returned(backend):
+            self._look_again(backend)
+
+    def _await_end(self, backend: str) -> None:
+        """Look again when its entries are not to be shown any more; too often does no harm."""
+        left = self._absences.left(backend, self._loop.time())
+        if left:
+            self._loop.call_later(left, self._look_again, backend)
+
+    def _look_again(self, backend: str) -> None:
+        """Who is missing has changed, or how long: the views say so from now on."""
+        for scope, old in list(self._views.items()):
+            if backend in self.members(scope):
+                new = self._views[scope] = self._with_absences(scope, replace(old, encoded={}))
+                self._note(scope, diff(old.shown, new.shown))
 
     def settled(self, backend: str) -> None:
         """The first attempt at this backend is over, well or not."""
@@ -211,7 +268,31 @@ class Hub:
         whole = merge(offers, self._rules)
         visible = self._policy.view(whole, ANONYMOUS)
         listings = tuple(self._listings[name] for name in known)
-        return View(whole, visible, listings, frozenset(members) - self._listings.keys())
+        view = View(whole, visible, listings, frozenset(members) - self._listings.keys())
+        return self._with_absences(scope, view)
+
+    def _with_absences(self, scope: str, view: View) -> View:
+        """The view, with who is missing in it at this moment."""
+        now, members = self._loop.time(), self.members(scope)
+        over = {name for name in members if self._absences.is_over(name, now)}
+        found: list[Absence] = []
+        for name in members:
+            absence = self._absences.of(name)
+            if absence is not None:
+                found.append(replace(absence, is_listed=name not in view.missing and name not in over))
+            elif name in view.missing:
+                found.append(Absence(name, "has not listed what it offers yet", is_failure=False))
+        found += [each for each in self._broken if self._has_broken(scope, each.server)]
+        shown = view.catalogue
+        if over & set(shown.backends):
+            left = [name for name in shown.backends if name not in over]
+            shown = shown.restrict(lambda entry: entry.backend not in over, members=left)
+        lost = {each.server for each in found if each.is_failure and not each.is_listed}
+        return replace(view, shown=shown, absences=tuple(found), is_lost=bool(lost) and lost.issuperset(members))
+
+    def _has_broken(self, scope: str, name: str) -> bool:
+        kind, _, group = scope.partition(":")
+        return scope == MERGED or (kind == "group" and name in self._groups.get(group, ()))
 
 
 def terms_of(server: ServerSettings, *, native: bool) -> Terms:

@@ -9,10 +9,11 @@ from mcp_manifold import wire
 from mcp_manifold.call import Call, Handler
 from mcp_manifold.capabilities import extending, runs_tasks
 from mcp_manifold.catalogue import Hint, Kind, Listing, encode_list
+from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.hub import Hub, View
 from mcp_manifold.paging import Cursors
 from mcp_manifold.wire import MODERN_VERSION, Payload
-from mcp_manifold.wire.protocol import META_SERVER_INFO
+from mcp_manifold.wire.protocol import META_MISSING, META_SERVER_INFO
 
 LISTS: Final = {
     "tools/list": (Kind.TOOL, "tools"),
@@ -93,6 +94,8 @@ class Offering:
         scope, version = call.session.scope, call.session.version
         await self._hub.settle(scope)
         view = self._hub.view(scope)
+        if view.is_lost:
+            raise AllUnavailable({absence.server: absence.reason for absence in view.absences})
         place = self._place(call, view, kind)
         found = view.encoded.get((kind, version, place))
         if found is None:
@@ -105,28 +108,35 @@ class Offering:
         cursor = call.params.get("cursor")
         if cursor is None or wire.first_byte(cursor) == b"n":
             return 0
-        keys = tuple(view.catalogue.table(kind))
+        keys = tuple(view.shown.table(kind))
         return self._cursors.place(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
 
     def _page(self, call: Call, view: View, member: str, place: int) -> Payload:
         """One page; for a modern client it ends in `_NO_TTL`, where the time that is left goes."""
         (kind, _), version = LISTS[call.method], call.session.version
-        entries = view.catalogue.entries(kind)
+        entries = view.shown.entries(kind)
         end = place + self._page_size if self._page_size else len(entries)
         without_tasks = {listing.backend for listing in view.listings if not runs_tasks(listing)}
         items = encode_list(entries[place:end], kind, version=version, without_tasks=without_tasks)
         page: dict[str, object] = {member: Payload(items)}
         if end < len(entries):
-            keys = tuple(view.catalogue.table(kind))
+            keys = tuple(view.shown.table(kind))
             page["nextCursor"] = self._cursors.after(f"{kind} {call.session.scope}", keys, end)
+        meta: dict[str, object] = {}
         if version == MODERN_VERSION:
-            page |= {"resultType": "complete", "_meta": {META_SERVER_INFO: self._server_info}}
-            page |= {"cacheScope": self._cache_scope(view, call.method), "ttlMs": 0}
+            meta[META_SERVER_INFO] = self._server_info
+        if view.absences:
+            meta[META_MISSING] = [absence.described() for absence in view.absences]
+        if meta:
+            page["_meta"] = meta
+        if version == MODERN_VERSION:
+            scope = self._cache_scope(view, call.method)
+            page |= {"resultType": "complete", "cacheScope": scope, "ttlMs": 0}
         return Payload(wire.encode(page))
 
     def _ttl(self, view: View, method: str) -> int:
         """How long an answer made of the backends' may be kept: as long as the first of theirs, less its age here."""
-        if view.missing or not _are_modern(view):
+        if view.missing or view.absences or not _are_modern(view):
             return 0
         now = asyncio.get_running_loop().time()
         return max(0, min((_left(hint, now) for hint in _hints(view, method)), default=0))
@@ -134,7 +144,8 @@ class Offering:
     def _cache_scope(self, view: View, method: str) -> str:
         hints = _hints(view, method)
         public = self._hub.is_same_for_all and bool(hints) and all(hint.is_public for hint in hints)
-        return "public" if public and not view.missing and _are_modern(view) else "private"
+        is_whole = not view.missing and not view.absences
+        return "public" if public and is_whole and _are_modern(view) else "private"
 
     def _merged_instructions(self, view: View, scope: str) -> str:
         """Our own, then each backend's under its name; backends speak of their tools by native names."""
@@ -144,7 +155,7 @@ class Offering:
         parts += [
             f"# Server {listing.backend}\n{_cut(listing.instructions)}"
             for listing in view.listings
-            if listing.instructions and listing.backend in view.catalogue.backends
+            if listing.instructions and listing.backend in view.shown.backends
         ]
         return "\n\n".join(parts)
 

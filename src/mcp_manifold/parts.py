@@ -32,6 +32,7 @@ from mcp_manifold.offering import Offering
 from mcp_manifold.router import Router
 from mcp_manifold.stages.calllog import call_log
 from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.status import rfc3339
 from mcp_manifold.strangers import Strangers
 from mcp_manifold.tasks import Tasks
 from mcp_manifold.watching import Watching
@@ -65,7 +66,7 @@ class Parts:
         self._environment = environment
         counted: tuple[Stage, ...] = (counts.stage,) if settings.metrics else ()
         info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
-        self.hub = Hub(config.servers, settings, policy_of(config.servers))
+        self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
         self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
         self._moved = moved
         self.fleet = Fleet(config.servers, self._around(settings))
@@ -119,7 +120,7 @@ class Parts:
         servers, settings = what.settings.servers, what.settings.manifold
         policy = policy_of(servers)
         self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
-        self.hub.apply(servers, settings, policy)
+        self.hub.apply(servers, settings, policy, broken=what.settings.broken)
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
 
@@ -147,7 +148,13 @@ class Parts:
         self._moved(listing.backend)
 
     def _on_status(self, name: str) -> None:
-        status = self.fleet[name].status
+        backend = self.fleet[name]
+        status = backend.status
+        if status.is_open or backend.is_resting:
+            self.hub.returned(name)
+        elif status.failures:
+            away = backend.vitals.away
+            self.hub.missed(name, status.last_error, "" if away is None else rfc3339(away))
         if status.failures or status.state in (State.STOPPED, State.IDLE):
             self.hub.settled(name)
         self._moved(name)

@@ -11,7 +11,7 @@ from mcp_manifold import Manifold
 from mcp_manifold.call import Call, Session
 from mcp_manifold.catalogue import Listing, Rules, merge
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendUnavailable, ConfigError, UnknownItem
+from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
 from mcp_manifold.filtering import policy_of, unmatched_patterns
 from mcp_manifold.hub import terms_of
 from mcp_manifold.policy import ANONYMOUS
@@ -100,7 +100,8 @@ async def test_an_error_inside_still_stops_everything() -> None:
 async def test_a_server_that_cannot_start_hurts_nobody_and_is_told_of() -> None:
     async with manifold({"gone": MISSING, "off": {**MISSING, "disabled": True}}) as made:
         await asyncio.wait_for(made.settle(), timeout=BOUND)
-        assert await made.list_tools() == []
+        with pytest.raises(AllUnavailable, match=r"gone: .* was not found on PATH"):
+            await made.list_tools()
         gone, off = made.status()
         assert (gone.name, off.name, off.state) == ("gone", "off", "disabled")
         assert gone.state in ("backing off", "connecting")
@@ -123,7 +124,8 @@ async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> Non
         assert (bad.name, bad.state) == ("bad", "broken")
         assert "NO_SUCH_VARIABLE_HERE" in bad.last_error
         assert made.health()["status"] == "unhealthy"
-        assert await made.list_tools() == []
+        with pytest.raises(AllUnavailable, match=r'bad: the variable "NO_SUCH_VARIABLE_HERE" is not set'):
+            await made.list_tools()
         assert not made.has_scope("server:bad")
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from mcp_manifold.errors import (
+    AllUnavailable,
+    BackendError,
     BackendLost,
     BackendUnavailable,
     ConfigError,
@@ -59,5 +61,27 @@ def test_a_backends_failure_tells_only_what_is_known() -> None:
         "server": "notes",
         "reason": "BackendUnavailable",
         "detail": "is gone",
+        "advice": BackendUnavailable.advice,
     }
     assert BackendUnavailable("notes", "is gone", next_try=0.0).data()["nextAttemptInSeconds"] == 0.0
+
+
+def test_a_backends_failure_says_what_to_do() -> None:
+    assert (
+        BackendUnavailable("notes", "is gone").told == "notes: is gone. Try again later, or go on without this server."
+    )
+    assert BackendUnavailable("notes", "is gone", advice="Wait.").told == "notes: is gone. Wait."
+    assert BackendError("notes", "is gone").told == "notes: is gone"
+
+
+def test_when_all_are_gone_each_says_why() -> None:
+    gone = AllUnavailable({"git": "no such program", "files": "connection refused"})
+    assert str(gone) == "none of the servers here can be reached (git: no such program; files: connection refused)"
+    assert gone.data() == {
+        "reason": "AllUnavailable",
+        "servers": [
+            {"server": "git", "detail": "no such program"},
+            {"server": "files", "detail": "connection refused"},
+        ],
+        "advice": BackendUnavailable.advice,
+    }

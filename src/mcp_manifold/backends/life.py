@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import anyio
@@ -23,6 +24,7 @@ from mcp_manifold.backends.lifecycle import Event, State, Status, advance
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
 from mcp_manifold.backends.opener import Opener
+from mcp_manifold.backends.outage import unavailable
 from mcp_manifold.backends.probe import Probe
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.vitals import Vitals
@@ -105,18 +107,7 @@ class Life:
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
-        status, now = self.status, _now()
-        left = None if status.next_try is None else max(0.0, status.next_try - now)
-        what = {
-            State.CONNECTING: "is still connecting",
-            State.BACKING_OFF: "is not reachable",
-            State.CRASH_LOOP: f"ends again and again, {status.crashes} times in a row now",
-            State.STOPPED: "is stopped",
-        }.get(status.state, "is not ready")
-        reason = f"{what} ({status.last_error})" if status.last_error else what
-        ago = f", for {now - status.since:.0f} s"
-        soon = f"; next attempt in {left:.1f} s" if left is not None else ""
-        return BackendUnavailable(self._server.name, reason + ago + soon, next_try=left)
+        return unavailable(self._server.name, self.status, now=_now(), away=self.vitals.away, today=datetime.now(UTC))
 
     async def until_ready(self) -> Link:
         """The shared link; waits, within bounds, for a backend that is connecting, or whose link was lost a moment ago.

@@ -16,6 +16,8 @@ class Vitals:
 
     moved: datetime = field(default_factory=_now)
     """When it came into the state it is in: wall clock, for people; nothing is reckoned with it."""
+    away: datetime | None = None
+    """Since when it cannot be reached though it should be; None while it can be, or need not."""
     listed: float | None = None
     """When it last listed, by the loop's clock."""
     lives: int = 0
@@ -27,3 +29,7 @@ class Vitals:
         """Take note of a move."""
         self.moved = _now()
         self.lives += event is Event.OPENED
+        if event in (Event.OPENED, Event.RESTED):
+            self.away = None
+        elif event in (Event.STARTED, Event.FAILED, Event.LOST, Event.CRASHED):
+            self.away = self.away or self.moved

@@ -33,6 +33,7 @@ LIVE: Final = frozenset(
         "insecure",
         "instructions",
         "limits",
+        "list_grace",
         "list_timeout",
         "log_format",
         "log_level",

@@ -141,6 +141,8 @@ class ManifoldSettings(Value):
     """Look programs up as a terminal does: take PATH from the login shell (not on Windows)."""
     list_timeout: Duration = 30.0
     """How long fetching the lists of one server may take."""
+    list_grace: DurationOrNone = 3600.0
+    """How long the entries of a server that cannot be reached stay in the lists; 0 for not at all."""
     watch: bool = True
     """Take over changes of the configuration file while serving."""
 

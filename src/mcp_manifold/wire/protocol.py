@@ -31,6 +31,8 @@ META_CAPABILITIES: Final = META_PREFIX + "clientCapabilities"
 META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
 META_LOG_LEVEL: Final = META_PREFIX + "logLevel"
 META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
+META_MISSING: Final = "mcp-manifold/missing"
+"""In the `_meta` of a list: the servers that are missing in it, or whose entries may be old, and why."""
 HOP_KEYS: Final = frozenset(
     {META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_SERVER_INFO, META_LOG_LEVEL, META_SUBSCRIPTION}
 )

@@ -47,6 +47,7 @@ EVERY_SETTING = [
     ("log_level", "DEBUG", "debug"),
     ("log_format", "json", "json"),
     ("list_timeout", "1500", 1.5),
+    ("list_grace", "0", 0.0),
     ("start", "lazy", "lazy"),
     ("idle_timeout", "10m", 600.0),
     ("login_shell_path", "true", True),

@@ -90,13 +90,14 @@ def test_a_backends_failure_names_the_backend_and_what_happened(kind: type[Backe
     found = told(kind("notes", "is gone", since="2026-01-01T00:00:00Z", next_try=1.234, status=502), era)
     assert found == {
         "code": -32603,
-        "message": "notes: is gone",
+        "message": f"notes: is gone. {kind.advice}" if kind.advice else "notes: is gone",
         "data": {
             "server": "notes",
             "reason": kind.__name__,
             "detail": "is gone",
             "since": "2026-01-01T00:00:00Z",
             "nextAttemptInSeconds": 1.2,
+            **({"advice": kind.advice} if kind.advice else {}),
         },
     }
     assert "since" not in told(kind("notes", "is gone"), era)["data"]
