@@ -27,7 +27,7 @@ LEVELS: Final[dict[str, int]] = {
     "absences": 3, "capabilities": 3, "policy": 3, "subscriptions": 3,
     "call": 4, "filtering": 4,
     "backends": 5, "embedding": 5, "stages": 5,
-    "hub": 6, "tasktable": 6,
+    "hub": 6, "listen": 6, "tasktable": 6,
     "bridge": 7, "loglevels": 7, "notes": 7, "offering": 7, "router": 7, "status": 7, "strangers": 7, "tasks": 7,
     "watching": 7,
     "fronts": 8, "parts": 8, "source": 8,
@@ -39,6 +39,7 @@ LEVELS: Final[dict[str, int]] = {
 SIBLINGS: Final = {
     ("notes", "strangers"),
     ("router", "bridge"),
+    ("watching", "tasks"),
     ("app", "reloading"),
     ("app", "serving"),
     ("cli", "logs"),

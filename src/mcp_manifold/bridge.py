@@ -273,11 +273,7 @@ class Bridge:
         wanted = _input_required(result) if self._names_server(call.session.scope) else None
         if wanted is None:
             return result
-        members, requests = wire.client_meta(result), wanted.requests
-        for each in requests.values():
-            if each.params is not UNSET:
-                each.params = wire.signed(each.method, each.params, target.backend.name) or each.params
-        return Payload(wire.encode({**members, "inputRequests": requests})) if requests else result
+        return wire.signed_requests(result, target.backend.name) if wanted.requests else result
 
     async def _ask_all(self, call: Call, target: Target, requests: Mapping[str, "_InputRequest"]) -> dict[str, Payload]:
         session, name = call.session, target.backend.name

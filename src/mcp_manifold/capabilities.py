@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from mcp_manifold import wire
 from mcp_manifold.catalogue import Listing
+from mcp_manifold.errors import RequestError
 from mcp_manifold.wire import Era, Payload, era_of
-from mcp_manifold.wire.protocol import TASKS_EXTENSION, UI_EXTENSION
+from mcp_manifold.wire.protocol import MISSING_CLIENT_CAPABILITY, TASKS_EXTENSION, UI_EXTENSION
 
 TASKS_VERSION: Final = "2025-11-25"
 """The one handshake revision that has tasks."""
@@ -42,6 +43,27 @@ def runs_tasks(listing: Listing) -> bool:
 def extends_tasks(listing: Listing) -> bool:
     """Whether it may answer a call with a task, as the extension of 2026-07-28 has them."""
     return listing.era == "modern" and TASKS_EXTENSION in declared(listing, "extensions")
+
+
+def knows_tasks(capabilities: Payload) -> bool:
+    """Whether a client's capabilities are those of one that can deal with tasks of the extension."""
+    extensions = wire.client_meta(capabilities).get("extensions")
+    return TASKS_EXTENSION in wire.client_meta(extensions)
+
+
+def require_tasks(capabilities: Payload) -> None:
+    """Refuse a request that needs the extension, of a client that did not declare it (SEP-2663).
+
+    Raises:
+        RequestError: it did not.
+    """
+    if not knows_tasks(capabilities):
+        needed: dict[str, object] = {"extensions": {TASKS_EXTENSION: {}}}
+        raise RequestError(
+            f"Missing required client capability: {TASKS_EXTENSION}",
+            code=MISSING_CLIENT_CAPABILITY,
+            data={"requiredCapabilities": needed},
+        )
 
 
 def owners(listings: Iterable[Listing], key: str) -> list[str]:

@@ -79,7 +79,7 @@ class Parts:
         self.tasks = Tasks(self.hub, self.fleet, server_info=info)
         strangers = Strangers(self.hub, self.fleet, server_info=info)
         self.notes = Notes(self.fleet, strangers, completed=self.bridge.completed)
-        self.watching = Watching(self.hub, self.fleet.find, server_info=info)
+        self.watching = Watching(self.hub, self.fleet.find, self.tasks, server_info=info)
         self.levels = LogLevels(self.hub, self.fleet.find)
         self._notices = {**self.watching.notices, **self.levels.notices}
         local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}

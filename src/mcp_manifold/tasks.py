@@ -21,20 +21,19 @@ from mcp_manifold.backends.pages import list_tasks
 from mcp_manifold.backends.pending import HUMAN_WAIT
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.call import Call, Handler, Session
-from mcp_manifold.capabilities import TASKS_VERSION, declared, extends_tasks, runs_tasks
+from mcp_manifold.capabilities import TASKS_VERSION, declared, extends_tasks, knows_tasks, require_tasks, runs_tasks
 from mcp_manifold.catalogue import Kind, Listing
 from mcp_manifold.errors import (
     BackendError,
     BackendProtocolError,
     InvalidParams,
     RemoteError,
-    RequestError,
     UnknownMethod,
 )
 from mcp_manifold.hub import Hub
 from mcp_manifold.tasktable import Task, TaskTable
-from mcp_manifold.wire import RELATED_TASK, Payload, text_at, with_text_at
-from mcp_manifold.wire.protocol import MISSING_CLIENT_CAPABILITY, TASK_METHODS, TASKS_EXTENSION
+from mcp_manifold.wire import RELATED_TASK, Payload, renamed, text_at, with_text_at
+from mcp_manifold.wire.protocol import TASK_METHODS
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ class Tasks:
     def _extended(self, call: Call, result: Payload) -> Payload:
         if text_at(result, "resultType") != "task":
             return result
-        if not _declares(call.session):
+        if not knows_tasks(call.session.capabilities):
             raise BackendProtocolError(call.backend, "answered with a task, which the client cannot deal with")
         return self._created(call, result, ("taskId",))
 
@@ -123,7 +122,7 @@ class Tasks:
         token = wire.client_meta(call.params.get("_meta")).get("progressToken")
         link = self._fleet.find(call.backend).link_of(call.session)
         task = self._table.enter(call.backend, native, link=link, session=call.session, number=call.number, token=token)
-        return _renamed(result, native, task.public, path, RELATED_TASK)
+        return renamed(result, native, task.public, path, RELATED_TASK)
 
     def need(self, backend: str) -> bool:
         """Whether a task was made on a link of that backend that is still open: there may be a result to come for."""
@@ -137,7 +136,7 @@ class Tasks:
         await self._admit(call)
         task = self._of(call)
         call.backend = task.backend
-        params = _renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
+        params = renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
         result = await self._fleet.find(task.backend).request_aside(
             call,
             call.method,
@@ -145,8 +144,7 @@ class Tasks:
             on=task.link,
             timeout=RESULT_WAIT if call.method == "tasks/result" else None,
         )
-        paths = (RELATED_TASK,) if call.method == "tasks/result" else (("taskId",), RELATED_TASK)
-        result = self._linked(call, _renamed(result, task.native, task.public, *paths))
+        result = self._shown(call.method, task, call.session.scope, result)
         return wire.adapt_result(
             result,
             method=call.method,
@@ -155,20 +153,36 @@ class Tasks:
             server_info=self._server_info,
         )
 
-    def _linked(self, call: Call, result: Payload) -> Payload:
-        """The URIs in a task's result are renamed as those in any tool's."""
-        scope, backend = call.session.scope, call.backend
+    def _shown(self, method: str, task: Task, scope: str, said: Payload) -> Payload:
+        """What a backend says of a task in the client's words: its id, URIs in its result as in any tool's, and who
+        asks, where it wants input.
+        """
 
         def public(uri: str) -> str:
-            return self._hub.public_uri(scope, backend, uri)
+            return self._hub.public_uri(scope, task.backend, uri)
 
-        if call.method == "tasks/result":
-            return wire.map_links("tools/call", result, public)
-        members = wire.client_meta(result)
-        inner = members.get("result")
-        if inner is None:
-            return result
-        return Payload(wire.encode({**members, "result": wire.map_links("tools/call", inner, public)}))
+        if method == "tasks/result":
+            return wire.map_links("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
+        shown = renamed(said, task.native, task.public, ("taskId",), RELATED_TASK)
+        members = wire.client_meta(shown)
+        if "result" in members:
+            mapped = wire.map_links("tools/call", members["result"], public)
+            shown = shown if mapped is members["result"] else Payload(wire.encode({**members, "result": mapped}))
+        is_signed = "inputRequests" in members and len(self._hub.members(scope)) > 1
+        return wire.signed_requests(shown, task.backend) if is_signed else shown
+
+    def are_extended(self, scope: str) -> bool:
+        """Whether a scope has tasks of the extension."""
+        return any(map(extends_tasks, self._hub.view(scope).listings))
+
+    def watched(self, id_: str, session: Session) -> Task | None:
+        """The session's task of that id, if what happens to it may be told: it is one of the extension."""
+        task = self._table.find(id_, session)
+        return task if task is not None and task.backend in self._hub.members(session.scope) else None
+
+    def told(self, task: Task, scope: str, params: Payload) -> Payload:
+        """The params of a `notifications/tasks` in the client's words."""
+        return self._shown("tasks/get", task, scope, params)
 
     async def _admit(self, call: Call) -> None:
         """Refuse a method that the caller's era, the scope's backends or the caller itself do not have."""
@@ -176,19 +190,14 @@ class Tasks:
         await self._hub.settle(session.scope)
         listings = self._hub.view(session.scope).listings
         if session.era == "modern":
-            known = call.method in TASK_METHODS and any(map(extends_tasks, listings))
+            known = call.method in TASK_METHODS and self.are_extended(session.scope)
         else:
             known = call.method in _HANDSHAKE_METHODS and session.version == TASKS_VERSION
             known = known and any(map(runs_tasks, listings))
         if not known:
             raise UnknownMethod(f"Method not found: {call.method}")
-        if session.era == "modern" and not _declares(session):
-            needed: dict[str, object] = {"extensions": {TASKS_EXTENSION: {}}}
-            raise RequestError(
-                f"Missing required client capability: {TASKS_EXTENSION}",
-                code=MISSING_CLIENT_CAPABILITY,
-                data={"requiredCapabilities": needed},
-            )
+        if session.era == "modern":
+            require_tasks(session.capabilities)
 
     def _of(self, call: Call) -> Task:
         task = self._table.find(wire.text(call.params.get("taskId"), "taskId"), call.session)
@@ -260,7 +269,7 @@ class Tasks:
         if task is None and self._keep(notice.link, lambda: self.noticed(replace(notice, call=None), pass_on)):
             return
         if task is not None:
-            params = _renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
+            params = renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
             is_own = notice.call is not None and notice.call.session is task.session
             call = notice.call if is_own else None
             notice = replace(notice, params=params, session=task.session, call=call, concurrent=False)
@@ -276,7 +285,7 @@ class Tasks:
         task = self._table.running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
         if task is not None and task.token is not None:
             params = Payload(wire.encode({**members, "progressToken": task.token}))
-            _tell(task, replace(notice, params=_renamed(params, task.native, task.public, RELATED_TASK)))
+            _tell(task, replace(notice, params=renamed(params, task.native, task.public, RELATED_TASK)))
 
     def asked(self, question: Question, pass_on: Callable[[Question], None]) -> None:
         """Take a server's request to the client of the task it is about, under the task's public id."""
@@ -289,8 +298,8 @@ class Tasks:
             return
         if params is not None and task is not None:
             native, public = task.native, task.public
-            question.params = _renamed(params, native, public, RELATED_TASK)
-            question.translate = lambda result: _renamed(result, public, native, RELATED_TASK)
+            question.params = renamed(params, native, public, RELATED_TASK)
+            question.translate = lambda result: renamed(result, public, native, RELATED_TASK)
             working = None if question.pending is None else question.pending.call
             if working is None or not task.is_of(working.session):
                 question.set_aside()
@@ -326,15 +335,3 @@ def _tell(task: Task, notice: Notice) -> None:
         notice.call.emit(message)
     elif task.session.reach is not None:
         task.session.reach.tell(message)
-
-
-def _declares(session: Session) -> bool:
-    extensions = wire.client_meta(session.capabilities).get("extensions")
-    return TASKS_EXTENSION in wire.client_meta(extensions)
-
-
-def _renamed(payload: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payload:
-    for path in paths:
-        if text_at(payload, *path) == old:
-            payload = with_text_at(payload, new, *path)
-    return payload

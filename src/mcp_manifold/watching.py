@@ -1,4 +1,4 @@
-"""What clients want to be told: changes of resources and, in 2026-07-28, of lists. Carries each to those who asked.
+"""What clients want to be told: changes of resources and, in 2026-07-28, of lists and tasks. Carries each to who asked.
 
 Theory. A handshake-era client subscribes to one resource after the other and is told on its standing stream; a
 2026-07-28 client opens `subscriptions/listen`, which is its own stream. Either is a watcher in `Subscriptions`, which
@@ -8,122 +8,53 @@ watches over the link that serves its calls, since servers keep state by session
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.listening import (
-    START_WAIT,
-    UPDATED,
-    Listening,
-    Reports,
-    Subscribing,
-    offers_subscriptions,
-)
+from mcp_manifold.backends.listening import Listening
 from mcp_manifold.backends.question import Notice
+from mcp_manifold.backends.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, Reports, offers_subscriptions
+from mcp_manifold.backends.subscribing import Subscribing
 from mcp_manifold.call import Call, Handler, Session
 from mcp_manifold.errors import (
     BackendUnavailable,
-    CallCancelled,
     InvalidParams,
     ManifoldError,
     TooManyRequests,
     UnknownMethod,
 )
 from mcp_manifold.hub import Hub
+from mcp_manifold.listen import ACKNOWLEDGED, MAX_WATCHED, Listen
 from mcp_manifold.subscriptions import Subscriptions, Target
+from mcp_manifold.tasks import Tasks
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO, META_SUBSCRIPTION
 
 logger = logging.getLogger(__name__)
 
-MAX_WATCHED: Final = 1000
-"""Resources one client may watch at the same time, per session or listen."""
 ACK_WAIT: Final = 5.0
 """Seconds a listen's acknowledgement waits for the backends; what they have not agreed to by then is not honoured."""
 REOPEN_AFTER: Final = 1.0
 """Seconds after which a link that somebody watches over is opened again; without, one that dies at once would spin."""
-_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
-_LISTS: Final = {
-    "toolsListChanged": "notifications/tools/list_changed",
-    "promptsListChanged": "notifications/prompts/list_changed",
-    "resourcesListChanged": "notifications/resources/list_changed",
-}
-
-
-class Listen:
-    """One client's open `subscriptions/listen`: what it asked for, and its stream. Nothing goes out before the ack."""
-
-    def __init__(self, call: Call) -> None:
-        asked = wire.client_meta(call.params.get("notifications"))
-        if call.id is None or not bytes(call.params.get("notifications", b"")).startswith(b"{"):
-            raise InvalidParams('Invalid params: "notifications" must be an object')
-        self.session = call.session
-        self.lists = tuple(member for member in _LISTS if bytes(asked.get(member, b"")) == b"true")
-        uris = wire.texts(asked.get("resourceSubscriptions", Payload(b"[]")), "resourceSubscriptions")
-        self.uris = tuple(dict.fromkeys(uris))
-        if len(self.uris) > MAX_WATCHED:
-            raise InvalidParams(f"Invalid params: more than {MAX_WATCHED} resources in one subscription")
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.id = call.id
-        self._emit = call.emit
-        self._held: list[bytes] | None = []
-
-    def __repr__(self) -> str:
-        return f"<Listen {bytes(self.id)!r} lists={len(self.lists)} uris={len(self.uris)}>"
-
-    def tell(self, method: str, members: Mapping[str, Payload]) -> None:
-        """Send a notification on the listen's stream, tagged as its own."""
-        meta = {**wire.client_meta(members.get("_meta")), META_SUBSCRIPTION: self.id}
-        message = wire.notification(method, wire.encode({**members, "_meta": meta}))
-        if self._held is None:
-            self._emit(message)
-        else:
-            self._held.append(message)
-
-    def changed(self, methods: Sequence[str]) -> None:
-        """Lists of the scope's catalogue differ now."""
-        for member in self.lists:
-            if _LISTS[member] in methods:
-                self.tell(_LISTS[member], {})
-
-    def acknowledge(self, uris: Sequence[str]) -> None:
-        """Say what is honoured, and then whatever happened meanwhile."""
-        honoured: dict[str, object] = dict.fromkeys(self.lists, True)
-        if uris:
-            honoured["resourceSubscriptions"] = uris
-        params = wire.encode({"notifications": honoured, "_meta": {META_SUBSCRIPTION: self.id}})
-        held, self._held = self._held or [], None
-        self._emit(wire.notification(_ACKNOWLEDGED, params), needed=True)
-        for message in held:
-            self._emit(message)
-
-    def end(self) -> None:
-        """End it, well."""
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def cancel(self) -> None:
-        """The client took it back."""
-        if not self.over.done():
-            self.over.set_exception(CallCancelled("the client ended its subscription"))
-            self.over.exception()  # read here, since it may not have come to wait for it
-
-
 Watcher = Session | Listen
 
 
 class Watching:
     """See the module. `methods` and `notices` are what it answers and hears."""
 
-    def __init__(self, hub: Hub, find: Callable[[str], Backend], *, server_info: Payload) -> None:
+    def __init__(self, hub: Hub, find: Callable[[str], Backend], tasks: Tasks, *, server_info: Payload) -> None:
         self._hub = hub
         self._find = find
+        self._tasks = tasks
         self._server_info = server_info
         self._subscriptions: Subscriptions[Watcher] = Subscriptions()
+        self._followed: Subscriptions[Listen] = Subscriptions()
+        """The same for tasks, where a target's `uri` is the backend's id."""
         self._reports: dict[Link, Reports] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._listens: set[Listen] = set()
@@ -143,7 +74,7 @@ class Watching:
     @property
     def notices(self) -> Mapping[str, Callable[[Notice], None]]:
         """The notifications of backends it hears."""
-        return {UPDATED: self._updated, _ACKNOWLEDGED: self._acknowledged}
+        return {UPDATED: self._updated, TASK_TOLD: self._moved_on, ACKNOWLEDGED: self._acknowledged}
 
     # --- what clients ask --------------------------------------------------------------------------------------------
 
@@ -160,31 +91,27 @@ class Watching:
         return wire.EMPTY
 
     async def _listen(self, call: Call) -> Payload:
-        listen = Listen(call)
+        listen = Listen(call, has_tasks=self._tasks.are_extended(call.session.scope))
         call.on_cancel(listen.cancel)
         call.on_finish(listen.end)
         self._listens.add(listen)
         unwatch = self._hub.watch(call.session.scope, listen.changed)
         try:
-            answers = await asyncio.gather(*(self._is_honoured(listen, uri) for uri in listen.uris))
-            listen.acknowledge([uri for uri, honoured in zip(listen.uris, answers, strict=True) if honoured])
+            watching = [partial(self._watch, listen, listen.session, uri) for uri in listen.uris]
+            following = [partial(self._follow, listen, id_) for id_ in listen.tasks]
+            agreed = await asyncio.gather(*map(_is_honoured, (*watching, *following)))
+            uris = [uri for uri, honoured in zip(listen.uris, agreed, strict=False) if honoured]
+            tasks = [id_ for id_, honoured in zip(listen.tasks, agreed[len(listen.uris) :], strict=True) if honoured]
+            listen.acknowledge(uris, tasks)
             await listen.over
         finally:
             call.on_cancel(None)
             unwatch()
             self._listens.discard(listen)
             self._release(*self._subscriptions.leave(listen))
+            self._unfollow(*self._followed.leave(listen))
         meta = {META_SUBSCRIPTION: listen.id, META_SERVER_INFO: self._server_info}
         return Payload(wire.encode({"resultType": "complete", "_meta": meta}))
-
-    async def _is_honoured(self, listen: Listen, uri: str) -> bool:
-        try:
-            async with asyncio.timeout(ACK_WAIT):
-                await self._watch(listen, listen.session, uri)
-        except (ManifoldError, TimeoutError) as exc:
-            logger.debug("not honoured in a subscription: %s", str(exc) or "no answer in time")
-            return False
-        return True
 
     async def _watch(self, watcher: Watcher, session: Session, uri: str, call: Call | None = None) -> None:
         """Let a watcher watch a public URI; returns when the backend agreed."""
@@ -192,13 +119,10 @@ class Watching:
         if call is not None:
             call.backend = route.backend
         link = await self._find(route.backend).link_for(session)
-        reports = self._reports.get(link)
         if not offers_subscriptions(link):
             raise UnknownMethod(f"Method not found: server {route.backend} offers no subscriptions")
-        if reports is None:
-            raise BackendUnavailable(route.backend, "the connection was lost")
-        target = Target(route.backend, link.place, route.uri)
-        self._release(self._subscriptions.add(watcher, uri, target))
+        reports = self._reports_of(link)
+        self._release(self._subscriptions.add(watcher, uri, Target(route.backend, link.place, route.uri)))
         link.is_watched = True
         try:
             await asyncio.shield(reports.want(route.uri))
@@ -206,20 +130,58 @@ class Watching:
             self._release(self._subscriptions.remove(watcher, uri))
             raise
 
+    async def _follow(self, listen: Listen, id_: str) -> None:
+        """Let a listen hear of a task; returns when the backend agreed."""
+        task = self._tasks.watched(id_, listen.session)
+        if task is None:
+            raise InvalidParams("Invalid params: unknown task")
+        link = await self._find(task.backend).link_for(listen.session)
+        reports = self._reports_of(link)
+        if not isinstance(reports, Listening):
+            raise UnknownMethod(f"Method not found: server {task.backend} reports on no tasks")
+        self._unfollow(self._followed.add(listen, id_, Target(task.backend, link.place, task.native)))
+        link.is_watched = True
+        try:
+            await asyncio.shield(reports.want_task(task.native))
+        except BaseException:
+            self._unfollow(self._followed.remove(listen, id_))
+            raise
+
+    def _reports_of(self, link: Link) -> Reports:
+        reports = self._reports.get(link)
+        if reports is None:
+            raise BackendUnavailable(link.backend, "the connection was lost")
+        return reports
+
     def _release(self, *targets: Target | None) -> None:
         """Nobody watches these any more."""
+        for target, link in self._left(targets):
+            self._reports[link].drop(target.uri)
+
+    def _unfollow(self, *targets: Target | None) -> None:
+        """Nobody wants to hear of these tasks any more."""
+        for target, link in self._left(targets):
+            reports = self._reports[link]
+            if isinstance(reports, Listening):
+                reports.drop_task(target.uri)
+
+    def _left(self, targets: Iterable[Target | None]) -> Iterator[tuple[Target, Link]]:
         for target in targets:
             link = None if target is None else self._links.get((target.backend, target.place))
             if target is not None and link is not None:
-                self._reports[link].drop(target.uri)
-                link.is_watched = bool(self._subscriptions.watched(target.backend, target.place))
+                yield target, link
+                link.is_watched = self._is_watched(link)
+
+    def _is_watched(self, link: Link) -> bool:
+        place = (link.backend, link.place)
+        return bool(self._subscriptions.watched(*place) or self._followed.watched(*place))
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
     async def opened(self, link: Link) -> None:
         """A link opened: ask for what is watched over it; waits, within a bound, until the backend agreed."""
         backend = self._find(link.backend)
-        outcomes: list[asyncio.Future[None]] = []
+        outcomes: list[Outcome] = []
         if link.era == "modern":
             listening = Listening(link, lists=not link.place)
             reports: Reports = listening
@@ -229,17 +191,28 @@ class Watching:
         self._reports[link] = reports
         self._links[(link.backend, link.place)] = link
         link.ended.add_done_callback(lambda _: self._closed(link))
+        place = (link.backend, link.place)
+        missed = self._subscriptions.watched(*place)
         self._move_in(backend, link)
-        watched = self._subscriptions.watched(link.backend, link.place)
-        link.is_watched = bool(watched)
-        outcomes += [reports.want(uri) for uri in watched]
+        link.is_watched = self._is_watched(link)
+        for uri in self._subscriptions.watched(*place):
+            outcomes.append(reports.want(uri))
+            if uri in missed:
+                outcomes[-1].add_done_callback(partial(_make_up, link, uri))
         if listening is not None:
+            outcomes += [self._follow_on(listening, id_) for id_ in self._followed.watched(*place)]
             outcomes.append(listening.start())
         if outcomes:
             await asyncio.wait(outcomes, timeout=START_WAIT)
         if not link.place:
-            for place in self._subscriptions.places(link.backend):
-                self._reopen(link.backend, place)
+            for other in {*self._subscriptions.places(link.backend), *self._followed.places(link.backend)}:
+                self._reopen(link.backend, other)
+
+    def _follow_on(self, listening: Listening, id_: str) -> Outcome:
+        """A task is followed over another link than before: how it stands now is told, since that may be news."""
+        outcome = listening.want_task(id_)
+        outcome.add_done_callback(lambda done: None if _failed(done) else listening.look_at(id_))
+        return outcome
 
     def _move_in(self, backend: Backend, link: Link) -> None:
         """Who is served by this link from now on watches over it, and no longer over the one before."""
@@ -252,12 +225,12 @@ class Watching:
         key = (link.backend, link.place)
         if self._links.get(key) is link:
             del self._links[key]
-            if link.place and self._subscriptions.watched(*key):
+            if link.place and self._is_watched(link):
                 asyncio.get_running_loop().call_later(REOPEN_AFTER, self._reopen, *key)
 
     def _reopen(self, backend: str, place: str) -> None:
         """A link held for a client was lost that is told things over it: it will not ask for it by calling."""
-        watcher = self._subscriptions.anyone(backend, place)
+        watcher = self._subscriptions.anyone(backend, place) or self._followed.anyone(backend, place)
         if watcher is not None and (backend, place) not in self._links:
             try:
                 self._find(backend).reopen(_session_of(watcher))
@@ -284,6 +257,18 @@ class Watching:
             if name:
                 _tell(watch.watcher, {**members, "uri": Payload(wire.encode(name))})
 
+    def _moved_on(self, notice: Notice) -> None:
+        """A backend says how a task stands."""
+        link, found = notice.link, wire.client_meta(notice.params)
+        reports, native = self._reports.get(link), wire.text_at(notice.params, "taskId")
+        if reports is None or native is None or not reports.is_due(found):
+            return
+        for watch in self._followed.watching(Target(link.backend, link.place, native)):
+            task = self._tasks.watched(watch.name, watch.watcher.session)
+            if task is not None:
+                told = self._tasks.told(task, watch.watcher.session.scope, notice.params)
+                watch.watcher.tell(TASK_TOLD, {**wire.client_meta(told), **_own_meta(found)})
+
     def _public(self, watcher: Watcher, backend: str, uri: str) -> str:
         """What a client calls a sub-resource of what it watches; empty if it may not know of it."""
         scope = _session_of(watcher).scope
@@ -302,6 +287,27 @@ class Watching:
         """End every listen with its result."""
         for listen in list(self._listens):
             listen.end()
+
+
+async def _is_honoured(ask: Callable[[], Awaitable[None]]) -> bool:
+    """Whether a backend agrees to a part of a subscription; one that takes too long does not."""
+    try:
+        async with asyncio.timeout(ACK_WAIT):
+            await ask()
+    except (ManifoldError, TimeoutError) as exc:
+        logger.debug("not honoured in a subscription: %s", str(exc) or "no answer in time")
+        return False
+    return True
+
+
+def _make_up(link: Link, uri: str, agreed: Outcome) -> None:
+    """What may have changed between two links counts as changed: told, it is read again."""
+    if not _failed(agreed):
+        link.fed(wire.notification(UPDATED, wire.encode({"uri": uri})))
+
+
+def _failed(outcome: Outcome) -> bool:
+    return outcome.cancelled() or outcome.exception() is not None
 
 
 def _session_of(watcher: Watcher) -> Session:

@@ -113,6 +113,7 @@ _ROWS: Final[tuple[str | tuple[str, str, str], ...]] = (
     ("tasks-bound", "2025-11-25 basic/utilities/tasks, Task Isolation", "another's task is an unknown one"),
     ("tasks-capability", "2025-11-25 basic/utilities/tasks, Capabilities", "only who has tasks is told to have them"),
     ("tasks-extension", "SEP-2663", "tasks of the extension, for who declared it in the request"),
+    ("tasks-followed", "SEP-2663, Task Status Notifications", "who follows a task hears how it stands"),
     "Extensions",
     ("extensions", "2026-07-28 server/discover", "an extension is told to its era, if one backend has it; and back"),
     ("apps", "D7, D8", "an app's page is read as it is, and its own tool names lead to its own server"),
@@ -243,7 +244,7 @@ ABSENT: Final = (
         "SEP-2663: the tasks of 2025-11-25 and those of the extension are not compatible: neither becomes the other.",
     ),
     Absent(
-        "tasks-extension",
+        "tasks-extension tasks-followed",
         HANDSHAKE,
         "SEP-2663: the tasks extension is of 2026-07-28; it is not told to clients of earlier revisions.",
     ),

@@ -6,7 +6,8 @@ from tests.contract.behaviours import shows
 from tests.contract.stand import LATEST, STREAMED, WAYS, standing
 from tests.peers import jsontext, tasks
 from tests.peers.backend import Act, Script, tool
-from tests.peers.clients import MODERN_VERSION, Client
+from tests.peers.clients import MODERN_VERSION, Client, Pending
+from tests.peers.message import META
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -253,3 +254,90 @@ async def test_the_extension_is_not_told_across_eras(way: Way) -> None:
         assert not {"extensions", "tasks"} & offered.keys()
         assert (await client.request("tools/call", {"name": "web26__slow", "task": {}})).text == ""
         assert (await client.request("tasks/get", {"taskId": "x"})).code == -32601
+
+
+FOLLOWED = '{"taskId":"task-1","status":"%s","n":1.50,"x":null}'
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+TOLD = "notifications/tasks"
+
+
+async def followed(client: Client, *ids: str, **others: object) -> Pending:
+    """An acknowledged subscription to tasks."""
+    pending = await client.begin("subscriptions/listen", {"notifications": {"taskIds": list(ids), **others}}, id="l")
+    await pending.heard()
+    return pending
+
+
+def honoured(pending: Pending) -> object:
+    return jsontext.value(jsontext.member(pending.notifications[0], "params", "notifications"))
+
+
+@shows("tasks-followed")
+@pytest.mark.parametrize("way", MODERN, ids=str)
+async def test_who_follows_a_task_hears_how_it_stands(way: Way) -> None:
+    servers = ("pipe26", "web26")
+    async with (
+        standing(scripts(*servers), pipe26={"era": "modern"}) as stand,
+        stand.client(way, capabilities=DECLARING) as client,
+    ):
+        ids = {server: await begun(client, server) for server in servers}
+        pending = await followed(client, *ids.values(), "web26.unknown", "task-1", toolsListChanged=True)
+        assert honoured(pending) == {"toolsListChanged": True, "taskIds": list(ids.values())}
+        for number, server in enumerate(servers, start=1):
+            link = f'"result":{{"content":[{{"type":"resource_link","uri":"x://{server}","name":"n"}}]}}'
+            said = FOLLOWED % "completed"
+            await stand[server].announce(TOLD, f"{said[:-1]},{link}}}")
+            told = await client.wait_for(TOLD, count=number)
+            members = jsontext.value(told.params)
+            assert members.pop("_meta") == {META + "subscriptionId": "l"}
+            assert (members["taskId"], members["status"], b'"n":1.50' in told.raw) == (ids[server], "completed", True)
+            assert members["result"]["content"][0]["uri"] == f"x://{server}"
+        await stand["web26"].announce(TOLD, FOLLOWED.replace("task-1", "task-2") % "working")
+        asks = '"inputRequests":{"k":{"method":"elicitation/create","params":{"message":"sure?","x":1.50}}}'
+        await stand["web26"].announce(TOLD, f"{(FOLLOWED % 'input_required')[:-1]},{asks}}}")
+        told = await client.wait_for(TOLD, count=len(servers) + 1)
+        asked = jsontext.member(told.params, "inputRequests", "k", "params")
+        assert asked == b'{"message":"[web26] sure?","x":1.50}'
+        await client.cancel(pending)
+        for server in servers:
+            await stand[server].wait_cancelled()
+            (listened,) = stand[server].calls("subscriptions/listen")
+            assert jsontext.value(jsontext.member(listened.params, "notifications")) == {"taskIds": ["task-1"]}
+        assert len([each for each in client.received if each.method == TOLD]) == len(servers) + 1
+
+
+@shows("tasks-followed")
+async def test_a_task_followed_over_a_lost_connection_is_told_as_it_stands() -> None:
+    async with (
+        standing(scripts("web26")) as stand,
+        stand.client(Way("http", MODERN_VERSION), capabilities=DECLARING) as client,
+    ):
+        id_ = await begun(client, "web26", "hi")
+        await followed(client, id_)
+        await stand["web26"].release("done")
+        await stand["web26"].end_listens()
+        told = await client.wait_for(TOLD)
+        members = jsontext.value(told.params)
+        assert (members["taskId"], members["status"]) == (id_, "completed")
+        assert members["result"]["content"][0]["text"] == "hi"
+        assert "resultType" not in members
+
+
+@shows("tasks-followed")
+async def test_nobody_follows_anothers_task_or_one_without_having_declared_the_extension() -> None:
+    way = Way("http", MODERN_VERSION)
+    tokens = {"tokens": [{"token": "one", "name": "one"}, {"token": "two", "name": "two"}]}
+    async with (
+        standing({**scripts("web26"), "web": script("web")}, manifold=tokens) as stand,
+        stand.client(way, token="one", capabilities=DECLARING) as mine,
+        stand.client(way, token="two", capabilities=DECLARING) as theirs,
+        stand.client(way, token="one") as undeclared,
+        stand.client(way, token="one", scope="web") as without,
+    ):
+        id_ = await begun(mine, "web26")
+        assert honoured(await followed(theirs, id_)) == {}
+        assert honoured(await followed(without, id_)) == {}
+        refused = await undeclared.request("subscriptions/listen", {"notifications": {"taskIds": [id_]}})
+        assert (refused.code, refused.status) == (-32021, 400)
+        wrong = await mine.request("subscriptions/listen", {"notifications": {"taskIds": [1]}})
+        assert wrong.code == -32602

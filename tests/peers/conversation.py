@@ -225,6 +225,8 @@ class Conversation:
 
     async def _listen(self, turn: Turn) -> None:
         granted = jsontext.value(turn.param("notifications")) or {}
+        if "taskIds" in granted:
+            tasks.require_declared(turn)
         listen = Listen(turn, granted)
         shown = b'{"notifications":%b,%b}' % (turn.param("notifications") or b"{}", listen.stamp())
         await turn.notify("notifications/subscriptions/acknowledged", shown)

@@ -132,5 +132,8 @@ class Listen:
     async def tell(self, method: str, params: bytes | None, uri: object) -> None:
         """Send a notification if it was asked for."""
         wanted = _CHANGED.get(method)
-        if self.granted.get(wanted) is True if wanted else uri in self.granted.get("resourceSubscriptions", ()):
+        member, name = "resourceSubscriptions", uri
+        if method == "notifications/tasks":
+            member, name = "taskIds", jsontext.value(jsontext.member(params, "taskId"))
+        if self.granted.get(wanted) is True if wanted else name in self.granted.get(member, ()):
             await self.turn.notify(method, jsontext.with_members(params or b"{}", self.stamp()))

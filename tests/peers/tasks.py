@@ -49,9 +49,17 @@ async def asking_task(turn: Turn, act: Act) -> None:
 
 
 def _is_wanted(turn: Turn) -> bool:
-    if turn.modern:
-        return jsontext.member(turn.meta("clientCapabilities"), "extensions", EXTENSION) is not None
-    return turn.param("task") is not None
+    return _is_declared(turn) if turn.modern else turn.param("task") is not None
+
+
+def _is_declared(turn: Turn) -> bool:
+    return jsontext.member(turn.meta("clientCapabilities"), "extensions", EXTENSION) is not None
+
+
+def require_declared(turn: Turn) -> None:
+    """A request about tasks is refused unless it declares the extension (SEP-2663)."""
+    if not _is_declared(turn):
+        raise Refusal(-32021, "Missing required client capability")
 
 
 def _shown(turn: Turn, made: Task) -> bytes:

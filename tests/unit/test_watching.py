@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from mcp_manifold import listen
 from mcp_manifold import watching as module
 from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.question import Notice, open_link
 from mcp_manifold.call import Call, Session
@@ -26,6 +28,7 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.loglevels import LogLevels
 from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.tasks import Tasks
 from mcp_manifold.watching import Watching
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Payload, encode
 from tests.unit.backends.linking import FakeTransport, within
@@ -120,7 +123,8 @@ class Place:
         for name in names:
             items = (json.dumps({"uri": f"{name}://1", "name": "1"}).encode(),)
             self.hub.adopt(Listing(name, 1, "handshake", (), (), items, (), capabilities=SAYS))
-        self.watching = Watching(self.hub, self.find, server_info=INFO)
+        tasks = Tasks(self.hub, cast("Fleet", self), server_info=INFO)  # only asked to find one
+        self.watching = Watching(self.hub, self.find, tasks, server_info=INFO)
         self.levels = LogLevels(self.hub, self.find)
 
     def find(self, name: str) -> Backend:
@@ -192,6 +196,7 @@ async def test_a_subscription_to_what_is_unknown_unreachable_or_silent_is_refuse
 
 async def test_a_client_may_watch_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WATCHED", 1)
+    monkeypatch.setattr(listen, "MAX_WATCHED", 1)
     place, client = Place("a", "b"), Client()
     await place.open("a")
     await place.open("b")

@@ -30,6 +30,7 @@ from mcp_manifold.backends.link import Link
 from mcp_manifold.errors import BackendError, BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders, without_annotations
+from mcp_manifold.wire.protocol import TASKS_EXTENSION
 
 __all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 
@@ -132,7 +133,7 @@ async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: L
         if era == "handshake":
             await session.initialize()
             return initialized(dispatcher.raw)
-        link.stamp(wire.modern_stamp(identity.client_info, identity.capabilities))
+        link.stamp(wire.modern_stamp(identity.client_info, wire.with_extension(identity.capabilities, TASKS_EXTENSION)))
         link.transport.adopt(MODERN_VERSION)
         await session.discover()
     except BackendUnavailable as exc:

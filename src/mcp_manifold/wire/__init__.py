@@ -13,6 +13,8 @@ from mcp_manifold.wire.asking import (
     refusal,
     relayable_capabilities,
     signed,
+    signed_requests,
+    with_extension,
 )
 from mcp_manifold.wire.envelope import (
     EMPTY,
@@ -35,7 +37,7 @@ from mcp_manifold.wire.envelope import (
 from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp
 from mcp_manifold.wire.links import map_links
-from mcp_manifold.wire.paths import RELATED_TASK, text_at, with_text_at
+from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
     LATEST_HANDSHAKE,
@@ -78,11 +80,14 @@ __all__ = [
     "parse_backend",
     "refusal",
     "relayable_capabilities",
+    "renamed",
     "request",
     "response",
     "signed",
+    "signed_requests",
     "text",
     "text_at",
     "texts",
+    "with_extension",
     "with_text_at",
 ]

@@ -37,6 +37,13 @@ def capabilities_of(capabilities: Payload, names: frozenset[str]) -> Payload:
     return Payload(encode({name: value for name, value in _members(capabilities).items() if name in names}))
 
 
+def with_extension(capabilities: Payload, name: str) -> Payload:
+    """The same with one extension more, unless it is there."""
+    declared = _members(capabilities)
+    extensions = {name: Payload(b"{}"), **_members(declared.get("extensions", Payload(b"{}")))}
+    return Payload(encode({**declared, "extensions": extensions}))
+
+
 def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes | None:
     """The error a server gets for asking a client what it did not declare; None when it may be asked.
 
@@ -100,3 +107,20 @@ def signed(method: str, params: Payload | None, server: str) -> Payload | None:
         return params
     prefix = encode(f"[{server}] ")[:-1]  # in front of the text as it came, which need not be one that can be decoded
     return Payload(encode({**members, "message": Payload(prefix + bytes(message)[1:])}))
+
+
+def signed_requests(value: Payload, server: str) -> Payload:
+    """An object with `inputRequests` (2026-07-28 basic/patterns/mrtr), each of them `signed`."""
+    members = _members(value)
+    requests = {key: _signed_request(each, server) for key, each in _members(members["inputRequests"]).items()}
+    return Payload(encode({**members, "inputRequests": requests})) if requests else value
+
+
+def _signed_request(request: Payload, server: str) -> Payload:
+    members = _members(request)
+    try:
+        method = _decode_text(members["method"])
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
+        return request
+    params = signed(method, members.get("params"), server)
+    return request if params is None else Payload(encode({**members, "params": params}))

@@ -36,6 +36,14 @@ def with_text_at(value: Payload, text: str, *path: str) -> Payload:
     return Payload(encode({**members, path[0]: with_text_at(members[path[0]], text, *path[1:])}))
 
 
+def renamed(value: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payload:
+    """`value` with the string at each of the paths replaced where it is `old`."""
+    for path in paths:
+        if text_at(value, *path) == old:
+            value = with_text_at(value, new, *path)
+    return value
+
+
 def _members(value: Payload) -> Mapping[str, Payload]:
     try:
         return loose_members(value)

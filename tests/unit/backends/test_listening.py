@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from mcp_manifold.backends import listening
-from mcp_manifold.backends.listening import Listening, Subscribing, offers_subscriptions
+from mcp_manifold.backends.listening import Listening
 from mcp_manifold.backends.pending import Pending
+from mcp_manifold.backends.reports import offers_subscriptions
+from mcp_manifold.backends.subscribing import Subscribing
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import EMPTY, Payload, client_meta, encode, modern_stamp
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION

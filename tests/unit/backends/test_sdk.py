@@ -18,7 +18,7 @@ from mcp_manifold.errors import (
     BackendUnavailable,
 )
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
-from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION
+from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, TASKS_EXTENSION
 from tests.unit.backends.linking import FakeTransport, connected, results, within
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +85,7 @@ async def test_the_modern_greeting_stamps_itself_and_everything_after() -> None:
     meta = sent(transport)["_meta"]
     assert meta[META_VERSION] == MODERN_VERSION
     assert meta[META_CLIENT_INFO]["x-own"] == {"z": 1, "a": None}
-    assert meta[META_CAPABILITIES] == {"sampling": {"x": 1e3}}
+    assert meta[META_CAPABILITIES] == {"sampling": {"x": 1e3}, "extensions": {TASKS_EXTENSION: {}}}
     assert link.era == "modern"
     assert transport.notes == []
 
