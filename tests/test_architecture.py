@@ -78,7 +78,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "uvloop": ("cli/running.py",),
     "watchfiles": ("reloading.py",),
     # parts of the standard library that are a power, or a way around a rule
-    "importlib": ("__init__.py", "parts.py", "cli/root.py"),
+    "importlib": ("__init__.py", "backends/unopened.py", "parts.py", "cli/root.py"),
     "os": (
         "backends/http1/pool.py",
         "backends/orphans.py",

@@ -19,6 +19,7 @@ from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.backends.shell import login_path
 from mcp_manifold.backends.surroundings import Surroundings
+from mcp_manifold.backends.unopened import leave_unopened
 from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Stage, compose
 from mcp_manifold.catalogue import Listing
@@ -190,8 +191,14 @@ def deferred(module: str) -> Any:
     return importlib.import_module(f"mcp_manifold.{module}")
 
 
+def _sdk() -> Any:
+    """Our side of the SDK; of the SDK's own side no more is read than that needs."""
+    leave_unopened("mcp", "mcp.client")
+    return deferred("backends.sdk")
+
+
 async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
-    sdk = await anyio.to_thread.run_sync(deferred, "backends.sdk")
+    sdk = await anyio.to_thread.run_sync(_sdk)
     greeting: Greeting = await sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
     return greeting
 
@@ -201,11 +208,9 @@ def _parameters(
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
     if not any(b"x-mcp-header" in tool for tool in tools):
         return tuple(tools), None
-    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = deferred("backends.sdk").parameters(
-        backend, tools, mirrored=mirrored
-    )
+    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = _sdk().parameters(backend, tools, mirrored=mirrored)
     return found
 
 
 def check_params(schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]) -> Any:
-    return deferred("backends.sdk").validate_mcp_param_headers(schema, arguments, headers)
+    return _sdk().validate_mcp_param_headers(schema, arguments, headers)
