@@ -81,7 +81,7 @@ class Router:
         scope = call.session.scope
         entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:  # it may belong to a backend that is just connecting
-            await self._hub.settle(scope)
+            await self._hub.tried(scope)
             entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:
             self._require_listed(scope, name)
@@ -148,6 +148,8 @@ class Router:
             if call.backend_era == "modern":
                 result = await self._bridge.complete(call, target, params, result)
             return result
+        if not target.backend.is_met:
+            await target.backend.meet()  # which era it speaks now, decides
         if target.backend.era == "modern":
             return self._bridge.named(call, target, await target.backend.request(call, call.method, params))
         if "requestState" in params:
