@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -16,9 +17,11 @@ from typing import Any
 import psutil
 
 from tests.contract.stand import LATEST
-from tests.flows.processes import until
+from tests.flows.processes import Holdings, until
 from tests.peers.clients import HttpClient, StdioClient
 
+WINDOW = 0.2
+"""Seconds a process is watched for; it counts its time in hundredths."""
 SUBREAPER = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
@@ -46,6 +49,26 @@ class Program:
     def log(self) -> str:
         """All it wrote on stdout and stderr."""
         return self._log.read_text()
+
+    async def holds(self) -> Holdings:
+        """What it holds now."""
+        shown = await answer_of(self, "/metrics")
+        found = re.search(rb"^mcp_proxy_tasks ([0-9.]+)", shown, re.M)
+        assert found is not None, shown
+        own = psutil.Process(self.process.pid)
+        return Holdings(int(float(found[1])), own.num_fds(), len(self.family()), own.num_threads())
+
+    async def rests(self) -> bool:
+        """Whether it does nothing for a while, by the processor time it takes."""
+        own = psutil.Process(self.process.pid)
+        before = sum(own.cpu_times()[:2])
+        await asyncio.sleep(WINDOW)  # in which nothing should happen: there is no event to wait for
+        return sum(own.cpu_times()[:2]) - before <= WINDOW / 4
+
+    def stumbled(self) -> list[str]:
+        """Lines of its log that tell of a fault of its own."""
+        signs = ("Traceback", "never retrieved", " ERROR ", "Task was destroyed")
+        return [line for line in self.log.splitlines() if any(sign in line for sign in signs)]
 
     def family(self) -> list[psutil.Process]:
         """Everything below it."""
@@ -84,6 +107,7 @@ async def serving(config: Path, *, files: int = 0, prefix: Sequence[str] = ()) -
         await until(lambda: process.poll() is not None or _listens(program.port), "the port")
         assert process.poll() is None, program.log
         yield program
+        assert program.stumbled() == [], "I3"
     finally:
         family = program.family() if process.poll() is None else []
         process.kill()
