@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 
 from mcp_manifold import wire
@@ -101,7 +102,7 @@ class Parts:
         return Surroundings(
             limits=settings.limits,
             identity=Identity(self._info, EVERYTHING),
-            greet=_greet,
+            greet=_Greeter().greet,
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
@@ -220,10 +221,23 @@ def _sdk() -> Any:
     return deferred("backends.sdk")
 
 
-async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
-    sdk = await anyio.to_thread.run_sync(_sdk)
-    greeting: Greeting = await sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
-    return greeting
+class _Greeter:
+    """Greets servers by the SDK, which is imported in a thread when the first one is: that one waits, not the loop."""
+
+    def __init__(self) -> None:
+        self._sdk: Any = None
+        self._importing = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<_Greeter {'ready' if self._sdk else 'nothing imported'}>"
+
+    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
+        """Negotiate with one server."""
+        if self._sdk is None:
+            async with self._importing:  # so that servers that start together take one thread, and not one each
+                self._sdk = await anyio.to_thread.run_sync(_sdk)
+        greeting: Greeting = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
+        return greeting
 
 
 def _parameters(

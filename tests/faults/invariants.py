@@ -157,6 +157,15 @@ async def _until_at_rest(watched: Watched) -> None:
     raise AssertionError("I4: it never comes to rest")
 
 
+async def _until_there(client: Client) -> None:
+    """Wait for the bystander, which may be late on a busy machine: its start is not what is tested."""
+    for _ in range(200):
+        if (await client.call(f"{BYSTANDER}__echo")).error is None:
+            return
+        await asyncio.sleep(0.05)  # nothing tells of it before there is a client that is told of changes
+    raise AssertionError("the bystander never started")
+
+
 @asynccontextmanager
 async def enduring(
     scripts: Mapping[str, Script], *, manifold: Mapping[str, Any] | None = None, **servers: Mapping[str, Any]
@@ -167,6 +176,8 @@ async def enduring(
     async with AsyncExitStack() as stack:
         stand = await stack.enter_async_context(standing(everyone, manifold=manifold, **servers))
         stand.takes_leave = True  # so that what is left when they are gone is the fault's
-        async with stand.client(Way("http", MODERN_VERSION)) as client, unharmed(Here(), client):
-            yield stand
+        async with stand.client(Way("http", MODERN_VERSION)) as client:
+            await _until_there(client)
+            async with unharmed(Here(), client):
+                yield stand
     await until(lambda: not holdings().grew_beyond(before), f"what there was before: {before}")
