@@ -168,13 +168,22 @@ async def _until_there(client: Client) -> None:
 
 @asynccontextmanager
 async def enduring(
-    scripts: Mapping[str, Script], *, manifold: Mapping[str, Any] | None = None, **servers: Mapping[str, Any]
+    scripts: Mapping[str, Script],
+    *,
+    manifold: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    **servers: Mapping[str, Any],
 ) -> AsyncIterator[Stand]:
-    """`standing`, with a bystander beside these servers, and what holds whatever goes wrong asserted in the end."""
+    """`standing`, with a bystander beside these servers, and what holds whatever goes wrong asserted in the end.
+
+    Args:
+        more: entries of servers that are not scripted.
+    """
     before = holdings()
     everyone = {**scripts, BYSTANDER: offering(BYSTANDER)}
     async with AsyncExitStack() as stack:
         stand = await stack.enter_async_context(standing(everyone, manifold=manifold, **servers))
+        stand.config["mcpServers"] |= more or {}
         stand.takes_leave = True  # so that what is left when they are gone is the fault's
         async with stand.client(Way("http", MODERN_VERSION)) as client:
             await _until_there(client)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -48,7 +48,7 @@ class Program:
     @property
     def log(self) -> str:
         """All it wrote on stdout and stderr."""
-        return self._log.read_text()
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
 
     async def holds(self) -> Holdings:
         """What it holds now."""
@@ -99,10 +99,29 @@ def config_in(directory: Path, servers: Mapping[str, Any], **manifold: Any) -> P
 
 
 @asynccontextmanager
-async def serving(config: Path, *, files: int = 0, prefix: Sequence[str] = ()) -> AsyncIterator[Program]:
-    """`serve` with that configuration, once it listens; killed with all it started if it is still there in the end."""
-    program = _begun(config, files, prefix)
-    process = program.process
+async def serving(
+    config: Path,
+    *,
+    files: int = 0,
+    before: Callable[[], None] | None = None,
+    sink: Path | None = None,
+    prefix: Sequence[str] = (),
+    cwd: Path | None = None,
+) -> AsyncIterator[Program]:
+    """`serve` with that configuration, once it listens; killed with all it started if it is still there in the end.
+
+    Args:
+        files: descriptors it may have; 0 for the usual number.
+        before: what its process does before it becomes the program.
+        sink: where it writes, instead of a log that can be read.
+        prefix: what stands between the interpreter and the program.
+        cwd: where it is started.
+    """
+    before = _limited(files) if files else before
+    log = sink or config.with_suffix(".log")
+    with log.open("ab") as output:
+        process = _begun([*prefix, "-m", "mcp_manifold", "serve", "-c", str(config)], output, before, cwd)
+    program = Program(process, _port_in(config), log)
     try:
         await until(lambda: process.poll() is not None or _listens(program.port), "the port")
         assert process.poll() is None, program.log
@@ -116,17 +135,12 @@ async def serving(config: Path, *, files: int = 0, prefix: Sequence[str] = ()) -
             end(each.pid)
 
 
-def _begun(config: Path, files: int, prefix: Sequence[str]) -> Program:
-    log = config.with_suffix(".log")
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *prefix, "-m", "mcp_manifold", "serve", "-c", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            preexec_fn=_limited(files) if files else None,
-        )
-    return Program(process, json.loads(config.read_text())["manifold"]["port"], log)
+def _begun(
+    argv: Sequence[str], output: IO[bytes], before: Callable[[], None] | None, cwd: Path | None
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=before, cwd=cwd
+    )
 
 
 @asynccontextmanager
@@ -192,6 +206,11 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _port_in(config: Path) -> int:
+    port: int = json.loads(config.read_text())["manifold"]["port"]
+    return port
 
 
 def _listens(port: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 HTTP = Way("http", LATEST)
 TRIES = 100
+NOTE = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"so far"}}'
 
 
 def named(reply: Reply, server: str, *reasons: str) -> None:
@@ -105,6 +107,34 @@ async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opene
         stand["stream"].end_streams()
         named(await pending.reply(), "stream", "BackendLost")
         await until_well(client, "stream__echo")
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+async def test_r7_an_answer_that_falls_silent_is_given_up_after_its_time(kind: str) -> None:
+    quiet = {kind: {"sseReadTimeout": "400ms", "timeout": "1h", "pingInterval": 0}}
+    script = replace(offering(kind), tools=(tool("echo"), tool("fades", Act("notify", NOTE, then=Act("hang")))))
+    async with enduring({kind: script}, **quiet) as stand, stand.client(HTTP) as client:
+        named(await client.call(f"{kind}__fades"), kind, "BackendLost", "BackendTimeout")
+        await until_well(client, f"{kind}__echo")
+
+
+async def test_r7_a_standing_stream_that_falls_silent_is_opened_again() -> None:
+    quiet = {"web": {"sseReadTimeout": "400ms", "pingInterval": 0}}
+    async with enduring(offerings(("web",)), **quiet) as stand, stand.client(HTTP) as client:
+        await stand["web"].wait_for(lambda item: item.kind == "http" and item.method == "GET", count=3)
+        await until_well(client, "web__echo")
+
+
+# --- idle (R11) --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+async def test_r11_the_first_call_after_a_rest_in_which_connections_were_cut_works(kind: str) -> None:
+    async with enduring(offerings((kind,))) as stand, stand.client(HTTP) as client:
+        for text in ("first", "second"):
+            assert (await client.call(f"{kind}__echo", {"text": text})).text == text
+            await stand[kind].reset_connections()  # as routers do with what is idle
+            assert (await client.call(f"{kind}__echo", {"text": f"after {text}"})).text == f"after {text}"
 
 
 # --- hanging (R2) ------------------------------------------------------------------------------------------------
@@ -201,6 +231,39 @@ async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -
     async with enduring({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
         named(await client.call(f"{kind}__big"), kind)
         await until_well(client, f"{kind}__echo")
+
+
+async def test_r12_noise_on_stdout_costs_nobody_anything() -> None:
+    noise = (
+        "Starting up...",
+        '{"level":"info"}',
+        "[]",
+        "null",
+        "\x1b[31mred\x1b[0m",
+        "",
+        "\udcff\udcfe",
+        "x" * 100_000,
+    )
+    script = Script(
+        name="pipe",
+        era="handshake",
+        banner="\n".join(noise[:-2]) + "\n",
+        tools=(tool("noisy", Act("garbage", "\n".join(noise))), tool("echo")),
+    )
+    async with enduring({"pipe": script}) as stand, stand.client(HTTP) as client:
+        for text in ("one", "two"):
+            assert (await client.call("pipe__noisy", {"text": text})).text == text
+        assert len(stand["pipe"].children) == 1
+
+
+async def test_r12_a_line_without_an_end_is_dropped_and_costs_its_own_call_only() -> None:
+    endless = Act("endless", n=1_000_000, then=Act())
+    script = Script(name="pipe", era="handshake", tools=(tool("endless", endless), tool("echo")))
+    limits = {"limits": {"maxMessage": 100_000}}
+    async with enduring({"pipe": script}, manifold=limits) as stand, stand.client(HTTP) as client:
+        assert (await client.call("pipe__endless", {"text": "behind it"})).text == "behind it"
+        assert (await client.call("pipe__echo", {"text": "next"})).text == "next"
+        assert len(stand["pipe"].children) == 1
 
 
 async def test_r13_a_child_that_floods_its_stderr_is_not_held_up() -> None:

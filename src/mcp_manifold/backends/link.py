@@ -7,15 +7,14 @@ wire order, so that a progress notification never overtakes, nor is overtaken by
 
 import asyncio
 import logging
-import re
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.alarm import Alarm
-from mcp_manifold.backends.pending import Ears, Pending, Transport, note_outcome, number_of, token_of
+from mcp_manifold.backends.noise import Noise
+from mcp_manifold.backends.pending import Ears, Pending, Transport, note_outcome, number_in, number_of, token_of
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import (
     BackendError,
@@ -32,8 +31,6 @@ from mcp_manifold.wire.mirror import ParameterHeaders
 from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
 logger = logging.getLogger(__name__)
-
-_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 
 
 class Link:
@@ -75,6 +72,7 @@ class Link:
         """Whose calls were given up lately and not answered since, and until when that counts."""
         self._last = 0
         self._alarm = Alarm(lambda: self.pending.values(), self._expired)
+        self._noise = Noise(backend)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
@@ -385,11 +383,9 @@ class Link:
 
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
         """Not JSON-RPC. If it was meant to be an answer, its caller must not wait for the timeout."""
-        logger.warning("backend sent what is no message", extra={"backend": self.backend, "reason": exc.message})
-        pending = origin
-        if pending is None:
-            found = _ID.search(data, 0, 4096)
-            pending = self.pending.get(int(found.group(1))) if found else None
+        if self._noise.is_flood(exc.message, self._loop.time()):
+            self.lost(BackendProtocolError(self.backend, "it floods us with what is no message"))
+        pending = origin or self.pending.get(number_in(data))
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 

@@ -1,6 +1,7 @@
 """What a link is made from: a request that waits for its answer, the transport below, the ears above. Holds no link."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final, Protocol
@@ -11,6 +12,7 @@ from mcp_manifold.wire import Payload
 
 HUMAN_WAIT: Final = 3600.0
 """Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
+_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 
 
 class Pending:
@@ -121,3 +123,9 @@ def number_of(id_: Payload | object) -> int:
         stripped = text.strip(b'"')
         whole, _, fraction = stripped.partition(b".")
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
+
+
+def number_in(start: bytes) -> int:
+    """The id in the beginning of what should have been a message; 0 for none."""
+    found = _ID.search(start, 0, 4096)
+    return int(found.group(1)) if found else 0
