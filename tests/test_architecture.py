@@ -131,6 +131,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "cli/reload.py": "what another process did can only be asked",
             "cli/status.py": "the pace of --watch, in a process of its own",
             "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
+            "router.py": "of no time at all: the turn of others within a long result",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
         },
     ),

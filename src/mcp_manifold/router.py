@@ -4,7 +4,9 @@ Reads the scope's view once for a call, so that what was found is what is called
 may not be seen is not in it, and is answered as one that does not exist.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Generator, Mapping
+from functools import partial
 from typing import Final
 
 from mcp_manifold import wire
@@ -132,7 +134,11 @@ class Router:
         call.backend = name
         result = await self._exchange(call, Target(call.method, backend, native), params)
         scope = call.session.scope
-        result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
+        public = partial(self._hub.public_uri, scope, name)
+        if len(memoryview(result)) < wire.LONG:
+            result = wire.map_links(call.method, result, public)
+        else:
+            result = await _in_turns(wire.link_steps(call.method, result, public))
         return wire.adapt_result(
             result,
             method=call.method,
@@ -164,3 +170,14 @@ class Router:
             if answer is None:
                 raise
             return answer
+
+
+async def _in_turns(steps: Generator[None, None, Payload]) -> Payload:
+    """What a long work comes to, others having their turn after each of its steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: Payload = done.value
+            return made
+        await asyncio.sleep(0)
