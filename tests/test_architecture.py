@@ -71,7 +71,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "prometheus_client": ("fronts/metrics.py",),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),
-    "pydantic_settings": ("config/layers.py",),
+    "pydantic_settings": ("config/variables.py",),
     "rich": ("cli/",),
     "starlette": ("fronts/metrics.py", "fronts/site.py"),
     "uvicorn": ("serving.py",),
@@ -172,6 +172,8 @@ LAZY: Final = {
     "cli/opening.py:_schema": "the same",
     "cli/opening.py:_announced": "the same",
     "cli/opening.py:_running": "the same",
+    "config/layers.py:_said_by": "only who sets variables of ours needs the library that reads them",
+    "config/reading.py:_thoroughly": "only what is more than plain JSON, or wrong, needs its library",
     "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",
     "cli/root.py:_print_version": "the version is asked for alone",
     "cli/running.py:_loop_factory": "not there on Windows",

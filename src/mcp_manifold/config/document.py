@@ -16,7 +16,8 @@ from typing import Final, Self
 from dotenv import dotenv_values
 from pydantic.alias_generators import to_snake
 
-from mcp_manifold.config.syntax import Loc, Malformed, Place, Spot, parse
+from mcp_manifold.config.places import Loc, Malformed, Place, Spot
+from mcp_manifold.config.reading import parse
 from mcp_manifold.errors import ConfigError
 
 SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
