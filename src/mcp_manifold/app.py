@@ -381,6 +381,7 @@ class Manifold:
         if self._parts is not None and session.key:
             self._parts.watching.ended(session)
             self._parts.levels.ended(session)
+            self._parts.bridge.ended(session)
             self._parts.fleet.release(session.key)
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
