@@ -132,8 +132,12 @@ class Router:
     async def _relay(self, call: Call, name: str, params: dict[str, Payload], native: str) -> Payload:
         backend = self._fleet.find(name)
         call.backend = name
-        result = await self._exchange(call, Target(call.method, backend, native), params)
         scope = call.session.scope
+        try:
+            result = await self._exchange(call, Target(call.method, backend, native), params)
+        except RemoteError as exc:
+            exc.raw = wire.map_error_link(exc.raw, partial(self._hub.view(scope).whole.public_uri, name))
+            raise
         public = partial(self._hub.public_uri, scope, name)
         if len(memoryview(result)) < wire.LONG:
             result = wire.map_links(call.method, result, public)

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.paths import text_at, with_text_at
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_list = msgspec.json.Decoder(list[Payload]).decode
@@ -67,6 +68,14 @@ def link_steps(method: str, result: Payload, public: Callable[[str], str]) -> St
         return (yield from _mapped(method, result, public))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return result  # not of the shape the method promises: nothing in it stands for a resource
+
+
+def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
+    """An error object with the resource its `data.uri` names passed through `public` (server/resources, Errors)."""
+    uri = text_at(Payload(error), "data", "uri") if b'"uri"' in error else None
+    if uri is None or (shown := public(uri)) == uri:
+        return error
+    return bytes(with_text_at(Payload(error), shown, "data", "uri"))
 
 
 def _may_link(method: str, result: Payload) -> bool:
