@@ -28,8 +28,8 @@ LEVELS: Final[dict[str, int]] = {
     "call": 4, "filtering": 4,
     "backends": 5, "embedding": 5, "stages": 5,
     "hub": 6, "listen": 6, "tasktable": 6,
-    "bridge": 7, "loglevels": 7, "notes": 7, "offering": 7, "router": 7, "status": 7, "strangers": 7, "tasks": 7,
-    "watching": 7,
+    "bridge": 7, "lane": 7, "loglevels": 7, "notes": 7, "offering": 7, "router": 7, "status": 7, "strangers": 7,
+    "tasks": 7, "watching": 7,
     "fronts": 8, "parts": 8, "source": 8,
     "app": 9, "reloading": 9, "serving": 9,
     "__init__": 10, "cli": 10, "logs": 10, "__main__": 10,
@@ -37,6 +37,8 @@ LEVELS: Final[dict[str, int]] = {
 """Imports go to lower numbers only, lazy ones and those for type checking included."""
 
 SIBLINGS: Final = {
+    ("lane", "router"),
+    ("lane", "tasks"),
     ("notes", "strangers"),
     ("router", "bridge"),
     ("watching", "tasks"),
@@ -62,7 +64,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "anyio": ("backends/", "hub.py", "parts.py", "reloading.py", "source.py"),
     "click": ("cli/",),
     "dotenv": ("config/document.py",),
-    "httptools": ("backends/http1/connection.py",),
+    "httptools": ("backends/http1/connection.py", "fronts/http1/"),
     "httpx2": ("cli/status.py",),
     "json5": ("config/syntax.py",),
     "mcp": ("backends/sdk.py",),
@@ -71,7 +73,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "prometheus_client": ("fronts/metrics.py",),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),
-    "pydantic_settings": ("config/variables.py",),
+    "pydantic_settings": ("config/layers.py",),
     "rich": ("cli/",),
     "starlette": ("fronts/metrics.py", "fronts/site.py"),
     "uvicorn": ("serving.py",),
@@ -97,6 +99,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "threading": ("backends/process.py", "fronts/pipes.py"),
     "time": (
         "backends/link.py",
+        "call.py",
         "cli/check.py",
         "cli/reload.py",
         "cli/status.py",
@@ -113,6 +116,8 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "a task that nobody owns",
         {
             "parts.py": "the fleet's; cancelled and waited for when the Manifold is left",
+            "lane.py": "one for each call that went on by the long way; kept in a set",
+            "fronts/http1/connection.py": "one for each request of the long way; the server waits for them",
             "backends/http1/dial.py": "the race's attempts; called off in a finally",
             "backends/http1/pool.py": "one for each connection being opened; the pool cancels them",
             "cli/serve.py": "a task group's, ended in a finally",
@@ -131,7 +136,6 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "cli/reload.py": "what another process did can only be asked",
             "cli/status.py": "the pace of --watch, in a process of its own",
             "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
-            "router.py": "of no time at all: the turn of others within a long result",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
         },
     ),
@@ -160,6 +164,8 @@ BROAD: Final = {
     "backends/held.py:_own": "the owner task's boundary, for one client's link",
     "fronts/flight.py:answered": "the front's boundary, for a call",
     "fronts/http.py:__call__": "the front's boundary, for a request",
+    "fronts/shortcut.py:over": "the front's boundary, for a call on the short way",
+    "lane.py:_ask": "whoever is told has the boundary",
     "reloading.py:_reloaded": "the task's boundary",
 }
 """Where everything may be caught and not raised again."""
@@ -172,8 +178,6 @@ LAZY: Final = {
     "cli/opening.py:_schema": "the same",
     "cli/opening.py:_announced": "the same",
     "cli/opening.py:_running": "the same",
-    "config/layers.py:_said_by": "only who sets variables of ours needs the library that reads them",
-    "config/reading.py:_thoroughly": "only what is more than plain JSON, or wrong, needs its library",
     "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",
     "cli/root.py:_print_version": "the version is asked for alone",
     "cli/running.py:_loop_factory": "not there on Windows",

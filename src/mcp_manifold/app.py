@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mcp_manifold import wire
-from mcp_manifold.call import Call, Emit, Handler, Session
+from mcp_manifold.call import Call, Emit, Handler, Session, Told
 from mcp_manifold.catalogue import Kind
 from mcp_manifold.config import (
     ManifoldSettings,
@@ -312,12 +312,8 @@ class Manifold:
     # --- how it is -------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Wait until the first attempt at every server is over, up to the start-up timeout; those at rest need none."""
-        await self._running.hub.tried(MERGED)
-
-    async def wake(self) -> None:
-        """Connect to every server, those that start when they are needed included; waits as `settle` does."""
-        await self._running.wake()
+        """Wait until the first attempt at every server is over, up to the start-up timeout."""
+        await self._running.hub.settle(MERGED)
 
     def on_status(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with a server's name each time its state moved."""
@@ -367,6 +363,10 @@ class Manifold:
         """Answers a call."""
         return self._running.handle
 
+    def relay(self, call: Call, told: Told) -> bool:
+        """Answer a call without a task, if it needs nothing but its backend; False, with nothing done, if not."""
+        return self._running.lane.relay(call, told)
+
     def has_scope(self, scope: str) -> bool:
         """Whether there is such an endpoint."""
         return self._running.hub.has_scope(scope)
@@ -381,7 +381,6 @@ class Manifold:
         if self._parts is not None and session.key:
             self._parts.watching.ended(session)
             self._parts.levels.ended(session)
-            self._parts.bridge.ended(session)
             self._parts.fleet.release(session.key)
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:

@@ -113,10 +113,6 @@ class Bridge:
         """The client that was sent this URL elicitation, once: it is told that it is complete."""
         return self._elicitations.pop((link, bytes(elicitation)), None)
 
-    def ended(self, session: Session) -> None:
-        """A client's session is over: it need not be told that anything is complete."""
-        self._elicitations = {key: each for key, each in self._elicitations.items() if each is not session}
-
     def _relay(self, question: Question, session: Session) -> None:
         assert session.reach is not None
         params = question.params
@@ -157,7 +153,7 @@ class Bridge:
     def _send_away(self, parked: _Parked) -> None:
         """Answer the client that input is required; the call now waits for it to come back."""
         asked = {key: question for key, question in parked.questions.items() if question.is_open}
-        if not asked or parked.pending.future.done():
+        if not asked or parked.pending.outcome.done():
             self._by_pending.pop(parked.pending, None)
             _fail(asked, "the call it came with is over")
             return
@@ -173,7 +169,7 @@ class Bridge:
     def _withdrawn(self, pending: Pending) -> None:
         """The backend, or the end of its link, took a question back: with the last one the parking is over."""
         parked = self._by_pending.get(pending)
-        if parked is not None and pending.future.done():
+        if parked is not None and pending.outcome.done():
             self._drop(parked)
 
     def _expire(self, parked: _Parked) -> None:

@@ -1,4 +1,4 @@
-"""One client request on its way through, and the shape of what wraps it.
+"""One client request on its way through, and the stages that see it begin and end.
 
 Knows who asks and how to reach them while the request runs; knows neither fronts nor backends.
 """
@@ -6,8 +6,10 @@ Knows who asks and how to reach them while the request runs; knows neither front
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Final, Protocol
 
+from mcp_manifold.errors import ManifoldError
 from mcp_manifold.policy import Principal
 from mcp_manifold.wire import EMPTY, Envelope, Era, Payload, capability_names, era_of, relayable_capabilities
 
@@ -101,6 +103,8 @@ class Call:
     """Set by the link: the id, and progress token, under which the backend got it."""
     id: Payload | None = None
     """The request's id as the client wrote it; None for a call that no message made."""
+    begun: float = 0.0
+    """When it began, by `time.perf_counter`; set by the stages."""
     cancelled: bool = False
     finished: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)
@@ -135,12 +139,66 @@ class Call:
 Handler = Callable[[Call], Awaitable[Payload]]
 """Answers a call with its raw result object, in the caller's era. Raises ManifoldError."""
 
-Stage = Callable[[Handler], Handler]
-"""Wraps one concern around a handler."""
+
+Told = Callable[[Payload | None, Exception | None], None]
+"""Gets the result of a call nobody waits for, or why there is none."""
 
 
-def compose(stages: Sequence[Stage], inner: Handler) -> Handler:
-    """The handler that runs `stages` outside-in around `inner`."""
-    for stage in reversed(stages):
-        inner = stage(inner)
-    return inner
+class Stage(Protocol):
+    """One concern of every call: told when it begins and when it ends, whichever way the call takes. Never waits."""
+
+    def began(self, call: Call) -> None:
+        """A call begins. Raises ManifoldError to refuse it; stages that saw it begin are told of that end."""
+        ...
+
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        """It ended, with a result or a failure. `call.begun` says when it began."""
+        ...
+
+
+class Stages:
+    """The stages of all calls, outside in: the first sees a call begin first, and end last."""
+
+    __slots__ = ("_inward", "_outward")
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._inward = tuple(stages)
+        self._outward = self._inward[::-1]
+
+    def __repr__(self) -> str:
+        return f"<Stages {', '.join(type(stage).__name__ for stage in self._inward)}>"
+
+    def begin(self, call: Call) -> None:
+        """Tell of a call.
+
+        Raises:
+            ManifoldError: one refuses it. It is over then.
+        """
+        call.begun = perf_counter()
+        for number, stage in enumerate(self._inward):
+            try:
+                stage.began(call)
+            except ManifoldError as exc:
+                for told in self._inward[:number][::-1]:
+                    told.ended(call, None, exc)
+                raise
+
+    def end(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        """Tell how a call ended that began."""
+        for stage in self._outward:
+            stage.ended(call, result, failure)
+
+    def around(self, inner: Handler) -> Handler:
+        """The handler that tells of the calls `inner` answers."""
+
+        async def handle(call: Call) -> Payload:
+            self.begin(call)
+            try:
+                result = await inner(call)
+            except BaseException as exc:
+                self.end(call, None, exc)
+                raise
+            self.end(call, result, None)
+            return result
+
+        return handle

@@ -3,11 +3,10 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, Final
 
-import anyio
 import anyio.to_thread
 
 from mcp_manifold import wire
@@ -15,7 +14,6 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.memory import Memory
 from mcp_manifold.backends.orphans import mark
 from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
@@ -23,19 +21,18 @@ from mcp_manifold.backends.shell import login_path
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.unopened import leave_unopened
 from mcp_manifold.bridge import Bridge
-from mcp_manifold.call import Stage, compose
+from mcp_manifold.call import Stage, Stages
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell
-from mcp_manifold.config.locations import catalogue_directory
-from mcp_manifold.config.shelf import Shelf
 from mcp_manifold.filtering import policy_of
-from mcp_manifold.hub import MERGED, Hub
+from mcp_manifold.hub import Hub
+from mcp_manifold.lane import Lane
 from mcp_manifold.loglevels import LogLevels
 from mcp_manifold.notes import Notes
 from mcp_manifold.offering import Offering
 from mcp_manifold.router import Router
-from mcp_manifold.stages.calllog import call_log
+from mcp_manifold.stages.calllog import CallLog
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.status import rfc3339
 from mcp_manifold.strangers import Strangers
@@ -46,8 +43,8 @@ from mcp_manifold.wire.mirror import ParameterHeaders
 
 logger = logging.getLogger(__name__)
 
-STAGES: Final[tuple[Stage, ...]] = (call_log,)
-"""What every call runs through, outside in. To follow a call, read this list and then `router`."""
+STAGES: Final[tuple[Stage, ...]] = (CallLog(),)
+"""What sees every call begin and end, outside in. To follow a call, read this list and then `router`."""
 
 EVERYTHING: Final = Payload(
     b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},'
@@ -69,15 +66,12 @@ class Parts:
         settings = config.manifold
         self.groups = Groups()
         self._environment = environment
-        counted: tuple[Stage, ...] = (counts.stage,) if settings.metrics else ()
+        counted: tuple[Stage, ...] = (counts,) if settings.metrics else ()
         info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
         self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
         self._moved = moved
-        directory = catalogue_directory(config)
-        self._memory = None if directory is None else Memory(Shelf(directory))
         self.fleet = Fleet(config.servers, self._around(settings))
-        self._recall(self.fleet)
         offering = self._offering = Offering(
             self.hub,
             server_info=info,
@@ -92,7 +86,10 @@ class Parts:
         self._notices = {**self.watching.notices, **self.levels.notices}
         local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}
         router = Router(self.hub, self.fleet, self.bridge, local=local, server_info=info, others=strangers.relay)
-        self.handle = compose((*counted, *STAGES, self.tasks.stage), router.route)
+        stages = Stages((*counted, *STAGES))
+        long = self.tasks.around(router.route)
+        self.handle = stages.around(long)
+        self.lane = Lane(router, self.tasks, stages, long)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:
@@ -102,7 +99,7 @@ class Parts:
         return Surroundings(
             limits=settings.limits,
             identity=Identity(self._info, EVERYTHING),
-            greet=_Greeter().greet,
+            greet=_greet,
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
@@ -115,7 +112,6 @@ class Parts:
             on_notice=self._on_notice,
             on_link=self._on_link,
             with_level=lambda link, level: self.levels.raised(link, level),
-            memory=self._memory,
             groups=self.groups,
             environment=self._environment,
         )
@@ -130,24 +126,8 @@ class Parts:
         policy = policy_of(servers)
         self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
         self.hub.apply(servers, settings, policy, broken=what.settings.broken)
-        self._recall([*what.added, *what.renewed])
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
-
-    def _recall(self, names: Iterable[str]) -> None:
-        """Publish what these backends are known to have offered last time."""
-        for name in names:
-            listing = self.fleet[name].listing
-            if listing is not None:
-                self.hub.recall(listing)
-
-    async def wake(self) -> None:
-        """Connect to every backend that is at rest, and wait until each was tried."""
-        for name, backend in self.fleet.items():
-            if not backend.is_met:
-                self.hub.expect(name)
-                backend.wake()
-        await self.hub.tried(MERGED)
 
     def _on_question(self, question: Question) -> None:
         self.tasks.asked(question, self._ask)
@@ -190,6 +170,7 @@ class Parts:
     async def aclose(self) -> None:
         """Stop every backend; bounded."""
         self.watching.close()
+        self.lane.close()
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=STOP_WAIT)
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
@@ -221,23 +202,10 @@ def _sdk() -> Any:
     return deferred("backends.sdk")
 
 
-class _Greeter:
-    """Greets servers by the SDK, which is imported in a thread when the first one is: that one waits, not the loop."""
-
-    def __init__(self) -> None:
-        self._sdk: Any = None
-        self._importing = anyio.Lock()
-
-    def __repr__(self) -> str:
-        return f"<_Greeter {'ready' if self._sdk else 'nothing imported'}>"
-
-    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
-        """Negotiate with one server."""
-        if self._sdk is None:
-            async with self._importing:  # so that servers that start together take one thread, and not one each
-                self._sdk = await anyio.to_thread.run_sync(_sdk)
-        greeting: Greeting = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
-        return greeting
+async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
+    sdk = await anyio.to_thread.run_sync(_sdk)
+    greeting: Greeting = await sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
+    return greeting
 
 
 def _parameters(

@@ -4,13 +4,13 @@ Reads the scope's view once for a call, so that what was found is what is called
 may not be seen is not in it, and is answered as one that does not exist.
 """
 
-import asyncio
-from collections.abc import Generator, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.link import Link
 from mcp_manifold.bridge import Bridge, Target
 from mcp_manifold.call import Call, Handler
 from mcp_manifold.catalogue import Entry, Kind
@@ -23,6 +23,15 @@ _NOT_IN: Final[dict[str, frozenset[str]]] = {
     "handshake": frozenset({"server/discover", "subscriptions/listen"}),
     "modern": frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A call that needs nothing but its backend: whom it is for, the open link, and the params that go over it."""
+
+    target: Target
+    link: Link
+    params: dict[str, Payload]
 
 
 class Router:
@@ -83,7 +92,7 @@ class Router:
         scope = call.session.scope
         entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:  # it may belong to a backend that is just connecting
-            await self._hub.tried(scope)
+            await self._hub.settle(scope)
             entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:
             self._require_listed(scope, name)
@@ -130,19 +139,37 @@ class Router:
         return await self._relay(call, entry.backend, {**call.params, "ref": Payload(wire.encode(ref))}, entry.native)
 
     async def _relay(self, call: Call, name: str, params: dict[str, Payload], native: str) -> Payload:
-        backend = self._fleet.find(name)
+        target = Target(call.method, self._fleet.find(name), native)
         call.backend = name
-        scope = call.session.scope
+        return self._delivered(call, name, await self._exchange(call, target, params))
+
+    def direct(self, call: Call) -> Direct | None:
+        """Where a call can be relayed to in this very turn; None where it must be waited for, bridged or refused."""
+        if call.method != "tools/call" or "task" in call.params:
+            return None
+        session = call.session
         try:
-            result = await self._exchange(call, Target(call.method, backend, native), params)
-        except RemoteError as exc:
-            exc.raw = wire.map_error_link(exc.raw, partial(self._hub.view(scope).whole.public_uri, name))
-            raise
-        public = partial(self._hub.public_uri, scope, name)
-        if len(memoryview(result)) < wire.LONG:
-            result = wire.map_links(call.method, result, public)
-        else:
-            result = await _in_turns(wire.link_steps(call.method, result, public))
+            name = wire.text(call.params.get("name"), "name")
+        except InvalidParams:
+            return None
+        entry = self._hub.view(session.scope).catalogue.find(Kind.TOOL, name)
+        backend = None if entry is None else self._fleet.get(entry.backend)
+        link = None if backend is None else backend.free(call)
+        if entry is None or backend is None or link is None or link.era != session.era:
+            return None
+        call.backend = entry.backend
+        params = {**call.params, "name": Payload(entry.native_json)}
+        return Direct(Target(call.method, backend, entry.native), link, params)
+
+    def arrived(self, call: Call, target: Target, result: Payload) -> Payload:
+        """The result of a call that was relayed directly, as its caller is to have it."""
+        if call.session.era == "modern":
+            result = self._bridge.named(call, target, result)
+        return self._delivered(call, call.backend, result)
+
+    def _delivered(self, call: Call, name: str, result: Payload) -> Payload:
+        scope = call.session.scope
+        result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
         return wire.adapt_result(
             result,
             method=call.method,
@@ -158,8 +185,6 @@ class Router:
             if call.backend_era == "modern":
                 result = await self._bridge.complete(call, target, params, result)
             return result
-        if not target.backend.is_met:
-            await target.backend.meet()  # which era it speaks now, decides
         if target.backend.era == "modern":
             return self._bridge.named(call, target, await target.backend.request(call, call.method, params))
         if "requestState" in params:
@@ -174,14 +199,3 @@ class Router:
             if answer is None:
                 raise
             return answer
-
-
-async def _in_turns(steps: Generator[None, None, Payload]) -> Payload:
-    """What a long work comes to, others having their turn after each of its steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            made: Payload = done.value
-            return made
-        await asyncio.sleep(0)

@@ -6,19 +6,18 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.fronts.http import HttpFront
+from mcp_manifold.fronts.http1 import Connection, Limits, Service
 
 logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 2048
-KEEP_ALIVE: Final = 65
-"""Seconds an idle client connection is kept: longer than the minute of usual load balancers, who should close first."""
 LAST_WRITES: Final = 2
 """Seconds the last answers may take to be written, when there is nothing more to answer."""
 
@@ -104,6 +103,7 @@ class HttpServer:
         self._ready = ready
         self._drain = drain
         self._uvicorn: _Uvicorn | None = None
+        self._service: Service | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -136,13 +136,12 @@ class HttpServer:
         host, port = listening.getsockname()[:2]
         config = uvicorn.Config(
             self._front,
-            http="httptools",
+            http=self._connection,  # type: ignore[arg-type]  # it is only called, as the class would be
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=LAST_WRITES,
             backlog=BACKLOG,
         )
@@ -154,6 +153,18 @@ class HttpServer:
             if self._alarm is not None:
                 self._alarm.cancel()
             listening.close()
+
+    def _connection(self, *, server_state: Any, **_: object) -> Connection:
+        """What uvicorn makes for each connection: ours, counted in its books."""
+        if self._service is None:
+            self._service = Service(
+                self._front,
+                Limits(),
+                server_state.connections,
+                server_state.tasks,
+                lambda: server_state.default_headers,
+            )
+        return Connection(self._service)
 
     def _end(self) -> None:
         if self._uvicorn is not None:

@@ -49,7 +49,7 @@ _PROGRESS: Final = "notifications/progress"
 
 
 class Tasks:
-    """See the module. `stage` goes around the router; `methods` are answered here."""
+    """See the module. `around` goes around the router; `methods` are answered here."""
 
     def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload) -> None:
         self._hub = hub
@@ -73,7 +73,7 @@ class Tasks:
 
     # --- a call becomes a task ------------------------------------------------------------------------------------
 
-    def stage(self, inner: Handler) -> Handler:
+    def around(self, inner: Handler) -> Handler:
         """The handler that knows what a `tools/call` made into a task, around the one that relays it."""
 
         async def handle(call: Call) -> Payload:
@@ -84,12 +84,15 @@ class Tasks:
                 if backend:
                     with self._expecting(backend):
                         return self._created(call, await inner(call), _CREATED)
-            result = await inner(call)
-            if call.backend_era == call.session.era == "modern" and b'"taskId"' in bytes(result):
-                return self._extended(call, result)
-            return result
+            return self.arrived(call, await inner(call))
 
         return handle
+
+    def arrived(self, call: Call, result: Payload) -> Payload:
+        """The result of a `tools/call` that did not ask for a task, and may be one nevertheless in 2026-07-28."""
+        if call.backend_era == call.session.era == "modern" and b'"taskId"' in bytes(result):
+            return self._extended(call, result)
+        return result
 
     async def _runner(self, call: Call) -> str:
         """The backend that is to run a call as a task.

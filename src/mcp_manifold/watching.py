@@ -25,7 +25,6 @@ from mcp_manifold.errors import (
     BackendUnavailable,
     InvalidParams,
     ManifoldError,
-    RemoteError,
     TooManyRequests,
     UnknownMethod,
 )
@@ -34,7 +33,7 @@ from mcp_manifold.listen import ACKNOWLEDGED, MAX_WATCHED, Listen
 from mcp_manifold.subscriptions import Subscriptions, Target
 from mcp_manifold.tasks import Tasks
 from mcp_manifold.wire import Payload
-from mcp_manifold.wire.protocol import META_SERVER_INFO, META_SUBSCRIPTION
+from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO, META_SUBSCRIPTION
 
 logger = logging.getLogger(__name__)
 
@@ -127,11 +126,8 @@ class Watching:
         link.is_watched = True
         try:
             await asyncio.shield(reports.want(route.uri))
-        except BaseException as exc:
+        except BaseException:
             self._release(self._subscriptions.remove(watcher, uri))
-            if isinstance(exc, RemoteError):
-                public = self._hub.view(session.scope).whole.public_uri
-                exc.raw = wire.map_error_link(exc.raw, partial(public, route.backend))
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:
@@ -255,7 +251,7 @@ class Watching:
             uri = wire.text(found.get("uri"), "uri")
         except InvalidParams:
             return
-        members = wire.off_hop(found)
+        members = {**found, **_own_meta(found)}
         for watch in self._subscriptions.watching(Target(link.backend, link.place, uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
@@ -271,7 +267,7 @@ class Watching:
             task = self._tasks.watched(watch.name, watch.watcher.session)
             if task is not None:
                 told = self._tasks.told(task, watch.watcher.session.scope, notice.params)
-                watch.watcher.tell(TASK_TOLD, wire.off_hop(wire.client_meta(told)))
+                watch.watcher.tell(TASK_TOLD, {**wire.client_meta(told), **_own_meta(found)})
 
     def _public(self, watcher: Watcher, backend: str, uri: str) -> str:
         """What a client calls a sub-resource of what it watches; empty if it may not know of it."""
@@ -323,3 +319,12 @@ def _tell(watcher: Watcher, members: Mapping[str, Payload]) -> None:
         watcher.tell(UPDATED, members)
     elif watcher.reach is not None:
         watcher.reach.tell(wire.notification(UPDATED, wire.encode(members)))
+
+
+def _own_meta(found: Mapping[str, Payload]) -> dict[str, Payload]:
+    """The `_meta` of a notification without what spoke of the hop to the backend."""
+    meta = found.get("_meta")
+    if meta is None:
+        return {}
+    kept = {key: value for key, value in wire.client_meta(meta).items() if key not in HOP_KEYS}
+    return {"_meta": Payload(wire.encode(kept))}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
@@ -11,10 +10,9 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Final
 
-import uvicorn
-
 from mcp_manifold import Manifold
 from mcp_manifold.fronts.stdio import StdioFront
+from mcp_manifold.serving import HttpServer
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
 from tests.peers.clients import (
     HANDSHAKE_VERSIONS,
@@ -73,8 +71,6 @@ class Stand:
     def __init__(self, backends: Mapping[str, Any], config: dict[str, Any]) -> None:
         self.backends = dict(backends)
         self.config = config
-        self.takes_leave = False
-        """Whether clients end their sessions when they go; many real ones do not."""
         self._stack = AsyncExitStack()
         self._manifold: Manifold | None = None
         self._origin = ""
@@ -123,8 +119,6 @@ class Stand:
             if connect:
                 await _connect(client, way.version)
             yield client
-            if self.takes_leave and isinstance(client, HttpClient) and client.session is not None:
-                await client.delete()
 
     def _child(self, stack: AsyncExitStack, scope: str, options: dict[str, Any]) -> StdioClient:
         directory = stack.enter_context(TemporaryDirectory())
@@ -169,23 +163,21 @@ def _remote(way: Way, url: str, options: dict[str, Any]) -> Client:
 @asynccontextmanager
 async def serving(manifold: Manifold) -> AsyncIterator[str]:
     """The HTTP front of an entered manifold on a free loopback port; the origin."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio looks at the protocol
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    app = manifold.asgi_app()
-    config = uvicorn.Config(
-        app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
+    listens: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    settings = manifold.settings.model_copy(update={"port": 0})
+    server = HttpServer(
+        manifold.asgi_app(), settings, lambda _, port: listens.set_result(port), drain=lambda: settings.drain
     )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve([listening]), name="http front")
+    task = asyncio.create_task(server.run(), name="http front")
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with asyncio.timeout(PATIENCE):
+            port = await listens
+        yield f"http://127.0.0.1:{port}"
     finally:
-        app.close()
-        server.should_exit = True
+        server.stop()
+        server.stop()  # and wait for nobody
         async with asyncio.timeout(PATIENCE):
             await task
-        listening.close()
 
 
 @asynccontextmanager

@@ -1,8 +1,11 @@
-"""Calls: the order of stages, and taking a request back."""
+"""Calls: what stages are told, and taking a request back."""
+
+import asyncio
 
 import pytest
 
-from mcp_manifold.call import Call, Handler, Session, Stage, compose
+from mcp_manifold.call import Call, Session, Stages
+from mcp_manifold.errors import TooManyRequests, UnknownItem
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload
 
@@ -17,34 +20,59 @@ def call(version: str = MODERN_VERSION) -> Call:
     return Call("tools/call", {}, Session("", ANONYMOUS, "", version), unheard)
 
 
-async def test_stages_run_from_the_outside_in_and_back() -> None:
+class Watching:
+    """A stage that writes down what it is told."""
+
+    def __init__(self, name: str, steps: list[str], *, refuses: bool = False) -> None:
+        self.name = name
+        self.steps = steps
+        self.refuses = refuses
+
+    def began(self, call: Call) -> None:
+        if self.refuses:
+            raise TooManyRequests("no more", retry_after=1.0)
+        self.steps.append(f"{self.name} began")
+
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        assert (result is None) != (failure is None)
+        assert call.begun > 0
+        self.steps.append(f"{self.name} ended {'well' if failure is None else type(failure).__name__}")
+
+
+async def test_stages_see_a_call_from_the_outside_in_and_back() -> None:
     steps: list[str] = []
-
-    def stage(name: str) -> Stage:
-        def wrap(inner: Handler) -> Handler:
-            async def run(call: Call) -> Payload:
-                steps.append(f"{name} in")
-                result = await inner(call)
-                steps.append(f"{name} out")
-                return result
-
-            return run
-
-        return wrap
 
     async def innermost(call: Call) -> Payload:
         steps.append("handler")
         return EMPTY
 
-    assert await compose([stage("first"), stage("second")], innermost)(call()) is EMPTY
-    assert steps == ["first in", "second in", "handler", "second out", "first out"]
+    stages = Stages([Watching("first", steps), Watching("second", steps)])
+    assert await stages.around(innermost)(call()) is EMPTY
+    assert steps == ["first began", "second began", "handler", "second ended well", "first ended well"]
 
 
-async def test_without_stages_the_handler_is_itself() -> None:
-    async def handler(call: Call) -> Payload:
-        return EMPTY
+@pytest.mark.parametrize("failure", [UnknownItem("tool", "t"), ZeroDivisionError(), asyncio.CancelledError()])
+async def test_stages_see_a_call_fail_however_it_does(failure: BaseException) -> None:
+    steps: list[str] = []
 
-    assert compose([], handler) is handler
+    async def innermost(call: Call) -> Payload:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        await Stages([Watching("only", steps)]).around(innermost)(call())
+    assert steps == ["only began", f"only ended {type(failure).__name__}"]
+
+
+async def test_a_stage_that_refuses_a_call_ends_it_for_those_who_saw_it_begin() -> None:
+    steps: list[str] = []
+
+    async def innermost(call: Call) -> Payload:
+        raise AssertionError("refused")
+
+    stages = Stages([Watching("first", steps), Watching("second", steps, refuses=True), Watching("third", steps)])
+    with pytest.raises(TooManyRequests):
+        await stages.around(innermost)(call())
+    assert steps == ["first began", "first ended TooManyRequests"]
 
 
 async def test_a_call_taken_back_tells_whoever_works_on_it_once() -> None:

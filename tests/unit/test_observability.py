@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
 from mcp_manifold import Manifold
-from mcp_manifold.call import Call, Session
+from mcp_manifold.call import Call, Session, Stages
 from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.fronts.metrics import Exposition, Sources
@@ -54,16 +54,11 @@ class Scene:
     servers: list[ServerStatus] = field(default_factory=lambda: [NOTES])
     tally: Tally | None = field(default_factory=Tally)
     parked: int = 0
-    tasks: int = 0
     counts: Counts = field(default_factory=lambda: Counts(lambda name: name == "notes"))
     lag: LoopLag = field(default_factory=LoopLag)
 
     def page(self) -> Exposition:
-        return Exposition(
-            Sources(
-                self.counts, self.lag, lambda: self.servers, lambda: self.tally, lambda: self.parked, lambda: self.tasks
-            )
-        )
+        return Exposition(Sources(self.counts, self.lag, lambda: self.servers, lambda: self.tally, lambda: self.parked))
 
     def found(self) -> dict[str, float]:
         text = self.page().render()[0].decode()
@@ -85,7 +80,7 @@ async def called(counts: Counts, *outcomes: Payload | Exception) -> None:
             raise outcome
         return outcome
 
-    handle = counts.stage(handler)
+    handle = Stages([counts]).around(handler)
     for _ in outcomes:
         session = Session("", ANONYMOUS, "", "2025-11-25")
         await asyncio.gather(handle(Call("tools/call", {}, session, lambda *_, **__: None)), return_exceptions=True)
@@ -137,7 +132,7 @@ def test_what_is_not_known_of_a_server_has_no_metric() -> None:
 
 def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
     tally = Tally(sessions=1, streams=2, dropped_events=3, refused=4, bytes_in=5, bytes_out=6)
-    found = Scene(tally=tally, parked=7, tasks=8).found()
+    found = Scene(tally=tally, parked=7).found()
     assert found["mcp_proxy_sessions"] == 1
     assert found["mcp_proxy_streams"] == 2
     assert found["mcp_proxy_dropped_events_total"] == 3
@@ -145,7 +140,6 @@ def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
     assert found["mcp_proxy_received_bytes_total"] == 5
     assert found["mcp_proxy_sent_bytes_total"] == 6
     assert found["mcp_proxy_parked_calls"] == 7
-    assert found["mcp_proxy_tasks"] == 8
 
 
 def test_before_there_is_a_front_or_a_server_there_is_a_page() -> None:

@@ -12,7 +12,7 @@ from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
 from mcp_manifold.backends.repeating import PAUSE, may_repeat
 from mcp_manifold.backends.surroundings import Surroundings
-from mcp_manifold.call import Call, Session
+from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import (
     BackendError,
@@ -86,6 +86,43 @@ class Calling:
             return await self._request(call, method, params, None, patience, waited)
         finally:
             admission.leave()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a call may go in this very turn."""
+        return self.admission.running < self.admission.most and not self.breaker.is_shut
+
+    def relay(self, link: Link, call: Call, params: dict[str, Payload], told: Told, again: Callable[[], None]) -> None:
+        """As `request`, over a link that is free, for who does not wait: `told` gets what came of it.
+
+        Args:
+            again: called instead if it is to be sent once more, which `request` does better.
+
+        Raises:
+            BackendError: it certainly was not sent. Nothing is told then.
+        """
+        admission, patience, method = self.admission, self._deadlines.usual, call.method
+        if self._deadlines.special:
+            patience = self._deadlines.of(method, params)
+
+        def over(result: Payload | None, failure: Exception | None) -> None:
+            admission.leave()
+            if result is not None:
+                if self.breaker.failed_in_row:
+                    self._note_answer()
+            elif isinstance(failure, BackendError | RemoteError):
+                if not call.cancelled and self._may_repeat(failure, link, method, params):
+                    again()
+                    return
+                self._note_failure(failure, link)
+            told(result, failure)
+
+        admission.running += 1
+        try:
+            link.relay(method, params, timeout=patience.timeout, call=call, ceiling=patience.ceiling, told=over)
+        except BaseException:
+            admission.leave()
+            raise
 
     async def request_aside(
         self, call: Call, method: str, params: dict[str, Payload], *, on: Link | None, timeout: float | None

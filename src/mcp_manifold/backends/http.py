@@ -180,7 +180,7 @@ class _Reply:
     def ended(self) -> None:
         self._unwatch()
         self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
-        if self.pending.future.done():
+        if self.pending.outcome.done():
             return
         if self._events is not None:
             self._resume()
@@ -192,7 +192,7 @@ class _Reply:
 
     def failed(self, exc: HttpFailure) -> None:
         self._unwatch()
-        if self.pending.future.done():
+        if self.pending.outcome.done():
             return
         backend = self._transport.link.backend
         if self._is_resumed or (self._events is not None and exc.kind == "reset"):
@@ -247,7 +247,7 @@ class _Reply:
         asyncio.get_running_loop().call_later(self._retry, self._reopen)
 
     def _reopen(self) -> None:
-        if not self.pending.future.done() and not self._transport.link.ended.done():
+        if not self.pending.outcome.done() and not self._transport.link.ended.done():
             self._status, self._events, self._body, self._size = 0, None, [], 0
             self.exchange = self._transport.stream(self, self._last_event)
 
@@ -269,7 +269,7 @@ class _Reply:
         self._fail(_status_error(backend, self._status))
 
     def _settle(self, reason: str) -> None:
-        if not self.pending.future.done():
+        if not self.pending.outcome.done():
             self._fail(BackendProtocolError(self._transport.link.backend, reason))
 
     def _refuse(self, reason: str) -> None:

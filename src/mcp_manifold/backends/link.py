@@ -13,9 +13,20 @@ from time import monotonic
 
 from mcp_manifold import wire
 from mcp_manifold.backends.alarm import Alarm
-from mcp_manifold.backends.noise import Noise
-from mcp_manifold.backends.pending import Ears, Pending, Transport, note_outcome, number_in, number_of, token_of
-from mcp_manifold.call import Call, Session
+from mcp_manifold.backends.pending import (
+    Ears,
+    Outcome,
+    Pending,
+    Teller,
+    Transport,
+    note_outcome,
+    number_in,
+    number_of,
+    stamp_for,
+    token_of,
+)
+from mcp_manifold.backends.suspects import Suspects
+from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -28,7 +39,6 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.wire import UNSET, Envelope, Payload
 from mcp_manifold.wire.mirror import ParameterHeaders
-from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +78,9 @@ class Link:
         """The requests that wait for their answers, by number; for `question` to look at, and nobody else to change."""
         self._ears: Ears | None = None
         self._transport: Transport | None = None
-        self._given_up: dict[int, tuple[Session | None, float]] = {}
-        """Whose calls were given up lately and not answered since, and until when that counts."""
+        self.suspects = Suspects()
         self._last = 0
         self._alarm = Alarm(lambda: self.pending.values(), self._expired)
-        self._noise = Noise(backend)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
@@ -91,8 +99,7 @@ class Link:
     @property
     def is_clear(self) -> bool:
         """Whether the backend certainly works on nothing: nothing is due, and nothing was given up just now."""
-        now = self._loop.time()
-        return not self.is_busy and not any(until > now for _, until in self._given_up.values())
+        return not self.is_busy and not self.suspects.clients
 
     @property
     def due(self) -> int:
@@ -116,12 +123,6 @@ class Link:
     def heard_by(self, ears: Ears) -> None:
         """Give the link who listens to it."""
         self._ears = ears
-
-    @property
-    def suspects(self) -> list[Session | None]:
-        """The clients whose calls were given up just now: the backend may still work on them, and ask on."""
-        now = self._loop.time()
-        return [session for session, until in self._given_up.values() if until > now]
 
     def stall(self, pending: Pending) -> None:
         """The request's time stands still while a person is asked something."""
@@ -174,13 +175,31 @@ class Link:
             BackendError: it did not answer, or not with MCP.
             CallCancelled: the caller took the request back.
         """
-        return await self._outcome(self._sent(method, params, timeout, call, ceiling, waited))
+        return await self._outcome(
+            self._sent(method, params, timeout, call, self._loop.create_future(), ceiling, waited)
+        )
+
+    def relay(
+        self, method: str, params: dict[str, Payload], *, timeout: float, call: Call, ceiling: float, told: Told
+    ) -> None:
+        """As `request`, for who does not wait: `told` gets what came of it in the turn in which it is known.
+
+        Raises:
+            BackendError: it certainly was not sent. Nothing is told then.
+        """
+
+        def over(result: Payload | None, failure: Exception | None) -> None:
+            call.on_cancel(None)
+            told(result, failure)
+
+        pending = self._sent(method, params, timeout, call, Teller(over), ceiling)
+        call.on_cancel(partial(self.abandon, pending, CallCancelled("the caller cancelled the request")))
 
     def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> Pending:
         """Send a request of our own whose answer is somebody's to take from `Pending.future`; raises as `request` does.
         Without a timeout it stands for as long as the link does, and is no reason to call the link busy.
         """
-        pending = self._sent(method, params, timeout, None)
+        pending = self._sent(method, params, timeout, None, self._loop.create_future())
         pending.future.add_done_callback(note_outcome)
         return pending
 
@@ -190,13 +209,14 @@ class Link:
         params: dict[str, Payload],
         timeout: float,
         call: Call | None,
+        outcome: Outcome,
         ceiling: float = inf,
         waited: float = 0.0,
     ) -> Pending:
         if self.ended.done():
             raise BackendUnavailable(self.backend, self.ended.result().message).unsent()
         self._last = number = self._last + 1
-        pending = Pending(number, method, params, timeout)
+        pending = Pending(number, method, params, timeout, outcome)
         pending.begun = monotonic()  # the loop's clock may only count milliseconds
         pending.ceiling = ceiling
         if call is not None:
@@ -204,7 +224,9 @@ class Link:
             pending.token = token_of(params)
             call.backend_era, call.number = self.era, number
             self._met(call.session)
-        stamp = self._stamp if call is None or self._stamp is None else self._stamp_for(call.session)
+        stamp = self._stamp
+        if call is not None and stamp is not None:
+            stamp = stamp_for(call.session, stamp, has_logging=self._has_logging)
         body = wire.request(number, method, wire.hop_params(params, token=number, stamp=stamp))
         self.pending[number] = pending
         try:
@@ -224,7 +246,7 @@ class Link:
 
     def park(self, pending: Pending, answer: Payload) -> None:
         """Send the caller away with `answer`, and keep the request: the backend goes on with it."""
-        waiting, pending.future = pending.future, self._loop.create_future()
+        waiting, pending.outcome = pending.future, self._loop.create_future()
         pending.future.add_done_callback(note_outcome)
         pending.is_parked = True
         pending.call = None
@@ -253,16 +275,6 @@ class Link:
             self._is_crowded = self.only is not None
             self.only = None if self._is_crowded else session
 
-    def _stamp_for(self, session: Session) -> dict[str, Payload]:
-        """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
-        stamp = {**(self._stamp or {}), META_CAPABILITIES: session.relayable("modern")}
-        level = session.log_level
-        if not level and self._has_logging and session.era == "handshake":
-            level = DEFAULT_LOG_LEVEL
-        if level:
-            stamp[META_LOG_LEVEL] = Payload(wire.encode(level))
-        return stamp
-
     def notify(self, method: str, params: Payload | None = None) -> asyncio.Future[None] | None:
         """Send a notification; the future, if any, is done when the peer accepted it."""
         if self.ended.done():
@@ -273,12 +285,13 @@ class Link:
         """Give up on a request: the backend is told in its era's way, the waiting caller gets `exc`."""
         if self.pending.pop(pending.number, None) is None:
             return
-        if pending.future.done() and not pending.future.cancelled():  # answered in the same turn
+        if pending.outcome.done() and not pending.outcome.cancelled():  # answered in the same turn
             return
         self.ears.over(pending)
-        self._give_up(pending)
-        if exc is not None and not pending.future.done():
-            pending.future.set_exception(exc)
+        if self.holder is None:
+            self.suspects.add(pending)
+        if exc is not None and not pending.outcome.done():
+            pending.outcome.set_exception(exc)
         if self.ended.done() or pending.method == "initialize":  # which must not be cancelled (basic/lifecycle)
             return
         if pending.abort is not None and self._stamp is not None:
@@ -289,14 +302,6 @@ class Link:
             self.notify("notifications/cancelled", Payload(params))
             if pending.abort is not None:
                 pending.abort()
-
-    def _give_up(self, pending: Pending) -> None:
-        """Remember for a while whose call it was: the backend may go on with it, and ask for its sake."""
-        now = self._loop.time()
-        self._given_up = {number: each for number, each in self._given_up.items() if each[1] > now}
-        if self.holder is None and (pending.call is not None or pending.is_parked):
-            session = None if pending.call is None else pending.call.session
-            self._given_up[pending.number] = (session, now + pending.timeout)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -326,9 +331,9 @@ class Link:
     def fail(self, pending: Pending, exc: Exception) -> None:
         """One request failed; the link lives on."""
         self.pending.pop(pending.number, None)
-        if not pending.future.done():
+        if not pending.outcome.done():
             self.ears.over(pending)
-            pending.future.set_exception(exc)
+            pending.outcome.set_exception(exc)
 
     def lost(self, reason: BackendError) -> None:
         """The link is dead: everything pending fails now. Later calls of this method change nothing."""
@@ -339,8 +344,8 @@ class Link:
         pending, self.pending = self.pending, {}
         self.ears.lost()
         for waiting in pending.values():
-            if not waiting.future.done():
-                waiting.future.set_exception(
+            if not waiting.outcome.done():
+                waiting.outcome.set_exception(
                     BackendLost(self.backend, f"{reason.message}, with the request in flight: its outcome is unknown")
                 )
             if waiting.abort is not None:
@@ -349,25 +354,25 @@ class Link:
     def _answered(self, envelope: Envelope, origin: Pending | None) -> None:
         pending = self.pending.get(number_of(envelope.id))
         if pending is None or (origin is not None and pending is not origin):
-            self._given_up.pop(number_of(envelope.id), None)
+            self.suspects.clear(number_of(envelope.id))
             logger.debug("answer to no request of ours", extra={"backend": self.backend})
             return
         del self.pending[pending.number]
         self.calls += 1
         self.heard = self._loop.time()
-        if pending.future.done():
+        if pending.outcome.done():
             return
         self.ears.over(pending)
         if envelope.error is not UNSET:
             code = wire.backend_code(envelope.error)
-            pending.future.set_exception(
+            pending.outcome.set_exception(
                 RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era)
             )
         elif envelope.result is not UNSET and wire.first_byte(envelope.result) == b"{":
             self.latency = monotonic() - pending.begun
-            pending.future.set_result(envelope.result)
+            pending.outcome.set_result(envelope.result)
         else:
-            pending.future.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
+            pending.outcome.set_exception(BackendProtocolError(self.backend, "answered without a result object"))
 
     def _told(self, method: str, params: Payload, origin: Pending | None) -> None:
         found = wire.client_meta(params) if method == "notifications/progress" else {}
@@ -383,9 +388,10 @@ class Link:
 
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
         """Not JSON-RPC. If it was meant to be an answer, its caller must not wait for the timeout."""
-        if self._noise.is_flood(exc.message, self._loop.time()):
-            self.lost(BackendProtocolError(self.backend, "it floods us with what is no message"))
-        pending = origin or self.pending.get(number_in(data))
+        logger.warning("backend sent what is no message", extra={"backend": self.backend, "reason": exc.message})
+        pending = origin
+        if pending is None:
+            pending = self.pending.get(number_in(data))
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 

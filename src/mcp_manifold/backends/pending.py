@@ -7,12 +7,57 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from mcp_manifold import wire
-from mcp_manifold.call import Call
+from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.wire import Payload
+from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
 HUMAN_WAIT: Final = 3600.0
 """Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
-_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
+
+
+class Outcome(Protocol):
+    """Where it goes what becomes of a request: a future, where somebody waits for it."""
+
+    def done(self) -> bool:
+        """Whether it is known."""
+
+    def cancelled(self) -> bool:
+        """Whether nobody wants to know any more."""
+
+    def set_result(self, result: Payload, /) -> None:
+        """It has this result."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """It has none, and this is why."""
+
+
+class Teller:
+    """The outcome of a request nobody waits for: told once, in the turn in which it came."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Told) -> None:
+        self._told: Told | None = told
+
+    def __repr__(self) -> str:
+        return f"<Teller {'done' if self._told is None else 'open'}>"
+
+    def done(self) -> bool:
+        return self._told is None
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, result: Payload, /) -> None:
+        self._tell(result, None)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self._tell(None, exception)
+
+    def _tell(self, result: Payload | None, exception: Exception | None) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told(result, exception)
 
 
 class Pending:
@@ -24,11 +69,11 @@ class Pending:
         "call",
         "ceiling",
         "deadline",
-        "future",
         "is_parked",
         "latest",
         "method",
         "number",
+        "outcome",
         "params",
         "paused",
         "stalls",
@@ -36,7 +81,9 @@ class Pending:
         "token",
     )
 
-    def __init__(self, number: int, method: str, params: Mapping[str, Payload], timeout: float) -> None:
+    def __init__(
+        self, number: int, method: str, params: Mapping[str, Payload], timeout: float, outcome: Outcome
+    ) -> None:
         self.number = number
         self.method = method
         self.params = params
@@ -51,7 +98,7 @@ class Pending:
         """Since when its time stands still; 0 while it runs."""
         self.call: Call | None = None
         self.token: Payload | None = None
-        self.future: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        self.outcome = outcome
         self.stalls = 0
         """Questions, its own or perhaps its own, during which its time stands still."""
         self.is_parked = False
@@ -61,6 +108,12 @@ class Pending:
 
     def __repr__(self) -> str:
         return f"<Pending {self.number} {self.method}>"
+
+    @property
+    def future(self) -> "asyncio.Future[Payload]":
+        """Its outcome, for those who wait for it."""
+        assert isinstance(self.outcome, asyncio.Future), "whoever is told does not wait"
+        return self.outcome
 
 
 class Transport(Protocol):
@@ -112,6 +165,26 @@ def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["
     return {first, second}
 
 
+def stamp_for(session: Session, stamp: dict[str, Payload], *, has_logging: bool) -> dict[str, Payload]:
+    """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
+    found = {**stamp, META_CAPABILITIES: session.relayable("modern")}
+    level = session.log_level
+    if not level and has_logging and session.era == "handshake":
+        level = DEFAULT_LOG_LEVEL
+    if level:
+        found[META_LOG_LEVEL] = Payload(wire.encode(level))
+    return found
+
+
+_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
+
+
+def number_in(data: bytes) -> int:
+    """Our own request number in what seems to be an answer, but cannot be read; -1 where there is none."""
+    found = _ID.search(data, 0, 4096)
+    return int(found.group(1)) if found else -1
+
+
 def number_of(id_: Payload | object) -> int:
     """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
     text = bytes(id_) if isinstance(id_, Payload) else b""
@@ -123,9 +196,3 @@ def number_of(id_: Payload | object) -> int:
         stripped = text.strip(b'"')
         whole, _, fraction = stripped.partition(b".")
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
-
-
-def number_in(start: bytes) -> int:
-    """The id in the beginning of what should have been a message; 0 for none."""
-    found = _ID.search(start, 0, 4096)
-    return int(found.group(1)) if found else 0

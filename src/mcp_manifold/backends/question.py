@@ -191,7 +191,7 @@ class Inbox:
         if self.link.holder is not None:
             return only, self.link.holder
         clients = {id(pending.call.session): pending.call.session for pending in working if pending.call is not None}
-        if not all(any(_is_same(each, one) for one in clients.values()) for each in self.link.suspects):
+        if not all(any(_is_same(each, one) for one in clients.values()) for each in self.link.suspects.clients):
             return None, None
         if len(clients) != 1 or any(pending.is_parked for pending in working):
             return (only, None) if only is not None and only.is_parked else (None, None)

@@ -45,6 +45,10 @@ async def send_empty(send: Send, status: int, headers: Sequence[Line] = ()) -> N
 
 
 async def send_refusal(send: Send, refused: Refused) -> None:
+    """The refusal as an answer."""
+    await send_json(send, refused.status, refusal_body(refused), refused.headers)
+
+
+def refusal_body(refused: Refused) -> bytes:
     """The refusal as a JSON-RPC error that answers no particular request."""
-    body = failure(NULL_ID, error_of(refused, "handshake"))
-    await send_json(send, refused.status, body, refused.headers)
+    return failure(NULL_ID, error_of(refused, "handshake"))

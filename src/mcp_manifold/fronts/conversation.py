@@ -103,7 +103,8 @@ class Conversation:
     def _start(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
         session = self._session(method, params)
         call = Call(method, params, session, self._emit, id=id_)
-        key, flight = self.opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
+        flight = Flight(call, None)
+        key = self.opened.depart(id_, flight, self._desk.settings.limits.max_calls_per_session)
         if session is self.opened.session and method == "initialize":
             self._greeted = True  # at once: the next message may come before the answer is out
         task = asyncio.get_running_loop().create_task(self._answer(key, flight, id_), name=f"front.call {method[:40]}")

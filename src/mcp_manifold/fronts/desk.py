@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mcp_manifold.call import Handler, Session
+from mcp_manifold.call import Call, Handler, Session, Told
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.wire import Payload
 
@@ -19,6 +19,13 @@ class Desk(Protocol):
     @property
     def handle(self) -> Handler:
         """Answers every request method, with the raw result in the caller's era; raises ManifoldError."""
+        ...
+
+    def relay(self, call: Call, told: Told) -> bool:
+        """Answer a call without a task, if it needs nothing but its backend; False, and nothing has happened, if not.
+
+        `told` gets the result or the failure, once, later. Raises ManifoldError when the call is refused.
+        """
         ...
 
     def has_scope(self, scope: str) -> bool:

@@ -97,25 +97,32 @@ async def answered(handle: Handler, flight: Flight, id_: Payload) -> tuple[bytes
     """
     call = flight.call
     try:
-        if flight.call.cancelled:  # before it began: nothing must be done for it any more
-            raise CallCancelled
-        result = await handle(call)
-        if not call.cancelled:
-            return response(id_, result), 200
-        error = _CANCELLED
-    except CallCancelled:
-        error = _CANCELLED
-    except ManifoldError as exc:
-        error = error_of(exc, call.session.era, method=call.method)
+        if call.cancelled:  # before it began: nothing must be done for it any more
+            return concluded(flight, id_, None, CallCancelled())
+        return concluded(flight, id_, await handle(call), None)
     except asyncio.CancelledError:
         if not flight.was_forced():
             call.cancel()
             raise
-        error = _CANCELLED
-    except Exception as exc:  # the front boundary: a defect must cost its caller an error, nobody more
-        _logger.exception("call failed unexpectedly", extra={"method": call.method, "backend": call.backend})
-        error = error_of(exc, call.session.era, method=call.method)
+        return concluded(flight, id_, None, CallCancelled())
+    except Exception as exc:  # noqa: BLE001  # the front boundary: a defect must cost its caller an error, nobody more
+        return concluded(flight, id_, None, exc)
     finally:
         flight.land()
+
+
+def concluded(flight: Flight, id_: Payload, result: Payload | None, reason: Exception | None) -> tuple[bytes, int]:
+    """The response message of a call that ended so, and the HTTP status its era gives it."""
+    call = flight.call
+    flight.land()
+    if result is not None and not call.cancelled:
+        return response(id_, result), 200
     flight.failed = True
+    if reason is None or isinstance(reason, CallCancelled):
+        error = _CANCELLED
+    else:
+        if not isinstance(reason, ManifoldError):
+            defect = {"method": call.method, "backend": call.backend}
+            _logger.error("call failed unexpectedly", exc_info=reason, extra=defect)
+        error = error_of(reason, call.session.era, method=call.method)
     return failure(id_, error), http_status(error) if call.session.era == "modern" else 200

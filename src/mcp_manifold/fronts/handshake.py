@@ -6,9 +6,9 @@ from mcp_manifold.call import Call
 from mcp_manifold.errors import RequestError
 from mcp_manifold.fronts.asgi import Refused, send_empty, send_json
 from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.flight import answered
+from mcp_manifold.fronts.flight import Flight, answered
 from mcp_manifold.fronts.guard import accepts_events
-from mcp_manifold.fronts.inbound import VERSION_HEADER, check_mirrors
+from mcp_manifold.fronts.inbound import VERSION_HEADER, check_mirrors, serves_handshake
 from mcp_manifold.fronts.request import HttpRequest
 from mcp_manifold.fronts.responder import Responder
 from mcp_manifold.fronts.resumption import Forgotten, Journal
@@ -140,8 +140,8 @@ class Handshake:
         """
         responder = Responder(request.send, self._tally, opened.journals)
         call = Call(method, params, opened.session, responder.emit, commit=responder.commit, id=id_)
-        key, flight = opened.depart(id_, call, self._desk.settings.limits.max_calls_per_session)
-        flight.task = asyncio.current_task()
+        flight = Flight(call, asyncio.current_task())
+        key = opened.depart(id_, flight, self._desk.settings.limits.max_calls_per_session)
         if method == "initialize":
             responder.headers = ((SESSION_HEADER, opened.id.encode()),)
         try:
@@ -163,8 +163,7 @@ class Handshake:
         Raises:
             Refused: 400 without one or for a revision that is not served, 404 if it is not (or no longer) the caller's.
         """
-        version = request.headers.get(VERSION_HEADER)
-        if version is not None and version.decode("latin-1") not in HANDSHAKE_VERSIONS:
+        if not serves_handshake(request.headers.get(VERSION_HEADER)):
             raise Refused(400, f"Bad request: unsupported protocol version; served are {', '.join(HANDSHAKE_VERSIONS)}")
         id_ = request.headers.get(SESSION_HEADER)
         if id_ is None:

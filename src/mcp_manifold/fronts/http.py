@@ -25,15 +25,16 @@ from mcp_manifold.fronts.asgi import (
     send_json,
     send_refusal,
 )
-from mcp_manifold.fronts.auth import Tokens
 from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.guard import Gate, Verdicts, accepts_both, is_json
+from mcp_manifold.fronts.entrance import Entrance
 from mcp_manifold.fronts.handshake import SESSION_HEADER, Handshake
+from mcp_manifold.fronts.http1 import Head, Passage, Reply
 from mcp_manifold.fronts.inbound import VERSION_HEADER, ParamCheck, is_single, repeated, speaks_modern
 from mcp_manifold.fronts.modern import Modern
 from mcp_manifold.fronts.request import Hangup, HttpRequest, read_body
-from mcp_manifold.fronts.routes import Route, Routes
+from mcp_manifold.fronts.routes import Route
 from mcp_manifold.fronts.session import Sessions
+from mcp_manifold.fronts.shortcut import Shortcut
 from mcp_manifold.fronts.sse import LegacySse
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, UNSET, error_of, failure, members, parse
@@ -60,8 +61,8 @@ class HttpFront:
     """
 
     __slots__ = (
-        "_accepts", "_answering", "_desk", "_drained", "_gate", "_handshake", "_is_json", "_max_body", "_modern",
-        "_open_paths", "_routes", "_sessions", "_site", "_sse", "_tokens", "is_closed", "tally",
+        "_answering", "_desk", "_drained", "_entrance", "_handshake", "_modern", "_open_paths", "_sessions",
+        "_shortcut", "_site", "_sse", "is_closed", "tally",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, site: App, *, check_params: ParamCheck) -> None:
@@ -76,32 +77,23 @@ class HttpFront:
         self._modern = Modern(desk, check_params, self.tally)
         self._handshake = Handshake(desk, self._sessions, self.tally)
         self._sse = LegacySse(desk, self._sessions, self.tally)
-        self._is_json = Verdicts(is_json)
-        self._accepts = Verdicts(accepts_both)
+        self._shortcut = Shortcut(desk, self._sessions, self.tally, self._landed)
         self.reload()
 
     def __repr__(self) -> str:
-        return f"<HttpFront {self._routes!r} {self._tokens!r} {self._sessions!r} {self._modern!r}>"
+        return f"<HttpFront {self._entrance!r} {self._sessions!r} {self._modern!r}>"
 
     def reload(self) -> None:
         """Take over the settings now in force. Sessions end whose client lost its token, or whose endpoint is gone."""
         settings = self._desk.settings
-        self._tokens = Tokens([(token.name, token.token.get_secret_value()) for token in settings.tokens])
-        self._gate = Gate(
-            settings.host,
-            has_tokens=bool(settings.tokens),
-            allowed_hosts=settings.allowed_hosts,
-            allowed_origins=settings.allowed_origins,
-        )
-        self._routes = Routes(settings.base_path)
+        self._entrance = self._shortcut.entrance = Entrance(settings)
         self._open_paths: Collection[bytes] = {settings.base_path.rstrip("/").encode() + path for path in _PROBES}
-        self._max_body = settings.limits.max_body
         self._sessions.keep(self._is_in)
         self._modern.keep(self._is_in)
 
     def _is_in(self, session: Session) -> bool:
         """Whether the client of a session could open it now."""
-        return self._tokens.knows(session.principal) and self._desk.has_scope(session.scope)
+        return self._entrance.tokens.knows(session.principal) and self._desk.has_scope(session.scope)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more requests, end what would never end by itself, and call `drained` once all else is answered."""
@@ -118,6 +110,18 @@ class HttpFront:
         self._modern.close()
         self._sessions.close()
 
+    def take(self, head: Head, body: bytes, reply: Reply) -> Passage | None:
+        """Answer a request the short way; None, and nothing has happened, when it is not for that."""
+        passage = None if self.is_closed else self._shortcut.take(head, body, reply)
+        if passage is not None:
+            self._answering += 1
+        return passage
+
+    def _landed(self) -> None:
+        self._answering -= 1
+        if self._drained is not None and not self._answering:
+            self._drained()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Never raises for what a client did."""
         if scope["type"] != "http":
@@ -129,7 +133,7 @@ class HttpFront:
         try:
             if len(headers) != len(lines):
                 self._refuse_repeated(lines)
-            self._gate.check(headers)
+            self._entrance.gate.check(headers)
             if b"origin" in headers:
                 send = _shared_with(headers[b"origin"], send)
             await self._serve(scope, headers, receive, send)
@@ -144,17 +148,15 @@ class HttpFront:
                 body = failure(NULL_ID, error_of(RuntimeError(), "handshake"))
                 await send_json(send, 500, body)
         finally:
-            self._answering -= 1
-            if self._drained is not None and not self._answering:
-                self._drained()
+            self._landed()
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         method: str = scope["method"]
-        route = self._routes.find(path)
+        route = self._entrance.routes.find(path)
         if route is None:
             if path not in self._open_paths:
-                self._tokens.principal(headers.get(b"authorization"))
+                self._entrance.tokens.principal(headers.get(b"authorization"))
             await self._site(scope, receive, send)
             return
         if method not in route.methods:
@@ -162,7 +164,7 @@ class HttpFront:
         if method == "OPTIONS":
             await send_empty(send, 204, _preflight(route, headers))
             return
-        principal = self._tokens.principal(headers.get(b"authorization"))
+        principal = self._entrance.tokens.principal(headers.get(b"authorization"))
         if route.scope and not self._desk.has_scope(route.scope):
             raise Refused(404, "Not found: there is no such server or group here")
         lines, query = scope["headers"], scope.get("query_string", b"")
@@ -188,19 +190,19 @@ class HttpFront:
 
     async def _post(self, request: HttpRequest) -> None:
         headers, route = request.headers, request.route
-        if not self._is_json(headers.get(b"content-type", b"")):
+        if not self._entrance.is_json(headers.get(b"content-type", b"")):
             raise Refused(415, "Unsupported media type: the body must be application/json")
         if b"content-encoding" in headers:
             raise Refused(415, "Unsupported media type: the body must not be encoded")
         if route.kind == "messages":
             conversation = self._sse.accept(request)
-            body = await read_body(request.receive, headers, self._max_body)
+            body = await read_body(request.receive, headers, self._entrance.max_body)
             self.tally.bytes_in += len(body)
             await self._sse.post(request, conversation, body)
             return
-        if not self._accepts(headers.get(b"accept", b"*/*")):
+        if not self._entrance.accepts(headers.get(b"accept", b"*/*")):
             raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
-        await self._message(request, await read_body(request.receive, headers, self._max_body))
+        await self._message(request, await read_body(request.receive, headers, self._entrance.max_body))
 
     async def _message(self, request: HttpRequest, body: bytes) -> None:
         self.tally.bytes_in += len(body)

@@ -35,7 +35,7 @@ _SINGLE: Final = frozenset(
     {b"host", b"origin", b"authorization", b"content-type", b"content-length", b"content-encoding", b"mcp-session-id"}
 )
 _MODERN: Final = b'"%b"' % MODERN_VERSION.encode()
-_MODERN_HEADER: Final = MODERN_VERSION.encode()
+MODERN_HEADER: Final = MODERN_VERSION.encode()
 _HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
 
 
@@ -57,12 +57,17 @@ ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRe
 
 def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
     """Whether a request is of the 2026-07-28 era, by what it says itself or by a revision no handshake knows."""
-    if version_header == _MODERN_HEADER or method == "server/discover":
+    if version_header == MODERN_HEADER or method == "server/discover":
         return True
     meta = params.get("_meta")
     if meta is not None and META_VERSION in client_meta(meta):
         return True
     return version_header is not None and version_header not in _HANDSHAKE_HEADERS
+
+
+def serves_handshake(version_header: bytes | None) -> bool:
+    """Whether a request of the handshake era says a revision that is served; it need not say any."""
+    return version_header is None or version_header in _HANDSHAKE_HEADERS
 
 
 def admit(method: str, params: dict[str, Payload], headers: Headers | None) -> tuple[Payload, Payload]:

@@ -20,6 +20,11 @@ _SILENCE: Final = 0.5
 """Seconds a call may be silent before its client is given what it needs to come back after a lost connection."""
 
 
+def silence(journals: Journals | None) -> float:
+    """Seconds a call may be silent before its client is given a stream."""
+    return _SILENCE if journals is not None and journals.are_primed else KEEP_ALIVE
+
+
 class Responder:
     """Answers one request, once."""
 
@@ -50,8 +55,7 @@ class Responder:
     def open(self, receive: Receive | None = None, gone: Callable[[], None] | None = None) -> None:
         """Commit to a stream should the call stay silent for long, and call `gone` when the client leaves that."""
         self._receive, self._gone = receive, gone
-        silence = _SILENCE if self._journals is not None and self._journals.are_primed else KEEP_ALIVE
-        self._timer = asyncio.get_running_loop().call_later(silence, self.commit)
+        self._timer = asyncio.get_running_loop().call_later(silence(self._journals), self.commit)
 
     def open_watched(self, receive: Receive, gone: Callable[[], None]) -> None:
         """As `open`, and call `gone` when the client leaves before there is a stream as well."""

@@ -26,8 +26,6 @@ _logger = logging.getLogger("mcp_manifold.fronts.session")
 _SWEEP: Final = 30.0
 _RETRY: Final = 1.0
 _OLDEST: Final = "2024-11-05"
-_LASTING: Final = "tasks/result"
-"""What waits as long as its task takes, instead of an answer's usual time."""
 Deliver = Callable[[bytes], bool]
 """Hands a notification to the client's stream; False when it did not take it."""
 
@@ -83,7 +81,7 @@ class OpenSession:
         if self.kind == "mcp" and Journals.are_for(self.session.version):
             self.journals = Journals(self.digest[:8], self.session.version)
 
-    def depart(self, id_: Payload, call: Call, limit: int) -> tuple[bytes, Flight]:
+    def depart(self, id_: Payload, flight: Flight, limit: int) -> bytes:
         """Enter a call as being in flight; returns the key to remove it by.
 
         Raises:
@@ -96,8 +94,8 @@ class OpenSession:
             raise RequestError("Invalid request: a request with this id is still in flight")
         if len(self.flights) >= limit:
             raise TooManyRequests(f"Too many requests in flight in this session (limit {limit})", retry_after=_RETRY)
-        flight = self.flights[key] = Flight(call, None)
-        return key, flight
+        self.flights[key] = flight
+        return key
 
     def land(self, key: bytes) -> None:
         """The call under `key` is over."""
@@ -154,14 +152,9 @@ class OpenSession:
         self._deserted = {call: left for call, left in self._deserted.items() if left is not journal}
 
     def _give_up(self, call: Call) -> None:
-        if call not in self._deserted:
-            return
-        for asked in self._asked.pop(call, ()) if self._deliver is None else ():
+        for asked in self._asked.pop(call, ()) if call in self._deserted and self._deliver is None else ():
             if not asked.done():
                 asked.set_exception(CallCancelled("the client left the stream on which it was asked"))
-        if call.method == _LASTING:  # nobody waits for it any more, and whoever comes back asks again
-            for flight in [each for each in self.flights.values() if each.call is call]:
-                flight.take_back()
 
     def tell(self, message: bytes) -> bool:
         """See `call.Reach`."""
@@ -266,17 +259,27 @@ class Sessions:
         Raises:
             Refused: 404, the same for somebody else's session and for none at all.
         """
+        opened = self.of(id_, kind, principal, scope)
+        if opened is not None:
+            return opened
         opened = self._by_id.get(id_.decode("latin-1"))
         if opened is not None:
-            session = opened.session
-            if session.principal.key == principal.key and session.scope == scope and opened.kind == kind:
-                opened.used = asyncio.get_running_loop().time()
-                return opened
             _logger.warning(
                 "session refused: it belongs to another principal or endpoint",
                 extra={"session": opened.digest[:12], "principal": principal.name, "scope": scope},
             )
         raise Refused(404, "Session not found")
+
+    def of(self, id_: bytes, kind: str, principal: Principal, scope: str) -> OpenSession | None:
+        """As `find`, but None where that refuses."""
+        opened = self._by_id.get(id_.decode("latin-1"))
+        if opened is None:
+            return None
+        session = opened.session
+        if session.principal.key != principal.key or session.scope != scope or opened.kind != kind:
+            return None
+        opened.used = asyncio.get_running_loop().time()
+        return opened
 
     def end(self, opened: OpenSession) -> None:
         """End one session."""

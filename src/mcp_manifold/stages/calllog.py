@@ -8,7 +8,7 @@ import logging
 import time
 from typing import Final
 
-from mcp_manifold.call import Call, Handler
+from mcp_manifold.call import Call
 from mcp_manifold.errors import CallCancelled, ManifoldError
 from mcp_manifold.wire import Payload
 
@@ -17,33 +17,30 @@ logger = logging.getLogger(__name__)
 _LEVEL: Final = logging.DEBUG
 
 
-def call_log(inner: Handler) -> Handler:
+class CallLog:
     """The Stage: costs one comparison while the log does not want the line."""
 
-    async def logged(call: Call) -> Payload:
-        if not logger.isEnabledFor(_LEVEL):
-            return await inner(call)
-        started = time.perf_counter()
-        outcome = "internal error"
-        try:
-            result = await inner(call)
-            outcome = "ok"
-            return result
-        except (CallCancelled, asyncio.CancelledError):
-            outcome = "cancelled"
-            raise
-        except ManifoldError as exc:
-            outcome = type(exc).__name__
-            raise
-        finally:
-            took = (time.perf_counter() - started) * 1000
-            logger.log(
-                _LEVEL,
-                "%s %s in %.1f ms",
-                call.method,
-                outcome,
-                took,
-                extra={"backend": call.backend, "principal": call.session.principal.name, "scope": call.session.scope},
-            )
+    def __repr__(self) -> str:
+        return "<CallLog>"
 
-    return logged
+    def began(self, call: Call) -> None:
+        """Nothing is written yet."""
+
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        """Write the line."""
+        if logger.isEnabledFor(_LEVEL):
+            took = (time.perf_counter() - call.begun) * 1000
+            told = {
+                "backend": call.backend,
+                "principal": call.session.principal.name,
+                "scope": call.session.scope,
+            }
+            logger.log(_LEVEL, "%s %s in %.1f ms", call.method, _outcome(failure), took, extra=told)
+
+
+def _outcome(failure: BaseException | None) -> str:
+    if failure is None:
+        return "ok"
+    if isinstance(failure, CallCancelled | asyncio.CancelledError):
+        return "cancelled"
+    return type(failure).__name__ if isinstance(failure, ManifoldError) else "internal error"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
-from mcp_manifold.call import Call, Handler
+from mcp_manifold.call import Call
 from mcp_manifold.errors import (
     BackendError,
     BackendOverloaded,
@@ -78,7 +78,7 @@ class Series:
 
 
 class Counts:
-    """The counters of all calls, and the Stage that counts.
+    """The counters of all calls, and the Stage that counts them.
 
     Args:
         is_server: whether there is a server of that name; asked when one is first met.
@@ -100,27 +100,19 @@ class Counts:
         """The counts so far, by method and server; the server is empty for what is answered here."""
         return self._series
 
-    def stage(self, inner: Handler) -> Handler:
-        """The Stage."""
-        flying = self.flying
+    def began(self, call: Call) -> None:
+        """A call is being answered."""
+        self.flying[call.method if call.method in METHODS else OTHER] += 1
 
-        async def counted(call: Call) -> Payload:
-            method = call.method if call.method in METHODS else OTHER
-            flying[method] += 1
-            started = perf_counter()
-            outcome = DEFECT
-            try:
-                result = await inner(call)
-                outcome = TOOL_ERROR if method == "tools/call" and is_tool_error(result) else OK
-                return result
-            except BaseException as exc:
-                outcome = outcome_of(exc)
-                raise
-            finally:
-                flying[method] -= 1
-                self._count(method, call.backend, outcome, perf_counter() - started)
-
-        return counted
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        """Count it."""
+        method = call.method if call.method in METHODS else OTHER
+        self.flying[method] -= 1
+        if result is None:
+            outcome = outcome_of(failure)
+        else:
+            outcome = TOOL_ERROR if method == "tools/call" and is_tool_error(result) else OK
+        self._count(method, call.backend, outcome, perf_counter() - call.begun)
 
     def _count(self, method: str, server: str, outcome: str, seconds: float) -> None:
         series = self._series.get((method, server)) or self._meet(method, server)
@@ -133,7 +125,7 @@ class Counts:
         return self._series.setdefault((method, server if server and self._is_server(server) else ""), Series())
 
 
-def outcome_of(exc: BaseException) -> str:
+def outcome_of(exc: BaseException | None) -> str:
     """The value of the label `outcome` for a call that raised."""
     return next((outcome for kind, outcome in _OUTCOMES if isinstance(exc, kind)), DEFECT)
 

@@ -25,7 +25,7 @@ class Waiting:
         return f"<Waiting {len(self.pending)} told={self.told}>"
 
     def add(self, timeout: float, ceiling: float = inf, waited: float = 0.0) -> Pending:
-        pending = Pending(len(self.pending) + 1, "tools/call", {}, timeout)
+        pending = Pending(len(self.pending) + 1, "tools/call", {}, timeout, asyncio.get_running_loop().create_future())
         pending.ceiling = ceiling
         self.pending.append(pending)
         self.alarm.watch(pending, waited)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_manifold.call import Call, Session
+from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.errors import UnknownMethod
 from mcp_manifold.fronts.http import HttpFront
@@ -43,6 +43,9 @@ class FakeDesk:
         if script is None:
             raise UnknownMethod(f"Method not found: {call.method}")
         return await script(call)
+
+    def relay(self, call: Call, told: Told) -> bool:
+        return False
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes

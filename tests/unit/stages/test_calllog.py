@@ -5,10 +5,10 @@ import logging
 
 import pytest
 
-from mcp_manifold.call import Call, Session
+from mcp_manifold.call import Call, Session, Stages
 from mcp_manifold.errors import BackendTimeout, CallCancelled, UnknownItem
 from mcp_manifold.policy import Principal
-from mcp_manifold.stages.calllog import call_log, logger
+from mcp_manifold.stages.calllog import CallLog, logger
 from mcp_manifold.wire import EMPTY, Payload
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ async def ran(
         raise outcome
 
     with log.at_level(level, logger.name):
-        (found,) = await asyncio.gather(call_log(handler)(call()), return_exceptions=True)
+        (found,) = await asyncio.gather(Stages([CallLog()]).around(handler)(call()), return_exceptions=True)
     assert found is outcome or isinstance(found, asyncio.CancelledError)
     return [record for record in log.records if record.name == logger.name]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.call import Call, Session
+from mcp_manifold.call import Call, Session, Stages
 from mcp_manifold.errors import (
     BackendLost,
     BackendProtocolError,
@@ -56,7 +56,7 @@ class Counted:
                 raise outcome
             return outcome
 
-        (found,) = await asyncio.gather(self.counts.stage(handler)(call(method)), return_exceptions=True)
+        (found,) = await asyncio.gather(Stages([self.counts]).around(handler)(call(method)), return_exceptions=True)
         assert found is outcome or isinstance(found, asyncio.CancelledError)
 
     @property
@@ -156,7 +156,7 @@ async def test_a_call_is_in_flight_until_it_ends() -> None:
         await going.wait()
         return EMPTY
 
-    handle = counts.stage(handler)
+    handle = Stages([counts]).around(handler)
     tasks = [asyncio.ensure_future(handle(call(method))) for method in ("tools/call", "tools/call", "x")]
     for _ in range(2):
         await asyncio.sleep(0)

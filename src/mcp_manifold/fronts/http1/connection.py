@@ -1,0 +1,352 @@
+"""One client's HTTP/1.1 connection: requests in, within limits, and their responses out in order.
+
+Theory of operation. A small request is parsed to its end and then offered to the service's short way, which answers
+without a task. What that does not take, and everything that is large or unusual, becomes a Cycle: an ASGI call with a
+task of its own. One request is answered at a time; those that were sent ahead wait, and no more is read meanwhile.
+Nothing that could make two sides disagree on where a request ends is repaired: it is refused, and the connection is
+closed. A request that comes in one piece touches no timer; each connection has one, which is set anew when it fires.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from math import inf
+from typing import Any, Final, Literal
+
+import httptools
+
+from mcp_manifold.fronts.asgi import Line, Receive, Refused, Send, refusal_body
+from mcp_manifold.fronts.http1.cycle import Cycle
+from mcp_manifold.fronts.http1.head import Head, header_lines
+from mcp_manifold.fronts.http1.service import Passage, Service
+
+logger = logging.getLogger(__name__)
+
+SMALL: Final = 256 * 1024
+"""Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
+BULKY: Final = 65536
+"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
+Phase = Literal["between", "head", "body"]
+"""What of a request is coming in."""
+
+
+class Connection(asyncio.Protocol):
+    """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
+
+    __slots__ = (
+        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_full", "_is_paused", "_is_stopping", "_loop",
+        "_parser", "_passage", "_phase", "_pieces", "_received", "_refused", "_served", "_service", "_target", "_timer",
+        "_transport", "_unsent", "_writer", "is_gone",
+    )  # fmt: skip
+    _transport: asyncio.Transport
+    _served: Head
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: list[Line] = []
+        self._pieces: list[bytes] = []
+        self._head: Head | None = None
+        """Of the request that is coming in, once it is complete."""
+        self._arriving: Cycle | None = None
+        """Who gets the body that is coming in; None where it is collected here."""
+        self._received = 0
+        """Bytes of a request that is not complete."""
+        self._phase: Phase = "between"
+        self._refused: Refused | None = None
+        """Why what is coming in is not served."""
+        self._passage: Passage | None = None
+        self._cycle: Cycle | None = None
+        """The request being answered: one of the two, or none; `_served` is its head."""
+        self._ahead: deque[tuple[Head, bytes] | Cycle] = deque()
+        """Requests that were sent before the one before them was answered."""
+        self._is_paused = self._is_stopping = self._is_full = False
+        self._writer: asyncio.Future[None] | None = None
+        self._due = inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self.is_gone = False
+
+    def __repr__(self) -> str:
+        state = "gone" if self.is_gone else "answering" if self._is_busy else "idle"
+        return f"<Connection {state} ahead={len(self._ahead)}>"
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._cycle is not None or self._passage is not None
+
+    # --- the transport's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
+        self._service.connections.add(self)
+        self._rest()
+        self._set_timer()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # to what is not spoken here: the request is served as what it is
+            self._is_stopping = True
+        except httptools.HttpParserError as exc:
+            refused = self._refused or Refused(400, "Bad request: this is not HTTP/1.1")
+            logger.info("request refused: %s", refused.message, extra={"reason": str(exc)[:100]})
+            self._refuse(refused)
+            return
+        if self._received:
+            self._still_coming()
+
+    def eof_received(self) -> None:
+        """Closes the transport; who is being answered hears of it by `connection_lost`."""
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_gone = True
+        self._service.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._parser = None  # type: ignore[assignment]  # the two refer to each other
+        self._ahead.clear()
+        self.resume_writing()
+        for cycle in (self._arriving, self._cycle):
+            if cycle is not None:
+                cycle.left()
+        passage, self._passage = self._passage, None
+        if passage is not None:
+            passage.left()
+
+    def shutdown(self) -> None:
+        """Close, once what is being answered is answered."""
+        self._is_stopping = True
+        if not self._is_busy:
+            self._close()
+
+    # --- limits -------------------------------------------------------------------------------------------------------
+
+    def _still_coming(self) -> None:
+        """A request is not complete yet: its sender has only so much room, and so long."""
+        limits = self._service.limits
+        phase: Phase = "head" if self._head is None else "body"
+        if phase == "head" and self._received > limits.head_bytes:
+            self._refuse(_too_large(f"at most {limits.head_bytes} bytes"))
+        elif phase != self._phase and not self._is_busy:
+            self._phase = phase
+            self._due = self._loop.time() + (limits.head_seconds if phase == "head" else limits.body_seconds)
+            self._set_timer()
+
+    def _rest(self) -> None:
+        """Nothing is being answered: that may last for so long."""
+        self._due = self._loop.time() + self._service.limits.keep_alive
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        """The time of something may be over."""
+        self._timer = None
+        unsent, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        if self._is_busy or 0 < self._unsent < unsent:  # it has its own limits, or the client reads on
+            self._rest()
+        elif self._loop.time() >= self._due:
+            if self._unsent:
+                self._transport.abort()
+            elif self._phase != "between":
+                self._refuse(Refused(408, "Request timeout: the request did not arrive in time"))
+            else:
+                self._close()
+            return
+        self._set_timer()
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what cannot be served, unless another answer is under way, and close."""
+        if not self._is_busy:
+            self._write_whole(refused.status, refusal_body(refused), header_lines(refused.headers), keeps_alive=False)
+        self._close()
+
+    def _close(self) -> None:
+        self._is_stopping = True
+        self._transport.close()
+
+    # --- the parser's calls -------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._target, self._fields, self._pieces, self._head = b"", [], [], None
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is None:  # trailers are ignored
+            self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._require_room()
+        parser = self._parser
+        self._head = head = Head(
+            parser.get_method(),
+            self._target,
+            self._fields,
+            parser.get_http_version(),
+            keeps_alive=parser.should_keep_alive(),
+        )
+        length = head.length
+        if head.method == b"POST" and length is not None and length <= SMALL and b"expect" not in head.headers:
+            return  # it is collected
+        has_body = b"transfer-encoding" in head.headers or b"content-length" in head.headers
+        self._arriving = Cycle(self, head, more=has_body)
+        self._next(self._arriving)
+
+    def on_body(self, data: bytes) -> None:
+        if self._arriving is None:
+            self._pieces.append(data)
+        else:
+            self._arriving.feed(data)
+
+    def on_message_complete(self) -> None:
+        self._received, self._phase = 0, "between"
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            arriving.end()
+        elif self._head is not None:
+            pieces = self._pieces
+            self._next((self._head, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+
+    def _require_room(self) -> None:
+        limits, fields = self._service.limits, self._fields
+        if len(fields) > limits.head_lines:
+            self._refused = _too_large(f"at most {limits.head_lines} lines")
+        elif self._received > limits.head_bytes and _size(self._target, fields) > limits.head_bytes:
+            self._refused = _too_large(f"at most {limits.head_bytes} bytes")
+        if self._refused is not None:
+            raise self._refused
+
+    # --- one request after the other ----------------------------------------------------------------------------------
+
+    def _next(self, request: tuple[Head, bytes] | Cycle) -> None:
+        if not self._is_busy:
+            self._begin(request)
+        elif not self._is_stopping:
+            self._ahead.append(request)
+            self.pause()
+
+    def _begin(self, request: tuple[Head, bytes] | Cycle) -> None:
+        if isinstance(request, Cycle):
+            self._run(request)
+            return
+        self._served, body = request
+        self._passage = self._service.application.take(self._served, body, self)
+        if self._passage is None:
+            self._run(Cycle(self, self._served, body))
+
+    def _run(self, cycle: Cycle) -> None:
+        self._served, self._cycle = cycle.head, cycle
+        self.own(self._serve(cycle))
+
+    async def _serve(self, cycle: Cycle) -> None:
+        try:
+            scope = cycle.scope(self._transport)
+        except httptools.HttpParserError:
+            self._cycle = None
+            self._refuse(Refused(400, "Bad request: its target is no URL"))
+            return
+        try:
+            await self._service.application(scope, cycle.receive, cycle.send)
+        finally:
+            if not cycle.is_complete:
+                self.drop()
+
+    def completed(self, *, keeps_alive: bool) -> None:
+        """What was being answered is answered: go on with what came after it."""
+        self._cycle = self._passage = None
+        if not keeps_alive or self._is_stopping:
+            self._close()
+            return
+        self._rest()
+        if self._ahead:
+            self._begin(self._ahead.popleft())
+        if self._is_paused and not self._ahead:
+            self.go_on()
+
+    # --- what those being answered use --------------------------------------------------------------------------------
+
+    def respond(self, status: int, body: bytes) -> None:
+        """Send the whole answer, which is JSON, and be done."""
+        keeps_alive = self._served.keeps_alive
+        if self.is_gone:
+            return
+        self._write_whole(status, body, b"", keeps_alive=keeps_alive)
+        self.completed(keeps_alive=keeps_alive)
+
+    def _write_whole(self, status: int, body: bytes, lines: bytes, *, keeps_alive: bool) -> None:
+        head = self._service.whole(status, len(body)) + lines
+        if not keeps_alive:
+            head += b"connection: close\r\n"
+        if len(body) > BULKY:
+            self._transport.writelines((head + b"\r\n", body))
+        else:
+            self._transport.write(b"%b\r\n%b" % (head, body))
+
+    def lengthen(self) -> tuple[Receive, Send]:
+        """Go on as an ASGI call whose body was read; its end is told by `send`."""
+        self._passage, self._cycle = None, Cycle(self, self._served, is_read=True)
+        if self.is_gone:
+            self._cycle.left()
+        return self._cycle.receive, self._cycle.send
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done in a task that the server waits for when it stops."""
+        task = self._loop.create_task(work, name="front.request")
+        self._service.tasks.add(task)
+        task.add_done_callback(self._service.tasks.discard)
+
+    def drop(self) -> None:
+        """There is no answer, or no end of it: end the connection."""
+        self._cycle = self._passage = None
+        self._transport.abort()
+
+    def own_lines(self) -> bytes:
+        """Header lines every response has."""
+        return self._service.lines()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the response."""
+        self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait while the client reads too slowly for more to be written."""
+        while self._is_full and not self.is_gone:
+            self._writer = self._loop.create_future()
+            await self._writer
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read on."""
+        if self._is_paused and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
+
+
+def _size(target: bytes, fields: list[Line]) -> int:
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _too_large(bound: str) -> Refused:
+    return Refused(431, f"Request header fields too large: {bound} are accepted")

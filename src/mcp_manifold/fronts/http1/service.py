@@ -1,0 +1,90 @@
+"""What the connections of one server share: whom requests go to, limits, who is to be waited for. Opens nothing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mcp_manifold.fronts.asgi import Line, Receive, Scope, Send
+from mcp_manifold.fronts.http1.head import Head, header_lines, status_line
+
+
+class Passage(Protocol):
+    """A request on the short way."""
+
+    def left(self) -> None:
+        """The client is gone, before it was answered."""
+        ...
+
+
+class Reply(Protocol):
+    """Where the answer to a request on the short way goes."""
+
+    def respond(self, status: int, body: bytes) -> None:
+        """Send the whole answer, which is JSON, and be done."""
+        ...
+
+    def lengthen(self) -> tuple[Receive, Send]:
+        """Go on as an ASGI call whose body was read; its end is told by `send`."""
+        ...
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done in a task that the server waits for when it stops."""
+        ...
+
+    def drop(self) -> None:
+        """There is no answer: end the connection."""
+        ...
+
+
+class Application(Protocol):
+    """Whom requests are given to."""
+
+    def take(self, head: Head, body: bytes, reply: Reply) -> Passage | None:
+        """Answer a request the short way; None, and nothing has happened, when it is not for that."""
+        ...
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer any request, as an ASGI application."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may cost before anybody looked at what it wants."""
+
+    head_bytes: int = 65536
+    head_lines: int = 128
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    keep_alive: float = 65.0
+    """Seconds an idle connection is kept: longer than the minute of usual load balancers, who should close first."""
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """What the connections of one server share."""
+
+    application: Application
+    limits: Limits
+    connections: set[Any]
+    tasks: "set[asyncio.Task[None]]"
+    own_lines: Callable[[], list[Line]]
+    """Header lines every response has; a list that is never changed, only replaced."""
+    _seen: list[Line] | None = field(default=None, repr=False)
+    _written: bytes = field(default=b"", repr=False)
+
+    def lines(self) -> bytes:
+        """`own_lines` as bytes."""
+        lines = self.own_lines()
+        if lines is not self._seen:
+            self._seen, self._written = lines, header_lines(lines)
+        return self._written
+
+    def whole(self, status: int, length: int) -> bytes:
+        """The head of a whole answer that is JSON, without the blank line at its end."""
+        return b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n" % (
+            status_line(status),
+            self.lines(),
+            length,
+        )

@@ -1,0 +1,244 @@
+"""The short way in: a `tools/call` that came as one small request is relayed, and answered, without a task.
+
+Theory of operation. Everything that lets a request in by the long way lets it in here, in the same order, by the same
+judges; but nothing is refused here. What is not let in, or is no call that can be relayed at once, is left as it came,
+and goes the long way, which says what is wrong with it. A call that turns out to need a stream gets the stream of the
+long way.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from mcp_manifold.call import Call, Session
+from mcp_manifold.errors import ManifoldError, RequestError
+from mcp_manifold.fronts.desk import Desk
+from mcp_manifold.fronts.entrance import Entrance
+from mcp_manifold.fronts.flight import Flight, concluded
+from mcp_manifold.fronts.http1 import Head, Reply
+from mcp_manifold.fronts.inbound import (
+    METHOD_HEADER,
+    MODERN_HEADER,
+    NAME_HEADER,
+    VERSION_HEADER,
+    admit,
+    log_level,
+    serves_handshake,
+    speaks_modern,
+)
+from mcp_manifold.fronts.responder import Responder, silence
+from mcp_manifold.fronts.session import OpenSession, Sessions
+from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
+from mcp_manifold.policy import Principal
+from mcp_manifold.wire import MODERN_VERSION, UNSET, Payload, members, parse, text
+
+logger = logging.getLogger(__name__)
+
+_METHOD: Final = b'"tools/call"'
+_LOOK: Final = 0.25
+"""Seconds between two looks at which calls are silent for too long."""
+_SESSION_HEADER: Final = b"mcp-session-id"
+
+
+class Shortcut:
+    """See the module. Owns the calls that are in flight by the short way."""
+
+    __slots__ = ("_desk", "_flying", "_landed", "_sessions", "_timer", "entrance", "tally")
+
+    entrance: Entrance
+    """Who lets requests in; set before the first comes."""
+
+    def __init__(self, desk: Desk, sessions: Sessions, tally: Tally, landed: Callable[[], None]) -> None:
+        self.tally = tally
+        self._desk = desk
+        self._sessions = sessions
+        self._landed = landed
+        self._flying: dict[Passage, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Shortcut {len(self._flying)} in flight>"
+
+    def take(self, head: Head, body: bytes, reply: Reply) -> "Passage | None":
+        """Relay the call a request is; None, and nothing has happened, unless it is one that can be relayed at once."""
+        if _METHOD not in body or len(body) > self.entrance.max_body:
+            return None
+        admitted = self.entrance.admit(head)
+        if admitted is None or not self._desk.has_scope(admitted[1]):
+            return None
+        try:
+            envelope = parse(body)
+            if envelope.method != "tools/call" or envelope.id is UNSET:
+                return None
+            params = members(envelope.params)
+            passage = self._passage(head, *admitted, envelope.id, params, reply)
+        except RequestError:
+            return None
+        if passage is None or not self._begins(passage):
+            return None
+        self.tally.bytes_in += len(body)
+        return passage
+
+    def _passage(
+        self, head: Head, principal: Principal, scope: str, id_: Payload, params: dict[str, Payload], reply: Reply
+    ) -> "Passage | None":
+        """Raises RequestError where the long way would, and for what it knows better."""
+        headers = head.headers
+        version = headers.get(VERSION_HEADER)
+        if version == MODERN_HEADER:
+            info, capabilities = admit("tools/call", params, headers)
+            if self._desk.input_schema(scope, text(params.get("name"), "name")) is not None:
+                return None
+            level = log_level(params)
+            session = Session("", principal, scope, MODERN_VERSION, info, capabilities, log_level=level)
+            return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
+        named = headers.get(_SESSION_HEADER)
+        if named is None or METHOD_HEADER in headers or NAME_HEADER in headers or not serves_handshake(version):
+            return None
+        if "_meta" in params and speaks_modern("tools/call", params, version):
+            return None
+        opened = self._sessions.of(named, "mcp", principal, scope)
+        if opened is None:
+            return None
+        return Passage(self, Call("tools/call", params, opened.session, _unheard, id=id_), id_, opened, reply)
+
+    def _begins(self, passage: "Passage") -> bool:
+        """Whether a call is on its way now."""
+        passage.depart(self._desk.settings.limits.max_calls_per_session)
+        try:
+            if not self._desk.relay(passage.flight.call, passage.over):
+                passage.turn_back()
+                return False
+        except ManifoldError as exc:  # a stage refuses it: it is answered in a moment, since it has not begun yet
+            asyncio.get_running_loop().call_soon(passage.over, None, exc)
+        self._flying[passage] = asyncio.get_running_loop().time()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+        return True
+
+    def landed(self, passage: "Passage") -> None:
+        """A call is over."""
+        self._flying.pop(passage, None)
+        self._landed()
+
+    def _look(self) -> None:
+        """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for passage, begun in list(self._flying.items()):
+            if now - begun >= passage.silence:
+                del self._flying[passage]
+                passage.commit()
+        if self._flying:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+
+class Passage:
+    """One call on the short way: from its request to its answer."""
+
+    __slots__ = ("_id", "_key", "_opened", "_reply", "_shortcut", "_stream", "flight")
+
+    def __init__(self, shortcut: Shortcut, call: Call, id_: Payload, opened: OpenSession | None, reply: Reply) -> None:
+        self._shortcut = shortcut
+        self._opened = opened
+        self._id = id_
+        self._reply = reply
+        self._stream: Responder | None = None
+        self._key = b""
+        self.flight = Flight(call, None)
+        call.emit, call.commit = self.emit, self.commit
+
+    def __repr__(self) -> str:
+        return f"<Passage {self.flight!r}{' streaming' if self._stream else ''}>"
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a word after which the client is to have a stream."""
+        return KEEP_ALIVE if self._opened is None else silence(self._opened.journals)
+
+    # --- in flight ----------------------------------------------------------------------------------------------------
+
+    def depart(self, limit: int) -> None:
+        """Be in flight in its session.
+
+        Raises:
+            RequestError: as `OpenSession.depart`.
+        """
+        if self._opened is not None:
+            self._key = self._opened.depart(self._id, self.flight, limit)
+
+    def turn_back(self) -> None:
+        """It never began."""
+        if self._opened is not None:
+            self._opened.land(self._key)
+        self._let_go()
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """Send a message ahead of the answer; see `call.Emit`."""
+        self._streaming().emit(message, needed=needed)
+
+    def commit(self) -> None:
+        """Switch to an event stream."""
+        self._streaming().commit()
+
+    def left(self) -> None:
+        """The client is gone, and there was no stream yet."""
+        if self._opened is None:
+            self.flight.take_back()  # in 2026-07-28 leaving is cancelling
+        else:
+            self._opened.desert(self.flight.call, None)
+
+    def _streaming(self) -> Responder:
+        if self._stream is None:
+            opened, call = self._opened, self.flight.call
+            receive, send = self._reply.lengthen()
+            self._stream = stream = Responder(send, self._shortcut.tally, None if opened is None else opened.journals)
+            if opened is None:
+                stream.open(receive, self.flight.take_back)
+            else:
+                stream.open(receive, lambda: opened.desert(call, stream.journal))
+        return self._stream
+
+    # --- over ---------------------------------------------------------------------------------------------------------
+
+    def over(self, result: Payload | None, reason: Exception | None) -> None:
+        """It has a result, or a reason why not: answer it. The front's boundary: nothing is raised into the backend."""
+        try:
+            if self._stream is not None:
+                self._reply.own(self._finish(self._stream, result, reason))
+                return
+            message, status = self._land(result, reason)
+            self._shortcut.tally.bytes_out += len(message)
+            self._reply.respond(status, message)
+        except Exception:
+            logger.exception("answer failed unexpectedly")
+            self._reply.drop()
+        self._shortcut.landed(self)
+
+    async def _finish(self, stream: Responder, result: Payload | None, reason: Exception | None) -> None:
+        """In a task: what else happened in this turn, a question taken back say, goes out before the answer."""
+        try:
+            await stream.finish(*self._land(result, reason))
+        finally:
+            stream.close()
+            self._shortcut.landed(self)
+
+    def _land(self, result: Payload | None, reason: Exception | None) -> tuple[bytes, int]:
+        if self._opened is not None:
+            self._opened.land(self._key)
+        self._let_go()
+        return concluded(self.flight, self._id, result, reason)
+
+    def _let_go(self) -> None:
+        """Of what leads back here."""
+        call = self.flight.call
+        call.emit, call.commit = _unheard, _nothing
+
+
+def _unheard(message: bytes, /, *, needed: bool = False) -> None:
+    """Where it goes what is sent for a call that is not on its way."""
+
+
+def _nothing() -> None:
+    """What comes of committing then."""

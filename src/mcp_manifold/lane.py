@@ -1,0 +1,83 @@
+"""The short way of a call: relayed in the turn it comes in, answered in the turn its result does; no task, no future.
+
+Only for calls that need nothing but their backend: a tool that is listed, over a link that is open, between ends of one
+era. Whatever must be waited for, asked, bridged or refused goes the long way, through the same stages, and so does a
+call that is to be sent once more.
+"""
+
+import asyncio
+
+from mcp_manifold.call import Call, Handler, Stages, Told
+from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError
+from mcp_manifold.router import Direct, Router
+from mcp_manifold.tasks import Tasks
+from mcp_manifold.wire import Payload
+
+
+class Lane:
+    """See the module. Owns the tasks of calls that went on by the long way."""
+
+    def __init__(self, router: Router, tasks: Tasks, stages: Stages, long: Handler) -> None:
+        self._router = router
+        self._tasks = tasks
+        self._stages = stages
+        self._long = long
+        self._detours: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Lane detours={len(self._detours)}>"
+
+    def relay(self, call: Call, told: Told) -> bool:
+        """Relay a call in this turn; `told` gets what came of it, once, and never before this returned.
+
+        False, and nothing has happened, where the call has to go the long way.
+
+        Raises:
+            ManifoldError: a stage refuses it.
+        """
+        direct = self._router.direct(call)
+        if direct is None:
+            return False
+        self._stages.begin(call)
+
+        def over(result: Payload | None, failure: Exception | None) -> None:
+            self._end(call, direct, result, failure, told)
+
+        try:
+            direct.target.backend.relay(direct.link, call, direct.params, over, lambda: self._detour(call, told))
+        except BackendError:
+            self._detour(call, told)
+        return True
+
+    def _end(self, call: Call, direct: Direct, result: Payload | None, failure: Exception | None, told: Told) -> None:
+        if result is not None:
+            try:
+                result = self._tasks.arrived(call, self._router.arrived(call, direct.target, result))
+            except ManifoldError as exc:
+                result, failure = None, exc
+        self._finish(call, result, failure, told)
+
+    def _finish(self, call: Call, result: Payload | None, failure: Exception | None, told: Told) -> None:
+        self._stages.end(call, result, failure)
+        told(result, failure)
+
+    def _detour(self, call: Call, told: Told) -> None:
+        task = asyncio.get_running_loop().create_task(self._ask(call, told), name="lane.detour")
+        self._detours.add(task)
+        task.add_done_callback(self._detours.discard)
+
+    async def _ask(self, call: Call, told: Told) -> None:
+        try:
+            result = await self._long(call)
+        except asyncio.CancelledError:
+            self._finish(call, None, CallCancelled(), told)
+            raise
+        except Exception as exc:  # noqa: BLE001  # whoever is told has the boundary, as on the long way
+            self._finish(call, None, exc, told)
+        else:
+            self._finish(call, result, None, told)
+
+    def close(self) -> None:
+        """End what went on by the long way."""
+        for task in self._detours:
+            task.cancel()
