@@ -72,6 +72,8 @@ class Box:
     confided: int = 0
     refused: int = 0
     logged: int = 0
+    is_quiet: bool = False
+    """Set a level that no message reaches."""
 
     def answer(self, params: bytes) -> str:
         """Answer a question with one's name, having looked whether it was for oneself."""
@@ -100,6 +102,8 @@ class Box:
         for each in self.client.received:
             if each.method == "notifications/message":
                 self.logged += 1
+                if self.is_quiet:
+                    self.strays.append("told what is below its level")
                 self._mine(jsontext.value(jsontext.member(each.params, "data")), " ")
             elif each.method == "notifications/resources/updated":
                 self._mine(str(jsontext.value(jsontext.member(each.params, "uri"))).removeprefix("note://") + " ", " ")
@@ -138,6 +142,9 @@ async def boxes(stand: Stand, count: int) -> AsyncIterator[list[Box]]:
             await client.connect(way.version)
             if not client.is_modern:
                 await client.watch()
+                box.is_quiet = number % 4 == 2
+                level = "error" if box.is_quiet else "debug"
+                assert (await client.request("logging/setLevel", {"level": level})).result == b"{}"
             found.append(box)
         yield found
 
@@ -155,11 +162,16 @@ async def post(found: list[Box], calls: int) -> None:
 
 
 async def updates(stand: Stand, kind: str, found: list[Box]) -> None:
-    """Each of some clients subscribes to a resource of its own, which then changes."""
-    readers = [box for box in found if not box.client.is_modern][:20]
+    """Each of some clients, of either era, subscribes to a resource of its own, which then changes."""
+    readers = found[:CLIENTS]
     for box in readers:
-        subscribed = await box.client.request("resources/subscribe", {"uri": f"note://{box.name}"})
-        assert subscribed.error is None
+        uri = f"note://{box.name}"
+        if box.client.is_modern:
+            wanted = {"notifications": {"resourceSubscriptions": [uri]}}
+            (ack,) = await (await box.client.begin("subscriptions/listen", wanted)).heard()
+            assert uri.encode() in ack
+        else:
+            assert (await box.client.request("resources/subscribe", {"uri": uri})).error is None
     for box in readers:
         await stand[kind].announce("notifications/resources/updated", f'{{"uri":"note://{box.name}"}}')
     for box in readers:
