@@ -73,7 +73,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "prometheus_client": ("fronts/metrics.py",),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),
-    "pydantic_settings": ("config/layers.py",),
+    "pydantic_settings": ("config/variables.py",),
     "rich": ("cli/",),
     "starlette": ("fronts/metrics.py", "fronts/site.py"),
     "uvicorn": ("serving.py",),
@@ -136,6 +136,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "cli/reload.py": "what another process did can only be asked",
             "cli/status.py": "the pace of --watch, in a process of its own",
             "bridge.py": "the pace of calls repeated with a state alone, where there is no event to wait for",
+            "router.py": "of no time at all: the turn of others within a long result",
             "fronts/stdio.py": "of no time at all: the calls of a burst begin before the next line is taken",
         },
     ),
@@ -165,7 +166,7 @@ BROAD: Final = {
     "fronts/flight.py:answered": "the front's boundary, for a call",
     "fronts/http.py:__call__": "the front's boundary, for a request",
     "fronts/shortcut.py:over": "the front's boundary, for a call on the short way",
-    "lane.py:_ask": "whoever is told has the boundary",
+    "lane.py:_answer": "whoever is told has the boundary",
     "reloading.py:_reloaded": "the task's boundary",
 }
 """Where everything may be caught and not raised again."""
@@ -178,6 +179,8 @@ LAZY: Final = {
     "cli/opening.py:_schema": "the same",
     "cli/opening.py:_announced": "the same",
     "cli/opening.py:_running": "the same",
+    "config/layers.py:_said_by": "only who sets variables of ours needs the library that reads them",
+    "config/reading.py:_thoroughly": "only what is more than plain JSON, or wrong, needs its library",
     "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",
     "cli/root.py:_print_version": "the version is asked for alone",
     "cli/running.py:_loop_factory": "not there on Windows",

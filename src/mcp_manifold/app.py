@@ -312,8 +312,12 @@ class Manifold:
     # --- how it is -------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Wait until the first attempt at every server is over, up to the start-up timeout."""
-        await self._running.hub.settle(MERGED)
+        """Wait until the first attempt at every server is over, up to the start-up timeout; those at rest need none."""
+        await self._running.hub.tried(MERGED)
+
+    async def wake(self) -> None:
+        """Connect to every server, those that start when they are needed included; waits as `settle` does."""
+        await self._running.wake()
 
     def on_status(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with a server's name each time its state moved."""
@@ -381,6 +385,7 @@ class Manifold:
         if self._parts is not None and session.key:
             self._parts.watching.ended(session)
             self._parts.levels.ended(session)
+            self._parts.bridge.ended(session)
             self._parts.fleet.release(session.key)
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:

@@ -113,6 +113,10 @@ class Bridge:
         """The client that was sent this URL elicitation, once: it is told that it is complete."""
         return self._elicitations.pop((link, bytes(elicitation)), None)
 
+    def ended(self, session: Session) -> None:
+        """A client's session is over: it need not be told that anything is complete."""
+        self._elicitations = {key: each for key, each in self._elicitations.items() if each is not session}
+
     def _relay(self, question: Question, session: Session) -> None:
         assert session.reach is not None
         params = question.params

@@ -68,6 +68,7 @@ class Hub:
         self._watchers: dict[str, list[Watcher]] = {}
         self._changes: dict[str, set[Change]] = {}
         self._settled: set[str] = set()
+        self._recalled: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._progress = asyncio.Event()
@@ -105,6 +106,7 @@ class Hub:
         self._take(servers, settings, policy, broken)
         self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
         self._settled &= self._servers.keys()
+        self._recalled &= self._servers.keys()
         old, self._views = self._views, {}
         for scope, view in old.items():
             if self.has_scope(scope) or self._watchers.get(scope):
@@ -112,16 +114,30 @@ class Hub:
         for server in self._absences:
             self._await_end(server)
 
+    # --- what is known from an earlier time ------------------------------------------------------------------------
+
+    def recall(self, listing: Listing) -> None:
+        """This is what a backend offered last time: as good as listed, until it lists."""
+        self._recalled.add(listing.backend)
+        self._publish(listing)
+
+    def expect(self, backend: str) -> None:
+        """There is another attempt at this backend to come, as if it were the first."""
+        self._settled.discard(backend)
+
     # --- what the fleet reports ------------------------------------------------------------------------------------
 
     def adopt(self, listing: Listing) -> None:
         """A backend listed: publish the new catalogue of every scope it is in, and note what changed."""
+        self._publish(listing)
+        self.settled(listing.backend)
+
+    def _publish(self, listing: Listing) -> None:
         self._listings[listing.backend] = listing
         for scope, old in list(self._views.items()):
             if listing.backend in self.members(scope):
                 self._views[scope] = new = self._build(scope)
                 self._note(scope, diff(old.shown, new.shown))
-        self.settled(listing.backend)
 
     def missed(self, backend: str, reason: str, since: str) -> None:
         """A backend failed: lists say so, and show its entries for a while."""
@@ -208,6 +224,15 @@ class Hub:
         return over or self._servers.keys() <= self._settled
 
     async def settle(self, scope: str) -> None:
+        """Wait until the scope can be listed: nothing to wait for as soon as anything is known of it from last time.
+
+        Whoever is not known yet joins when it has listed, and clients are told. Otherwise one server that hangs, and
+        never listed, would cost every start the whole start-up timeout.
+        """
+        if self._recalled.isdisjoint(self.members(scope)):
+            await self.tried(scope)
+
+    async def tried(self, scope: str) -> None:
         """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""
         members = set(self.members(scope))
         left = self._started + self._startup - self._loop.time()
@@ -233,7 +258,7 @@ class Hub:
         """
         route = self.route_resource(scope, uri)
         if route is None:
-            await self.settle(scope)
+            await self.tried(scope)
             route = self.route_resource(scope, uri)
         if route is None:
             raise UnknownItem("resource", uri)

@@ -6,12 +6,14 @@ call that is to be sent once more.
 """
 
 import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 from mcp_manifold.call import Call, Handler, Stages, Told
-from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError
+from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError, RemoteError
 from mcp_manifold.router import Direct, Router
 from mcp_manifold.tasks import Tasks
-from mcp_manifold.wire import Payload
+from mcp_manifold.wire import LONG, Payload
 
 
 class Lane:
@@ -41,7 +43,10 @@ class Lane:
         self._stages.begin(call)
 
         def over(result: Payload | None, failure: Exception | None) -> None:
-            self._end(call, direct, result, failure, told)
+            if result is not None and len(memoryview(result)) >= LONG:
+                self._own(self._answer(call, self._arrived_long(call, direct, result), told))
+            else:
+                self._end(call, direct, result, failure, told)
 
         try:
             direct.target.backend.relay(direct.link, call, direct.params, over, lambda: self._detour(call, told))
@@ -55,20 +60,28 @@ class Lane:
                 result = self._tasks.arrived(call, self._router.arrived(call, direct.target, result))
             except ManifoldError as exc:
                 result, failure = None, exc
+        elif isinstance(failure, RemoteError):
+            failure = self._router.refused(call, failure)
         self._finish(call, result, failure, told)
+
+    async def _arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
+        return self._tasks.arrived(call, await self._router.arrived_long(call, direct.target, result))
 
     def _finish(self, call: Call, result: Payload | None, failure: Exception | None, told: Told) -> None:
         self._stages.end(call, result, failure)
         told(result, failure)
 
     def _detour(self, call: Call, told: Told) -> None:
-        task = asyncio.get_running_loop().create_task(self._ask(call, told), name="lane.detour")
+        self._own(self._answer(call, self._long(call), told))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="lane.detour")
         self._detours.add(task)
         task.add_done_callback(self._detours.discard)
 
-    async def _ask(self, call: Call, told: Told) -> None:
+    async def _answer(self, call: Call, answer: Awaitable[Payload], told: Told) -> None:
         try:
-            result = await self._long(call)
+            result = await answer
         except asyncio.CancelledError:
             self._finish(call, None, CallCancelled(), told)
             raise

@@ -21,7 +21,7 @@ from mcp_manifold.call import Call, Handler, Session
 from mcp_manifold.errors import BackendError, BackendUnavailable, InvalidParams, UnknownMethod
 from mcp_manifold.hub import Hub
 from mcp_manifold.wire import Payload
-from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, HOP_KEYS, LOG_LEVELS
+from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, LOG_LEVELS
 
 logger = logging.getLogger(__name__)
 
@@ -227,10 +227,7 @@ class _Message:
 
     def written(self, signs: bool) -> bytes:
         """The notification for a client; `signs`: with the server's name in front of the logger's."""
-        members = dict(self.members)
-        if "_meta" in members:
-            kept = {key: value for key, value in wire.client_meta(members["_meta"]).items() if key not in HOP_KEYS}
-            members["_meta"] = Payload(wire.encode(kept))
+        members = wire.off_hop(self.members)
         if signs:
             members["logger"] = Payload(wire.encode(self._signed()))
         return wire.notification(_MESSAGE, wire.encode(members))

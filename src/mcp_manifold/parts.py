@@ -3,10 +3,11 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 
 from mcp_manifold import wire
@@ -14,6 +15,7 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.lifecycle import State
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.memory import Memory
 from mcp_manifold.backends.orphans import mark
 from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
@@ -25,8 +27,10 @@ from mcp_manifold.call import Stage, Stages
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell
+from mcp_manifold.config.locations import catalogue_directory
+from mcp_manifold.config.shelf import Shelf
 from mcp_manifold.filtering import policy_of
-from mcp_manifold.hub import Hub
+from mcp_manifold.hub import MERGED, Hub
 from mcp_manifold.lane import Lane
 from mcp_manifold.loglevels import LogLevels
 from mcp_manifold.notes import Notes
@@ -71,7 +75,10 @@ class Parts:
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
         self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
         self._moved = moved
+        directory = catalogue_directory(config)
+        self._memory = None if directory is None else Memory(Shelf(directory))
         self.fleet = Fleet(config.servers, self._around(settings))
+        self._recall(self.fleet)
         offering = self._offering = Offering(
             self.hub,
             server_info=info,
@@ -99,7 +106,7 @@ class Parts:
         return Surroundings(
             limits=settings.limits,
             identity=Identity(self._info, EVERYTHING),
-            greet=_greet,
+            greet=_Greeter().greet,
             parameters=_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
@@ -112,6 +119,7 @@ class Parts:
             on_notice=self._on_notice,
             on_link=self._on_link,
             with_level=lambda link, level: self.levels.raised(link, level),
+            memory=self._memory,
             groups=self.groups,
             environment=self._environment,
         )
@@ -126,8 +134,24 @@ class Parts:
         policy = policy_of(servers)
         self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
         self.hub.apply(servers, settings, policy, broken=what.settings.broken)
+        self._recall([*what.added, *what.renewed])
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
+
+    def _recall(self, names: Iterable[str]) -> None:
+        """Publish what these backends are known to have offered last time."""
+        for name in names:
+            listing = self.fleet[name].listing
+            if listing is not None:
+                self.hub.recall(listing)
+
+    async def wake(self) -> None:
+        """Connect to every backend that is at rest, and wait until each was tried."""
+        for name, backend in self.fleet.items():
+            if not backend.is_met:
+                self.hub.expect(name)
+                backend.wake()
+        await self.hub.tried(MERGED)
 
     def _on_question(self, question: Question) -> None:
         self.tasks.asked(question, self._ask)
@@ -202,10 +226,23 @@ def _sdk() -> Any:
     return deferred("backends.sdk")
 
 
-async def _greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
-    sdk = await anyio.to_thread.run_sync(_sdk)
-    greeting: Greeting = await sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
-    return greeting
+class _Greeter:
+    """Greets servers by the SDK, which is imported in a thread when the first one is: that one waits, not the loop."""
+
+    def __init__(self) -> None:
+        self._sdk: Any = None
+        self._importing = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<_Greeter {'ready' if self._sdk else 'nothing imported'}>"
+
+    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Greeting:
+        """Negotiate with one server."""
+        if self._sdk is None:
+            async with self._importing:  # so that servers that start together take one thread, and not one each
+                self._sdk = await anyio.to_thread.run_sync(_sdk)
+        greeting: Greeting = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
+        return greeting
 
 
 def _parameters(

@@ -4,8 +4,10 @@ Reads the scope's view once for a call, so that what was found is what is called
 may not be seen is not in it, and is answered as one that does not exist.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from mcp_manifold import wire
@@ -92,7 +94,7 @@ class Router:
         scope = call.session.scope
         entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:  # it may belong to a backend that is just connecting
-            await self._hub.settle(scope)
+            await self._hub.tried(scope)
             entry = self._hub.view(scope).catalogue.find(kind, name)
         if entry is None:
             self._require_listed(scope, name)
@@ -141,7 +143,12 @@ class Router:
     async def _relay(self, call: Call, name: str, params: dict[str, Payload], native: str) -> Payload:
         target = Target(call.method, self._fleet.find(name), native)
         call.backend = name
-        return self._delivered(call, name, await self._exchange(call, target, params))
+        try:
+            result = await self._exchange(call, target, params)
+        except RemoteError as exc:
+            self.refused(call, exc)
+            raise
+        return self._adapted(call, await self._linked(call, result))
 
     def direct(self, call: Call) -> Direct | None:
         """Where a call can be relayed to in this very turn; None where it must be waited for, bridged or refused."""
@@ -162,14 +169,32 @@ class Router:
         return Direct(Target(call.method, backend, entry.native), link, params)
 
     def arrived(self, call: Call, target: Target, result: Payload) -> Payload:
-        """The result of a call that was relayed directly, as its caller is to have it."""
-        if call.session.era == "modern":
-            result = self._bridge.named(call, target, result)
-        return self._delivered(call, call.backend, result)
+        """The result of a call that was relayed directly, as its caller is to have it; for one that is not `LONG`."""
+        result = self._named(call, target, result)
+        return self._adapted(call, wire.map_links(call.method, result, self._public(call)))
 
-    def _delivered(self, call: Call, name: str, result: Payload) -> Payload:
-        scope = call.session.scope
-        result = wire.map_links(call.method, result, lambda uri: self._hub.public_uri(scope, name, uri))
+    async def arrived_long(self, call: Call, target: Target, result: Payload) -> Payload:
+        """As `arrived`, for a result on which the others must not wait."""
+        return self._adapted(call, await self._linked(call, self._named(call, target, result)))
+
+    def refused(self, call: Call, exc: RemoteError) -> RemoteError:
+        """A backend's own error, as the caller is to have it."""
+        public = self._hub.view(call.session.scope).whole.public_uri
+        exc.raw = wire.map_error_link(exc.raw, partial(public, call.backend))
+        return exc
+
+    def _named(self, call: Call, target: Target, result: Payload) -> Payload:
+        return self._bridge.named(call, target, result) if call.session.era == "modern" else result
+
+    def _public(self, call: Call) -> Callable[[str], str]:
+        return partial(self._hub.public_uri, call.session.scope, call.backend)
+
+    async def _linked(self, call: Call, result: Payload) -> Payload:
+        if len(memoryview(result)) < wire.LONG:
+            return wire.map_links(call.method, result, self._public(call))
+        return await _in_turns(wire.link_steps(call.method, result, self._public(call)))
+
+    def _adapted(self, call: Call, result: Payload) -> Payload:
         return wire.adapt_result(
             result,
             method=call.method,
@@ -185,6 +210,8 @@ class Router:
             if call.backend_era == "modern":
                 result = await self._bridge.complete(call, target, params, result)
             return result
+        if not target.backend.is_met:
+            await target.backend.meet()  # which era it speaks now, decides
         if target.backend.era == "modern":
             return self._bridge.named(call, target, await target.backend.request(call, call.method, params))
         if "requestState" in params:
@@ -199,3 +226,14 @@ class Router:
             if answer is None:
                 raise
             return answer
+
+
+async def _in_turns(steps: Generator[None, None, Payload]) -> Payload:
+    """What a long work comes to, others having their turn after each of its steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: Payload = done.value
+            return made
+        await asyncio.sleep(0)

@@ -25,6 +25,7 @@ from mcp_manifold.errors import (
     BackendUnavailable,
     InvalidParams,
     ManifoldError,
+    RemoteError,
     TooManyRequests,
     UnknownMethod,
 )
@@ -33,7 +34,7 @@ from mcp_manifold.listen import ACKNOWLEDGED, MAX_WATCHED, Listen
 from mcp_manifold.subscriptions import Subscriptions, Target
 from mcp_manifold.tasks import Tasks
 from mcp_manifold.wire import Payload
-from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO, META_SUBSCRIPTION
+from mcp_manifold.wire.protocol import META_SERVER_INFO, META_SUBSCRIPTION
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +127,11 @@ class Watching:
         link.is_watched = True
         try:
             await asyncio.shield(reports.want(route.uri))
-        except BaseException:
+        except BaseException as exc:
             self._release(self._subscriptions.remove(watcher, uri))
+            if isinstance(exc, RemoteError):
+                public = self._hub.view(session.scope).whole.public_uri
+                exc.raw = wire.map_error_link(exc.raw, partial(public, route.backend))
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:
@@ -251,7 +255,7 @@ class Watching:
             uri = wire.text(found.get("uri"), "uri")
         except InvalidParams:
             return
-        members = {**found, **_own_meta(found)}
+        members = wire.off_hop(found)
         for watch in self._subscriptions.watching(Target(link.backend, link.place, uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
@@ -267,7 +271,7 @@ class Watching:
             task = self._tasks.watched(watch.name, watch.watcher.session)
             if task is not None:
                 told = self._tasks.told(task, watch.watcher.session.scope, notice.params)
-                watch.watcher.tell(TASK_TOLD, {**wire.client_meta(told), **_own_meta(found)})
+                watch.watcher.tell(TASK_TOLD, wire.off_hop(wire.client_meta(told)))
 
     def _public(self, watcher: Watcher, backend: str, uri: str) -> str:
         """What a client calls a sub-resource of what it watches; empty if it may not know of it."""
@@ -319,12 +323,3 @@ def _tell(watcher: Watcher, members: Mapping[str, Payload]) -> None:
         watcher.tell(UPDATED, members)
     elif watcher.reach is not None:
         watcher.reach.tell(wire.notification(UPDATED, wire.encode(members)))
-
-
-def _own_meta(found: Mapping[str, Payload]) -> dict[str, Payload]:
-    """The `_meta` of a notification without what spoke of the hop to the backend."""
-    meta = found.get("_meta")
-    if meta is None:
-        return {}
-    kept = {key: value for key, value in wire.client_meta(meta).items() if key not in HOP_KEYS}
-    return {"_meta": Payload(wire.encode(kept))}

@@ -95,6 +95,7 @@ _ROWS: Final[tuple[str | tuple[str, str, str], ...]] = (
     ("isolation-cap", "D11", "more clients than processes are refused in words, until one leaves"),
     ("isolation-idle", "D11", "a process nobody used for long is stopped, and started again when it is"),
     ("isolation-left", "D11", "the links of a client that left are closed"),
+    ("left-clean", "D11", "of a client that vanishes in the middle of anything, nothing is left"),
     "Resumption",
     ("resume-call", "2025-11-25 basic/transports, Resumability", "a lost stream goes on, to the answer, when resumed"),
     ("resume-opening", "2025-11-25 basic/transports, Sending Messages", "its streams, and no others, open with an id"),

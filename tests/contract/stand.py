@@ -71,6 +71,8 @@ class Stand:
     def __init__(self, backends: Mapping[str, Any], config: dict[str, Any]) -> None:
         self.backends = dict(backends)
         self.config = config
+        self.takes_leave = False
+        """Whether clients end their sessions when they go; many real ones do not."""
         self._stack = AsyncExitStack()
         self._manifold: Manifold | None = None
         self._origin = ""
@@ -119,6 +121,8 @@ class Stand:
             if connect:
                 await _connect(client, way.version)
             yield client
+            if self.takes_leave and isinstance(client, HttpClient) and client.session is not None:
+                await client.delete()
 
     def _child(self, stack: AsyncExitStack, scope: str, options: dict[str, Any]) -> StdioClient:
         directory = stack.enter_context(TemporaryDirectory())

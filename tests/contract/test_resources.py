@@ -1,11 +1,14 @@
 """Resources and templates through the merged endpoint: every front, every kind of backend."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.behaviours import shows
-from tests.contract.offers import SHARED, SHARED_TEMPLATE, UNLISTED, offerings
-from tests.contract.stand import KINDS, WAYS, standing
+from tests.contract.offers import SHARED, SHARED_TEMPLATE, UNLISTED, offering, offerings
+from tests.contract.stand import ERAS, KINDS, WAYS, standing
 from tests.peers import jsontext
+from tests.peers.backend import Act, resource
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way
 
@@ -76,3 +79,29 @@ async def test_links_in_results_lead_back_to_the_backend_that_gave_them(way: Way
             assert (await client.request("resources/read", {"uri": unlisted})).code in (-32002, -32602)
             (asked,) = stand[kind].calls("resources/read")
             assert jsontext.value(jsontext.member(asked.params, "uri")) == unlisted
+
+
+@shows("resources-collision-in-results")
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_an_error_names_the_resource_as_the_client_knows_it(way: Way) -> None:
+    said = '{"code":%d,"message":"m","data":{ "n" : 1.50,"uri":"%s"},"x":null}'
+    code = {"handshake": -32002, "modern": -32602}
+    scripts = {
+        kind: replace(
+            offering(kind),
+            resources=(resource(SHARED, Act("error", said % (code[era], SHARED))),),
+            on={"resources/subscribe": Act("error", said % (code[era], SHARED))},
+        )
+        for kind, era in ERAS.items()
+    }
+    async with standing(scripts) as stand, stand.client(way) as client:
+        for kind in KINDS:
+            uri = told(kind, SHARED)
+            refused = await client.request("resources/read", {"uri": uri})
+            data = jsontext.member(refused.error, "data")
+            assert jsontext.value(data) == {"n": 1.5, "uri": uri}
+            assert b"1.50" in (data or b"")
+            assert b'"x":null' in (refused.error or b"")
+            if not client.is_modern and ERAS[kind] == "handshake":
+                refused = await client.request("resources/subscribe", {"uri": uri})
+                assert jsontext.value(jsontext.member(refused.error, "data")) == {"n": 1.5, "uri": uri}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -11,14 +12,16 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from tests.contract.stand import LATEST
-from tests.flows.processes import until
+from tests.flows.processes import Holdings, until
 from tests.peers.clients import HttpClient, StdioClient
 
+WINDOW = 0.2
+"""Seconds a process is watched for; it counts its time in hundredths."""
 SUBREAPER = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
@@ -45,7 +48,27 @@ class Program:
     @property
     def log(self) -> str:
         """All it wrote on stdout and stderr."""
-        return self._log.read_text()
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
+
+    async def holds(self) -> Holdings:
+        """What it holds now."""
+        shown = await answer_of(self, "/metrics")
+        found = re.search(rb"^mcp_proxy_tasks ([0-9.]+)", shown, re.M)
+        assert found is not None, shown
+        own = psutil.Process(self.process.pid)
+        return Holdings(int(float(found[1])), own.num_fds(), len(self.family()), own.num_threads())
+
+    async def rests(self) -> bool:
+        """Whether it does nothing for a while, by the processor time it takes."""
+        own = psutil.Process(self.process.pid)
+        before = sum(own.cpu_times()[:2])
+        await asyncio.sleep(WINDOW)  # in which nothing should happen: there is no event to wait for
+        return sum(own.cpu_times()[:2]) - before <= WINDOW / 4
+
+    def stumbled(self) -> list[str]:
+        """Lines of its log that tell of a fault of its own."""
+        signs = ("Traceback", "never retrieved", " ERROR ", "Task was destroyed")
+        return [line for line in self.log.splitlines() if any(sign in line for sign in signs)]
 
     def family(self) -> list[psutil.Process]:
         """Everything below it."""
@@ -76,14 +99,34 @@ def config_in(directory: Path, servers: Mapping[str, Any], **manifold: Any) -> P
 
 
 @asynccontextmanager
-async def serving(config: Path, *, files: int = 0, prefix: Sequence[str] = ()) -> AsyncIterator[Program]:
-    """`serve` with that configuration, once it listens; killed with all it started if it is still there in the end."""
-    program = _begun(config, files, prefix)
-    process = program.process
+async def serving(
+    config: Path,
+    *,
+    files: int = 0,
+    before: Callable[[], None] | None = None,
+    sink: Path | None = None,
+    prefix: Sequence[str] = (),
+    cwd: Path | None = None,
+) -> AsyncIterator[Program]:
+    """`serve` with that configuration, once it listens; killed with all it started if it is still there in the end.
+
+    Args:
+        files: descriptors it may have; 0 for the usual number.
+        before: what its process does before it becomes the program.
+        sink: where it writes, instead of a log that can be read.
+        prefix: what stands between the interpreter and the program.
+        cwd: where it is started.
+    """
+    before = _limited(files) if files else before
+    log = sink or config.with_suffix(".log")
+    with log.open("ab") as output:
+        process = _begun([*prefix, "-m", "mcp_manifold", "serve", "-c", str(config)], output, before, cwd)
+    program = Program(process, _port_in(config), log)
     try:
         await until(lambda: process.poll() is not None or _listens(program.port), "the port")
         assert process.poll() is None, program.log
         yield program
+        assert program.stumbled() == [], "I3"
     finally:
         family = program.family() if process.poll() is None else []
         process.kill()
@@ -92,17 +135,12 @@ async def serving(config: Path, *, files: int = 0, prefix: Sequence[str] = ()) -
             end(each.pid)
 
 
-def _begun(config: Path, files: int, prefix: Sequence[str]) -> Program:
-    log = config.with_suffix(".log")
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *prefix, "-m", "mcp_manifold", "serve", "-c", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            preexec_fn=_limited(files) if files else None,
-        )
-    return Program(process, json.loads(config.read_text())["manifold"]["port"], log)
+def _begun(
+    argv: Sequence[str], output: IO[bytes], before: Callable[[], None] | None, cwd: Path | None
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=before, cwd=cwd
+    )
 
 
 @asynccontextmanager
@@ -168,6 +206,11 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _port_in(config: Path) -> int:
+    port: int = json.loads(config.read_text())["manifold"]["port"]
+    return port
 
 
 def _listens(port: int) -> bool:

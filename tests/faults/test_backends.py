@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import KINDS, LATEST, standing
+from tests.contract.stand import KINDS, LATEST
+from tests.faults.invariants import enduring
 from tests.peers.backend import HTML, Act, Fault, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, Reply
 from tests.peers.ways import Way
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 HTTP = Way("http", LATEST)
 TRIES = 100
+NOTE = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"so far"}}'
 
 
 def named(reply: Reply, server: str, *reasons: str) -> None:
@@ -45,7 +48,7 @@ async def until_well(client: Client, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "pipe26"])
 async def test_r1_a_killed_child_fails_its_own_calls_at_once_and_is_started_again(kind: str) -> None:
-    async with standing(offerings((kind, "web"))) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings((kind, "web"))) as stand, stand.client(HTTP) as client:
         other = await client.begin("tools/call", {"name": "web__hang", "arguments": {"text": "unharmed"}})
         calls = [await client.begin("tools/call", {"name": f"{kind}__hang"}) for _ in range(20)]
         await stand[kind].wait_for("tools/call", count=20)
@@ -60,7 +63,7 @@ async def test_r1_a_killed_child_fails_its_own_calls_at_once_and_is_started_agai
 
 
 async def test_r10_a_forgotten_session_is_renewed_without_the_caller_noticing() -> None:
-    async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("web",))) as stand, stand.client(HTTP) as client:
         assert (await client.call("web__echo", {"text": "before"})).text == "before"
         for _ in range(3):
             stand["web"].forget_sessions()
@@ -71,7 +74,7 @@ async def test_r10_a_forgotten_session_is_renewed_without_the_caller_noticing() 
 
 
 async def test_r10_a_session_forgotten_with_calls_in_flight_costs_them_one_error() -> None:
-    async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("web",))) as stand, stand.client(HTTP) as client:
         pending = await client.begin("tools/call", {"name": "web__hang"})
         await stand["web"].wait_for("tools/call")
         stand["web"].forget_sessions()
@@ -85,7 +88,7 @@ async def test_r10_a_session_forgotten_with_calls_in_flight_costs_them_one_error
 
 @pytest.mark.parametrize("kind", ["web", "web26", "stream"])
 async def test_r10_a_backend_that_is_down_refuses_promptly_and_works_when_it_is_back(kind: str) -> None:
-    async with standing(offerings((kind,))) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings((kind,))) as stand, stand.client(HTTP) as client:
         pending = await client.begin("tools/call", {"name": f"{kind}__hang"})
         await stand[kind].wait_for("tools/call")
         await stand[kind].refuse()
@@ -98,12 +101,40 @@ async def test_r10_a_backend_that_is_down_refuses_promptly_and_works_when_it_is_
 
 
 async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opened_again() -> None:
-    async with standing(offerings(("stream",))) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("stream",))) as stand, stand.client(HTTP) as client:
         pending = await client.begin("tools/call", {"name": "stream__hang"})
         await stand["stream"].wait_for("tools/call")
         stand["stream"].end_streams()
         named(await pending.reply(), "stream", "BackendLost")
         await until_well(client, "stream__echo")
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+async def test_r7_an_answer_that_falls_silent_is_given_up_after_its_time(kind: str) -> None:
+    quiet = {kind: {"sseReadTimeout": "400ms", "timeout": "1h", "pingInterval": 0}}
+    script = replace(offering(kind), tools=(tool("echo"), tool("fades", Act("notify", NOTE, then=Act("hang")))))
+    async with enduring({kind: script}, **quiet) as stand, stand.client(HTTP) as client:
+        named(await client.call(f"{kind}__fades"), kind, "BackendLost", "BackendTimeout")
+        await until_well(client, f"{kind}__echo")
+
+
+async def test_r7_a_standing_stream_that_falls_silent_is_opened_again() -> None:
+    quiet = {"web": {"sseReadTimeout": "400ms", "pingInterval": 0}}
+    async with enduring(offerings(("web",)), **quiet) as stand, stand.client(HTTP) as client:
+        await stand["web"].wait_for(lambda item: item.kind == "http" and item.method == "GET", count=3)
+        await until_well(client, "web__echo")
+
+
+# --- idle (R11) --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["web", "web26", "stream"])
+async def test_r11_the_first_call_after_a_rest_in_which_connections_were_cut_works(kind: str) -> None:
+    async with enduring(offerings((kind,))) as stand, stand.client(HTTP) as client:
+        for text in ("first", "second"):
+            assert (await client.call(f"{kind}__echo", {"text": text})).text == text
+            await stand[kind].reset_connections()  # as routers do with what is idle
+            assert (await client.call(f"{kind}__echo", {"text": f"after {text}"})).text == f"after {text}"
 
 
 # --- hanging (R2) ------------------------------------------------------------------------------------------------
@@ -113,7 +144,7 @@ async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opene
 async def test_r2_a_call_without_an_answer_ends_at_the_servers_timeout_and_is_cancelled(kind: str) -> None:
     limits = {kind: {"timeout": "400ms"}}
     script = Script(name=kind, era=offering(kind).era, tools=(tool("late", Act("late")), tool("echo")))
-    async with standing({kind: script}, **limits) as stand, stand.client(HTTP) as client:
+    async with enduring({kind: script}, **limits) as stand, stand.client(HTTP) as client:
         named(await client.call(f"{kind}__late"), kind, "BackendTimeout")
         await stand[kind].wait_cancelled()
         await stand[kind].release()
@@ -123,34 +154,34 @@ async def test_r2_a_call_without_an_answer_ends_at_the_servers_timeout_and_is_ca
 # --- statuses (R8, R9) -------------------------------------------------------------------------------------------
 
 
+INSTEAD = {
+    "500": Fault(500, b"Traceback: boom", method="tools/call"),
+    "502": Fault(502, b"<html>", method="tools/call"),
+    "429": Fault(429, headers=(("Retry-After", "1"),), method="tools/call"),
+    "401": Fault(401, headers=(("WWW-Authenticate", "Bearer"),), method="tools/call"),
+    "403": Fault(403, method="tools/call"),
+    "html": Fault(200, HTML.body, HTML.headers, method="tools/call"),
+    "empty": Fault(200, b"", (("Content-Type", "application/json"),), method="tools/call"),
+    "reset": Fault(kind="reset", method="tools/call"),
+    "cut": Fault(kind="cut", method="tools/call"),
+}
+
+
 @pytest.mark.parametrize("kind", ["web", "web26", "stream"])
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(500, b"Traceback: boom", method="tools/call"),
-        Fault(502, b"<html>", method="tools/call"),
-        Fault(429, headers=(("Retry-After", "1"),), method="tools/call"),
-        Fault(401, headers=(("WWW-Authenticate", "Bearer"),), method="tools/call"),
-        Fault(403, method="tools/call"),
-        Fault(200, HTML.body, HTML.headers, method="tools/call"),
-        Fault(200, b"", (("Content-Type", "application/json"),), method="tools/call"),
-        Fault(kind="reset", method="tools/call"),
-        Fault(kind="cut", method="tools/call"),
-    ],
-    ids=["500", "502", "429", "401", "403", "html", "empty", "reset", "cut"],
-)
-async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_server(kind: str, fault: Fault) -> None:
-    async with standing(offerings((kind,)), **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
-        stand[kind].fail(fault)
-        reply = await client.call(f"{kind}__echo", {"text": "x"})
-        if kind == "stream" and reply.error is None:
-            assert reply.text == "x"  # the answer takes the stream; what became of the POST need not matter
-        else:
-            named(reply, kind)
-            assert reply.status == 200, "a backend's 401 must not look like our own"
-            assert b"boom" not in reply.raw
-        assert len(stand[kind].calls("tools/call")) <= 1, "a call is never repeated"
-        await until_well(client, f"{kind}__echo")
+async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_server(kind: str) -> None:
+    async with enduring(offerings((kind,)), **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
+        for name, fault in INSTEAD.items():
+            before = len(stand[kind].calls("tools/call"))
+            stand[kind].fail(fault)
+            reply = await client.call(f"{kind}__echo", {"text": name})
+            if kind == "stream" and reply.error is None:
+                assert reply.text == name  # the answer takes the stream; what became of the POST need not matter
+            else:
+                named(reply, kind)
+                assert reply.status == 200, "a backend's 401 must not look like our own"
+                assert b"boom" not in reply.raw
+            assert len(stand[kind].calls("tools/call")) - before <= 1, "a call is never repeated"
+            await until_well(client, f"{kind}__echo")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +192,7 @@ async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_serve
 async def test_r9_a_backend_without_a_standing_stream_stays_usable(fault: Fault) -> None:
     if fault is HTML:
         fault = Fault(HTML.status, HTML.body, HTML.headers, method="GET", times=0)
-    async with standing(offerings(("web",))) as stand:
+    async with enduring(offerings(("web",))) as stand:
         stand["web"].fail(fault)
         async with stand.client(HTTP) as client:
             for number in range(5):
@@ -181,7 +212,7 @@ WRONG = ("null_result", "list_result", "no_result")
 async def test_r14_strange_lines_ids_and_results_cost_at_most_their_own_call(kind: str) -> None:
     tools = tuple(tool(name, Act(name)) for name in (*STRANGE, *WRONG, "echo"))
     script = Script(name=kind, era=offering(kind).era, tools=tools)
-    async with standing({kind: script}, **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
+    async with enduring({kind: script}, **{kind: {"timeout": "1s"}}) as stand, stand.client(HTTP) as client:
         for name in (*STRANGE, *WRONG):
             reply = await client.call(f"{kind}__{name}", {"text": name})
             if reply.error is None:
@@ -197,14 +228,47 @@ async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -
     tools = (tool("big", Act("big", n=300_000)), tool("echo"))
     limits = {"limits": {"maxMessage": 100_000}}
     script = Script(name=kind, era=offering(kind).era, tools=tools)
-    async with standing({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
+    async with enduring({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
         named(await client.call(f"{kind}__big"), kind)
         await until_well(client, f"{kind}__echo")
+
+
+async def test_r12_noise_on_stdout_costs_nobody_anything() -> None:
+    noise = (
+        "Starting up...",
+        '{"level":"info"}',
+        "[]",
+        "null",
+        "\x1b[31mred\x1b[0m",
+        "",
+        "\udcff\udcfe",
+        "x" * 100_000,
+    )
+    script = Script(
+        name="pipe",
+        era="handshake",
+        banner="\n".join(noise[:-2]) + "\n",
+        tools=(tool("noisy", Act("garbage", "\n".join(noise))), tool("echo")),
+    )
+    async with enduring({"pipe": script}) as stand, stand.client(HTTP) as client:
+        for text in ("one", "two"):
+            assert (await client.call("pipe__noisy", {"text": text})).text == text
+        assert len(stand["pipe"].children) == 1
+
+
+async def test_r12_a_line_without_an_end_is_dropped_and_costs_its_own_call_only() -> None:
+    endless = Act("endless", n=1_000_000, then=Act())
+    script = Script(name="pipe", era="handshake", tools=(tool("endless", endless), tool("echo")))
+    limits = {"limits": {"maxMessage": 100_000}}
+    async with enduring({"pipe": script}, manifold=limits) as stand, stand.client(HTTP) as client:
+        assert (await client.call("pipe__endless", {"text": "behind it"})).text == "behind it"
+        assert (await client.call("pipe__echo", {"text": "next"})).text == "next"
+        assert len(stand["pipe"].children) == 1
 
 
 async def test_r13_a_child_that_floods_its_stderr_is_not_held_up() -> None:
     noise = Act("stderr", "y" * 100, n=20_000)
     script = Script(name="pipe", era="handshake", stderr="at the start\n", tools=(tool("noise", noise),))
-    async with standing({"pipe": script}) as stand, stand.client(Way("http", MODERN_VERSION)) as client:
+    async with enduring({"pipe": script}) as stand, stand.client(Way("http", MODERN_VERSION)) as client:
         for _ in range(5):
             assert (await client.call("pipe__noise")).error is None

@@ -22,6 +22,7 @@ from mcp_manifold.config.environment import INHERITED, MARK
 from mcp_manifold.errors import BackendUnavailable
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, standing
+from tests.faults.invariants import BYSTANDER, unharmed
 from tests.faults.programs import (
     SUBREAPER,
     Program,
@@ -37,7 +38,7 @@ from tests.faults.programs import (
     zombies,
 )
 from tests.flows.processes import is_running, until
-from tests.peers.backend import Act, Script, StdioBackend, named, tool
+from tests.peers.backend import Act, HttpBackend, Script, StdioBackend, named, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
 from tests.peers.ways import Way
 
@@ -59,12 +60,30 @@ async def program(
         if wrap is not None:
             entry |= {"command": wrap[0], "args": [*wrap[1:], entry["command"], *entry["args"]]}
         entry |= options.pop("entry", {})
-        config = config_in(directory, {"pipe": entry}, **options.pop("manifold", {}))
+        servers = {"pipe": entry, **options.pop("others", {})}
+        config = config_in(directory, servers, **options.pop("manifold", {}))
         served = await stack.enter_async_context(serving(config, **options))
         await until_ready(served)
         client = await connected(served)
         stack.push_async_callback(client.close)
         yield served, backend, client
+
+
+@asynccontextmanager
+async def enduring_program(
+    directory: Path, script: Script = HOST, **options: Any
+) -> AsyncIterator[tuple[Program, StdioBackend, HttpClient]]:
+    """`program`, with a bystander beside its backend, and what holds whatever goes wrong asserted in the end."""
+    async with AsyncExitStack() as stack:
+        untouched = await stack.enter_async_context(HttpBackend(offering(BYSTANDER)))
+        others = {BYSTANDER: entry_of(untouched)}
+        served, backend, _ = await stack.enter_async_context(program(directory, script, others=others, **options))
+        bystander = await stack.enter_async_context(ModernClient(served.url))
+        await bystander.connect()
+        await stack.enter_async_context(unharmed(served, bystander))
+        async with await connected(served) as client:  # who is gone when it is counted
+            yield served, backend, client
+            await client.delete()
 
 
 async def spawned(client: Any) -> int:
@@ -86,7 +105,7 @@ async def well(client: HttpClient) -> None:
 
 
 async def test_r1_a_killed_child_fails_its_calls_is_started_again_and_is_no_zombie(tmp_path: Path) -> None:
-    async with program(tmp_path) as (served, backend, client):
+    async with enduring_program(tmp_path) as (served, backend, client):
         grandchild = await spawned(client)
         calls = [await client.begin("tools/call", {"name": "pipe__hang"}) for _ in range(20)]
         await backend.wait_for("tools/call", count=21)
@@ -103,7 +122,7 @@ async def test_r1_a_killed_child_fails_its_calls_is_started_again_and_is_no_zomb
 
 
 async def test_r2_a_stopped_child_costs_its_callers_a_timeout_and_works_when_it_goes_on(tmp_path: Path) -> None:
-    async with program(tmp_path, entry={"timeout": "400ms"}) as (_, backend, client):
+    async with enduring_program(tmp_path, entry={"timeout": "400ms"}) as (_, backend, client):
         (child,) = backend.pids
         os.kill(child, signal.SIGSTOP)
         try:
@@ -208,7 +227,7 @@ async def test_r26_stopping_takes_the_server_behind_a_wrapper_along(tmp_path: Pa
 
 
 async def test_r26_a_killed_wrapper_takes_its_server_along_and_both_are_started_again(tmp_path: Path) -> None:
-    async with program(tmp_path, wrap=WRAPPER) as (_, backend, client):
+    async with enduring_program(tmp_path, wrap=WRAPPER) as (_, backend, client):
         (server,) = backend.pids
         wrapper = psutil.Process(server).parent()
         assert wrapper is not None
@@ -219,7 +238,7 @@ async def test_r26_a_killed_wrapper_takes_its_server_along_and_both_are_started_
 
 
 async def test_orphans_that_become_our_children_are_no_zombies(tmp_path: Path) -> None:
-    async with program(tmp_path, prefix=("-c", SUBREAPER)) as (served, backend, client):
+    async with enduring_program(tmp_path, prefix=("-c", SUBREAPER)) as (served, backend, client):
         orphan = await spawned(client)
         os.kill(backend.pids[0], signal.SIGKILL)  # its group is ended then, and who is left is ours
         await until(lambda: not psutil.pid_exists(orphan), "somebody to take leave of the orphan")
@@ -299,7 +318,7 @@ async def test_r24_a_second_signal_ends_everything_at_once(tmp_path: Path) -> No
 
 
 async def test_r21_without_descriptors_connections_are_shed_and_it_recovers(tmp_path: Path) -> None:
-    async with program(tmp_path, files=128) as (served, _, client):
+    async with enduring_program(tmp_path, files=128) as (served, _, client):
         own = psutil.Process(served.process.pid)
         crowd = []
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -11,20 +12,26 @@ import psutil
 
 _PATIENCE: Final = 10.0
 _STEP: Final = 0.05
+_WORKERS: Final = 4
+"""Threads for work with files and names, which are kept a while for the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Tasks of the running loop, descriptors and children of this process."""
+    """Tasks of the running loop, descriptors, children and threads of a process."""
 
     tasks: int
     descriptors: int
     children: int
+    threads: int = 0
 
     def grew_beyond(self, other: "Holdings", *, by: int = 0) -> bool:
         """Whether anything is more than it was, by more than that."""
         return (
-            self.tasks > other.tasks + by or self.descriptors > other.descriptors + by or self.children > other.children
+            self.tasks > other.tasks + by
+            or self.descriptors > other.descriptors + by
+            or self.threads > other.threads + _WORKERS
+            or self.children > other.children
         )
 
 
@@ -32,7 +39,10 @@ def most(several: Iterable[Holdings]) -> Holdings:
     """The most of each that was held at any of several times."""
     all_ = tuple(several)
     return Holdings(
-        max(each.tasks for each in all_), max(each.descriptors for each in all_), max(each.children for each in all_)
+        max(each.tasks for each in all_),
+        max(each.descriptors for each in all_),
+        max(each.children for each in all_),
+        max(each.threads for each in all_),
     )
 
 
@@ -40,7 +50,7 @@ def holdings() -> Holdings:
     """What this process holds now."""
     gc.collect()
     children = psutil.Process().children(recursive=True)
-    return Holdings(len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), len(children))
+    return Holdings(len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), len(children), threading.active_count())
 
 
 async def steady() -> Holdings:

@@ -31,6 +31,7 @@ class FakeBackend:
     def __init__(self, name: str, era: Era, answer: Answer) -> None:
         self.name = name
         self.era = era
+        self.is_met = True
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._answer = answer
 

@@ -54,11 +54,16 @@ class Scene:
     servers: list[ServerStatus] = field(default_factory=lambda: [NOTES])
     tally: Tally | None = field(default_factory=Tally)
     parked: int = 0
+    tasks: int = 0
     counts: Counts = field(default_factory=lambda: Counts(lambda name: name == "notes"))
     lag: LoopLag = field(default_factory=LoopLag)
 
     def page(self) -> Exposition:
-        return Exposition(Sources(self.counts, self.lag, lambda: self.servers, lambda: self.tally, lambda: self.parked))
+        return Exposition(
+            Sources(
+                self.counts, self.lag, lambda: self.servers, lambda: self.tally, lambda: self.parked, lambda: self.tasks
+            )
+        )
 
     def found(self) -> dict[str, float]:
         text = self.page().render()[0].decode()
@@ -132,7 +137,7 @@ def test_what_is_not_known_of_a_server_has_no_metric() -> None:
 
 def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
     tally = Tally(sessions=1, streams=2, dropped_events=3, refused=4, bytes_in=5, bytes_out=6)
-    found = Scene(tally=tally, parked=7).found()
+    found = Scene(tally=tally, parked=7, tasks=8).found()
     assert found["mcp_proxy_sessions"] == 1
     assert found["mcp_proxy_streams"] == 2
     assert found["mcp_proxy_dropped_events_total"] == 3
@@ -140,6 +145,7 @@ def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
     assert found["mcp_proxy_received_bytes_total"] == 5
     assert found["mcp_proxy_sent_bytes_total"] == 6
     assert found["mcp_proxy_parked_calls"] == 7
+    assert found["mcp_proxy_tasks"] == 8
 
 
 def test_before_there_is_a_front_or_a_server_there_is_a_page() -> None:

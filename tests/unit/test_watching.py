@@ -275,6 +275,8 @@ async def test_what_a_backend_says_of_nothing_is_not_told() -> None:
     meta = {"io.modelcontextprotocol/subscriptionId": 1, "theirs": 2}
     place.notice(link, UPDATED, uri="a://1", _meta=meta)
     assert client.told == [{"jsonrpc": "2.0", "method": UPDATED, "params": {"uri": "a://1", "_meta": {"theirs": 2}}}]
+    place.notice(link, UPDATED, uri="a://1", _meta={"io.modelcontextprotocol/subscriptionId": 1})
+    assert client.told[1]["params"] == {"uri": "a://1"}
 
 
 # --- subscriptions/listen ---------------------------------------------------------------------------------------------

@@ -9,6 +9,10 @@ from mcp_manifold.backends.pending import HUMAN_WAIT, Pending
 
 _EARLY: Final = 0.001
 """Seconds a timer may come before its time, by a clock that counts milliseconds."""
+STOOD_STILL: Final = 1.0
+"""Seconds the timer may be late before that says something of this process, and nothing of whoever is waited for."""
+CATCH_UP: Final = 0.1
+"""Seconds that are then given to read what has been there for long."""
 
 
 class Alarm:
@@ -56,8 +60,11 @@ class Alarm:
             self._timer = None
 
     def _ring(self) -> None:
-        now = self._loop.time() + _EARLY
+        now, late = self._loop.time() + _EARLY, 0.0 if self._timer is None else self._loop.time() - self._timer.when()
         self._timer = None
+        if late > STOOD_STILL:  # it is we who were: answers that came meanwhile are read before they are called late
+            self._timer = self._loop.call_later(CATCH_UP, self._ring)
+            return
         for pending in [waiting for waiting in self._requests() if waiting.deadline <= now]:
             self._on_expired(pending, _spent(pending, now))
         first = min((waiting.deadline for waiting in self._requests()), default=inf)

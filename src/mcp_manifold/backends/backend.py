@@ -19,6 +19,7 @@ from mcp_manifold.backends.life import Life, Uses
 from mcp_manifold.backends.lifecycle import State, Status
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.lister import Lister
+from mcp_manifold.backends.memory import Recalled
 from mcp_manifold.backends.opener import Opener
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.backends.surroundings import Surroundings
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Backend:
     """See the module. `run` is its life; everything else is called from the same event loop."""
 
-    def __init__(self, server: ServerSettings, around: Surroundings) -> None:
+    def __init__(self, server: ServerSettings, around: Surroundings, *, recalled: Recalled | None = None) -> None:
         self.name = server.name
         self.settings = server
         self._around = around
@@ -46,6 +47,8 @@ class Backend:
             timeout=server.list_timeout or around.list_timeout,
             parameters=around.parameters,
             on_listing=self._listed,
+            keep=self._keep,
+            latest=None if recalled is None else recalled.listing,
         )
         self.calling = Calling(server, around, live=self._live, link=self._link, lister=self._lister)
         self.request = self.calling.request
@@ -56,6 +59,8 @@ class Backend:
         uses = Uses(lambda: admission.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
         self._life = Life(server, around, opener=self._opener, lister=self._lister, uses=uses)
         self._known = Known(server.transport, "handshake")
+        if recalled is not None:
+            self._recall(recalled)
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
@@ -67,8 +72,13 @@ class Backend:
 
     @property
     def greeting(self) -> Greeting | None:
-        """What it said of itself when it last opened its shared link; None before the first time."""
+        """What it said of itself when it was last connected to; None before the first time."""
         return self._life.greeting
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it was connected to since the program started."""
+        return self.vitals.lives > 0
 
     @property
     def vitals(self) -> Vitals:
@@ -215,6 +225,33 @@ class Backend:
                 raise
             self._known = replace(self._known, has_handshake=False)  # so it has the modern era only
             return await self._link(session, call)
+
+    # --- what is known from an earlier time -------------------------------------------------------------------------
+
+    def _recall(self, recalled: Recalled) -> None:
+        """Take for true what was true last time, until it is connected to."""
+        self._life.greeting = recalled.greeting
+        self.vitals.listed = _now() - recalled.age
+        self._opener.connector.learned(recalled.kind, recalled.greeting.era)
+        self._known = replace(self._known, kind=recalled.kind, era=recalled.greeting.era)
+
+    async def _keep(self, listing: Listing, greeting: Greeting) -> None:
+        """Remember this for the next time."""
+        if self._around.memory is not None and self.kind is not None:
+            await self._around.memory.keep(self.settings, listing, greeting, self.kind)
+
+    async def meet(self) -> None:
+        """Connect to it, if it was not since the program started: what is known of it may be from an earlier time.
+
+        Raises:
+            BackendUnavailable: it cannot be reached.
+        """
+        if not self.is_met:
+            await self._life.until_ready()
+
+    def wake(self) -> None:
+        """Connect to it, even if nobody needs it."""
+        self._life.wake()
 
     # --- what its life tells ----------------------------------------------------------------------------------------
 

@@ -10,9 +10,11 @@ from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.process import Ceilings, Groups
 from mcp_manifold.backends.sse import SseTransport
-from mcp_manifold.backends.stdio import Command, StderrTail, open_stdio
+from mcp_manifold.backends.stdio import Command, open_stdio
+from mcp_manifold.backends.tail import StderrTail
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.config.environment import inherited
+from mcp_manifold.errors import BackendUnavailable
 from mcp_manifold.wire import Era
 
 Kind = Literal["stdio", "http", "sse"]
@@ -111,13 +113,16 @@ class Connector:
     def _shared_pool(self) -> HttpPool:
         if self._pool is None:
             tls = ssl.create_default_context() if self._server.url.lower().startswith("https:") else None
-            self._pool = HttpPool(
-                self._server.url,
-                ssl_context=tls,
-                connect_timeout=self._server.connect_timeout,
-                max_body=self._limits.max_message,
-                max_connections=MAX_CONNECTIONS,
-            )
+            try:
+                self._pool = HttpPool(
+                    self._server.url,
+                    ssl_context=tls,
+                    connect_timeout=self._server.connect_timeout,
+                    max_body=self._limits.max_message,
+                    max_connections=MAX_CONNECTIONS,
+                )
+            except ValueError as exc:
+                raise BackendUnavailable(self._server.name, f"its url cannot be used: {exc}") from exc
         return self._pool
 
     async def aclose(self) -> None:

@@ -30,7 +30,7 @@ class Fleet(Mapping[str, Backend]):
     """
 
     def __init__(self, servers: Sequence[ServerSettings], around: Surroundings) -> None:
-        self._backends = {server.name: Backend(server, around) for server in servers if not server.disabled}
+        self._backends = {server.name: _made(server, around) for server in servers if not server.disabled}
         self._homes: dict[str, _Home] = {}
         self._group: TaskGroup | None = None
 
@@ -77,7 +77,7 @@ class Fleet(Mapping[str, Backend]):
                 continue
             backend = None if server.name in renewed else old.get(server.name)
             if backend is None:
-                backend = Backend(server, around)
+                backend = _made(server, around)
             else:
                 backend.adapt(server, around)
             now[server.name] = backend
@@ -130,3 +130,8 @@ class Fleet(Mapping[str, Backend]):
         with anyio.move_on_after(drain):
             await home.backend.idle()
         home.scope.cancel()
+
+
+def _made(server: ServerSettings, around: Surroundings) -> Backend:
+    """A new backend, with what is known of it from an earlier time."""
+    return Backend(server, around, recalled=None if around.memory is None else around.memory.recall(server))

@@ -77,6 +77,7 @@ class Life:
         self._lister = lister
         self._uses = uses
         self._waiting = 0
+        self._is_woken = False
         self._is_resting = False
         self._is_learning = False
         self._has_listed = False
@@ -97,6 +98,11 @@ class Life:
     def is_resting(self) -> bool:
         """Whether it is at rest, and nothing is known against a start."""
         return self._is_resting and self.status.is_resting
+
+    def wake(self) -> None:
+        """Do not rest before it was connected to."""
+        self._is_woken = True
+        self._nudged.set()
 
     def adapt(self, server: ServerSettings, around: Surroundings) -> None:
         """Go by other settings from now on."""
@@ -177,7 +183,8 @@ class Life:
         """Whether there need not be a link: nobody waits for one, and what would be listed is known."""
         is_kept = self._server.keep_alive and self.vitals.lives > 0
         is_known = self._lister.latest is not None
-        return self._is_lazy and is_known and not is_kept and not self._waiting and not self._is_needed()
+        is_wanted = self._waiting or self._is_woken or self._is_needed()
+        return self._is_lazy and is_known and not is_kept and not is_wanted
 
     def _is_needed(self) -> bool:
         return self._around.is_needed(self._server.name)
@@ -191,7 +198,8 @@ class Life:
     async def _live_once(self) -> None:
         """From connecting to the loss of the link."""
         self._has_listed = False
-        self._is_learning = self._is_lazy and not self._server.keep_alive and not self._waiting
+        is_wanted = self._waiting or self._is_woken or self._server.keep_alive
+        self._is_learning, self._is_woken = self._is_lazy and not is_wanted, False
         self._move(Event.STARTED)
         event, reason = Event.FAILED, ""
         try:

@@ -1,23 +1,33 @@
 """Splits a byte stream into lines, in linear time and bounded memory. Pure: feed it pieces, take lines."""
 
 from collections.abc import Iterator
+from typing import Final
+
+ENDLESS: Final = 16 << 20
+"""Bytes that are dropped of a line before it counts as one without an end."""
 
 
 class LineSplitter:
     """Lines of at most `limit` bytes, without their LF (and CR). A longer one is dropped to its end and reported."""
 
-    __slots__ = ("_dropping", "_limit", "_parts", "_size", "oversized")
+    __slots__ = ("_dropped", "_dropping", "_limit", "_parts", "_size", "oversized")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
         self._dropping = False
+        self._dropped = 0
         self.oversized: list[bytes] = []
         """The first kilobytes of lines that were too long, oldest first; whoever reads them clears them."""
 
     def __repr__(self) -> str:
         return f"<LineSplitter held={self._size}{' dropping' if self._dropping else ''}>"
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether a line that is being dropped is so long that it will hardly ever end."""
+        return self._dropping and self._dropped > ENDLESS
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The lines that `data` completes."""
@@ -44,9 +54,10 @@ class LineSplitter:
 
     def _hold(self, piece: bytes) -> None:
         if self._dropping:
+            self._dropped += len(piece)
             return
         self._parts.append(piece)
         self._size += len(piece)
         if self._size > self._limit:
             self.oversized.append(b"".join(self._parts[:64])[:4096])
-            self._parts, self._size, self._dropping = [], 0, True
+            self._parts, self._size, self._dropping, self._dropped = [], 0, True, 0

@@ -13,6 +13,7 @@ from time import monotonic
 
 from mcp_manifold import wire
 from mcp_manifold.backends.alarm import Alarm
+from mcp_manifold.backends.noise import Noise
 from mcp_manifold.backends.pending import (
     Ears,
     Outcome,
@@ -81,6 +82,7 @@ class Link:
         self.suspects = Suspects()
         self._last = 0
         self._alarm = Alarm(lambda: self.pending.values(), self._expired)
+        self._noise = Noise(backend)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
@@ -388,10 +390,9 @@ class Link:
 
     def _garbled(self, data: bytes, exc: MalformedMessage, origin: Pending | None) -> None:
         """Not JSON-RPC. If it was meant to be an answer, its caller must not wait for the timeout."""
-        logger.warning("backend sent what is no message", extra={"backend": self.backend, "reason": exc.message})
-        pending = origin
-        if pending is None:
-            pending = self.pending.get(number_in(data))
+        if self._noise.is_flood(exc.message, self._loop.time()):
+            self.lost(BackendProtocolError(self.backend, "it floods us with what is no message"))
+        pending = origin or self.pending.get(number_in(data))
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 

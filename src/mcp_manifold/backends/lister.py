@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from mcp_manifold.backends.greeting import Greeting, Parameters
@@ -27,7 +27,10 @@ _CHANGES: Final = {
 
 
 class Lister:
-    """Owns the raw pages of one backend and which of them are stale. `keep` runs in the backend's owner task."""
+    """Owns the raw pages of one backend and which of them are stale. `keep` runs in the backend's owner task.
+
+    `latest` is what it listed in an earlier run of the program; each new listing is given away to be kept for the next.
+    """
 
     def __init__(
         self,
@@ -37,13 +40,16 @@ class Lister:
         timeout: float,
         parameters: Parameters,
         on_listing: Callable[[Listing], None],
+        keep: Callable[[Listing, Greeting], Awaitable[None]],
+        latest: Listing | None = None,
     ) -> None:
-        self.latest: Listing | None = None
+        self.latest = latest
         self._backend = backend
         self._limits = limits
         self._timeout = timeout
         self._parameters = parameters
         self._on_listing = on_listing
+        self._keep = keep
         self._pages: dict[str, Pages] = {}
         self._stale: set[str] = set()
         self._wake: asyncio.Future[None] | None = None
@@ -107,14 +113,14 @@ class Lister:
             logger.warning("listing failed, the last one stays: %s", exc, extra={"backend": self._backend})
             self._stale |= methods
             return min(RETRY_CEILING, max(RETRY_FIRST, delay * 2))
-        self._publish(link, greeting, over_http=over_http)
+        await self._keep(self._publish(link, greeting, over_http=over_http), greeting)
         return 0.0
 
-    def _publish(self, link: Link, greeting: Greeting, *, over_http: bool) -> None:
+    def _publish(self, link: Link, greeting: Greeting, *, over_http: bool) -> Listing:
         tools = self._pages["tools/list"].items
         mirrored = over_http and link.era == "modern"
         tools, link.parameter_headers = self._parameters(self._backend, tools, mirrored=mirrored)
-        self.latest = Listing(
+        latest = self.latest = Listing(
             backend=self._backend,
             revision=1 if self.latest is None else self.latest.revision + 1,
             era=link.era,
@@ -127,10 +133,11 @@ class Lister:
             server_info=bytes(greeting.server_info),
             hints=self._hints(greeting),
         )
-        self._on_listing(self.latest)
+        self._on_listing(latest)
         listed, self._listed = self._listed, None
         if listed is not None:
             listed.set_result(None)
+        return latest
 
     def _hints(self, greeting: Greeting) -> dict[str, Hint]:
         hints = {method: pages.hint for method, pages in self._pages.items()} | {"server/discover": greeting.hint}

@@ -87,14 +87,17 @@ async def _walk(link: Link, method: str, *, timeout: float, end: float, max_page
     scopes: set[str] = set()
     seen: set[str] = set()
     params: dict[str, Payload] = {}
+    cursor: str | None = None
     for _ in range(max_pages):
         try:
             result = await link.request(method, params, timeout=timeout, waited=timeout - (end - loop.time()))
         except RemoteError as exc:
-            if exc.code == METHOD_NOT_FOUND:
+            if exc.code == METHOD_NOT_FOUND or cursor == "":  # which may be one, but some write it for the end
                 break
             raise
         page = _page(link, method, result)
+        if page.cursor == cursor == "":  # the first page again
+            break
         items += [bytes(item) for item in getattr(page, field)]
         ttls.append(max(0, int(page.ttl_ms or 0)))
         scopes.add(page.scope or "private")
@@ -104,8 +107,9 @@ async def _walk(link: Link, method: str, *, timeout: float, end: float, max_page
             break
         if page.cursor in seen:
             raise BackendProtocolError(link.backend, f"{method} turns in a circle: a cursor came twice")
-        seen.add(page.cursor)
-        params = {"cursor": Payload(encode(page.cursor))}
+        cursor = page.cursor
+        seen.add(cursor)
+        params = {"cursor": Payload(encode(cursor))}
     else:
         raise BackendProtocolError(link.backend, f"{method} has more than {max_pages} pages")
     hint = Hint(min(ttls, default=0), scopes == {"public"}, loop.time())

@@ -13,6 +13,7 @@ from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, MET
 
 HUMAN_WAIT: Final = 3600.0
 """Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
+_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 
 
 class Outcome(Protocol):
@@ -176,15 +177,6 @@ def stamp_for(session: Session, stamp: dict[str, Payload], *, has_logging: bool)
     return found
 
 
-_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
-
-
-def number_in(data: bytes) -> int:
-    """Our own request number in what seems to be an answer, but cannot be read; -1 where there is none."""
-    found = _ID.search(data, 0, 4096)
-    return int(found.group(1)) if found else -1
-
-
 def number_of(id_: Payload | object) -> int:
     """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
     text = bytes(id_) if isinstance(id_, Payload) else b""
@@ -196,3 +188,9 @@ def number_of(id_: Payload | object) -> int:
         stripped = text.strip(b'"')
         whole, _, fraction = stripped.partition(b".")
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
+
+
+def number_in(start: bytes) -> int:
+    """The id in the beginning of what should have been a message; 0 for none."""
+    found = _ID.search(start, 0, 4096)
+    return int(found.group(1)) if found else 0

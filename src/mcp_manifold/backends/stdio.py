@@ -9,20 +9,21 @@ import logging
 import pathlib
 import shutil
 import signal
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from subprocess import Popen, SubprocessError
-from typing import Final
+from typing import Final, cast
 
 import anyio
 
 from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pace import Pace
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.process import UNBOUNDED, Ceilings, Groups, on_end
-from mcp_manifold.errors import BackendCrashed, BackendError, BackendLost, BackendUnavailable
+from mcp_manifold.backends.tail import StderrTail
+from mcp_manifold.errors import BackendCrashed, BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,10 @@ KILL_GRACE: Final = 2.0
 """Seconds to wait for a killed process; only one stuck in the kernel outlives it."""
 EXIT_GRACE: Final = 0.2
 """Seconds between a server's closed stdout and its exit, either way, before the one is reported without the other."""
-TAIL_LINES: Final = 20
-LINE_LIMIT: Final = 4096
-LOG_RATE: Final = 50
-"""Lines of stderr logged in a second; the rest is counted, so that a flood costs nobody anything."""
+LINES_A_SECOND: Final = 20_000
+"""Messages a server may write in a second before it is not read for the rest of it: more is no work, but a flood."""
+STDERR_A_SECOND: Final = 16 << 20
+"""Bytes of stderr, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +55,6 @@ class Command:
         return f"<Command {self.program} args={len(self.args)}>"
 
 
-class StderrTail:
-    """The last lines a server wrote to stderr, logged at a bounded rate."""
-
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
-        self._lines = LineSplitter(LINE_LIMIT)
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._second = 0
-        self._logged = 0
-        self._suppressed = 0
-        self.exit = ""
-        """How the server last ended without being told to, in words."""
-
-    def __repr__(self) -> str:
-        return f"<StderrTail {self._backend} lines={len(self._tail)}>"
-
-    def fed(self, data: bytes, now: float) -> None:
-        """Take what the server wrote."""
-        for line in self._lines.feed(data):
-            text = printable(line.decode("utf-8", "replace"))
-            if text:
-                self._tail.append(text)
-                self._log(text, int(now))
-        self._lines.oversized.clear()
-
-    def last(self) -> str:
-        """The last line, for an error message; empty when there was none."""
-        return self._tail[-1] if self._tail else ""
-
-    def lines(self) -> tuple[str, ...]:
-        """The last lines, oldest first."""
-        return tuple(self._tail)
-
-    def _log(self, text: str, second: int) -> None:
-        if second != self._second:
-            if self._suppressed:
-                logger.info("stderr lines not shown", extra={"backend": self._backend, "lines": self._suppressed})
-            self._second, self._logged, self._suppressed = second, 0, 0
-        if self._logged < LOG_RATE:
-            self._logged += 1
-            logger.info("stderr: %s", text, extra={"backend": self._backend})
-        else:
-            self._suppressed += 1
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: what a server writes must not drive the terminal that shows our log (S44)."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
-
-
 class _Pipes:
     """Feeds the link from the child's stdout; synchronous, in the order of the bytes. Knows when it has all been."""
 
@@ -112,6 +63,7 @@ class _Pipes:
         self._tail = tail
         self._lines = LineSplitter(limit)
         self._loop = asyncio.get_running_loop()
+        self._stdout, self._stderr = Pace(LINES_A_SECOND), Pace(STDERR_A_SECOND)
         self._open = {1, 2}
         self._has_exited = False
         self.exited: asyncio.Future[None] = self._loop.create_future()
@@ -119,18 +71,29 @@ class _Pipes:
     def __repr__(self) -> str:
         return f"<_Pipes {self._link.backend}{' exited' if self._has_exited else ''}>"
 
-    def received(self, fd: int, data: bytes) -> None:
-        """The child wrote this to its stdout or stderr."""
+    def received(self, fd: int, data: bytes) -> float:
+        """The child wrote this to its stdout or stderr; for how many seconds it is not to be read."""
         if fd == 2:
             self._tail.fed(data, self._loop.time())
-            return
+            return self._stderr.rest(len(data), self._loop.time())
+        lines = 0
         for line in self._lines.feed(data):
+            lines += 1
             if line:
                 self._link.fed(line)
         if self._lines.oversized:
             for start in self._lines.oversized:
                 self._link.oversized(start)
             self._lines.oversized.clear()
+        if self._lines.is_endless:
+            self._link.lost(BackendProtocolError(self._link.backend, "it writes a line that does not end"))
+        return self._stdout.rest(lines, self._loop.time())
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether the link was ended for what the child writes: the rest of it must not cost anything."""
+        ended = self._link.ended
+        return ended.done() and isinstance(ended.result(), BackendProtocolError)
 
     def closed(self, fd: int) -> None:
         """The child, and whoever inherited it, closed its stdout or stderr."""
@@ -162,12 +125,23 @@ class _Output(asyncio.Protocol):
     def __init__(self, pipes: _Pipes, fd: int) -> None:
         self._pipes = pipes
         self._fd = fd
+        self._transport: asyncio.ReadTransport
 
     def __repr__(self) -> str:
         return f"<_Output {self._fd} of {self._pipes!r}>"
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.ReadTransport, transport)
+
     def data_received(self, data: bytes) -> None:
-        self._pipes.received(self._fd, data)
+        rest = self._pipes.received(self._fd, data)
+        if rest or self._pipes.is_flooded:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(rest, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._transport.is_closing() and not self._pipes.is_flooded:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pipes.closed(self._fd)
@@ -311,12 +285,23 @@ def ending(code: int | None) -> str:
     return f"the server exited with status {code}"
 
 
+def _missing(program: str) -> str:
+    """Why a program cannot be the command, in words."""
+    path = pathlib.Path(program)
+    if path.name == program:
+        return f"the command {program!r} was not found on PATH: install it, or give its full path"
+    if path.is_dir():
+        return f"the command {program!r} is a directory"
+    if path.exists():
+        return f"the command {program!r} is not executable"
+    return f"the command {program!r} was not found: install it, or correct its path"
+
+
 def _located(backend: str, command: Command) -> str:
     """The program's full path, its working directory checked, since both would fail with the same words later."""
     program = shutil.which(command.program, path=command.env.get("PATH"))
     if program is None:
-        reason = f"the command {command.program!r} was not found on PATH: install it, or give its full path"
-        raise BackendUnavailable(backend, reason)
+        raise BackendUnavailable(backend, _missing(command.program))
     if command.cwd is not None and not pathlib.Path(command.cwd).is_dir():
         raise BackendUnavailable(backend, f"its working directory {command.cwd!r} does not exist")
     return program
@@ -337,8 +322,9 @@ async def open_stdio(
     groups = groups or Groups(guarded=False)
     try:
         process = groups.begin([program, *command.args], env=command.env, cwd=command.cwd, ceilings=command.ceilings)
-    except (OSError, SubprocessError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
+    except (OSError, SubprocessError, ValueError) as exc:  # ValueError: text that no system call takes
+        odd = "its arguments or its environment cannot be passed on" if isinstance(exc, ValueError) else str(exc)
+        reason = getattr(exc, "strerror", None) or odd
         raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {reason}") from exc
     transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit), tail)
     with anyio.CancelScope(shield=True):  # it takes no time, and half of it would leave pipes to nobody

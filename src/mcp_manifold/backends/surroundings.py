@@ -7,6 +7,7 @@ from typing import Literal
 
 from mcp_manifold.backends.greeting import Greet, Identity, Parameters
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.memory import Memory
 from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
 from mcp_manifold.catalogue import Listing
@@ -39,6 +40,8 @@ class Surroundings:
     """Told of every link that opened, shared or held; no call uses it before that is over."""
     with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
     """Has a handshake-era backend log at this level, or more, for the length of a call."""
+    memory: Memory | None = None
+    """Where what backends offer is kept for the next time; without it nothing is."""
     groups: Groups | None = None
     """Where the processes belong; without it nobody ends them if we are killed."""
     environment: Mapping[str, str] | None = None

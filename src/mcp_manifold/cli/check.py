@@ -86,7 +86,7 @@ async def _look(manifold: Endpoint) -> Findings:
     manifold.on_status(moved)
     async with manifold:
         try:
-            await manifold.settle()
+            await manifold.wake()
             return Findings(tuple(manifold.status()), manifold.problems(), took)
         finally:
             is_over = True  # from here on they are being stopped

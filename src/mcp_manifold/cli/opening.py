@@ -32,6 +32,10 @@ class Endpoint(Protocol):
         """Wait until every server was tried, up to the start-up timeout."""
         ...
 
+    async def wake(self) -> None:
+        """Connect to every server, and wait as `settle` does."""
+        ...
+
     def on_status(self, callback: Callable[[str], None]) -> None:
         """Call back with a server's name each time its state moved."""
         ...

@@ -28,6 +28,14 @@ WAIT: Final = click.option(
     metavar="SECONDS",
     help="How long servers may take to start.",
 )
+STATE_DIR: Final = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="Where to keep what servers offer (the user's own directory).",
+)
+REMEMBER: Final = click.option(
+    "--remember/--no-remember", default=None, help="Keep what servers offer on disk, to list it at once next time."
+)
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, as a program would want it.")
 
 

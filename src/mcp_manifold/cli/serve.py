@@ -15,11 +15,13 @@ from mcp_manifold.cli.exits import EXIT_CODES
 from mcp_manifold.cli.following import Following
 from mcp_manifold.cli.memory import settle_memory
 from mcp_manifold.cli.opening import Endpoint, Invocation
-from mcp_manifold.cli.options import common
+from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
 from mcp_manifold.cli.running import run
 from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mcp_manifold.config import Reloaded
     from mcp_manifold.status import ServerStatus
 
@@ -30,7 +32,18 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (8808); 0 for any free one.")
 @click.option("--base-path", metavar="PATH", help='A path all endpoints are below, such as "/tools".')
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than this machine's own without tokens.")
-def serve(invocation: Invocation, host: str | None, port: int | None, base_path: str | None, insecure: bool) -> None:
+@STATE_DIR
+@REMEMBER
+def serve(
+    invocation: Invocation,
+    *,
+    host: str | None,
+    port: int | None,
+    base_path: str | None,
+    insecure: bool,
+    state_dir: "Path | None",
+    remember: bool | None,
+) -> None:
     """Serve all configured servers as one, over HTTP, until a signal.
 
     Listens at once; servers that are still starting, or down, join as soon as they are ready. Prints where to
@@ -41,7 +54,8 @@ def serve(invocation: Invocation, host: str | None, port: int | None, base_path:
     mcp-manifold serve -c mcp.json --port 9000 --base-path /tools
     MCP_MANIFOLD_TOKENS=... mcp-manifold serve -c mcp.json --host 0.0.0.0
     """
-    given = {"host": host, "port": port, "basePath": base_path, "insecure": insecure or None}
+    given: dict[str, object] = {"host": host, "port": port, "basePath": base_path, "insecure": insecure or None}
+    given |= {"stateDir": None if state_dir is None else str(state_dir), "remember": remember}
     manifold = invocation.manifold({key: value for key, value in given.items() if value is not None})
     invocation.log_as_configured(manifold.config)
     console = Paper()

@@ -8,12 +8,14 @@ import click
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
 from mcp_manifold.cli.following import Following
 from mcp_manifold.cli.opening import Endpoint, Invocation
-from mcp_manifold.cli.options import common
+from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
 from mcp_manifold.cli.paper import note
 from mcp_manifold.cli.running import run
 from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mcp_manifold.config import Settings
 
 
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 @common
 @click.option("--server", metavar="NAME", help="Only this server, under its own names.")
 @click.option("--group", metavar="NAME", help="Only this group of servers.")
-def stdio(invocation: Invocation, server: str | None, group: str | None) -> None:
+@STATE_DIR
+@REMEMBER
+def stdio(
+    invocation: Invocation, *, server: str | None, group: str | None, state_dir: "Path | None", remember: bool | None
+) -> None:
     """Be one MCP server over stdin and stdout, for a client that starts its servers itself.
 
     stdout belongs to the protocol; warnings go to stderr (more with --log-level). Ends when stdin does.
@@ -34,7 +40,8 @@ def stdio(invocation: Invocation, server: str | None, group: str | None) -> None
     """
     if server and group:
         raise click.UsageError("--server and --group exclude each other.")
-    manifold = invocation.manifold()
+    given = {"stateDir": None if state_dir is None else str(state_dir), "remember": remember}
+    manifold = invocation.manifold({key: value for key, value in given.items() if value is not None})
     invocation.log_as_configured(manifold.config, default="warning")
     for warning in manifold.config.warnings:
         note(f"warning: {visible(warning)}")

@@ -1,8 +1,12 @@
 """The configuration as it was written: values, their places, errors that point at them. Knows no setting's meaning."""
 
 import difflib
+import errno
 import io
+import os
 import re
+import select
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +16,8 @@ from typing import Final, Self
 from dotenv import dotenv_values
 from pydantic.alias_generators import to_snake
 
-from mcp_manifold.config.syntax import Loc, Malformed, Place, Spot, parse
+from mcp_manifold.config.places import Loc, Malformed, Place, Spot
+from mcp_manifold.config.reading import parse
 from mcp_manifold.errors import ConfigError
 
 SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
@@ -30,6 +35,12 @@ SECRET_KEYS: Final = frozenset(
     {"env", "headers", "tokens", "token", "url", "server_url", "command", "args", "env_file"}
 )
 """What is below these keys, or may be, is never shown."""
+
+MOST: Final = 16 << 20
+"""Bytes a file of settings may have: without an end, reading `/dev/zero` would take all memory."""
+PIPE_WAIT: Final = 5.0
+"""Seconds the writer of a pipe may be silent: without an end, nothing would start, and nothing be reloaded."""
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 PLAIN_KEY: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 
@@ -123,11 +134,40 @@ def text_of(path: Path) -> str:
         ConfigError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return bytes_of(path).decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", path=str(path)) from exc
     except ValueError:
         raise ConfigError("cannot be read as UTF-8 text", path=str(path)) from None
+
+
+def bytes_of(path: Path) -> bytes:
+    """What is in a file. Ends also where it is a pipe that nobody writes to, or a device without an end.
+
+    Raises:
+        OSError: it cannot be read, or not all of it.
+    """
+    file = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        parts: list[bytes] = []
+        while piece := _piece(file):
+            parts.append(piece)
+            if sum(map(len, parts)) > MOST:
+                raise OSError(errno.EFBIG, f"it is larger than {MOST >> 20} MiB")
+        if not parts and stat.S_ISFIFO(os.fstat(file).st_mode):
+            raise OSError(errno.EPIPE, "it is a pipe that nobody writes to")
+        return b"".join(parts)
+    finally:
+        os.close(file)
+
+
+def _piece(file: int) -> bytes:
+    while True:
+        try:
+            return os.read(file, 1 << 20)
+        except BlockingIOError:  # a pipe, whose writer takes its time
+            if not select.select([file], [], [], PIPE_WAIT)[0]:
+                raise OSError(errno.ETIMEDOUT, f"nothing was written to it for {PIPE_WAIT:g} s") from None
 
 
 def dotenv_of(path: Path) -> dict[str, str]:

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import Final
 
+PREFIX: Final = "MCP_MANIFOLD_"
+"""What the names of our own variables begin with."""
 MARK: Final = "MCP_MANIFOLD_PARENT"
 """By which a process is known as a manifold's: `<pid>:<start time>` of that. No setting, though it looks like one."""
 INHERITED: Final = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mcp_manifold.config.syntax import Loc
+from mcp_manifold.config.document import bytes_of
+from mcp_manifold.config.places import Loc
 
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -94,7 +95,7 @@ class Variables:
 
     def _content(self, text: str, loc: Loc) -> str:
         try:
-            content = self.path(text).read_text(encoding="utf-8")
+            content = bytes_of(self.path(text)).decode("utf-8")
         except OSError as exc:
             raise Unresolved(f'the file "{text}" cannot be read: {exc.strerror}', loc) from None
         except ValueError:

@@ -1,34 +1,21 @@
 """Where the endpoint's own settings come from, and which wins: flags, environment, `.env`, file. Knows no server."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import BaseModel, SecretStr, create_model
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, SecretStr
 
 from mcp_manifold.config.dialects import Misfit, by_name
 from mcp_manifold.config.document import did_you_mean
-from mcp_manifold.config.environment import MARK
+from mcp_manifold.config.environment import MARK, PREFIX
+from mcp_manifold.config.places import Loc
 from mcp_manifold.config.settings import ManifoldSettings
-from mcp_manifold.config.syntax import Loc
 from mcp_manifold.errors import ConfigError
 
-PREFIX: Final = "MCP_MANIFOLD_"
 CONFIG_VARIABLE: Final = "MCP_MANIFOLD_CONFIG"
 """Where the file is: not a setting, but a variable of ours all the same."""
-
-LISTS: Final = ("tokens", "allowed_hosts", "allowed_origins")
-OBJECTS: Final = ("limits", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +34,16 @@ class Layers:
         Raises:
             ConfigError: a variable cannot be read, or a flag is not known.
         """
-        layers = self
-
-        class Merged(_Collector):
-            @classmethod
-            def settings_customise_sources(
-                cls, settings_cls: type[BaseSettings], *_: object, **__: object
-            ) -> tuple[PydanticBaseSettingsSource, ...]:
-                return layers._sources(settings_cls)
-
-        return dict(_collecting(Merged)().model_dump(exclude_unset=True))
+        found: dict[str, Any] = {}
+        for source in reversed(self._sources()):
+            found = _laid_over(found, _hidden(source))
+        return found
 
     def blame(self, loc: Loc) -> str:
         """The flag or variable that said what is at `loc`; empty when it was the file."""
         if not loc:
             return ""
-        flags, environ, dotenv, _ = (source() for source in self._sources(_collecting(_Collector)))
+        flags, environ, dotenv, _ = self._sources()
         if _has(flags, loc):
             return f"--{str(loc[0]).replace('_', '-')}"
         if _has(environ, loc):
@@ -74,74 +55,33 @@ class Layers:
         sources = ((self.environ, "environment"), (self.dotenv, self.dotenv_path))
         return tuple(f"{place}: {text}" for values, place in sources for text in _strangers(values))
 
-    def _sources(self, settings: type[BaseSettings]) -> tuple[PydanticBaseSettingsSource, ...]:
+    def _sources(self) -> tuple[Mapping[str, object], ...]:
+        """What flags, environment, `.env` and file say, by field name."""
         try:
             flags = by_name(
                 {key: value for key, value in self.flags.items() if value not in (None, ())}, ManifoldSettings
             )
         except Misfit as exc:
             raise ConfigError(f"--{exc.key}: {exc.reason}") from None
-        return (
-            InitSettingsSource(settings, _hidden(flags)),
-            _Variables(settings, self.environ),
-            _Variables(settings, self.dotenv),
-            InitSettingsSource(settings, _hidden(self.file)),
-        )
+        return flags, _said_by(self.environ), _said_by(self.dotenv), self.file
 
 
-class _Collector(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX.lower(), env_nested_delimiter="__", case_sensitive=True, extra="allow"
-    )
+def _said_by(values: Mapping[str, str]) -> Mapping[str, object]:
+    ours = {name: value for name, value in values.items() if name.upper() in VARIABLES and value}
+    if not ours:
+        return {}
+    from mcp_manifold.config import variables  # noqa: PLC0415 - costs what most starts can do without
+
+    return variables.settings_in(ours)
 
 
-def _collecting(base: type[BaseSettings]) -> type[BaseSettings]:
-    """`base` with a field for each of ours that takes anything: sources collect here, `ManifoldSettings` judges."""
-    fields: dict[str, Any] = {name: (_taking(name), None) for name in ManifoldSettings.model_fields}
-    return create_model("Sources", __base__=base, **fields)
-
-
-def _taking(name: str) -> object:
-    return dict[str, Any] | Any if name in OBJECTS else Any
-
-
-class _Variables(EnvSettingsSource):
-    """Settings from `MCP_MANIFOLD_*` variables, wherever those are from. An empty one counts as not set."""
-
-    def __init__(self, settings: type[BaseSettings], values: Mapping[str, str]) -> None:
-        super().__init__(settings)
-        self.env_vars = {name.lower(): value for name, value in values.items() if name.upper() in VARIABLES and value}
-
-    def __call__(self) -> dict[str, Any]:
-        try:
-            return _hidden(by_name(super().__call__(), ManifoldSettings))
-        except Misfit as exc:
-            raise ConfigError(f"{PREFIX}LIMITS: {exc.reason} ({exc.key})") from None
-
-    def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:
-        """The value of one variable: a text, but for those that hold JSON or a list."""
-        name = PREFIX + field_name.upper()
-        if field_name in LISTS:
-            return _listed(name, value) if value else None
-        found = super().prepare_field_value(field_name, field, value, value_is_complex)
-        if field_name in OBJECTS and found is not None and not isinstance(found, dict):
-            raise ConfigError(f"{name}: expected a JSON object")
-        return found
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """The JSON of a variable, by field name, so that variables for single keys of it can be laid on top."""
-        found = super().decode_complex_value(field_name, field, value)
-        return by_name({field_name: found}, ManifoldSettings)[field_name]
-
-
-def _listed(name: str, text: str) -> list[object]:
-    if not text.lstrip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        found = json.loads(text)
-    except ValueError:
-        raise ConfigError(f"{name}: expected a JSON list, or values with commas between them") from None
-    return list(found)
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both together; where both say something, objects are merged, and everything else is as `above` says."""
+    found = dict(below)
+    for key, value in above.items():
+        under = found.get(key)
+        found[key] = _laid_over(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def _hidden(values: Mapping[str, object]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mcp_manifold.config.document import Document, did_you_mean, dotenv_of
 from mcp_manifold.config.entries import Entries, files_in, read_entries
 from mcp_manifold.config.expand import Unresolved, Variables
 from mcp_manifold.config.layers import CONFIG_VARIABLE, Layers
-from mcp_manifold.config.locations import candidates, find
+from mcp_manifold.config.locations import MAPPING, candidates, find
 from mcp_manifold.config.problems import first_of, problems
 from mcp_manifold.config.settings import ManifoldSettings, Settings
 from mcp_manifold.config.values import TEXT
@@ -53,7 +53,7 @@ def load_dict(data: Mapping[str, object], *, environ: Mapping[str, str] | None =
     Raises:
         ConfigError: something in it is wrong.
     """
-    document = Document("<dict>", data)
+    document = Document(MAPPING, data)
     _check_keys(document, data)
     variables = Variables(os.environ if environ is None else environ, Path())
     return _settings(document, variables, Layers({}, {}, {}, {}))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from mcp_manifold.config.layers import CONFIG_VARIABLE
+from mcp_manifold.config.settings import Settings
 
+MAPPING: Final = "<dict>"
+"""The source of settings that did not come from a file."""
 LOCAL_NAME: Final = "mcp-manifold.json"
 
 
@@ -31,11 +34,28 @@ def user_directory(environ: Mapping[str, str], platform: str) -> Path:
 
 def notes_directory(environ: Mapping[str, str] | None = None) -> Path:
     """Where running instances leave their notes; not in XDG_RUNTIME_DIR, which shells have and services often lack."""
-    environ = os.environ if environ is None else environ
+    return _state_home(os.environ if environ is None else environ) / "instances"
+
+
+def catalogue_directory(settings: Settings, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where what servers offer is kept; None where it is not.
+
+    What a program brings along as a mapping is kept only where it says so: a library leaves nothing behind by itself.
+    """
+    chosen, is_mapping = settings.manifold.state_dir, settings.source == MAPPING
+    if not settings.manifold.remember or (chosen is None and is_mapping):
+        return None
+    if chosen is None:
+        return _state_home(os.environ if environ is None else environ) / "catalogue"
+    beside = Path() if is_mapping else Path(settings.source).absolute().parent
+    return beside / Path(chosen).expanduser() / "catalogue"
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
     if environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"]) / "mcp-manifold" / "instances"
+        return Path(environ["XDG_STATE_HOME"]) / "mcp-manifold"
     home = Path(environ.get("HOME") or os.path.expanduser("~"))
-    return home / ".local" / "state" / "mcp-manifold" / "instances"
+    return home / ".local" / "state" / "mcp-manifold"
 
 
 def find(environ: Mapping[str, str] | None = None) -> Path | None:

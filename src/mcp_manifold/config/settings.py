@@ -22,6 +22,7 @@ from mcp_manifold.config.values import (
     Name,
     NotBoolean,
     Secret,
+    Text,
     Value,
     name_problem,
 )
@@ -117,6 +118,10 @@ class ManifoldSettings(Value):
     """When servers are connected to that do not say so themselves: at once, or when a call needs them."""
     idle_timeout: DurationOrNone = 0.0
     """How long nobody may use a server before it is stopped, where it does not say so itself; 0 for never."""
+    remember: bool = True
+    """Keep what servers offer on disk, so that lists are answered at once the next time."""
+    state_dir: Text | None = Field(default=None, min_length=1)
+    """The directory for what is kept on disk. Without it, the user's own; relative to this file."""
     groups: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     """Named parts of the whole, each with an endpoint /groups/<name>/mcp: the names of their servers."""
     tokens: tuple[TokenSettings, ...] = ()

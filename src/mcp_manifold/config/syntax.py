@@ -8,7 +8,6 @@ The grammar is that of `json5`; strings are read here. The library undoes escape
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from json5.model import (
@@ -29,14 +28,7 @@ from json5.parser import JSONParser
 from json5.tokenizer import JSON5Token, tokenize
 from json5.utils import JSON5DecodeError
 
-Loc = tuple[str | int, ...]
-"""The way to a value: keys and indices from the root."""
-
-MAX_DEPTH: Final = 64
-"""Nesting beyond this is no configuration, and would exhaust the stack."""
-
-MAX_DIGITS: Final = 400
-"""Python refuses to read integers of some thousand digits; nobody configures one of some hundred."""
+from mcp_manifold.config.places import MAX_DEPTH, MAX_DIGITS, Loc, Malformed, Parsed, Place, Spot
 
 STRINGS: Final = ("DOUBLE_QUOTE_STRING", "SINGLE_QUOTE_STRING")
 NUMBERS: Final = ("INTEGER", "OCTAL", "HEXADECIMAL")
@@ -52,39 +44,6 @@ EXPECTED: Final = (
     ("key", "a key"),
     ("value", "a value"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Line and column, both from 1."""
-
-    line: int
-    column: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a value is and where its key; the same for what has no key."""
-
-    key: Place
-    value: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What the text says, and where."""
-
-    data: object
-    spots: Mapping[Loc, Spot]
-
-
-class Malformed(Exception):
-    """The text cannot be read; `args` are the reason and the place."""
-
-    def __init__(self, reason: str, place: Place) -> None:
-        super().__init__(reason, place)
-        self.reason = reason
-        self.place = place
 
 
 def parse(text: str) -> Parsed:

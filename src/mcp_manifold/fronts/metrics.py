@@ -4,6 +4,7 @@ Every label comes from a bounded set: configured servers, known methods, states,
 name, no text of an error.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -40,6 +41,8 @@ class Sources:
     """None while there is no front."""
     parked: Callable[[], int]
     """Calls that wait for their client to come back with input."""
+    tasks: Callable[[], int] = lambda: len(asyncio.all_tasks())
+    """Tasks of the event loop."""
 
 
 class Calls(Collector):
@@ -121,6 +124,7 @@ class Fronts(Collector):
         yield CounterMetricFamily("mcp_proxy_received_bytes", "Bytes of messages from clients.", tally.bytes_in)
         yield CounterMetricFamily("mcp_proxy_sent_bytes", "Bytes of answers and events to clients.", tally.bytes_out)
         yield GaugeMetricFamily("mcp_proxy_parked_calls", "Calls waiting for input.", self._sources.parked())
+        yield GaugeMetricFamily("mcp_proxy_tasks", "Tasks of the event loop.", self._sources.tasks())
         yield GaugeMetricFamily("mcp_proxy_loop_lag_seconds", "How late the event loop was last.", lag.last)
         yield GaugeMetricFamily("mcp_proxy_loop_lag_max_seconds", "The same, worst since asked last.", lag.worst())
 

@@ -26,6 +26,8 @@ _logger = logging.getLogger("mcp_manifold.fronts.session")
 _SWEEP: Final = 30.0
 _RETRY: Final = 1.0
 _OLDEST: Final = "2024-11-05"
+_LASTING: Final = "tasks/result"
+"""What waits as long as its task takes, instead of an answer's usual time."""
 Deliver = Callable[[bytes], bool]
 """Hands a notification to the client's stream; False when it did not take it."""
 
@@ -152,9 +154,14 @@ class OpenSession:
         self._deserted = {call: left for call, left in self._deserted.items() if left is not journal}
 
     def _give_up(self, call: Call) -> None:
-        for asked in self._asked.pop(call, ()) if call in self._deserted and self._deliver is None else ():
+        if call not in self._deserted:
+            return
+        for asked in self._asked.pop(call, ()) if self._deliver is None else ():
             if not asked.done():
                 asked.set_exception(CallCancelled("the client left the stream on which it was asked"))
+        if call.method == _LASTING:  # nobody waits for it any more, and whoever comes back asks again
+            for flight in [each for each in self.flights.values() if each.call is call]:
+                flight.take_back()
 
     def tell(self, message: bytes) -> bool:
         """See `call.Reach`."""

@@ -35,8 +35,8 @@ from mcp_manifold.wire.envelope import (
     texts,
 )
 from mcp_manifold.wire.error import backend_code, error_of, http_status
-from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp
-from mcp_manifold.wire.links import map_links
+from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp, off_hop
+from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links
 from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
@@ -51,6 +51,7 @@ __all__ = [
     "EMPTY",
     "HANDSHAKE_VERSIONS",
     "LATEST_HANDSHAKE",
+    "LONG",
     "MODERN_VERSION",
     "NEEDED",
     "NULL_ID",
@@ -71,11 +72,14 @@ __all__ = [
     "first_byte",
     "hop_params",
     "http_status",
+    "link_steps",
+    "map_error_link",
     "map_links",
     "members",
     "modern_stamp",
     "negotiate_version",
     "notification",
+    "off_hop",
     "parse",
     "parse_backend",
     "refusal",

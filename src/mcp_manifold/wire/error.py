@@ -117,10 +117,8 @@ def _recoded(exc: RemoteError, code: int) -> bytes:
         said = {}
     message = said.get("message")
     told = str(exc) if message is None or first_byte(message) != b'"' else message
-    error: dict[str, object] = {"code": code, "message": told}
-    if "data" in said:
-        error["data"] = said["data"]
-    elif code == INTERNAL_ERROR:
+    error: dict[str, object] = {**said, "code": code, "message": told}
+    if "data" not in said and code == INTERNAL_ERROR:
         error["data"] = {"server": exc.backend, "code": exc.code}
     return encode(error)
 

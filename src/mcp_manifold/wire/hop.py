@@ -65,7 +65,19 @@ def hop_params(params: dict[str, Payload], *, token: int, stamp: Mapping[str, Pa
     return encode(params)
 
 
-# --- results to a client -----------------------------------------------------------------------------------------
+# --- to a client --------------------------------------------------------------------------------------------------
+
+
+def off_hop(notice: Mapping[str, Payload]) -> dict[str, Payload]:
+    """The members of a notification's params without what spoke of the hop to the backend."""
+    members = dict(notice)
+    meta = client_meta(members.get("_meta"))
+    kept = {key: value for key, value in meta.items() if key not in HOP_KEYS}
+    if len(kept) < len(meta):
+        del members["_meta"]
+        if kept:
+            members["_meta"] = Payload(encode(kept))
+    return members
 
 
 def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, server_info: Payload) -> Payload:

@@ -4,12 +4,14 @@ A result is searched for the word first, or where that takes longer its blocks a
 taken apart only if there may be any. Blocks of unknown types pass untouched.
 """
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import UNSET, Payload, encode
+from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.paths import text_at, with_text_at
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_list = msgspec.json.Decoder(list[Payload]).decode
@@ -19,16 +21,25 @@ _LARGE: Final = 8192
 """Bytes from which on looking at the blocks of a tool's result takes less time than the search for a word in it."""
 
 
+LONG: Final = 131_072
+"""Bytes from which on a result is to be mapped in steps: all at once could take longer than others should wait."""
+_STEP: Final = 256
+"""Blocks of one step: some milliseconds where each is a link."""
+
+
 class _Block(msgspec.Struct, gc=False):
-    type: Payload | msgspec.UnsetType = msgspec.UNSET
+    type: str = ""
 
 
 class _ToolResult(msgspec.Struct):
     content: tuple[_Block, ...] = ()
 
 
-_LINKING: Final = frozenset({b'"resource_link"', b'"resource"'})
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
+_LINKING: Final = frozenset({"resource_link", "resource"})
+
+Steps = Generator[None, None, Payload]
+"""The mapping of one result, in pieces; what it returns is the result."""
 
 
 def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Payload:
@@ -37,43 +48,67 @@ def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Pay
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
     (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
     """
+    if len(memoryview(result)) < _LARGE and b'"uri"' not in bytes(result):
+        return result
+    steps = link_steps(method, result, public)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            mapped: Payload = done.value
+            return mapped
+
+
+def link_steps(method: str, result: Payload, public: Callable[[str], str]) -> Steps:
+    """What `map_links` does, in steps after each of which others may have their turn."""
     try:
-        return _mapped(method, result, public) if _may_link(method, result) else result
+        if not _may_link(method, result):
+            return result
+        yield
+        return (yield from _mapped(method, result, public))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return result  # not of the shape the method promises: nothing in it stands for a resource
+
+
+def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
+    """An error object with the resource its `data.uri` names passed through `public` (server/resources, Errors)."""
+    uri = text_at(Payload(error), "data", "uri") if b'"uri"' in error else None
+    if uri is None or (shown := public(uri)) == uri:
+        return error
+    return bytes(with_text_at(Payload(error), shown, "data", "uri"))
 
 
 def _may_link(method: str, result: Payload) -> bool:
     if method == "tools/call" and len(memoryview(result)) >= _LARGE:
         try:
-            return any(_is_linking(block.type) for block in _decode_tool_result(result).content)
+            return any(block.type in _LINKING for block in _decode_tool_result(result).content)
         except msgspec.ValidationError:
             pass  # an odd block among others
     return b'"uri"' in bytes(result)
 
 
-def _is_linking(kind: Payload | msgspec.UnsetType) -> bool:
-    raw = b"" if kind is UNSET else bytes(kind)
-    return raw in _LINKING or b"\\" in raw
-
-
-def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Payload:
+def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Steps:
     match method:
         case "tools/call":
-            return _each(result, "content", lambda block: _block(block, public))
+            return (yield from _each(result, "content", lambda block: _block(block, public)))
         case "prompts/get":
-            return _each(result, "messages", lambda message: _message(message, public))
+            return (yield from _each(result, "messages", lambda message: _message(message, public)))
         case "resources/read":
-            return _each(result, "contents", lambda content: _renamed(content, public))
+            return (yield from _each(result, "contents", lambda content: _renamed(content, public)))
         case _:
             return result
 
 
 def _message(message: Payload, public: Callable[[str], str]) -> Payload:
-    content = _members(message).get("content")
-    if content is not None and bytes(content)[:1] == b"[":
-        return _each(message, "content", lambda block: _block(block, public))
-    return _inner(message, "content", lambda block: _block(block, public))
+    return _inner(message, "content", lambda content: _content(content, public))
+
+
+def _content(content: Payload, public: Callable[[str], str]) -> Payload:
+    """What a prompt's message says: one block or a list of them."""
+    if bytes(content)[:1] != b"[":
+        return _block(content, public)
+    blocks = _decode_list(content)
+    return _replaced(content, blocks, [_block(block, public) for block in blocks])
 
 
 def _block(block: Payload, public: Callable[[str], str]) -> Payload:
@@ -106,15 +141,23 @@ def _inner(item: Payload, key: str, change: Callable[[Payload], Payload]) -> Pay
     return item if changed is members[key] else _object({**members, key: changed})
 
 
-def _each(item: Payload, key: str, change: Callable[[Payload], Payload]) -> Payload:
+def _each(item: Payload, key: str, change: Callable[[Payload], Payload]) -> Steps:
     members = _members(item)
     if key not in members or bytes(members[key])[:1] != b"[":
         return item
     blocks = _decode_list(members[key])
-    changed = [change(block) for block in blocks]
-    if all(new is old for new, old in zip(changed, blocks, strict=True)):
-        return item
-    return _object({**members, key: Payload(encode(changed))})
+    changed = []
+    for number, block in enumerate(blocks, 1):
+        changed.append(change(block))
+        if number % _STEP == 0:
+            yield
+    yield
+    new = _replaced(members[key], blocks, changed)
+    return item if new is members[key] else _object({**members, key: new})
+
+
+def _replaced(item: Payload, old: list[Payload], new: list[Payload]) -> Payload:
+    return item if all(map(operator.is_, old, new)) else Payload(encode(new))
 
 
 def _members(item: Payload) -> Mapping[str, Payload]:

@@ -38,7 +38,9 @@ class Kept:
         self.transport: FakeTransport
         self.link, self.transport = connected(self._answer)
         self.link.adopt("2025-11-25", Payload(b'{"tools":{},"prompts":{},"resources":{}}'))
-        self.lister = Lister("notes", LimitSettings(), timeout=30, parameters=parameters, on_listing=self._listed)
+        self.lister = Lister(
+            "notes", LimitSettings(), timeout=30, parameters=parameters, on_listing=self._listed, keep=self._keep
+        )
 
     def __repr__(self) -> str:
         return f"<Kept {self.lister!r}>"
@@ -48,6 +50,9 @@ class Kept:
             return b'"error":{"code":-32603,"message":"broken"}'
         items = b",".join(self.tools) if pending.method == "tools/list" else b""
         return b'"result":{"%b":[%b]}' % (LISTS[pending.method][1].encode(), items)
+
+    async def _keep(self, listing: Listing, greeting: Greeting) -> None:
+        assert listing is self.published[-1]
 
     def _listed(self, listing: Listing) -> None:
         self.published.append(listing)

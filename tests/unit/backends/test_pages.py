@@ -107,10 +107,31 @@ async def test_what_is_no_list_is_told_as_such(odd: bytes) -> None:
         await walked(link)
 
 
-async def test_a_null_cursor_is_the_end_and_an_empty_one_is_a_cursor() -> None:
+async def test_a_null_cursor_is_the_end() -> None:
     link, transport = listing(paged({"": b'{"tools":[1],"nextCursor":null}'}))
     assert (await walked(link, "tools/list"))["tools/list"].items == (b"1",)
     assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("again", "items"),
+    [
+        (b'{"tools":[2]}', (b"1", b"2")),
+        (b'{"tools":[2],"nextCursor":"x"}', (b"1", b"2", b"3")),
+        (b'{"tools":[1],"nextCursor":""}', (b"1",)),
+        (None, (b"1",)),
+    ],
+)
+async def test_an_empty_cursor_is_followed_and_may_turn_out_to_be_the_end(
+    again: bytes | None, items: tuple[bytes, ...]
+) -> None:
+    def answer(pending: Pending) -> bytes:
+        asked = bytes(pending.params.get("cursor", b""))
+        said = {b"": b'{"tools":[1],"nextCursor":""}', b'""': again, b'"x"': b'{"tools":[3]}'}[asked]
+        return b'"error":{"code":-32602,"message":"no"}' if said is None else b'"result":' + said
+
+    link, _ = listing(answer)
+    assert (await walked(link, "tools/list"))["tools/list"].items == items
 
 
 async def test_a_backend_that_does_not_answer_is_a_timeout_for_the_whole() -> None:

@@ -15,13 +15,12 @@ from mcp_manifold.backends import stdio
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.stdio import (
     Command,
-    StderrTail,
     StdioTransport,
     exit_reason,
     one_line,
     open_stdio,
-    printable,
 )
+from mcp_manifold.backends.tail import LOG_RATE, TAIL_LINES, StderrTail, printable
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
 from tests.peers.backend import ROOT, Script, StdioBackend, tool
@@ -227,7 +226,7 @@ async def test_r13_a_flood_of_stderr_blocks_nothing() -> None:
     flood = "head -c 3000000 /dev/zero | tr '\\0' e >&2; yes flood | head -n 100000 >&2; "
     async with shell(flood + "read -r line; answer 1; cat >/dev/null") as child:
         await within(child.ask())
-        assert len(child.tail.lines()) <= stdio.TAIL_LINES
+        assert len(child.tail.lines()) <= TAIL_LINES
 
 
 def test_the_tail_of_stderr_is_bounded_and_has_no_control_characters() -> None:
@@ -237,7 +236,7 @@ def test_the_tail_of_stderr_is_bounded_and_has_no_control_characters() -> None:
     tail.fed(b"x" * 100_000 + b"\n", 0.0)
     for number in range(1000):
         tail.fed(b"line %d\n" % number, 0.0)
-    assert len(tail.lines()) == stdio.TAIL_LINES
+    assert len(tail.lines()) == TAIL_LINES
     assert tail.last() == "line 999"
 
 
@@ -245,10 +244,10 @@ def test_logging_of_stderr_has_a_rate(caplog: pytest.LogCaptureFixture) -> None:
     tail = StderrTail("notes")
     with caplog.at_level("INFO"):
         tail.fed(b"flood\n" * 1000, 5.0)
-        assert len(caplog.records) == stdio.LOG_RATE
+        assert len(caplog.records) == LOG_RATE
         tail.fed(b"calm\n", 6.0)
     suppressed = caplog.records[-2]
-    assert (suppressed.getMessage(), suppressed.__dict__["lines"]) == ("stderr lines not shown", 1000 - stdio.LOG_RATE)
+    assert (suppressed.getMessage(), suppressed.__dict__["lines"]) == ("stderr lines not shown", 1000 - LOG_RATE)
     assert caplog.records[-1].getMessage() == "stderr: calm"
 
 

@@ -55,6 +55,9 @@ class FakeManifold:
         self.is_entered = False
         self._call_back()  # as the real one does while it stops its servers
 
+    async def wake(self) -> None:
+        await self.settle()
+
     async def settle(self) -> None:
         await asyncio.sleep(0)
         self._call_back()

@@ -49,6 +49,8 @@ EVERY_SETTING = [
     ("list_timeout", "1500", 1.5),
     ("list_grace", "0", 0.0),
     ("start", "lazy", "lazy"),
+    ("remember", "no", False),
+    ("state_dir", "/var/lib/mcp", "/var/lib/mcp"),
     ("idle_timeout", "10m", 600.0),
     ("login_shell_path", "true", True),
     ("watch", "off", False),

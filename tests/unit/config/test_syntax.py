@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.config.syntax import MAX_DEPTH, Malformed, Place, parse
+from mcp_manifold.config.places import MAX_DEPTH, Malformed, Place
+from mcp_manifold.config.syntax import parse
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text() | st.floats(allow_nan=False, width=32)
 DOCUMENTS = st.recursive(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.wire import Payload, map_links
+from mcp_manifold.wire import Payload, link_steps, map_links
 
 LINK = {"type": "resource_link", "uri": "x:1", "name": "n", "extra": None}
 EMBEDDED = {"type": "resource", "resource": {"uri": "x:1", "text": "t", "extra": 1}, "annotations": {}}
@@ -144,3 +144,20 @@ def test_a_large_result_that_only_mentions_resources_passes_as_the_same_object()
     result = {"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "structuredContent": LINK}
     payload = Payload(json.dumps(result).encode())
     assert map_links("tools/call", payload, public) is payload
+
+
+def test_a_long_result_is_mapped_in_steps_to_the_same_end() -> None:
+    payload = Payload(json.dumps({"content": [LINK, EMBEDDED, FILLER] * 500}).encode())
+    steps = link_steps("tools/call", payload, public)
+    for _ in range(1500 // 256 + 2):  # and one before the first block, one after the last
+        next(steps)
+    with pytest.raises(StopIteration) as done:
+        next(steps)
+    assert bytes(done.value.value) == bytes(map_links("tools/call", payload, public))
+
+
+def test_a_result_without_links_takes_no_step() -> None:
+    payload = Payload(json.dumps({"content": [FILLER] * 500}).encode())
+    with pytest.raises(StopIteration) as done:
+        next(link_steps("tools/call", payload, public))
+    assert done.value.value is payload

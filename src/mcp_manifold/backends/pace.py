@@ -1,0 +1,23 @@
+"""How much may come in within a second. Counts; whoever asks does the waiting."""
+
+
+class Pace:
+    """At most so much in each second of a clock: what is over it is to wait for the next one."""
+
+    __slots__ = ("_most", "_second", "_taken")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._second = 0
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        return f"<Pace {self._taken} of {self._most} this second>"
+
+    def rest(self, amount: int, now: float) -> float:
+        """Take note of what came, and say for how many seconds nothing more should."""
+        second = int(now)
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += amount
+        return second + 1 - now if self._taken > self._most else 0.0

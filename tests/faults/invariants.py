@@ -1,0 +1,192 @@
+"""What holds whatever goes wrong, asserted around every fault in this one place.
+
+I1  who is not concerned notices nothing: calls at a server the fault does not touch go on, without one error
+I2  nothing stays: descriptors, threads, tasks and children are as many as before, once it is over
+I3  nobody stumbles: no error in the log, no traceback, no exception that nobody retrieved
+I4  nothing spins: once it is over, the loop sleeps
+I5  each answer is its own caller's: every call says something nobody else says, and hears that
+
+Times are not asserted here; `scripts/soak` measures them. I3 for this process is the fixture of `conftest.py`.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Protocol
+
+from tests.contract.offers import offering
+from tests.contract.stand import Stand, standing
+from tests.flows.processes import Holdings, holdings, until
+from tests.peers.backend import Script
+from tests.peers.clients import MODERN_VERSION, Client, Reply
+from tests.peers.ways import Way
+
+BYSTANDER: Final = "web26_by"
+"""The server that no fault touches. It has no session of its own, so that what is counted is the fault's."""
+AT_ONCE: Final = 2
+"""Calls in flight at it at any time."""
+PACE: Final = 0.01
+"""Seconds between two of them: a load that leaves the processor to the rest."""
+SLACK: Final = 8
+"""Connections kept for the next request, with their tasks: fewer than any fault here has victims."""
+WINDOW: Final = 0.1
+"""Seconds the loop is watched for."""
+TURNS: Final = 60
+"""Turns of a loop in such a window that are still rest; one that spins makes thousands."""
+
+
+class Watched(Protocol):
+    """A process that runs a manifold, looked at from inside or from outside."""
+
+    async def holds(self) -> Holdings:
+        """What it holds now."""
+
+    async def rests(self) -> bool:
+        """Whether it does nothing, for a while."""
+
+    def stumbled(self) -> list[str]:
+        """Lines of its log that tell of a fault of its own."""
+
+
+class Here:
+    """The process of the tests itself."""
+
+    async def holds(self) -> Holdings:
+        """What it holds now."""
+        return holdings()
+
+    async def rests(self) -> bool:
+        """Whether its loop sleeps, by the times it looks for events."""
+        selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]  # asyncio's own loops have it
+        select, turns = selector.select, itertools.count()
+
+        def counted(timeout: float | None = None) -> Any:
+            next(turns)
+            return select(timeout)
+
+        selector.select = counted
+        try:
+            await asyncio.sleep(WINDOW)  # in which nothing should happen: there is no event to wait for
+        finally:
+            del selector.select
+        return next(turns) <= TURNS
+
+    def stumbled(self) -> list[str]:
+        """The fixture of all tests here sees to that."""
+        return []
+
+
+class Bystanders:
+    """Calls over and over at a server the fault does not touch, each with a text of its own."""
+
+    def __init__(self, client: Client, tool: str) -> None:
+        self.failed: list[Reply | str] = []
+        self.done = 0
+        self._client = client
+        self._tool = tool
+        self._is_over = False
+        self._more = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._call(n), name=f"bystander {n}") for n in range(AT_ONCE)]
+
+    def __repr__(self) -> str:
+        return f"<Bystanders at {self._tool} done={self.done} failed={len(self.failed)}>"
+
+    async def _call(self, number: int) -> None:
+        for count in itertools.count():
+            if self._is_over:
+                return
+            text = f"{self._tool} {number} {count}"
+            reply = await self._client.call(self._tool, {"text": text})
+            if reply.error is not None or reply.text != text:
+                self.failed.append(reply)
+            self.done += 1
+            self._more.set()
+            await asyncio.sleep(PACE)
+
+    async def go_on(self) -> None:
+        """Wait until each of them did at least one more call from beginning to end."""
+        wanted = self.done + 2 * AT_ONCE
+        async with asyncio.timeout(20):
+            while self.done < wanted:
+                self._more.clear()
+                await self._more.wait()
+
+    async def end(self) -> None:
+        """Call no more."""
+        self._is_over = True
+        async with asyncio.timeout(20):
+            await asyncio.gather(*self._tasks)
+
+
+@asynccontextmanager
+async def unharmed(watched: Watched, client: Client, tool: str = f"{BYSTANDER}__echo") -> AsyncIterator[Bystanders]:
+    """The fault happens inside; after it, I1 to I5 are asserted.
+
+    Args:
+        client: who calls meanwhile, in vain for the fault to notice.
+        tool: what is called, an echo of a server the fault does not touch.
+    """
+    bystanders = Bystanders(client, tool)
+    try:
+        await bystanders.go_on()
+        before = await watched.holds()
+        yield bystanders
+        await bystanders.go_on()
+    finally:
+        await bystanders.end()
+    assert bystanders.failed == [], "I1, I5"
+    await _until_as_before(watched, before)
+    await _until_at_rest(watched)
+    assert watched.stumbled() == [], "I3"
+
+
+async def _until_as_before(watched: Watched, before: Holdings) -> None:
+    for _ in range(100):
+        now = await watched.holds()
+        if not now.grew_beyond(before, by=SLACK):
+            return
+        await asyncio.sleep(0.1)  # what ends elsewhere can only be asked for
+    raise AssertionError(f"I2: there were {before}, there are {now}")
+
+
+async def _until_at_rest(watched: Watched) -> None:
+    for _ in range(100):
+        if await watched.rests():
+            return
+    raise AssertionError("I4: it never comes to rest")
+
+
+async def _until_there(client: Client) -> None:
+    """Wait for the bystander, which may be late on a busy machine: its start is not what is tested."""
+    for _ in range(200):
+        if (await client.call(f"{BYSTANDER}__echo")).error is None:
+            return
+        await asyncio.sleep(0.05)  # nothing tells of it before there is a client that is told of changes
+    raise AssertionError("the bystander never started")
+
+
+@asynccontextmanager
+async def enduring(
+    scripts: Mapping[str, Script],
+    *,
+    manifold: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    **servers: Mapping[str, Any],
+) -> AsyncIterator[Stand]:
+    """`standing`, with a bystander beside these servers, and what holds whatever goes wrong asserted in the end.
+
+    Args:
+        more: entries of servers that are not scripted.
+    """
+    before = holdings()
+    everyone = {**scripts, BYSTANDER: offering(BYSTANDER)}
+    async with AsyncExitStack() as stack:
+        stand = await stack.enter_async_context(standing(everyone, manifold=manifold, **servers))
+        stand.config["mcpServers"] |= more or {}
+        stand.takes_leave = True  # so that what is left when they are gone is the fault's
+        async with stand.client(Way("http", MODERN_VERSION)) as client:
+            await _until_there(client)
+            async with unharmed(Here(), client):
+                yield stand
+    await until(lambda: not holdings().grew_beyond(before), f"what there was before: {before}")

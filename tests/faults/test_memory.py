@@ -1,0 +1,133 @@
+"""What is kept on disk, when the disk is not as it should be: it is said, and everything works as without it."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.contract.offers import offering
+from tests.contract.stand import LATEST, Stand, entry_of
+from tests.flows.processes import until
+from tests.peers.backend import HttpBackend
+from tests.peers.clients import Client
+from tests.peers.ways import Way
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "correct-horse-battery-staple"
+
+
+def files(state: Path) -> list[Path]:
+    return sorted((state / "catalogue").glob("*.listing"))
+
+
+@asynccontextmanager
+async def manifold(server: HttpBackend, state: Path) -> AsyncIterator[Client]:
+    """A client of a manifold with its memory in `state`."""
+    entry = {**entry_of(server), "headers": {"authorization": f"Bearer {SECRET}"}}
+    config = {"manifold": {"startupTimeout": "15s", "stateDir": str(state)}, "mcpServers": {"web": entry}}
+    async with Stand({"web": server}, config) as stand, stand.client(Way("http", LATEST)) as client:
+        yield client
+
+
+async def works(client: Client) -> None:
+    """It lists, and it calls."""
+    listed = (await client.request("tools/list")).value["tools"]
+    assert "web__echo" in [each["name"] for each in listed]
+    assert (await client.call("web__echo", {"text": "x"})).text == "x"
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x20
+    file.write_bytes(data)
+
+
+def _later(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"listing 1", b"listing 9", 1))
+
+
+def _open_to_all(file: Path) -> None:
+    file.chmod(0o666)
+
+
+def _link(file: Path) -> None:
+    file.rename(file.with_suffix(".elsewhere"))
+    file.symlink_to(file.with_suffix(".elsewhere"))
+
+
+def _fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+
+def _foreign(file: Path) -> None:
+    file.write_bytes(b'{"tools": []}')
+
+
+@pytest.mark.parametrize("spoil", [_cut, _flip, _later, _open_to_all, _link, _fifo, _foreign])
+async def test_a_file_that_cannot_be_trusted_is_ignored_with_a_warning_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    async with HttpBackend(offering("web")) as server:
+        async with manifold(server, tmp_path) as client:
+            await works(client)
+            await until(lambda: len(files(tmp_path)) == 1, "the file")
+        spoil(files(tmp_path)[0])
+        async with manifold(server, tmp_path) as client:
+            await works(client)
+            assert len([said for said in warnings(caplog) if "what it offered last time is ignored" in said]) == 1
+            await until(lambda: files(tmp_path)[0].is_file(), "another file in its place")
+        caplog.clear()
+        async with manifold(server, tmp_path) as client:
+            await works(client)
+            assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("where", ["file", "below a file"])
+async def test_a_directory_that_cannot_be_made_is_said_and_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    (tmp_path / "taken").write_text("")
+    if where == "file":
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "catalogue").write_text("")
+    state = tmp_path / ("state" if where == "file" else "taken")
+    async with HttpBackend(offering("web")) as server, manifold(server, state) as client:
+        await works(client)
+        await until(lambda: any("not kept for the next start" in said for said in warnings(caplog)), "a warning")
+
+
+async def test_two_manifolds_share_a_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with HttpBackend(offering("web")) as server:
+        async with manifold(server, tmp_path) as one, manifold(server, tmp_path) as two:
+            await asyncio.gather(*(works(client) for client in (one, two) for _ in range(5)))
+            await until(lambda: len(files(tmp_path)) == 1, "their file")
+        await server.refuse()
+        async with manifold(server, tmp_path) as client:
+            listed = (await client.request("tools/list")).value["tools"]
+            assert "web__echo" in [each["name"] for each in listed]
+    assert not [said for said in warnings(caplog) if "last time" in said or "next start" in said]
+    assert os.listdir(tmp_path / "catalogue") == [files(tmp_path)[0].name]
+
+
+async def test_no_secret_of_the_configuration_is_on_the_disk(tmp_path: Path) -> None:
+    async with HttpBackend(offering("web")) as server, manifold(server, tmp_path) as client:
+        await works(client)
+        await until(lambda: len(files(tmp_path)) == 1, "the file")
+        (file,) = files(tmp_path)
+        assert SECRET not in file.name
+        assert SECRET.encode() not in file.read_bytes()
+        assert server.url.encode() not in file.read_bytes()
