@@ -44,7 +44,7 @@ async def test_an_alarm_that_is_very_late_waits_for_what_is_still_unread() -> No
         order.append("rung")
         rung.set()
 
-    pending = Pending(1, "tools/call", {}, 0.01)
+    pending = Pending(1, "tools/call", {}, 0.01, loop.create_future())
     waiting = [pending]
     Alarm(lambda: waiting, expired).watch(pending, waited=alarm.STOOD_STILL + 1)
     loop.call_later(alarm.CATCH_UP / 10, order.append, "read")
