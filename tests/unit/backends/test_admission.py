@@ -71,6 +71,7 @@ async def test_more_than_may_wait_are_refused_at_once() -> None:
     assert caught.value.data() == {
         "server": "notes", "reason": "BackendOverloaded", "detail": caught.value.message,
         "running": 1, "waiting": 1, "retryAfterSeconds": 1.0,
+        "advice": "Try again in a few seconds, with fewer calls at the same time.",
     }  # fmt: skip
     assert waiters.admission.overloaded == 1
     waiters.admission.leave()
