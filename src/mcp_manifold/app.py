@@ -1,5 +1,4 @@
 """Composition root: settings in; fleet, hub, stages, router and fronts, put together, out. The embeddable `Manifold`.
-
 The only place that knows all parts. Nothing here decides about a message.
 """
 
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mcp_manifold import wire
+from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Emit, Handler, Session, Told
 from mcp_manifold.catalogue import Kind
 from mcp_manifold.config import (
@@ -67,6 +67,7 @@ class Manifold:
         self._watchers: list[Callable[[str], None]] = []
         self._front: HttpFront | None = None
         self._counts = Counts(self._has_server)
+        self.budget = Budget()
         self._lag = LoopLag()
         self._source = Source()
         self._reloading: Reloading | None = None
@@ -99,7 +100,7 @@ class Manifold:
     async def __aenter__(self) -> Self:
         if self._parts is not None:
             raise RuntimeError("this Manifold is entered already")
-        self._parts = Parts(self.config, self._moved, self._counts, await environment_of(self.settings))
+        self._parts = Parts(self.config, self._moved, self._counts, await environment_of(self.settings), self.budget)
         if self._front is not None:
             self._lag.begin()
         return self
@@ -204,6 +205,7 @@ class Manifold:
             lag=self._lag,
             servers=lambda: [] if self._parts is None else self.status(),
             tally=lambda: None if self._front is None else self._front.tally,
+            budget=self.budget,
             parked=lambda: 0 if self._parts is None else self._parts.bridge.parked,
         )
         return metrics.Exposition(sources).route(self.settings.base_path)
@@ -338,10 +340,8 @@ class Manifold:
         return {"servers": [described(server) for server in self.status()]}
 
     def readiness(self) -> dict[str, object]:
-        """Whether requests can be served, for `/_readyz`.
-
-        They can once every server was tried, or the start-up time is over, as long as every required server can be
-        called and nobody is shutting down.
+        """Whether requests can be served, for `/_readyz`: once every server was tried, or the start-up time is over, as
+        long as every required server can be called and nobody is shutting down.
         """
         is_open = self._parts is not None and not (self._front is not None and self._front.is_closed)
         return {"ready": is_open and self._running.hub.is_settled and has_all_required(self.config, self.status())}

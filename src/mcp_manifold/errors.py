@@ -13,6 +13,7 @@ ManifoldError                      never raised itself
     ├─ BackendUnavailable          not connected now
     │   └─ AllUnavailable          nor is any other of the same endpoint
     ├─ BackendOverloaded           has more to do than it may: the call was not begun
+    ├─ AnswerDropped               its answer found no room
     ├─ BackendTimeout              did not answer in time
     ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
     │   ├─ BackendCrashed          because its process ended by itself
@@ -205,6 +206,15 @@ class BackendOverloaded(BackendError):
         """As of every backend error, and how much there is to do."""
         more = {"running": self.running, "waiting": self.waiting, "retryAfterSeconds": self.retry_after}
         return super().data() | more
+
+
+class AnswerDropped(BackendError):
+    """The backend answered, but there was no room for the answer."""
+
+    advice = "What was asked for has been done: ask for less at a time, or again in a while."
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend, "its answer was dropped: too many large answers are on their way at the same time")
 
 
 class BackendTimeout(BackendError):

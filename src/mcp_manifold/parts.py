@@ -23,10 +23,11 @@ from mcp_manifold.backends.shell import login_path
 from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.backends.unopened import leave_unopened
 from mcp_manifold.bridge import Bridge
+from mcp_manifold.budget import Budget, most_of
 from mcp_manifold.call import Stage, Stages
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
-from mcp_manifold.config.environment import inherited, login_shell
+from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.locations import catalogue_directory
 from mcp_manifold.config.shelf import Shelf
 from mcp_manifold.filtering import policy_of
@@ -65,11 +66,18 @@ class Parts:
     """Everything that exists only while a Manifold is entered. Owns the fleet's task."""
 
     def __init__(
-        self, config: Settings, moved: Callable[[str], None], counts: Counts, environment: Mapping[str, str]
+        self,
+        config: Settings,
+        moved: Callable[[str], None],
+        counts: Counts,
+        environment: Mapping[str, str],
+        budget: Budget,
     ) -> None:
         settings = config.manifold
         self.groups = Groups()
         self._environment = environment
+        self._budget = budget
+        budget.most = _most(settings)
         counted: tuple[Stage, ...] = (counts,) if settings.metrics else ()
         info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
@@ -120,6 +128,7 @@ class Parts:
             on_link=self._on_link,
             with_level=lambda link, level: self.levels.raised(link, level),
             memory=self._memory,
+            budget=self._budget,
             groups=self.groups,
             environment=self._environment,
         )
@@ -135,6 +144,7 @@ class Parts:
         self.fleet.apply(servers, self._around(settings), renewed=what.renewed, drain=settings.drain)
         self.hub.apply(servers, settings, policy, broken=what.settings.broken)
         self._recall([*what.added, *what.renewed])
+        self._budget.most = _most(settings)
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
 
@@ -200,6 +210,10 @@ class Parts:
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
             logger.error("the fleet ended with an error", exc_info=self._task.exception())
         self.groups.close()
+
+
+def _most(settings: ManifoldSettings) -> int:
+    return settings.limits.max_buffered or most_of(memory_given())
 
 
 async def environment_of(settings: ManifoldSettings) -> dict[str, str]:

@@ -163,6 +163,7 @@ class HttpServer:
                 server_state.connections,
                 server_state.tasks,
                 lambda: server_state.default_headers,
+                self._front.tally.budget,
             )
         return Connection(self._service)
 

@@ -43,7 +43,12 @@ class EventParser:
         self._size = 0  # of the unfinished event's complete lines
 
     def __repr__(self) -> str:
-        return f"<EventParser holding={self._size + len(self._line)} max={self._max}>"
+        return f"<EventParser holding={self.held} max={self._max}>"
+
+    @property
+    def held(self) -> int:
+        """Bytes of the event that is not complete yet."""
+        return self._size + len(self._line)
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes of the stream; return the events they complete.

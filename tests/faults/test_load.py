@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.offers import offerings
 from tests.contract.stand import LATEST, Stand, standing
+from tests.faults.heavy import begun, called, heavy_server, opened
+from tests.faults.programs import Program, answer_of, config_in, serving, until_ready
 from tests.flows.processes import until
 from tests.peers.clients import MODERN_VERSION, Client, Pending
 from tests.peers.ways import Way
@@ -137,3 +142,75 @@ async def test_r2_one_item_may_have_a_deadline_of_its_own() -> None:
     async with standing(offerings(("web",)), web={"overrides": overrides}) as stand, stand.client(HTTP) as client:
         error = json.loads((await client.call("web__hang")).error or b"null")
         assert (error["data"]["reason"], "within 0.3 s" in error["message"]) == ("BackendTimeout", True)
+
+
+# --- large answers (R22), slow readers (R18), many streams (R19) ----------------------------------------------------
+
+MIB = 1 << 20
+BIG = 10 * MIB
+
+
+async def until_buffered(program: Program, met: Callable[[float], bool]) -> None:
+    """Wait until the bytes of large messages the program says it holds are so many."""
+    for _ in range(500):
+        page = await answer_of(program, "/metrics")
+        if met(float(page.partition(b"\nmcp_proxy_buffered_bytes ")[2].split()[0])):
+            return
+        await asyncio.sleep(0.02)  # it is the program that tells
+    raise AssertionError(program.log)
+
+
+def peak(program: Program) -> int:
+    """Bytes of memory the program ever had at once."""
+    status = Path(f"/proc/{program.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp_path: Path) -> None:
+    async with heavy_server(BIG) as url:
+        servers = {"heavy": {"url": url, "transport": "http"}}
+        config = config_in(tmp_path, servers, limits={"maxBuffered": "32MiB"})
+        async with serving(config) as program:
+            await until_ready(program)
+            session, before = await opened(program), peak(program)
+            answers = await asyncio.gather(*(called(program, session, number) for number in range(1, 101)))
+            served = [size for size, _ in answers if size > BIG]
+            shed = [end for size, end in answers if size <= BIG]
+            assert served
+            assert shed
+            assert all(b'"AnswerDropped"' in end and b'"server":"heavy"' in end for end in shed)
+            assert peak(program) - before < 200 * MIB
+            size, _ = await called(program, session, 101)
+            assert size > BIG
+            page = await answer_of(program, "/metrics")
+            assert b"mcp_proxy_buffer_refusals_total 0.0" not in page
+
+
+async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path: Path) -> None:
+    async with heavy_server(5 * BIG) as url:
+        servers = {"heavy": {"url": url, "transport": "http"}}
+        config = config_in(tmp_path, servers, limits={"maxBuffered": "128MiB"})
+        async with serving(config) as program:
+            await until_ready(program)
+            session = await opened(program)
+            _, stalled = await begun(program, session, 1)
+            await until_buffered(program, lambda held: held >= 5 * BIG)
+            size, _ = await called(program, session, 2)
+            assert size > 5 * BIG
+            assert peak(program) < 500 * MIB
+            stalled.close()
+            await until_buffered(program, lambda held: held == 0)
+
+
+async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
+    limits = {"limits": {"maxStreams": 5}}
+    async with standing(offerings(("web",)), manifold=limits) as stand, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(stand.client(HTTP)) for _ in range(8)]
+        for client in clients[:5]:
+            await client.watch()
+        for client in clients[5:]:
+            refused = await client.open_get_stream()
+            assert (refused.status, dict(refused.headers).get("retry-after")) == (503, "10")
+        for client in clients:
+            assert (await client.call("web__echo", {"text": "on"})).text == "on"
+        assert stand.manifold.asgi_app().tally.streams == 5

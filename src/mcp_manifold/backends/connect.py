@@ -12,6 +12,7 @@ from mcp_manifold.backends.process import Ceilings, Groups
 from mcp_manifold.backends.sse import SseTransport
 from mcp_manifold.backends.stdio import Command, open_stdio
 from mcp_manifold.backends.tail import StderrTail
+from mcp_manifold.budget import Budget
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.config.environment import inherited
 from mcp_manifold.errors import BackendUnavailable
@@ -33,11 +34,13 @@ class Connector:
         *,
         environment: Mapping[str, str] | None = None,
         groups: Groups | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._server = server
         self._limits = limits
         self._environment = environment
         self._groups = groups
+        self._budget = budget or Budget()
         self._pool: HttpPool | None = None
         self._kind: Kind | None = None if server.transport == "auto" else server.transport
         self._era: Era | None = None if server.era == "auto" else server.era
@@ -91,13 +94,27 @@ class Connector:
         """
         server, limit = self._server, self._limits.max_message
         if kind == "stdio":
-            return await open_stdio(link, self._command(), tail=self.tail, limit=limit, groups=self._groups)
+            command, groups, budget = self._command(), self._groups, self._budget
+            return await open_stdio(link, command, tail=self.tail, limit=limit, groups=groups, budget=budget)
         headers = {name: value.get_secret_value() for name, value in server.headers.items()}
         idle = server.sse_read_timeout
         if kind == "http":
-            return HttpTransport(link, self._shared_pool(), headers=headers, max_message=limit, idle_limit=idle)
+            return HttpTransport(
+                link,
+                self._shared_pool(),
+                headers=headers,
+                max_message=limit,
+                idle_limit=idle,
+                budget=self._budget,
+            )
         transport = SseTransport(
-            link, self._shared_pool(), server.url, headers=headers, max_message=limit, idle_limit=idle
+            link,
+            self._shared_pool(),
+            server.url,
+            headers=headers,
+            max_message=limit,
+            idle_limit=idle,
+            budget=self._budget,
         )
         await transport.open()
         return transport

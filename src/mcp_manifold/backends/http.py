@@ -14,7 +14,9 @@ from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.streams import RETRY, RETRY_CEILING, IdleWatch, Note, Standing
+from mcp_manifold.budget import LARGE, Budget, Load
 from mcp_manifold.errors import (
+    AnswerDropped,
     BackendError,
     BackendLost,
     BackendProtocolError,
@@ -41,11 +43,19 @@ class HttpTransport:
     """Carries one link over HTTP. The pool is shared by all links of the backend and not closed here."""
 
     def __init__(
-        self, link: Link, pool: HttpPool, *, headers: Mapping[str, str], max_message: int, idle_limit: float
+        self,
+        link: Link,
+        pool: HttpPool,
+        *,
+        headers: Mapping[str, str],
+        max_message: int,
+        idle_limit: float,
+        budget: Budget | None = None,
     ) -> None:
         self.link = link
         self.max_message = max_message
         self.idle_limit = idle_limit
+        self.budget = budget or Budget()
         self._pool = pool
         self._headers = dict(headers)
         self._session = ""
@@ -128,8 +138,10 @@ class HttpTransport:
 class _Reply:
     """The reply to one request: JSON, or an event stream that may be resumed."""
 
-    __slots__ = ("_body", "_events", "_idle", "_last_event", "_resumes", "_retry", "_size", "_status", "_transport",
-                 "exchange", "pending")  # fmt: skip
+    __slots__ = (
+        "_body", "_events", "_expected", "_idle", "_last_event", "_load", "_resumes", "_retry", "_size", "_status",
+        "_transport", "exchange", "pending",
+    )  # fmt: skip
 
     def __init__(self, transport: HttpTransport, pending: Pending) -> None:
         self._transport = transport
@@ -140,6 +152,8 @@ class _Reply:
         self._size = 0
         self._events: EventParser | None = None
         self._idle: IdleWatch | None = None
+        self._load: Load | None = None
+        self._expected = 0
         self._last_event: str | None = None
         self._retry = RETRY
         self._resumes = 0
@@ -150,6 +164,8 @@ class _Reply:
     def abort(self) -> None:
         """Nobody waits for this reply any more."""
         self._unwatch()
+        self._unload()
+        self._body, self._events, self.pending.abort = [], None, None  # a circle would keep what has come so far
         if self.exchange is not None:
             self.exchange.abort()
 
@@ -163,6 +179,8 @@ class _Reply:
             if (headers.get("content-type") or "").startswith("text/event-stream"):
                 self._events = EventParser(self._transport.max_message)
                 self._idle = IdleWatch(self._transport.idle_limit, self._silent)
+            else:
+                self._expect(headers.get("content-length") or "")
 
     def received(self, data: bytes) -> None:
         if self._events is not None and self._idle is not None:
@@ -176,11 +194,14 @@ class _Reply:
             self.abort()
         elif self._size > self._transport.max_message:
             self._refuse("its answer is larger than the message limit")
+        elif self._size > LARGE:
+            self._weigh(self._size)
 
     def ended(self) -> None:
         self._unwatch()
         self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
         if self.pending.outcome.done():
+            self._unload()
             return
         if self._events is not None:
             self._resume()
@@ -189,9 +210,11 @@ class _Reply:
             self._settle("its reply is not the answer to the request")
         else:
             self._failed_status()
+        self._unload()
 
     def failed(self, exc: HttpFailure) -> None:
         self._unwatch()
+        self._unload()
         if self.pending.outcome.done():
             return
         backend = self._transport.link.backend
@@ -221,12 +244,34 @@ class _Reply:
             self._idle.stop()
             self._idle = None
 
+    def _weigh(self, size: int) -> None:
+        """So much is held of the answer now; without room for it, it is dropped."""
+        if self._load is None:
+            self._load = Load(self._transport.budget)
+        if not self._load.keep(max(size, self._expected)):
+            self._fail(AnswerDropped(self._transport.link.backend))
+            self.abort()
+
+    def _expect(self, length: str) -> None:
+        """Take the room for the whole answer at once, so that those that are let in find enough to come to an end."""
+        size = int(length) if length.isdigit() and len(length) < 12 else 0
+        if LARGE < size <= self._transport.max_message:
+            self._expected = size
+            self._weigh(size)
+
+    def _unload(self) -> None:
+        if self._load is not None:
+            self._load.drop()
+            self._load = None
+
     def _stream(self, events: EventParser, data: bytes) -> None:
         try:
             found = events.feed(data)
         except EventTooLarge:
             self._refuse("an event is larger than the message limit")
             return
+        if events.held > LARGE or self._load is not None:
+            self._weigh(events.held)
         for event in found:
             if event.id is not None:
                 self._last_event, self._resumes = event.id, 0

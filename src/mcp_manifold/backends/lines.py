@@ -59,5 +59,15 @@ class LineSplitter:
         self._parts.append(piece)
         self._size += len(piece)
         if self._size > self._limit:
-            self.oversized.append(b"".join(self._parts[:64])[:4096])
-            self._parts, self._size, self._dropping, self._dropped = [], 0, True, 0
+            self.oversized.append(self.skip())
+
+    @property
+    def held(self) -> int:
+        """Bytes of the line that is not complete yet."""
+        return self._size
+
+    def skip(self) -> bytes:
+        """Drop the line that is not complete yet, to its end; returns how it begins."""
+        start = b"".join(self._parts[:64])[:4096]
+        self._parts, self._size, self._dropping, self._dropped = [], 0, True, 0
+        return start

@@ -108,6 +108,7 @@ class Lister:
                 timeout=self._timeout,
                 max_pages=limits.list_pages,
                 max_entries=limits.list_entries,
+                max_bytes=limits.max_message,
             )
         except (BackendError, RemoteError) as exc:
             logger.warning("listing failed, the last one stays: %s", exc, extra={"backend": self._backend})

@@ -42,7 +42,9 @@ class Opener:
         on_notification: Callable[[Notice], None],
         on_question: Callable[[Question], None],
     ) -> None:
-        self.connector = Connector(server, around.limits, environment=around.environment, groups=around.groups)
+        self.connector = Connector(
+            server, around.limits, environment=around.environment, groups=around.groups, budget=around.budget
+        )
         self.opened = 0
         self._server = server
         self._around = around

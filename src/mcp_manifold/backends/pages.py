@@ -46,7 +46,7 @@ class Pages(msgspec.Struct, frozen=True):
 
 
 async def list_all(
-    link: Link, methods: frozenset[str], *, timeout: float, max_pages: int, max_entries: int
+    link: Link, methods: frozenset[str], *, timeout: float, max_pages: int, max_entries: int, max_bytes: int
 ) -> dict[str, Pages]:
     """The full lists of a backend, asked for at the same time.
 
@@ -63,9 +63,8 @@ async def list_all(
     end = asyncio.get_running_loop().time() + timeout
 
     async def walk(method: str) -> None:
-        found[method] = await _walk(
-            link, method, timeout=timeout, end=end, max_pages=max_pages, max_entries=max_entries
-        )
+        bounds = {"max_pages": max_pages, "max_entries": max_entries, "max_bytes": max_bytes}
+        found[method] = await _walk(link, method, timeout=timeout, end=end, **bounds)
 
     try:
         async with anyio.create_task_group() as group:
@@ -79,10 +78,13 @@ async def list_all(
     return found
 
 
-async def _walk(link: Link, method: str, *, timeout: float, end: float, max_pages: int, max_entries: int) -> Pages:
+async def _walk(
+    link: Link, method: str, *, timeout: float, end: float, max_pages: int, max_entries: int, max_bytes: int
+) -> Pages:
     loop = asyncio.get_running_loop()
     field = "templates" if method == "resources/templates/list" else LISTS[method][1]
     items: list[bytes] = []
+    size = 0
     ttls: list[int] = []
     scopes: set[str] = set()
     seen: set[str] = set()
@@ -99,6 +101,9 @@ async def _walk(link: Link, method: str, *, timeout: float, end: float, max_page
         if page.cursor == cursor == "":  # the first page again
             break
         items += [bytes(item) for item in getattr(page, field)]
+        size += memoryview(result).nbytes
+        if size > max_bytes:
+            raise BackendProtocolError(link.backend, f"{method} is larger than {max_bytes} bytes")
         ttls.append(max(0, int(page.ttl_ms or 0)))
         scopes.add(page.scope or "private")
         if len(items) > max_entries:

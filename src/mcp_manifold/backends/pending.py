@@ -11,9 +11,9 @@ from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
+_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 HUMAN_WAIT: Final = 3600.0
 """Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
-_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 
 
 class Outcome(Protocol):

@@ -13,6 +13,7 @@ from mcp_manifold.backends.http1 import Exchange, Headers, HttpFailure, HttpPool
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.backends.streams import IdleWatch, Note
+from mcp_manifold.budget import LARGE, Budget, Load
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.sse import EventParser, EventTooLarge
 
@@ -24,7 +25,15 @@ class SseTransport:
     """Carries one link; the stream is the session, its end the link's."""
 
     def __init__(
-        self, link: Link, pool: HttpPool, url: str, *, headers: Mapping[str, str], max_message: int, idle_limit: float
+        self,
+        link: Link,
+        pool: HttpPool,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        max_message: int,
+        idle_limit: float,
+        budget: Budget | None = None,
     ) -> None:
         self._idle_limit = idle_limit
         self._idle: IdleWatch | None = None
@@ -35,6 +44,7 @@ class SseTransport:
         self._post: bytes = b""
         self._exchange: Exchange | None = None
         self._events = EventParser(max_message)
+        self._load = Load(budget or Budget())
         self._endpoint: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -100,6 +110,8 @@ class SseTransport:
         except EventTooLarge:
             self._broken(BackendLost(self._link.backend, "an event is larger than the message limit"))
             return
+        if self._events.held > LARGE or self._load.size:
+            self._load.hold(self._events.held)  # the stream is everybody's: it is not broken for the size of one answer
         for event in found:
             if event.event == "endpoint":
                 self._named(event.data.decode("utf-8", "replace"))
@@ -135,6 +147,7 @@ class SseTransport:
             self._idle = IdleWatch(self._idle_limit, self._silent)
 
     def _broken(self, reason: BackendError) -> None:
+        self._load.drop()
         if not self._endpoint.done():
             self._endpoint.set_exception(reason)
         if self._idle is not None:

@@ -20,10 +20,18 @@ import anyio
 from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pace import Pace
-from mcp_manifold.backends.pending import Pending
+from mcp_manifold.backends.pending import Pending, number_in
 from mcp_manifold.backends.process import UNBOUNDED, Ceilings, Groups, on_end
 from mcp_manifold.backends.tail import StderrTail
-from mcp_manifold.errors import BackendCrashed, BackendError, BackendLost, BackendProtocolError, BackendUnavailable
+from mcp_manifold.budget import LARGE, Budget, Load
+from mcp_manifold.errors import (
+    AnswerDropped,
+    BackendCrashed,
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendUnavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +66,11 @@ class Command:
 class _Pipes:
     """Feeds the link from the child's stdout; synchronous, in the order of the bytes. Knows when it has all been."""
 
-    def __init__(self, link: Link, tail: StderrTail, limit: int) -> None:
+    def __init__(self, link: Link, tail: StderrTail, limit: int, budget: Budget) -> None:
         self._link = link
         self._tail = tail
         self._lines = LineSplitter(limit)
+        self._load = Load(budget)
         self._loop = asyncio.get_running_loop()
         self._stdout, self._stderr = Pace(LINES_A_SECOND), Pace(STDERR_A_SECOND)
         self._open = {1, 2}
@@ -85,9 +94,19 @@ class _Pipes:
             for start in self._lines.oversized:
                 self._link.oversized(start)
             self._lines.oversized.clear()
+        held = self._lines.held
+        if (held > LARGE or self._load.size) and not self._load.keep(held):
+            self._drop()
         if self._lines.is_endless:
             self._link.lost(BackendProtocolError(self._link.backend, "it writes a line that does not end"))
         return self._stdout.rest(lines, self._loop.time())
+
+    def _drop(self) -> None:
+        """There is no room for the message that comes in: its caller is told so."""
+        pending = self._link.pending.get(number_in(self._lines.skip()))
+        self._load.drop()
+        if pending is not None:
+            self._link.fail(pending, AnswerDropped(self._link.backend))
 
     @property
     def is_flooded(self) -> bool:
@@ -116,6 +135,7 @@ class _Pipes:
 
     def _settle(self) -> None:
         if not self._open and not self.exited.done():
+            self._load.drop()
             self.exited.set_result(None)
 
 
@@ -308,12 +328,19 @@ def _located(backend: str, command: Command) -> str:
 
 
 async def open_stdio(
-    link: Link, command: Command, *, tail: StderrTail, limit: int, groups: Groups | None = None
+    link: Link,
+    command: Command,
+    *,
+    tail: StderrTail,
+    limit: int,
+    groups: Groups | None = None,
+    budget: Budget | None = None,
 ) -> StdioTransport:
     """Start the server in a process group of its own.
 
     Args:
         groups: where the group belongs; without it nobody ends it if we are killed.
+        budget: what large messages take their room from.
 
     Raises:
         BackendUnavailable: it cannot be started; the message says what to do.
@@ -326,7 +353,7 @@ async def open_stdio(
         odd = "its arguments or its environment cannot be passed on" if isinstance(exc, ValueError) else str(exc)
         reason = getattr(exc, "strerror", None) or odd
         raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {reason}") from exc
-    transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit), tail)
+    transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit, budget or Budget()), tail)
     with anyio.CancelScope(shield=True):  # it takes no time, and half of it would leave pipes to nobody
         try:
             await transport.connect()

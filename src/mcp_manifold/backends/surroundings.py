@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mcp_manifold.backends.greeting import Greet, Identity, Parameters
@@ -10,6 +10,7 @@ from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.memory import Memory
 from mcp_manifold.backends.process import Groups
 from mcp_manifold.backends.question import Notice, Question
+from mcp_manifold.budget import Budget
 from mcp_manifold.catalogue import Listing
 from mcp_manifold.config import LimitSettings
 
@@ -42,6 +43,8 @@ class Surroundings:
     """Has a handshake-era backend log at this level, or more, for the length of a call."""
     memory: Memory | None = None
     """Where what backends offer is kept for the next time; without it nothing is."""
+    budget: Budget = field(default_factory=Budget)
+    """What large messages take their room from."""
     groups: Groups | None = None
     """Where the processes belong; without it nobody ends them if we are killed."""
     environment: Mapping[str, str] | None = None

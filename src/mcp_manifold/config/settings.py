@@ -22,6 +22,7 @@ from mcp_manifold.config.values import (
     Name,
     NotBoolean,
     Secret,
+    Size,
     Text,
     Value,
     name_problem,
@@ -55,6 +56,8 @@ class LimitSettings(Value):
     """Bytes of the largest HTTP request a client may send."""
     max_message: Count = 64 * MIB
     """Bytes of the largest message accepted from a server."""
+    max_buffered: Size | None = None
+    """Bytes of large messages on their way at the same time; without it an eighth of the memory there is."""
     max_sessions: Count = 10_000
     """Client sessions open at the same time."""
     session_idle: Duration = 1800.0

@@ -1,5 +1,6 @@
 """The few ASGI messages the fronts send, and the refusals they answer with. Knows no session and no era."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ Headers = dict[bytes, bytes]
 
 _JSON: Final = (b"content-type", b"application/json")
 _EMPTY_BODY: Final = (b"content-length", b"0")
+PIECE: Final = 256 * 1024
+"""Bytes that are handed over at once."""
+STALL: Final = 60.0
+"""Seconds one write may wait for the reader; without it a reader that stopped would hold its answer for ever."""
 CLOSE: Final = (b"connection", b"close")
 """Ends the connection after the answer: for requests whose body nobody reads to its end."""
 
@@ -31,10 +36,31 @@ class Refused(RequestError):
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
-    """One complete JSON answer."""
+    """One complete JSON answer.
+
+    Raises:
+        TimeoutError: it is a large one, and its reader stopped.
+    """
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+    if len(body) <= PIECE:
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await send_pieces(send, body, more=False)
+
+
+async def send_pieces(send: Send, body: bytes, *, more: bool) -> None:
+    """A large part of a body, so that the whole of it need not be taken at once by a reader that is slow.
+
+    Raises:
+        TimeoutError: one piece was not taken in time.
+    """
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE):
+        piece = bytes(view[start : start + PIECE])
+        async with asyncio.timeout(STALL):
+            is_last = start + PIECE >= len(body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more or not is_last})
 
 
 async def send_empty(send: Send, status: int, headers: Sequence[Line] = ()) -> None:

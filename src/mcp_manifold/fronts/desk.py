@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Handler, Session, Told
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.wire import Payload
@@ -14,6 +15,11 @@ class Desk(Protocol):
     @property
     def settings(self) -> ManifoldSettings:
         """The settings in force."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """What large messages take their room from."""
         ...
 
     @property

@@ -68,7 +68,7 @@ class HttpFront:
     def __init__(self, desk: Desk, site: App, *, check_params: ParamCheck) -> None:
         self._desk = desk
         self._site = site
-        self.tally = Tally()
+        self.tally = Tally(budget=desk.budget)
         self.is_closed = False
         """Whether it is being shut down."""
         self._answering = 0

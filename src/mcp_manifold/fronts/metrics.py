@@ -6,7 +6,7 @@ name, no text of an error.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_manifold.backends.breaker import Position
+from mcp_manifold.budget import Budget
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.fronts.stream import Tally
 from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
@@ -43,6 +44,7 @@ class Sources:
     """Calls that wait for their client to come back with input."""
     tasks: Callable[[], int] = lambda: len(asyncio.all_tasks())
     """Tasks of the event loop."""
+    budget: Budget = field(default_factory=Budget)
 
 
 class Calls(Collector):
@@ -123,6 +125,9 @@ class Fronts(Collector):
         yield CounterMetricFamily("mcp_proxy_refused_requests", "Requests turned away unread.", tally.refused)
         yield CounterMetricFamily("mcp_proxy_received_bytes", "Bytes of messages from clients.", tally.bytes_in)
         yield CounterMetricFamily("mcp_proxy_sent_bytes", "Bytes of answers and events to clients.", tally.bytes_out)
+        budget = self._sources.budget
+        yield GaugeMetricFamily("mcp_proxy_buffered_bytes", "Bytes of large messages held.", budget.held)
+        yield CounterMetricFamily("mcp_proxy_buffer_refusals", "Times there was no room for one.", budget.refused)
         yield GaugeMetricFamily("mcp_proxy_parked_calls", "Calls waiting for input.", self._sources.parked())
         yield GaugeMetricFamily("mcp_proxy_tasks", "Tasks of the event loop.", self._sources.tasks())
         yield GaugeMetricFamily("mcp_proxy_loop_lag_seconds", "How late the event loop was last.", lag.last)

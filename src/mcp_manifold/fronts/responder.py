@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mcp_manifold.budget import LARGE, Load
 from mcp_manifold.fronts.asgi import Line, Receive, Send, send_json
 from mcp_manifold.fronts.resumption import Journal, Journals
 from mcp_manifold.fronts.stream import KEEP_ALIVE, EventStream, Tally, watch_disconnect
@@ -91,13 +92,24 @@ class Responder:
         self._drop_timer()
         if self._stream is None or self._pump is None:
             self._tally.bytes_out += len(message)
-            await send_json(self._send, status, message, self.headers)
+            if len(message) <= LARGE:
+                await send_json(self._send, status, message, self.headers)
+            else:
+                await self._send_large(status, message)
         elif self.journal is not None:
             self.journal.end(message)
             await self._pump
         else:
             self._stream.end(encode_event(message))
             await self._pump
+
+    async def _send_large(self, status: int, message: bytes) -> None:
+        load = Load(self._tally.budget)
+        load.hold(len(message))
+        try:
+            await send_json(self._send, status, message, self.headers)
+        finally:
+            load.drop()
 
     def close(self) -> None:
         """Let go of everything, whatever came of it."""

@@ -81,7 +81,7 @@ class OpenSession:
         self.session.version = negotiate_version(text(params.get("protocolVersion"), "protocolVersion"))
         self.session.client_info, self.session.capabilities = info, capabilities
         if self.kind == "mcp" and Journals.are_for(self.session.version):
-            self.journals = Journals(self.digest[:8], self.session.version)
+            self.journals = Journals(self.digest[:8], self.session.version, self._desk.budget)
 
     def depart(self, id_: Payload, flight: Flight, limit: int) -> bytes:
         """Enter a call as being in flight; returns the key to remove it by.

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from mcp_manifold.fronts.asgi import Line, Receive, Send
+from mcp_manifold.budget import LARGE, Budget, Load
+from mcp_manifold.fronts.asgi import PIECE, STALL, Line, Receive, Send, send_pieces
 
 _logger = logging.getLogger("mcp_manifold.fronts.stream")
 
@@ -15,8 +16,6 @@ MAX_EVENTS: Final = 1000
 MAX_BYTES: Final = 16 * 1024 * 1024
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence before a comment goes out; proxies close what is silent for a minute."""
-STALL: Final = 60.0
-"""Seconds one write may wait for the reader; without it a reader that stopped would hold the call for ever."""
 _BATCH: Final = 64 * 1024
 _COMMENT: Final = b": keep-alive\n\n"
 _HEADERS: Final[tuple[Line, ...]] = (
@@ -36,6 +35,8 @@ class Tally:
     refused: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    budget: Budget = field(default_factory=Budget)
+    """What large messages take their room from; counted elsewhere as well."""
 
 
 class EventStream:
@@ -47,6 +48,7 @@ class EventStream:
         "_ended",
         "_events",
         "_headers",
+        "_load",
         "_send",
         "_tally",
         "_timer",
@@ -62,6 +64,7 @@ class EventStream:
         self._headers = headers
         self._events: deque[bytes] = deque()
         self._bytes = 0
+        self._load = Load(tally.budget)
         self._dropped = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -81,6 +84,9 @@ class EventStream:
         if self._ended or self.gone:
             return False
         if len(self._events) >= MAX_EVENTS or (self._events and self._bytes + len(event) > MAX_BYTES):
+            self._drop()
+            return False
+        if self._bytes > LARGE and not self._load.keep(self._bytes + len(event)):
             self._drop()
             return False
         self._append(event)
@@ -103,6 +109,7 @@ class EventStream:
         self.gone = True
         self._events.clear()
         self._bytes = 0
+        self._load.drop()
         self._wake()
         if self._write is not None:
             self._write.reschedule(asyncio.get_running_loop().time())
@@ -134,6 +141,7 @@ class EventStream:
             pass  # the reader hung up: nothing is left to do for it
         finally:
             self.gone = True
+            self._load.drop()
             self._write = None
             self._wake()
 
@@ -144,16 +152,23 @@ class EventStream:
         while self._events and size < _BATCH:
             batch.append(self._events.popleft())
             size += len(batch[-1])
-        self._bytes -= size
+        self._bytes -= size  # which is counted until it is written
         self._tally.bytes_out += size
         more = bool(self._events) or not self._ended
-        async with asyncio.timeout(STALL) as self._write:
-            await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
+        if size > PIECE:
+            async with asyncio.timeout(None) as self._write:  # each piece has its own, but it may be hung up on
+                await send_pieces(self._send, b"".join(batch), more=more)
+        else:
+            async with asyncio.timeout(STALL) as self._write:
+                await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
         self._write = None
+        self._load.hold(self._bytes)
 
     def _append(self, event: bytes) -> None:
         self._events.append(event)
         self._bytes += len(event)
+        if self._bytes > LARGE:
+            self._load.hold(self._bytes)
         self._wake()
 
     def _wake(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from mcp_manifold.call import Call
 from mcp_manifold.errors import (
+    AnswerDropped,
     BackendError,
     BackendOverloaded,
     BackendProtocolError,
@@ -46,6 +47,7 @@ DEFECT: Final = "internal_error"
 _OUTCOMES: Final = (
     (TooManyRequests, "overloaded"),
     (BackendOverloaded, "overloaded"),
+    (AnswerDropped, "overloaded"),
     (RequestError, "invalid"),
     (RemoteError, "protocol_error"),
     (BackendProtocolError, "protocol_error"),

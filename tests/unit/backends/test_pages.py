@@ -37,10 +37,11 @@ def listing(answer: Answer | None, capabilities: bytes = EVERYTHING) -> tuple[Li
 
 
 async def walked(
-    link: Link, *methods: str, pages: int = 10, entries: int = 100, timeout: float = 30
+    link: Link, *methods: str, pages: int = 10, entries: int = 100, size: int = 10_000, timeout: float = 30
 ) -> dict[str, Pages]:
     asked = frozenset(methods or LISTS)
-    found: Any = await within(list_all(link, asked, timeout=timeout, max_pages=pages, max_entries=entries))
+    bounds = {"max_pages": pages, "max_entries": entries, "max_bytes": size}
+    found: Any = await within(list_all(link, asked, timeout=timeout, **bounds))
     return dict(found)
 
 
@@ -91,6 +92,14 @@ async def test_a_cursor_that_comes_twice_is_noticed() -> None:
     with pytest.raises(BackendProtocolError, match="turns in a circle"):
         await walked(link, "tools/list")
     assert len(transport.requests) == 3
+
+
+async def test_the_size_of_a_list_is_bounded_over_all_its_pages() -> None:
+    page = b'{"tools":["%b"],"nextCursor":"2"}' % (b"x" * 600)
+    link, _ = listing(paged({"": page, "2": page.replace(b',"nextCursor":"2"', b"")}))
+    assert len((await walked(link, "tools/list", size=1300))["tools/list"].items) == 2
+    with pytest.raises(BackendProtocolError, match="tools/list is larger than 1200 bytes"):
+        await walked(link, "tools/list", size=1200)
 
 
 async def test_the_number_of_entries_is_bounded() -> None:

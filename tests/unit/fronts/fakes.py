@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.errors import UnknownMethod
@@ -29,6 +30,7 @@ class FakeDesk:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = ManifoldSettings(**settings)
+        self.budget = Budget()
         self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
         self.calls: list[Call] = []
         self.notes: list[tuple[str, dict[str, Payload]]] = []

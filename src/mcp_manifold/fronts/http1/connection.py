@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import httptools
 
+from mcp_manifold.budget import Load
 from mcp_manifold.fronts.asgi import Line, Receive, Refused, Send, refusal_body
 from mcp_manifold.fronts.http1.cycle import Cycle
 from mcp_manifold.fronts.http1.head import Head, header_lines
@@ -35,9 +36,9 @@ class Connection(asyncio.Protocol):
     """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_full", "_is_paused", "_is_stopping", "_loop",
-        "_parser", "_passage", "_phase", "_pieces", "_received", "_refused", "_served", "_service", "_target", "_timer",
-        "_transport", "_unsent", "_writer", "is_gone",
+        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_full", "_is_paused", "_is_stopping", "_load",
+        "_loop", "_parser", "_passage", "_phase", "_pieces", "_received", "_refused", "_served", "_service", "_target",
+        "_timer", "_transport", "_unsent", "_writer", "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -45,6 +46,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._loop = asyncio.get_running_loop()
+        self._load = Load(service.budget)
+        """What waits for the client to read it, once that is much."""
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[Line] = []
@@ -105,9 +108,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_full = True
+        self._load.hold(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._is_full = False
+        self._load.drop()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mcp_manifold.budget import Budget
 from mcp_manifold.fronts.asgi import Line, Receive, Scope, Send
 from mcp_manifold.fronts.http1.head import Head, header_lines, status_line
 
@@ -71,6 +72,8 @@ class Service:
     tasks: "set[asyncio.Task[None]]"
     own_lines: Callable[[], list[Line]]
     """Header lines every response has; a list that is never changed, only replaced."""
+    budget: Budget = field(default_factory=Budget)
+    """What waits for slow readers takes its room from this."""
     _seen: list[Line] | None = field(default=None, repr=False)
     _written: bytes = field(default=b"", repr=False)
 
