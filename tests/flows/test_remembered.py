@@ -262,7 +262,7 @@ async def test_another_definition_is_another_server(tmp_path: Path) -> None:
     async with backends(offerings(("web",))) as servers:
         await learnt(servers, tmp_path)
         other = {**entry_of(servers["web"]), "headers": {"x-account": "another"}}
-        async with run({"web": other}, tmp_path, wait="1ms", start="lazy") as stand:
+        async with run({"web": other}, tmp_path, start="lazy") as stand:
             await servers["web"].refuse()
             async with stand.client(Way("http", LATEST)) as client:
                 refused = json.loads((await client.request("tools/list")).error or b"{}")
