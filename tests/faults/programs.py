@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -52,23 +52,15 @@ class Program:
 
     async def holds(self) -> Holdings:
         """What it holds now."""
-        shown = await answer_of(self, "/metrics")
-        found = re.search(rb"^mcp_proxy_tasks ([0-9.]+)", shown, re.M)
-        assert found is not None, shown
-        own = psutil.Process(self.process.pid)
-        return Holdings(int(float(found[1])), own.num_fds(), len(self.family()), own.num_threads())
+        return await held_by(self.process.pid, self.port)
 
     async def rests(self) -> bool:
-        """Whether it does nothing for a while, by the processor time it takes."""
-        own = psutil.Process(self.process.pid)
-        before = sum(own.cpu_times()[:2])
-        await asyncio.sleep(WINDOW)  # in which nothing should happen: there is no event to wait for
-        return sum(own.cpu_times()[:2]) - before <= WINDOW / 4
+        """Whether it does nothing for a while."""
+        return await is_at_rest(self.process.pid)
 
     def stumbled(self) -> list[str]:
         """Lines of its log that tell of a fault of its own."""
-        signs = ("Traceback", "never retrieved", " ERROR ", "Task was destroyed")
-        return [line for line in self.log.splitlines() if any(sign in line for sign in signs)]
+        return stumbles(self.log.splitlines())
 
     def family(self) -> list[psutil.Process]:
         """Everything below it."""
@@ -86,6 +78,29 @@ class Program:
         """Its exit code, once it ended."""
         await until(lambda: self.process.poll() is not None, "the end of the program")
         return self.process.returncode
+
+
+async def held_by(pid: int, port: int) -> Holdings:
+    """What a program holds now."""
+    shown = await answer_of(port, "/metrics")
+    found = re.search(rb"^mcp_proxy_tasks ([0-9.]+)", shown, re.M)
+    assert found is not None, shown
+    own = psutil.Process(pid)
+    return Holdings(int(float(found[1])), own.num_fds(), len(own.children(recursive=True)), own.num_threads())
+
+
+async def is_at_rest(pid: int) -> bool:
+    """Whether a program does nothing for a while, by the processor time it takes."""
+    own = psutil.Process(pid)
+    before = sum(own.cpu_times()[:2])
+    await asyncio.sleep(WINDOW)  # in which nothing should happen: there is no event to wait for
+    return sum(own.cpu_times()[:2]) - before <= WINDOW / 4
+
+
+def stumbles(log: Iterable[str]) -> list[str]:
+    """Lines of a log that tell of a fault of the program's own."""
+    signs = ("Traceback", "never retrieved", " ERROR ", "Task was destroyed")
+    return [line for line in log if any(sign in line for sign in signs)]
 
 
 def config_in(directory: Path, servers: Mapping[str, Any], **manifold: Any) -> Path:
@@ -179,14 +194,14 @@ async def _until_probe(program: Program, wanted: int) -> None:
 
 async def status_of(program: Program, path: str, body: bytes = b"") -> int:
     """The HTTP status of one request on a connection of its own."""
-    return int((await answer_of(program, path, body)).split(b" ", 2)[1])
+    return int((await answer_of(program.port, path, body)).split(b" ", 2)[1])
 
 
-async def answer_of(program: Program, path: str, body: bytes = b"") -> bytes:
+async def answer_of(port: int, path: str, body: bytes = b"") -> bytes:
     """The whole answer to one request on a connection of its own."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\n"
+        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + body)
         async with asyncio.timeout(10):

@@ -107,6 +107,15 @@ async def test_r6_a_list_that_fails_at_one_of_ten_leaves_its_last_entries_and_al
         await until_listed(client, lambda found: "web_3__fresh" in found)
 
 
+async def test_r6_when_all_that_is_asked_for_are_away_the_list_is_an_error_and_no_empty_one() -> None:
+    groups = {"startupTimeout": "300ms", "groups": {"down": ["one", "two"]}}
+    down = {name: {"command": "/no/such/program"} for name in ("one", "two")}
+    async with enduring({}, manifold=groups, more=down) as stand, stand.client(HTTP, scope="groups/down") as client:
+        reply = await client.request("tools/list")
+        assert reply.code == -32603, reply
+        assert all(name in str(reply.error) for name in down)
+
+
 # --- storms (R28) ----------------------------------------------------------------------------------------------------
 
 

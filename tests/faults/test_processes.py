@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from mcp_manifold import Manifold
 from mcp_manifold.backends import orphans
 from mcp_manifold.config.environment import INHERITED, MARK
 from mcp_manifold.errors import BackendUnavailable
+from mcp_manifold.status import ServerStatus
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, standing
-from tests.faults.invariants import BYSTANDER, unharmed
+from tests.faults.invariants import BYSTANDER, enduring, unharmed
 from tests.faults.programs import (
     SUBREAPER,
     Program,
@@ -138,19 +140,22 @@ async def test_r2_a_stopped_child_costs_its_callers_a_timeout_and_works_when_it_
 async def test_r3_a_server_that_exits_at_once_is_started_ever_more_rarely_and_says_why(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     script = f"echo start >> {starts}; echo 'KEY is not set' >&2; exit 3"
-    config = {"mcpServers": {"broken": {"command": "sh", "args": ["-c", script]}}}
-    async with Manifold.from_config(config) as manifold:
+    broken = {"broken": {"command": "sh", "args": ["-c", script]}}
+    async with enduring({}, more=broken) as stand:
+        status = partial(status_in, stand.manifold, "broken")
         await until(lambda: len(starts.read_text().split()) >= 5 if starts.exists() else False, "five starts")
-        await until(lambda: manifold.status()[0].state == "crash loop", "the fifth end")
-        (status,) = manifold.status()
-        assert status.last_exit == "the server exited with status 3"
-        assert status.stderr[-1] == "KEY is not set"
-        assert "KEY is not set" in status.last_error
-        assert status.next_try is not None
-        assert status.next_try > 20  # at most one start in 30 s, from now on
+        await until(lambda: status().state == "crash loop", "the fifth end")
+        assert status().last_exit == "the server exited with status 3"
+        assert status().stderr[-1] == "KEY is not set"
+        assert "KEY is not set" in status().last_error
+        assert (status().next_try or 0) > 20  # at most one start in 30 s, from now on
         with pytest.raises(BackendUnavailable, match="5 times in a row"):
-            await manifold.call_tool("broken__anything")
+            await stand.manifold.call_tool("broken__anything")
         assert len(starts.read_text().split()) == 5
+
+
+def status_in(manifold: Manifold, server: str) -> ServerStatus:
+    return next(each for each in manifold.status() if each.name == server)
 
 
 # --- the program is killed ------------------------------------------------------------------------------------------
@@ -258,7 +263,7 @@ async def test_r24_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_pat
         served.send(signal.SIGTERM)
         await until_unready(served)
         assert await status_of(served, "/_healthz") == 200
-        refused = (await answer_of(served, "/mcp", PING)).lower()
+        refused = (await answer_of(served.port, "/mcp", PING)).lower()
         assert refused.startswith(b"http/1.1 503 ")
         assert b"\r\nretry-after: " in refused
         assert b"\r\nconnection: close\r\n" in refused

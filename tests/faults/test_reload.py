@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +17,9 @@ from mcp_manifold.config import Reloaded, load_dict
 from mcp_manifold.errors import ConfigError
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import LATEST, Stand, backend_of, entry_of, standing
-from tests.flows.processes import is_running, until
+from tests.faults.invariants import unharmed
+from tests.faults.programs import held_by, is_at_rest, stumbles
+from tests.flows.processes import Holdings, is_running, until
 from tests.peers.backend import Act, StdioBackend, tool
 from tests.peers.clients import MODERN_VERSION, Client, HttpClient, Reply, StdioClient
 from tests.peers.ways import Way
@@ -71,6 +74,18 @@ class Program:
     def url(self) -> str:
         """The merged endpoint."""
         return next(line.split()[1] for line in self.said if line.strip().startswith("everything"))
+
+    async def holds(self) -> Holdings:
+        """What it holds now."""
+        return await held_by(self.process.pid, urlsplit(self.url).port or 0)
+
+    async def rests(self) -> bool:
+        """Whether it does nothing for a while."""
+        return await is_at_rest(self.process.pid)
+
+    def stumbled(self) -> list[str]:
+        """Lines of its log that tell of a fault of its own."""
+        return stumbles(self.log)
 
     def write(self, config: Mapping[str, Any] | str) -> None:
         """Write the file in place."""
@@ -202,47 +217,49 @@ async def test_r27_nothing_fails_at_servers_a_change_does_not_touch(tmp_path: Pa
             pids, sessions = list(backends["pipe"].pids), set(backends["web"].sessions)
             load = Load(client, ["pipe__echo", "web__echo", "web26__echo"])
             await load.goes_on()
+            async with unharmed(it, client, "web26__echo"):
+                it.write(config("pipe", "web", "web26", "pipe_other", "web_new"))  # added
+                await until_listed(client, lambda found: "web_new__echo" in found)
+                assert (await client.call("web_new__echo", {"text": "new"})).text == "new"
+                await load.goes_on()
 
-            it.write(config("pipe", "web", "web26", "pipe_other", "web_new"))  # added
-            await until_listed(client, lambda found: "web_new__echo" in found)
-            assert (await client.call("web_new__echo", {"text": "new"})).text == "new"
-            await load.goes_on()
+                (old,) = backends["pipe_other"].pids
+                it.replace(
+                    config("pipe", "web", "web26", "pipe_other", "web_new", pipe_other={"env": {"CHANGED": "1"}})
+                )
+                child = await backends["pipe_other"].wait_child(2)
+                assert (await client.call("pipe_other__echo", {"text": "other"})).text == "other"
+                assert not is_running(old)
+                assert is_running(child.pid)
+                await load.goes_on()
 
-            (old,) = backends["pipe_other"].pids
-            it.replace(config("pipe", "web", "web26", "pipe_other", "web_new", pipe_other={"env": {"CHANGED": "1"}}))
-            child = await backends["pipe_other"].wait_child(2)
-            assert (await client.call("pipe_other__echo", {"text": "other"})).text == "other"
-            assert not is_running(old)
-            assert is_running(child.pid)
-            await load.goes_on()
+                it.replace(config("web", "pipe", "web26", "web_new", web_new={"prefix": "fresh", "tools": ["echo"]}))
+                await until_listed(client, lambda found: servers_in(found) == {"pipe", "web", "web26", "fresh"})
+                assert [name for name in await names(client) if name.startswith("fresh")] == ["fresh__echo"]
+                await backends["pipe_other"].wait_all_gone()  # removed
+                await load.goes_on()
 
-            it.replace(config("web", "pipe", "web26", "web_new", web_new={"prefix": "fresh", "tools": ["echo"]}))
-            await until_listed(client, lambda found: servers_in(found) == {"pipe", "web", "web26", "fresh"})
-            assert [name for name in await names(client) if name.startswith("fresh")] == ["fresh__echo"]
-            await backends["pipe_other"].wait_all_gone()  # removed
-            await load.goes_on()
+                seen = await it.says("")
+                it.write('{"mcpServers": {"pipe": {"command"')  # broken
+                await it.says("not reloaded", after=len(it.said))
+                await load.goes_on()
+                assert servers_in(await names(client)) == {"pipe", "web", "web26", "fresh"}
+                assert seen
 
-            seen = await it.says("")
-            it.write('{"mcpServers": {"pipe": {"command"')  # broken
-            await it.says("not reloaded", after=len(it.said))
-            await load.goes_on()
-            assert servers_in(await names(client)) == {"pipe", "web", "web26", "fresh"}
-            assert seen
+                text = json.dumps(config("pipe", "web", "web26", "pipe_other"))
+                it.write(text[: len(text) // 2])  # half written
+                await asyncio.sleep(0)
+                it.write(text)
+                await until_listed(client, lambda found: servers_in(found) == {"pipe", "web", "web26", "pipe_other"})
+                await load.goes_on()
 
-            text = json.dumps(config("pipe", "web", "web26", "pipe_other"))
-            it.write(text[: len(text) // 2])  # half written
-            await asyncio.sleep(0)
-            it.write(text)
-            await until_listed(client, lambda found: servers_in(found) == {"pipe", "web", "web26", "pipe_other"})
-            await load.goes_on()
-
-            await load.end()
-            assert load.failed == []
-            assert backends["pipe"].pids == pids
-            assert len(backends["pipe"].children) == 1
-            assert set(backends["web"].sessions) >= sessions
-            assert backends["web"].deletes == []
-            assert not [line for line in it.log if "Traceback" in line]
+                await load.end()
+                assert load.failed == []
+                assert backends["pipe"].pids == pids
+                assert len(backends["pipe"].children) == 1
+                assert set(backends["web"].sessions) >= sessions
+                assert backends["web"].deletes == []
+                assert not [line for line in it.log if "Traceback" in line]
 
 
 async def test_a_bad_file_is_reported_once_with_its_place_and_changes_nothing(tmp_path: Path) -> None:
