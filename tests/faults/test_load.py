@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.contract.offers import offerings
-from tests.contract.stand import LATEST, Stand, standing
+from tests.contract.stand import LATEST, Stand
 from tests.faults.heavy import begun, called, heavy_server, opened
+from tests.faults.invariants import enduring
 from tests.faults.programs import Program, answer_of, config_in, serving, until_ready
 from tests.flows.processes import until
 from tests.peers.clients import MODERN_VERSION, Client, Pending
@@ -40,7 +41,7 @@ def texts(stand: Stand, server: str) -> list[str]:
 @pytest.mark.parametrize("kind", ["pipe", "web", "web26"])
 async def test_r20_more_calls_than_it_takes_wait_and_then_are_refused_at_once(kind: str) -> None:
     limits = {kind: {"maxConcurrency": 1, "maxQueue": 50}}
-    async with standing(offerings((kind, "stream")), **limits) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings((kind, "stream")), **limits) as stand, stand.client(HTTP) as client:
         calls = await begin(client, f"{kind}__hang", 200)
         replies = [asyncio.create_task(each.reply()) for each in calls]
         refused: list[dict[str, Any]] = []
@@ -63,7 +64,7 @@ async def test_r20_more_calls_than_it_takes_wait_and_then_are_refused_at_once(ki
 async def test_r20_who_floods_a_backend_does_not_starve_another_client() -> None:
     limits = {"web": {"maxConcurrency": 1, "maxQueue": 20}}
     async with (
-        standing(offerings(("web",)), **limits) as stand,
+        enduring(offerings(("web",)), **limits) as stand,
         stand.client(HTTP) as flooding,
         stand.client(HTTP) as other,
     ):
@@ -83,7 +84,7 @@ async def test_r20_who_floods_a_backend_does_not_starve_another_client() -> None
 @pytest.mark.parametrize("way", [HTTP, MODERN], ids=str)
 async def test_r20_a_waiting_call_that_is_taken_back_never_reaches_the_backend(way: Way) -> None:
     async with (
-        standing(offerings(("web",)), web={"maxConcurrency": 1}) as stand,
+        enduring(offerings(("web",)), web={"maxConcurrency": 1}) as stand,
         stand.client(HTTP) as busy,
         stand.client(way) as client,
     ):
@@ -101,7 +102,7 @@ async def test_r20_a_waiting_call_that_is_taken_back_never_reaches_the_backend(w
 
 async def test_r20_a_call_may_wait_no_longer_than_it_may_take() -> None:
     limits = {"web": {"maxConcurrency": 1, "overrides": {"tools": {"echo": {"timeout": "300ms"}}}}}
-    async with standing(offerings(("web",)), **limits) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("web",)), **limits) as stand, stand.client(HTTP) as client:
         running = (await begin(client, "web__hang", 1))[0]
         await stand["web"].wait_for("tools/call")
         error = json.loads((await client.call("web__echo")).error or b"null")
@@ -113,7 +114,7 @@ async def test_r20_a_call_may_wait_no_longer_than_it_may_take() -> None:
 
 
 async def test_r20_tasks_and_lists_wait_for_nobodys_turn() -> None:
-    async with standing(offerings(("web",)), web={"maxConcurrency": 1}) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("web",)), web={"maxConcurrency": 1}) as stand, stand.client(HTTP) as client:
         running = (await begin(client, "web__hang", 1))[0]
         await stand["web"].wait_for("tools/call")
         assert (await client.request("tools/list")).error is None
@@ -129,7 +130,7 @@ async def test_r20_tasks_and_lists_wait_for_nobodys_turn() -> None:
 @pytest.mark.parametrize("kind", ["pipe", "web"])
 async def test_r2_progress_keeps_a_call_alive_but_not_for_ever(kind: str) -> None:
     limits = {kind: {"timeout": "10s", "overrides": {"tools": {"hang": {"maxTimeout": "400ms"}}}}}
-    async with standing(offerings((kind,)), **limits) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings((kind,)), **limits) as stand, stand.client(HTTP) as client:
         error = json.loads((await client.call(f"{kind}__hang")).error or b"null")
         assert (error["data"]["reason"], error["data"]["server"]) == ("BackendTimeout", kind)
         await stand[kind].wait_cancelled()
@@ -139,7 +140,7 @@ async def test_r2_progress_keeps_a_call_alive_but_not_for_ever(kind: str) -> Non
 
 async def test_r2_one_item_may_have_a_deadline_of_its_own() -> None:
     overrides = {"tools": {"hang": {"timeout": "300ms"}}}
-    async with standing(offerings(("web",)), web={"overrides": overrides}) as stand, stand.client(HTTP) as client:
+    async with enduring(offerings(("web",)), web={"overrides": overrides}) as stand, stand.client(HTTP) as client:
         error = json.loads((await client.call("web__hang")).error or b"null")
         assert (error["data"]["reason"], "within 0.3 s" in error["message"]) == ("BackendTimeout", True)
 
@@ -153,7 +154,7 @@ BIG = 10 * MIB
 async def until_buffered(program: Program, met: Callable[[float], bool]) -> None:
     """Wait until the bytes of large messages the program says it holds are so many."""
     for _ in range(500):
-        page = await answer_of(program, "/metrics")
+        page = await answer_of(program.port, "/metrics")
         if met(float(page.partition(b"\nmcp_proxy_buffered_bytes ")[2].split()[0])):
             return
         await asyncio.sleep(0.02)  # it is the program that tells
@@ -182,7 +183,7 @@ async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp
             assert peak(program) - before < 200 * MIB
             size, _ = await called(program, session, 101)
             assert size > BIG
-            page = await answer_of(program, "/metrics")
+            page = await answer_of(program.port, "/metrics")
             assert b"mcp_proxy_buffer_refusals_total 0.0" not in page
 
 
@@ -195,8 +196,8 @@ async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path
             session = await opened(program)
             _, stalled = await begun(program, session, 1)
             await until_buffered(program, lambda held: held >= 5 * BIG)
-            size, _ = await called(program, session, 2)
-            assert size > 5 * BIG
+            size, end = await called(program, session, 2)
+            assert size > 5 * BIG, end
             assert peak(program) < 500 * MIB
             stalled.close()
             await until_buffered(program, lambda held: held == 0)
@@ -204,7 +205,7 @@ async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path
 
 async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
     limits = {"limits": {"maxStreams": 5}}
-    async with standing(offerings(("web",)), manifold=limits) as stand, AsyncExitStack() as stack:
+    async with enduring(offerings(("web",)), manifold=limits) as stand, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(stand.client(HTTP)) for _ in range(8)]
         for client in clients[:5]:
             await client.watch()
