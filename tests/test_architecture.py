@@ -179,6 +179,7 @@ LAZY: Final = {
     "cli/opening.py:_schema": "the same",
     "cli/opening.py:_announced": "the same",
     "cli/opening.py:_running": "the same",
+    "config/document.py:dotenv_of": "only who has such a file needs the library that reads it",
     "config/layers.py:_said_by": "only who sets variables of ours needs the library that reads them",
     "config/reading.py:_thoroughly": "only what is more than plain JSON, or wrong, needs its library",
     "cli/status.py:_got": "only this command asks over HTTP, and its client takes long to import",

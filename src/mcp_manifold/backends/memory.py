@@ -91,18 +91,24 @@ class Memory:
     async def keep(self, server: ServerSettings, listing: Listing, greeting: Greeting, kind: Kind) -> None:
         """Remember this; what is known already costs nothing."""
         name, content = _name_of(server), _content(listing, greeting, kind)
-        digest = hashlib.sha256(_encode(content)).digest()
-        if self._written.get(name) == digest:
-            return
-        content.at = _now()
+        known = self._written.get(name, b"")
         try:
-            await anyio.to_thread.run_sync(self._shelf.put, name, _file_of(content), abandon_on_cancel=True)
-            self._written[name] = digest
+            self._written[name] = await anyio.to_thread.run_sync(
+                self._write, name, content, known, abandon_on_cancel=True
+            )
             await self._tidy()
         except OSError as exc:
             level = logging.DEBUG if str(exc) == self._failed else logging.WARNING
             self._failed = str(exc)
             logger.log(level, "what servers offer is not kept for the next start: %s", exc)
+
+    def _write(self, name: str, content: _Entries, known: bytes) -> bytes:
+        """Write a file unless its digest is `known`; the digest. In a thread: a listing may be large, a disk slow."""
+        digest = hashlib.sha256(_encode(content)).digest()
+        if digest != known:
+            content.at = _now()
+            self._shelf.put(name, _file_of(content))
+        return digest
 
     async def _tidy(self) -> None:
         """Forget servers that were not listed for a long time; once is enough."""

@@ -1,5 +1,6 @@
 """The `mcp-manifold` command itself: its sub-commands, its version, and the boundary where errors become exit codes."""
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -110,12 +111,14 @@ def cli(context: click.Context, /, **options: Any) -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    gc.disable()  # while it is put together, almost all of which stays: `run` goes on with it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name the terminal's encoding lacks is no reason to fail
     try:
         cli.main(prog_name="mcp-manifold", standalone_mode=True)
     finally:
+        gc.enable()
         _flush()
     sys.exit(exits.OK)
 

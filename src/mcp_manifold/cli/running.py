@@ -1,6 +1,7 @@
 """Runs one coroutine as the program: the event loop, and what a signal does. Knows no command."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -35,6 +36,8 @@ def run(
         KeyboardInterrupt: SIGINT came.
     """
     keep_blocks()
+    gc.freeze()
+    gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_tended(_until_signalled(main, hangup, stop)))
 

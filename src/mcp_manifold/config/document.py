@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
-from dotenv import dotenv_values
 from pydantic.alias_generators import to_snake
 
 from mcp_manifold.config.places import Loc, Malformed, Place, Spot
@@ -176,6 +175,8 @@ def dotenv_of(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: it cannot be read, or is not UTF-8.
     """
+    from dotenv import dotenv_values  # noqa: PLC0415 - only who has such a file needs it
+
     found = dotenv_values(stream=io.StringIO(text_of(path)), interpolate=False)
     return {name: value for name, value in found.items() if value is not None}
 

@@ -15,6 +15,10 @@ from typing import Final
 LARGEST: Final = 256 << 20
 """Bytes of the largest file that is read: more than the limits on lists let anybody write."""
 _NEW: Final = ".new"
+_PLAIN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Of files that are no links, for this process alone, byte for byte; where there is no such thing, it is not needed."""
+_HAS_MODES: Final = os.name == "posix"
+"""Elsewhere what is in a user's own directory is private by other means."""
 
 
 class Shelf:
@@ -34,7 +38,7 @@ class Shelf:
         """
         try:
             self._require_private()
-            file = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = os.open(self._directory / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _PLAIN)
         except FileNotFoundError:
             return None
         try:
@@ -55,7 +59,7 @@ class Shelf:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._require_private()
         new = self._directory / f".{name}-{os.getpid()}-{os.urandom(6).hex()}{_NEW}"
-        file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _PLAIN, 0o600)
         try:
             try:
                 _write(file, data)
@@ -85,12 +89,14 @@ class Shelf:
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(self._directory))
         _require_own(found, self._directory)
-        if stat.S_IMODE(found.st_mode) & 0o077:
+        if _HAS_MODES and stat.S_IMODE(found.st_mode) & 0o077:
             self._directory.chmod(0o700)
 
 
 def _require_own(found: os.stat_result, path: Path) -> None:
-    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+    if not _HAS_MODES:
+        return
+    if found.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "belongs to another user", str(path))
     if stat.S_IMODE(found.st_mode) & 0o022 and not stat.S_ISDIR(found.st_mode):
         raise PermissionError(errno.EPERM, "others may write it", str(path))
