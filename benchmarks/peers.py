@@ -126,19 +126,18 @@ class Peer:
             return
         command = self.command
         self._output = (self.work / "output.log").open("ab")
-        self.started = time.perf_counter()
-        self._process = subprocess.Popen(
-            _on(self._plan.target_cpus, command),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            start_new_session=True,
-        )
+        self._process = self.spawned(command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output)
         self.pid = self._process.pid
         if expected is not None:
             self.wait(expected)
             self.pin()
+
+    def spawned(self, command: Sequence[str], **pipes: Any) -> "subprocess.Popen[bytes]":
+        """Its process, begun now, where what is measured runs; what it keeps for its next start has its own place."""
+        environment = {**os.environ, "XDG_STATE_HOME": str(self.work / "state")}
+        words = _on(self._plan.target_cpus, command)
+        self.started = time.perf_counter()
+        return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
     def wait(self, expected: int, limit: float = _READY) -> int:
         """Wait until it lists as many tools; how many there are.
@@ -161,20 +160,35 @@ class Peer:
             time.sleep(0.01)
         raise RuntimeError(f"no {expected} tools in {limit:g} s; the last was {last}")
 
+    def wait_answering(self, limit: float) -> float:
+        """The seconds from its start until it greets a client.
+
+        Raises:
+            RuntimeError: it did not in time.
+        """
+        while (left := self.started + limit - time.perf_counter()) > 0:
+            try:
+                with self.client(max(0.5, left)):
+                    return time.perf_counter() - self.started
+            except (OSError, RuntimeError, ValueError):
+                time.sleep(0.005)
+        raise RuntimeError(f"no answer in {limit:g} s")
+
     def pin(self) -> None:
         """Have it run where what is measured runs."""
         if self.pid and not self.spec.direct:
             processes.pin(self.pid, self._plan.target_cpus, self._plan.load_cpus)
 
-    def stop(self) -> None:
-        """End it."""
+    def stop(self, *, keep: bool = False) -> None:
+        """End it; what it wrote is kept only if it is to be started again."""
         if self._process is not None:
             processes.end(self._process)
             self._process = None
         if self._output is not None:
             self._output.close()
             self._output = None
-        shutil.rmtree(self.work, ignore_errors=True) if not self.spec.direct else None
+        if not keep and not self.spec.direct:
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def places(spec: Spec, plan: Plan) -> dict[str, str]:
@@ -203,7 +217,7 @@ def version(spec: Spec, plan: Plan) -> str:
     return (said.stdout.strip().splitlines() or ["unknown"])[-1]
 
 
-def _on(cpus: Sequence[int], command: list[str]) -> list[str]:
+def _on(cpus: Sequence[int], command: Sequence[str]) -> Sequence[str]:
     """A command that is run on certain processors from its beginning."""
     if not cpus or not hasattr(os, "sched_setaffinity"):
         return command

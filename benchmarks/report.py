@@ -14,7 +14,7 @@ _SPECIAL: Final = {
         "The slowest answers",
         ("p50_ms", "p99_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
     ),
-    "start": ("From the start of the process", ("seconds", "listening_s", "cpu_s")),
+    "start": ("From the start of the process", ("answers_s", "seconds", "cpu_s")),
     "memory": (
         "Memory",
         ("rss_mb", "pss_mb", "kb_per_session", "rss_after_mb", "grown_mb", "idle_cpu_percent", "processes"),
@@ -28,7 +28,7 @@ _SPELLED: Final = {
     "lag_ms": "loop late by, ms",
     "large_p50_ms": "p50 of the 10 MB ms",
     "seconds": "seconds",
-    "listening_s": "answers after, s",
+    "answers_s": "greets after, s",
     "cpu_s": "CPU s",
     "rss_mb": "RSS MB",
     "pss_mb": "PSS MB",

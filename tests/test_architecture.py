@@ -121,6 +121,7 @@ NAMES: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "backends/http1/dial.py": "the race's attempts; called off in a finally",
             "backends/http1/pool.py": "one for each connection being opened; the pool cancels them",
             "cli/serve.py": "a task group's, ended in a finally",
+            "cli/stdio.py": "the same",
             "fronts/conversation.py": "one for each call of a channel; the conversation keeps them in a set",
             "fronts/responder.py": "one for each answer that became a stream; kept until it is sent",
             "fronts/stdio.py": "the front's reader and writer; ended in its own run",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.surroundings import Surroundings
@@ -94,8 +95,10 @@ class Fleet(Mapping[str, Backend]):
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                for backend in self._backends.values():
-                    self._admit(backend)
+                for backend in tuple(self._backends.values()):
+                    if self._backends.get(backend.name) is backend:  # the settings may have changed in between
+                        self._admit(backend)
+                    await checkpoint()  # to start a process takes milliseconds: the fronts have their turn after each
                 await anyio.sleep_forever()
         finally:
             self._group = None

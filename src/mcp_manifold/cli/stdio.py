@@ -1,5 +1,6 @@
 """`mcp-manifold stdio`: one client over stdin and stdout. Nothing else is ever written to stdout."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
 from mcp_manifold.cli.following import Following
+from mcp_manifold.cli.memory import settle_memory
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
 from mcp_manifold.cli.paper import note
@@ -52,9 +54,18 @@ def stdio(
 
 
 async def _serve(manifold: Endpoint, scope: str, following: Following) -> None:
-    async with manifold:
-        with following.announced():
-            await manifold.serve_stdio(scope=scope)
+    async with manifold, asyncio.TaskGroup() as group:
+        started = group.create_task(_until_started(manifold), name="first attempts")
+        try:
+            with following.announced():
+                await manifold.serve_stdio(scope=scope)
+        finally:
+            started.cancel()
+
+
+async def _until_started(manifold: Endpoint) -> None:
+    await manifold.settle()
+    settle_memory()
 
 
 def scope_of(settings: "Settings", *, server: str | None, group: str | None) -> str:
