@@ -31,6 +31,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=2000, help="open at the same time, for memory")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks", help="where results go")
     parser.add_argument("--cpus", help="processors of what is measured and of the load, such as 0:1 or 0-3:4-7")
+    parser.add_argument("--after", type=Path, metavar="RESULTS", help="take over the other scenarios of an earlier run")
     parser.add_argument("--docs", action="store_true", help="write the figures into docs/performance.md as well")
     parser.add_argument("--show", type=Path, metavar="RESULTS", help="measure nothing, show a file of results")
     return parser.parse_args(given)
@@ -78,8 +79,8 @@ def commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
-def measured(plan: Plan, out: Path | None) -> Results:
-    """Do what is planned."""
+def measured(plan: Plan, out: Path | None, after: Results | None = None) -> Results:
+    """Do what is planned; scenarios that are not, are taken over from an earlier run."""
     specs = read()
     chosen = [specs[name] for name in plan.peers]
     for spec in chosen:
@@ -91,7 +92,10 @@ def measured(plan: Plan, out: Path | None) -> Results:
         versions={spec.label: version(spec, plan) for spec in chosen},
         labels={spec.name: spec.label for spec in chosen},
     )
-    bench = Bench(plan, specs, Results(facts, path=out))
+    old = [] if after is None else [row for row in after.rows if row.scenario not in plan.scenarios]
+    if after is not None:
+        facts = facts.joined(after.facts)
+    bench = Bench(plan, specs, Results(facts, old, path=out))
     for scenario in THROUGHPUT:
         if scenario.name in plan.scenarios:
             bench.throughput(scenario)
@@ -109,7 +113,8 @@ def main() -> None:
     else:
         given.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="benchmarks-") as work:
-            results = measured(planned(given, list(read()), Path(work)), given.out / "results.json")
+            after = None if given.after is None else Results.read(given.after)
+            results = measured(planned(given, list(read()), Path(work)), given.out / "results.json", after)
         (given.out / "tables.md").write_text(tables(results))
         (given.out / "plot.svg").write_text(picture(results))
     sys.stdout.write(f"{page.facts(results.facts)}\n\n{tables(results)}")

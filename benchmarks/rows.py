@@ -6,7 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,6 +55,11 @@ class Facts:
             versions=versions,
             labels=labels,
         )
+
+    def joined(self, other: "Facts") -> "Facts":
+        """These, with the peers of another run as well."""
+        versions, labels = {**other.versions, **self.versions}, {**other.labels, **self.labels}
+        return replace(self, versions=versions, labels=labels)
 
 
 class Results:

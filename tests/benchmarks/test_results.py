@@ -103,3 +103,10 @@ def test_only_what_is_beyond_the_margin_is_worse(now: float, is_worse: bool) -> 
 
 def test_what_is_new_is_not_worse() -> None:
     assert not Verdict("a", 9.0, None, 1.25).is_worse
+
+
+def test_runs_are_joined_with_the_peers_of_both() -> None:
+    other = Facts.now(commit="def5678", rounds=1, seconds=1.0, versions={"another": "2"}, labels={"another": "it"})
+    both = FACTS.joined(other)
+    assert (both.commit, both.versions) == ("abc1234", {"another": "2", "mcp-manifold": "1.0"})
+    assert both.labels.keys() == {"manifold", "limit", "other", "another"}
