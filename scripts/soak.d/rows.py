@@ -168,6 +168,7 @@ async def r27(row: Row, seconds: float, scale: float) -> None:
         base = max(load.outcomes[server].p99() for server in UNTOUCHED)
         done: Counter[str] = Counter()
         servers, number = dict(manifold.servers), 0
+        await manifold.sample()  # from which on the lag counts
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             number += 1
@@ -176,6 +177,7 @@ async def r27(row: Row, seconds: float, scale: float) -> None:
         for server, pid in pids.items():
             row.require(await pid_of(manifold, server) == pid, f"{server} kept its process")
         row.note(", ".join(f"{count} x {what}" for what, count in sorted(done.items())))
+        row.note(f"the event loop was late by at most {(await manifold.sample()).lag * 1000:.0f} ms")
         judge_untouched(row, load, [*UNTOUCHED, "pipe_b"], base, calm)
         manifold.write(manifold.servers)
         await judge_rest(row, manifold, base_sample)

@@ -269,7 +269,7 @@ async def test_a_manifold_that_was_stopped_for_a_while_goes_on_as_if_nothing_had
         (child,) = backend.pids
         served.send(signal.SIGSTOP)
         await backend.release()  # so that the answers are there, unread
-        await asyncio.sleep(2.5)  # longer than the calls may take
+        await asyncio.sleep(3)  # longer than the calls may take
         served.send(signal.SIGCONT)
         assert [(await each.reply()).text for each in calls] == [str(n) for n in range(5)]
         assert (await client.call("pipe__echo", {"text": "on"})).text == "on"

@@ -9,7 +9,7 @@ from mcp_manifold.backends.pending import HUMAN_WAIT, Pending
 
 _EARLY: Final = 0.001
 """Seconds a timer may come before its time, by a clock that counts milliseconds."""
-STOOD_STILL: Final = 1.0
+STOOD_STILL: Final = 0.25
 """Seconds the timer may be late before that says something of this process, and nothing of whoever is waited for."""
 CATCH_UP: Final = 0.1
 """Seconds that are then given to read what has been there for long."""
@@ -59,11 +59,12 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
-    def _ring(self) -> None:
-        now, late = self._loop.time() + _EARLY, 0.0 if self._timer is None else self._loop.time() - self._timer.when()
+    def _ring(self, has_caught_up: bool = False) -> None:
+        now, timer = self._loop.time() + _EARLY, self._timer
         self._timer = None
-        if late > STOOD_STILL:  # it is we who were: answers that came meanwhile are read before they are called late
-            self._timer = self._loop.call_later(CATCH_UP, self._ring)
+        if timer is not None and now - timer.when() > STOOD_STILL and not has_caught_up:
+            # it is we who were late: answers that came meanwhile are read before they are called so
+            self._timer = self._loop.call_later(CATCH_UP, self._ring, True)
             return
         for pending in [waiting for waiting in self._requests() if waiting.deadline <= now]:
             self._on_expired(pending, _spent(pending, now))
