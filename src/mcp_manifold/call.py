@@ -105,6 +105,8 @@ class Call:
     """The request's id as the client wrote it; None for a call that no message made."""
     begun: float = 0.0
     """When it began, by `time.perf_counter`; set by the stages."""
+    is_repeated: bool = False
+    """Set where it failed and is sent to its backend once more, which happens once at most."""
     cancelled: bool = False
     finished: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)

@@ -111,7 +111,8 @@ class Calling:
                 if self.breaker.failed_in_row:
                     self._note_answer()
             elif isinstance(failure, BackendError | RemoteError):
-                if not call.cancelled and self._may_repeat(failure, link, method, params):
+                if not call.cancelled and self._may_repeat(failure, link, call, params):
+                    self._note_repeat(failure, call)
                     again()
                     return
                 self._note_failure(failure, link)
@@ -165,13 +166,15 @@ class Calling:
         waited: float,
     ) -> Payload:
         begun, session = self._loop.time() - waited, call.session
+        if call.is_repeated:  # it failed on the short way
+            await self._pause(call)
         link = on if on is not None and not on.ended.done() else self._live(session, call)
         link = link or await self._link(session, call)
         try:
             result = await self._relay(link, call, method, params, patience, waited)
         except (BackendError, RemoteError) as exc:
             is_over = self._loop.time() - begun >= min(patience.timeout, patience.ceiling)
-            if is_over or call.cancelled or not self._may_repeat(exc, link, method, params):
+            if is_over or call.cancelled or not self._may_repeat(exc, link, call, params):
                 self._note_failure(exc, link)
                 raise
             link = await self._again(exc, link, call)
@@ -200,24 +203,33 @@ class Calling:
 
     # --- second attempts ------------------------------------------------------------------------------------------
 
-    def _may_repeat(self, exc: BackendError | RemoteError, link: Link, method: str, params: dict[str, Payload]) -> bool:
+    def _may_repeat(self, exc: BackendError | RemoteError, link: Link, call: Call, params: dict[str, Payload]) -> bool:
+        method = call.method
         if isinstance(exc, RemoteError):
             return exc.code == HEADER_MISMATCH and method == "tools/call" and link.era == "modern"
         if isinstance(exc, SessionExpired):  # refused unread
             return True
         listing = self._lister.latest
-        return not self.breaker.is_shut and may_repeat(exc, method, params, retry=self._server.retry, listing=listing)
+        if call.is_repeated or self.breaker.is_shut:
+            return False
+        return may_repeat(exc, method, params, retry=self._server.retry, listing=listing)
 
     async def _again(self, exc: BackendError | RemoteError, link: Link, call: Call) -> Link:
         """What has to be before a second attempt; returns the link for it."""
         if isinstance(exc, RemoteError):
             await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http)
             return link
-        if not isinstance(exc, SessionExpired):
-            self.retries += 1
-            logger.info("%s is sent once more", call.method, extra={"backend": link.backend, "reason": exc.message})
+        self._note_repeat(exc, call)
+        if call.is_repeated:
             await self._pause(call)
         return self._live(call.session, call) or await self._link(call.session, call)
+
+    def _note_repeat(self, exc: BackendError | RemoteError, call: Call) -> None:
+        """It is sent once more. A session that was forgotten, or headers that changed, do not count as a failure."""
+        if isinstance(exc, BackendError) and not isinstance(exc, SessionExpired):
+            call.is_repeated = True
+            self.retries += 1
+            logger.info("%s is sent once more", call.method, extra={"backend": exc.backend, "reason": exc.message})
 
     async def _pause(self, call: Call) -> None:
         """Wait before a second attempt, unless the caller takes the call back."""
