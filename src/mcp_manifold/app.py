@@ -222,7 +222,7 @@ class Manifold:
         self._is_listening = True
         async with self._up_to_date():
             served = deferred("serving").HttpServer
-            server = self._serving = served(self.asgi_app(), self.settings, ready, drain=lambda: self.settings.drain)
+            server = self._serving = served(self.asgi_app(), self.settings, ready, current=lambda: self.settings)
             await self._served(server.run())
 
     async def serve_stdio(self, *, scope: str = MERGED) -> None:

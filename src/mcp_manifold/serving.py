@@ -96,12 +96,13 @@ class HttpServer:
         settings: ManifoldSettings,
         ready: Callable[[str, int], None],
         *,
-        drain: Callable[[], float],
+        current: Callable[[], ManifoldSettings],
     ) -> None:
         self._front = front
         self._settings = settings
         self._ready = ready
-        self._drain = drain
+        self._current = current
+        """The settings in force, of which some may change while it serves."""
         self._uvicorn: _Uvicorn | None = None
         self._service: Service | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -122,7 +123,7 @@ class HttpServer:
             self._uvicorn.force_exit = True
             self._end()
             return
-        self._alarm = asyncio.get_running_loop().call_later(self._drain(), self._end)
+        self._alarm = asyncio.get_running_loop().call_later(self._current().drain, self._end)
         self._front.drain(self._end)
 
     async def run(self) -> None:
@@ -163,6 +164,7 @@ class HttpServer:
                 server_state.connections,
                 server_state.tasks,
                 lambda: server_state.default_headers,
+                lambda: self._current().limits.max_connections,
                 self._front.tally.budget,
             )
         return Connection(self._service)

@@ -63,6 +63,8 @@ class ServerStatus:
     """Calls refused since there were too many."""
     retries: int = 0
     """Calls that were sent to it once more."""
+    dropped: int = 0
+    """Notifications that were too many to be passed on."""
     last_exit: str = ""
     """How its process last ended that was not told to, in words."""
     is_resting: bool = False
@@ -133,6 +135,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         waiting=calling.admission.waiting,
         overloaded=calling.admission.overloaded,
         retries=calling.retries,
+        dropped=backend.dropped,
         last_exit=backend.last_exit,
         is_resting=backend.is_resting,
         breaker=breaker.position.value,

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.contract.offers import offerings
-from tests.contract.stand import LATEST, Stand
+from tests.contract.stand import LATEST, Stand, standing
 from tests.faults.heavy import begun, called, heavy_server, opened
 from tests.faults.invariants import enduring
 from tests.faults.programs import Program, answer_of, config_in, serving, until_ready
 from tests.flows.processes import until
+from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, Pending
 from tests.peers.ways import Way
 
@@ -195,7 +196,7 @@ async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path
             await until_ready(program)
             session = await opened(program)
             _, stalled = await begun(program, session, 1)
-            await until_buffered(program, lambda held: held >= 5 * BIG)
+            await until_buffered(program, lambda held: held > 4 * BIG)  # the rest is in the sockets
             size, end = await called(program, session, 2)
             assert size > 5 * BIG, end
             assert peak(program) < 500 * MIB
@@ -215,3 +216,62 @@ async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() 
         for client in clients:
             assert (await client.call("web__echo", {"text": "on"})).text == "on"
         assert stand.manifold.asgi_app().tally.streams == 5
+
+
+# --- floods of notifications (R28) ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "web", "stream"])
+async def test_r28_a_flood_of_progress_is_cut_and_the_call_goes_on(kind: str) -> None:
+    script = Script(name=kind, era="handshake", tools=(tool("flood", Act("progress", n=3000)), tool("echo")))
+    limits = {"limits": {"maxNotifications": 100}}
+    async with enduring({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
+        params = {"name": f"{kind}__flood", "arguments": {}, "_meta": {"progressToken": 7}}
+        heard: list[bytes] = []
+        reply = await client.request("tools/call", params, on_notification=heard.append)
+        assert reply.error is None
+        assert 0 < len(heard) < 3000
+        status = stand.manifold.status()[0]
+        assert status.dropped == 3000 - len(heard)
+        assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
+
+
+async def test_r28_a_client_that_floods_notifications_is_heard_up_to_a_limit() -> None:
+    limits = {"limits": {"maxNotifications": 5}}
+    async with enduring(offerings(("web",)), manifold=limits) as stand, stand.client(HTTP) as client:
+        for _ in range(40):
+            await client.notify("notifications/roots/list_changed")
+        assert stand.manifold.asgi_app().tally.dropped_notes > 0
+        assert (await client.call("web__echo", {"text": "on"})).text == "on"
+
+
+async def test_r10_a_call_that_never_arrived_is_sent_once_more_and_no_more() -> None:
+    async with enduring(offerings(("web26",))) as stand, stand.client(MODERN) as client:
+        await stand["web26"].refuse()
+        while b"BackendLost" in ((await client.call("web26__echo")).error or b""):
+            pass  # a connection it left behind, of which nobody knew yet that it is dead
+        before = stand.manifold.status()[0].retries
+        assert b"BackendUnavailable" in ((await client.call("web26__echo")).error or b"")
+        assert stand.manifold.status()[0].retries - before <= 1
+
+
+async def test_r21_more_connections_than_allowed_are_refused_in_words_and_the_others_go_on() -> None:
+    limits = {"limits": {"maxConnections": 3}}
+    async with standing(offerings(("web",)), manifold=limits) as stand, stand.client(HTTP) as client:
+        port = int((await stand.origin()).rpartition(":")[2])
+        request = f"GET /_healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+        for _, writer in crowd:
+            writer.write(request)
+        heads = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for reader, _ in crowd]
+        assert sum(head.startswith(b"HTTP/1.1 200") for head in heads) in (2, 3)
+        refused = [head for head in heads if head.startswith(b"HTTP/1.1 503")]
+        assert len(refused) >= 3
+        assert all(b"retry-after: 10" in head.lower() for head in refused)
+        for _, writer in crowd:
+            writer.close()
+        for _ in range(100):
+            if (reply := await client.request("ping")).error is None and reply.status == 200:
+                return
+            await asyncio.sleep(0.05)  # the end of the others' connections can only be waited for
+        raise AssertionError("never let in again")

@@ -42,6 +42,7 @@ NOTES = ServerStatus(
     waiting=9,
     overloaded=10,
     retries=11,
+    dropped=12,
     last_error="hunter2",
     stderr=("hunter2",),
 )
@@ -112,6 +113,7 @@ def test_everything_a_server_is_has_its_metric() -> None:
         "mcp_backend_waiting_calls notes": 9,
         "mcp_backend_overloaded_total notes": 10,
         "mcp_backend_retries_total notes": 11,
+        "mcp_backend_dropped_notifications_total notes": 12,
         "mcp_backend_listing_age_seconds notes": 7,
         "mcp_backend_latency_seconds notes": 0.25,
     }

@@ -116,6 +116,11 @@ class Backend:
         return self._opener.connector.tail.exit
 
     @property
+    def dropped(self) -> int:
+        """Notifications that were too many to be passed on."""
+        return self._opener.pace.dropped
+
+    @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines of a child's stderr."""
         return self._opener.connector.tail.lines()

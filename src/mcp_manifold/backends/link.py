@@ -384,7 +384,7 @@ class Link:
             return
         if not pending.stalls:
             self._alarm.progressed(pending)
-        if pending.call is not None and pending.token is not None:
+        if pending.call is not None and pending.token is not None and self.ears.has_room():
             found["progressToken"] = pending.token
             pending.call.emit(wire.notification(method, wire.encode(found)))
 

@@ -16,6 +16,7 @@ from mcp_manifold.backends.greeting import Greeting, Identity
 from mcp_manifold.backends.http import HttpTransport
 from mcp_manifold.backends.isolation import SHARED, Place
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pace import Pace
 from mcp_manifold.backends.pending import Transport
 from mcp_manifold.backends.question import Notice, Question, open_link
 from mcp_manifold.backends.stdio import EXIT_GRACE, StdioTransport
@@ -46,6 +47,8 @@ class Opener:
             server, around.limits, environment=around.environment, groups=around.groups, budget=around.budget
         )
         self.opened = 0
+        self.pace = Pace(around.limits.max_notifications)
+        """How many notifications are passed on in a second, over all links."""
         self._server = server
         self._around = around
         self._on_notification = on_notification
@@ -62,6 +65,7 @@ class Opener:
     def adapt(self, server: ServerSettings, around: Surroundings) -> None:
         """Other settings hold for links opened from now on."""
         self._server, self._around = server, around
+        self.pace.most = around.limits.max_notifications
         self.connector.adapt(server, around.limits)
 
     async def aclose(self) -> None:
@@ -111,6 +115,7 @@ class Opener:
             holder=holder,
             place=place.key,
             write_limit=self._around.limits.max_message,
+            pace=self.pace,
         )
         eras = place.eras or self.connector.eras(kind)
         transport = await self.connector.open(kind, link)

@@ -142,6 +142,9 @@ class Ears(Protocol):
     def told(self, method: str, params: Payload, origin: Pending | None) -> None:
         """A notification, other than the progress of a request that is pending."""
 
+    def has_room(self) -> bool:
+        """Whether one more notification may be passed on now; else it is dropped."""
+
     def over(self, pending: Pending) -> None:
         """A request is over: nobody wants to know any more what was asked for its sake. Told before its outcome is."""
 

@@ -4,15 +4,23 @@ Finds out whose call provoked them, as far as that is certain, and how long requ
 answer, not whom to ask.
 """
 
+import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.pace import Pace
 from mcp_manifold.backends.pending import Pending
 from mcp_manifold.call import Call, Session
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
+from mcp_manifold.wire.protocol import INTERNAL_ERROR
+
+MAX_QUESTIONS: Final = 1000
+"""Questions that are open on one link: each waits for a person, or a model, and costs memory till then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,16 @@ class Inbox:
     """The ears of one link: see `pending.Ears`. Owns the questions that are open on it."""
 
     def __init__(
-        self, link: Link, *, on_notification: Callable[[Notice], None], on_question: Callable[[Question], None]
+        self,
+        link: Link,
+        *,
+        on_notification: Callable[[Notice], None],
+        on_question: Callable[[Question], None],
+        pace: Pace | None = None,
     ) -> None:
         self.link = link
+        self._pace = pace or Pace(sys.maxsize)
+        self._loop = asyncio.get_running_loop()
         self._on_notification = on_notification
         self._on_question = on_question
         self._questions: dict[bytes, Question] = {}
@@ -113,7 +128,14 @@ class Inbox:
 
     # --- what the link hears --------------------------------------------------------------------------------------
 
+    def has_room(self) -> bool:
+        return self._pace.allows(self._loop.time())
+
     def asked(self, method: str, id_: Payload, params: Payload | None, origin: Pending | None) -> None:
+        if len(self._questions) >= MAX_QUESTIONS:
+            refusal = wire.encode({"code": INTERNAL_ERROR, "message": "Too many requests are open"})
+            self.link.transport.send_note(wire.failure(id_, refusal))
+            return
         question = Question(self, id_, method, params)
         question.pending, question.session = self._provoked_by(origin)
         self._questions[bytes(id_)] = question
@@ -128,6 +150,8 @@ class Inbox:
             question = self._questions.get(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)))
             if question is not None:
                 question.withdraw()
+        elif method == "notifications/message" and not self.has_room():
+            pass
         elif method == "notifications/progress":  # a task's, which goes on after its call was answered
             self._on_notification(Notice(self.link, method, params, None, self.link.holder))
         else:
@@ -220,8 +244,9 @@ def open_link(
     holder: Session | None = None,
     place: str = "",
     write_limit: int = 64 << 20,
+    pace: Pace | None = None,
 ) -> Link:
     """A new link, with ears; it still needs a transport."""
     link = Link(backend, holder=holder, place=place, write_limit=write_limit)
-    Inbox(link, on_notification=on_notification, on_question=on_question)
+    Inbox(link, on_notification=on_notification, on_question=on_question, pace=pace)
     return link

@@ -58,6 +58,8 @@ class LimitSettings(Value):
     """Bytes of the largest message accepted from a server."""
     max_buffered: Size | None = None
     """Bytes of large messages on their way at the same time; without it an eighth of the memory there is."""
+    max_connections: Count = 10_000
+    """Connections of clients open at the same time."""
     max_sessions: Count = 10_000
     """Client sessions open at the same time."""
     session_idle: Duration = 1800.0
@@ -76,6 +78,8 @@ class LimitSettings(Value):
     """Calls that may wait for a client's input at the same time (2026-07-28 clients of older servers)."""
     park_time: Duration = 300.0
     """How long such a call waits before it is cancelled."""
+    max_notifications: Count = 1_000
+    """Progress and log messages of one server, and notifications of one client session, passed on in a second."""
     max_streams: Count = 5_000
     """Event streams open at the same time."""
     page_size: CountOrNone = 0

@@ -103,6 +103,7 @@ class Backends(Collector):
         yield _gauge("mcp_backend_waiting_calls", "Calls waiting for their turn.", live, lambda server: server.waiting)
         yield _counter("mcp_backend_overloaded", "Calls refused by its limits.", live, lambda server: server.overloaded)
         yield _counter("mcp_backend_retries", "Calls sent to it once more.", live, lambda server: server.retries)
+        yield _counter("mcp_backend_dropped_notifications", "Too many to pass on.", live, lambda server: server.dropped)
         yield _gauge("mcp_backend_listing_age_seconds", "Since it last listed.", live, lambda server: server.listed)
         yield _gauge("mcp_backend_latency_seconds", "What it took to answer last.", live, lambda server: server.latency)
 
@@ -122,6 +123,7 @@ class Fronts(Collector):
         yield GaugeMetricFamily("mcp_proxy_sessions", "Client sessions open.", tally.sessions)
         yield GaugeMetricFamily("mcp_proxy_streams", "Standing event streams open.", tally.streams)
         yield CounterMetricFamily("mcp_proxy_dropped_events", "Events slow readers lost.", tally.dropped_events)
+        yield CounterMetricFamily("mcp_proxy_dropped_notifications", "Too many of a client's.", tally.dropped_notes)
         yield CounterMetricFamily("mcp_proxy_refused_requests", "Requests turned away unread.", tally.refused)
         yield CounterMetricFamily("mcp_proxy_received_bytes", "Bytes of messages from clients.", tally.bytes_in)
         yield CounterMetricFamily("mcp_proxy_sent_bytes", "Bytes of answers and events to clients.", tally.bytes_out)

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mcp_manifold.backends.pace import Pace
 from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import CallCancelled, InvalidParams, RequestError, TooManyRequests
 from mcp_manifold.fronts.asgi import Refused
@@ -36,12 +37,14 @@ class OpenSession:
     """One client's session, as its front holds it."""
 
     __slots__ = (
-        "_asked", "_deliver", "_deserted", "_desk", "_pending", "_unwatch", "digest", "draining", "ended", "flights",
-        "hang_up", "id", "initialized", "journals", "kind", "questions", "session", "used",
+        "_asked", "_deliver", "_deserted", "_desk", "_pace", "_pending", "_tally", "_unwatch", "digest", "draining",
+        "ended", "flights", "hang_up", "id", "initialized", "journals", "kind", "questions", "session", "used",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str) -> None:
+    def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str, tally: Tally | None = None) -> None:
         self._desk = desk
+        self._tally = tally
+        self._pace = Pace(desk.settings.limits.max_notifications)
         self.kind = kind
         self.id = secrets.token_urlsafe(32)
         self.digest = hashlib.sha256(self.id.encode()).hexdigest()
@@ -121,8 +124,10 @@ class OpenSession:
             self.initialized = True
             if self._unwatch is None and not self.ended:  # what changed before cannot have been listed yet
                 self._unwatch = self._desk.watch(self.session.scope, self._changed)
-        else:
+        elif self._pace.allows(asyncio.get_running_loop().time()):
             self._desk.notified(self.session, method, params)
+        elif self._tally is not None:
+            self._tally.dropped_notes += 1
 
     def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
         """See `call.Reach`: on the stream of the call, else on the standing one, else on that of any other call, since
@@ -253,7 +258,7 @@ class Sessions:
         if len(self._by_id) >= self._desk.settings.limits.max_sessions:
             _logger.warning("session refused: too many are open", extra={"open": len(self._by_id)})
             raise Refused(503, "Too many open sessions, try again later", headers=((b"retry-after", b"10"),))
-        opened = OpenSession(self._desk, kind, principal, scope)
+        opened = OpenSession(self._desk, kind, principal, scope, self._tally)
         self._by_id[opened.id] = opened
         self._tally.sessions = len(self._by_id)
         if self._timer is None:

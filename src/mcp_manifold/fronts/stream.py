@@ -32,6 +32,7 @@ class Tally:
     sessions: int = 0
     streams: int = 0
     dropped_events: int = 0
+    dropped_notes: int = 0
     refused: int = 0
     bytes_in: int = 0
     bytes_out: int = 0

@@ -248,3 +248,12 @@ async def test_of_two_questions_the_last_one_lets_time_go_on() -> None:
     second.fail(b'{"code":-1,"message":"no"}')
     with pytest.raises(BackendTimeout):
         await within(task)
+
+
+async def test_a_flood_of_questions_is_refused_beyond_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_manifold.backends.question.MAX_QUESTIONS", 2)
+    link = open_link("notes", on_notification=Heard(), on_question=lambda question: None)
+    transport = FakeTransport(link)
+    for number in range(3):
+        link.fed(b'{"jsonrpc":"2.0","id":%d,"method":"roots/list"}' % number)
+    assert [(note["id"], note["error"]["message"]) for note in transport.notes] == [(2, "Too many requests are open")]

@@ -31,14 +31,16 @@ BULKY: Final = 65536
 Phase = Literal["between", "head", "body"]
 """What of a request is coming in."""
 
+_LATER: Final = ((b"retry-after", b"10"),)
+
 
 class Connection(asyncio.Protocol):
     """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_full", "_is_paused", "_is_stopping", "_load",
-        "_loop", "_parser", "_passage", "_phase", "_pieces", "_received", "_refused", "_served", "_service", "_target",
-        "_timer", "_transport", "_unsent", "_writer", "is_gone",
+        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_excess", "_is_full", "_is_paused",
+        "_is_stopping", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received", "_refused",
+        "_served", "_service", "_target", "_timer", "_transport", "_unsent", "_writer", "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -66,7 +68,7 @@ class Connection(asyncio.Protocol):
         """The request being answered: one of the two, or none; `_served` is its head."""
         self._ahead: deque[tuple[Head, bytes] | Cycle] = deque()
         """Requests that were sent before the one before them was answered."""
-        self._is_paused = self._is_stopping = self._is_full = False
+        self._is_paused = self._is_stopping = self._is_full = self._is_excess = False
         self._writer: asyncio.Future[None] | None = None
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -85,11 +87,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
+        self._is_excess = len(self._service.connections) >= self._service.most()
         self._service.connections.add(self)
         self._rest()
         self._set_timer()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_excess:  # told only now: who has not asked yet would take it for the end of the connection
+            self._refuse(Refused(503, "Too many open connections, try again later", headers=_LATER))
+            return
         self._received += len(data)
         try:
             self._parser.feed_data(data)

@@ -1,6 +1,7 @@
 """What the connections of one server share: whom requests go to, limits, who is to be waited for. Opens nothing."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -72,6 +73,8 @@ class Service:
     tasks: "set[asyncio.Task[None]]"
     own_lines: Callable[[], list[Line]]
     """Header lines every response has; a list that is never changed, only replaced."""
+    most: Callable[[], int] = lambda: sys.maxsize
+    """How many connections may be open; one more is refused."""
     budget: Budget = field(default_factory=Budget)
     """What waits for slow readers takes its room from this."""
     _seen: list[Line] | None = field(default=None, repr=False)
