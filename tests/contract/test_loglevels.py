@@ -161,9 +161,9 @@ async def test_a_message_goes_to_the_call_it_is_about_or_to_nobody(kind: str) ->
         others = [each for each in second.received if each.method == MESSAGE]
         if kind in ("web", "stream", "web26"):  # told apart by their streams
             assert (len(mine), len(others)) == (2, 2)
-        else:  # whatever came while both were in flight may be about either
-            assert len(mine) == 1
-            assert len(others) <= 1
+        else:  # whatever came while both were in flight may be about either; what the later one to end said was its own
+            assert len(mine) >= 1
+            assert len(mine) + len(others) <= 2
 
 
 @shows("log-own")
