@@ -96,7 +96,7 @@ def _require_rpc(envelope: Envelope) -> None:
     if envelope.id is not UNSET and first_byte(envelope.id) not in b'"-0123456789':
         raise _refused('Invalid request: "id" must be a string or a number')
     if envelope.method is not UNSET:
-        if envelope.params is not UNSET and first_byte(envelope.params) != b"{":
+        if envelope.params is not UNSET and first_byte(envelope.params) not in b"{n":  # null, which some write for none
             raise _refused('Invalid request: "params" must be an object')
     elif envelope.id is UNSET or (envelope.result is UNSET) == (envelope.error is UNSET):
         raise _refused("Invalid request: neither a request nor a response")
@@ -149,7 +149,7 @@ def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
     Raises:
         InvalidParams: a member differs from one we route on by case or folding only, or they are nested too deeply.
     """
-    if params is UNSET:
+    if params is UNSET or first_byte(params) == b"n":
         return {}
     try:
         found = _decode_members(params)

@@ -80,7 +80,6 @@ def test_what_is_not_json_is_a_parse_error(data: bytes) -> None:
         b'{"jsonrpc":"2.0","id":1,"method":5}',
         b'{"jsonrpc":"2.0","id":1,"method":null}',
         HEAD + b',"params":[]}',
-        HEAD + b',"params":null}',
         HEAD + b',"params":"x"}',
         b'{"jsonrpc":"2.0"}',
         b'{"jsonrpc":"2.0","id":1}',
@@ -205,6 +204,10 @@ def test_every_depth_either_passes_or_is_refused() -> None:
 
 
 # --- members and text -----------------------------------------------------------------------------------------------
+
+
+def test_null_params_are_none() -> None:
+    assert wire.members(wire.parse(HEAD + b',"params":null}').params) == {}
 
 
 def test_no_params_have_no_members() -> None:
