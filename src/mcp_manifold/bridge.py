@@ -113,6 +113,12 @@ class Bridge:
         """The client that was sent this URL elicitation, once: it is told that it is complete."""
         return self._elicitations.pop((link, bytes(elicitation)), None)
 
+    def sent_off(self, exc: RemoteError, link: Link | None, session: Session) -> None:
+        """A handshake-era client is told by an error to visit pages: it is to hear when it is done there."""
+        if link is not None:
+            for params in wire.required_urls(exc.raw):
+                self._remember(link, params, session)
+
     def ended(self, session: Session) -> None:
         """A client's session is over: it need not be told that anything is complete."""
         self._elicitations = {key: each for key, each in self._elicitations.items() if each is not session}
@@ -223,10 +229,7 @@ class Bridge:
         """A handshake-era server's "URL elicitation required" (-32042), which modern revisions do not have, as the
         `input_required` they have instead; None if it says nothing that can be asked.
         """
-        try:
-            found = msgspec.json.decode(exc.raw, type=_UrlRequired).data.elicitations
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        found = wire.required_urls(exc.raw)
         method, session = "elicitation/create", call.session
         if not found or any(wire.refusal(method, params, session.capabilities) is not None for params in found):
             return None
@@ -312,14 +315,6 @@ class _InputRequired(msgspec.Struct):
     kind: str = msgspec.field(name="resultType", default="complete")
     requests: dict[str, _InputRequest] = msgspec.field(name="inputRequests", default_factory=dict)
     state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=UNSET)
-
-
-class _Elicitations(msgspec.Struct):
-    elicitations: list[Payload] = []
-
-
-class _UrlRequired(msgspec.Struct):
-    data: _Elicitations = msgspec.field(default_factory=_Elicitations)
 
 
 def _input_required(result: Payload) -> _InputRequired | None:

@@ -179,6 +179,8 @@ class Router:
 
     def refused(self, call: Call, exc: RemoteError) -> RemoteError:
         """A backend's own error, as the caller is to have it."""
+        if exc.code == URL_ELICITATION_REQUIRED and call.session.era == "handshake":
+            self._bridge.sent_off(exc, self._fleet.find(call.backend).link_of(call.session), call.session)
         public = self._hub.view(call.session.scope).whole.public_uri
         exc.raw = wire.map_error_link(exc.raw, partial(public, call.backend))
         return exc

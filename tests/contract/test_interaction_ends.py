@@ -383,3 +383,21 @@ async def test_two_servers_with_the_same_elicitation_id_are_told_apart() -> None
         await client.call("web__finish")
         await client.wait_for("notifications/elicitation/complete", timeout=2)
         assert not [each for each in other.received if each.method == "notifications/elicitation/complete"]
+
+
+@shows("url-complete", "url-required")
+@pytest.mark.parametrize("kind", HANDSHAKE_KINDS)
+async def test_who_was_told_by_an_error_to_visit_a_page_hears_that_it_is_done(kind: str) -> None:
+    way, done = Way("http", LATEST), "notifications/elicitation/complete"
+    id_ = jsontext.value(jsontext.member(NEEDS_URL.encode(), "data", "elicitations"))[0]["elicitationId"]
+    async with (
+        standing({kind: signing_in(kind)}, **{kind: {"isolation": "shared"}}) as stand,
+        stand.client(way, capabilities=BOTH_MODES) as client,
+        stand.client(way, capabilities=BOTH_MODES) as other,
+    ):
+        await client.watch()
+        await other.watch()
+        assert (await client.call(f"{kind}__locked")).error == NEEDS_URL.encode()
+        await stand[kind].announce(done, f'{{"elicitationId":"{id_}"}}')
+        assert (await client.wait_for(done)).params == f'{{"elicitationId":"{id_}"}}'.encode()
+        assert not [each for each in other.received if each.method == done]

@@ -94,6 +94,22 @@ def _members(value: Payload) -> Mapping[str, Payload]:
         return {}
 
 
+class _Elicitations(msgspec.Struct):
+    elicitations: list[Payload] = []
+
+
+class _UrlRequired(msgspec.Struct):
+    data: _Elicitations = msgspec.field(default_factory=_Elicitations)
+
+
+def required_urls(error: bytes) -> list[Payload]:
+    """The elicitations of a -32042 error (2025-11-25 client/elicitation, "URL Elicitation Required Error")."""
+    try:
+        return msgspec.json.decode(error, type=_UrlRequired).data.elicitations
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+
+
 def signed(method: str, params: Payload | None, server: str) -> Payload | None:
     """An elicitation with the asking server named in its message, where the person who answers reads it.
 
