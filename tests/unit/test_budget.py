@@ -11,7 +11,8 @@ from mcp_manifold.backends.lines import LineSplitter
 from mcp_manifold.budget import LARGE, MOST, Budget, Load, most_of
 from mcp_manifold.config.environment import memory_given
 from mcp_manifold.fronts import asgi
-from mcp_manifold.fronts.asgi import PIECE, Message, send_json
+from mcp_manifold.fronts.asgi import PIECE, Message, Receive, Refused, send_json
+from mcp_manifold.fronts.request import read_body
 from mcp_manifold.fronts.resumption import Journals
 from mcp_manifold.fronts.stream import EventStream, Tally
 
@@ -90,6 +91,36 @@ def test_a_line_can_be_dropped_before_its_end() -> None:
     assert lines.skip() == b'{"id":7,'
     assert list(lines.feed(b'"more"}\n{"id":8}\n')) == [b'{"id":8}']
     assert (lines.held, lines.oversized) == (0, [])
+
+
+# --- what comes from clients ---------------------------------------------------------------------------------------
+
+
+def arriving(*pieces: bytes) -> Receive:
+    """A body that comes in these pieces."""
+    left = list(pieces)
+
+    async def receive() -> Message:
+        piece = left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left)}
+
+    return receive
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("headers", [{}, {b"content-length": b"%d" % (2 * MIB)}])
+async def test_a_large_request_takes_room_or_is_refused(headers: dict[bytes, bytes]) -> None:
+    budget = Budget(3 * MIB)
+    first, second = Load(budget), Load(budget)
+    body = await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, first)
+    assert (len(body), budget.held) == (2 * MIB, 2 * MIB)
+    with pytest.raises(Refused) as refused:
+        await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, second)
+    assert (refused.value.status, refused.value.headers[0]) == (503, (b"retry-after", b"1"))
+    second.drop()
+    assert len(await read_body(arriving(b"small"), {}, 4 * MIB, second)) == 5
+    first.drop()
+    assert budget.held == 0
 
 
 # --- what waits for clients ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
+from mcp_manifold.budget import Load
 from mcp_manifold.call import Session
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.fronts.asgi import (
@@ -194,18 +195,21 @@ class HttpFront:
             raise Refused(415, "Unsupported media type: the body must be application/json")
         if b"content-encoding" in headers:
             raise Refused(415, "Unsupported media type: the body must not be encoded")
-        if route.kind == "messages":
-            conversation = self._sse.accept(request)
-            body = await read_body(request.receive, headers, self._entrance.max_body)
-            self.tally.bytes_in += len(body)
-            await self._sse.post(request, conversation, body)
-            return
-        if not self._entrance.accepts(headers.get(b"accept", b"*/*")):
+        conversation = self._sse.accept(request) if route.kind == "messages" else None
+        if conversation is None and not self._entrance.accepts(headers.get(b"accept", b"*/*")):
             raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
-        await self._message(request, await read_body(request.receive, headers, self._entrance.max_body))
+        load = Load(self.tally.budget)
+        try:
+            body = await read_body(request.receive, headers, self._entrance.max_body, load)
+            self.tally.bytes_in += len(body)
+            if conversation is None:
+                await self._message(request, body)
+            else:
+                await self._sse.post(request, conversation, body)
+        finally:
+            load.drop()
 
     async def _message(self, request: HttpRequest, body: bytes) -> None:
-        self.tally.bytes_in += len(body)
         version = request.headers.get(VERSION_HEADER)
         try:
             envelope = parse(body)

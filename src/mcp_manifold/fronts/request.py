@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mcp_manifold.budget import Load
 from mcp_manifold.fronts.asgi import CLOSE, Headers, Line, Receive, Refused, Send
 from mcp_manifold.fronts.flight import Deadline
 from mcp_manifold.fronts.routes import Route
 from mcp_manifold.policy import Principal
 
+_LATER: Final = (b"retry-after", b"1")
 BODY_SECONDS: Final = 30.0
 """Seconds until a body must be complete; without it a client that sends it byte by byte holds memory for ever."""
 
@@ -34,11 +36,12 @@ class Hangup(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body, never more than `limit` bytes of it in memory.
+async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) -> bytes:
+    """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
 
     Raises:
-        Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number.
+        Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without
+            room.
         Hangup: the client is gone.
     """
     declared = headers.get(b"content-length")
@@ -47,12 +50,13 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
         if len(declared) > 18 or int(declared) > limit:
             raise _too_large(limit)
+        _require_room(load, int(declared))
     task = asyncio.current_task()
     assert task is not None, "a request is served in a task"
     deadline = Deadline(task)
     deadline.arm(BODY_SECONDS)
     try:
-        return await _collect(receive, limit)
+        return await _collect(receive, limit, load)
     except asyncio.CancelledError:
         if not deadline.forgive():
             raise
@@ -61,7 +65,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         deadline.disarm()
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
+async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -75,10 +79,17 @@ async def _collect(receive: Receive, limit: int) -> bytes:
         size += len(chunks[-1])
         if size > limit:
             raise _too_large(limit)
+        if size > load.size:
+            _require_room(load, size)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()
     raise Hangup
+
+
+def _require_room(load: Load, size: int) -> None:
+    if not load.keep(size):
+        raise Refused(503, "Too much is on its way at the moment, try again later", headers=(_LATER, CLOSE))
 
 
 def _too_large(limit: int) -> Refused:

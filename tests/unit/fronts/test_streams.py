@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcp_manifold.budget import Budget, Load
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.flight import Deadline
 from mcp_manifold.fronts.request import read_body
@@ -108,7 +109,7 @@ async def test_reading_a_body_can_be_cancelled_by_others() -> None:
     async def receive() -> dict[str, Any]:
         return await asyncio.Event().wait()  # type: ignore[return-value]  # never returns
 
-    task = asyncio.create_task(read_body(receive, {}, 10))
+    task = asyncio.create_task(read_body(receive, {}, 10, Load(Budget())))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task}, timeout=5)
