@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from mcp_manifold.backends.admission import Admission
@@ -27,6 +28,7 @@ from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
+SPARED: Final = "It is connected, but answers no calls: try again then, or go on without this server."
 BUSY: Final = 429
 """The one HTTP status below 500 that says that a backend, right now, takes no calls."""
 
@@ -47,6 +49,8 @@ class Calling:
         self.admission = Admission(server.name, most=server.max_concurrency, queue=server.max_queue)
         self.retries = 0
         """Calls that were sent once more."""
+        self._shut = datetime.now(UTC)
+        """Since when the breaker is open; of no meaning while it is not."""
         self._deadlines = Deadlines(server)
         self._server = server
         self._around = around
@@ -260,6 +264,7 @@ class Calling:
             was_shut = self.breaker.is_shut
             self.breaker.failed(self._loop.time(), exc.message)
             if self.breaker.is_shut and not was_shut:
+                self._shut = datetime.now(UTC)
                 extra = {"backend": self._server.name}
                 logger.warning("no longer called, for now: %s", exc.message, extra=extra)
                 self._around.on_status(self._server.name)
@@ -275,4 +280,5 @@ class Calling:
             left = breaker.left(now)
             reason = f"had no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
             message = f"{reason}; next attempt in {left:.1f} s"
-            raise BackendUnavailable(self._server.name, message, next_try=left)
+            since = self._shut.isoformat(timespec="seconds").replace("+00:00", "Z")
+            raise BackendUnavailable(self._server.name, message, next_try=left, since=since, advice=SPARED)
