@@ -8,13 +8,14 @@ watches over the link that serves its calls, since servers keep state by session
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.isolation import home_of
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.listening import Listening
 from mcp_manifold.backends.question import Notice
@@ -58,6 +59,8 @@ class Watching:
         """The same for tasks, where a target's `uri` is the backend's id."""
         self._reports: dict[Link, Reports] = {}
         self._links: dict[tuple[str, str], Link] = {}
+        self._beside: dict[tuple[str, str], list[Link]] = {}
+        """The further links clients are lent, by where they are at home: what is watched there is told here as well."""
         self._listens: set[Listen] = set()
 
     def __repr__(self) -> str:
@@ -125,6 +128,8 @@ class Watching:
         reports = self._reports_of(link)
         self._release(self._subscriptions.add(watcher, uri, Target(route.backend, link.place, route.uri)))
         link.is_watched = True
+        for other in self._beside.get((route.backend, link.place), ()):
+            self._reports[other].want(route.uri)
         try:
             await asyncio.shield(reports.want(route.uri))
         except BaseException as exc:
@@ -160,7 +165,8 @@ class Watching:
     def _release(self, *targets: Target | None) -> None:
         """Nobody watches these any more."""
         for target, link in self._left(targets):
-            self._reports[link].drop(target.uri)
+            for each in (link, *self._beside.get((target.backend, target.place), ())):
+                self._reports[each].drop(target.uri)
 
     def _unfollow(self, *targets: Target | None) -> None:
         """Nobody wants to hear of these tasks any more."""
@@ -193,9 +199,13 @@ class Watching:
             listening = None
             reports = Subscribing(link, timeout=backend.settings.timeout)
         self._reports[link] = reports
-        self._links[(link.backend, link.place)] = link
         link.ended.add_done_callback(lambda _: self._closed(link))
-        place = (link.backend, link.place)
+        place = (link.backend, home_of(link.place))
+        if link.place != place[1]:
+            self._beside.setdefault(place, []).append(link)
+            await _agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
+            return
+        self._links[place] = link
         missed = self._subscriptions.watched(*place)
         self._move_in(backend, link)
         link.is_watched = self._is_watched(link)
@@ -206,8 +216,7 @@ class Watching:
         if listening is not None:
             outcomes += [self._follow_on(listening, id_) for id_ in self._followed.watched(*place)]
             outcomes.append(listening.start())
-        if outcomes:
-            await asyncio.wait(outcomes, timeout=START_WAIT)
+        await _agreed(outcomes)
         if not link.place:
             for other in {*self._subscriptions.places(link.backend), *self._followed.places(link.backend)}:
                 self._reopen(link.backend, other)
@@ -226,7 +235,10 @@ class Watching:
 
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
-        key = (link.backend, link.place)
+        key = (link.backend, home_of(link.place))
+        beside = [each for each in self._beside.pop(key, ()) if each is not link]
+        if beside:
+            self._beside[key] = beside
         if self._links.get(key) is link:
             del self._links[key]
             if link.place and self._is_watched(link):
@@ -256,7 +268,7 @@ class Watching:
         except InvalidParams:
             return
         members = wire.off_hop(found)
-        for watch in self._subscriptions.watching(Target(link.backend, link.place, uri)):
+        for watch in self._subscriptions.watching(Target(link.backend, home_of(link.place), uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
                 _tell(watch.watcher, {**members, "uri": Payload(wire.encode(name))})
@@ -302,6 +314,11 @@ async def _is_honoured(ask: Callable[[], Awaitable[None]]) -> bool:
         logger.debug("not honoured in a subscription: %s", str(exc) or "no answer in time")
         return False
     return True
+
+
+async def _agreed(outcomes: Sequence[Outcome]) -> None:
+    if outcomes:
+        await asyncio.wait(outcomes, timeout=START_WAIT)
 
 
 def _make_up(link: Link, uri: str, agreed: Outcome) -> None:

@@ -264,6 +264,26 @@ async def test_a_watcher_moves_to_the_link_that_serves_its_calls_from_now_on() -
     assert (before.methods, shared.is_watched) == (["resources/subscribe", "resources/unsubscribe"], False)
 
 
+async def test_what_is_watched_at_home_is_told_over_the_links_beside_it_as_well() -> None:
+    place, stream = Place("a"), Stream()
+    place.backends["a"].places[stream.session] = "principal x"
+    await place.open("a")
+    home, _ = await place.open("a", "principal x")
+    _, early = await place.open("a", "principal x#1")
+    listening = asyncio.ensure_future(place.ask(stream.call(notifications={"resourceSubscriptions": ["a://1"]})))
+    await until(stream.grown, lambda: bool(stream.told))
+    beside, late = await place.open("a", "principal x#2")
+    for link in (home, beside):
+        place.notice(link, UPDATED, uri="a://1")
+    assert [each["params"].get("uri") for each in stream.told] == [None, "a://1", "a://1"]
+    assert (home.is_watched, beside.is_watched) == (True, False)
+    place.watching.close()
+    await within(listening)
+    assert early.methods == late.methods == ["resources/subscribe", "resources/unsubscribe"]
+    for link in (home, beside):
+        link.lost(BackendLost("a", "gone"))
+
+
 async def test_what_a_backend_says_of_nothing_is_not_told() -> None:
     place, client = Place("a"), Client()
     link, _ = await place.open("a")

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from anyio.abc import TaskGroup
 
-from mcp_manifold.backends.isolation import Place
+from mcp_manifold.backends.isolation import Place, home_of, lent
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.pending import either
 from mcp_manifold.call import Call, Session
@@ -160,7 +160,7 @@ class HeldLinks:
         """Where its links may be, home first."""
         if not place.exclusive:
             return [place.key]
-        more = [key for key in self._held if key.startswith(place.key + "#")]
+        more = [key for key in self._held if key != place.key and home_of(key) == place.key]
         return [place.key, *sorted(more, key=lambda key: (len(key), key))]
 
     def _free_key(self, place: Place, call: Call | None) -> str:
@@ -170,7 +170,7 @@ class HeldLinks:
             if not held.link.done() and held.is_free_for(call):
                 break
             number += 1
-            key = f"{place.key}#{number}"
+            key = lent(place.key, number)
         return key
 
     async def _own(self, place: Place, session: Session, held: _Held) -> None:

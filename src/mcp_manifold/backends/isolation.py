@@ -39,6 +39,16 @@ class Place:
 SHARED: Final = Place()
 
 
+def lent(key: str, number: int) -> str:
+    """The key of one of the links that are lent; number 0 is home."""
+    return f"{key}#{number}" if number else key
+
+
+def home_of(key: str) -> str:
+    """The key of the home that a link which is lent belongs to; itself for every other."""
+    return key.partition("#")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a backend: how it is spoken to, what it has asked its clients for, which eras it has."""
