@@ -148,7 +148,8 @@ class Peer:
         last = ""
         while (left := self.started + limit - time.perf_counter()) > 0:
             if self._process is not None and self._process.poll() is not None:
-                raise RuntimeError(f"it ended with {self._process.returncode}; see {self.work}/output.log")
+                last = (self.work / "output.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                raise RuntimeError(f"it ended with {self._process.returncode}: {last[:200]}")
             try:
                 with self.client(max(0.5, left)) as client:
                     found = len(client.tools())
