@@ -93,7 +93,7 @@ def report(done: Sequence[tuple[Row, float]]) -> str:
     where = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     lines = [f"{where}; the clients, the servers and the manifold shared them.", ""]
     for row, seconds in done:
-        lines += [f"**{row.id}: {row.what}** ({seconds:.0f} s): {'held' if not row.broken else 'did not hold'}", ""]
+        lines += [f"#### {row.id}: {row.what}: {'held' if not row.broken else 'did not hold'} ({seconds:.0f} s)", ""]
         lines += [f"- {'' if figure not in row.broken else '**not held** '}{figure}" for figure in row.figures]
         lines += [""]
     return "\n".join(lines)

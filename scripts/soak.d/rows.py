@@ -228,7 +228,8 @@ async def r36(row: Row, seconds: float, scale: float) -> None:
         judge_untouched(row, load, UNTOUCHED, base, calm)
         for server in VICTIMS:
             outcome = load.outcomes[server]
-            row.note(f"{server}: {outcome.served} served, {dict(outcome.failed)} failed with its name")
+            failed = " and ".join(f"{count} `{reason}`" for reason, count in outcome.failed.most_common())
+            row.note(f"{server}: {outcome.served} served, {failed or 'none'} failed, all with its name")
         late = samples[len(samples) // 4 :]
         growth = slope([((each.at - late[0].at) / 60, each.memory / 1024) for each in late])
         row.require(growth < 512, f"memory: {growth:+.0f} KiB a minute, {late[-1].memory / 2**20:.1f} MiB at the end")
