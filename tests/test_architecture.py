@@ -22,7 +22,7 @@ PAGE: Final = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 
 LEVELS: Final[dict[str, int]] = {
     "errors": 0, "names": 0,
-    "budget": 1, "config": 1, "paging": 1, "sse": 1, "wire": 1,
+    "budget": 1, "config": 1, "heads": 1, "paging": 1, "sse": 1, "wire": 1,
     "catalogue": 2,
     "absences": 3, "capabilities": 3, "policy": 3, "subscriptions": 3,
     "call": 4, "filtering": 4,

@@ -161,11 +161,11 @@ class Stage(Protocol):
 class Stages:
     """The stages of all calls, outside in: the first sees a call begin first, and end last."""
 
-    __slots__ = ("_inward", "_outward")
+    __slots__ = ("_ends", "_inward")
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._inward = tuple(stages)
-        self._outward = self._inward[::-1]
+        self._ends = tuple(stage.ended for stage in reversed(stages))
 
     def __repr__(self) -> str:
         return f"<Stages {', '.join(type(stage).__name__ for stage in self._inward)}>"
@@ -177,18 +177,20 @@ class Stages:
             ManifoldError: one refuses it. It is over then.
         """
         call.begun = perf_counter()
-        for number, stage in enumerate(self._inward):
-            try:
+        told = 0
+        try:
+            for stage in self._inward:
                 stage.began(call)
-            except ManifoldError as exc:
-                for told in self._inward[:number][::-1]:
-                    told.ended(call, None, exc)
-                raise
+                told += 1
+        except ManifoldError as exc:
+            for stage in self._inward[:told][::-1]:
+                stage.ended(call, None, exc)
+            raise
 
     def end(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """Tell how a call ended that began."""
-        for stage in self._outward:
-            stage.ended(call, result, failure)
+        for ended in self._ends:
+            ended(call, result, failure)
 
     def around(self, inner: Handler) -> Handler:
         """The handler that tells of the calls `inner` answers."""

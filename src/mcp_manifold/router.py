@@ -159,8 +159,8 @@ class Router:
             name = wire.text(call.params.get("name"), "name")
         except InvalidParams:
             return None
-        entry = self._hub.view(session.scope).catalogue.find(Kind.TOOL, name)
-        backend = None if entry is None else self._fleet.get(entry.backend)
+        entry = self._hub.view(session.scope).catalogue.find_tool(name)
+        backend = None if entry is None else self._fleet.one(entry.backend)
         link = None if backend is None else backend.free(call)
         if entry is None or backend is None or link is None or link.era != session.era:
             return None

@@ -209,11 +209,10 @@ class Backend:
 
     def free(self, call: Call) -> Link | None:
         """The link over which a call can be relayed in this very turn; None where something must be waited for."""
-        place = self._place(call.session, call)
+        place = place_of(call.session, self.settings.isolation, self._known)
         if place.exclusive or not self.calling.is_free:  # what is lent is taken out first
             return None
-        link = self._life.shared if not place.key else self._held.live(place)
-        return None if link is None or link.ended.done() else link
+        return self._held.find(place.key) if place.key else self._life.live
 
     async def _link(self, session: Session, call: Call | None = None) -> Link:
         await self._life.until_ready()

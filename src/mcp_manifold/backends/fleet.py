@@ -47,6 +47,10 @@ class Fleet(Mapping[str, Backend]):
     def __len__(self) -> int:
         return len(self._backends)
 
+    def one(self, name: str) -> Backend | None:
+        """The backend of that name, if it is configured."""
+        return self._backends.get(name)
+
     def find(self, name: str) -> Backend:
         """The backend of that name.
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from anyio.abc import TaskGroup
@@ -82,6 +82,7 @@ class HeldLinks:
         self._most = most
         self._idle = idle
         self._held: dict[str, _Held] = {}
+        self._loop = asyncio.get_running_loop()
 
     def adapt(self, *, most: int, idle: float) -> None:
         """Other limits hold from now on; links that are too many are not closed for that."""
@@ -108,6 +109,14 @@ class HeldLinks:
             held.used = asyncio.get_running_loop().time()
             return link
         return None
+
+    def find(self, key: str) -> Link | None:
+        """The open link of a place that is not exclusive."""
+        held = self._held.get(key)
+        link = None if held is None else held.live()
+        if held is not None and link is not None:
+            held.used = self._loop.time()
+        return link
 
     def links(self) -> list[Link]:
         """All open links."""
@@ -139,7 +148,7 @@ class HeldLinks:
                 raise BackendUnavailable(self._backend, reason)
             if held is None or held.link.done():
                 held = self._held[key] = _Held()
-                at = replace(place, key=key, exclusive=False)
+                at = place._replace(key=key, exclusive=False)
                 group.start_soon(self._own, at, session, held, name=f"{self._backend} for one client")
         if place.exclusive:
             held.lent = call

@@ -6,8 +6,8 @@ things gets a link for each client that can answer, and one for all alike who ca
 else they can do. A 2026-07-28 client has no session but its principal: it is lent links, one call at a time.
 """
 
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
 from mcp_manifold.call import Session
 from mcp_manifold.wire import Era
@@ -15,8 +15,7 @@ from mcp_manifold.wire import Era
 Isolation = Literal["auto", "shared", "client"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A link, by who uses it. `key` is empty for the one everybody shares, whose listing is the backend's.
 
     `exclusive`: lent for one call at a time; there may be several, the first of which is home. `exact`: opened with the
@@ -33,7 +32,7 @@ class Place:
     @property
     def home(self) -> "Place":
         """Where it belongs what is no call, subscriptions above all: the first of those that are lent."""
-        return replace(self, exclusive=False) if self.exclusive else self
+        return self._replace(exclusive=False) if self.exclusive else self
 
 
 SHARED: Final = Place()

@@ -123,6 +123,10 @@ class Catalogue:
         """All entries of one kind, in order."""
         return tuple(self.table(kind).values())
 
+    def find_tool(self, name: str) -> Entry | None:
+        """As `find`, for what is looked up most."""
+        return self.tools.get(name) or self.aliases.get((Kind.TOOL, name))
+
     def find(self, kind: Kind, key: str) -> Entry | None:
         """The entry clients mean by `key`: its public key, else a tool's or prompt's unambiguous native name."""
         return self.table(kind).get(key) or self.aliases.get((kind, key))

@@ -30,7 +30,7 @@ from mcp_manifold.fronts.inbound import (
 from mcp_manifold.fronts.responder import Responder, silence
 from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
-from mcp_manifold.policy import Principal
+from mcp_manifold.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import MODERN_VERSION, UNSET, Payload, members, parse, text
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,34 @@ _METHOD: Final = b'"tools/call"'
 _LOOK: Final = 0.25
 """Seconds between two looks at which calls are silent for too long."""
 _SESSION_HEADER: Final = b"mcp-session-id"
+
+
+class Verdict:
+    """What was thought of a request's head, by the judges then in force: for whom it is let in, in which session."""
+
+    __slots__ = ("_entrance", "is_in", "opened", "principal", "scope")
+
+    def __init__(
+        self,
+        entrance: Entrance,
+        principal: Principal = ANONYMOUS,
+        scope: str = "",
+        opened: OpenSession | None = None,
+        *,
+        is_in: bool = False,
+    ) -> None:
+        self._entrance = entrance
+        self.principal = principal
+        self.scope = scope
+        self.opened = opened
+        self.is_in = is_in
+
+    def __repr__(self) -> str:
+        return f"<Verdict {'in' if self.is_in else 'not in'} scope={self.scope!r}>"
+
+    def holds(self, entrance: Entrance) -> bool:
+        """Whether it would be the same now."""
+        return self._entrance is entrance and (self.opened is None or not self.opened.ended)
 
 
 class Shortcut:
@@ -64,15 +92,17 @@ class Shortcut:
         """Relay the call a request is; None, and nothing has happened, unless it is one that can be relayed at once."""
         if _METHOD not in body or len(body) > self.entrance.max_body:
             return None
-        admitted = self.entrance.admit(head)
-        if admitted is None or not self._desk.has_scope(admitted[1]):
+        verdict = head.verdict
+        if not isinstance(verdict, Verdict) or not verdict.holds(self.entrance):
+            head.verdict = verdict = self._judge(head)
+        if not verdict.is_in:
             return None
         try:
             envelope = parse(body)
             if envelope.method != "tools/call" or envelope.id is UNSET:
                 return None
             params = members(envelope.params)
-            passage = self._passage(head, *admitted, envelope.id, params, reply)
+            passage = self._passage(head, verdict, envelope.id, params, reply)
         except RequestError:
             return None
         if passage is None or not self._begins(passage):
@@ -80,28 +110,39 @@ class Shortcut:
         self.tally.bytes_in += len(body)
         return passage
 
-    def _passage(
-        self, head: Head, principal: Principal, scope: str, id_: Payload, params: dict[str, Payload], reply: Reply
-    ) -> "Passage | None":
-        """Raises RequestError where the long way would, and for what it knows better."""
+    def _judge(self, head: Head) -> Verdict:
+        """Whether a request with that head is let in, and for whom."""
+        entrance = self.entrance
+        admitted = entrance.admit(head)
+        if admitted is None or not self._desk.has_scope(admitted[1]):
+            return Verdict(entrance)
+        principal, scope = admitted
         headers = head.headers
         version = headers.get(VERSION_HEADER)
         if version == MODERN_HEADER:
-            info, capabilities = admit("tools/call", params, headers)
-            if self._desk.input_schema(scope, text(params.get("name"), "name")) is not None:
-                return None
-            level = log_level(params)
-            session = Session("", principal, scope, MODERN_VERSION, info, capabilities, log_level=level)
-            return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
+            return Verdict(entrance, principal, scope, is_in=True)
         named = headers.get(_SESSION_HEADER)
         if named is None or METHOD_HEADER in headers or NAME_HEADER in headers or not serves_handshake(version):
-            return None
-        if "_meta" in params and speaks_modern("tools/call", params, version):
-            return None
+            return Verdict(entrance)
         opened = self._sessions.of(named, "mcp", principal, scope)
-        if opened is None:
+        return Verdict(entrance, principal, scope, opened, is_in=opened is not None)
+
+    def _passage(
+        self, head: Head, verdict: Verdict, id_: Payload, params: dict[str, Payload], reply: Reply
+    ) -> "Passage | None":
+        """Raises RequestError where the long way would, and for what it knows better."""
+        opened = verdict.opened
+        if opened is not None:
+            if "_meta" in params and speaks_modern("tools/call", params, head.headers.get(VERSION_HEADER)):
+                return None
+            return Passage(self, Call("tools/call", params, opened.session, _unheard, id=id_), id_, opened, reply)
+        info, capabilities = admit("tools/call", params, head.headers)
+        if self._desk.input_schema(verdict.scope, text(params.get("name"), "name")) is not None:
             return None
-        return Passage(self, Call("tools/call", params, opened.session, _unheard, id=id_), id_, opened, reply)
+        session = Session(
+            "", verdict.principal, verdict.scope, MODERN_VERSION, info, capabilities, log_level=log_level(params)
+        )
+        return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
 
     def _begins(self, passage: "Passage") -> bool:
         """Whether a call is on its way now."""
@@ -112,9 +153,10 @@ class Shortcut:
                 return False
         except ManifoldError as exc:  # a stage refuses it: it is answered in a moment, since it has not begun yet
             asyncio.get_running_loop().call_soon(passage.over, None, exc)
-        self._flying[passage] = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._flying[passage] = loop.time()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+            self._timer = loop.call_later(_LOOK, self._look)
         return True
 
     def landed(self, passage: "Passage") -> None:
@@ -125,13 +167,14 @@ class Shortcut:
     def _look(self) -> None:
         """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
         self._timer = None
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         for passage, begun in list(self._flying.items()):
             if now - begun >= passage.silence:
                 del self._flying[passage]
                 passage.commit()
         if self._flying:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+            self._timer = loop.call_later(_LOOK, self._look)
 
 
 class Passage:

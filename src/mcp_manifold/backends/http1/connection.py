@@ -14,6 +14,7 @@ import httptools
 
 from mcp_manifold.backends.http1.exchange import Exchange, FailureKind, Headers
 from mcp_manifold.backends.http1.inflate import Inflater, UnknownEncoding, inflater
+from mcp_manifold.heads import Known
 
 _BULKY = 65536  # a body beyond this is written by itself: copying it behind its head would cost more than a write
 
@@ -51,13 +52,16 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_exchange",
         "_fields",
+        "_has_begun",
         "_inflater",
+        "_known",
         "_may_be_coded",
         "_parser",
         "_pieces",
         "_pool",
         "_reusable",
         "_room",
+        "_started",
         "_status",
         "_transport",
         "idle_since",
@@ -72,6 +76,9 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._inflater: Inflater | None = None
         self._bulky = self._reusable = False
+        self._known: Known[Headers] = Known(1)
+        self._started = b""
+        """The piece of input in which the response that is coming in began."""
         self.idle_since = 0.0
         self.is_closed = False
         self._expect_head()
@@ -83,7 +90,7 @@ class Connection(asyncio.Protocol):
     def _expect_head(self) -> None:
         self._fields: list[tuple[bytes, bytes]] = []
         self._status = 0  # of the final response, once its head is complete
-        self._announced = self._complete = self._may_be_coded = False
+        self._announced = self._complete = self._may_be_coded = self._has_begun = False
         self._room = self._pool.max_head  # bytes that may still come before they amount to a head or a piece of body
 
     def begin(self, exchange: Exchange, head: bytes, extra: bytes, body: bytes) -> None:
@@ -136,6 +143,12 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # nothing was asked: it could be taken for the next response
             self.close()
             return
+        if not self._has_begun:
+            known = self._known.find(data)
+            if known is not None:
+                self._recognised(exchange, *known)
+                return
+            self._started = data
         try:
             if len(data) <= self._room:
                 self._room -= len(data)
@@ -146,6 +159,15 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, _Broken) as exc:
             reason = "the response is not valid HTTP" if not isinstance(exc, _Broken) else str(exc)
             self.fail("protocol", reason)
+
+    def _recognised(self, exchange: Exchange, headers: Headers, body: bytes) -> None:
+        """A whole response, with the head of the one before it."""
+        self._reusable = True
+        exchange.receiver.responded(200, headers)
+        if body:
+            self._accept(exchange, body)
+        if not exchange.done:
+            self._end(exchange)
 
     def eof_received(self) -> None:
         if self._exchange is None:
@@ -167,6 +189,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._complete:
             raise _Broken
+        self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._status:  # trailers are ignored
@@ -212,6 +235,9 @@ class Connection(asyncio.Protocol):
             headers = Headers(self._fields)
             if self._may_be_coded:
                 self._adopt_coding(headers)
+            elif self._complete and self._reusable and self._status == 200:
+                self._known.learn(self._started, headers)
+            self._started = b""
             exchange.receiver.responded(self._status, headers)
         pieces = self._pieces
         if pieces:

@@ -21,6 +21,7 @@ from mcp_manifold.fronts.asgi import Line, Receive, Refused, Send, refusal_body
 from mcp_manifold.fronts.http1.cycle import Cycle
 from mcp_manifold.fronts.http1.head import Head, header_lines
 from mcp_manifold.fronts.http1.service import Passage, Service
+from mcp_manifold.heads import Known
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ SMALL: Final = 256 * 1024
 """Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
 BULKY: Final = 65536
 """Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
+MOST_KNOWN: Final = 8
+"""Heads one connection is remembered for."""
 Phase = Literal["between", "head", "body"]
 """What of a request is coming in."""
 
@@ -38,9 +41,10 @@ class Connection(asyncio.Protocol):
     """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_excess", "_is_full", "_is_paused",
-        "_is_stopping", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received", "_refused",
-        "_served", "_service", "_target", "_timer", "_transport", "_unsent", "_writer", "is_gone",
+        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_between", "_is_excess", "_is_full",
+        "_is_paused", "_is_stopping", "_known", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces",
+        "_received", "_refused", "_served", "_service", "_started", "_target", "_timer", "_transport", "_unsent",
+        "_writer", "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -61,6 +65,11 @@ class Connection(asyncio.Protocol):
         self._received = 0
         """Bytes of a request that is not complete."""
         self._phase: Phase = "between"
+        self._known: Known[Head] = Known(MOST_KNOWN)
+        self._started = b""
+        """The piece of input in which the request that is coming in began."""
+        self._is_between = True
+        """Whether the parser is between two requests, and has seen nothing of the next."""
         self._refused: Refused | None = None
         """Why what is coming in is not served."""
         self._passage: Passage | None = None
@@ -96,6 +105,13 @@ class Connection(asyncio.Protocol):
         if self._is_excess:  # told only now: who has not asked yet would take it for the end of the connection
             self._refuse(Refused(503, "Too many open connections, try again later", headers=_LATER))
             return
+        if self._is_between:
+            if not self._is_busy and not self._is_stopping:
+                known = self._known.find(data)
+                if known is not None:
+                    self._offer(*known, is_known=True)
+                    return
+            self._started = data
         self._received += len(data)
         try:
             self._parser.feed_data(data)
@@ -195,6 +211,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._target, self._fields, self._pieces, self._head = b"", [], [], None
+        self._is_between = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -227,13 +244,16 @@ class Connection(asyncio.Protocol):
             self._arriving.feed(data)
 
     def on_message_complete(self) -> None:
-        self._received, self._phase = 0, "between"
+        self._received, self._phase, self._is_between = 0, "between", True
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             arriving.end()
         elif self._head is not None:
-            pieces = self._pieces
-            self._next((self._head, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+            head, pieces = self._head, self._pieces
+            self._next((head, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+            if self._passage is not None and self._served is head:
+                self._known.learn(self._started, head)  # it went the short way: it will be known when it comes again
+        self._started = b""
 
     def _require_room(self) -> None:
         limits, fields = self._service.limits, self._fields
@@ -257,10 +277,14 @@ class Connection(asyncio.Protocol):
         if isinstance(request, Cycle):
             self._run(request)
             return
-        self._served, body = request
-        self._passage = self._service.application.take(self._served, body, self)
+        self._offer(*request)
+
+    def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
+        """Have a request answered the short way, or else the long one."""
+        self._served = head
+        self._passage = self._service.application.take(head, body, self)
         if self._passage is None:
-            self._run(Cycle(self, self._served, body))
+            self._run(Cycle(self, head.sized(len(body)) if is_known else head, body))
 
     def _run(self, cycle: Cycle) -> None:
         self._served, self._cycle = cycle.head, cycle

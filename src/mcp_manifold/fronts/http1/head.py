@@ -13,7 +13,7 @@ _SPOILERS: Final = b"\r\n\0"
 class Head:
     """What a request says before its body. Names are in lower case; of a repeated one `headers` has the last line."""
 
-    __slots__ = ("headers", "keeps_alive", "lines", "method", "target", "version")
+    __slots__ = ("headers", "keeps_alive", "lines", "method", "target", "verdict", "version")
 
     def __init__(self, method: bytes, target: bytes, lines: list[Line], version: str, *, keeps_alive: bool) -> None:
         self.method = method
@@ -22,6 +22,8 @@ class Head:
         self.headers: dict[bytes, bytes] = dict(lines)
         self.version = version
         self.keeps_alive = keeps_alive
+        self.verdict: object = None
+        """What the short way thinks of it; a head that is seen again is the same object."""
 
     def __repr__(self) -> str:
         return f"<Head {self.method.decode('latin-1')} with {len(self.lines)} lines>"
@@ -33,6 +35,12 @@ class Head:
         if declared is None or b"transfer-encoding" in self.headers or not declared.isdigit() or len(declared) > 18:
             return None
         return int(declared)
+
+    def sized(self, length: int) -> "Head":
+        """The same head before a body of that length."""
+        told = b"%d" % length
+        lines = [(name, told if name == b"content-length" else value) for name, value in self.lines]
+        return Head(self.method, self.target, lines, self.version, keeps_alive=self.keeps_alive)
 
 
 def status_line(status: int) -> bytes:
