@@ -128,9 +128,10 @@ class Bridge:
         params = question.params
         if self._names_server(session.scope):
             params = wire.signed(question.method, params, question.link.backend)
-        self._remember(question.link, params, session)
         call = None if question.pending is None else question.pending.call
         asking = session.reach.ask(question.method, params, call)
+        if not asking.done():
+            self._remember(question.link, params, session)
         question.on_withdrawn = lambda: _cancel(asking)
         asking.add_done_callback(lambda done: _hand_over(question, done))
 

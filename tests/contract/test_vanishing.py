@@ -66,6 +66,16 @@ async def asked(client: Client, stand: Stand) -> None:
         await client.wait_for("elicitation/create", count=number)
 
 
+async def asked_aside(client: Client, stand: Stand) -> None:
+    """Thinks about what it was asked while two of its calls were in flight, so that it was not for either."""
+    Pondering(client)
+    await client.watch()
+    await client.begin("tools/call", {"name": "pipe__hang"})
+    await stand["pipe"].wait_for("tools/call")
+    await client.begin("tools/call", {"name": "pipe__elicit"})
+    await client.wait_for("elicitation/create")
+
+
 async def parked(client: Client, stand: Stand) -> None:
     """Was told that input is required."""
     for kind in KINDS:
@@ -120,7 +130,7 @@ def not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "KEEP", 0.2)
 
 
-HANDSHAKE = (calling, asked, sent_off, watching, logging, tasking)
+HANDSHAKE = (calling, asked, asked_aside, sent_off, watching, logging, tasking)
 STATELESS = (calling, parked, watching, logging, tasking)
 MIDDLES = [(way, doing) for way in FRONTS for doing in HANDSHAKE if way.version != OLDEST or doing is not tasking]
 MIDDLES += [(way, doing) for way in MODERN for doing in STATELESS]
@@ -132,7 +142,7 @@ MIDDLES += [(way, doing) for way in MODERN for doing in STATELESS]
 async def test_nothing_is_left_of_a_client_that_vanished(
     way: Way, doing: Callable[[Client, Stand], Awaitable[None]]
 ) -> None:
-    answers = Told().answers if doing in (asked, sent_off) else None
+    answers = Told().answers if doing in (asked, asked_aside, sent_off) else None
     soon = {kind: {"timeout": SOON["timeout"], "era": ERAS[kind]} for kind in KINDS}
     settings: dict[str, Any] = {"limits": SOON["limits"]}
     async with standing({kind: script(kind) for kind in KINDS}, manifold=settings, **soon) as stand:

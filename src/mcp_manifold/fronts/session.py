@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mcp_manifold.backends.pace import Pace
@@ -59,8 +59,8 @@ class OpenSession:
         self.hang_up: Callable[[], None] | None = None
         """Closes the client's standing stream; None while it has none."""
         self._deliver: Deliver | None = None
-        self._asked: dict[Call, list[asyncio.Future[Envelope]]] = {}
-        """What the client was asked on the streams of its calls in flight."""
+        self._asked: dict[Call | None, list[asyncio.Future[Envelope]]] = {}
+        """What the client was asked on the streams of its calls in flight, and for None on the standing one."""
         self._deserted: dict[Call, Journal | None] = {}
         """Calls in flight whose own stream the client left, and where it may come back to."""
         self.journals: Journals | None = None
@@ -106,7 +106,7 @@ class OpenSession:
         """The call under `key` is over."""
         flight = self.flights.pop(key, None)
         if flight is not None:
-            self._asked.pop(flight.call, None)
+            self._keep_asked(self._asked.pop(flight.call, ()))
             self._deserted.pop(flight.call, None)
         loop = asyncio.get_running_loop()
         self.used = loop.time()
@@ -136,8 +136,7 @@ class OpenSession:
         if call is None or call in self._deserted:
             call = None if self._deliver is not None else self._any_call()
         asked = self.questions.ask(method, params, lambda message: self._post(message, call))
-        if call is not None:
-            self._asked.setdefault(call, []).append(asked)
+        self._asked[call] = [*(each for each in self._asked.get(call, ()) if not each.done()), asked]
         return asked
 
     def _any_call(self) -> Call | None:
@@ -161,12 +160,22 @@ class OpenSession:
     def _give_up(self, call: Call) -> None:
         if call not in self._deserted:
             return
-        for asked in self._asked.pop(call, ()) if self._deliver is None else ():
-            if not asked.done():
-                asked.set_exception(CallCancelled("the client left the stream on which it was asked"))
+        asked = self._asked.pop(call, ())
+        if self._deliver is None:
+            _fail(asked)
+        else:
+            self._keep_asked(asked)
         if call.method == _LASTING:  # nobody waits for it any more, and whoever comes back asks again
             for flight in [each for each in self.flights.values() if each.call is call]:
                 flight.take_back()
+
+    def _keep_asked(self, asked: Sequence["asyncio.Future[Envelope]"]) -> None:
+        """The stream on which the client was asked this is gone; it may answer for as long as it is there itself."""
+        left = [each for each in asked if not each.done()]
+        if left:
+            self._asked[None] = [*self._asked.get(None, ()), *left]
+            if self._deliver is None:
+                asyncio.get_running_loop().call_later(KEEP, self._forsake)
 
     def tell(self, message: bytes) -> bool:
         """See `call.Reach`."""
@@ -188,7 +197,15 @@ class OpenSession:
     def detach(self) -> None:
         """The standing stream is gone."""
         self._deliver = self.hang_up = None
-        self.used = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.used = loop.time()
+        if None in self._asked:
+            loop.call_later(KEEP, self._forsake)
+
+    def _forsake(self) -> None:
+        """Unless the client came back to a standing stream, nobody will answer what it was asked there."""
+        if self._deliver is None:
+            _fail(self._asked.pop(None, ()))
 
     def drain(self) -> None:
         """Take no more calls, and close the standing stream once those in flight are over."""
@@ -231,6 +248,12 @@ class OpenSession:
         for method in list(self._pending):
             if self._deliver(notification(method)):
                 del self._pending[method]
+
+
+def _fail(asked: Iterable["asyncio.Future[Envelope]"]) -> None:
+    for each in asked:
+        if not each.done():
+            each.set_exception(CallCancelled("the client left the stream on which it was asked"))
 
 
 class Sessions:
