@@ -123,11 +123,13 @@ class Life:
         Raises:
             BackendUnavailable: there is no link, and none is to be had soon.
         """
-        is_at_rest = self._is_resting
+        patience = self._around.patience
+        if self._is_resting:  # this very call starts it, and would have to come again if it did not wait
+            patience = max(patience, self._server.timeout)
         self._is_learning = False
         self._waiting += 1
         try:
-            with anyio.move_on_after(self._server.timeout if is_at_rest else self._around.patience):
+            with anyio.move_on_after(patience):
                 await self._opened_or_failed()
         finally:
             self._waiting -= 1
