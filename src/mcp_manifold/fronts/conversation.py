@@ -5,9 +5,9 @@ import logging
 from typing import Final, Protocol
 
 from mcp_manifold.call import Call, Session
-from mcp_manifold.errors import MalformedMessage, RequestError
+from mcp_manifold.errors import MalformedMessage, ManifoldError, RequestError
 from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.flight import Flight, answered
+from mcp_manifold.fronts.flight import Flight, answered, concluded
 from mcp_manifold.fronts.inbound import admit, log_level, speaks_modern
 from mcp_manifold.fronts.session import OpenSession
 from mcp_manifold.wire import (
@@ -40,13 +40,13 @@ class Channel(Protocol):
 
 
 class Conversation:
-    """Takes one client's messages and owns the tasks that answer them.
+    """Takes one client's messages and owns the calls that answer them.
 
     Args:
         modern: whether requests of the 2026-07-28 era, which need no session, are served too.
     """
 
-    __slots__ = ("_channel", "_desk", "_greeted", "_modern", "_tasks", "opened")
+    __slots__ = ("_channel", "_desk", "_greeted", "_landed", "_modern", "_relayed", "_tasks", "opened")
 
     def __init__(self, desk: Desk, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
         self._desk = desk
@@ -54,10 +54,14 @@ class Conversation:
         self._modern = modern
         self._greeted = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._relayed: set[Flight] = set()
+        """Calls in flight that have no task."""
+        self._landed: asyncio.Future[None] | None = None
+        """Done once there are none any more; for `settle`."""
         self.opened = opened
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.opened!r} answering={len(self._tasks)}>"
+        return f"<Conversation {self.opened!r} answering={len(self._tasks) + len(self._relayed)}>"
 
     def receive(self, data: bytes) -> None:
         """Take one message as text; what is no message is answered as such."""
@@ -88,17 +92,21 @@ class Conversation:
         """Cancel the calls in flight; whoever is in `settle` need not wait any longer."""
         for task in self._tasks:
             task.cancel()
+        for flight in list(self._relayed):
+            flight.call.cancel()
 
     async def settle(self, seconds: float) -> None:
         """Wait for the calls in flight, for so long; then cancel what is left, and wait for that."""
         for flight in list(self.opened.flights.values()):
             flight.call.finish()
-        if self._tasks and seconds:
-            await asyncio.wait(self._tasks, timeout=seconds)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting: set[asyncio.Future[None]] = set(self._tasks)
+        if self._relayed:
+            self._landed = asyncio.get_running_loop().create_future()
+            waiting.add(self._landed)
+        if waiting and seconds:
+            await asyncio.wait(waiting, timeout=seconds)
+        self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
         session = self._session(method, params)
@@ -107,10 +115,34 @@ class Conversation:
         key = self.opened.depart(id_, flight, self._desk.settings.limits.max_calls_per_session)
         if session is self.opened.session and method == "initialize":
             self._greeted = True  # at once: the next message may come before the answer is out
+        if method == "tools/call" and self._relay(key, flight, id_):
+            return
         task = asyncio.get_running_loop().create_task(self._answer(key, flight, id_), name=f"front.call {method[:40]}")
         flight.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _relay(self, key: bytes, flight: Flight, id_: Payload) -> bool:
+        """Answer a call without a task, if it needs nothing but its backend."""
+
+        def over(result: Payload | None, reason: Exception | None) -> None:
+            self._relayed.discard(flight)
+            self.opened.land(key)
+            message, _ = concluded(flight, id_, result, reason)
+            if not flight.call.cancelled:
+                self._channel.post(message)
+            if self._landed is not None and not self._relayed and not self._landed.done():
+                self._landed.set_result(None)
+
+        self._relayed.add(flight)
+        try:
+            if self._desk.relay(flight.call, over):
+                return True
+        except ManifoldError as exc:
+            asyncio.get_running_loop().call_soon(over, None, exc)
+            return True
+        self._relayed.discard(flight)
+        return False
 
     def _session(self, method: str, params: dict[str, Payload]) -> Session:
         """The session a request belongs to: the client's, or its own if it is of the stateless era."""
