@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
-from math import inf
+from functools import partial
 from typing import Any, Final, Literal
 
 import httptools
@@ -19,8 +19,11 @@ import httptools
 from mcp_manifold.budget import Load
 from mcp_manifold.fronts.asgi import Line, Receive, Refused, Send, refusal_body
 from mcp_manifold.fronts.http1.cycle import Cycle
+from mcp_manifold.fronts.http1.farewell import Farewell
 from mcp_manifold.fronts.http1.head import Head, header_lines
 from mcp_manifold.fronts.http1.service import Passage, Service
+from mcp_manifold.fronts.http1.unfit import late, misread, too_large, unfit
+from mcp_manifold.fronts.http1.watch import Watch
 from mcp_manifold.heads import Known
 
 logger = logging.getLogger(__name__)
@@ -41,10 +44,10 @@ class Connection(asyncio.Protocol):
     """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_due", "_fields", "_head", "_is_between", "_is_excess", "_is_full",
-        "_is_paused", "_is_stopping", "_known", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces",
-        "_received", "_refused", "_served", "_service", "_started", "_target", "_timer", "_transport", "_unsent",
-        "_writer", "is_gone",
+        "_ahead", "_arriving", "_cycle", "_fields", "_head", "_is_between", "_is_excess", "_is_full", "_is_paused",
+        "_is_stopping", "_known", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received",
+        "_refused", "_served", "_service", "_started", "_target", "_transport", "_unsent", "_watch", "_writer",
+        "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -63,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._arriving: Cycle | None = None
         """Who gets the body that is coming in; None where it is collected here."""
         self._received = 0
-        """Bytes of a request that is not complete."""
+        """Bytes of a request that is not complete, since the last of its body."""
         self._phase: Phase = "between"
         self._known: Known[Head] = Known(MOST_KNOWN)
         self._started = b""
@@ -79,8 +82,7 @@ class Connection(asyncio.Protocol):
         """Requests that were sent before the one before them was answered."""
         self._is_paused = self._is_stopping = self._is_full = self._is_excess = False
         self._writer: asyncio.Future[None] | None = None
-        self._due = inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch = Watch()
         self._unsent = 0
         self.is_gone = False
 
@@ -99,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._is_excess = len(self._service.connections) >= self._service.most()
         self._service.connections.add(self)
         self._rest()
-        self._set_timer()
+        self._watch.begin(self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._is_excess:  # told only now: who has not asked yet would take it for the end of the connection
@@ -115,18 +117,13 @@ class Connection(asyncio.Protocol):
         self._received += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # to what is not spoken here: the request is served as what it is
-            self._is_stopping = True
+        except httptools.HttpParserUpgrade as exc:
+            self._decline(data[exc.args[0] :])
         except httptools.HttpParserError as exc:
-            refused = self._refused or Refused(400, "Bad request: this is not HTTP/1.1")
-            logger.info("request refused: %s", refused.message, extra={"reason": str(exc)[:100]})
-            self._refuse(refused)
+            self._refuse(self._refused or misread(exc))
             return
         if self._received:
             self._still_coming()
-
-    def eof_received(self) -> None:
-        """Closes the transport; who is being answered hears of it by `connection_lost`."""
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -141,8 +138,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
         self._service.connections.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.stop()
         self._parser = None  # type: ignore[assignment]  # the two refer to each other
         self._ahead.clear()
         self.resume_writing()
@@ -157,6 +153,7 @@ class Connection(asyncio.Protocol):
         """Close, once what is being answered is answered."""
         self._is_stopping = True
         if not self._is_busy:
+            self._received = 0
             self._close()
 
     # --- limits -------------------------------------------------------------------------------------------------------
@@ -165,47 +162,70 @@ class Connection(asyncio.Protocol):
         """A request is not complete yet: its sender has only so much room, and so long."""
         limits = self._service.limits
         phase: Phase = "head" if self._head is None else "body"
-        if phase == "head" and self._received > limits.head_bytes:
-            self._refuse(_too_large(f"at most {limits.head_bytes} bytes"))
+        if self._received > limits.head_bytes:  # of a head, or of trailers
+            self._refuse(too_large(limits))
         elif phase != self._phase and not self._is_busy:
             self._phase = phase
-            self._due = self._loop.time() + (limits.head_seconds if phase == "head" else limits.body_seconds)
-            self._set_timer()
+            self._watch.allow(limits.head_seconds if phase == "head" else limits.body_seconds)
+            self._watch.begin(self._look)
 
     def _rest(self) -> None:
         """Nothing is being answered: that may last for so long."""
-        self._due = self._loop.time() + self._service.limits.keep_alive
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._watch.allow(self._service.limits.keep_alive)
 
     def _look(self) -> None:
         """The time of something may be over."""
-        self._timer = None
-        unsent, self._unsent = self._unsent, self._transport.get_write_buffer_size()
-        if self._is_busy or 0 < self._unsent < unsent:  # it has its own limits, or the client reads on
+        if self._is_busy:  # which has its own limits
             self._rest()
-        elif self._loop.time() >= self._due:
-            if self._unsent:
-                self._transport.abort()
-            elif self._phase != "between":
-                self._refuse(Refused(408, "Request timeout: the request did not arrive in time"))
-            else:
-                self._close()
-            return
-        self._set_timer()
+        elif self._watch.is_over:
+            before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+            if not self._unsent or 0 < before <= self._unsent:
+                self._time_out()
+                return
+            self._rest()  # the client may be reading on
+        self._watch.begin(self._look)
+
+    def _time_out(self) -> None:
+        self._received = 0  # what still comes is not waited for
+        if self._unsent:
+            self._transport.abort()
+        elif self._phase != "between":
+            self._refuse(late())
+        else:
+            self._close()
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what cannot be served, unless another answer is under way, and close."""
-        if not self._is_busy:
+        """Answer what cannot be served, and close; if what came before it is being answered, after that."""
+        logger.info("request refused: %s", refused.message)
+        arriving = self._arriving
+        if self._is_busy and (arriving is None or arriving is not self._cycle):
+            self._is_stopping = True
+            self.pause()
+            return
+        if arriving is None or not arriving.has_begun:
             self._write_whole(refused.status, refusal_body(refused), header_lines(refused.headers), keeps_alive=False)
+        if arriving is not None:
+            arriving.left()
         self._close()
+
+    def _decline(self, rest: bytes) -> None:
+        """An upgrade: read the request anew, without it, since the parser takes its body for the other protocol."""
+        if self._head is not None:
+            self._is_stopping = True
+            return
+        parser, self._parser = self._parser, httptools.HttpRequestParser(self)
+        version = parser.get_http_version().encode()
+        lines = header_lines(line for line in self._fields if line[0] != b"upgrade")
+        self.data_received(b"%b %b HTTP/%b\r\n%b\r\n" % (parser.get_method(), self._target, version, lines) + rest)
 
     def _close(self) -> None:
         self._is_stopping = True
-        self._transport.close()
+        received, self._received = self._received, 0
+        if received and self._transport.can_write_eof():  # the rest of it may be on its way
+            self._watch.stop()
+            Farewell(self._transport, self).begin()
+        else:
+            self._transport.close()
 
     # --- the parser's calls -------------------------------------------------------------------------------------------
 
@@ -221,16 +241,21 @@ class Connection(asyncio.Protocol):
             self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._require_room()
         parser = self._parser
-        self._head = head = Head(
+        version = parser.get_http_version()
+        self._refused = unfit(version, self._target, self._fields, self._received, self._service.limits)
+        if self._refused is not None:
+            raise self._refused
+        head = Head(
             parser.get_method(),
             self._target,
             self._fields,
-            parser.get_http_version(),
-            keeps_alive=parser.should_keep_alive(),
+            version,
+            keeps_alive=version == "1.1" and parser.should_keep_alive(),
         )
-        length = head.length
+        if b"upgrade" in head.headers and parser.should_upgrade() and head.method != b"CONNECT":
+            return  # it is read anew
+        self._head, length = head, head.length
         if head.method == b"POST" and length is not None and length <= SMALL and b"expect" not in head.headers:
             return  # it is collected
         has_body = b"transfer-encoding" in head.headers or b"content-length" in head.headers
@@ -238,6 +263,7 @@ class Connection(asyncio.Protocol):
         self._next(self._arriving)
 
     def on_body(self, data: bytes) -> None:
+        self._received = 1
         if self._arriving is None:
             self._pieces.append(data)
         else:
@@ -255,15 +281,6 @@ class Connection(asyncio.Protocol):
                 self._known.learn(self._started, head)  # it went the short way: it will be known when it comes again
         self._started = b""
 
-    def _require_room(self) -> None:
-        limits, fields = self._service.limits, self._fields
-        if len(fields) > limits.head_lines:
-            self._refused = _too_large(f"at most {limits.head_lines} lines")
-        elif self._received > limits.head_bytes and _size(self._target, fields) > limits.head_bytes:
-            self._refused = _too_large(f"at most {limits.head_bytes} bytes")
-        if self._refused is not None:
-            raise self._refused
-
     # --- one request after the other ----------------------------------------------------------------------------------
 
     def _next(self, request: tuple[Head, bytes] | Cycle) -> None:
@@ -276,8 +293,8 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: tuple[Head, bytes] | Cycle) -> None:
         if isinstance(request, Cycle):
             self._run(request)
-            return
-        self._offer(*request)
+        else:
+            self._offer(*request)
 
     def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
         """Have a request answered the short way, or else the long one."""
@@ -295,17 +312,15 @@ class Connection(asyncio.Protocol):
             scope = cycle.scope(self._transport)
         except httptools.HttpParserError:
             self._cycle = None
+            cycle.left()
             self._refuse(Refused(400, "Bad request: its target is no URL"))
             return
-        try:
-            await self._service.application(scope, cycle.receive, cycle.send)
-        finally:
-            if not cycle.is_complete:
-                self.drop()
+        await self._service.application(scope, cycle.receive, cycle.send)
 
     def completed(self, *, keeps_alive: bool) -> None:
         """What was being answered is answered: go on with what came after it."""
         self._cycle = self._passage = None
+        self._unsent = 0
         if not keeps_alive or self._is_stopping:
             self._close()
             return
@@ -342,10 +357,17 @@ class Connection(asyncio.Protocol):
         return self._cycle.receive, self._cycle.send
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have work done in a task that the server waits for when it stops."""
+        """Have an answer finished in a task that the server waits for when it stops."""
         task = self._loop.create_task(work, name="front.request")
         self._service.tasks.add(task)
-        task.add_done_callback(self._service.tasks.discard)
+        task.add_done_callback(partial(self._worked, self._cycle))
+
+    def _worked(self, cycle: Cycle | None, task: "asyncio.Task[None]") -> None:
+        self._service.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("request failed unexpectedly", exc_info=task.exception())
+        if cycle is not None and not (cycle.is_complete or cycle.is_left):
+            self.drop()
 
     def drop(self) -> None:
         """There is no answer, or no end of it: end the connection."""
@@ -353,11 +375,9 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def own_lines(self) -> bytes:
-        """Header lines every response has."""
         return self._service.lines()
 
     def write(self, data: bytes) -> None:
-        """Send bytes of the response."""
         self._transport.write(data)
 
     async def drained(self) -> None:
@@ -367,21 +387,11 @@ class Connection(asyncio.Protocol):
             await self._writer
 
     def pause(self) -> None:
-        """Read no more for now."""
         if not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """Read on."""
         if self._is_paused and not self._transport.is_closing():
             self._is_paused = False
             self._transport.resume_reading()
-
-
-def _size(target: bytes, fields: list[Line]) -> int:
-    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
-
-
-def _too_large(bound: str) -> Refused:
-    return Refused(431, f"Request header fields too large: {bound} are accepted")

@@ -51,14 +51,16 @@ class Wire(Protocol):
 class Cycle:
     """A request and its response. `receive` and `send` are the application's."""
 
-    __slots__ = ("_awaited", "_body", "_chunked", "_head_bytes", "_is_read", "_more", "_waiter", "_wire", "head",
-                 "is_complete", "is_left", "keeps_alive")  # fmt: skip
+    __slots__ = ("_awaited", "_body", "_chunked", "_head_bytes", "_is_read", "_more", "_size", "_waiter", "_wire",
+                 "head", "is_complete", "is_left", "keeps_alive")  # fmt: skip
 
     def __init__(self, wire: Wire, head: Head, body: bytes = b"", *, more: bool = False, is_read: bool = False) -> None:
         self._wire = wire
         self.head = head
         self.keeps_alive = head.keeps_alive
         self._body = [body] if body else []
+        self._size = 0
+        """Bytes that came in since the application asked last."""
         self._more = more
         self._is_read = is_read
         """Whether the application has been given the body's end."""
@@ -96,6 +98,11 @@ class Cycle:
             "client": _address(transport.get_extra_info("peername")),
         }
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the application began the response."""
+        return self._head_bytes is not None
+
     # --- what the connection tells ----------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
@@ -103,7 +110,8 @@ class Cycle:
         if self.is_complete:  # the answer did not wait for it
             return
         self._body.append(data)
-        if sum(map(len, self._body)) > HIGH_WATER:
+        self._size += len(data)
+        if self._size > HIGH_WATER:
             self._wire.pause()
         self._wake()
 
@@ -130,7 +138,7 @@ class Cycle:
 
     async def receive(self) -> Message:
         """The next piece of the body; after it, that the client is gone, once it is."""
-        if self._awaited and not self.is_left:
+        if self._awaited and not (self.has_begun or self.is_left):
             self._awaited = False
             self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self.is_left or self.is_complete or self._has_news):
@@ -138,7 +146,7 @@ class Cycle:
             await self._waiter
         if self.is_left or self.is_complete:
             return {"type": "http.disconnect"}
-        body, self._body = b"".join(self._body), []
+        body, self._body, self._size = b"".join(self._body), [], 0
         self._is_read = not self._more
         if self._more:
             self._wire.go_on()
@@ -154,7 +162,7 @@ class Cycle:
         await self._wire.drained()
         if self.is_left:
             return
-        if self.is_complete or (message["type"] == "http.response.start") != (self._head_bytes is None):
+        if self.is_complete or (message["type"] == "http.response.start") == self.has_begun:
             raise RuntimeError("the response is complete already, or begins twice")
         if message["type"] == "http.response.start":
             self._begin(message["status"], message.get("headers", ()))

@@ -31,7 +31,9 @@ class Reply(Protocol):
         ...
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have work done in a task that the server waits for when it stops."""
+        """Have an answer that was lengthened finished in a task, which the server waits for when it stops; an end that
+        does not come with it, does not come.
+        """
         ...
 
     def drop(self) -> None:
