@@ -46,7 +46,7 @@ class Facts:
         """Those of a run that begins."""
         return cls(
             date=time.strftime("%Y-%m-%d", time.gmtime()),
-            machine=platform.platform(),
+            machine=f"{platform.system()} {platform.machine()}",
             processors=os.cpu_count() or 0,
             python=platform.python_version(),
             commit=commit,
