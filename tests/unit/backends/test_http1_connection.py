@@ -338,3 +338,61 @@ def test_the_repr_of_a_connection_tells_its_state() -> None:
     assert repr(line.exchange) == "<Exchange done>"
     line.connection.close()
     assert repr(line.connection) == "<Connection fake:80 closed>"
+
+
+# --- what goes past the parser ------------------------------------------------------------------------------------
+
+
+BULK = b"0123456789abcdef" * 16_384  # beyond what is copied
+
+
+@pytest.mark.parametrize("step", [1000, 4096, 100_000, 1 << 30])
+def test_a_bulky_body_arrives_whole_and_the_next_response_is_read_as_ever(step: int) -> None:
+    line = Line(limit=ENDLESS)
+    for response in (sized(BULK), sized(BODY), sized(BULK), chunked(BODY)):
+        line.feed(response, step)
+        line.ask(limit=ENDLESS)
+    assert line.receiver.body == (BULK + BODY) * 2
+    assert line.receiver.calls.count("ended") == 4
+    assert not line.transport.aborted
+
+
+def test_a_bulky_body_that_is_longer_than_it_says_is_no_response() -> None:
+    line = Line(limit=ENDLESS)
+    line.feed(sized(BULK)[:-10])
+    line.feed(BULK[:11])
+    assert line.refused().startswith("protocol: ")
+
+
+def test_a_bulky_body_that_ends_early_is_no_response() -> None:
+    line = Line(limit=ENDLESS)
+    line.feed(sized(BULK)[:-1], 100_000)
+    line.connection.connection_lost(None)
+    assert line.receiver.failure is not None
+    assert line.receiver.failure.kind == "reset"
+
+
+def test_a_bulky_body_is_held_to_the_limit() -> None:
+    line = Line(limit=150_000)
+    line.feed(sized(BULK), 100_000)
+    assert line.refused().startswith("limit: ")
+
+
+def test_a_head_that_came_before_is_known_again_and_others_are_parsed() -> None:
+    line = Line()
+    for body in (BODY, BODY + b" ", b"", BODY):
+        line.feed(sized(body))
+        line.ask()
+    line.feed(sized(BODY, b"content-type: text/event-stream"))
+    assert line.receiver.headers is not None
+    assert line.receiver.headers.get("content-type") == "text/event-stream"
+    assert line.receiver.body == BODY + BODY + b" " + BODY + BODY
+    assert line.receiver.calls.count("ended") == 5
+
+
+def test_a_known_head_with_something_behind_its_body_is_refused_as_ever() -> None:
+    line = Line()
+    line.feed(sized(BODY))
+    line.ask()
+    line.feed(sized(BODY) + b"HTTP/1.1 200 OK\r\n")
+    assert line.transport.aborted

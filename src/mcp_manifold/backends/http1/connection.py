@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pieces",
         "_pool",
+        "_rest",
         "_reusable",
         "_room",
         "_started",
@@ -77,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._inflater: Inflater | None = None
         self._bulky = self._reusable = False
         self._known: Known[Headers] = Known(1)
+        self._rest = 0
+        """Bytes of the body that come past the parser."""
         self._started = b""
         """The piece of input in which the response that is coming in began."""
         self.idle_since = 0.0
@@ -143,6 +146,9 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # nothing was asked: it could be taken for the next response
             self.close()
             return
+        if self._rest:
+            self._take(exchange, data)
+            return
         if not self._has_begun:
             known = self._known.find(data)
             if known is not None:
@@ -167,6 +173,16 @@ class Connection(asyncio.Protocol):
         if body:
             self._accept(exchange, body)
         if not exchange.done:
+            self._end(exchange)
+
+    def _take(self, exchange: Exchange, data: bytes) -> None:
+        """More of a body whose length is known, past the parser, which would copy it."""
+        self._rest -= len(data)
+        if self._rest < 0:
+            self.fail("protocol", "the response is longer than it says")
+            return
+        self._accept(exchange, data)
+        if not self._rest and not exchange.done:
             self._end(exchange)
 
     def eof_received(self) -> None:
@@ -238,6 +254,8 @@ class Connection(asyncio.Protocol):
             elif self._complete and self._reusable and self._status == 200:
                 self._known.learn(self._started, headers)
             self._started = b""
+            if not (self._complete or self._may_be_coded):
+                self._expect_rest(headers)
             exchange.receiver.responded(self._status, headers)
         pieces = self._pieces
         if pieces:
@@ -250,6 +268,15 @@ class Connection(asyncio.Protocol):
                 self._inflate(exchange, self._inflater, data)
         if self._complete and not exchange.done:
             self._end(exchange)
+
+    def _expect_rest(self, headers: Headers) -> None:
+        """Take what is left of a bulky body past the parser, if its length is known; the next response gets another."""
+        length = headers.get(b"content-length")
+        if length is not None and length.isdigit() and len(length) < 16:
+            rest = int(length) - sum(map(len, self._pieces))
+            if rest > _BULKY:
+                self._rest = rest
+                self._parser = httptools.HttpResponseParser(self)
 
     def _adopt_coding(self, headers: Headers) -> None:
         transfer = headers.get(b"transfer-encoding")
