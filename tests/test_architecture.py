@@ -24,7 +24,7 @@ LEVELS: Final[dict[str, int]] = {
     "errors": 0, "names": 0,
     "budget": 1, "config": 1, "heads": 1, "paging": 1, "sse": 1, "wire": 1,
     "catalogue": 2,
-    "absences": 3, "capabilities": 3, "policy": 3, "subscriptions": 3,
+    "absences": 3, "capabilities": 3, "lookup": 3, "policy": 3, "subscriptions": 3,
     "call": 4, "filtering": 4,
     "backends": 5, "embedding": 5, "stages": 5,
     "hub": 6, "listen": 6, "tasktable": 6,
@@ -69,7 +69,7 @@ IMPORTERS: Final[dict[str, tuple[str, ...]]] = {
     "json5": ("config/syntax.py",),
     "mcp": ("backends/sdk.py",),
     "mcp_types": ("backends/sdk.py",),
-    "msgspec": ("backends/", "bridge.py", "catalogue/payload.py", "embedding.py", "fronts/site.py", "wire/"),
+    "msgspec": ("backends/", "catalogue/payload.py", "embedding.py", "fronts/site.py", "wire/"),
     "prometheus_client": ("fronts/metrics.py",),
     "pydantic": ("config/", "backends/sdk.py"),  # the SDK raises its ValidationError, which ends there
     "pydantic_core": ("config/",),

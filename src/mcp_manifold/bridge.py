@@ -13,13 +13,10 @@ target, once, and until its time is over; then the backend is told that the call
 """
 
 import asyncio
-import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
-
-import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
@@ -29,6 +26,7 @@ from mcp_manifold.backends.question import Question
 from mcp_manifold.call import Call, Session
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, CallCancelled, InvalidParams, RemoteError
+from mcp_manifold.lookup import Here, Lookup
 from mcp_manifold.wire import UNSET, Envelope, Payload
 from mcp_manifold.wire.protocol import INTERNAL_ERROR, METHOD_NOT_FOUND
 
@@ -66,6 +64,16 @@ class Target:
         return (self.method, self.backend.name, self.native)
 
 
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    """A call that is simply to be made again, once its client did what it was asked."""
+
+    state: str
+    principal: str
+    target: tuple[str, str, str]
+    until: float
+
+
 class Bridge:
     """See the module. `names_server` tells whether a scope has several servers, so that the asking one is named."""
 
@@ -73,9 +81,9 @@ class Bridge:
         self._limits = limits
         self._names_server = names_server
         self._loop = asyncio.get_running_loop()
-        self._parked: dict[str, _Parked] = {}
+        self._parked: Lookup[_Parked] = Here()
         self._by_pending: dict[Pending, _Parked] = {}
-        self._repeats: dict[str, tuple[str, tuple[str, str, str], float]] = {}
+        self._repeats: Lookup[_Repeat] = Here()
         self._elicitations: dict[tuple[Link, bytes], Session] = {}
 
     def __repr__(self) -> str:
@@ -169,8 +177,8 @@ class Bridge:
             _fail(asked, "the call it came with is over")
             return
         parked.questions = asked
-        parked.state = secrets.token_urlsafe(32)
-        self._parked[parked.state] = parked
+        parked.state = self._parked.mint()
+        self._parked.keep(parked.state, parked)
         parked.timer = self._loop.call_later(self._limits.park_time, self._expire, parked)
         signer = parked.target[1] if self._names_server(parked.session.scope) else ""
         requests = {key: _as_input_request(each.method, each.params, signer) for key, each in asked.items()}
@@ -192,7 +200,7 @@ class Bridge:
         _fail(parked.questions, reason)
 
     def _drop(self, parked: _Parked) -> None:
-        self._parked.pop(parked.state, None)
+        self._parked.forget(parked.state)
         self._by_pending.pop(parked.pending, None)
         if parked.timer is not None:
             parked.timer.cancel()
@@ -206,10 +214,10 @@ class Bridge:
         state = wire.text(call.params.get("requestState"), "requestState")
         if self._is_repeat(state, call, target):
             return None
-        parked = self._parked.get(state)
+        parked = self._parked.find(state)
         if parked is None or parked.session.principal.key != call.session.principal.key or parked.target != target.key:
             raise InvalidParams("Invalid params: the requestState is unknown, was used already, or has expired")
-        self._parked.pop(state)
+        self._parked.forget(state)
         if parked.timer is not None:
             parked.timer.cancel()
         parked.session = call.session
@@ -235,11 +243,14 @@ class Bridge:
         if not found or any(wire.refusal(method, params, session.capabilities) is not None for params in found):
             return None
         now = self._loop.time()
-        self._repeats = {key: repeat for key, repeat in self._repeats.items() if repeat[2] > now}
+        for repeat in self._repeats.all():
+            if repeat.until <= now:
+                self._repeats.forget(repeat.state)
         if len(self._repeats) >= self._limits.max_parked:
             return None
-        state = secrets.token_urlsafe(32)
-        self._repeats[state] = (session.principal.key, target.key, now + self._limits.park_time)
+        state = self._repeats.mint()
+        until = now + self._limits.park_time
+        self._repeats.keep(state, _Repeat(state, session.principal.key, target.key, until))
         requests = {
             f"url-{number}": _as_input_request(method, params, exc.backend if self._names_server(session.scope) else "")
             for number, params in enumerate(found, start=1)
@@ -247,10 +258,12 @@ class Bridge:
         return Payload(wire.encode({"resultType": "input_required", "inputRequests": requests, "requestState": state}))
 
     def _is_repeat(self, state: str, call: Call, target: Target) -> bool:
-        repeat = self._repeats.get(state)
-        if repeat is None or repeat[:2] != (call.session.principal.key, target.key) or repeat[2] < self._loop.time():
+        repeat = self._repeats.find(state)
+        if repeat is None or repeat.until < self._loop.time():
             return False
-        del self._repeats[state]
+        if (repeat.principal, repeat.target) != (call.session.principal.key, target.key):
+            return False
+        self._repeats.forget(state)
         return True
 
     # --- a modern server asks a handshake-era client ------------------------------------------------------------------
@@ -263,7 +276,7 @@ class Bridge:
             ManifoldError: as the calls themselves.
         """
         for _ in range(MAX_ROUNDS):
-            wanted = _input_required(result)
+            wanted = wire.input_required(result)
             if wanted is None:
                 return result
             again = {key: value for key, value in params.items() if key not in ("inputResponses", "requestState")}
@@ -278,12 +291,14 @@ class Bridge:
 
     def named(self, call: Call, target: Target, result: Payload) -> Payload:
         """What a modern server asks a modern client, with the server named where a person reads it."""
-        wanted = _input_required(result) if self._names_server(call.session.scope) else None
+        wanted = wire.input_required(result) if self._names_server(call.session.scope) else None
         if wanted is None:
             return result
         return wire.signed_requests(result, target.backend.name) if wanted.requests else result
 
-    async def _ask_all(self, call: Call, target: Target, requests: Mapping[str, "_InputRequest"]) -> dict[str, Payload]:
+    async def _ask_all(
+        self, call: Call, target: Target, requests: Mapping[str, wire.InputRequest]
+    ) -> dict[str, Payload]:
         session, name = call.session, target.backend.name
         for request in requests.values():
             params = None if request.params is UNSET else request.params
@@ -299,33 +314,12 @@ class Bridge:
             call.on_cancel(None)
             _cancel(*asking.values())
 
-    def _ask(self, call: Call, name: str, request: "_InputRequest") -> "asyncio.Future[Envelope]":
+    def _ask(self, call: Call, name: str, request: wire.InputRequest) -> "asyncio.Future[Envelope]":
         assert call.session.reach is not None
         params = None if request.params is UNSET else request.params
         if self._names_server(call.session.scope):
             params = wire.signed(request.method, params, name)
         return call.session.reach.ask(request.method, _with_id(params), call)
-
-
-class _InputRequest(msgspec.Struct):
-    method: str
-    params: Payload | msgspec.UnsetType = UNSET
-
-
-class _InputRequired(msgspec.Struct):
-    kind: str = msgspec.field(name="resultType", default="complete")
-    requests: dict[str, _InputRequest] = msgspec.field(name="inputRequests", default_factory=dict)
-    state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=UNSET)
-
-
-def _input_required(result: Payload) -> _InputRequired | None:
-    if b'"input_required"' not in bytes(result):
-        return None
-    try:
-        found = msgspec.json.decode(result, type=_InputRequired)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return found if found.kind == "input_required" else None
 
 
 def _given(backend: str, asked: "asyncio.Future[Envelope]") -> Payload:

@@ -6,7 +6,6 @@ Owns every handshake-era client session of a front. Knows no HTTP body and no st
 import asyncio
 import hashlib
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -20,6 +19,7 @@ from mcp_manifold.fronts.inbound import id_key
 from mcp_manifold.fronts.questions import Questions
 from mcp_manifold.fronts.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.stream import Tally
+from mcp_manifold.lookup import Here, Lookup
 from mcp_manifold.policy import Principal
 from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_version, notification, text
 
@@ -41,12 +41,14 @@ class OpenSession:
         "ended", "flights", "hang_up", "id", "initialized", "journals", "kind", "questions", "session", "used",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, kind: str, principal: Principal, scope: str, tally: Tally | None = None) -> None:
+    def __init__(
+        self, desk: Desk, id_: str, kind: str, principal: Principal, scope: str, tally: Tally | None = None
+    ) -> None:
         self._desk = desk
         self._tally = tally
         self._pace = Pace(desk.settings.limits.max_notifications)
         self.kind = kind
-        self.id = secrets.token_urlsafe(32)
+        self.id = id_
         self.digest = hashlib.sha256(self.id.encode()).hexdigest()
         self.session = Session(self.digest[:32], principal, scope, _OLDEST, reach=self)
         self.questions = Questions()
@@ -259,16 +261,16 @@ def _fail(asked: Iterable["asyncio.Future[Envelope]"]) -> None:
 class Sessions:
     """All sessions of the HTTP fronts, bounded in number and in idle time."""
 
-    __slots__ = ("_by_id", "_desk", "_tally", "_timer")
+    __slots__ = ("_desk", "_kept", "_tally", "_timer")
 
     def __init__(self, desk: Desk, tally: Tally) -> None:
         self._desk = desk
         self._tally = tally
-        self._by_id: dict[str, OpenSession] = {}
+        self._kept: Lookup[OpenSession] = Here()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Sessions open={len(self._by_id)}>"
+        return f"<Sessions open={len(self._kept)}>"
 
     def create(self, kind: str, principal: Principal, scope: str) -> OpenSession:
         """Open a session.
@@ -276,14 +278,14 @@ class Sessions:
         Raises:
             Refused: 503 at the limit.
         """
-        if len(self._by_id) >= self._desk.settings.limits.max_sessions:
+        if len(self._kept) >= self._desk.settings.limits.max_sessions:
             self.sweep()
-        if len(self._by_id) >= self._desk.settings.limits.max_sessions:
-            _logger.warning("session refused: too many are open", extra={"open": len(self._by_id)})
+        if len(self._kept) >= self._desk.settings.limits.max_sessions:
+            _logger.warning("session refused: too many are open", extra={"open": len(self._kept)})
             raise Refused(503, "Too many open sessions, try again later", headers=((b"retry-after", b"10"),))
-        opened = OpenSession(self._desk, kind, principal, scope, self._tally)
-        self._by_id[opened.id] = opened
-        self._tally.sessions = len(self._by_id)
+        opened = OpenSession(self._desk, self._kept.mint(), kind, principal, scope, self._tally)
+        self._kept.keep(opened.id, opened)
+        self._tally.sessions = len(self._kept)
         if self._timer is None:
             self._arm()
         return opened
@@ -297,7 +299,7 @@ class Sessions:
         opened = self.of(id_, kind, principal, scope)
         if opened is not None:
             return opened
-        opened = self._by_id.get(id_.decode("latin-1"))
+        opened = self._kept.find(id_.decode("latin-1"))
         if opened is not None:
             _logger.warning(
                 "session refused: it belongs to another principal or endpoint",
@@ -307,7 +309,7 @@ class Sessions:
 
     def of(self, id_: bytes, kind: str, principal: Principal, scope: str) -> OpenSession | None:
         """As `find`, but None where that refuses."""
-        opened = self._by_id.get(id_.decode("latin-1"))
+        opened = self._kept.find(id_.decode("latin-1"))
         if opened is None:
             return None
         session = opened.session
@@ -318,28 +320,28 @@ class Sessions:
 
     def end(self, opened: OpenSession) -> None:
         """End one session."""
-        self._by_id.pop(opened.id, None)
-        self._tally.sessions = len(self._by_id)
+        self._kept.forget(opened.id)
+        self._tally.sessions = len(self._kept)
         opened.end()
 
     def keep(self, is_kept: Callable[[Session], bool]) -> None:
         """End the sessions that are not to be kept."""
-        for opened in [opened for opened in self._by_id.values() if not is_kept(opened.session)]:
+        for opened in [opened for opened in self._kept.all() if not is_kept(opened.session)]:
             self.end(opened)
 
     def sweep(self) -> None:
         """End the sessions that were idle for too long."""
-        for opened in self._by_id.values():
+        for opened in self._kept.all():
             if opened.journals is not None:
                 opened.journals.tidy()
         since = asyncio.get_running_loop().time() - self._desk.settings.limits.session_idle
-        for opened in [opened for opened in self._by_id.values() if opened.is_idle(since)]:
+        for opened in [opened for opened in self._kept.all() if opened.is_idle(since)]:
             _logger.info("session expired", extra={"session": opened.digest[:12]})
             self.end(opened)
 
     def drain(self) -> None:
         """Let no session begin a call, and those without one leave."""
-        for opened in self._by_id.values():
+        for opened in self._kept.all():
             opened.drain()
 
     def close(self) -> None:
@@ -347,7 +349,7 @@ class Sessions:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for opened in list(self._by_id.values()):
+        for opened in self._kept.all():
             self.end(opened)
 
     def _arm(self) -> None:
@@ -357,5 +359,5 @@ class Sessions:
     def _on_timer(self) -> None:
         self._timer = None
         self.sweep()
-        if self._by_id:
+        if len(self._kept):
             self._arm()

@@ -76,7 +76,7 @@ class StdioFront:
         """Serve until the client closes its end, stops reading, or `close` or `stop` is called."""
         self._stop = asyncio.Event()
         self._writer = writer = LineWriter(_OUTBOX)
-        opened = OpenSession(self._desk, "stdio", LOCAL, self._scope)
+        opened = OpenSession(self._desk, "", "stdio", LOCAL, self._scope)
         self._conversation = conversation = Conversation(self._desk, opened, writer, modern=True)
         opened.attach(writer.push, self.close)
         loop = asyncio.get_running_loop()

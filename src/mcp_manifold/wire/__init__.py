@@ -8,8 +8,11 @@ happens member by member around those views, never through a model.
 
 from mcp_manifold.wire.asking import (
     NEEDED,
+    InputRequest,
+    InputRequired,
     capabilities_of,
     capability_names,
+    input_required,
     refusal,
     relayable_capabilities,
     required_urls,
@@ -60,6 +63,8 @@ __all__ = [
     "UNSET",
     "Envelope",
     "Era",
+    "InputRequest",
+    "InputRequired",
     "Payload",
     "adapt_result",
     "backend_code",
@@ -73,6 +78,7 @@ __all__ = [
     "first_byte",
     "hop_params",
     "http_status",
+    "input_required",
     "link_steps",
     "map_error_link",
     "map_links",

@@ -140,3 +140,29 @@ def _signed_request(request: Payload, server: str) -> Payload:
         return request
     params = signed(method, members.get("params"), server)
     return request if params is None else Payload(encode({**members, "params": params}))
+
+
+class InputRequest(msgspec.Struct):
+    """One thing a 2026-07-28 server wants to know of the client before it goes on."""
+
+    method: str
+    params: Payload | msgspec.UnsetType = msgspec.UNSET
+
+
+class InputRequired(msgspec.Struct):
+    """A result that is none yet: what is wanted first, and the state to bring back with it."""
+
+    kind: str = msgspec.field(name="resultType", default="complete")
+    requests: dict[str, InputRequest] = msgspec.field(name="inputRequests", default_factory=dict)
+    state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=msgspec.UNSET)
+
+
+def input_required(result: Payload) -> InputRequired | None:
+    """What a result of a 2026-07-28 server asks for; None for a result that is one."""
+    if b'"input_required"' not in bytes(result):
+        return None
+    try:
+        found = msgspec.json.decode(result, type=InputRequired)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found.kind == "input_required" else None

@@ -74,7 +74,7 @@ def resume(session: HttpSession, last: str | None) -> Exchange:
 
 
 def is_deserted(session: HttpSession) -> bool:
-    return bool(session.client.app._sessions._by_id[session.id]._deserted)
+    return bool(session.client.app._sessions._kept.find(session.id)._deserted)
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -154,7 +154,7 @@ async def test_json_answers_open_no_stream_to_come_back_to() -> None:
     _, client = prepared(constant(b"{}"))
     session = await client.session()
     assert (await session.call(CALL)).header("content-type") == "application/json"
-    assert repr(client.app._sessions._by_id[session.id].journals) == "<Journals streams=0 events=0 bytes=0>"
+    assert repr(client.app._sessions._kept.find(session.id).journals) == "<Journals streams=0 events=0 bytes=0>"
 
 
 async def test_ids_are_unique_in_a_session_and_say_nothing_of_it(held: Held) -> None:
@@ -267,7 +267,7 @@ async def test_a_standing_stream_nobody_comes_back_to_keeps_nothing_more(clock: 
         await stream.until(lambda answer: bool(answer.status))
     clock.now += KEEP + 1
     assert not reach.tell(b"{}")
-    journals = client.app._sessions._by_id[session.id].journals
+    journals = client.app._sessions._kept.find(session.id).journals
     client.app._sessions.sweep()
     assert repr(journals) == "<Journals streams=0 events=0 bytes=0>"
 
@@ -303,7 +303,7 @@ async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back() -> Non
     session = await client.session()
     exchange = session.post(CALL)
     await leaving(session, exchange, count=1)
-    client.app._sessions._by_id[session.id]._give_up(desk.calls[-1])
+    client.app._sessions._kept.find(session.id)._give_up(desk.calls[-1])
     await exchange.done()
     assert failed.is_set()
 

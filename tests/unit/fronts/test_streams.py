@@ -133,7 +133,7 @@ class Channel:
 async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
     desk, channel = FakeDesk(), Channel()
     desk.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(desk, OpenSession(desk, "stdio", ANONYMOUS, ""), channel, modern=True)
+    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     conversation.receive(encoded(note("notifications/cancelled", requestId=1)))
     conversation.receive(encoded(request("ping", 2)))
@@ -145,7 +145,7 @@ async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
 async def test_an_id_in_flight_cannot_be_used_again() -> None:
     desk, channel = FakeDesk(), Channel()
     desk.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(desk, OpenSession(desk, "stdio", ANONYMOUS, ""), channel, modern=True)
+    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     conversation.receive(encoded(request("ping", 1)))
     await conversation.settle(5)
@@ -160,7 +160,7 @@ async def test_settling_cancels_what_takes_too_long() -> None:
         await asyncio.Event().wait()
 
     desk.scripts["ping"] = forever
-    conversation = Conversation(desk, OpenSession(desk, "stdio", ANONYMOUS, ""), channel, modern=True)
+    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     await asyncio.sleep(0)
     await asyncio.wait_for(conversation.settle(0), 5)
