@@ -103,9 +103,9 @@ class Shortcut:
                 return None
             params = members(envelope.params)
             passage = self._passage(head, verdict, envelope.id, params, reply)
-        except RequestError:
-            return None
-        if passage is None or not self._begins(passage):
+            if passage is None or not self._begins(passage):
+                return None
+        except RequestError:  # an id that is in use, for one
             return None
         self.tally.bytes_in += len(body)
         return passage
@@ -145,7 +145,7 @@ class Shortcut:
         return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
 
     def _begins(self, passage: "Passage") -> bool:
-        """Whether a call is on its way now."""
+        """Whether a call is on its way now; raises RequestError as `Passage.depart`."""
         passage.depart(self._desk.settings.limits.max_calls_per_session)
         try:
             if not self._desk.relay(passage.flight.call, passage.over):
@@ -208,8 +208,12 @@ class Passage:
         Raises:
             RequestError: as `OpenSession.depart`.
         """
-        if self._opened is not None:
-            self._key = self._opened.depart(self._id, self.flight, limit)
+        try:
+            if self._opened is not None:
+                self._key = self._opened.depart(self._id, self.flight, limit)
+        except RequestError:
+            self._let_go()
+            raise
 
     def turn_back(self) -> None:
         """It never began."""

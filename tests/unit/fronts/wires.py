@@ -233,13 +233,19 @@ class Stage:
     def __repr__(self) -> str:
         return f"<Stage {self.app!r}>"
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
     async def open(self, *, limit: int = 1 << 20) -> Wire:
         """A client that just connected, and reads no more than about twice the limit ahead."""
         client = socket.socket()
         client.setblocking(False)
         if limit < 1 << 20:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limit)
-        await asyncio.get_running_loop().sock_connect(client, self._server.sockets[0].getsockname())
+        await asyncio.get_running_loop().sock_connect(client, self.address)
         wire = Wire(*await asyncio.open_connection(sock=client, limit=limit))
         self._wires.append(wire)
         return wire
