@@ -31,7 +31,7 @@ from mcp_manifold.fronts.responder import Responder, silence
 from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
 from mcp_manifold.policy import ANONYMOUS, Principal
-from mcp_manifold.wire import MODERN_VERSION, UNSET, Payload, members, parse, text
+from mcp_manifold.wire import MODERN_VERSION, NULL_ID, UNSET, Payload, members, parse, text
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,35 @@ _LOOK: Final = 0.25
 _SESSION_HEADER: Final = b"mcp-session-id"
 
 
+class Agreed:
+    """The `_meta` and the name of a 2026-07-28 call that say what its head says, and what they say of the client.
+
+    Raises:
+        RequestError: they do not (see `inbound.admit`).
+    """
+
+    __slots__ = ("_meta", "_name", "capabilities", "info", "level", "tool")
+
+    def __init__(self, params: dict[str, Payload], head: Head) -> None:
+        info, capabilities = admit("tools/call", params, head.headers)
+        self.level = log_level(params)
+        self.tool = text(params.get("name"), "name")
+        self._meta, self._name = bytes(params["_meta"]), bytes(params["name"])
+        # copies: what is kept for the next call must not keep all of this one
+        self.info, self.capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
+
+    def __repr__(self) -> str:
+        return "<Agreed>"
+
+    def holds(self, params: dict[str, Payload]) -> bool:
+        """Whether another call says the same, byte for byte."""
+        return bytes(params.get("_meta", NULL_ID)) == self._meta and bytes(params.get("name", NULL_ID)) == self._name
+
+
 class Verdict:
     """What was thought of a request's head, by the judges then in force: for whom it is let in, in which session."""
 
-    __slots__ = ("_entrance", "is_in", "opened", "principal", "scope")
+    __slots__ = ("_entrance", "agreed", "is_in", "opened", "principal", "scope")
 
     def __init__(
         self,
@@ -60,6 +85,8 @@ class Verdict:
         self.scope = scope
         self.opened = opened
         self.is_in = is_in
+        self.agreed: Agreed | None = None
+        """What last came with that head in 2026-07-28, and said the same."""
 
     def __repr__(self) -> str:
         return f"<Verdict {'in' if self.is_in else 'not in'} scope={self.scope!r}>"
@@ -136,11 +163,19 @@ class Shortcut:
             if "_meta" in params and speaks_modern("tools/call", params, head.headers.get(VERSION_HEADER)):
                 return None
             return Passage(self, Call("tools/call", params, opened.session, _unheard, id=id_), id_, opened, reply)
-        info, capabilities = admit("tools/call", params, head.headers)
-        if self._desk.input_schema(verdict.scope, text(params.get("name"), "name")) is not None:
+        agreed = verdict.agreed
+        if agreed is None or not agreed.holds(params):
+            agreed = verdict.agreed = Agreed(params, head)
+        if self._desk.input_schema(verdict.scope, agreed.tool) is not None:
             return None
         session = Session(
-            "", verdict.principal, verdict.scope, MODERN_VERSION, info, capabilities, log_level=log_level(params)
+            "",
+            verdict.principal,
+            verdict.scope,
+            MODERN_VERSION,
+            agreed.info,
+            agreed.capabilities,
+            log_level=agreed.level,
         )
         return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
 

@@ -50,7 +50,7 @@ def decode_header(value: str) -> str | None:
 
 def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: ParameterHeaders | None) -> bytes:
     """The header lines that mirror this request, each ended by CRLF."""
-    lines = f"mcp-method: {encode_header(method)}\r\n"
+    lines = f"mcp-method: {method if method in NAMED else encode_header(method)}\r\n"
     key = "taskId" if method in TASK_METHODS else NAMED.get(method)
     if key is not None and key in params:
         name = _decode_text(params[key])
