@@ -107,6 +107,8 @@ class Call:
     """When it began, by `time.perf_counter`; set by the stages."""
     is_repeated: bool = False
     """Set where it failed and is sent to its backend once more, which happens once at most."""
+    is_outdated: bool = False
+    """Set when its backend asked for other headers than we knew of: they are learnt before it is sent again."""
     cancelled: bool = False
     finished: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)

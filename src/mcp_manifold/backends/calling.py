@@ -172,6 +172,8 @@ class Calling:
         begun, session = self._loop.time() - waited, call.session
         if call.is_repeated:  # it failed on the short way
             await self._pause(call)
+        if call.is_outdated:  # the same, and there is something to learn first
+            await self._lister.relist()
         link = on if on is not None and not on.ended.done() else self._live(session, call)
         link = link or await self._link(session, call)
         try:
@@ -210,7 +212,8 @@ class Calling:
     def _may_repeat(self, exc: BackendError | RemoteError, link: Link, call: Call, params: dict[str, Payload]) -> bool:
         method = call.method
         if isinstance(exc, RemoteError):
-            return exc.code == HEADER_MISMATCH and method == "tools/call" and link.era == "modern"
+            is_new = method == "tools/call" and link.era == "modern" and not call.is_outdated
+            return is_new and exc.code == HEADER_MISMATCH
         if isinstance(exc, SessionExpired):  # refused unread
             return True
         listing = self._lister.latest
@@ -230,7 +233,9 @@ class Calling:
 
     def _note_repeat(self, exc: BackendError | RemoteError, call: Call) -> None:
         """It is sent once more. A session that was forgotten, or headers that changed, do not count as a failure."""
-        if isinstance(exc, BackendError) and not isinstance(exc, SessionExpired):
+        if isinstance(exc, RemoteError):
+            call.is_outdated = True
+        elif not isinstance(exc, SessionExpired):
             call.is_repeated = True
             self.retries += 1
             logger.info("%s is sent once more", call.method, extra={"backend": exc.backend, "reason": exc.message})
