@@ -168,6 +168,7 @@ BROAD: Final = {
     "fronts/http.py:__call__": "the front's boundary, for a request",
     "fronts/shortcut.py:over": "the front's boundary, for a call on the short way",
     "lane.py:_answer": "whoever is told has the boundary",
+    "lane.py:_end": "a defect must not reach who reads from the backend; whoever is told has the boundary",
     "reloading.py:_reloaded": "the task's boundary",
 }
 """Where everything may be caught and not raised again."""

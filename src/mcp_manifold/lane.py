@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from mcp_manifold.call import Call, Handler, Stages, Told
-from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError, RemoteError
+from mcp_manifold.errors import BackendError, CallCancelled, RemoteError
 from mcp_manifold.router import Direct, Router
 from mcp_manifold.tasks import Tasks
 from mcp_manifold.wire import LONG, Payload
@@ -58,7 +58,7 @@ class Lane:
         if result is not None:
             try:
                 result = self._tasks.arrived(call, self._router.arrived(call, direct.target, result))
-            except ManifoldError as exc:
+            except Exception as exc:  # noqa: BLE001  # a defect must not reach who reads from the backend
                 result, failure = None, exc
         elif isinstance(failure, RemoteError):
             failure = self._router.refused(call, failure)

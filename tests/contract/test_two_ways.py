@@ -168,13 +168,13 @@ def _written(body: Any, path: str, plain: dict[str, str | None], lines: Mapping[
 
 
 @asynccontextmanager
-async def housed(*servers: str, scripts: Mapping[str, Script] | None = None, **more: Any) -> AsyncIterator[House]:
-    """A house over these servers, each of which has answered before."""
+async def housed(*servers: str, scripts: Mapping[str, Script] | None = None, **entry: Any) -> AsyncIterator[House]:
+    """A house over these servers, each of which has answered before; `entry` adds to what is configured for each."""
     known = {server: offering(server) for server in servers} | dict(scripts or {})
-    settings = {"tokens": TOKENS, "limits": LIMITS} | more
-    hidden = {server: {"tools": {"block": ["only_*"]}} for server in known}
+    settings = {"tokens": TOKENS, "limits": LIMITS}
+    entries = {server: {"tools": {"block": ["only_*"]}, **entry} for server in known}
     async with (
-        standing(known, manifold=settings, **hidden) as stand,
+        standing(known, manifold=settings, **entries) as stand,
         Manifold.from_config(stand.config) as manifold,
     ):
         front: Any = manifold.asgi_app()
@@ -719,3 +719,22 @@ async def test_a_call_over_a_session_the_server_forgot_is_made_again_once() -> N
             assert len(house.stand["web"].calls(CALL)) == 1 + count
         assert house.short.app.taken == 1
         assert house.counted == {"ok": 3}
+
+
+REPEATED: Final = {"annotations": {"idempotentHint": True}}
+
+
+@pytest.mark.parametrize(("retry", "times"), [("never", 1), ("idempotent", 2)])
+async def test_a_call_that_may_be_repeated_is_sent_once_more_either_way(retry: str, times: int) -> None:
+    script = replace(offering("web"), tools=(tool("echo"), tool("die", Act("die"), **REPEATED)))
+    async with housed(scripts={"web": script}, retry=retry) as house:
+        codes = []
+        for stage in (house.short, house.long):
+            before = len(house.stand["web"].calls(CALL))
+            (answer,) = await stage.asks(post(call("web__die"), session=house.session))
+            codes.append(json.loads(answer.body)["error"]["code"])
+            assert len(house.stand["web"].calls(CALL)) == before + times
+        assert codes[0] == codes[1]
+        assert house.short.app.taken == 1
+        assert sum(house.counted.values()) == 3
+        assert sum(status.retries for status in house.manifold.status()) == 2 * (times - 1)

@@ -48,6 +48,9 @@ class FakeBackend:
 class FakeFleet(dict[str, FakeBackend]):
     """Backends by name."""
 
+    def one(self, name: str) -> FakeBackend | None:
+        return self.get(name)
+
     def find(self, name: str) -> FakeBackend:
         if name not in self:
             raise BackendUnavailable(name, "is no longer configured")

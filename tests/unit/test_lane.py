@@ -1,0 +1,300 @@
+"""The short way of a call: which calls may take it, and that it ends as the long one does, once, for everybody."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.call import Call, Session, Stages, Told
+from mcp_manifold.errors import (
+    BackendLost,
+    BackendUnavailable,
+    CallCancelled,
+    ManifoldError,
+    RemoteError,
+    TooManyRequests,
+)
+from mcp_manifold.lane import Lane
+from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.tasks import Tasks
+from mcp_manifold.wire import LATEST_HANDSHAKE, LONG, MODERN_VERSION, Era, Payload, encode
+from tests.unit.house import INFO, FakeBackend, House, server, unheard
+
+pytestmark = pytest.mark.anyio
+
+ERAS: tuple[tuple[str, Era], ...] = ((LATEST_HANDSHAKE, "handshake"), (MODERN_VERSION, "modern"))
+both_eras = pytest.mark.parametrize(("version", "era"), ERAS)
+
+
+class FreeBackend(FakeBackend):
+    """Has an open link, and keeps what it is given to relay."""
+
+    def __init__(self, name: str, era: Era, answer: Any = lambda *_: {"content": []}) -> None:
+        super().__init__(name, era, answer)
+        self.link: Any = SimpleNamespace(era=era)
+        self.relayed: list[tuple[Call, dict[str, Any]]] = []
+        self.refusal: ManifoldError | None = None
+        self.told: Told = lambda result, failure: None
+        self.again: Callable[[], None] = lambda: None
+
+    def free(self, call: Call) -> Any:
+        return self.link
+
+    def relay(self, link: Any, call: Call, params: dict[str, Payload], told: Told, again: Callable[[], None]) -> None:
+        assert link is self.link
+        if self.refusal is not None:
+            raise self.refusal
+        call.backend_era = self.era
+        self.relayed.append((call, json.loads(encode(params))))
+        self.told, self.again = told, again
+
+
+class Heard:
+    """What somebody was told, who must be told once."""
+
+    def __init__(self) -> None:
+        self.result: bytes | None = None
+        self.failure: Exception | None = None
+        self.done = asyncio.Event()
+
+    def __call__(self, result: Payload | None, failure: Exception | None) -> None:
+        assert not self.done.is_set(), "told twice"
+        assert (result is None) != (failure is None)
+        self.result, self.failure = None if result is None else bytes(result), failure
+        self.done.set()
+
+    async def until(self) -> "Heard":
+        async with asyncio.timeout(10):
+            await self.done.wait()
+        return self
+
+
+class Watching:
+    """A stage that counts what it is told; it may refuse."""
+
+    def __init__(self) -> None:
+        self.flying = 0
+        self.ends: list[str] = []
+        self.refusal: ManifoldError | None = None
+
+    def began(self, call: Call) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.flying += 1
+
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        self.flying -= 1
+        self.ends.append("ok" if failure is None else type(failure).__name__)
+
+
+class Ways:
+    """A lane over a house with one server, `a`, whose link is open."""
+
+    def __init__(self, era: Era = "handshake", answer: Any = lambda *_: {"content": []}, **settings: Any) -> None:
+        self.house = House(server("a", **settings))
+        self.house.offers("a", era=era, tools=["t", "hidden"])
+        self.backend = FreeBackend("a", era, answer)
+        self.house.fleet["a"] = self.backend
+        self.first, self.second = Watching(), Watching()
+        self.long_calls = 0
+        fleet = cast("Fleet", self.house.fleet)
+        stages = Stages([self.first, self.second])
+        self.lane = Lane(self.house.router, Tasks(self.house.hub, fleet, server_info=INFO), stages, self._long)
+        self.heard = Heard()
+
+    async def _long(self, call: Call) -> Payload:
+        self.long_calls += 1
+        return await self.house.router.route(call)
+
+    def call(self, version: str = LATEST_HANDSHAKE, method: str = "tools/call", scope: str = "", **params: Any) -> Call:
+        raw = {key: Payload(encode(value)) for key, value in {"name": "a__t", **params}.items()}
+        return Call(method, raw, Session("", ANONYMOUS, scope, version), unheard)
+
+    def relay(self, version: str = LATEST_HANDSHAKE, **params: Any) -> bool:
+        return self.lane.relay(self.call(version, **params), self.heard)
+
+
+# --- which calls ------------------------------------------------------------------------------------------------------
+
+
+@both_eras
+async def test_a_plain_call_goes_to_its_backend_under_the_name_it_has_there(version: str, era: Era) -> None:
+    ways = Ways(era)
+    assert ways.relay(version, arguments={"x": 1}, extra=[None])
+    ((call, params),) = ways.backend.relayed
+    assert params == {"name": "t", "arguments": {"x": 1}, "extra": [None]}
+    assert call.backend == "a"
+    assert not ways.backend.asked
+
+
+LONG_CALLS: dict[str, dict[str, Any]] = {
+    "another method": {"method": "prompts/get"},
+    "a task": {"task": {}},
+    "a name of a number": {"name": 1},
+    "an unknown tool": {"name": "a__other"},
+    "a hidden tool": {"name": "a__hidden"},
+    "an endpoint that is none": {"scope": "server:b"},
+}
+
+
+@pytest.mark.parametrize("params", LONG_CALLS.values(), ids=LONG_CALLS)
+async def test_what_is_no_plain_call_goes_the_long_way_and_no_stage_hears_of_it(params: dict[str, Any]) -> None:
+    ways = Ways(tools={"block": ["hidden"]})
+    call = ways.call(**params)
+    assert not ways.lane.relay(call, ways.heard)
+    assert not ways.backend.relayed
+    assert call.backend == ""
+    assert (ways.first.flying, ways.first.ends, ways.heard.done.is_set()) == (0, [], False)
+
+
+@pytest.mark.parametrize("why", ["nameless", "no link", "not configured", "another era"])
+async def test_who_has_to_wait_goes_the_long_way(why: str) -> None:
+    ways = Ways()
+    call = ways.call()
+    if why == "nameless":
+        del call.params["name"]
+    elif why == "no link":
+        ways.backend.link = None
+    elif why == "not configured":
+        del ways.house.fleet["a"]
+    else:
+        ways.backend.link = SimpleNamespace(era="modern")
+    assert not ways.lane.relay(call, ways.heard)
+    assert ways.first.flying == 0
+
+
+# --- how they end -----------------------------------------------------------------------------------------------------
+
+RESULTS = {
+    "plain": b'{"content":[ ],"n":1.50}',
+    "failed": b'{"content":[],"isError":true}',
+    "link": b'{"content":[{"type":"resource_link","uri":"file:///x","name":"n"}]}',
+    "block": b'{"content":[{"type":"resource","resource":{"uri":"file:///x","text":"\\u00e9"}}]}',
+    "lone surrogate": b'{"content":[{"type":"resource_link","uri":"x:\\ud800","name":"n"}]}',
+    "a task": b'{"resultType":"task","taskId":"7","status":"working","content":[]}',
+    "long": b'{"content":[{"type":"resource_link","uri":"file:///x","name":"n"}],"x":"' + b"y" * LONG + b'"}',
+}
+
+
+@both_eras
+@pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
+async def test_a_result_arrives_as_it_does_by_the_long_way(result: bytes, version: str, era: Era) -> None:
+    ways = Ways(era, lambda *_: result)
+    assert ways.relay(version)
+    assert not ways.heard.done.is_set()
+    assert ways.first.flying == ways.second.flying == 1
+    ways.backend.told(Payload(result), None)
+    assert ways.heard.done.is_set() == (len(result) < LONG)  # in the turn in which it came
+    await ways.heard.until()
+    other = Ways(era, lambda *_: result)
+    tasks = Tasks(other.house.hub, cast("Fleet", other.house.fleet), server_info=INFO)
+    try:
+        wanted: object = bytes(await tasks.around(other.house.router.route)(other.call(version)))
+    except ManifoldError as exc:  # a task nobody asked for
+        wanted = str(exc)
+    assert wanted == (str(ways.heard.failure) if ways.heard.result is None else ways.heard.result)
+    assert ways.first.ends == ways.second.ends
+    assert ways.first.flying == ways.second.flying == 0
+
+
+@both_eras
+async def test_an_error_arrives_as_it_does_by_the_long_way(version: str, era: Era) -> None:
+    def error() -> RemoteError:
+        raw = b'{"code":-32002,"message":"no","data":{"uri":"file:///x"}}'
+        return RemoteError(raw, code=-32002, backend="a", era=era)
+
+    ways = Ways(era)
+    assert ways.relay(version)
+    ways.backend.told(None, error())
+    other = Ways(era, lambda *_: error())
+    with pytest.raises(RemoteError) as caught:
+        await other.house.router.route(other.call(version))
+    assert isinstance(ways.heard.failure, RemoteError)
+    assert bytes(ways.heard.failure.raw) == bytes(caught.value.raw)
+    assert ways.second.ends == ["RemoteError"]
+
+
+@pytest.mark.parametrize("failure", [BackendLost("a", "is gone"), CallCancelled("taken back"), ZeroDivisionError()])
+async def test_any_other_failure_is_told_as_it_is(failure: Exception) -> None:
+    ways = Ways()
+    assert ways.relay()
+    ways.backend.told(None, failure)
+    assert ways.heard.failure is failure
+    assert ways.first.ends == [type(failure).__name__]
+
+
+async def test_a_defect_on_the_way_back_costs_its_caller_an_error_and_nobody_else_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ways = Ways()
+
+    def arrived(*_: object) -> Payload:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ways.house.router, "arrived", arrived)
+    assert ways.relay()
+    ways.backend.told(Payload(b"{}"), None)  # whoever reads from the backend goes on
+    assert isinstance(ways.heard.failure, ZeroDivisionError)
+    assert ways.first.ends == ["ZeroDivisionError"]
+    assert ways.first.flying == 0
+
+
+async def test_a_stage_that_refuses_a_call_keeps_it_from_the_backend() -> None:
+    ways = Ways()
+    ways.second.refusal = TooManyRequests("no more", retry_after=1.0)
+    with pytest.raises(TooManyRequests):
+        ways.relay()
+    assert not ways.backend.relayed
+    assert ways.first.ends == ["TooManyRequests"]
+    assert (ways.first.flying, ways.second.flying, ways.heard.done.is_set()) == (0, 0, False)
+
+
+# --- on by the long way -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["not sent", "again"])
+async def test_what_was_not_sent_or_is_sent_again_goes_on_by_the_long_way_once(how: str) -> None:
+    ways = Ways(answer=lambda *_: {"content": [], "by": "long"})
+    if how == "not sent":
+        ways.backend.refusal = BackendUnavailable("a", "is not there")
+    assert ways.relay()
+    assert not ways.heard.done.is_set()
+    if how == "again":
+        ways.backend.again()
+    await ways.heard.until()
+    assert ways.heard.result == b'{"content": [], "by": "long"}'
+    assert ways.long_calls == 1
+    assert ways.first.ends == ways.second.ends == ["ok"]
+    assert ways.first.flying == 0
+
+
+async def test_what_fails_by_the_long_way_as_well_is_told_once() -> None:
+    ways = Ways(answer=lambda *_: BackendLost("a", "is gone"))
+    assert ways.relay()
+    ways.backend.again()
+    assert isinstance((await ways.heard.until()).failure, BackendLost)
+    assert ways.first.ends == ["BackendLost"]
+
+
+async def test_closing_ends_what_went_on_by_the_long_way() -> None:
+    ways = Ways()
+    stuck = asyncio.Event()
+
+    async def request(*_: object) -> Payload:
+        stuck.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    ways.backend.request = request  # type: ignore[assignment]  # a fake's
+    assert ways.relay()
+    ways.backend.again()
+    async with asyncio.timeout(10):
+        await stuck.wait()
+    ways.lane.close()
+    assert isinstance((await ways.heard.until()).failure, CallCancelled)
+    assert ways.first.ends == ["CallCancelled"]
+    assert ways.first.flying == 0
