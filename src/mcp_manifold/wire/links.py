@@ -23,6 +23,8 @@ _LARGE: Final = 8192
 
 LONG: Final = 131_072
 """Bytes from which on a result is to be mapped in steps: all at once could take longer than others should wait."""
+_FEW: Final = 400
+"""Quotation marks that are looked at one by one."""
 _STEP: Final = 256
 """Blocks of one step: some milliseconds where each is a link."""
 
@@ -80,11 +82,28 @@ def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
 
 def _may_link(method: str, result: Payload) -> bool:
     if method == "tools/call" and len(memoryview(result)) >= _LARGE:
+        if _lacks_uri(bytes(result)):
+            return False
         try:
             return any(block.type in _LINKING for block in _decode_tool_result(result).content)
         except msgspec.ValidationError:
             pass  # an odd block among others
     return b'"uri"' in bytes(result)
+
+
+def _lacks_uri(text: bytes) -> bool:
+    """Whether no member of large JSON text is called `uri`; False where there are too many strings to look at.
+
+    What makes a result large is mostly one long string: from quotation mark to quotation mark is a few steps.
+    """
+    at = -1
+    for _ in range(_FEW):
+        at = text.find(b'"', at + 1)
+        if at < 0:
+            return True
+        if text.startswith(b'uri"', at + 1):
+            return False
+    return False
 
 
 def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Steps:

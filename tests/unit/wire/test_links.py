@@ -161,3 +161,11 @@ def test_a_result_without_links_takes_no_step() -> None:
     with pytest.raises(StopIteration) as done:
         next(link_steps("tools/call", payload, public))
     assert done.value.value is payload
+
+
+@pytest.mark.parametrize("filling", ["x" * 200_000, '"' * 200_000, "\\" * 100_000, '"uri' * 50_000, '"uri":' * 40_000])
+def test_in_a_large_result_links_are_found_whatever_its_text_is_made_of(filling: str) -> None:
+    text, second = {"type": "text", "text": filling}, {"type": "resource_link", "uri": "x:2"}
+    assert uris("tools/call", {"content": [text]}) == []
+    assert uris("tools/call", {"content": [LINK, text]}) == ["a+x:1"]
+    assert uris("tools/call", {"content": [text, EMBEDDED, second]}) == ["a+x:1", "a+x:2"]
