@@ -68,6 +68,15 @@ async def opened(program: Program) -> str:
     return next(line.split(": ")[1] for line in head.split("\r\n") if line.lower().startswith("mcp-session-id"))
 
 
+async def ended(program: Program, session: str) -> None:
+    """End a session, and with it what is kept for a client that might come back to a broken stream."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
+    head = f"DELETE /mcp HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\nMcp-Session-Id: {session}\r\n"
+    writer.write(f"{head}Connection: close\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+    writer.close()
+
+
 async def called(program: Program, session: str, number: int) -> tuple[int, bytes]:
     """How many bytes the answer to a call of `big` had, and how it ended."""
     reader, writer = await begun(program, session, number)
