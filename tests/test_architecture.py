@@ -167,7 +167,6 @@ BROAD: Final = {
     "fronts/flight.py:answered": "the front's boundary, for a call",
     "fronts/http.py:__call__": "the front's boundary, for a request",
     "fronts/shortcut.py:over": "the front's boundary, for a call on the short way",
-    "lane.py:_answer": "whoever is told has the boundary",
     "lane.py:_end": "a defect must not reach who reads from the backend; whoever is told has the boundary",
     "reloading.py:_reloaded": "the task's boundary",
 }

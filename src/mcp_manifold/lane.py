@@ -6,8 +6,7 @@ call that is to be sent once more.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from typing import Any
+from functools import partial
 
 from mcp_manifold.call import Call, Handler, Stages, Told
 from mcp_manifold.errors import BackendError, CallCancelled, RemoteError
@@ -24,7 +23,7 @@ class Lane:
         self._tasks = tasks
         self._stages = stages
         self._long = long
-        self._detours: set[asyncio.Task[None]] = set()
+        self._detours: set[asyncio.Task[Payload]] = set()
 
     def __repr__(self) -> str:
         return f"<Lane detours={len(self._detours)}>"
@@ -44,7 +43,7 @@ class Lane:
 
         def over(result: Payload | None, failure: Exception | None) -> None:
             if result is not None and len(memoryview(result)) >= LONG:
-                self._own(self._answer(call, self._arrived_long(call, direct, result), told))
+                self._own(partial(self._arrived_long, direct, result), call, told)
             else:
                 self._end(call, direct, result, failure, told)
 
@@ -64,7 +63,7 @@ class Lane:
             failure = self._router.refused(call, failure)
         self._finish(call, result, failure, told)
 
-    async def _arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
+    async def _arrived_long(self, direct: Direct, result: Payload, call: Call) -> Payload:
         return self._tasks.arrived(call, await self._router.arrived_long(call, direct.target, result))
 
     def _finish(self, call: Call, result: Payload | None, failure: Exception | None, told: Told) -> None:
@@ -72,25 +71,33 @@ class Lane:
         told(result, failure)
 
     def _detour(self, call: Call, told: Told) -> None:
-        self._own(self._answer(call, self._long(call), told))
+        self._own(self._long, call, told)
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="lane.detour")
+    def _own(self, handle: Handler, call: Call, told: Told) -> None:
+        """Have a call answered in a task, which ends when the call is taken back."""
+        task = asyncio.get_running_loop().create_task(_answer(handle, call), name="lane.detour")
         self._detours.add(task)
-        task.add_done_callback(self._detours.discard)
+        task.add_done_callback(partial(self._answered, call, told))  # which hears as well of one that never began
+        call.on_cancel(partial(_cancel, task))
 
-    async def _answer(self, call: Call, answer: Awaitable[Payload], told: Told) -> None:
-        try:
-            result = await answer
-        except asyncio.CancelledError:
-            self._finish(call, None, CallCancelled(), told)
-            raise
-        except Exception as exc:  # noqa: BLE001  # whoever is told has the boundary, as on the long way
-            self._finish(call, None, exc, told)
+    def _answered(self, call: Call, told: Told, task: "asyncio.Task[Payload]") -> None:
+        self._detours.discard(task)
+        call.on_cancel(None)
+        failure = CallCancelled() if task.cancelled() else task.exception()
+        if failure is None:
+            self._finish(call, task.result(), None, told)
         else:
-            self._finish(call, result, None, told)
+            self._finish(call, None, failure if isinstance(failure, Exception) else CallCancelled(), told)
 
     def close(self) -> None:
         """End what went on by the long way."""
         for task in self._detours:
             task.cancel()
+
+
+async def _answer(handle: Handler, call: Call) -> Payload:
+    return await handle(call)
+
+
+def _cancel(task: "asyncio.Task[Payload]") -> None:
+    task.cancel()

@@ -282,19 +282,51 @@ async def test_what_fails_by_the_long_way_as_well_is_told_once() -> None:
 
 async def test_closing_ends_what_went_on_by_the_long_way() -> None:
     ways = Ways()
-    stuck = asyncio.Event()
+    begun = _stuck(ways)
+    assert ways.relay()
+    ways.backend.again()
+    async with asyncio.timeout(10):
+        await begun.wait()
+    ways.lane.close()
+    assert isinstance((await ways.heard.until()).failure, CallCancelled)
+    assert ways.first.ends == ["CallCancelled"]
+    assert ways.first.flying == 0
+
+
+def _stuck(ways: Ways) -> asyncio.Event:
+    """From now on its server answers nothing, and does not look whether anybody still wants to know."""
+    begun = asyncio.Event()
 
     async def request(*_: object) -> Payload:
-        stuck.set()
+        begun.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     ways.backend.request = request  # type: ignore[assignment]  # a fake's
+    return begun
+
+
+async def test_closing_ends_what_only_just_went_on_by_the_long_way() -> None:
+    ways = Ways()
+    _stuck(ways)
     assert ways.relay()
     ways.backend.again()
-    async with asyncio.timeout(10):
-        await stuck.wait()
     ways.lane.close()
+    assert isinstance((await ways.heard.until()).failure, CallCancelled)
+    assert ways.first.flying == 0
+
+
+@pytest.mark.parametrize("at", ["once", "last"])
+async def test_a_call_that_is_taken_back_while_it_waits_on_the_long_way_is_over(at: str) -> None:
+    ways = Ways()
+    begun = _stuck(ways)
+    call = ways.call()
+    assert ways.lane.relay(call, ways.heard)
+    ways.backend.again()
+    if at == "last":
+        async with asyncio.timeout(10):
+            await begun.wait()
+    call.cancel()
     assert isinstance((await ways.heard.until()).failure, CallCancelled)
     assert ways.first.ends == ["CallCancelled"]
     assert ways.first.flying == 0
