@@ -316,6 +316,11 @@ LEFT: Final[dict[str, Case]] = {
     "modern, another method": _modern(mcp_method="tools/list"),
     "modern, no name": _modern(mcp_name=None),
     "modern, another name": _modern(mcp_name="web__echo"),
+    "modern, another name in the body": lambda house: modern(call("web26__error"), mcp_name="web26__echo"),
+    "modern, another method in the body": lambda house: modern(
+        message("tools/list", {"_meta": META, "name": "web26__echo", "x": CALL}), mcp_name="web26__echo"
+    ),
+    "modern, no name in the body": lambda house: modern(call(None), mcp_name="web26__echo"),  # type: ignore[arg-type]  # that is what is wrong
     "modern, two names": lambda house: _twice(modern(call("web26__echo")), "mcp-name", "web26__echo"),
     "modern, two versions": lambda house: _twice(modern(call("web26__echo")), "mcp-protocol-version", MODERN_VERSION),
     "modern, no version header": _modern(mcp_protocol_version=None),
@@ -357,14 +362,14 @@ async def test_a_call_is_answered_the_same_whichever_way_it_takes() -> None:
 
 async def test_what_is_unusual_is_left_to_the_long_way_and_answered_the_same() -> None:
     async with peopled() as house:
-        good = post(call(), session=house.session)
+        old, new = post(call(), session=house.session), modern(call("web26__echo"))
         for name, case in LEFT.items():
             before = house.short.app.taken
             sent = case(house)
-            answers = await house.both(good, sent, good, sent)
-            assert house.short.app.taken == before + 2, name
+            answers = await house.both(old, sent, new, sent, new)  # heads that were let in do not help it
+            assert house.short.app.taken == before + 3, name
             assert answers[1] == answers[3], name
-            assert answers[0].status == answers[2].status == 200
+            assert [answer.status for answer in answers[::2]] == [200, 200, 200]
 
 
 @dataclass(frozen=True)
