@@ -166,6 +166,7 @@ class HttpServer:
                 lambda: server_state.default_headers,
                 lambda: self._current().limits.max_connections,
                 self._front.tally.budget,
+                max_body=lambda: self._current().limits.max_body,
             )
         return Connection(self._service)
 

@@ -256,7 +256,8 @@ class Connection(asyncio.Protocol):
         if b"upgrade" in head.headers and parser.should_upgrade() and head.method != b"CONNECT":
             return  # it is read anew
         self._head, length = head, head.length
-        if head.method == b"POST" and length is not None and length <= SMALL and b"expect" not in head.headers:
+        is_small = length is not None and length <= SMALL and length <= self._service.max_body()
+        if is_small and head.method == b"POST" and b"expect" not in head.headers:
             return  # it is collected
         has_body = b"transfer-encoding" in head.headers or b"content-length" in head.headers
         self._arriving = Cycle(self, head, more=has_body)

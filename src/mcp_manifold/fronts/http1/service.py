@@ -79,6 +79,8 @@ class Service:
     """How many connections may be open; one more is refused."""
     budget: Budget = field(default_factory=Budget)
     """What waits for slow readers takes its room from this."""
+    max_body: Callable[[], int] = lambda: sys.maxsize
+    """Bytes of the largest body the application takes; a larger one is not collected for it, so that it can say so."""
     _seen: list[Line] | None = field(default=None, repr=False)
     _written: bytes = field(default=b"", repr=False)
 
