@@ -37,8 +37,9 @@ class OpenSession:
     """One client's session, as its front holds it."""
 
     __slots__ = (
-        "_asked", "_deliver", "_deserted", "_desk", "_pace", "_pending", "_tally", "_unwatch", "digest", "draining",
-        "ended", "flights", "hang_up", "id", "initialized", "journals", "kind", "questions", "session", "used",
+        "_asked", "_deliver", "_deserted", "_desk", "_loop", "_pace", "_pending", "_tally", "_unwatch", "digest",
+        "draining", "ended", "flights", "hang_up", "id", "initialized", "journals", "kind", "questions", "session",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +58,8 @@ class OpenSession:
         self.draining = False
         """Takes no more calls; its standing stream ends with the last one in flight."""
         self.ended = False
-        self.used = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.used = self._loop.time()
         self.hang_up: Callable[[], None] | None = None
         """Closes the client's standing stream; None while it has none."""
         self._deliver: Deliver | None = None
@@ -110,10 +112,9 @@ class OpenSession:
         if flight is not None:
             self._keep_asked(self._asked.pop(flight.call, ()))
             self._deserted.pop(flight.call, None)
-        loop = asyncio.get_running_loop()
-        self.used = loop.time()
+        self.used = self._loop.time()
         if self.draining and not self.flights:
-            loop.call_soon(self._leave)  # after its answer, which may go over the standing stream
+            self._loop.call_soon(self._leave)  # after its answer, which may go over the standing stream
 
     def note(self, method: str, params: dict[str, Payload]) -> None:
         """Act on a client's notification."""

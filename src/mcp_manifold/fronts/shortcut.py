@@ -99,7 +99,7 @@ class Verdict:
 class Shortcut:
     """See the module. Owns the calls that are in flight by the short way."""
 
-    __slots__ = ("_desk", "_flying", "_landed", "_sessions", "_timer", "entrance", "tally")
+    __slots__ = ("_desk", "_flying", "_landed", "_loop", "_sessions", "_timer", "entrance", "tally")
 
     entrance: Entrance
     """Who lets requests in; set before the first comes."""
@@ -110,6 +110,7 @@ class Shortcut:
         self._sessions = sessions
         self._landed = landed
         self._flying: dict[Passage, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -188,7 +189,7 @@ class Shortcut:
                 return False
         except ManifoldError as exc:  # a stage refuses it: it is answered in a moment, since it has not begun yet
             asyncio.get_running_loop().call_soon(passage.over, None, exc)
-        loop = asyncio.get_running_loop()
+        loop = self._loop = self._loop or asyncio.get_running_loop()  # asking for it is a system call
         self._flying[passage] = loop.time()
         if self._timer is None:
             self._timer = loop.call_later(_LOOK, self._look)
