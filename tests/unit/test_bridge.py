@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -68,7 +69,9 @@ def modern(*, capabilities: bytes = ABLE, principal: Principal = ANONYMOUS, **pa
 class House:
     """A bridge with one handshake-era link."""
 
-    def __init__(self, *, several: bool = False, **limits: float) -> None:
+    def __init__(self, *, several: bool = False, short: bool = False, **limits: float) -> None:
+        self.short = short
+        """Whether its calls take the short way, on which nobody waits."""
         self.bridge = Bridge(LimitSettings.model_validate(limits), names_server=lambda scope: several)
         self.link = open_link("notes", on_notification=Heard(), on_question=self.bridge.asked)
         self.transport = FakeTransport(self.link)
@@ -77,12 +80,18 @@ class House:
     def __repr__(self) -> str:
         return f"<House {self.bridge!r}>"
 
-    async def begin(self, call: Call) -> "asyncio.Task[Payload]":
+    async def begin(self, call: Call) -> "asyncio.Future[Payload]":
         count = len(self.transport.requests)
-        work = self.link.request("tools/call", tool("t"), timeout=60.0, call=call)
-        task = asyncio.get_running_loop().create_task(work)
+        begun: asyncio.Future[Payload]
+        if self.short:
+            begun = asyncio.get_running_loop().create_future()
+            told = partial(_told, begun)
+            self.link.relay("tools/call", tool("t"), timeout=60.0, call=call, ceiling=600.0, told=told)
+        else:
+            work = self.link.request("tools/call", tool("t"), timeout=60.0, call=call)
+            begun = asyncio.get_running_loop().create_task(work)
         await self.transport.sent(count + 1)
-        return task
+        return begun
 
     def ask(self, method: str = "elicitation/create", params: object = FORM, id_: int = 7) -> None:
         message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
@@ -107,6 +116,16 @@ class House:
     @property
     def sent(self) -> list[dict[str, Any]]:
         return [note for note in self.transport.notes if "method" not in note]
+
+
+def _told(begun: "asyncio.Future[Payload]", result: Payload | None, failure: Exception | None) -> None:
+    if result is not None:
+        begun.set_result(result)  # which fails if it is told twice
+    else:
+        begun.set_exception(failure or AssertionError("neither"))
+
+
+either_way = pytest.mark.parametrize("short", [True, False], ids=["short", "long"])
 
 
 async def turns(count: int = 3) -> None:
@@ -199,8 +218,9 @@ async def test_who_was_sent_to_a_url_is_remembered_once_and_not_for_ever() -> No
 # --- parking ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_parked_call_goes_on_where_it_was() -> None:
-    house = House(several=True)
+@either_way
+async def test_a_parked_call_goes_on_where_it_was(short: bool) -> None:
+    house = House(short=short, several=True)
     parked = await house.park(modern(), "elicitation/create", "roots/list")
     assert parked["resultType"] == "input_required"
     asked = list(parked["inputRequests"].values())
@@ -240,8 +260,9 @@ async def test_a_state_that_is_no_text_is_an_invalid_param(state: object) -> Non
         await house.bridge.resume(modern(requestState=state), house.target)
 
 
-async def test_a_call_nobody_comes_back_for_is_cancelled_at_its_server() -> None:
-    house = House(park_time=0.01)
+@either_way
+async def test_a_call_nobody_comes_back_for_is_cancelled_at_its_server(short: bool) -> None:
+    house = House(short=short, park_time=0.01)
     parked = await house.park(modern())
     await within(house.transport._until(lambda: bool(house.transport.notes)))
     assert house.transport.notes[-1]["method"] == "notifications/cancelled"
@@ -262,8 +283,9 @@ async def test_too_many_parked_calls_are_an_error_for_the_server() -> None:
     await within(task)
 
 
-async def test_a_question_taken_back_before_anybody_knew_parks_nothing() -> None:
-    house = House()
+@either_way
+async def test_a_question_taken_back_before_anybody_knew_parks_nothing(short: bool) -> None:
+    house = House(short=short)
     task = await house.begin(modern())
     house.ask(id_=9)
     house.link.fed(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}')
@@ -273,8 +295,9 @@ async def test_a_question_taken_back_before_anybody_knew_parks_nothing() -> None
     assert bytes(await within(task)) == b'{"done":1.50}'
 
 
-async def test_an_answer_that_comes_with_the_question_is_the_answer() -> None:
-    house = House()
+@either_way
+async def test_an_answer_that_comes_with_the_question_is_the_answer(short: bool) -> None:
+    house = House(short=short)
     task = await house.begin(modern())
     house.ask()
     house.answer()
@@ -283,12 +306,38 @@ async def test_an_answer_that_comes_with_the_question_is_the_answer() -> None:
     assert repr(house.bridge) == "<Bridge parked=0>"
 
 
-async def test_an_answer_that_came_while_it_was_parked_is_there_for_who_comes_back() -> None:
-    house = House()
+@either_way
+async def test_an_answer_that_came_while_it_was_parked_is_there_for_who_comes_back(short: bool) -> None:
+    house = House(short=short)
     parked = await house.park(modern())
     house.answer()
     assert bytes(await within(house.resume(parked, {"action": "accept"}))) == b'{"done":1.50}'
     assert house.sent == []
+
+
+@either_way
+async def test_a_call_that_is_taken_back_with_the_question_parks_nothing(short: bool) -> None:
+    house, call = House(short=short), modern()
+    task = await house.begin(call)
+    house.ask()
+    call.cancel()
+    with pytest.raises(CallCancelled):
+        await within(task)
+    await turns()
+    assert [note["method"] for note in house.transport.notes] == ["notifications/cancelled"]
+    assert (repr(house.bridge), house.link.is_busy) == ("<Bridge parked=0>", False)
+
+
+@either_way
+async def test_taking_back_the_call_that_was_answered_leaves_the_parked_one_alone(short: bool) -> None:
+    house, call = House(short=short), modern()
+    parked = await house.park(call)
+    call.cancel()
+    assert house.transport.notes == []
+    waiting = house.resume(parked, {"action": "accept"})
+    await turns()
+    house.answer()
+    assert bytes(await within(waiting)) == b'{"done":1.50}'
 
 
 async def test_other_requests_of_modern_clients_are_not_parked() -> None:

@@ -247,8 +247,8 @@ class Link:
         return await self._outcome(pending)
 
     def park(self, pending: Pending, answer: Payload) -> None:
-        """Send the caller away with `answer`, and keep the request: the backend goes on with it."""
-        waiting, pending.outcome = pending.future, self._loop.create_future()
+        """Send the caller away with `answer`, waiting or not, and keep the request: the backend goes on with it."""
+        waiting, pending.outcome = pending.outcome, self._loop.create_future()
         pending.future.add_done_callback(note_outcome)
         pending.is_parked = True
         pending.call = None
