@@ -1,8 +1,8 @@
 """The short way of a call: relayed in the turn it comes in, answered in the turn its result does; no task, no future.
 
-Only for calls that need nothing but their backend: a tool that is listed, over a link that is open, between ends of one
-era. Whatever must be waited for, asked, bridged or refused goes the long way, through the same stages, and so does a
-call that is to be sent once more.
+Only for calls that need nothing but their backend: a tool that is listed, over a link that is open, whichever eras its
+ends speak. Whatever must be waited for, asked or refused goes the long way, through the same stages, and so do a call
+that is to be sent once more and a result that takes long. One that is parked is answered here, and goes on there.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from mcp_manifold.call import Call, Handler, Stages, Told
 from mcp_manifold.errors import BackendError, CallCancelled, RemoteError
 from mcp_manifold.router import Direct, Router
 from mcp_manifold.tasks import Tasks
-from mcp_manifold.wire import LONG, Payload
+from mcp_manifold.wire import Payload
 
 
 class Lane:
@@ -42,10 +42,7 @@ class Lane:
         self._stages.begin(call)
 
         def over(result: Payload | None, failure: Exception | None) -> None:
-            if result is not None and len(memoryview(result)) >= LONG:
-                self._own(partial(self._arrived_long, direct, result), call, told)
-            else:
-                self._end(call, direct, result, failure, told)
+            self._end(call, direct, result, failure, told)
 
         try:
             direct.target.backend.relay(direct.link, call, direct.params, over, lambda: self._detour(call, told))
@@ -54,17 +51,21 @@ class Lane:
         return True
 
     def _end(self, call: Call, direct: Direct, result: Payload | None, failure: Exception | None, told: Told) -> None:
-        if result is not None:
-            try:
-                result = self._tasks.arrived(call, self._router.arrived(call, direct.target, result))
-            except Exception as exc:  # noqa: BLE001  # a defect must not reach who reads from the backend
-                result, failure = None, exc
-        elif isinstance(failure, RemoteError):
-            failure = self._router.refused(call, failure)
+        router, target = self._router, direct.target
+        try:
+            if isinstance(failure, RemoteError):
+                result = router.refused(call, target, failure)
+            if result is not None:
+                if router.takes_long(call, result):
+                    self._own(partial(self._arrived_long, direct, result), call, told)
+                    return
+                result, failure = self._tasks.arrived(call, router.arrived(call, target, result)), None
+        except Exception as exc:  # noqa: BLE001  # a defect must not reach who reads from the backend
+            result, failure = None, exc
         self._finish(call, result, failure, told)
 
     async def _arrived_long(self, direct: Direct, result: Payload, call: Call) -> Payload:
-        return self._tasks.arrived(call, await self._router.arrived_long(call, direct.target, result))
+        return self._tasks.arrived(call, await self._router.arrived_long(call, direct, result))
 
     def _finish(self, call: Call, result: Payload | None, failure: Exception | None, told: Told) -> None:
         self._stages.end(call, result, failure)

@@ -5,7 +5,7 @@ may not be seen is not in it, and is answered as one that does not exist.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -25,6 +25,8 @@ _NOT_IN: Final[dict[str, frozenset[str]]] = {
     "handshake": frozenset({"server/discover", "subscriptions/listen"}),
     "modern": frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"}),
 }
+_COMING_BACK: Final = ("requestState", "inputResponses")
+"""What a modern client brings that goes on with a call it was sent away from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +145,21 @@ class Router:
     async def _relay(self, call: Call, name: str, params: dict[str, Payload], native: str) -> Payload:
         target = Target(call.method, self._fleet.find(name), native)
         call.backend = name
+        return await self._outcome(call, target, self._exchange(call, target, params))
+
+    async def _outcome(self, call: Call, target: Target, exchange: Awaitable[Payload]) -> Payload:
+        """What comes of an exchange with a backend, as the caller is to have it."""
         try:
-            result = await self._exchange(call, target, params)
+            result = await exchange
         except RemoteError as exc:
-            self.refused(call, exc)
-            raise
+            instead = self.refused(call, target, exc)
+            if instead is None:
+                raise
+            result = instead
         return self._adapted(call, await self._linked(call, result))
 
     def direct(self, call: Call) -> Direct | None:
-        """Where a call can be relayed to in this very turn; None where it must be waited for, bridged or refused."""
+        """Where a call can be relayed to in this very turn; None where something must be waited for, or refused."""
         if call.method != "tools/call" or "task" in call.params:
             return None
         session = call.session
@@ -162,31 +170,44 @@ class Router:
         entry = self._hub.view(session.scope).catalogue.find_tool(name)
         backend = None if entry is None else self._fleet.one(entry.backend)
         link = None if backend is None else backend.free(call)
-        if entry is None or backend is None or link is None or link.era != session.era:
+        if entry is None or backend is None or link is None or _has_to_wait(call, link):
             return None
         call.backend = entry.backend
         params = {**call.params, "name": Payload(entry.native_json)}
         return Direct(Target(call.method, backend, entry.native), link, params)
 
+    def takes_long(self, call: Call, result: Payload) -> bool:
+        """Whether a result is more than one turn's work: it is long, or its client is to be asked something first."""
+        return len(memoryview(result)) >= wire.LONG or (
+            call.backend_era == "modern" and call.session.era == "handshake" and wire.input_required(result) is not None
+        )
+
     def arrived(self, call: Call, target: Target, result: Payload) -> Payload:
-        """The result of a call that was relayed directly, as its caller is to have it; for one that is not `LONG`."""
+        """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
         result = self._named(call, target, result)
         return self._adapted(call, wire.map_links(call.method, result, self._public(call)))
 
-    async def arrived_long(self, call: Call, target: Target, result: Payload) -> Payload:
-        """As `arrived`, for a result on which the others must not wait."""
-        return self._adapted(call, await self._linked(call, self._named(call, target, result)))
+    async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
+        """As `arrived`, for one that does."""
+        return await self._outcome(call, direct.target, self._completed(call, direct.target, direct.params, result))
 
-    def refused(self, call: Call, exc: RemoteError) -> RemoteError:
-        """A backend's own error, as the caller is to have it."""
-        if exc.code == URL_ELICITATION_REQUIRED and call.session.era == "handshake":
-            self._bridge.sent_off(exc, self._fleet.find(call.backend).link_of(call.session), call.session)
-        public = self._hub.view(call.session.scope).whole.public_uri
+    def refused(self, call: Call, target: Target, exc: RemoteError) -> Payload | None:
+        """Put a backend's own error as the caller is to have it; a result instead, if its era has no such error."""
+        session = call.session
+        if exc.code == URL_ELICITATION_REQUIRED:
+            if session.era == "handshake":
+                self._bridge.sent_off(exc, target.backend.link_of(session), session)
+            elif call.backend_era == "handshake":
+                instead = self._bridge.url_required(exc, call, target)
+                if instead is not None:
+                    return instead
+        public = self._hub.view(session.scope).whole.public_uri
         exc.raw = wire.map_error_link(exc.raw, partial(public, call.backend))
-        return exc
+        return None
 
     def _named(self, call: Call, target: Target, result: Payload) -> Payload:
-        return self._bridge.named(call, target, result) if call.session.era == "modern" else result
+        is_theirs = call.backend_era == call.session.era == "modern"
+        return self._bridge.named(call, target, result) if is_theirs else result
 
     def _public(self, call: Call) -> Callable[[str], str]:
         return partial(self._hub.public_uri, call.session.scope, call.backend)
@@ -207,27 +228,31 @@ class Router:
 
     async def _exchange(self, call: Call, target: Target, params: dict[str, Payload]) -> Payload:
         """The backend's result; where the eras differ, the bridge carries what it asks in between."""
-        if call.session.era == "handshake":
-            result = await target.backend.request(call, call.method, params)
-            if call.backend_era == "modern":
-                result = await self._bridge.complete(call, target, params, result)
-            return result
-        if not target.backend.is_met:
-            await target.backend.meet()  # which era it speaks now, decides
-        if target.backend.era == "modern":
-            return self._bridge.named(call, target, await target.backend.request(call, call.method, params))
-        if "requestState" in params:
-            resumed = await self._bridge.resume(call, target)
-            if resumed is not None:
-                return resumed
-        plain = {key: value for key, value in params.items() if key not in ("requestState", "inputResponses")}
-        try:
-            return await target.backend.request(call, call.method, plain)
-        except RemoteError as exc:
-            answer = self._bridge.url_required(exc, call, target) if exc.code == URL_ELICITATION_REQUIRED else None
-            if answer is None:
-                raise
-            return answer
+        backend = target.backend
+        if call.session.era == "modern":
+            if not backend.is_met:
+                await backend.meet()  # which era it speaks now, decides
+            if backend.era == "handshake":
+                if "requestState" in params:
+                    resumed = await self._bridge.resume(call, target)
+                    if resumed is not None:
+                        return resumed
+                params = {key: value for key, value in params.items() if key not in _COMING_BACK}
+        return await self._completed(call, target, params, await backend.request(call, call.method, params))
+
+    async def _completed(self, call: Call, target: Target, params: dict[str, Payload], result: Payload) -> Payload:
+        """A result that is one, for a client that cannot be handed what a modern backend wants to know first."""
+        if call.backend_era == "modern" and call.session.era == "handshake":
+            return await self._bridge.complete(call, target, params, result)
+        return self._named(call, target, result)
+
+
+def _has_to_wait(call: Call, link: Link) -> bool:
+    """Whether a call goes on with another one, or wants a log level set first: what the other era has no words for."""
+    session = call.session
+    if session.era == "handshake" or link.era == "modern":
+        return False
+    return session.log_level != "" or any(key in call.params for key in _COMING_BACK)
 
 
 async def _in_turns(steps: Generator[None, None, Payload]) -> Payload:

@@ -17,7 +17,7 @@ from mcp_manifold.config import load_dict
 from mcp_manifold.fronts.asgi import Receive, Scope, Send
 from mcp_manifold.fronts.http import HttpFront
 from mcp_manifold.fronts.http1 import Head, Passage, Reply
-from tests.contract.asking import ACCEPTED, FORM, asking, members
+from tests.contract.asking import ACCEPTED, FORM, URL, asking, members
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, Stand, standing
 from tests.flows.processes import until
@@ -227,6 +227,11 @@ def _meta(**members: Any) -> dict[str, Any]:
     return call("web26__echo", _meta={key: value for key, value in found.items() if value is not None})
 
 
+def _foreign(name: str) -> Case:
+    return lambda house: modern(call(f"web__{name}"))
+
+
+KINDS_OF_ANSWER: Final = ("echo", "failed", "error", "odd", "links")
 TEXT: Final = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"web__echo","arguments":{"text":"hi"}}}'
 TAKEN: Final[dict[str, Case]] = {
     "plain": _with(),
@@ -259,6 +264,8 @@ TAKEN: Final[dict[str, Case]] = {
     "modern, an error": lambda house: modern(call("web26__error")),
     "modern, a failure": lambda house: modern(call("web26__failed")),
     "modern, links": lambda house: modern(call("web26__links")),
+    **{f"to the other era, {name}": _says(name=f"web26__{name}") for name in KINDS_OF_ANSWER},
+    **{f"modern, to the other era, {name}": _foreign(name) for name in KINDS_OF_ANSWER},
 }
 """What goes the short way where there is one."""
 LEFT: Final[dict[str, Case]] = {
@@ -311,7 +318,6 @@ LEFT: Final[dict[str, Case]] = {
     "an unknown tool": _says(name="web__nothing"),
     "a hidden tool": _says(name="web__only_web"),
     "a task": _says(task={}),
-    "a tool of the other era": _says(name="web26__echo"),
     "modern, no method": _modern(mcp_method=None),
     "modern, another method": _modern(mcp_method="tools/list"),
     "modern, no name": _modern(mcp_name=None),
@@ -330,7 +336,11 @@ LEFT: Final[dict[str, Case]] = {
     "modern, odd info": _modern(_meta(clientInfo=1)),
     "modern, an odd level": _modern(_meta(logLevel="loud")),
     "modern, another version": _modern(_meta(protocolVersion="2099-01-01")),
-    "modern, a tool of the other era": lambda house: modern(call("web__echo")),
+    "modern, to the other era, with a level": lambda house: modern(
+        call("web__echo", _meta={**META, "io.modelcontextprotocol/logLevel": "info"})
+    ),
+    "modern, to the other era, with input": lambda house: modern(call("web__echo", inputResponses={})),
+    "modern, to the other era, with a state": lambda house: modern(call("web__echo", requestState="x")),
     "modern, an unknown tool": lambda house: modern(call("web26__nothing")),
     "modern, a hidden tool": lambda house: modern(call("web26__only_web26")),
     "modern, a wrong token": _modern(authorization="Bearer wrong"),
@@ -447,7 +457,10 @@ def changed(sent: bytes, changes: list[Change]) -> bytes:
 async def test_no_change_to_a_request_makes_a_difference_between_the_ways() -> None:
     async with housed("web", "web26") as house:
         loop = asyncio.get_running_loop()
-        good = (post(call(), session=house.session), modern(call("web26__echo")))
+        good = (
+            *(post(call(f"{server}__echo"), session=house.session) for server in ("web", "web26")),
+            *(modern(call(f"{server}__echo")) for server in ("web", "web26")),
+        )
 
         @given(st.sampled_from(good), CHANGES)
         def prop(base: bytes, changes: list[Change]) -> None:
@@ -604,8 +617,9 @@ async def test_a_call_with_something_to_tell_becomes_the_same_stream(server: str
         assert house.counted["ok"] == counted["ok"] + 4
 
 
-async def test_a_question_in_the_middle_of_a_call_makes_it_a_stream_and_is_answered() -> None:
-    scripts = {"web": asking("web"), "web26": asking("web26")}
+@pytest.mark.parametrize("server", ["web", "web26"])
+async def test_a_question_in_the_middle_of_a_call_makes_it_a_stream_and_is_answered(server: str) -> None:
+    scripts = {server: asking(server)}
     asked: list[bytes] = []
 
     def answer(params: bytes) -> str:
@@ -619,13 +633,53 @@ async def test_a_question_in_the_middle_of_a_call_makes_it_a_stream_and_is_answe
                 f"http://{host}:{port}/mcp", token="token-one", answers={"elicitation/create": answer}
             ) as client:
                 await client.connect(LATEST)
-                await client.call("web__echo")  # which opens its link
-                reply = await client.call("web__elicit")
+                await client.call(f"{server}__echo")  # which may have to open its link
+                taken = stage.app.taken
+                reply = await client.call(f"{server}__elicit")
                 assert ACCEPTED.encode() in (reply.result or b""), reply
+                assert stage.app.taken == taken + (stage is house.short)
         assert [members(params)["requestedSchema"] for params in asked] == [
             members(FORM.encode())["requestedSchema"]
         ] * 2
+        assert house.counted == {"ok": 5}
+
+
+@pytest.mark.parametrize("server", ["pipe", "web", "stream"])
+async def test_a_question_to_a_modern_client_parks_its_call_which_goes_on_when_it_comes_back(server: str) -> None:
+    tool_name, meta = f"{server}__elicit", {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+    async with housed(scripts={server: asking(server)}) as house:
+        found = []
+        for stage in (house.short, house.long):
+            (parked,) = await stage.asks(modern(call(tool_name, _meta=meta)))
+            wanted = json.loads(parked.body)["result"]
+            (key,) = wanted["inputRequests"]
+            again = {"inputResponses": {key: json.loads(ACCEPTED)}, "requestState": wanted.pop("requestState")}
+            (answer,) = await stage.asks(modern(call(tool_name, _meta=meta, **again)))
+            (spent,) = await stage.asks(modern(call(tool_name, _meta=meta, **again)))
+            wanted["inputRequests"] = list(wanted["inputRequests"].values())
+            found.append((parked.status, wanted, answer, spent))
+        assert found[0] == found[1]
+        assert found[0][1]["resultType"] == "input_required"
+        assert ACCEPTED.split('"big":')[1].encode() in found[0][2].body
         assert house.short.app.taken == 1
+        assert len(house.stand[server].calls(CALL)) == 3
+        assert house.counted == {"ok": 5, "invalid": 2}
+
+
+async def test_a_url_that_is_needed_first_is_asked_of_a_modern_client_either_way() -> None:
+    needed = f'{{"code":-32042,"message":"Sign in first","data":{{"elicitations":[{URL}]}}}}'
+    script = replace(offering("web"), tools=(tool("echo"), tool("locked", Act("error", needed))))
+    meta = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
+    async with housed(scripts={"web": script}) as house:
+        found = []
+        for stage in (house.short, house.long):
+            (answer,) = await stage.asks(modern(call("web__locked", _meta=meta)))
+            found.append(json.loads(answer.body)["result"])
+        assert found[0].pop("requestState") != found[1].pop("requestState")
+        assert found[0] == found[1]
+        assert found[0]["inputRequests"]["url-1"]["params"]["url"] == "https://id.example.test/a?b=c"
+        assert house.short.app.taken == 1
+        assert house.counted == {"ok": 3}
 
 
 async def test_a_silent_call_of_2025_11_25_becomes_a_stream_that_can_be_resumed() -> None:
@@ -647,41 +701,48 @@ async def test_a_silent_call_of_2025_11_25_becomes_a_stream_that_can_be_resumed(
 # --- calls that end otherwise -----------------------------------------------------------------------------------------
 
 
-async def test_a_call_taken_back_by_a_notification_ends_the_same() -> None:
-    async with housed("web") as house:
+@pytest.mark.parametrize("server", ["web", "web26"])
+async def test_a_call_taken_back_by_a_notification_ends_the_same(server: str) -> None:
+    async with housed(server) as house:
         answers = []
         for count, stage in enumerate((house.short, house.long), 1):
             wire = await stage.open()
-            await wire.send(post(call("web__hang", 9), session=house.session))
-            await house.stand["web"].wait_for(CALL, count=count + 1)
+            await wire.send(post(call(f"{server}__hang", 9), session=house.session))
+            await house.stand[server].wait_for(CALL, count=count + 1)
             note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 9}}
             (accepted,) = await stage.asks(post(note, session=house.session))
             assert accepted.status == 202
             answers.append(await wire.answer())
-            await house.stand["web"].wait_cancelled(count=count)
+            await house.stand[server].wait_cancelled(count=count)
         assert answers[0].body == answers[1].body
         assert answers[0].status == answers[1].status
         await until(lambda: house.counted.get("cancelled") == 2, "both counted")
         assert house.short.app.taken == 1
 
 
-async def test_leaving_takes_a_modern_call_back_and_leaves_the_others_alone() -> None:
-    async with housed("web", "web26") as house:
+@pytest.mark.parametrize("server", ["pipe", "web", "web26"])
+async def test_leaving_takes_a_modern_call_back(server: str) -> None:
+    async with housed(server) as house:
         for count, stage in enumerate((house.short, house.long), 1):
             wire = await stage.open()
-            await wire.send(modern(call("web26__hang")))
-            await house.stand["web26"].wait_for(CALL, count=count + 1)
+            await wire.send(modern(call(f"{server}__hang")))
+            await house.stand[server].wait_for(CALL, count=count + 1)
             wire.leave()
-            await house.stand["web26"].wait_cancelled(count=count)
+            await house.stand[server].wait_cancelled(count=count)
             await until(lambda: not house.flying, "the end of the call")
         assert house.counted["cancelled"] == 2
+        assert house.short.app.taken == 1
+
+
+async def test_leaving_leaves_calls_of_earlier_revisions_alone() -> None:
+    async with housed("web") as house:
         wire = await house.short.open()
         await wire.send(post(call("web__hang", 3), session=house.session))
         await house.stand["web"].wait_for(CALL, count=2)
-        wire.leave()  # before 2026-07-28 that takes nothing back
+        wire.leave()
         await house.stand["web"].release()
         await until(lambda: not house.flying, "the end of the call")
-        assert house.counted["cancelled"] == 2
+        assert "cancelled" not in house.counted
         (answer,) = await house.both(post(call(id_=3), session=house.session))
         assert answer.status == 200  # its id is free again
 

@@ -73,9 +73,9 @@ class House:
         self.hub = Hub(servers, manifold, policy_of(servers))
         self.fleet = FakeFleet()
         fleet = cast("Fleet", self.fleet)  # only what the router asks of one
-        bridge = Bridge(LimitSettings(), names_server=lambda scope: False)
+        self.bridge = Bridge(LimitSettings(), names_server=lambda scope: False)
         offering = Offering(self.hub, server_info=INFO, instructions=instructions)
-        self.router = Router(self.hub, fleet, bridge, local=offering.methods, server_info=INFO)
+        self.router = Router(self.hub, fleet, self.bridge, local=offering.methods, server_info=INFO)
 
     def offers(self, name: str, answer: Answer = nothing, *, era: Era = "handshake", **lists: Any) -> FakeBackend:
         """The backend, connected and listed."""

@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 
 from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.question import open_link
+from mcp_manifold.bridge import Bridge
 from mcp_manifold.call import Call, Session, Stages, Told
 from mcp_manifold.errors import (
     BackendLost,
@@ -21,13 +23,16 @@ from mcp_manifold.errors import (
 from mcp_manifold.lane import Lane
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.tasks import Tasks
-from mcp_manifold.wire import LATEST_HANDSHAKE, LONG, MODERN_VERSION, Era, Payload, encode
-from tests.unit.house import INFO, FakeBackend, House, server, unheard
+from mcp_manifold.wire import EMPTY, LATEST_HANDSHAKE, LONG, MODERN_VERSION, Envelope, Era, Payload, encode
+from tests.unit.backends.linking import FakeTransport, within
+from tests.unit.house import INFO, META, FakeBackend, House, server, unheard
 
 pytestmark = pytest.mark.anyio
 
-ERAS: tuple[tuple[str, Era], ...] = ((LATEST_HANDSHAKE, "handshake"), (MODERN_VERSION, "modern"))
-both_eras = pytest.mark.parametrize(("version", "era"), ERAS)
+ERAS: tuple[Era, ...] = ("handshake", "modern")
+PAIRS = tuple((version, era) for version in (LATEST_HANDSHAKE, MODERN_VERSION) for era in ERAS)
+all_pairs = pytest.mark.parametrize(("version", "era"), PAIRS)
+"""Whichever era a client speaks, and its server."""
 
 
 class FreeBackend(FakeBackend):
@@ -121,7 +126,7 @@ class Ways:
 # --- which calls ------------------------------------------------------------------------------------------------------
 
 
-@both_eras
+@all_pairs
 async def test_a_plain_call_goes_to_its_backend_under_the_name_it_has_there(version: str, era: Era) -> None:
     ways = Ways(era)
     assert ways.relay(version, arguments={"x": 1}, extra=[None])
@@ -151,7 +156,7 @@ async def test_what_is_no_plain_call_goes_the_long_way_and_no_stage_hears_of_it(
     assert (ways.first.flying, ways.first.ends, ways.heard.done.is_set()) == (0, [], False)
 
 
-@pytest.mark.parametrize("why", ["nameless", "no link", "not configured", "another era"])
+@pytest.mark.parametrize("why", ["nameless", "no link", "not configured"])
 async def test_who_has_to_wait_goes_the_long_way(why: str) -> None:
     ways = Ways()
     call = ways.call()
@@ -159,12 +164,22 @@ async def test_who_has_to_wait_goes_the_long_way(why: str) -> None:
         del call.params["name"]
     elif why == "no link":
         ways.backend.link = None
-    elif why == "not configured":
-        del ways.house.fleet["a"]
     else:
-        ways.backend.link = SimpleNamespace(era="modern")
+        del ways.house.fleet["a"]
     assert not ways.lane.relay(call, ways.heard)
     assert ways.first.flying == 0
+
+
+@pytest.mark.parametrize("what", ["requestState", "inputResponses", "level"])
+async def test_a_modern_call_that_is_more_than_a_call_to_the_other_era_goes_the_long_way(what: str) -> None:
+    for version, era in PAIRS:
+        ways = Ways(era)
+        call = ways.call(version)
+        if what == "level":
+            call.session.log_level = "info"
+        else:
+            call.params[what] = EMPTY
+        assert ways.lane.relay(call, ways.heard) == ((version, era) != (MODERN_VERSION, "handshake"))
 
 
 # --- how they end -----------------------------------------------------------------------------------------------------
@@ -180,7 +195,7 @@ RESULTS = {
 }
 
 
-@both_eras
+@all_pairs
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
 async def test_a_result_arrives_as_it_does_by_the_long_way(result: bytes, version: str, era: Era) -> None:
     ways = Ways(era, lambda *_: result)
@@ -201,7 +216,7 @@ async def test_a_result_arrives_as_it_does_by_the_long_way(result: bytes, versio
     assert ways.first.flying == ways.second.flying == 0
 
 
-@both_eras
+@all_pairs
 async def test_an_error_arrives_as_it_does_by_the_long_way(version: str, era: Era) -> None:
     def error() -> RemoteError:
         raw = b'{"code":-32002,"message":"no","data":{"uri":"file:///x"}}'
@@ -251,6 +266,140 @@ async def test_a_stage_that_refuses_a_call_keeps_it_from_the_backend() -> None:
     assert not ways.backend.relayed
     assert ways.first.ends == ["TooManyRequests"]
     assert (ways.first.flying, ways.second.flying, ways.heard.done.is_set()) == (0, 0, False)
+
+
+# --- what one era has no words for ------------------------------------------------------------------------------------
+
+WANTED = {
+    "resultType": "input_required",
+    "inputRequests": {"q": {"method": "elicitation/create", "params": {"message": "Which?"}}},
+    "requestState": "s",
+}
+
+
+class Asked:
+    """A client that keeps a session, and takes its time to answer."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Envelope]] = []
+        self.was_asked = asyncio.Event()
+
+    def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
+        self.answers.append(asyncio.get_running_loop().create_future())
+        self.was_asked.set()
+        return self.answers[-1]
+
+    def tell(self, message: bytes) -> bool:
+        return True
+
+
+async def asking(ways: Ways) -> tuple[Call, Asked]:
+    """A call whose client is being asked what its modern server wants to know."""
+    call, client = ways.call(), Asked()
+    call.session.capabilities, call.session.reach = Payload(b'{"elicitation":{}}'), client
+    assert ways.lane.relay(call, ways.heard)
+    ways.backend.told(Payload(encode(WANTED)), None)
+    async with asyncio.timeout(10):
+        await client.was_asked.wait()
+    assert not ways.heard.done.is_set()
+    return call, client
+
+
+async def test_what_a_modern_server_wants_to_know_is_asked_and_the_call_made_again() -> None:
+    ways = Ways("modern", lambda *_: {"content": [], "resultType": "complete"})
+    _, client = await asking(ways)
+    client.answers[0].set_result(Envelope(result=Payload(b'{"action":"accept"}')))
+    await ways.heard.until()
+    assert ways.heard.result == b'{"content":[]}'
+    responses = {"inputResponses": {"q": {"action": "accept"}}, "requestState": "s"}
+    assert ways.backend.asked == [("tools/call", {"name": "t", **responses})]
+    assert (ways.long_calls, ways.first.ends, ways.first.flying) == (0, ["ok"], 0)
+
+
+async def test_an_error_of_the_call_that_is_made_again_arrives_as_any_other() -> None:
+    raw = b'{"code":-32002,"message":"no","data":{"uri":"file:///x"}}'
+    ways = Ways("modern", lambda *_: RemoteError(raw, code=-32002, backend="a", era="modern"))
+    _, client = await asking(ways)
+    client.answers[0].set_result(Envelope(result=Payload(b'{"action":"accept"}')))
+    assert isinstance((await ways.heard.until()).failure, RemoteError)
+    assert ways.first.ends == ["RemoteError"]
+
+
+async def test_a_call_that_is_taken_back_while_its_client_is_asked_takes_the_question_back() -> None:
+    ways = Ways("modern")
+    call, client = await asking(ways)
+    call.cancel()
+    assert client.answers[0].cancelled()
+    assert isinstance((await ways.heard.until()).failure, CallCancelled)
+    assert (ways.backend.asked, ways.first.ends, ways.first.flying) == ([], ["CallCancelled"], 0)
+
+
+async def test_a_result_that_only_speaks_of_input_is_answered_at_once() -> None:
+    ways = Ways("modern")
+    assert ways.relay()
+    ways.backend.told(Payload(b'{"content":[{"type":"text","text":"\\"input_required\\""},"input_required"]}'), None)
+    assert ways.heard.done.is_set()
+
+
+def url_error() -> RemoteError:
+    elicitation = {"mode": "url", "url": "https://x.test", "message": "Sign in", "elicitationId": "1"}
+    raw = encode({"code": -32042, "message": "no", "data": {"elicitations": [elicitation]}})
+    return RemoteError(raw, code=-32042, backend="a", era="handshake")
+
+
+@pytest.mark.parametrize("can", [True, False])
+async def test_a_url_that_is_needed_first_is_asked_of_a_modern_client_as_by_the_long_way(can: bool) -> None:
+    ways = Ways(answer=lambda *_: url_error())
+    call, other = ways.call(MODERN_VERSION), ways.call(MODERN_VERSION)
+    call.session.capabilities = other.session.capabilities = Payload(b'{"elicitation":{"url":{}}}' if can else b"{}")
+    assert ways.lane.relay(call, ways.heard)
+    ways.backend.told(None, url_error())
+    assert ways.heard.done.is_set()
+    assert ways.first.ends == ["ok" if can else "RemoteError"]
+    if not can:
+        assert isinstance(ways.heard.failure, RemoteError)
+        return
+    answer = json.loads(ways.heard.result or b"")
+    wanted = json.loads(bytes(await ways.house.router.route(other)))
+    assert answer.pop("requestState") != wanted.pop("requestState")
+    assert answer == wanted
+    assert answer["resultType"] == "input_required"
+
+
+class LinkedBackend(FreeBackend):
+    """Has a link that is one, and relays over it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__("a", "handshake")
+        self.link = open_link("a", on_notification=lambda notice: None, on_question=bridge.asked)
+        self.transport = FakeTransport(self.link)
+
+    def relay(self, link: Any, call: Call, params: dict[str, Payload], told: Told, again: Callable[[], None]) -> None:
+        link.relay(call.method, params, timeout=60.0, call=call, ceiling=600.0, told=told)
+
+
+async def test_a_parked_call_goes_on_by_the_long_way_even_to_a_url_that_is_needed_first() -> None:
+    ways = Ways()
+    ways.house.fleet["a"] = backend = LinkedBackend(ways.house.bridge)
+    call = ways.call(MODERN_VERSION)
+    call.session.capabilities = Payload(b'{"elicitation":{"form":{},"url":{}}}')
+    assert ways.lane.relay(call, ways.heard)
+    backend.link.fed(b'{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{"message":"Which?"}}')
+    parked = json.loads((await ways.heard.until()).result or b"")
+    assert (parked["resultType"], parked["_meta"], ways.first.ends) == ("input_required", META, ["ok"])
+    (key,) = parked["inputRequests"]
+    again = ways.call(MODERN_VERSION, requestState=parked["requestState"], inputResponses={key: {"action": "accept"}})
+    again.session = call.session
+    assert not ways.lane.relay(again, ways.heard)
+    going_on = asyncio.get_running_loop().create_task(_routed(ways, again))
+    await within(backend.transport._until(lambda: bool(backend.transport.notes)))
+    assert backend.transport.notes == [{"jsonrpc": "2.0", "id": 7, "result": {"action": "accept"}}]
+    backend.link.fed(b'{"jsonrpc":"2.0","id":1,"error":%b}' % bytes(url_error().raw))
+    assert list(json.loads(bytes(await within(going_on)))["inputRequests"]) == ["url-1"]
+
+
+async def _routed(ways: Ways, call: Call) -> Payload:
+    return await ways.house.router.route(call)
 
 
 # --- on by the long way -----------------------------------------------------------------------------------------------
