@@ -25,7 +25,7 @@ _NOT_IN: Final[dict[str, frozenset[str]]] = {
     "handshake": frozenset({"server/discover", "subscriptions/listen"}),
     "modern": frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"}),
 }
-_COMING_BACK: Final = ("requestState", "inputResponses")
+_COMING_BACK: Final = frozenset({"requestState", "inputResponses"})
 """What a modern client brings that goes on with a call it was sent away from."""
 
 
@@ -252,7 +252,7 @@ def _has_to_wait(call: Call, link: Link) -> bool:
     session = call.session
     if session.era == "handshake" or link.era == "modern":
         return False
-    return session.log_level != "" or any(key in call.params for key in _COMING_BACK)
+    return session.log_level != "" or not _COMING_BACK.isdisjoint(call.params)
 
 
 async def _in_turns(steps: Generator[None, None, Payload]) -> Payload:
