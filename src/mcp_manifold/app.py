@@ -15,16 +15,7 @@ from mcp_manifold import wire
 from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Emit, Handler, Session, Told
 from mcp_manifold.catalogue import Kind
-from mcp_manifold.config import (
-    ManifoldSettings,
-    Reloaded,
-    Settings,
-    load,
-    load_dict,
-    outcome,
-    plan,
-    stamps,
-)
+from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, load, load_dict, outcome, plan, stamps
 from mcp_manifold.embedding import decoded, heard_by, overridden, unheard
 from mcp_manifold.filtering import unmatched_patterns
 from mcp_manifold.fronts.lag import LoopLag
@@ -34,7 +25,7 @@ from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.source import Source
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.status import ServerStatus, described, has_all_required, overall, survey
-from mcp_manifold.wire import LATEST_HANDSHAKE, Payload
+from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces
 
 if TYPE_CHECKING:
     from mcp_manifold.fronts.http import HttpFront
@@ -370,6 +361,10 @@ class Manifold:
     def relay(self, call: Call, told: Told) -> bool:
         """Answer a call without a task, if it needs nothing but its backend; False, with nothing done, if not."""
         return self._running.lane.relay(call, told)
+
+    def listed(self, call: Call) -> Pieces | None:
+        """Answer a list request in this turn; None, with nothing done, if it has to be waited for."""
+        return self._running.lists.listed(call)
 
     def has_scope(self, scope: str) -> bool:
         """Whether there is such an endpoint."""

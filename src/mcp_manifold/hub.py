@@ -19,7 +19,6 @@ from mcp_manifold.config import BrokenServer, ManifoldSettings, OverrideSettings
 from mcp_manifold.errors import UnknownItem
 from mcp_manifold.names import MAX_URI
 from mcp_manifold.policy import ANONYMOUS, Filters, Policy
-from mcp_manifold.wire import Payload
 
 MERGED: Final = ""
 ANNOUNCE_AFTER: Final = 0.1
@@ -45,7 +44,7 @@ class View:
     """The members of the scope that are missing, whether their entries are shown or not."""
     is_lost: bool = False
     """Every member failed, and nothing is known of what any offers."""
-    encoded: dict[tuple[Kind, str, int], Payload] = field(default_factory=dict, repr=False)
+    encoded: dict[tuple[Kind, str, int], bytes] = field(default_factory=dict, repr=False)
     """Pages of lists, encoded once for each kind, protocol version and place."""
 
 
@@ -229,8 +228,15 @@ class Hub:
         Whoever is not known yet joins when it has listed, and clients are told. Otherwise one server that hangs, and
         never listed, would cost every start the whole start-up timeout.
         """
-        if self._recalled.isdisjoint(self.members(scope)):
+        if not self.has_settled(scope):
             await self.tried(scope)
+
+    def has_settled(self, scope: str) -> bool:
+        """Whether `settle` would not wait."""
+        members = self.members(scope)
+        if not self._recalled.isdisjoint(members) or self._settled.issuperset(members):
+            return True
+        return self._loop.time() >= self._started + self._startup
 
     async def tried(self, scope: str) -> None:
         """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""

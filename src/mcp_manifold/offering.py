@@ -12,7 +12,7 @@ from mcp_manifold.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.hub import Hub, View
 from mcp_manifold.paging import Cursors
-from mcp_manifold.wire import MODERN_VERSION, Payload
+from mcp_manifold.wire import MODERN_VERSION, Payload, Pieces
 from mcp_manifold.wire.protocol import META_MISSING, META_SERVER_INFO
 
 LISTS: Final = {
@@ -90,10 +90,24 @@ class Offering:
         return wire.EMPTY
 
     async def _list(self, call: Call) -> Payload:
+        await self._hub.settle(call.session.scope)
+        pieces = self.listed(call)
+        return Payload(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def can_list(self, scope: str) -> bool:
+        """Whether `listed` has nothing to wait for."""
+        return self._hub.has_settled(scope)
+
+    def listed(self, call: Call) -> Pieces:
+        """What a list request gets at this moment; the bulk of it is kept, and the same bytes for everybody.
+
+        Raises:
+            AllUnavailable: every server of the scope failed, and nothing is known of what any offers.
+            InvalidParams: the cursor is none of this list's.
+        """
         kind, member = LISTS[call.method]
-        scope, version = call.session.scope, call.session.version
-        await self._hub.settle(scope)
-        view = self._hub.view(scope)
+        version = call.session.version
+        view = self._hub.view(call.session.scope)
         if view.is_lost:
             raise AllUnavailable({absence.server: absence.reason for absence in view.absences})
         place = self._place(call, view, kind)
@@ -101,8 +115,8 @@ class Offering:
         if found is None:
             found = view.encoded[(kind, version, place)] = self._page(call, view, member, place)
         if version == MODERN_VERSION and (ttl := self._ttl(view, call.method)):
-            return Payload(bytes(found)[: -len(_NO_TTL)] + b"%d}" % ttl)
-        return found
+            return (memoryview(found)[: -len(_NO_TTL)], b"%d}" % ttl)
+        return (found,)
 
     def _place(self, call: Call, view: View, kind: Kind) -> int:
         cursor = call.params.get("cursor")
@@ -111,7 +125,7 @@ class Offering:
         keys = tuple(view.shown.table(kind))
         return self._cursors.place(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
 
-    def _page(self, call: Call, view: View, member: str, place: int) -> Payload:
+    def _page(self, call: Call, view: View, member: str, place: int) -> bytes:
         """One page; for a modern client it ends in `_NO_TTL`, where the time that is left goes."""
         (kind, _), version = LISTS[call.method], call.session.version
         entries = view.shown.entries(kind)
@@ -132,7 +146,7 @@ class Offering:
         if version == MODERN_VERSION:
             scope = self._cache_scope(view, call.method)
             page |= {"resultType": "complete", "cacheScope": scope, "ttlMs": 0}
-        return Payload(wire.encode(page))
+        return wire.encode(page)
 
     def _ttl(self, view: View, method: str) -> int:
         """How long an answer made of the backends' may be kept: as long as the first of theirs, less its age here."""

@@ -33,6 +33,7 @@ from mcp_manifold.config.shelf import Shelf
 from mcp_manifold.filtering import policy_of
 from mcp_manifold.hub import MERGED, Hub
 from mcp_manifold.lane import Lane
+from mcp_manifold.lists import Lists
 from mcp_manifold.loglevels import LogLevels
 from mcp_manifold.notes import Notes
 from mcp_manifold.offering import Offering
@@ -105,6 +106,7 @@ class Parts:
         long = self.tasks.around(router.route)
         self.handle = stages.around(long)
         self.lane = Lane(router, self.tasks, stages, long)
+        self.lists = Lists(offering, stages)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:

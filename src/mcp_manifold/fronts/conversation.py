@@ -9,7 +9,9 @@ from mcp_manifold.errors import MalformedMessage, ManifoldError, RequestError
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight, answered, concluded
 from mcp_manifold.fronts.inbound import admit, log_level, speaks_modern
+from mcp_manifold.fronts.lists import listed
 from mcp_manifold.fronts.session import OpenSession
+from mcp_manifold.offering import LISTS
 from mcp_manifold.wire import (
     MODERN_VERSION,
     NULL_ID,
@@ -116,6 +118,10 @@ class Conversation:
         if session is self.opened.session and method == "initialize":
             self._greeted = True  # at once: the next message may come before the answer is out
         if method == "tools/call" and self._relay(key, flight, id_):
+            return
+        if method in LISTS and (found := listed(self._desk, flight, id_)) is not None:
+            self.opened.land(key)
+            self._channel.post(b"".join(found[0]))
             return
         task = asyncio.get_running_loop().create_task(self._answer(key, flight, id_), name=f"front.call {method[:40]}")
         flight.task = task

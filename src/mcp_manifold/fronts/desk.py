@@ -6,7 +6,7 @@ from typing import Protocol
 from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Handler, Session, Told
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.wire import Payload
+from mcp_manifold.wire import Payload, Pieces
 
 
 class Desk(Protocol):
@@ -31,6 +31,13 @@ class Desk(Protocol):
         """Answer a call without a task, if it needs nothing but its backend; False, and nothing has happened, if not.
 
         `told` gets the result or the failure, once, later. Raises ManifoldError when the call is refused.
+        """
+        ...
+
+    def listed(self, call: Call) -> Pieces | None:
+        """Answer a list request in this turn; None, and nothing has happened, if it has to be waited for or is none.
+
+        Raises ManifoldError when the call is refused.
         """
         ...
 

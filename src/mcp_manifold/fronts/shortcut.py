@@ -1,7 +1,7 @@
-"""The short way in: a `tools/call` that came as one small request is relayed, and answered, without a task.
+"""The short way in: a `tools/call` or list that came as one small request is relayed, or answered, without a task.
 
 Theory of operation. Everything that lets a request in by the long way lets it in here, in the same order, by the same
-judges; but nothing is refused here. What is not let in, or is no call that can be relayed at once, is left as it came,
+judges; but nothing is refused here. What is not let in, or cannot be relayed or listed at once, is left as it came,
 and goes the long way, which says what is wrong with it. A call that turns out to need a stream gets the stream of the
 long way.
 """
@@ -27,11 +27,13 @@ from mcp_manifold.fronts.inbound import (
     serves_handshake,
     speaks_modern,
 )
+from mcp_manifold.fronts.lists import LIST, Asked, Listed, listed, listed_in, unheard
 from mcp_manifold.fronts.responder import Responder, silence
 from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
+from mcp_manifold.offering import LISTS
 from mcp_manifold.policy import ANONYMOUS, Principal
-from mcp_manifold.wire import MODERN_VERSION, NULL_ID, UNSET, Payload, members, parse, text
+from mcp_manifold.wire import MODERN_VERSION, NULL_ID, UNSET, Envelope, Payload, members, parse, text
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Agreed:
 class Verdict:
     """What was thought of a request's head, by the judges then in force: for whom it is let in, in which session."""
 
-    __slots__ = ("_entrance", "agreed", "is_in", "opened", "principal", "scope")
+    __slots__ = ("_entrance", "agreed", "asked", "is_in", "opened", "principal", "scope")
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class Verdict:
         self.is_in = is_in
         self.agreed: Agreed | None = None
         """What last came with that head in 2026-07-28, and said the same."""
+        self.asked: Asked | None = None
+        """The same, for lists."""
 
     def __repr__(self) -> str:
         return f"<Verdict {'in' if self.is_in else 'not in'} scope={self.scope!r}>"
@@ -116,9 +120,9 @@ class Shortcut:
     def __repr__(self) -> str:
         return f"<Shortcut {len(self._flying)} in flight>"
 
-    def take(self, head: Head, body: bytes, reply: Reply) -> "Passage | None":
-        """Relay the call a request is; None, and nothing has happened, unless it is one that can be relayed at once."""
-        if _METHOD not in body or len(body) > self.entrance.max_body:
+    def take(self, head: Head, body: bytes, reply: Reply) -> "Passage | Listed | None":
+        """Relay the call a request is, or give the list it asks for; None, and nothing has happened, if not at once."""
+        if (_METHOD not in body and LIST not in body) or len(body) > self.entrance.max_body:
             return None
         verdict = head.verdict
         if not isinstance(verdict, Verdict) or not verdict.holds(self.entrance):
@@ -128,7 +132,9 @@ class Shortcut:
         try:
             envelope = parse(body)
             if envelope.method != "tools/call" or envelope.id is UNSET:
-                return None
+                answer = self._listed(head, verdict, envelope, reply)
+                self.tally.bytes_in += 0 if answer is None else len(body)
+                return answer
             params = members(envelope.params)
             passage = self._passage(head, verdict, envelope.id, params, reply)
             if passage is None or not self._begins(passage):
@@ -194,6 +200,29 @@ class Shortcut:
         if self._timer is None:
             self._timer = loop.call_later(_LOOK, self._look)
         return True
+
+    def _listed(self, head: Head, verdict: Verdict, envelope: Envelope, reply: Reply) -> Listed | None:
+        """The answer to a request for a list; None for what is none, or has to be waited for.
+
+        Raises:
+            RequestError: where the long way does.
+        """
+        method, opened = envelope.method, verdict.opened
+        if method not in LISTS or envelope.id is UNSET:
+            return None
+        params = members(envelope.params)
+        if opened is None:
+            asked = verdict.asked
+            if asked is None or not asked.holds(method, params):
+                asked = verdict.asked = Asked(method, params, head, verdict.principal, verdict.scope)
+            session = asked.session
+        elif "_meta" in params and speaks_modern(method, params, head.headers.get(VERSION_HEADER)):
+            return None
+        else:
+            session = opened.session
+        flight, id_ = Flight(Call(method, params, session, unheard, id=envelope.id), None), envelope.id
+        found = listed(self._desk, flight, id_) if opened is None else listed_in(opened, self._desk, flight, id_)
+        return None if found is None else Listed(*found, reply, self.tally, self._landed).begin()
 
     def landed(self, passage: "Passage") -> None:
         """A call is over."""

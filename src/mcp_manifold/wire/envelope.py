@@ -18,6 +18,9 @@ from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
 Payload = msgspec.Raw
 """Raw JSON text of one value: the one name under which foreign payloads travel through this package."""
 
+Pieces = tuple[bytes | memoryview, ...]
+"""JSON text that is not joined, because some of it is held by others as well."""
+
 UNSET: Final = msgspec.UNSET
 NULL_ID: Final = Payload(b"null")
 _HEAD: Final = b'{"jsonrpc":"2.0","id":'
@@ -304,6 +307,11 @@ def notification(method: str, params: bytes | Payload | None = None) -> bytes:
 def response(id_: Payload, result: bytes | Payload) -> bytes:
     """A successful response to the request `id_`."""
     return b"".join((_HEAD, id_, b',"result":', result, b"}"))  # half the time of formatting, whatever the size
+
+
+def response_pieces(id_: Payload, result: Pieces) -> Pieces:
+    """The same of a result in pieces, which are not copied."""
+    return (b"".join((_HEAD, id_, b',"result":')), *result, b"}")
 
 
 def failure(id_: Payload, error: bytes | Payload) -> bytes:

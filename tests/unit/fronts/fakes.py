@@ -13,7 +13,7 @@ from mcp_manifold.errors import UnknownMethod
 from mcp_manifold.fronts.http import HttpFront
 from mcp_manifold.fronts.inbound import ParamCheck
 from mcp_manifold.fronts.site import site
-from mcp_manifold.wire import Payload
+from mcp_manifold.wire import Payload, Pieces
 
 BOUND = 5.0
 """Seconds any test waits for anything."""
@@ -32,6 +32,8 @@ class FakeDesk:
         self.settings = ManifoldSettings(**settings)
         self.budget = Budget()
         self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
+        self.lists: dict[str, Pieces | Exception] = {}
+        """Lists that are there, or refused."""
         self.calls: list[Call] = []
         self.notes: list[tuple[str, dict[str, Payload]]] = []
         self.ends: list[Session] = []
@@ -48,6 +50,12 @@ class FakeDesk:
 
     def relay(self, call: Call, told: Told) -> bool:
         return False
+
+    def listed(self, call: Call) -> Pieces | None:
+        found = self.lists.get(call.method)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from mcp_manifold.fronts.http1 import farewell
-from mcp_manifold.fronts.http1.connection import SMALL
 from mcp_manifold.fronts.http1.cycle import HIGH_WATER
+from mcp_manifold.fronts.http1.service import SMALL
 from tests.flows.processes import until
 from tests.unit.fronts.wires import BOUND, Answer, Script, Scripted, Served, Wire, chunked, request, staged
 
@@ -786,3 +786,56 @@ async def test_a_stream_waits_for_its_reader() -> None:
         wire.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's has it
         answer: Answer = await wire.answer()
         assert len(answer.body) == 20_000_000
+
+
+# --- answers that others hold as well ---------------------------------------------------------------------------------
+
+SHARED = (b'{"a":', b"y" * 3_000_000, b"}")
+
+
+@pytest.mark.parametrize("pieces", [SHARED, (b'{"a":', b"1", b"}"), (b"1",)], ids=["bulky", "small", "one"])
+async def test_an_answer_in_pieces_arrives_whole_and_the_connection_goes_on(pieces: tuple[bytes, ...]) -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        for number in (1, 2):
+            await wire.send(request("/short", b""))
+            (await app.was_taken(number)).reply.share(pieces)
+            answer = await wire.answer()
+            assert answer.status == 200
+            assert answer.headers[b"content-type"] == b"application/json"
+            assert answer.body == b"".join(pieces)
+        await wire.send(request("/short", b"", "connection: close"))
+        (await app.was_taken(3)).reply.share(pieces)
+        assert (await wire.answer()).closes
+        assert await wire.ended() == b""
+
+
+async def test_an_answer_that_others_hold_takes_no_room_of_its_own() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384) as stage:
+        wires = [await stage.open(limit=16_384) for _ in range(2)]
+        for number, wire in enumerate(wires, 1):
+            await _stopped(wire)
+            await wire.send(request("/short", b""))
+            await app.was_taken(number)
+        app.taken[0].reply.share(SHARED)
+        assert stage.service.budget.held == 0
+        app.taken[1].reply.respond(200, b"".join(SHARED))
+        assert stage.service.budget.held > 1_000_000
+
+
+async def test_an_answer_in_pieces_to_who_left_is_nothing() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b""))
+        taken = await app.was_taken()
+        wire.reset()
+        async with asyncio.timeout(BOUND):
+            await taken.gone.wait()
+        taken.reply.share(SHARED)
+        await stage.at_rest()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.fronts.http1.connection import SMALL
+from mcp_manifold.fronts.http1.service import SMALL
 from tests.flows.processes import until
 from tests.unit.fronts.wires import Scripted, Served, Wire, chunked, request, staged
 

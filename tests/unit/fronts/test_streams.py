@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold.budget import Budget, Load
+from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.flight import Deadline
 from mcp_manifold.fronts.request import read_body
@@ -13,9 +14,11 @@ from mcp_manifold.fronts.responder import Responder
 from mcp_manifold.fronts.session import OpenSession
 from mcp_manifold.fronts.stream import EventStream, Tally
 from mcp_manifold.policy import ANONYMOUS
-from tests.unit.fronts.fakes import FakeDesk, constant, encoded, note, request
+from tests.unit.fronts.fakes import META, FakeDesk, constant, encoded, note, request
 
 pytestmark = pytest.mark.anyio
+
+GREETING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
 
 
 class Reader:
@@ -151,6 +154,31 @@ async def test_an_id_in_flight_cannot_be_used_again() -> None:
     await conversation.settle(5)
     assert b'"code":-32600' in channel.sent[0]
     assert channel.sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{}}']
+
+
+async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_waited_for() -> None:
+    desk, channel = FakeDesk(), Channel()
+    desk.lists["tools/list"] = (memoryview(b'{"tools":[]'), b"}")
+    desk.scripts["prompts/list"] = constant(b"{}")
+    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    conversation.receive(encoded(request("initialize", 0, **GREETING)))
+    await conversation.settle(5)
+    conversation.receive(encoded(request("tools/list", 1)))
+    conversation.receive(encoded(request("tools/list", 1)))
+    assert channel.sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}'] * 2
+    conversation.receive(encoded(request("prompts/list", 2)))
+    assert len(channel.sent) == 3
+    await conversation.settle(5)
+    assert channel.sent[3:] == [b'{"jsonrpc":"2.0","id":2,"result":{}}']
+
+
+async def test_a_list_that_is_refused_is_an_error_at_once() -> None:
+    desk, channel = FakeDesk(), Channel()
+    desk.lists["tools/list"] = TooManyRequests("not now", retry_after=1.0)
+    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    conversation.receive(encoded(request("tools/list", 1, _meta=META)))
+    assert b"not now" in channel.sent[0]
+    assert repr(conversation).endswith("in_flight=0> answering=0>")
 
 
 async def test_settling_cancels_what_takes_too_long() -> None:

@@ -10,9 +10,9 @@ closed. A request that comes in one piece touches no timer; each connection has 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import httptools
 
@@ -21,23 +21,15 @@ from mcp_manifold.fronts.asgi import Line, Receive, Refused, Send, refusal_body
 from mcp_manifold.fronts.http1.cycle import Cycle
 from mcp_manifold.fronts.http1.farewell import Farewell
 from mcp_manifold.fronts.http1.head import Head, header_lines
-from mcp_manifold.fronts.http1.service import Passage, Service
+from mcp_manifold.fronts.http1.service import BULKY, MOST_KNOWN, SMALL, Passage, Service
 from mcp_manifold.fronts.http1.unfit import late, misread, too_large, unfit
 from mcp_manifold.fronts.http1.watch import Watch
 from mcp_manifold.heads import Known
 
 logger = logging.getLogger(__name__)
 
-SMALL: Final = 256 * 1024
-"""Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
-BULKY: Final = 65536
-"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
-MOST_KNOWN: Final = 8
-"""Heads one connection is remembered for."""
 Phase = Literal["between", "head", "body"]
 """What of a request is coming in."""
-
-_LATER: Final = ((b"retry-after", b"10"),)
 
 
 class Connection(asyncio.Protocol):
@@ -105,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_excess:  # told only now: who has not asked yet would take it for the end of the connection
-            self._refuse(Refused(503, "Too many open connections, try again later", headers=_LATER))
+            self._refuse(Refused(503, "Too many open connections, try again later", headers=((b"retry-after", b"10"),)))
             return
         if self._is_between:
             if not self._is_busy and not self._is_stopping:
@@ -336,10 +328,17 @@ class Connection(asyncio.Protocol):
     def respond(self, status: int, body: bytes) -> None:
         """Send the whole answer, which is JSON, and be done."""
         keeps_alive = self._served.keeps_alive
-        if self.is_gone:
-            return
-        self._write_whole(status, body, b"", keeps_alive=keeps_alive)
-        self.completed(keeps_alive=keeps_alive)
+        if not self.is_gone:
+            self._write_whole(status, body, b"", keeps_alive=keeps_alive)
+            self.completed(keeps_alive=keeps_alive)
+
+    def share(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send the whole answer, which is JSON and well, in pieces that others hold as well."""
+        if not self.is_gone:
+            keeps_alive = self._served.keeps_alive
+            self._transport.writelines(self._service.in_pieces(pieces, keeps_alive=keeps_alive))
+            self._load.drop()  # what is not written yet takes no room of its own
+            self.completed(keeps_alive=keeps_alive)
 
     def _write_whole(self, status: int, body: bytes, lines: bytes, *, keeps_alive: bool) -> None:
         head = self._service.whole(status, len(body)) + lines

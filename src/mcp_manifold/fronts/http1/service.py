@@ -2,13 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mcp_manifold.budget import Budget
 from mcp_manifold.fronts.asgi import Line, Receive, Scope, Send
 from mcp_manifold.fronts.http1.head import Head, header_lines, status_line
+
+SMALL: Final = 256 * 1024
+"""Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
+MOST_KNOWN: Final = 8
+"""Heads one connection is remembered for."""
+BULKY: Final = 65536
+"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
 
 
 class Passage(Protocol):
@@ -24,6 +31,12 @@ class Reply(Protocol):
 
     def respond(self, status: int, body: bytes) -> None:
         """Send the whole answer, which is JSON, and be done."""
+        ...
+
+    def share(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send the whole answer, which is JSON and well, in pieces that others hold as well: they are not copied, and
+        count nothing while they wait for the client.
+        """
         ...
 
     def lengthen(self) -> tuple[Receive, Send]:
@@ -98,3 +111,9 @@ class Service:
             self.lines(),
             length,
         )
+
+    def in_pieces(self, pieces: Sequence[bytes | memoryview], *, keeps_alive: bool) -> Sequence[bytes | memoryview]:
+        """A whole answer that is JSON, as it is written: joined unless that would cost more than it saves."""
+        size = sum(map(len, pieces))
+        head = self.whole(200, size) + (b"\r\n" if keeps_alive else b"connection: close\r\n\r\n")
+        return (head + bytes(pieces[0]), *pieces[1:]) if size > BULKY else (b"".join((head, *pieces)),)
