@@ -764,6 +764,25 @@ async def test_who_reads_slowly_gets_everything() -> None:
     assert got == size
 
 
+async def test_who_reads_slowly_what_is_still_being_written_gets_everything() -> None:
+    async def pieces(served: Served) -> None:
+        await served.start(200)
+        for _ in range(20):
+            await served.write(b"y" * 100_000, more=True)
+        await served.write(b"")
+
+    async with staged(Scripted(a=pieces), buffer=16_384, keep_alive=0.1) as stage:
+        wire = await stage.open(limit=16_384)
+        await wire.send(request("/a", b""))
+        await wire.head()
+        got = b""
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            got += await asyncio.wait_for(wire.reader.read(20_000), BOUND)
+            assert not wire.reader.at_eof(), f"cut off after {len(got)} bytes"
+            await asyncio.sleep(0.01)  # slow is what this client is
+        assert got.count(b"y") == 2_000_000
+
+
 async def test_a_stream_waits_for_its_reader() -> None:
     written = 0
 
@@ -839,3 +858,17 @@ async def test_an_answer_in_pieces_to_who_left_is_nothing() -> None:
             await taken.gone.wait()
         taken.reply.share(SHARED)
         await stage.at_rest()
+
+
+async def test_who_does_not_read_is_given_no_more_and_loses_the_connection() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384, keep_alive=0.5) as stage:
+        wire = await stage.open(limit=16_384)
+        await _stopped(wire)
+        await wire.send(request("/short", b""))
+        (await app.was_taken()).reply.share(SHARED)
+        await wire.send(request("/short", b"") * 3)
+        await app.was_served()  # on the long way, where it waits until there is room
+        await stage.at_rest()
+        assert (len(app.taken), len(app.served)) == (1, 1)

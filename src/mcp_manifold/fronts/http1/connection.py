@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._load.hold(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        self._is_full = False
+        self._is_full, self._unsent = False, 0
         self._load.drop()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
 
     def _look(self) -> None:
         """The time of something may be over."""
-        if self._is_busy:  # which has its own limits
+        if self._is_busy and not self._is_full:  # what is busy has its own limits
             self._rest()
         elif self._watch.is_over:
             before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
@@ -290,9 +290,9 @@ class Connection(asyncio.Protocol):
             self._offer(*request)
 
     def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
-        """Have a request answered the short way, or else the long one."""
+        """Have a request answered the short way, or the long one, on which a client has to read before it gets more."""
         self._served = head
-        self._passage = self._service.application.take(head, body, self)
+        self._passage = None if self._is_full else self._service.application.take(head, body, self)
         if self._passage is None:
             self._run(Cycle(self, head.sized(len(body)) if is_known else head, body))
 
