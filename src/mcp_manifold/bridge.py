@@ -16,7 +16,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
@@ -50,8 +50,7 @@ class _Parked:
     timer: asyncio.TimerHandle | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a call is for: method, backend, native name or URI. A retry must be for the same."""
 
     method: str

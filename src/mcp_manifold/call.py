@@ -64,6 +64,15 @@ class Session:
     _relayable: dict[Era, Payload] = field(default_factory=dict, repr=False)
     log_level: str = ""
     """The level the client set with `logging/setLevel`, or for this one request; empty while it set none."""
+    era: Era = field(init=False)
+    """The era of the revision the client speaks."""
+
+    def __post_init__(self) -> None:
+        self.era = era_of(self.version)
+
+    def speak(self, version: str) -> None:
+        """The client and we agreed on a revision."""
+        self.version, self.era = version, era_of(version)
 
     @property
     def wants(self) -> frozenset[str]:
@@ -78,11 +87,6 @@ class Session:
         if found is None:
             found = self._relayable[era] = relayable_capabilities(self.capabilities, same_era=self.era == era)
         return found
-
-    @property
-    def era(self) -> Era:
-        """The era of the revision the client speaks."""
-        return era_of(self.version)
 
 
 @dataclass(slots=True, eq=False)

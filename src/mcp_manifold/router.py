@@ -6,9 +6,8 @@ may not be seen is not in it, and is answered as one that does not exist.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
@@ -29,8 +28,7 @@ _COMING_BACK: Final = frozenset({"requestState", "inputResponses"})
 """What a modern client brings that goes on with a call it was sent away from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Direct:
+class Direct(NamedTuple):
     """A call that needs nothing but its backend: whom it is for, the open link, and the params that go over it."""
 
     target: Target
@@ -178,14 +176,16 @@ class Router:
 
     def takes_long(self, call: Call, result: Payload) -> bool:
         """Whether a result is more than one turn's work: it is long, or its client is to be asked something first."""
-        return len(memoryview(result)) >= wire.LONG or (
+        return len(result) >= wire.LONG or (
             call.backend_era == "modern" and call.session.era == "handshake" and wire.input_required(result) is not None
         )
 
     def arrived(self, call: Call, target: Target, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
         result = self._named(call, target, result)
-        return self._adapted(call, wire.map_links(call.method, result, self._public(call)))
+        if wire.may_link(result):
+            result = wire.map_links(call.method, result, self._public(call))
+        return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
 
     async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
         """As `arrived`, for one that does."""
@@ -213,7 +213,7 @@ class Router:
         return partial(self._hub.public_uri, call.session.scope, call.backend)
 
     async def _linked(self, call: Call, result: Payload) -> Payload:
-        if len(memoryview(result)) < wire.LONG:
+        if len(result) < wire.LONG:
             return wire.map_links(call.method, result, self._public(call))
         return await _in_turns(wire.link_steps(call.method, result, self._public(call)))
 

@@ -186,16 +186,13 @@ class Link:
     ) -> None:
         """As `request`, for who does not wait: `told` gets what came of it in the turn in which it is known.
 
+        Until then, `call.cancel` gives it up; who is told has nothing to cancel any more (`call.on_cancel`).
+
         Raises:
             BackendError: it certainly was not sent. Nothing is told then.
         """
-
-        def over(result: Payload | None, failure: Exception | None) -> None:
-            call.on_cancel(None)
-            told(result, failure)
-
-        pending = self._sent(method, params, timeout, call, Teller(over), ceiling)
-        call.on_cancel(partial(self.abandon, pending, CallCancelled("the caller cancelled the request")))
+        pending = self._sent(method, params, timeout, call, Teller(told), ceiling)
+        call.on_cancel(partial(self._taken_back, pending))
 
     def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> Pending:
         """Send a request of our own whose answer is somebody's to take from `Pending.future`; raises as `request` does.
@@ -258,7 +255,7 @@ class Link:
     async def _outcome(self, pending: Pending) -> Payload:
         call = pending.call
         if call is not None:
-            call.on_cancel(partial(self.abandon, pending, CallCancelled("the caller cancelled the request")))
+            call.on_cancel(partial(self._taken_back, pending))
         try:
             return await pending.future
         except asyncio.CancelledError:
@@ -282,6 +279,9 @@ class Link:
         if self.ended.done():
             return None
         return self.transport.send_note(wire.notification(method, params))
+
+    def _taken_back(self, pending: Pending) -> None:
+        self.abandon(pending, CallCancelled("the caller cancelled the request"))
 
     def abandon(self, pending: Pending, exc: Exception | None) -> None:
         """Give up on a request: the backend is told in its era's way, the waiting caller gets `exc`."""

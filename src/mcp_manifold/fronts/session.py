@@ -85,7 +85,7 @@ class OpenSession:
         info, capabilities = params.get("clientInfo", EMPTY), params.get("capabilities", EMPTY)
         if first_byte(info) != b"{" or first_byte(capabilities) != b"{":
             raise InvalidParams('Invalid params: "clientInfo" and "capabilities" must be objects')
-        self.session.version = negotiate_version(text(params.get("protocolVersion"), "protocolVersion"))
+        self.session.speak(negotiate_version(text(params.get("protocolVersion"), "protocolVersion")))
         self.session.client_info, self.session.capabilities = info, capabilities
         if self.kind == "mcp" and Journals.are_for(self.session.version):
             self.journals = Journals(self.digest[:8], self.session.version, self._desk.budget)

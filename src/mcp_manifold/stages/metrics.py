@@ -138,7 +138,7 @@ def is_tool_error(result: Payload) -> bool:
     Found by its bytes, near either end; only where they are there is the result taken apart, since a structured result
     may have a member of that name itself.
     """
-    size = memoryview(result).nbytes
+    size = len(result)
     if size <= 2 * _WINDOW:
         found = _FAILED.search(result)
     else:

@@ -42,7 +42,7 @@ from mcp_manifold.wire.envelope import (
 )
 from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp, off_hop
-from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links
+from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links, may_link
 from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
@@ -85,6 +85,7 @@ __all__ = [
     "link_steps",
     "map_error_link",
     "map_links",
+    "may_link",
     "members",
     "modern_stamp",
     "negotiate_version",

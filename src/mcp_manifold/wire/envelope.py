@@ -37,6 +37,9 @@ _EXACT_KEYS: Final = frozenset(
 )  # fmt: skip
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_REQUEST_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
+_ID_STARTS: Final = b'"-0123456789'
+_OBJECT_START: Final = ord("{")
 _MAX_MEMBERS: Final = 64
 """Members of an envelope that are looked at one by one; without it a message of nothing else would hold the loop."""
 
@@ -78,10 +81,25 @@ def parse(data: bytes) -> Envelope:
         raise _refused(_shape_problem(data)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MalformedMessage("Parse error: the message is not valid JSON", code=PARSE_ERROR) from exc
-    _require_rpc(envelope)
-    if not _is_compact(data, envelope):
-        _require_unambiguous(data)
+    if not _is_plain_request(data, envelope):
+        _require_rpc(envelope)
+        if not _is_compact(data, envelope):
+            _require_unambiguous(data)
     return envelope
+
+
+def _is_plain_request(data: bytes, envelope: Envelope) -> bool:
+    """Whether this is what requests usually are, with nothing in it that has to be looked at more closely."""
+    id_, method, params = envelope.id, envelope.method, envelope.params
+    return (
+        id_ is not UNSET
+        and method is not UNSET
+        and params is not UNSET
+        and len(id_) + len(method) + len(params) + _REQUEST_OVERHEAD == len(data)
+        and envelope.jsonrpc == "2.0"
+        and memoryview(id_)[0] in _ID_STARTS
+        and memoryview(params)[0] == _OBJECT_START
+    )
 
 
 def _refused(reason: str) -> MalformedMessage:
@@ -97,7 +115,7 @@ def _shape_problem(data: bytes) -> str:
 def _require_rpc(envelope: Envelope) -> None:
     if envelope.jsonrpc != "2.0":
         raise _refused('Invalid request: "jsonrpc" must be "2.0"')
-    if envelope.id is not UNSET and first_byte(envelope.id) not in b'"-0123456789':
+    if envelope.id is not UNSET and first_byte(envelope.id) not in _ID_STARTS:
         raise _refused('Invalid request: "id" must be a string or a number')
     if envelope.method is not UNSET:
         if envelope.params is not UNSET and first_byte(envelope.params) not in b"{n":  # null, which some write for none
@@ -121,7 +139,7 @@ def _is_compact(data: bytes, envelope: Envelope) -> bool:
         (9, envelope.error),
     ):
         if payload is not UNSET:
-            size += overhead + len(memoryview(payload))
+            size += overhead + len(payload)
     if envelope.method is not UNSET:
         size += 12 + len(envelope.method)
     return size + 1 == len(data)

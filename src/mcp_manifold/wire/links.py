@@ -44,13 +44,18 @@ Steps = Generator[None, None, Payload]
 """The mapping of one result, in pieces; what it returns is the result."""
 
 
+def may_link(result: Payload) -> bool:
+    """Whether a URI can be in a result; a cheap look at one that is short."""
+    return len(result) >= _LARGE or b'"uri"' in bytes(result)
+
+
 def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Payload:
     """`result` with every URI that stands for a resource passed through `public`; itself where nothing changes.
 
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
     (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
     """
-    if len(memoryview(result)) < _LARGE and b'"uri"' not in bytes(result):
+    if not may_link(result):
         return result
     steps = link_steps(method, result, public)
     while True:
@@ -81,7 +86,7 @@ def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
 
 
 def _may_link(method: str, result: Payload) -> bool:
-    if method == "tools/call" and len(memoryview(result)) >= _LARGE:
+    if method == "tools/call" and len(result) >= _LARGE:
         if _lacks_uri(bytes(result)):
             return False
         try:
