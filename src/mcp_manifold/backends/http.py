@@ -176,11 +176,11 @@ class _Reply:
         if status == 200:
             if self.pending.method == "initialize":
                 self._transport.assigned(headers.get("mcp-session-id") or "")
-            if (headers.get("content-type") or "").startswith("text/event-stream"):
+            if headers.is_event_stream:
                 self._events = EventParser(self._transport.max_message)
                 self._idle = IdleWatch(self._transport.idle_limit, self._silent)
-            else:
-                self._expect(headers.get("content-length") or "")
+            elif headers.length > LARGE:
+                self._expect(headers.length)
 
     def received(self, data: bytes) -> None:
         if self._events is not None and self._idle is not None:
@@ -252,10 +252,9 @@ class _Reply:
             self._fail(AnswerDropped(self._transport.link.backend))
             self.abort()
 
-    def _expect(self, length: str) -> None:
+    def _expect(self, size: int) -> None:
         """Take the room for the whole answer at once, so that those that are let in find enough to come to an end."""
-        size = int(length) if length.isdigit() and len(length) < 12 else 0
-        if LARGE < size <= self._transport.max_message:
+        if size <= self._transport.max_message:
             self._expected = size
             self._weigh(size)
 

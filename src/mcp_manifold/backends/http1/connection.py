@@ -271,12 +271,10 @@ class Connection(asyncio.Protocol):
 
     def _expect_rest(self, headers: Headers) -> None:
         """Take what is left of a bulky body past the parser, if its length is known; the next response gets another."""
-        length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and len(length) < 16:
-            rest = int(length) - sum(map(len, self._pieces))
-            if rest > _BULKY:
-                self._rest = rest
-                self._parser = httptools.HttpResponseParser(self)
+        rest = headers.length - sum(map(len, self._pieces))
+        if rest > _BULKY:
+            self._rest = rest
+            self._parser = httptools.HttpResponseParser(self)
 
     def _adopt_coding(self, headers: Headers) -> None:
         transfer = headers.get(b"transfer-encoding")

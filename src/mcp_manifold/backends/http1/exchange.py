@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 FailureKind = Literal["connect", "tls", "timeout", "reset", "protocol", "limit"]
 
+_MOST_DIGITS = 16
 ENDLESS = sys.maxsize
 """What is left of the body limit of an exchange that has none."""
 
@@ -20,13 +21,20 @@ class HttpFailure(Exception):
 
 
 class Headers:
-    """The header fields of a response, as received; the index is made when first asked for."""
+    """The header fields of a response, as received. Made once for all responses whose heads are the same."""
 
-    __slots__ = ("_index", "_pairs")
+    __slots__ = ("_index", "_pairs", "is_event_stream", "length")
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self._pairs = pairs
-        self._index: dict[bytes, bytes] | None = None
+        self._index: dict[bytes, bytes] = {}
+        for key, value in pairs:
+            key = key.lower()
+            self._index[key] = value if key not in self._index else self._index[key] + b", " + value
+        self.is_event_stream = self._index.get(b"content-type", b"").startswith(b"text/event-stream")
+        length = self._index.get(b"content-length", b"")
+        self.length = int(length) if length.isdigit() and len(length) < _MOST_DIGITS else 0
+        """Bytes of the body, as announced; 0 where nothing is. Of a response that is recognised, those of the first."""
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(name.decode('latin-1') for name, _ in self._pairs)}>"
@@ -36,13 +44,7 @@ class Headers:
 
     def get(self, name: bytes | str) -> str | None:
         """The value of a field, by its lower-case name; several fields of one name are joined with commas."""
-        index = self._index
-        if index is None:
-            index = self._index = {}
-            for key, value in self._pairs:
-                key = key.lower()
-                index[key] = value if key not in index else index[key] + b", " + value
-        found = index.get(name if isinstance(name, bytes) else name.encode("latin-1"))
+        found = self._index.get(name if isinstance(name, bytes) else name.encode("latin-1"))
         return None if found is None else found.decode("latin-1")
 
 

@@ -96,21 +96,23 @@ class Service:
     """Bytes of the largest body the application takes; a larger one is not collected for it, so that it can say so."""
     _seen: list[Line] | None = field(default=None, repr=False)
     _written: bytes = field(default=b"", repr=False)
+    _usual: bytes = field(default=b"", repr=False)
 
     def lines(self) -> bytes:
         """`own_lines` as bytes."""
         lines = self.own_lines()
         if lines is not self._seen:
             self._seen, self._written = lines, header_lines(lines)
+            self._usual = self._begun(200)
         return self._written
 
     def whole(self, status: int, length: int) -> bytes:
         """The head of a whole answer that is JSON, without the blank line at its end."""
-        return b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n" % (
-            status_line(status),
-            self.lines(),
-            length,
-        )
+        self.lines()
+        return b"%b%d\r\n" % (self._usual if status == 200 else self._begun(status), length)
+
+    def _begun(self, status: int) -> bytes:
+        return b"%b%bcontent-type: application/json\r\ncontent-length: " % (status_line(status), self._written)
 
     def in_pieces(self, pieces: Sequence[bytes | memoryview], *, keeps_alive: bool) -> Sequence[bytes | memoryview]:
         """A whole answer that is JSON, as it is written: joined unless that would cost more than it saves."""
