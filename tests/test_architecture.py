@@ -55,8 +55,8 @@ SYNCHRONOUS: Final = 3
 PURE: Final = {
     "backends/breaker.py", "backends/deadlines.py", "backends/http1/exchange.py", "backends/http1/inflate.py",
     "backends/http1/request.py", "backends/lifecycle.py", "backends/lines.py", "backends/outage.py",
-    "backends/repeating.py", "backends/turns.py", "fronts/auth.py", "fronts/guard.py", "fronts/http1/unfit.py",
-    "fronts/inbound.py", "fronts/routes.py",
+    "backends/repeating.py", "backends/stamping.py", "backends/turns.py", "fronts/auth.py", "fronts/guard.py",
+    "fronts/http1/unfit.py", "fronts/inbound.py", "fronts/routes.py",
 }  # fmt: skip
 """Files of higher levels that decide and do not wait either."""
 WAITING: Final = ("asyncio", "anyio", "threading", "time", "socket", "subprocess")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from mcp_manifold import wire
 from mcp_manifold.budget import Budget
 from mcp_manifold.call import Call, Emit, Handler, Session, Told
-from mcp_manifold.catalogue import Kind
 from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, load, load_dict, outcome, plan, stamps
 from mcp_manifold.embedding import decoded, heard_by, overridden, unheard
 from mcp_manifold.filtering import unmatched_patterns
@@ -389,7 +388,7 @@ class Manifold:
 
     def input_schema(self, scope: str, tool: str) -> bytes | None:
         """The inputSchema of a tool whose arguments are mirrored into headers; None for all others."""
-        entry = self._running.hub.view(scope).catalogue.find(Kind.TOOL, tool)
+        entry = self._running.hub.view(scope).catalogue.find_tool(tool)
         if entry is None or not entry.input_schema_has_headers:
             return None
         return bytes(wire.client_meta(Payload(entry.raw)).get("inputSchema", wire.EMPTY))

@@ -207,7 +207,7 @@ class Router:
 
     def _named(self, call: Call, target: Target, result: Payload) -> Payload:
         is_theirs = call.backend_era == call.session.era == "modern"
-        return self._bridge.named(call, target, result) if is_theirs else result
+        return self._bridge.named(call, target, result) if is_theirs and wire.may_ask(result) else result
 
     def _public(self, call: Call) -> Callable[[str], str]:
         return partial(self._hub.public_uri, call.session.scope, call.backend)

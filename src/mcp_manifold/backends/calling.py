@@ -110,7 +110,6 @@ class Calling:
             patience = self._deadlines.of(method, params)
 
         def over(result: Payload | None, failure: Exception | None) -> None:
-            call.on_cancel(None)
             admission.leave()
             if result is not None:
                 if self.breaker.failed_in_row:

@@ -61,6 +61,8 @@ class HttpTransport:
         self._session = ""
         self._version = ""
         self._standing: Standing | None = None
+        self._tools: dict[bytes, bytes] = {}
+        """The headers that mirror a call, by the name of the tool as it is written; of listed tools only."""
         self._compose()
 
     def __repr__(self) -> str:
@@ -83,10 +85,20 @@ class HttpTransport:
     def send_request(self, pending: Pending, body: bytes) -> None:
         extra = b""
         if self.link.era == "modern":
-            extra = mirrored_headers(pending.method, pending.params, self.link.parameter_headers)
+            extra = self._mirrored(pending)
         reply = _Reply(self, pending)
         reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True)
         pending.abort = reply.abort
+
+    def _mirrored(self, pending: Pending) -> bytes:
+        method, params, parameters = pending.method, pending.params, self.link.parameter_headers
+        if method != "tools/call" or parameters is not None:
+            return mirrored_headers(method, params, parameters)
+        name = bytes(params["name"])
+        found = self._tools.get(name)
+        if found is None:
+            found = self._tools[name] = mirrored_headers(method, params, None)
+        return found
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
         note = Note(self.link.backend)

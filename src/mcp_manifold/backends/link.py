@@ -23,9 +23,8 @@ from mcp_manifold.backends.pending import (
     note_outcome,
     number_in,
     number_of,
-    stamp_for,
-    token_of,
 )
+from mcp_manifold.backends.stamping import Stamping, token_of
 from mcp_manifold.backends.suspects import Suspects
 from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.errors import (
@@ -64,10 +63,9 @@ class Link:
         """Seconds the last request took that had a result."""
         self.is_watched = False
         """Somebody is told what the backend reports over it: it is in use even while no call is."""
-        self._has_logging = False
         self.parameter_headers: ParameterHeaders | None = None
         """Set by the backend once its tools are listed; used where the transport mirrors arguments in headers."""
-        self._stamp: dict[str, Payload] | None = None
+        self._stamping = Stamping()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[BackendError] = self._loop.create_future()
         self.holder = holder
@@ -91,7 +89,7 @@ class Link:
     @property
     def era(self) -> wire.Era:
         """The era this link speaks."""
-        return "modern" if self._stamp is not None else "handshake"
+        return self._stamping.era
 
     @property
     def is_busy(self) -> bool:
@@ -143,13 +141,13 @@ class Link:
 
     def stamp(self, stamp: dict[str, Payload] | None) -> None:
         """Speak the modern era from now on, every request carrying `stamp` in its `_meta`; None: the handshake era."""
-        self._stamp = stamp
+        self._stamping.adopt(stamp)
 
     def adopt(self, version: str, capabilities: Payload) -> None:
         """The session is negotiated."""
         self.version = version
         self.capabilities = capabilities
-        self._has_logging = "logging" in wire.capability_names(capabilities)
+        self._stamping.has_logging = "logging" in wire.capability_names(capabilities)
         self.transport.adopt(version)
 
     # --- out ----------------------------------------------------------------------------------------------------
@@ -186,12 +184,10 @@ class Link:
     ) -> None:
         """As `request`, for who does not wait: `told` gets what came of it in the turn in which it is known.
 
-        Until then, `call.cancel` gives it up; who is told has nothing to cancel any more (`call.on_cancel`).
-
         Raises:
             BackendError: it certainly was not sent. Nothing is told then.
         """
-        pending = self._sent(method, params, timeout, call, Teller(told), ceiling)
+        pending = self._sent(method, params, timeout, call, Teller(call, told), ceiling)
         call.on_cancel(partial(self._taken_back, pending))
 
     def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> Pending:
@@ -218,15 +214,12 @@ class Link:
         pending = Pending(number, method, params, timeout, outcome)
         pending.begun = monotonic()  # the loop's clock may only count milliseconds
         pending.ceiling = ceiling
+        put, pending.token = self._stamping.put(params, number, call)
+        body = wire.request(number, method, put)
         if call is not None:
             pending.call = call
-            pending.token = token_of(params)
-            call.backend_era, call.number = self.era, number
+            call.backend_era, call.number = self._stamping.era, number
             self._met(call.session)
-        stamp = self._stamp
-        if call is not None and stamp is not None:
-            stamp = stamp_for(call.session, stamp, has_logging=self._has_logging)
-        body = wire.request(number, method, wire.hop_params(params, token=number, stamp=stamp))
         self.pending[number] = pending
         try:
             self.transport.send_request(pending, body)
@@ -296,7 +289,7 @@ class Link:
             pending.outcome.set_exception(exc)
         if self.ended.done() or pending.method == "initialize":  # which must not be cancelled (basic/lifecycle)
             return
-        if pending.abort is not None and self._stamp is not None:
+        if pending.abort is not None and self.era == "modern":
             pending.abort()  # closing the response stream is the cancellation
         else:
             reason = str(exc) if exc is not None else "the caller went away"

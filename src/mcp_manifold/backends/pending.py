@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final, Protocol
 
-from mcp_manifold import wire
-from mcp_manifold.call import Call, Session, Told
+from mcp_manifold.call import Call, Told
 from mcp_manifold.wire import Payload
-from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 HUMAN_WAIT: Final = 3600.0
@@ -33,11 +31,14 @@ class Outcome(Protocol):
 
 
 class Teller:
-    """The outcome of a request nobody waits for: told once, in the turn in which it came."""
+    """The outcome of a request nobody waits for: told once, in the turn in which it came; then nothing is left of the
+    call to take back.
+    """
 
-    __slots__ = ("_told",)
+    __slots__ = ("_call", "_told")
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, call: Call, told: Told) -> None:
+        self._call = call
         self._told: Told | None = told
 
     def __repr__(self) -> str:
@@ -58,6 +59,7 @@ class Teller:
     def _tell(self, result: Payload | None, exception: Exception | None) -> None:
         told, self._told = self._told, None
         if told is not None:
+            self._call.on_cancel(None)
             told(result, exception)
 
 
@@ -152,12 +154,6 @@ class Ears(Protocol):
         """The link is dead."""
 
 
-def token_of(params: Mapping[str, Payload]) -> Payload | None:
-    """The progress token a request carries."""
-    meta = params.get("_meta")
-    return None if meta is None else wire.client_meta(meta).get("progressToken")
-
-
 def note_outcome(future: "asyncio.Future[Payload]") -> None:
     """Take note of how a request ended for which nobody may come back."""
     if not future.cancelled():
@@ -167,17 +163,6 @@ def note_outcome(future: "asyncio.Future[Payload]") -> None:
 def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
     """Two futures to wait for, whatever they hold."""
     return {first, second}
-
-
-def stamp_for(session: Session, stamp: dict[str, Payload], *, has_logging: bool) -> dict[str, Payload]:
-    """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
-    found = {**stamp, META_CAPABILITIES: session.relayable("modern")}
-    level = session.log_level
-    if not level and has_logging and session.era == "handshake":
-        level = DEFAULT_LOG_LEVEL
-    if level:
-        found[META_LOG_LEVEL] = Payload(wire.encode(level))
-    return found
 
 
 def number_of(id_: Payload | object) -> int:

@@ -13,6 +13,7 @@ from mcp_manifold.wire.asking import (
     capabilities_of,
     capability_names,
     input_required,
+    may_ask,
     refusal,
     relayable_capabilities,
     required_urls,
@@ -41,7 +42,7 @@ from mcp_manifold.wire.envelope import (
     texts,
 )
 from mcp_manifold.wire.error import backend_code, error_of, http_status
-from mcp_manifold.wire.hop import adapt_result, client_meta, hop_params, modern_stamp, off_hop
+from mcp_manifold.wire.hop import adapt_result, client_meta, hop_meta, hop_params, modern_stamp, off_hop
 from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links, may_link
 from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
@@ -79,12 +80,14 @@ __all__ = [
     "error_of",
     "failure",
     "first_byte",
+    "hop_meta",
     "hop_params",
     "http_status",
     "input_required",
     "link_steps",
     "map_error_link",
     "map_links",
+    "may_ask",
     "may_link",
     "members",
     "modern_stamp",

@@ -157,9 +157,14 @@ class InputRequired(msgspec.Struct):
     state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=msgspec.UNSET)
 
 
+def may_ask(result: Payload) -> bool:
+    """Whether a result of a 2026-07-28 server can ask for something; a cheap look."""
+    return b'"input_required"' in bytes(result)
+
+
 def input_required(result: Payload) -> InputRequired | None:
     """What a result of a 2026-07-28 server asks for; None for a result that is one."""
-    if b'"input_required"' not in bytes(result):
+    if not may_ask(result):
         return None
     try:
         found = msgspec.json.decode(result, type=InputRequired)

@@ -55,14 +55,17 @@ def hop_params(params: dict[str, Payload], *, token: int, stamp: Mapping[str, Pa
     meta = params.get("_meta")
     if meta is None and stamp is None:
         return encode(params) if params else None
-    kept = {key: value for key, value in client_meta(meta).items() if key not in HOP_KEYS}
+    return encode({**params, "_meta": hop_meta(client_meta(meta), token=token, stamp=stamp)})
+
+
+def hop_meta(meta: Mapping[str, Payload], *, token: int, stamp: Mapping[str, Payload] | None) -> Payload:
+    """The `_meta` of a request as this hop sends it; see `hop_params`."""
+    kept = {key: value for key, value in meta.items() if key not in HOP_KEYS}
     if "progressToken" in kept:
         kept["progressToken"] = Payload(b"%d" % token)
     if stamp is not None:
         kept |= stamp
-    if kept or meta is not None:
-        params = {**params, "_meta": Payload(encode(kept))}
-    return encode(params)
+    return Payload(encode(kept))
 
 
 # --- to a client --------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ async def test_progress_goes_ahead_of_the_result_under_the_callers_own_token() -
 
 def test_a_teller_tells_once_and_is_then_done() -> None:
     heard = Heard()
-    teller = Teller(heard)
+    teller = Teller(Caller().call(), heard)
     assert not teller.done()
     assert not teller.cancelled()
     teller.set_result(Payload(b"{}"))
@@ -181,6 +181,15 @@ def test_a_teller_tells_once_and_is_then_done() -> None:
 
 def test_a_teller_is_done_before_it_tells() -> None:
     seen: list[bool] = []
-    teller = Teller(lambda result, failure: seen.append(teller.done()))
+    teller = Teller(Caller().call(), lambda result, failure: seen.append(teller.done()))
     teller.set_exception(ValueError())
     assert seen == [True]
+
+
+def test_of_a_call_that_was_told_nothing_is_left_to_take_back() -> None:
+    undone: list[str] = []
+    call = Caller().call()
+    call.on_cancel(lambda: undone.append("undone"))
+    Teller(call, Heard()).set_result(EMPTY)
+    call.cancel()
+    assert undone == []
