@@ -288,12 +288,12 @@ class Bridge:
             result = await target.backend.request(call, target.method, again)
         raise BackendProtocolError(target.backend.name, f"asked for input more than {MAX_ROUNDS} times in one call")
 
-    def named(self, call: Call, target: Target, result: Payload) -> Payload:
+    def named(self, call: Call, result: Payload) -> Payload:
         """What a modern server asks a modern client, with the server named where a person reads it."""
         wanted = wire.input_required(result) if self._names_server(call.session.scope) else None
         if wanted is None:
             return result
-        return wire.signed_requests(result, target.backend.name) if wanted.requests else result
+        return wire.signed_requests(result, call.backend) if wanted.requests else result
 
     async def _ask_all(
         self, call: Call, target: Target, requests: Mapping[str, wire.InputRequest]

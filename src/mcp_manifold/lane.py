@@ -45,21 +45,21 @@ class Lane:
             self._end(call, direct, result, failure, told)
 
         try:
-            direct.target.backend.relay(direct.link, call, direct.params, over, lambda: self._detour(call, told))
+            direct.backend.relay(direct.link, call, direct.params, over, lambda: self._detour(call, told))
         except BackendError:
             self._detour(call, told)
         return True
 
     def _end(self, call: Call, direct: Direct, result: Payload | None, failure: Exception | None, told: Told) -> None:
-        router, target = self._router, direct.target
+        router = self._router
         try:
             if isinstance(failure, RemoteError):
-                result = router.refused(call, target, failure)
+                result = router.refused(call, direct.target, failure)
             if result is not None:
                 if router.takes_long(call, result):
                     self._own(partial(self._arrived_long, direct, result), call, told)
                     return
-                result, failure = self._tasks.arrived(call, router.arrived(call, target, result)), None
+                result, failure = self._tasks.arrived(call, router.arrived(call, result)), None
         except Exception as exc:  # noqa: BLE001  # a defect must not reach who reads from the backend
             result, failure = None, exc
         self._finish(call, result, failure, told)

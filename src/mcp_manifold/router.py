@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from mcp_manifold import wire
+from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link import Link
 from mcp_manifold.bridge import Bridge, Target
@@ -31,9 +32,15 @@ _COMING_BACK: Final = frozenset({"requestState", "inputResponses"})
 class Direct(NamedTuple):
     """A call that needs nothing but its backend: whom it is for, the open link, and the params that go over it."""
 
-    target: Target
+    backend: Backend
+    native: str
     link: Link
     params: dict[str, Payload]
+
+    @property
+    def target(self) -> Target:
+        """Whom it is for, as the bridge knows it."""
+        return Target("tools/call", self.backend, self.native)
 
 
 class Router:
@@ -172,7 +179,7 @@ class Router:
             return None
         call.backend = entry.backend
         params = {**call.params, "name": Payload(entry.native_json)}
-        return Direct(Target(call.method, backend, entry.native), link, params)
+        return Direct(backend, entry.native, link, params)
 
     def takes_long(self, call: Call, result: Payload) -> bool:
         """Whether a result is more than one turn's work: it is long, or its client is to be asked something first."""
@@ -180,9 +187,9 @@ class Router:
             call.backend_era == "modern" and call.session.era == "handshake" and wire.input_required(result) is not None
         )
 
-    def arrived(self, call: Call, target: Target, result: Payload) -> Payload:
+    def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
-        result = self._named(call, target, result)
+        result = self._named(call, result)
         if wire.may_link(result):
             result = wire.map_links(call.method, result, self._public(call))
         return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
@@ -205,9 +212,9 @@ class Router:
         exc.raw = wire.map_error_link(exc.raw, partial(public, call.backend))
         return None
 
-    def _named(self, call: Call, target: Target, result: Payload) -> Payload:
+    def _named(self, call: Call, result: Payload) -> Payload:
         is_theirs = call.backend_era == call.session.era == "modern"
-        return self._bridge.named(call, target, result) if is_theirs and wire.may_ask(result) else result
+        return self._bridge.named(call, result) if is_theirs and wire.may_ask(result) else result
 
     def _public(self, call: Call) -> Callable[[str], str]:
         return partial(self._hub.public_uri, call.session.scope, call.backend)
@@ -244,7 +251,7 @@ class Router:
         """A result that is one, for a client that cannot be handed what a modern backend wants to know first."""
         if call.backend_era == "modern" and call.session.era == "handshake":
             return await self._bridge.complete(call, target, params, result)
-        return self._named(call, target, result)
+        return self._named(call, result)
 
 
 def _has_to_wait(call: Call, link: Link) -> bool:

@@ -1,6 +1,6 @@
 """Splits a byte stream into lines, in linear time and bounded memory. Pure: feed it pieces, take lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 ENDLESS: Final = 16 << 20
@@ -29,8 +29,16 @@ class LineSplitter:
         """Whether a line that is being dropped is so long that it will hardly ever end."""
         return self._dropping and self._dropped > ENDLESS
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """The lines that `data` completes."""
+        if not self._parts and not self._dropping and data.endswith(b"\n") and len(data) <= self._limit:
+            lines = data.split(b"\n")
+            lines.pop()
+            return lines if b"\r" not in data else [line.removesuffix(b"\r") for line in lines]
+        return self._pieced(data)
+
+    def _pieced(self, data: bytes) -> Iterator[bytes]:
+        """The same, where lines are not whole, or not all of them are to be had."""
         start = 0
         while True:
             end = data.find(b"\n", start)

@@ -363,7 +363,7 @@ class Link:
             pending.outcome.set_exception(
                 RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era)
             )
-        elif envelope.result is not UNSET and wire.first_byte(envelope.result) == b"{":
+        elif envelope.result is not UNSET and wire.is_object(envelope.result):
             self.latency = monotonic() - pending.begun
             pending.outcome.set_result(envelope.result)
         else:

@@ -51,16 +51,16 @@ class Teller:
         return False
 
     def set_result(self, result: Payload, /) -> None:
-        self._tell(result, None)
-
-    def set_exception(self, exception: Exception, /) -> None:
-        self._tell(None, exception)
-
-    def _tell(self, result: Payload | None, exception: Exception | None) -> None:
         told, self._told = self._told, None
         if told is not None:
             self._call.on_cancel(None)
-            told(result, exception)
+            told(result, None)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            self._call.on_cancel(None)
+            told(None, exception)
 
 
 class Pending:

@@ -16,7 +16,7 @@ _UNUSUAL: Final = frozenset({b"origin", b"content-encoding", b"transfer-encoding
 class Entrance:
     """See the module; made anew when the settings are."""
 
-    __slots__ = ("accepts", "gate", "is_json", "max_body", "routes", "tokens")
+    __slots__ = ("accepts", "gate", "is_json", "max_body", "max_calls", "routes", "tokens")
 
     def __init__(self, settings: ManifoldSettings) -> None:
         self.tokens = Tokens([(token.name, token.token.get_secret_value()) for token in settings.tokens])
@@ -30,6 +30,7 @@ class Entrance:
         self.is_json = Verdicts(is_json)
         self.accepts = Verdicts(accepts_both)
         self.max_body = settings.limits.max_body
+        self.max_calls = settings.limits.max_calls_per_session
 
     def __repr__(self) -> str:
         return f"<Entrance {self.routes!r} {self.tokens!r}>"

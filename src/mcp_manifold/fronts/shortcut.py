@@ -188,7 +188,7 @@ class Shortcut:
 
     def _begins(self, passage: "Passage") -> bool:
         """Whether a call is on its way now; raises RequestError as `Passage.depart`."""
-        passage.depart(self._desk.settings.limits.max_calls_per_session)
+        passage.depart(self.entrance.max_calls)
         try:
             if not self._desk.relay(passage.flight.call, passage.over):
                 passage.turn_back()

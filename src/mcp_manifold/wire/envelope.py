@@ -40,6 +40,7 @@ _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _REQUEST_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
 _ID_STARTS: Final = b'"-0123456789'
 _OBJECT_START: Final = ord("{")
+_NULL_START: Final = ord("n")
 _MAX_MEMBERS: Final = 64
 """Members of an envelope that are looked at one by one; without it a message of nothing else would hold the loop."""
 
@@ -129,6 +130,11 @@ def first_byte(payload: Payload) -> bytes:
     return memoryview(payload)[:1].tobytes()
 
 
+def is_object(payload: Payload) -> bool:
+    """Whether it is a JSON object."""
+    return memoryview(payload)[0] == _OBJECT_START
+
+
 def _is_compact(data: bytes, envelope: Envelope) -> bool:
     """Whether the known members alone, once each and without white space, make up all of `data`."""
     size = 16 if envelope.jsonrpc else 1  # `{"jsonrpc":"2.0"` or `{`
@@ -171,7 +177,7 @@ def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
     Raises:
         InvalidParams: a member differs from one we route on by case or folding only, or they are nested too deeply.
     """
-    if params is UNSET or first_byte(params) == b"n":
+    if params is UNSET or memoryview(params)[0] == _NULL_START:
         return {}
     try:
         found = _decode_members(params)
