@@ -6,21 +6,25 @@ none. The end of stdin is the end of the client.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final
 
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.pipes import Lines, LineWriter, claimed_stdio, is_file, reading
+from mcp_manifold.fronts.linewriter import LineWriter
+from mcp_manifold.fronts.pipes import Inlet, Lines, claimed_stdio, is_file, reading, unblocked
 from mcp_manifold.fronts.session import OpenSession
 from mcp_manifold.policy import LOCAL
 from mcp_manifold.wire import NULL_ID, encode, failure
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
 _logger = logging.getLogger("mcp_manifold.fronts.stdio")
-_CHUNK: Final = 64 * 1024
 _OUTBOX: Final = 1000
+_AT_ONCE: Final = 16
+"""Lines that are taken in one turn: without it a burst would hold up the answers to what came before."""
 _LAST_SECONDS: Final = 1.0
 """Seconds the calls in flight are given when stdin ends: enough for a script that pipes requests in to get its
 answers, short enough for a client that left."""
@@ -80,42 +84,103 @@ class StdioFront:
         self._conversation = conversation = Conversation(self._desk, opened, writer, modern=True)
         opened.attach(writer.push, self.close)
         loop = asyncio.get_running_loop()
-        with self._claim() as (source, target):
+        intake = _Intake(self._desk, conversation, writer)
+        intake.over.add_done_callback(lambda _: self.close())
+        with self._claim() as (source, target), unblocked(source, target):
             writing = loop.create_task(writer.run(target, self.close), name="front.stdout")
-            taking = loop.create_task(self._take(source, conversation, writer), name="front.stdin")
-            taking.add_done_callback(lambda _: self.close())
             last = _FILE_SECONDS if is_file(source) else _LAST_SECONDS
             try:
-                await self._stop.wait()
-                last = min(self._desk.settings.drain, _LAST_SECONDS) if self._is_asked else last
-                await conversation.settle(0 if writer.broken else last)
-                opened.end()
-                writer.end()
-                await asyncio.wait({writing}, timeout=_FLUSH_SECONDS)
-                if taking.done():
-                    taking.result()
+                async with reading(source, intake.fed):
+                    await self._stop.wait()
+                    last = min(self._desk.settings.drain, _LAST_SECONDS) if self._is_asked else last
+                    await conversation.settle(0 if writer.broken else last)
+                    opened.end()
+                    writer.end()
+                    await asyncio.wait({writing}, timeout=_FLUSH_SECONDS)
+                    if intake.over.done():
+                        intake.over.result()
             finally:
                 opened.end()
-                for task in (taking, writing):
-                    task.cancel()
-                await asyncio.gather(taking, writing, return_exceptions=True)
+                intake.stop()
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
 
-    async def _take(self, source: int, conversation: Conversation, writer: LineWriter) -> None:
-        lines = Lines(self._desk.settings.limits.max_body)
-        async with reading(source) as reader:
-            while data := await reader.read(_CHUNK):
-                for line in lines.feed(data):
-                    self._take_line(line, conversation, writer)
-                    await writer.free()
-                    await asyncio.sleep(0)  # a burst of quick requests is answered, not refused for its number
-            for line in lines.finish():
-                self._take_line(line, conversation, writer)
 
-    def _take_line(self, line: bytes | None, conversation: Conversation, writer: LineWriter) -> None:
+class _Intake:
+    """The client's lines on their way in: so many in a turn, and none while it does not read its answers.
+
+    `over` is done once its end has come, and all before that was taken.
+    """
+
+    __slots__ = (
+        "_conversation", "_desk", "_has_ended", "_is_paused", "_lines", "_loop", "_waiting", "_writer", "over",
+    )  # fmt: skip
+
+    def __init__(self, desk: Desk, conversation: Conversation, writer: LineWriter) -> None:
+        self._desk = desk
+        self._conversation = conversation
+        self._writer = writer
+        self._lines = Lines(desk.settings.limits.max_body)
+        self._waiting: deque[bytes | None] = deque()
+        self._is_paused = False
+        self._has_ended = False
+        self._loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = self._loop.create_future()
+
+    def __repr__(self) -> str:
+        return f"<_Intake {len(self._waiting)} waiting{' paused' if self._is_paused else ''}>"
+
+    def fed(self, data: bytes, inlet: Inlet) -> None:
+        """The client wrote this; nothing at its end."""
+        if self.over.done():
+            return
+        self._waiting.extend(self._lines.feed(data) if data else self._lines.finish())
+        self._has_ended = not data
+        if not self._is_paused:
+            self._take(inlet)
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._waiting.clear()
+        self.over.cancel()
+
+    def _take(self, inlet: Inlet) -> None:
+        """Take what waits, or as much as may be taken in this turn."""
+        if self.over.done():
+            return
+        try:
+            self._take_some()
+        except Exception as exc:  # a defect ends the serving, whose task raises it as well
+            self.over.set_exception(exc)
+            raise
+        if self._waiting:
+            if not self._is_paused:
+                self._is_paused = True
+                inlet.pause()
+            if self._writer.is_full:
+                self._writer.when_free(partial(self._take, inlet))
+            else:
+                self._loop.call_soon(self._take, inlet)
+        elif self._has_ended:
+            self.over.set_result(None)
+        elif self._is_paused:
+            self._is_paused = False
+            inlet.resume()
+
+    def _take_some(self) -> None:
+        waiting, flights = self._waiting, self._conversation.opened.flights
+        for _ in range(_AT_ONCE):
+            if not waiting or self._writer.is_full:
+                return
+            self._take_line(waiting.popleft())
+            if len(flights) > self._desk.settings.limits.max_calls_per_session // 2:
+                return  # a burst of quick requests is answered, not refused for its number
+
+    def _take_line(self, line: bytes | None) -> None:
         if line is None:
             limit = self._desk.settings.limits.max_body
             _logger.warning("message refused: it is too long", extra={"limit": limit})
             error = {"code": INVALID_REQUEST, "message": f"Invalid request: longer than {limit} bytes"}
-            writer.post(failure(NULL_ID, encode(error)))
+            self._writer.post(failure(NULL_ID, encode(error)))
         elif line and not line.isspace():
-            conversation.receive(line)
+            self._conversation.receive(line)

@@ -1,14 +1,12 @@
 """Lines from bytes, and this process's own descriptors."""
 
-import os
 import subprocess
 import sys
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.fronts.pipes import Lines, LineWriter
+from mcp_manifold.fronts.pipes import Lines
 
 pieces = st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"\r", b"\n")), max_size=20)
 
@@ -28,21 +26,6 @@ def test_an_endless_line_is_not_kept() -> None:
         assert list(lines.feed(b"x" * 1000)) == []
     assert repr(lines) == "<Lines held=0 skipping>"
     assert list(lines.feed(b"\n{}\n")) == [None, b"{}"]
-
-
-@pytest.mark.anyio
-async def test_notifications_are_dropped_before_answers_are() -> None:
-    writer = LineWriter(2)
-    assert writer.push(b"1")
-    assert writer.push(b"2")
-    assert not writer.push(b"3")
-    writer.post(b"4")
-    assert writer.dropped == 1
-    source, target = os.pipe()
-    writer.end()
-    await writer.run(target, lambda: None)
-    assert os.read(source, 100) == b"1\n2\n4\n"
-    os.close(source)
 
 
 SERVING = """

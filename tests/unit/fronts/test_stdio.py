@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from mcp_manifold.call import Call
 from mcp_manifold.fronts.stdio import StdioFront
+from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import (
     META,
     PROGRESS,
@@ -357,3 +359,35 @@ async def test_the_blocking_mode_of_a_shared_pipe_is_given_back() -> None:
     assert all(os.get_blocking(fd) for fd in shared)
     for fd in shared:
         os.close(fd)
+
+
+@pytest.mark.parametrize("ends", [pipes, sockets])
+async def test_from_a_client_that_does_not_read_no_more_is_taken_than_can_wait_for_it(ends: Any) -> None:
+    desk = FakeDesk()
+    answer, thousandth, count = constant(b'{"x":"' + b"y" * 1000 + b'"}'), asyncio.Event(), 6000
+
+    async def ping(call: Call) -> Payload:
+        if len(desk.calls) == 1000:
+            thousandth.set()
+        return await answer(call)
+
+    desk.scripts["ping"] = ping
+    requests = b"".join(encoded(request("ping", n)) + b"\n" for n in range(count))
+    async with serving(desk, ends()) as (peer, _):
+        sending = asyncio.create_task(asyncio.to_thread(peer.send_raw, requests))
+        await asyncio.wait_for(thousandth.wait(), BOUND)
+        for _ in range(2000):  # turns, in which it takes what it may
+            await asyncio.sleep(0)
+        assert len(desk.calls) < 3000
+        assert [(await peer.receive())["id"] for _ in range(count)] == list(range(count))
+        await sending
+
+
+async def test_the_blocking_mode_of_one_socket_for_both_is_given_back() -> None:
+    ours, theirs = sockets()
+    shared = os.dup(ours[0])
+    async with serving(FakeDesk(), (ours, theirs)) as (peer, _):
+        peer.send(b"x")
+        await peer.receive()
+    assert os.get_blocking(shared)
+    os.close(shared)

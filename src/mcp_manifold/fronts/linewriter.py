@@ -1,0 +1,176 @@
+"""Messages as lines to a file descriptor: what is posted in a turn goes out after it, at once. Knows no JSON.
+
+One system call for all of them: their reader is woken once, and finds them all there.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from mcp_manifold.fronts.pipes import is_waitable
+
+_CHUNK: Final = 64 * 1024
+
+
+class LineWriter:
+    """Writes messages as lines, in order; says when the reader falls behind.
+
+    What the system does not take at once waits here, and is written as soon as it does.
+
+    Args:
+        limit: notifications waiting beyond this many are dropped.
+    """
+
+    __slots__ = (
+        "_ended", "_fd", "_freed", "_is_due", "_is_watching", "_limit", "_lines", "_loop", "_over", "_rest", "_wake",
+        "broken", "dropped",
+    )  # fmt: skip
+
+    def __init__(self, limit: int) -> None:
+        self._lines: deque[bytes] = deque()
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._fd = -1
+        """What the loop writes to; -1 before it does, and where a thread does."""
+        self._rest: bytes | memoryview = b""
+        """Of what the descriptor took a part."""
+        self._is_due = False
+        """It is going to be written: after this turn, or when the descriptor takes more."""
+        self._is_watching = False
+        """The loop looks when that is."""
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._wake = asyncio.Event()
+        self._freed: Callable[[], None] | None = None
+        self._ended = False
+        self.broken = False
+        """Nobody reads any more."""
+        self.dropped = 0
+
+    def __repr__(self) -> str:
+        state = "broken" if self.broken else "ended" if self._ended else "open"
+        return f"<LineWriter {state} waiting={len(self._lines)} dropped={self.dropped}>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader is so far behind that nothing should be done for it until it has caught up."""
+        return len(self._lines) >= self._limit
+
+    def push(self, message: bytes) -> bool:
+        """Queue a notification; False when the reader is too far behind."""
+        if len(self._lines) >= self._limit:
+            self.dropped += 1
+            return False
+        self.post(message)
+        return not self.broken
+
+    def post(self, message: bytes) -> None:
+        """Queue an answer. Bounded by `is_full`, which whoever takes requests asks first."""
+        if self.broken or self._ended:
+            return
+        if b"\n" in message or b"\r" in message:  # between JSON tokens, where they mean nothing but would end the line
+            message = message.replace(b"\n", b" ").replace(b"\r", b" ")
+        self._lines.append(message)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._write)
+
+    def when_free(self, told: Callable[[], None]) -> None:
+        """Have `told` called once the reader has caught up."""
+        self._freed = told
+
+    def end(self) -> None:
+        """Nothing more comes: `run` ends when all is written."""
+        self._ended = True
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._write)
+
+    async def run(self, fd: int, broken: Callable[[], None]) -> None:
+        """Write until the end, or until the reader is gone, which is told to `broken`.
+
+        Args:
+            fd: is closed at last; `unblocked`, if it can be waited for.
+        """
+        try:
+            await (self._run_ready(fd) if is_waitable(fd) else self._run_threaded(fd))
+        except OSError:
+            self.broken = True
+            broken()
+        finally:
+            self._lines.clear()
+            os.close(fd)
+            self._tell_free()
+
+    async def _run_ready(self, fd: int) -> None:
+        self._fd = fd
+        try:
+            self._write()
+            await self._over
+        finally:
+            self._fd = -1
+            if self._is_watching:
+                self._loop.remove_writer(fd)
+
+    async def _run_threaded(self, fd: int) -> None:
+        while self._lines or not self._ended:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._lines:
+                await asyncio.to_thread(_write_whole, fd, self._batch())
+                self._tell_free()
+
+    def _write(self) -> None:
+        """Write what waits, as far as the descriptor takes it."""
+        self._is_due = False
+        if self._fd < 0:
+            self._wake.set()
+            return
+        if self._over.done():
+            return
+        try:
+            while data := self._rest or self._batch():
+                self._rest = _unwritten(self._fd, data)
+                if self._rest:
+                    self._is_due = self._is_watching = True
+                    self._loop.add_writer(self._fd, self._write)
+                    return
+                self._tell_free()
+        except OSError as exc:
+            self._over.set_exception(exc)
+            return
+        if self._is_watching:
+            self._is_watching = False
+            self._loop.remove_writer(self._fd)
+        if self._ended:
+            self._over.set_result(None)
+
+    def _batch(self) -> bytes:
+        """The lines to be written next."""
+        size, batch = 0, []
+        while self._lines and size < _CHUNK:
+            batch.append(self._lines.popleft())
+            size += len(batch[-1])
+        batch.append(b"")
+        return b"\n".join(batch)
+
+    def _tell_free(self) -> None:
+        if self._freed is not None and not self.is_full:
+            freed, self._freed = self._freed, None
+            freed()
+
+
+def _unwritten(fd: int, data: bytes | memoryview) -> bytes | memoryview:
+    """Write what is taken at once; returns the rest."""
+    try:
+        written = os.write(fd, data)
+    except BlockingIOError:
+        written = 0
+    return b"" if written == len(data) else memoryview(data)[written:]
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
