@@ -78,7 +78,7 @@ class LimitSettings(Value):
     """Calls that may wait for a client's input at the same time (2026-07-28 clients of older servers)."""
     park_time: Duration = 300.0
     """How long such a call waits before it is cancelled."""
-    max_notifications: Count = 1_000
+    max_notifications: Count = 5_000
     """Progress and log messages of one server, and notifications of one client session, passed on in a second."""
     max_streams: Count = 5_000
     """Event streams open at the same time."""
