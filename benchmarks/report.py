@@ -12,7 +12,7 @@ LIMITS: Final = ("limit", "limit-stdio", "limit-list")
 _SPECIAL: Final = {
     "tail": (
         "The slowest answers",
-        ("p50_ms", "p99_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
+        ("p50_ms", "p99_ms", "p999_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
     ),
     "start": ("From the start of the process", ("answers_s", "seconds", "cpu_s")),
     "memory": (
@@ -23,6 +23,7 @@ _SPECIAL: Final = {
 _SPELLED: Final = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
+    "p999_ms": "p99.9 ms",
     "max_ms": "slowest ms",
     "p99_of_p50": "p99 / p50",
     "lag_ms": "loop late by, ms",

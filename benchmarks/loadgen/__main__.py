@@ -5,6 +5,7 @@ It says `{"ready": ...}` once every client is connected and warm, starts to meas
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import uvloop
 
+from benchmarks.loadgen.arrivals import Arrivals
 from benchmarks.loadgen.http_client import HttpClient
 from benchmarks.loadgen.job import Job
 from benchmarks.loadgen.stdio_client import StdioClient
@@ -37,10 +39,10 @@ async def _connected(load: Load) -> list[HttpClient | StdioClient]:
 
 
 async def _run(load: Load, workers: list[Worker], seconds: float, count: int = -1, rate: float = 0) -> None:
-    """Have all workers work, until a time or each so often."""
+    """Have all workers work, until a time, or at a rate until then."""
     until = time.perf_counter_ns() + int(seconds * 1e9) if seconds else 0
-    every = int(len(workers) / rate * 1e9) if rate else 0
-    runs = [worker.run(count=count, until=until, every=every) for worker in workers]
+    arrivals = Arrivals(rate, until) if rate else None
+    runs = [worker.run(count=count, until=until, arrivals=arrivals) for worker in workers]
     _, late = await asyncio.wait(runs, timeout=seconds + load.job.timeout)
     for _ in late:
         load.tally.wrong("no answer in time")
@@ -65,6 +67,8 @@ async def _measured(load: Load, workers: list[Worker]) -> dict[str, Any]:
     if load.job.operation == "none":
         return {}
     load.tally.is_measuring = True
+    gc.collect()
+    gc.disable()  # its own pauses must not be taken for the peer's; it makes no circles to speak of
     cpu, begun = _cpu(), time.perf_counter()
     await _run(load, workers, load.job.seconds, rate=load.job.rate)
     return load.tally.result(time.perf_counter() - begun, _cpu() - cpu)

@@ -32,7 +32,7 @@ class Job:
     expect_tools: int = 0
     seconds: float = 2.0
     rate: float = 0.0
-    """Calls per second of all clients together; 0: each as soon as the last is answered."""
+    """Calls per second of all clients together, at random times; 0: each as soon as the last is answered."""
     warm_up: int = 20
     """Calls per client before the measured time, a second at most."""
     holds_stream: bool = False
@@ -92,6 +92,7 @@ class Tally:
             "p50_ms": _percentile(found, 0.50),
             "p95_ms": _percentile(found, 0.95),
             "p99_ms": _percentile(found, 0.99),
+            "p999_ms": _percentile(found, 0.999),
             "max_ms": _percentile(found, 1.0),
             "list_bytes": self.list_bytes,
             "load_cpu_s": cpu,

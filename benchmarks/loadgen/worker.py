@@ -1,4 +1,4 @@
-"""One request after the other: sends, times, checks. Knows the pace, and nothing of how a request travels."""
+"""One request after the other: sends, times, checks. Knows nothing of how a request travels."""
 
 import asyncio
 import itertools
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from benchmarks.loadgen.arrivals import Arrivals
 from benchmarks.loadgen.job import Job, Tally
 from benchmarks.loadgen.messages import Messages, wrong_call, wrong_list
 
@@ -38,7 +39,7 @@ class Lane(Protocol):
 
 
 class Worker:
-    """Sends the next request as soon as the last one is answered, or at its time if there is a pace."""
+    """Sends the next request as soon as the last one is answered, or the next that is due if they come at a rate."""
 
     def __init__(self, load: Load, lane: Lane, number: int) -> None:
         self.load = load
@@ -49,18 +50,17 @@ class Worker:
         self._started = 0
         self._left = -1
         self._until = 0
-        self._every = 0
+        self._arrivals: Arrivals | None = None
         self._seen = False
         self._over: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self._number} at {self.id}>"
 
-    def run(self, *, count: int = -1, until: int = 0, every: int = 0) -> "asyncio.Future[None]":
-        """Send `count` requests, or until a time; one in `every` nanoseconds, if that is given."""
-        self._left, self._until, self._every = count, until, every
+    def run(self, *, count: int = -1, until: int = 0, arrivals: Arrivals | None = None) -> "asyncio.Future[None]":
+        """Send `count` requests, or until a time, or what arrives."""
+        self._left, self._until, self._arrivals = count, until, arrivals
         self._over = asyncio.get_running_loop().create_future()
-        self._started = time.perf_counter_ns() + (every * (self._number % 97)) // 97  # not all at once
         self._next()
         return self._over
 
@@ -80,23 +80,13 @@ class Worker:
         else:
             tally.answered(took)
         if tally.errors > _ENOUGH:
-            self._end()
+            self.end()
         else:
-            self._started = self._started + self._every if self._every else time.perf_counter_ns()
             self._next()
 
-    def _next(self) -> None:
-        wait = self._started - time.perf_counter_ns() if self._every else 0
-        if wait > 0:
-            asyncio.get_running_loop().call_later(wait / 1e9, self._send)
-        else:
-            self._send()
-
-    def _send(self) -> None:
-        if self._left == 0 or (self._until and time.perf_counter_ns() >= self._until):
-            self._end()
-            return
-        self._left -= 1
+    def send(self, due: int) -> None:
+        """Send a request that was due at a time, from which it counts."""
+        self._started = due
         load = self.load
         self.id = next(load.ids)
         if load.job.operation == "call":
@@ -105,10 +95,20 @@ class Worker:
             body = load.messages.call(self.id, tool, self._token)
         else:
             tool, body = "", load.messages.list(self.id)
-        if not self._every:
-            self._started = time.perf_counter_ns()
         self._lane.emit(self, body, tool)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """It was the last one."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
+
+    def _next(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.free(self)
+            return
+        now = time.perf_counter_ns()
+        if self._left == 0 or (self._until and now >= self._until):
+            self.end()
+            return
+        self._left -= 1
+        self.send(now)

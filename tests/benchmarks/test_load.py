@@ -1,6 +1,9 @@
 """The load: what is measured, that wrong answers are seen, and once all of it together for an instant."""
 
+import asyncio
 import json
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import pytest
 
 from benchmarks.__main__ import arguments, planned, processors
 from benchmarks.load import Load, LoadError
+from benchmarks.loadgen import arrivals
+from benchmarks.loadgen.arrivals import Arrivals, KernelTimer, LoopTimer, Timer
 from benchmarks.loadgen.job import MODERN, Job, Tally
 from benchmarks.loadgen.messages import Messages, own_message, wrong_call, wrong_list
 from benchmarks.peers import Peer, Spec, filled, read
@@ -118,6 +123,45 @@ def test_the_work_that_is_counted_answers_the_client() -> None:
     assert json.loads(call(response, "handshake", "modern"))["result"]["resultType"] == "complete"
 
 
+# --- at a rate ----------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Sends, and is busy for some milliseconds then."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int]] = []
+        self.ended = asyncio.Event()
+        self.arrivals: Arrivals
+
+    def send(self, due: int) -> None:
+        self.sent.append((due, time.perf_counter_ns()))
+        asyncio.get_running_loop().call_later(0.005, self.arrivals.free, self)
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [KernelTimer, LoopTimer])
+async def test_what_is_due_while_nobody_is_free_is_sent_later_and_counts_from_when_it_was_due(
+    kind: type[Timer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is KernelTimer and sys.platform != "linux":
+        pytest.skip("there is none")
+    monkeypatch.setattr(arrivals, "timer", kind)
+    slow, until = Slow(), time.perf_counter_ns() + 100_000_000
+    slow.arrivals = Arrivals(1000, until)
+    slow.arrivals.free(slow)
+    await asyncio.wait_for(slow.ended.wait(), 10)
+    dues = [due for due, _ in slow.sent]
+    assert dues == sorted(set(dues))
+    assert all(due < until for due in dues)
+    assert 50 < len(dues) < 200
+    assert all(due <= sent for due, sent in slow.sent)
+    assert slow.sent[-1][0] < until < slow.sent[-1][1]
+
+
 # --- together -----------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +171,8 @@ def test_load_is_put_on_a_server_and_measured() -> None:
         peer.start()
         with Load(peer, PLAN, {"clients": 2, "warm_up": 1}) as load:
             found = load.measured()
+        with Load(peer, PLAN, {"clients": 2, "warm_up": 1, "rate": 200}) as load:
+            paced = load.measured()
         with (
             pytest.raises(LoadError, match="wrong answers"),
             Load(peer, PLAN, {"tools": ["echo"], "expect_tools": 9, "operation": "list"}),
@@ -135,3 +181,4 @@ def test_load_is_put_on_a_server_and_measured() -> None:
     assert found["calls"] > 0
     assert found["errors"] == 0
     assert found["p99_ms"] >= found["p50_ms"] > 0
+    assert 0 < paced["calls"] < 60
