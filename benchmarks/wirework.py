@@ -24,12 +24,16 @@ _STAMP: Final[Mapping[str, Payload]] = wire.modern_stamp(_OURS, Payload(b"{}"))
 def call(response: bytes, backend: wire.Era, client: wire.Era) -> bytes:
     """One call there and back."""
     asked = wire.parse(_REQUEST)
-    params = {**wire.members(asked.params), "name": Payload(b'"echo"')}
+    params = {**wire.members_of(asked), "name": Payload(b'"echo"')}
     wire.request(99, "tools/call", wire.hop_params(params, token=99, stamp=_STAMP if backend == "modern" else None))
-    result = wire.parse_backend(response).result
+    envelope = wire.parse_backend(response)
+    result = envelope.result
     assert result is not wire.UNSET, "it is a response"
-    result = wire.map_links("tools/call", result, str)
-    adapted = wire.adapt_result(result, method="tools/call", backend=backend, client=client, server_info=_OURS)
+    look = wire.Look(result, envelope.members, envelope.text) if isinstance(envelope, wire.Opened) else None
+    result = wire.map_links("tools/call", result, str, look)
+    adapted = wire.adapt_result(
+        result, method="tools/call", backend=backend, client=client, server_info=_OURS, look=wire.look_at(result, look)
+    )
     return wire.response(Payload(b"17"), adapted)
 
 

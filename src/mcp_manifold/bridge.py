@@ -275,7 +275,7 @@ class Bridge:
             ManifoldError: as the calls themselves.
         """
         for _ in range(MAX_ROUNDS):
-            wanted = wire.input_required(result)
+            wanted = wire.input_required(result, call.look_at(result))
             if wanted is None:
                 return result
             again = {key: value for key, value in params.items() if key not in ("inputResponses", "requestState")}
@@ -290,7 +290,9 @@ class Bridge:
 
     def named(self, call: Call, result: Payload) -> Payload:
         """What a modern server asks a modern client, with the server named where a person reads it."""
-        wanted = wire.input_required(result) if self._names_server(call.session.scope) else None
+        if not self._names_server(call.session.scope):
+            return result
+        wanted = wire.input_required(result, call.look_at(result))
         if wanted is None:
             return result
         return wire.signed_requests(result, call.backend) if wanted.requests else result

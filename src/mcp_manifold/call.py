@@ -11,7 +11,17 @@ from typing import Final, Protocol
 
 from mcp_manifold.errors import ManifoldError
 from mcp_manifold.policy import Principal
-from mcp_manifold.wire import EMPTY, Envelope, Era, Payload, capability_names, era_of, relayable_capabilities
+from mcp_manifold.wire import (
+    EMPTY,
+    Envelope,
+    Era,
+    Look,
+    Payload,
+    capability_names,
+    era_of,
+    look_at,
+    relayable_capabilities,
+)
 
 
 class Emit(Protocol):
@@ -105,6 +115,8 @@ class Call:
     """Set by the link: the era the backend was spoken to in."""
     number: int = 0
     """Set by the link: the id, and progress token, under which the backend got it."""
+    look: Look | None = None
+    """The last look at a large result of it; set by the link, for one that was opened when it was read."""
     id: Payload | None = None
     """The request's id as the client wrote it; None for a call that no message made."""
     begun: float = 0.0
@@ -117,6 +129,11 @@ class Call:
     finished: bool = False
     _on_cancel: Callable[[], None] | None = field(default=None, repr=False)
     _on_finish: Callable[[], None] | None = field(default=None, repr=False)
+
+    def look_at(self, result: Payload) -> Look | None:
+        """A look at a result of it, if that is large; the same one for as long as it is the same result."""
+        self.look = look_at(result, self.look)
+        return self.look
 
     def cancel(self) -> None:
         """Take the request back: whoever works on it is told, at most once."""

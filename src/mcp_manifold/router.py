@@ -182,16 +182,20 @@ class Router:
         return Direct(backend, entry.native, link, params)
 
     def takes_long(self, call: Call, result: Payload) -> bool:
-        """Whether a result is more than one turn's work: it is long, or its client is to be asked something first."""
-        return len(result) >= wire.LONG or (
-            call.backend_era == "modern" and call.session.era == "handshake" and wire.input_required(result) is not None
-        )
+        """Whether a result is more than one turn's work: it is long, and was not looked at when it was read or may have
+        links in it; or its client is to be asked something first.
+        """
+        look = _look(call, result)
+        if look is not None and len(result) >= wire.LONG and not (look.is_known and look.is_plain):
+            return True
+        is_asked_here = call.backend_era == "modern" and call.session.era == "handshake"
+        return is_asked_here and wire.input_required(result, look) is not None
 
     def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
         result = self._named(call, result)
         if wire.may_link(result):
-            result = wire.map_links(call.method, result, self._public(call))
+            result = wire.map_links(call.method, result, self._public(call), call.look_at(result))
         return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
 
     async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
@@ -214,15 +218,15 @@ class Router:
 
     def _named(self, call: Call, result: Payload) -> Payload:
         is_theirs = call.backend_era == call.session.era == "modern"
-        return self._bridge.named(call, result) if is_theirs and wire.may_ask(result) else result
+        return self._bridge.named(call, result) if is_theirs and wire.may_ask(result, _look(call, result)) else result
 
     def _public(self, call: Call) -> Callable[[str], str]:
         return partial(self._hub.public_uri, call.session.scope, call.backend)
 
     async def _linked(self, call: Call, result: Payload) -> Payload:
         if len(result) < wire.LONG:
-            return wire.map_links(call.method, result, self._public(call))
-        return await _in_turns(wire.link_steps(call.method, result, self._public(call)))
+            return wire.map_links(call.method, result, self._public(call), call.look_at(result))
+        return await _in_turns(wire.link_steps(call.method, result, self._public(call), call.look_at(result)))
 
     def _adapted(self, call: Call, result: Payload) -> Payload:
         return wire.adapt_result(
@@ -231,6 +235,7 @@ class Router:
             backend=call.backend_era,
             client=call.session.era,
             server_info=self._server_info,
+            look=_look(call, result),
         )
 
     async def _exchange(self, call: Call, target: Target, params: dict[str, Payload]) -> Payload:
@@ -252,6 +257,11 @@ class Router:
         if call.backend_era == "modern" and call.session.era == "handshake":
             return await self._bridge.complete(call, target, params, result)
         return self._named(call, result)
+
+
+def _look(call: Call, result: Payload) -> wire.Look | None:
+    """The look at a large result, without which small ones take less time."""
+    return call.look_at(result) if len(result) >= wire.LARGE else None
 
 
 def _has_to_wait(call: Call, link: Link) -> bool:

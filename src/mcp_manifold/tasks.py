@@ -43,6 +43,7 @@ RESULT_WAIT: Final = HUMAN_WAIT
 """Seconds a `tasks/result` may wait for its task: it is meant to, and whoever gives up may ask again."""
 MAX_PAGES: Final = 100
 _HANDSHAKE_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/list"})
+_TASK: Final = b'"task"'
 _CREATED: Final = ("task", "taskId")
 _STATUS: Final = "notifications/tasks/status"
 _PROGRESS: Final = "notifications/progress"
@@ -90,8 +91,10 @@ class Tasks:
 
     def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a `tools/call` that did not ask for a task, and may be one nevertheless in 2026-07-28."""
-        if call.backend_era == call.session.era == "modern" and b'"taskId"' in bytes(result):
-            return self._extended(call, result)
+        if call.backend_era == call.session.era == "modern":
+            look = call.look  # the router's, at what it stamped since: that is still of the same kind
+            if b'"taskId"' in bytes(result) if look is None else look.kind == _TASK:
+                return self._extended(call, result)
         return result
 
     async def _runner(self, call: Call) -> str:

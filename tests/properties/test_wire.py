@@ -12,7 +12,7 @@ from mcp.shared.inbound import decode_header_value, encode_header_value
 from mcp_manifold import wire
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.wire import UNSET, Envelope, Era, Payload
-from mcp_manifold.wire.envelope import _is_compact
+from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _opened
 from mcp_manifold.wire.mirror import decode_header, encode_header
 from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO
 
@@ -156,6 +156,28 @@ def test_whatever_comes_is_a_message_or_is_refused(data: bytes, drawn: st.DataOb
                 wire.members(envelope.params)
         except RequestError:
             continue
+
+
+@given(messages(), st.booleans(), st.data())
+def test_what_is_opened_where_it_is_read_is_what_two_looks_find(
+    message: tuple[list[tuple[str, bytes]], bytes], is_request: bool, data: st.DataObject
+) -> None:
+    members = [(key.encode(), value) for key, value in message[0]]
+    extra = data.draw(st.lists(st.tuples(st.sampled_from(KNOWN).map(str.encode), JSON), max_size=1))
+    body = data.draw(st.sampled_from([b'{"a":1}', b'{"a":{"result":{"a":1}},"params":{"a":1}}', b'{"a":1,"a":12}']))
+    members = [(key, body if key in (b"params", b"result") else value) for key, value in members]
+    text = b"{" + b",".join(b'"%b":%b' % item for item in data.draw(st.permutations(members + extra))) + b"}"
+    for each in (text, message[1]):
+        found = _opened(each, _PARAMS if is_request else _RESULT)
+        if found is not None:
+            plain = msgspec.json.decode(each, type=Envelope)
+            for member in KNOWN:
+                assert getattr(found, member) == getattr(plain, member)
+            whole = plain.params if is_request else plain.result
+            assert isinstance(whole, Payload)
+            assert found.members == msgspec.json.decode(whole, type=dict[str, Payload])
+            keys = [key for key, _ in json.loads(each, object_pairs_hook=lambda items: items, parse_int=str)]
+            assert len(keys) == len(set(keys))
 
 
 LOOSE = st.recursive(

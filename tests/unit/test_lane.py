@@ -23,7 +23,20 @@ from mcp_manifold.errors import (
 from mcp_manifold.lane import Lane
 from mcp_manifold.policy import ANONYMOUS
 from mcp_manifold.tasks import Tasks
-from mcp_manifold.wire import EMPTY, LATEST_HANDSHAKE, LONG, MODERN_VERSION, Envelope, Era, Payload, encode
+from mcp_manifold.wire import (
+    EMPTY,
+    LARGE,
+    LATEST_HANDSHAKE,
+    LONG,
+    MODERN_VERSION,
+    Envelope,
+    Era,
+    Look,
+    Opened,
+    Payload,
+    encode,
+    parse_backend,
+)
 from tests.unit.backends.linking import FakeTransport, within
 from tests.unit.house import INFO, META, FakeBackend, House, server, unheard
 
@@ -191,8 +204,28 @@ RESULTS = {
     "block": b'{"content":[{"type":"resource","resource":{"uri":"file:///x","text":"\\u00e9"}}]}',
     "lone surrogate": b'{"content":[{"type":"resource_link","uri":"x:\\ud800","name":"n"}]}',
     "a task": b'{"resultType":"task","taskId":"7","status":"working","content":[]}',
+    "large": b'{"content":[],"x":"' + b"y" * LARGE + b'"}',
+    "large with a stamp": b'{"content":[],"_meta":{"a":1},"resultType":"complete","x":"' + b"y" * LARGE + b'"}',
+    "a large task": b'{"resultType":"task","taskId":"7","status":"working","x":"' + b"y" * LARGE + b'"}',
+    "large words": b'{"content":[],"taskId":"task","x":"input_required","y":"' + b"y" * LARGE + b'"}',
     "long": b'{"content":[{"type":"resource_link","uri":"file:///x","name":"n"}],"x":"' + b"y" * LONG + b'"}',
 }
+
+
+@all_pairs
+async def test_a_long_result_that_was_opened_and_has_no_links_arrives_in_the_turn_in_which_it_came(
+    version: str, era: Era
+) -> None:
+    ways = Ways(era)
+    assert ways.relay(version)
+    opened = parse_backend(b'{"jsonrpc":"2.0","id":7,"result":{"content":[],"x":"%b"}}' % (b"y" * LONG))
+    assert isinstance(opened, Opened)
+    assert isinstance(opened.result, Payload)
+    ways.backend.relayed[0][0].look = Look(opened.result, opened.members, opened.text)
+    ways.backend.told(opened.result, None)
+    assert ways.heard.done.is_set()
+    assert ways.heard.result is not None
+    assert json.loads(ways.heard.result)["x"] == "y" * LONG
 
 
 @all_pairs

@@ -359,12 +359,12 @@ class Link:
             return
         self.ears.over(pending)
         if envelope.error is not UNSET:
-            code = wire.backend_code(envelope.error)
-            pending.outcome.set_exception(
-                RemoteError(bytes(envelope.error), code=code, backend=self.backend, era=self.era)
-            )
+            error, code = bytes(envelope.error), wire.backend_code(envelope.error)
+            pending.outcome.set_exception(RemoteError(error, code=code, backend=self.backend, era=self.era))
         elif envelope.result is not UNSET and wire.is_object(envelope.result):
             self.latency = monotonic() - pending.begun
+            if isinstance(envelope, wire.Opened) and pending.call is not None:
+                pending.call.look = wire.Look(envelope.result, envelope.members, envelope.text)
             pending.outcome.set_result(envelope.result)
         else:
             pending.outcome.set_exception(BackendProtocolError(self.backend, "answered without a result object"))

@@ -21,7 +21,7 @@ from mcp_manifold.wire import (
     era_of,
     error_of,
     failure,
-    members,
+    members_of,
     parse,
 )
 
@@ -81,7 +81,7 @@ class Conversation:
             self.opened.questions.answered(envelope)
             return
         try:
-            params = members(envelope.params)
+            params = members_of(envelope)
             if id_ is UNSET:
                 self.opened.note(method, params)
             else:

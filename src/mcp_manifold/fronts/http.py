@@ -38,7 +38,7 @@ from mcp_manifold.fronts.session import Sessions
 from mcp_manifold.fronts.shortcut import Shortcut
 from mcp_manifold.fronts.sse import LegacySse
 from mcp_manifold.fronts.stream import Tally
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, UNSET, error_of, failure, members, parse
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, UNSET, error_of, failure, members_of, parse
 
 _logger = logging.getLogger("mcp_manifold.fronts.http")
 _HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
@@ -218,7 +218,7 @@ class HttpFront:
         if self.is_closed and envelope.method is not UNSET and envelope.id is not UNSET:
             raise _closing()
         try:
-            params = members(envelope.params)
+            params = members_of(envelope)
         except RequestError as exc:
             if envelope.id is UNSET:
                 raise Refused(400, exc.message, code=exc.code) from exc

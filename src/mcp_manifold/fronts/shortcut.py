@@ -16,7 +16,7 @@ from mcp_manifold.errors import ManifoldError, RequestError
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.entrance import Entrance
 from mcp_manifold.fronts.flight import Flight, concluded
-from mcp_manifold.fronts.http1 import Head, Reply
+from mcp_manifold.fronts.http1 import BULKY, Head, Reply
 from mcp_manifold.fronts.inbound import (
     METHOD_HEADER,
     MODERN_HEADER,
@@ -33,7 +33,17 @@ from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
 from mcp_manifold.offering import LISTS
 from mcp_manifold.policy import ANONYMOUS, Principal
-from mcp_manifold.wire import MODERN_VERSION, NULL_ID, UNSET, Envelope, Payload, members, parse, text
+from mcp_manifold.wire import (
+    MODERN_VERSION,
+    NULL_ID,
+    UNSET,
+    Envelope,
+    Payload,
+    members_of,
+    parse,
+    response_pieces,
+    text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +145,7 @@ class Shortcut:
                 answer = self._listed(head, verdict, envelope, reply)
                 self.tally.bytes_in += 0 if answer is None else len(body)
                 return answer
-            params = members(envelope.params)
+            params = members_of(envelope)
             passage = self._passage(head, verdict, envelope.id, params, reply)
             if passage is None or not self._begins(passage):
                 return None
@@ -210,7 +220,7 @@ class Shortcut:
         method, opened = envelope.method, verdict.opened
         if method not in LISTS or envelope.id is UNSET:
             return None
-        params = members(envelope.params)
+        params = members_of(envelope)
         if opened is None:
             asked = verdict.asked
             if asked is None or not asked.holds(method, params):
@@ -281,7 +291,7 @@ class Passage:
             raise
 
     def turn_back(self) -> None:
-        """It never began."""
+        """It is no longer in flight, or never was."""
         if self._opened is not None:
             self._opened.land(self._key)
         self._let_go()
@@ -320,13 +330,24 @@ class Passage:
             if self._stream is not None:
                 self._reply.own(self._finish(self._stream, result, reason))
                 return
-            message, status = self._land(result, reason)
-            self._shortcut.tally.bytes_out += len(message)
-            self._reply.respond(status, message)
+            if result is not None and len(result) > BULKY and not self.flight.call.cancelled:
+                self._share(result)
+            else:
+                message, status = self._land(result, reason)
+                self._shortcut.tally.bytes_out += len(message)
+                self._reply.respond(status, message)
         except Exception:
             logger.exception("answer failed unexpectedly")
             self._reply.drop()
         self._shortcut.landed(self)
+
+    def _share(self, result: Payload) -> None:
+        """Answer with a bulky result, which is written as it is held: a copy of it takes longer than the rest."""
+        self.turn_back()
+        self.flight.land()
+        pieces = response_pieces(self._id, (memoryview(result),))
+        self._shortcut.tally.bytes_out += sum(map(len, pieces))
+        self._reply.share(pieces, counts=True)
 
     async def _finish(self, stream: Responder, result: Payload | None, reason: Exception | None) -> None:
         """In a task: what else happened in this turn, a question taken back say, goes out before the answer."""
@@ -337,9 +358,7 @@ class Passage:
             self._shortcut.landed(self)
 
     def _land(self, result: Payload | None, reason: Exception | None) -> tuple[bytes, int]:
-        if self._opened is not None:
-            self._opened.land(self._key)
-        self._let_go()
+        self.turn_back()
         return concluded(self.flight, self._id, result, reason)
 
     def _let_go(self) -> None:

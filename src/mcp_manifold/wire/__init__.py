@@ -23,28 +23,26 @@ from mcp_manifold.wire.asking import (
 )
 from mcp_manifold.wire.envelope import (
     EMPTY,
+    LARGE,
     NULL_ID,
     UNSET,
     Envelope,
+    Opened,
     Payload,
-    Pieces,
     encode,
-    failure,
     first_byte,
     is_object,
     members,
-    notification,
+    members_of,
     parse,
     parse_backend,
-    request,
-    response,
-    response_pieces,
     text,
     texts,
 )
 from mcp_manifold.wire.error import backend_code, error_of, http_status
 from mcp_manifold.wire.hop import adapt_result, client_meta, hop_meta, hop_params, modern_stamp, off_hop
 from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links, may_link
+from mcp_manifold.wire.look import Look, look_at
 from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
@@ -54,10 +52,12 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
+from mcp_manifold.wire.writing import Pieces, failure, notification, request, response, response_pieces
 
 __all__ = [
     "EMPTY",
     "HANDSHAKE_VERSIONS",
+    "LARGE",
     "LATEST_HANDSHAKE",
     "LONG",
     "MODERN_VERSION",
@@ -69,6 +69,8 @@ __all__ = [
     "Era",
     "InputRequest",
     "InputRequired",
+    "Look",
+    "Opened",
     "Payload",
     "Pieces",
     "adapt_result",
@@ -87,11 +89,13 @@ __all__ = [
     "input_required",
     "is_object",
     "link_steps",
+    "look_at",
     "map_error_link",
     "map_links",
     "may_ask",
     "may_link",
     "members",
+    "members_of",
     "modern_stamp",
     "negotiate_version",
     "notification",

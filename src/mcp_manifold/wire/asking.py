@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.look import Look
 from mcp_manifold.wire.protocol import INVALID_PARAMS, METHOD_NOT_FOUND
 
 NEEDED: Final[Mapping[str, str]] = MappingProxyType(
@@ -14,6 +15,7 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Server request to the client capability it needs."""
 
+_INPUT_REQUIRED: Final = b'"input_required"'
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -157,14 +159,14 @@ class InputRequired(msgspec.Struct):
     state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=msgspec.UNSET)
 
 
-def may_ask(result: Payload) -> bool:
+def may_ask(result: Payload, look: Look | None = None) -> bool:
     """Whether a result of a 2026-07-28 server can ask for something; a cheap look."""
-    return b'"input_required"' in bytes(result)
+    return _INPUT_REQUIRED in bytes(result) if look is None else look.kind == _INPUT_REQUIRED
 
 
-def input_required(result: Payload) -> InputRequired | None:
+def input_required(result: Payload, look: Look | None = None) -> InputRequired | None:
     """What a result of a 2026-07-28 server asks for; None for a result that is one."""
-    if not may_ask(result):
+    if not may_ask(result, look):
         return None
     try:
         found = msgspec.json.decode(result, type=InputRequired)

@@ -1,4 +1,4 @@
-"""JSON-RPC envelopes: decode strictly what clients send, leniently what backends send, and write both.
+"""JSON-RPC envelopes: decode strictly what clients send, and leniently what backends send.
 
 Clients are refused anything ambiguous, because policy decides on what we read and the backend acts on what we send.
 Backends are read as far as they can be understood, because refusing costs their callers the answer.
@@ -18,12 +18,8 @@ from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
 Payload = msgspec.Raw
 """Raw JSON text of one value: the one name under which foreign payloads travel through this package."""
 
-Pieces = tuple[bytes | memoryview, ...]
-"""JSON text that is not joined, because some of it is held by others as well."""
-
 UNSET: Final = msgspec.UNSET
 NULL_ID: Final = Payload(b"null")
-_HEAD: Final = b'{"jsonrpc":"2.0","id":'
 EMPTY: Final = Payload(b"{}")
 
 _ENVELOPE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
@@ -38,9 +34,16 @@ _EXACT_KEYS: Final = frozenset(
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _REQUEST_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
+_RESPONSE_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"result":}')
+_PARAMS: Final = b'"params":{"'
+_RESULT: Final = b'"result":{"'
 _ID_STARTS: Final = b'"-0123456789'
 _OBJECT_START: Final = ord("{")
 _NULL_START: Final = ord("n")
+LARGE: Final = 8192
+"""Bytes from which on a message is looked at once only, since that takes longer than to pass on what was seen."""
+_BEGINNING: Final = 512
+"""Bytes in which a large message shows how it is written."""
 _MAX_MEMBERS: Final = 64
 """Members of an envelope that are looked at one by one; without it a message of nothing else would hold the loop."""
 
@@ -59,7 +62,27 @@ class Envelope(msgspec.Struct):
     error: Payload | msgspec.UnsetType = UNSET
 
 
+class Opened(Envelope):
+    """A large request or response whose `params` or `result` was opened in the same pass; never decoded as such."""
+
+    members: dict[str, Payload] = {}
+    """Those of `params`, or of `result`."""
+    text: bytes = b""
+    """The whole message."""
+
+
+class _Deep(msgspec.Struct):
+    """A request with params, or a response with a result, decoded one level deeper."""
+
+    jsonrpc: str = ""
+    id: Payload | msgspec.UnsetType = UNSET
+    method: str | msgspec.UnsetType = UNSET
+    params: dict[str, Payload] | msgspec.UnsetType = UNSET
+    result: dict[str, Payload] | msgspec.UnsetType = UNSET
+
+
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_deep = msgspec.json.Decoder(_Deep).decode
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
@@ -77,7 +100,7 @@ def parse(data: bytes) -> Envelope:
     try:
         if not data.isascii():
             data.decode()
-        envelope = _decode_envelope(data)
+        envelope = (_opened(data, _PARAMS) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
         raise _refused(_shape_problem(data)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -87,6 +110,39 @@ def parse(data: bytes) -> Envelope:
         if not _is_compact(data, envelope):
             _require_unambiguous(data)
     return envelope
+
+
+def _opened(data: bytes, word: bytes) -> Opened | None:
+    """A request, or a response, without white space and with nothing in it but what it must have; None for all else.
+
+    Then the lengths of all members, written as short as they can be, add up to that of the message: so the text of its
+    params or result, which is not told where its members are, begins after the first such word and is as long as they
+    say. Nothing can be there twice.
+
+    Args:
+        word: what comes before the members, with the start of the first.
+    """
+    start = data.find(word, 0, _BEGINNING) + len(word) - 2
+    if start < len(word) - 2:
+        return None
+    try:
+        deep = _decode_deep(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    members, rest = (deep.params, deep.method) if word is _PARAMS else (deep.result, "")
+    if deep.jsonrpc != "2.0" or deep.id is UNSET or members is UNSET or rest is UNSET:
+        return None
+    size = 1 + sum(len(key.encode()) + 4 + len(value) for key, value in members.items())
+    overhead = _REQUEST_OVERHEAD if word is _PARAMS else _RESPONSE_OVERHEAD
+    if overhead + len(deep.id) + len(rest.encode()) + size != len(data):
+        return None
+    opened = Opened("2.0", deep.id, members=members, text=data)
+    payload = Payload(memoryview(data)[start : start + size])
+    if word is _RESULT:
+        opened.result = payload
+    else:
+        opened.method, opened.params = rest, payload
+    return opened
 
 
 def _is_plain_request(data: bytes, envelope: Envelope) -> bool:
@@ -183,11 +239,27 @@ def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
         found = _decode_members(params)
     except RecursionError as exc:  # its limit is a little nearer here than it was for the whole message
         raise InvalidParams("Invalid params: nested too deeply") from exc
+    return _spelled(found)
+
+
+def _spelled(found: dict[str, Payload]) -> dict[str, Payload]:
+    """The members of params, if none is a look-alike of one we route on."""
     if not found.keys() <= _EXACT_KEYS:
         for key in found:
             if key not in _EXACT_KEYS and _folded(key) in _ROUTING_KEYS:
                 raise InvalidParams(f'Invalid params: member "{key[:40]}" is not spelled as the protocol does')
     return found
+
+
+def members_of(envelope: Envelope) -> dict[str, Payload]:
+    """The `members` of a message's params.
+
+    Raises:
+        InvalidParams: as `members`.
+    """
+    if isinstance(envelope, Opened):
+        return _spelled(envelope.members)
+    return members(envelope.params)
 
 
 def text(payload: Payload | None, what: str) -> str:
@@ -231,7 +303,7 @@ def parse_backend(data: bytes) -> Envelope:
     try:
         if not data.isascii():
             data.decode()
-        envelope = _decode_envelope(data)
+        envelope = (_opened(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
         raise _refused("not a JSON-RPC message object") from exc
     except UnicodeDecodeError as exc:
@@ -309,35 +381,3 @@ def _walk(data: bytes) -> Iterator[tuple[str, int, int]]:
 def _skip(data: bytes, at: int) -> int:
     found = _SPACE.match(data, at)
     return found.end() if found else at
-
-
-# --- writing -----------------------------------------------------------------------------------------------------
-
-
-def request(number: int, method: str, params: bytes | None) -> bytes:
-    """A request of ours, under our own integer id."""
-    if params is None:
-        return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (number, encode(method))
-    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (number, encode(method), params)
-
-
-def notification(method: str, params: bytes | Payload | None = None) -> bytes:
-    """A notification."""
-    if params is None:
-        return b'{"jsonrpc":"2.0","method":%b}' % encode(method)
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (encode(method), params)
-
-
-def response(id_: Payload, result: bytes | Payload) -> bytes:
-    """A successful response to the request `id_`."""
-    return b"".join((_HEAD, id_, b',"result":', result, b"}"))  # half the time of formatting, whatever the size
-
-
-def response_pieces(id_: Payload, result: Pieces) -> Pieces:
-    """The same of a result in pieces, which are not copied."""
-    return (b"".join((_HEAD, id_, b',"result":')), *result, b"}")
-
-
-def failure(id_: Payload, error: bytes | Payload) -> bytes:
-    """An error response to the request `id_`."""
-    return b"".join((_HEAD, id_, b',"error":', error, b"}"))

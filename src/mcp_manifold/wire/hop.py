@@ -4,8 +4,10 @@ Nothing here looks deeper than it must: one level of a result is decoded, which 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.look import Look
 from mcp_manifold.wire.protocol import (
     HINTED,
     HOP_KEYS,
@@ -17,10 +19,9 @@ from mcp_manifold.wire.protocol import (
     Era,
 )
 
-_COMPLETE = Payload(b'"complete"')
-_ZERO = Payload(b"0")
-_PRIVATE = Payload(b'"private"')
-_STAMPS = ("resultType", "ttlMs", "cacheScope")
+_ADDED: Final = (("resultType", Payload(b'"complete"')),)
+_ADDED_HINTED: Final = (*_ADDED, ("ttlMs", Payload(b"0")), ("cacheScope", Payload(b'"private"')))
+_STAMPS: Final = ("resultType", "ttlMs", "cacheScope")
 _OUR_INFO = META_SERVER_INFO.encode()
 
 
@@ -83,7 +84,9 @@ def off_hop(notice: Mapping[str, Payload]) -> dict[str, Payload]:
     return members
 
 
-def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, server_info: Payload) -> Payload:
+def adapt_result(
+    result: Payload, *, method: str, backend: Era, client: Era, server_info: Payload, look: Look | None = None
+) -> Payload:
     """A backend's result as a client of the other, or the same, era must see it.
 
     Args:
@@ -92,31 +95,27 @@ def adapt_result(result: Payload, *, method: str, backend: Era, client: Era, ser
     """
     try:
         if client == "modern":
-            return _stamped(result, hinted=method in HINTED, server_info=server_info)
+            found = loose_members(result) if look is None else look.members
+            return _stamped(result, found, hinted=method in HINTED, server_info=server_info)
         if backend == "modern":
-            return _unstamped(result)
+            return _unstamped(result, loose_members(result) if look is None else look.members)
     except (ValueError, RecursionError):
         pass  # so little like JSON that its members cannot be told: as it came, it may still be understood
     return result
 
 
-def _stamped(result: Payload, *, hinted: bool, server_info: Payload) -> Payload:
-    found = loose_members(result)
+def _stamped(result: Payload, found: Mapping[str, Payload], *, hinted: bool, server_info: Payload) -> Payload:
     if "_meta" not in found and "resultType" not in found and not hinted:
         tail = b'%b"resultType":"complete","_meta":{"%b":%b}}' % (b"," if found else b"", _OUR_INFO, server_info)
         return Payload(b"".join((memoryview(result)[:-1], tail)))
-    found.setdefault("resultType", _COMPLETE)
-    if hinted:
-        found.setdefault("ttlMs", _ZERO)
-        found.setdefault("cacheScope", _PRIVATE)
-    meta = client_meta(found.get("_meta"))
-    meta[META_SERVER_INFO] = server_info
-    found["_meta"] = Payload(encode(meta))
-    return Payload(encode(found))
+    added: dict[str, object] = {key: value for key, value in (_ADDED_HINTED if hinted else _ADDED) if key not in found}
+    added["_meta"] = {**client_meta(found.get("_meta")), META_SERVER_INFO: server_info}
+    if "_meta" in found or not found:
+        return Payload(encode({**found, **added}))
+    return Payload(b"".join((memoryview(result)[:-1], b",", memoryview(encode(added))[1:])))
 
 
-def _unstamped(result: Payload) -> Payload:
-    members = loose_members(result)
+def _unstamped(result: Payload, members: Mapping[str, Payload]) -> Payload:
     found = {key: value for key, value in members.items() if key not in _STAMPS}
     if "_meta" in found:
         sent = client_meta(found["_meta"])

@@ -10,21 +10,16 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload, encode
+from mcp_manifold.wire.envelope import LARGE, Payload, encode
+from mcp_manifold.wire.look import Look
 from mcp_manifold.wire.paths import text_at, with_text_at
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_list = msgspec.json.Decoder(list[Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
-_LARGE: Final = 8192
-"""Bytes from which on looking at the blocks of a tool's result takes less time than the search for a word in it."""
-
-
 LONG: Final = 131_072
 """Bytes from which on a result is to be mapped in steps: all at once could take longer than others should wait."""
-_FEW: Final = 400
-"""Quotation marks that are looked at one by one."""
 _STEP: Final = 256
 """Blocks of one step: some milliseconds where each is a link."""
 
@@ -46,10 +41,10 @@ Steps = Generator[None, None, Payload]
 
 def may_link(result: Payload) -> bool:
     """Whether a URI can be in a result; a cheap look at one that is short."""
-    return len(result) >= _LARGE or b'"uri"' in bytes(result)
+    return len(result) >= LARGE or b'"uri"' in bytes(result)
 
 
-def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Payload:
+def map_links(method: str, result: Payload, public: Callable[[str], str], look: Look | None = None) -> Payload:
     """`result` with every URI that stands for a resource passed through `public`; itself where nothing changes.
 
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
@@ -57,7 +52,7 @@ def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Pay
     """
     if not may_link(result):
         return result
-    steps = link_steps(method, result, public)
+    steps = link_steps(method, result, public, look)
     while True:
         try:
             next(steps)
@@ -66,10 +61,10 @@ def map_links(method: str, result: Payload, public: Callable[[str], str]) -> Pay
             return mapped
 
 
-def link_steps(method: str, result: Payload, public: Callable[[str], str]) -> Steps:
+def link_steps(method: str, result: Payload, public: Callable[[str], str], look: Look | None = None) -> Steps:
     """What `map_links` does, in steps after each of which others may have their turn."""
     try:
-        if not _may_link(method, result):
+        if not _may_link(method, result, look or Look(result)):
             return result
         yield
         return (yield from _mapped(method, result, public))
@@ -85,30 +80,15 @@ def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
     return bytes(with_text_at(Payload(error), shown, "data", "uri"))
 
 
-def _may_link(method: str, result: Payload) -> bool:
-    if method == "tools/call" and len(result) >= _LARGE:
-        if _lacks_uri(bytes(result)):
+def _may_link(method: str, result: Payload, look: Look) -> bool:
+    if method == "tools/call" and len(result) >= LARGE:
+        if look.is_plain:
             return False
         try:
             return any(block.type in _LINKING for block in _decode_tool_result(result).content)
         except msgspec.ValidationError:
             pass  # an odd block among others
-    return b'"uri"' in bytes(result)
-
-
-def _lacks_uri(text: bytes) -> bool:
-    """Whether no member of large JSON text is called `uri`; False where there are too many strings to look at.
-
-    What makes a result large is mostly one long string: from quotation mark to quotation mark is a few steps.
-    """
-    at = -1
-    for _ in range(_FEW):
-        at = text.find(b'"', at + 1)
-        if at < 0:
-            return True
-        if text.startswith(b'uri"', at + 1):
-            return False
-    return False
+    return b'"uri"' in look.text
 
 
 def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Steps:

@@ -846,6 +846,21 @@ async def test_an_answer_that_others_hold_takes_no_room_of_its_own() -> None:
         assert stage.service.budget.held > 1_000_000
 
 
+async def test_an_answer_in_pieces_that_nobody_else_holds_takes_room_until_it_is_read() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384) as stage:
+        wire = await stage.open(limit=16_384)
+        await _stopped(wire)
+        await wire.send(request("/short", b""))
+        await app.was_taken(1)
+        app.taken[0].reply.share(SHARED, counts=True)
+        assert stage.service.budget.held > 1_000_000
+        wire.reset()
+        await stage.at_rest()
+    assert stage.service.budget.held == 0
+
+
 async def test_an_answer_in_pieces_to_who_left_is_nothing() -> None:
     app = Scripted()
     app.answers_at_once = False

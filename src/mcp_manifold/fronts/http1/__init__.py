@@ -7,6 +7,6 @@ response's.
 
 from mcp_manifold.fronts.http1.connection import Connection
 from mcp_manifold.fronts.http1.head import Head
-from mcp_manifold.fronts.http1.service import Limits, Passage, Reply, Service
+from mcp_manifold.fronts.http1.service import BULKY, Limits, Passage, Reply, Service
 
-__all__ = ["Connection", "Head", "Limits", "Passage", "Reply", "Service"]
+__all__ = ["BULKY", "Connection", "Head", "Limits", "Passage", "Reply", "Service"]

@@ -332,12 +332,13 @@ class Connection(asyncio.Protocol):
             self._write_whole(status, body, b"", keeps_alive=keeps_alive)
             self.completed(keeps_alive=keeps_alive)
 
-    def share(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Send the whole answer, which is JSON and well, in pieces that others hold as well."""
+    def share(self, pieces: Sequence[bytes | memoryview], *, counts: bool = False) -> None:
+        """Send the whole answer, which is JSON and well, in pieces that are not copied."""
         if not self.is_gone:
             keeps_alive = self._served.keeps_alive
             self._transport.writelines(self._service.in_pieces(pieces, keeps_alive=keeps_alive))
-            self._load.drop()  # what is not written yet takes no room of its own
+            if not counts:
+                self._load.drop()  # what is not written yet takes no room of its own
             self.completed(keeps_alive=keeps_alive)
 
     def _write_whole(self, status: int, body: bytes, lines: bytes, *, keeps_alive: bool) -> None:

@@ -33,9 +33,9 @@ class Reply(Protocol):
         """Send the whole answer, which is JSON, and be done."""
         ...
 
-    def share(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Send the whole answer, which is JSON and well, in pieces that others hold as well: they are not copied, and
-        count nothing while they wait for the client.
+    def share(self, pieces: Sequence[bytes | memoryview], *, counts: bool = False) -> None:
+        """Send the whole answer, which is JSON and well, in pieces that are not copied. `counts`: they take room while
+        they wait for the client; not those that others hold as well.
         """
         ...
 
