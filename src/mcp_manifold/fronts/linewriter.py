@@ -133,8 +133,10 @@ class LineWriter:
             while data := self._rest or self._batch():
                 self._rest = _unwritten(self._fd, data)
                 if self._rest:
-                    self._is_due = self._is_watching = True
-                    self._loop.add_writer(self._fd, self._write)
+                    self._is_due = True
+                    if not self._is_watching:
+                        self._is_watching = True
+                        self._loop.add_writer(self._fd, self._write)
                     return
                 self._tell_free()
         except OSError as exc:

@@ -173,7 +173,7 @@ class _Intake:
             if not waiting or self._writer.is_full:
                 return
             self._take_line(waiting.popleft())
-            if len(flights) > self._desk.settings.limits.max_calls_per_session // 2:
+            if waiting and len(flights) > self._desk.settings.limits.max_calls_per_session // 2:
                 return  # a burst of quick requests is answered, not refused for its number
 
     def _take_line(self, line: bytes | None) -> None:
