@@ -62,7 +62,8 @@ class Lane:
                 result, failure = self._tasks.arrived(call, router.arrived(call, result)), None
         except Exception as exc:  # noqa: BLE001  # a defect must not reach who reads from the backend
             result, failure = None, exc
-        self._finish(call, result, failure, told)
+        self._stages.end(call, result, failure)
+        told(result, failure)
 
     async def _arrived_long(self, direct: Direct, result: Payload, call: Call) -> Payload:
         return self._tasks.arrived(call, await self._router.arrived_long(call, direct, result))

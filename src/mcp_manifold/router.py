@@ -185,18 +185,21 @@ class Router:
         """Whether a result is more than one turn's work: it is long, and was not looked at when it was read or may have
         links in it; or its client is to be asked something first.
         """
-        look = _look(call, result)
-        if look is not None and len(result) >= wire.LONG and not (look.is_known and look.is_plain):
-            return True
+        if len(result) >= wire.LONG:
+            look = _look(call, result)
+            if look is not None and not (look.is_known and look.is_plain):
+                return True
         is_asked_here = call.backend_era == "modern" and call.session.era == "handshake"
-        return is_asked_here and wire.input_required(result, look) is not None
+        return is_asked_here and wire.input_required(result, _look(call, result)) is not None
 
     def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
-        result = self._named(call, result)
+        is_same_era = call.backend_era == call.session.era
+        if is_same_era and call.backend_era == "modern":
+            result = self._named(call, result)
         if wire.may_link(result):
             result = wire.map_links(call.method, result, self._public(call), call.look_at(result))
-        return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
+        return result if is_same_era and call.backend_era == "handshake" else self._adapted(call, result)
 
     async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
         """As `arrived`, for one that does."""

@@ -93,7 +93,7 @@ class Tasks:
         """The result of a `tools/call` that did not ask for a task, and may be one nevertheless in 2026-07-28."""
         if call.backend_era == call.session.era == "modern":
             look = call.look  # the router's, at what it stamped since: that is still of the same kind
-            if b'"taskId"' in bytes(result) if look is None else look.kind == _TASK:
+            if bytes(result).find(b'"taskId"') >= 0 if look is None else look.kind == _TASK:
                 return self._extended(call, result)
         return result
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+_CR: Final = 0x0D
 ENDLESS: Final = 16 << 20
 """Bytes that are dropped of a line before it counts as one without an end."""
 
@@ -34,7 +35,7 @@ class LineSplitter:
         if not self._parts and not self._dropping and data.endswith(b"\n") and len(data) <= self._limit:
             lines = data.split(b"\n")
             lines.pop()
-            return lines if b"\r" not in data else [line.removesuffix(b"\r") for line in lines]
+            return lines if _CR not in data else [line.removesuffix(b"\r") for line in lines]
         return self._pieced(data)
 
     def _pieced(self, data: bytes) -> Iterator[bytes]:

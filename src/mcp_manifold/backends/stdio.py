@@ -32,6 +32,7 @@ from mcp_manifold.errors import (
     BackendProtocolError,
     BackendUnavailable,
 )
+from mcp_manifold.wire import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ class StdioTransport:
             raise BackendUnavailable(self._link.backend, "the server closed its stdin").unsent()
         if self._stdin.get_write_buffer_size() > self._link.write_limit:
             raise BackendUnavailable(self._link.backend, "the server does not read its input; too much is waiting")
-        self._stdin.write(one_line(body))
+        self._stdin.write(one_line(body) + b"\n")
 
     def _on_exit(self, _: asyncio.Future[None]) -> None:
         code = self._process.poll()
@@ -280,15 +281,6 @@ class StdioTransport:
 
 def _same(protocol: _Output) -> _Output:
     return protocol
-
-
-def one_line(body: bytes) -> bytes:
-    """A message as one line. A line break in JSON text is white space between tokens, but here it would be the end of
-    the message, and what follows a message of the caller's own making, past every check.
-    """
-    if b"\n" in body or b"\r" in body:
-        body = body.replace(b"\n", b" ").replace(b"\r", b" ")
-    return body + b"\n"
 
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:

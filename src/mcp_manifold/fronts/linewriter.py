@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.fronts.pipes import is_waitable
+from mcp_manifold.wire import one_line
 
 _CHUNK: Final = 64 * 1024
 
@@ -69,9 +70,7 @@ class LineWriter:
         """Queue an answer. Bounded by `is_full`, which whoever takes requests asks first."""
         if self.broken or self._ended:
             return
-        if b"\n" in message or b"\r" in message:  # between JSON tokens, where they mean nothing but would end the line
-            message = message.replace(b"\n", b" ").replace(b"\r", b" ")
-        self._lines.append(message)
+        self._lines.append(one_line(message))
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._write)

@@ -132,7 +132,7 @@ class Shortcut:
 
     def take(self, head: Head, body: bytes, reply: Reply) -> "Passage | Listed | None":
         """Relay the call a request is, or give the list it asks for; None, and nothing has happened, if not at once."""
-        if (_METHOD not in body and LIST not in body) or len(body) > self.entrance.max_body:
+        if (body.find(_METHOD) < 0 and LIST not in body) or len(body) > self.entrance.max_body:
             return None
         verdict = head.verdict
         if not isinstance(verdict, Verdict) or not verdict.holds(self.entrance):
@@ -200,7 +200,7 @@ class Shortcut:
         """Whether a call is on its way now; raises RequestError as `Passage.depart`."""
         passage.depart(self.entrance.max_calls)
         try:
-            if not self._desk.relay(passage.flight.call, passage.over):
+            if not self._desk.relay(passage.call, passage.over):
                 passage.turn_back()
                 return False
         except ManifoldError as exc:  # a stage refuses it: it is answered in a moment, since it has not begun yet
@@ -252,23 +252,23 @@ class Shortcut:
             self._timer = loop.call_later(_LOOK, self._look)
 
 
-class Passage:
-    """One call on the short way: from its request to its answer."""
+class Passage(Flight):
+    """One call on the short way: in flight from its request to its answer."""
 
-    __slots__ = ("_id", "_key", "_opened", "_reply", "_shortcut", "_stream", "flight")
+    __slots__ = ("_id", "_key", "_opened", "_reply", "_shortcut", "_stream")
 
     def __init__(self, shortcut: Shortcut, call: Call, id_: Payload, opened: OpenSession | None, reply: Reply) -> None:
+        super().__init__(call, None)
         self._shortcut = shortcut
         self._opened = opened
         self._id = id_
         self._reply = reply
         self._stream: Responder | None = None
         self._key = b""
-        self.flight = Flight(call, None)
         call.emit, call.commit = self.emit, self.commit
 
     def __repr__(self) -> str:
-        return f"<Passage {self.flight!r}{' streaming' if self._stream else ''}>"
+        return f"<Passage {super().__repr__()}{' streaming' if self._stream else ''}>"
 
     @property
     def silence(self) -> float:
@@ -285,7 +285,7 @@ class Passage:
         """
         try:
             if self._opened is not None:
-                self._key = self._opened.depart(self._id, self.flight, limit)
+                self._key = self._opened.depart(self._id, self, limit)
         except RequestError:
             self._let_go()
             raise
@@ -307,17 +307,17 @@ class Passage:
     def left(self) -> None:
         """The client is gone, and there was no stream yet."""
         if self._opened is None:
-            self.flight.take_back()  # in 2026-07-28 leaving is cancelling
+            self.take_back()  # in 2026-07-28 leaving is cancelling
         else:
-            self._opened.desert(self.flight.call, None)
+            self._opened.desert(self.call, None)
 
     def _streaming(self) -> Responder:
         if self._stream is None:
-            opened, call = self._opened, self.flight.call
+            opened, call = self._opened, self.call
             receive, send = self._reply.lengthen()
             self._stream = stream = Responder(send, self._shortcut.tally, None if opened is None else opened.journals)
             if opened is None:
-                stream.open(receive, self.flight.take_back)
+                stream.open(receive, self.take_back)
             else:
                 stream.open(receive, lambda: opened.desert(call, stream.journal))
         return self._stream
@@ -330,7 +330,7 @@ class Passage:
             if self._stream is not None:
                 self._reply.own(self._finish(self._stream, result, reason))
                 return
-            if result is not None and len(result) > BULKY and not self.flight.call.cancelled:
+            if result is not None and len(result) > BULKY and not self.call.cancelled:
                 self._share(result)
             else:
                 message, status = self._land(result, reason)
@@ -344,7 +344,7 @@ class Passage:
     def _share(self, result: Payload) -> None:
         """Answer with a bulky result, which is written as it is held: a copy of it takes longer than the rest."""
         self.turn_back()
-        self.flight.land()
+        self.land()
         pieces = response_pieces(self._id, (memoryview(result),))
         self._shortcut.tally.bytes_out += sum(map(len, pieces))
         self._reply.share(pieces, counts=True)
@@ -359,11 +359,11 @@ class Passage:
 
     def _land(self, result: Payload | None, reason: Exception | None) -> tuple[bytes, int]:
         self.turn_back()
-        return concluded(self.flight, self._id, result, reason)
+        return concluded(self, self._id, result, reason)
 
     def _let_go(self) -> None:
         """Of what leads back here."""
-        call = self.flight.call
+        call = self.call
         call.emit, call.commit = _unheard, _nothing
 
 

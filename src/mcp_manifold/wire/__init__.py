@@ -52,7 +52,7 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
-from mcp_manifold.wire.writing import Pieces, failure, notification, request, response, response_pieces
+from mcp_manifold.wire.writing import Pieces, failure, notification, one_line, request, response, response_pieces
 
 __all__ = [
     "EMPTY",
@@ -100,6 +100,7 @@ __all__ = [
     "negotiate_version",
     "notification",
     "off_hop",
+    "one_line",
     "parse",
     "parse_backend",
     "refusal",

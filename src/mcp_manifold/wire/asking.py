@@ -161,7 +161,7 @@ class InputRequired(msgspec.Struct):
 
 def may_ask(result: Payload, look: Look | None = None) -> bool:
     """Whether a result of a 2026-07-28 server can ask for something; a cheap look."""
-    return _INPUT_REQUIRED in bytes(result) if look is None else look.kind == _INPUT_REQUIRED
+    return bytes(result).find(_INPUT_REQUIRED) >= 0 if look is None else look.kind == _INPUT_REQUIRED
 
 
 def input_required(result: Payload, look: Look | None = None) -> InputRequired | None:

@@ -105,8 +105,9 @@ def adapt_result(
 
 
 def _stamped(result: Payload, found: Mapping[str, Payload], *, hinted: bool, server_info: Payload) -> Payload:
-    if "_meta" not in found and "resultType" not in found and not hinted:
-        tail = b'%b"resultType":"complete","_meta":{"%b":%b}}' % (b"," if found else b"", _OUR_INFO, server_info)
+    if "_meta" not in found and not hinted:
+        kind = b"" if "resultType" in found else b'"resultType":"complete",'
+        tail = b'%b%b"_meta":{"%b":%b}}' % (b"," if found else b"", kind, _OUR_INFO, server_info)
         return Payload(b"".join((memoryview(result)[:-1], tail)))
     added: dict[str, object] = {key: value for key, value in (_ADDED_HINTED if hinted else _ADDED) if key not in found}
     added["_meta"] = {**client_meta(found.get("_meta")), META_SERVER_INFO: server_info}

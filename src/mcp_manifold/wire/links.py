@@ -41,7 +41,7 @@ Steps = Generator[None, None, Payload]
 
 def may_link(result: Payload) -> bool:
     """Whether a URI can be in a result; a cheap look at one that is short."""
-    return len(result) >= LARGE or b'"uri"' in bytes(result)
+    return len(result) >= LARGE or bytes(result).find(b'"uri"') >= 0
 
 
 def map_links(method: str, result: Payload, public: Callable[[str], str], look: Look | None = None) -> Payload:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from mcp_manifold.wire.envelope import LARGE, Payload, encode
+from mcp_manifold.wire.envelope import Payload, encode
 
 Pieces = tuple[bytes | memoryview, ...]
 """JSON text that is not joined: some of it is held by others as well, or so long that a copy would cost too much."""
@@ -10,13 +10,25 @@ Pieces = tuple[bytes | memoryview, ...]
 _HEAD: Final = b'{"jsonrpc":"2.0","id":'
 
 
+_LF: Final = 0x0A
+_CR: Final = 0x0D
+"""As numbers: to look for one in bytes takes a quarter of the time that a string of one byte takes."""
+
+
+def one_line(message: bytes) -> bytes:
+    """A message without line breaks. In JSON text they are white space between tokens, but where messages are lines
+    each would be the end of one, and what follows a message of the caller's own making, past every check.
+    """
+    if _LF in message or _CR in message:
+        return message.replace(b"\n", b" ").replace(b"\r", b" ")
+    return message
+
+
 def request(number: int, method: str, params: bytes | None) -> bytes:
     """A request of ours, under our own integer id."""
     if params is None:
         return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (number, encode(method))
-    if len(params) >= LARGE:
-        return b"".join((b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":' % (number, encode(method)), params, b"}"))
-    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (number, encode(method), params)
+    return b"".join((b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":' % (number, encode(method)), params, b"}"))
 
 
 def notification(method: str, params: bytes | Payload | None = None) -> bytes:

@@ -11,13 +11,13 @@ import msgspec
 import psutil
 import pytest
 
+from mcp_manifold import wire
 from mcp_manifold.backends import stdio
 from mcp_manifold.backends.link import Link
 from mcp_manifold.backends.stdio import (
     Command,
     StdioTransport,
     exit_reason,
-    one_line,
     open_stdio,
 )
 from mcp_manifold.backends.tail import LOG_RATE, TAIL_LINES, StderrTail, printable
@@ -177,8 +177,8 @@ async def test_line_breaks_inside_a_message_do_not_end_it() -> None:
 
 
 def test_a_message_is_always_one_line() -> None:
-    assert one_line(b'{\r\n"a":\n1}') == b'{  "a": 1}\n'
-    assert one_line(b"{}") == b"{}\n"
+    assert wire.one_line(b'{\r\n"a":\n1}') == b'{  "a": 1}'
+    assert wire.one_line(b"{}") == b"{}"
 
 
 async def test_garbage_and_banners_on_stdout_hurt_nobody() -> None:

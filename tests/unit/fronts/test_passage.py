@@ -38,7 +38,7 @@ def over(size: int, *, is_taken_back: bool = False) -> tuple[Kept, Payload, int]
     if is_taken_back:
         call.cancel()
     passage.over(result, None)
-    assert passage.flight.done
+    assert passage.done
     return reply, result, shortcut.tally.bytes_out
 
 
