@@ -170,7 +170,7 @@ def peak(program: Program) -> int:
 
 async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp_path: Path) -> None:
     async with heavy_server(BIG) as url:
-        servers = {"heavy": {"url": url, "transport": "http"}}
+        servers = {"heavy": {"url": url, "transport": "http", "breaker": {"failures": 1}}}  # it answers: that never opens
         config = config_in(tmp_path, servers, limits={"maxBuffered": "32MiB"})
         async with serving(config) as program:
             await until_ready(program)
@@ -180,10 +180,11 @@ async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp
             shed = [end for size, end in answers if size <= BIG]
             assert served
             assert shed
-            assert all(b'"AnswerDropped"' in end and b'"server":"heavy"' in end for end in shed)
+            odd = [end for end in shed if b'"AnswerDropped"' not in end or b'"server":"heavy"' not in end]
+            assert odd == []
             assert peak(program) - before < 200 * MIB
-            size, _ = await called(program, session, 101)
-            assert size > BIG
+            size, end = await called(program, session, 101)
+            assert size > BIG, end
             page = await answer_of(program.port, "/metrics")
             assert b"mcp_proxy_buffer_refusals_total 0.0" not in page
 

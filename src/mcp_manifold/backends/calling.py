@@ -16,6 +16,7 @@ from mcp_manifold.backends.surroundings import Surroundings
 from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import (
+    AnswerDropped,
     BackendError,
     BackendLost,
     BackendUnavailable,
@@ -261,9 +262,8 @@ class Calling:
 
     def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
         """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
-        if isinstance(exc, RemoteError) or (
-            400 <= exc.status < 500 and exc.status != BUSY
-        ):  # an answer, if no good one
+        has_answered = isinstance(exc, RemoteError | AnswerDropped) or (400 <= exc.status < 500 and exc.status != BUSY)
+        if has_answered:  # if with nothing good, or with more than there was room for
             self._note_answer()
         elif not link.ended.done() and not isinstance(exc, BackendLost):
             was_shut = self.breaker.is_shut
