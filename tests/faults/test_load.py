@@ -170,7 +170,7 @@ def peak(program: Program) -> int:
 
 async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp_path: Path) -> None:
     async with heavy_server(BIG) as url:
-        servers = {"heavy": {"url": url, "transport": "http", "breaker": {"failures": 1}}}  # it answers: that never opens
+        servers = {"heavy": {"url": url, "transport": "http", "breaker": {"failures": 1}}}  # which never opens
         config = config_in(tmp_path, servers, limits={"maxBuffered": "32MiB"})
         async with serving(config) as program:
             await until_ready(program)

@@ -262,8 +262,9 @@ class Calling:
 
     def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
         """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
-        has_answered = isinstance(exc, RemoteError | AnswerDropped) or (400 <= exc.status < 500 and exc.status != BUSY)
-        if has_answered:  # if with nothing good, or with more than there was room for
+        if isinstance(exc, RemoteError | AnswerDropped) or (
+            400 <= exc.status < 500 and exc.status != BUSY
+        ):  # an answer, if no good one, or one there was no room for
             self._note_answer()
         elif not link.ended.done() and not isinstance(exc, BackendLost):
             was_shut = self.breaker.is_shut
