@@ -17,11 +17,12 @@ T = TypeVar("T")
 class Template:
     """A head as it was written, without the digits of its length."""
 
-    __slots__ = ("_after", "_before")
+    __slots__ = ("_after", "_before", "_reach")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
+        self._reach = len(after) + _MOST_DIGITS
 
     def __repr__(self) -> str:
         return f"<Template of {len(self._before) + len(self._after)} bytes>"
@@ -47,18 +48,14 @@ class Template:
 
     def body(self, message: bytes) -> bytes | None:
         """The body of a message with such a head; None if its head is another, or it is not one whole message."""
-        before, after = self._before, self._after
-        if not message.startswith(before):
+        if not message.startswith(self._before):
             return None
-        start = len(before)
-        stop = message.find(b"\r", start, start + _MOST_DIGITS)
-        if stop < 0 or not message.startswith(after, stop):
+        start = len(self._before)
+        stop = message.find(self._after, start, start + self._reach)
+        if stop < 0:
             return None
-        digits = message[start:stop]
-        start = stop + len(after)
-        if not digits.isdigit() or int(digits) != len(message) - start:
-            return None
-        return message[start:]
+        body = message[stop + len(self._after) :]
+        return body if message[start:stop] == b"%d" % len(body) else None
 
 
 class Known(Generic[T]):

@@ -26,6 +26,11 @@ class LineSplitter:
         return f"<LineSplitter held={self._size}{' dropping' if self._dropping else ''}>"
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no line has begun, or is being dropped, and none was too long."""
+        return not (self._parts or self._dropping or self.oversized)
+
+    @property
     def is_endless(self) -> bool:
         """Whether a line that is being dropped is so long that it will hardly ever end."""
         return self._dropping and self._dropped > ENDLESS

@@ -91,6 +91,8 @@ class _Pipes:
             lines += 1
             if line:
                 self._link.fed(line)
+        if self._lines.is_idle and not self._load.size:
+            return self._stdout.rest(lines, self._loop.time())
         if self._lines.oversized:
             for start in self._lines.oversized:
                 self._link.oversized(start)

@@ -110,8 +110,10 @@ class OpenSession:
         """The call under `key` is over."""
         flight = self.flights.pop(key, None)
         if flight is not None:
-            self._keep_asked(self._asked.pop(flight.call, ()))
-            self._deserted.pop(flight.call, None)
+            if self._asked:
+                self._keep_asked(self._asked.pop(flight.call, ()))
+            if self._deserted:
+                self._deserted.pop(flight.call, None)
         self.used = self._loop.time()
         if self.draining and not self.flights:
             self._loop.call_soon(self._leave)  # after its answer, which may go over the standing stream

@@ -114,12 +114,10 @@ class Counts:
             outcome = outcome_of(failure)
         else:
             outcome = TOOL_ERROR if method == "tools/call" and is_tool_error(result) else OK
-        self._count(method, call.backend, outcome, perf_counter() - call.begun)
-
-    def _count(self, method: str, server: str, outcome: str, seconds: float) -> None:
-        series = self._series.get((method, server)) or self._meet(method, server)
+        series = self._series.get((method, call.backend)) or self._meet(method, call.backend)
         series.outcomes[outcome] += 1
         if method not in ENDLESS:
+            seconds = perf_counter() - call.begun
             series.seconds += seconds
             series.buckets[bisect_left(BOUNDS, seconds)] += 1
 
