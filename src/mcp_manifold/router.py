@@ -194,12 +194,10 @@ class Router:
 
     def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
-        is_same_era = call.backend_era == call.session.era
-        if is_same_era and call.backend_era == "modern":
-            result = self._named(call, result)
+        result = self._named(call, result)
         if wire.may_link(result):
             result = wire.map_links(call.method, result, self._public(call), call.look_at(result))
-        return result if is_same_era and call.backend_era == "handshake" else self._adapted(call, result)
+        return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
 
     async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
         """As `arrived`, for one that does."""

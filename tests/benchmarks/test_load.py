@@ -148,7 +148,7 @@ async def test_what_is_due_while_nobody_is_free_is_sent_later_and_counts_from_wh
     kind: type[Timer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind is KernelTimer and sys.platform != "linux":
-        pytest.skip("there is none")
+        pytest.skip("the kernel's timers that a loop can wait for are those of Linux")
     monkeypatch.setattr(arrivals, "timer", kind)
     slow, until = Slow(), time.perf_counter_ns() + 100_000_000
     slow.arrivals = Arrivals(1000, until)

@@ -34,6 +34,8 @@ GOODBYE: Final = 2.0
 """Seconds the DELETE that ends a session may take; without it a vanished server would hold up the shutdown."""
 MAX_RESUMES: Final = 10
 """Times one reply may be resumed without progress: a server that closes early for ever is not answering."""
+MOST_TOOLS: Final = 1000
+"""Tools whose headers are remembered."""
 ERROR_BODY: Final = 65536
 """Bytes of an error reply that are read: enough for a JSON-RPC error, not for a page of HTML."""
 _BROKEN_OFF: Final = "the server ended its reply before the answer: the outcome is unknown"
@@ -62,7 +64,7 @@ class HttpTransport:
         self._version = ""
         self._standing: Standing | None = None
         self._tools: dict[bytes, bytes] = {}
-        """The headers that mirror a call, by the name of the tool as it is written; of listed tools only."""
+        """The headers that mirror a call, by the name of the tool as it is written."""
         self._compose()
 
     def __repr__(self) -> str:
@@ -97,6 +99,8 @@ class HttpTransport:
         name = bytes(params["name"])
         found = self._tools.get(name)
         if found is None:
+            if len(self._tools) >= MOST_TOOLS:  # of a server whose tools come and go
+                self._tools.clear()
             found = self._tools[name] = mirrored_headers(method, params, None)
         return found
 

@@ -1,47 +1,19 @@
-"""A list on the short way: what is asked for, and the answer on its way out. Judges nobody; `shortcut.py` does."""
+"""A list on the short way: the answer, and how it goes out. Judges nobody; `shortcut.py` does."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from mcp_manifold.call import Session
 from mcp_manifold.fronts.desk import Desk
 from mcp_manifold.fronts.flight import Flight, concluded
-from mcp_manifold.fronts.http1 import Head, Reply
-from mcp_manifold.fronts.inbound import admit, log_level
+from mcp_manifold.fronts.http1 import Reply
 from mcp_manifold.fronts.session import OpenSession
 from mcp_manifold.fronts.stream import Tally
-from mcp_manifold.policy import Principal
-from mcp_manifold.wire import MODERN_VERSION, NULL_ID, Payload, Pieces, response_pieces
+from mcp_manifold.wire import Payload, Pieces, response_pieces
 
 LIST: Final = b'/list"'
 """What the methods of all lists end in."""
 OK: Final = 200
-
-
-class Asked:
-    """The `_meta` of a 2026-07-28 request for a list that says what its head says, and the session it makes.
-
-    Raises:
-        RequestError: it does not (see `inbound.admit`).
-    """
-
-    __slots__ = ("_meta", "_method", "session")
-
-    def __init__(self, method: str, params: dict[str, Payload], head: Head, principal: Principal, scope: str) -> None:
-        info, capabilities = admit(method, params, head.headers)
-        self._method = method
-        self._meta = bytes(params["_meta"])
-        # copies: what is kept for the next request must not keep all of this one
-        info, capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
-        self.session = Session("", principal, scope, MODERN_VERSION, info, capabilities, log_level=log_level(params))
-
-    def __repr__(self) -> str:
-        return f"<Asked {self._method}>"
-
-    def holds(self, method: str, params: dict[str, Payload]) -> bool:
-        """Whether another request says the same, byte for byte."""
-        return method == self._method and bytes(params.get("_meta", NULL_ID)) == self._meta
 
 
 class Listed:
@@ -104,4 +76,4 @@ def listed_in(opened: OpenSession, desk: Desk, flight: Flight, id_: Payload) -> 
 
 
 def unheard(message: bytes, /, *, needed: bool = False) -> None:
-    """Where it goes what is sent for a list: nothing is."""
+    """Where it goes what is sent for a call that is not on its way, or is answered at once."""

@@ -27,7 +27,7 @@ from mcp_manifold.fronts.inbound import (
     serves_handshake,
     speaks_modern,
 )
-from mcp_manifold.fronts.lists import LIST, Asked, Listed, listed, listed_in, unheard
+from mcp_manifold.fronts.lists import LIST, Listed, listed, listed_in, unheard
 from mcp_manifold.fronts.responder import Responder, silence
 from mcp_manifold.fronts.session import OpenSession, Sessions
 from mcp_manifold.fronts.stream import KEEP_ALIVE, Tally
@@ -54,34 +54,43 @@ _SESSION_HEADER: Final = b"mcp-session-id"
 
 
 class Agreed:
-    """The `_meta` and the name of a 2026-07-28 call that say what its head says, and what they say of the client.
+    """The `_meta`, and the name, of a 2026-07-28 request that say what its head says, and what they say of the client.
 
     Raises:
         RequestError: they do not (see `inbound.admit`).
     """
 
-    __slots__ = ("_meta", "_name", "capabilities", "info", "level", "tool")
+    __slots__ = ("_capabilities", "_info", "_level", "_meta", "_method", "_name", "tool")
 
-    def __init__(self, params: dict[str, Payload], head: Head) -> None:
-        info, capabilities = admit("tools/call", params, head.headers)
-        self.level = log_level(params)
-        self.tool = text(params.get("name"), "name")
-        self._meta, self._name = bytes(params["_meta"]), bytes(params["name"])
-        # copies: what is kept for the next call must not keep all of this one
-        self.info, self.capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
+    def __init__(self, method: str, params: dict[str, Payload], head: Head) -> None:
+        info, capabilities = admit(method, params, head.headers)
+        self._method = method
+        self._level = log_level(params)
+        self.tool = text(params.get("name"), "name") if method == "tools/call" else ""
+        self._meta, self._name = bytes(params["_meta"]), bytes(params.get("name", NULL_ID))
+        # copies: what is kept for the next request must not keep all of this one
+        self._info, self._capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
 
     def __repr__(self) -> str:
-        return "<Agreed>"
+        return f"<Agreed {self._method}>"
 
-    def holds(self, params: dict[str, Payload]) -> bool:
-        """Whether another call says the same, byte for byte."""
-        return bytes(params.get("_meta", NULL_ID)) == self._meta and bytes(params.get("name", NULL_ID)) == self._name
+    def session(self, principal: Principal, scope: str) -> Session:
+        """The session of one such request."""
+        return Session("", principal, scope, MODERN_VERSION, self._info, self._capabilities, log_level=self._level)
+
+    def holds(self, method: str, params: dict[str, Payload]) -> bool:
+        """Whether another request says the same, byte for byte."""
+        return (
+            method == self._method
+            and bytes(params.get("_meta", NULL_ID)) == self._meta
+            and bytes(params.get("name", NULL_ID)) == self._name
+        )
 
 
 class Verdict:
     """What was thought of a request's head, by the judges then in force: for whom it is let in, in which session."""
 
-    __slots__ = ("_entrance", "agreed", "asked", "is_in", "opened", "principal", "scope")
+    __slots__ = ("_entrance", "agreed", "is_in", "opened", "principal", "scope")
 
     def __init__(
         self,
@@ -99,8 +108,6 @@ class Verdict:
         self.is_in = is_in
         self.agreed: Agreed | None = None
         """What last came with that head in 2026-07-28, and said the same."""
-        self.asked: Asked | None = None
-        """The same, for lists."""
 
     def __repr__(self) -> str:
         return f"<Verdict {'in' if self.is_in else 'not in'} scope={self.scope!r}>"
@@ -179,22 +186,12 @@ class Shortcut:
         if opened is not None:
             if "_meta" in params and speaks_modern("tools/call", params, head.headers.get(VERSION_HEADER)):
                 return None
-            return Passage(self, Call("tools/call", params, opened.session, _unheard, id=id_), id_, opened, reply)
-        agreed = verdict.agreed
-        if agreed is None or not agreed.holds(params):
-            agreed = verdict.agreed = Agreed(params, head)
+            return Passage(self, Call("tools/call", params, opened.session, unheard, id=id_), id_, opened, reply)
+        agreed = _agreed(verdict, "tools/call", params, head)
         if self._desk.input_schema(verdict.scope, agreed.tool) is not None:
             return None
-        session = Session(
-            "",
-            verdict.principal,
-            verdict.scope,
-            MODERN_VERSION,
-            agreed.info,
-            agreed.capabilities,
-            log_level=agreed.level,
-        )
-        return Passage(self, Call("tools/call", params, session, _unheard, id=id_), id_, None, reply)
+        session = agreed.session(verdict.principal, verdict.scope)
+        return Passage(self, Call("tools/call", params, session, unheard, id=id_), id_, None, reply)
 
     def _begins(self, passage: "Passage") -> bool:
         """Whether a call is on its way now; raises RequestError as `Passage.depart`."""
@@ -222,10 +219,7 @@ class Shortcut:
             return None
         params = members_of(envelope)
         if opened is None:
-            asked = verdict.asked
-            if asked is None or not asked.holds(method, params):
-                asked = verdict.asked = Asked(method, params, head, verdict.principal, verdict.scope)
-            session = asked.session
+            session = _agreed(verdict, method, params, head).session(verdict.principal, verdict.scope)
         elif "_meta" in params and speaks_modern(method, params, head.headers.get(VERSION_HEADER)):
             return None
         else:
@@ -364,11 +358,15 @@ class Passage(Flight):
     def _let_go(self) -> None:
         """Of what leads back here."""
         call = self.call
-        call.emit, call.commit = _unheard, _nothing
+        call.emit, call.commit = unheard, _nothing
 
 
-def _unheard(message: bytes, /, *, needed: bool = False) -> None:
-    """Where it goes what is sent for a call that is not on its way."""
+def _agreed(verdict: Verdict, method: str, params: dict[str, Payload], head: Head) -> Agreed:
+    """What a request says of its client, held to its head unless one that said the same was; raises as `Agreed`."""
+    agreed = verdict.agreed
+    if agreed is None or not agreed.holds(method, params):
+        agreed = verdict.agreed = Agreed(method, params, head)
+    return agreed
 
 
 def _nothing() -> None:

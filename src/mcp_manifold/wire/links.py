@@ -50,8 +50,6 @@ def map_links(method: str, result: Payload, public: Callable[[str], str], look: 
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
     (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
     """
-    if not may_link(result):
-        return result
     steps = link_steps(method, result, public, look)
     while True:
         try:

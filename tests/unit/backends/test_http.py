@@ -396,6 +396,16 @@ async def test_modern_requests_mirror_method_and_name(method: str, key: str, val
         assert "x-evil" not in headers
 
 
+async def test_the_headers_of_few_tools_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MOST_TOOLS", 2)
+    async with Server() as server, over_http(server.url) as (link, transport):
+        modern(link)
+        for name in ("a", "b", "a", "c", "a"):
+            await within(link.request("tools/call", raw(name=name), timeout=30))
+        assert [asked.headers["mcp-name"] for asked in server.asked] == ["a", "b", "a", "c", "a"]
+        assert len(transport._tools) <= 2
+
+
 async def test_modern_calls_carry_the_parameters_a_tool_asks_for() -> None:
     async with Server() as server, over_http(server.url) as (link, _):
         modern(link)

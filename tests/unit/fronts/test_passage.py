@@ -1,4 +1,4 @@
-"""An answer on the short way: what is bulky is written as it is held."""
+"""The short way in: what a head agreed with, and an answer that is bulky, written as it is held."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -7,10 +7,12 @@ from typing import Any, cast
 import pytest
 
 from mcp_manifold.call import Call, Session
-from mcp_manifold.fronts.http1 import BULKY
-from mcp_manifold.fronts.shortcut import Passage
+from mcp_manifold.errors import RequestError
+from mcp_manifold.fronts.http1 import BULKY, Head
+from mcp_manifold.fronts.shortcut import Agreed, Passage
 from mcp_manifold.policy import ANONYMOUS
-from mcp_manifold.wire import LATEST_HANDSHAKE, Payload
+from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload, encode
+from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION
 from tests.unit.house import unheard
 
 
@@ -59,3 +61,22 @@ def test_any_other_answer_is_one_piece(size: int, is_taken_back: bool) -> None:
     assert (b'"error"' in whole) == is_taken_back
     assert written == len(whole)
     assert not reply.pieces
+
+
+def test_what_a_head_agreed_with_holds_for_the_same_method_name_and_meta_only() -> None:
+    """All requests with one head share what was found of it: a body that differs is held to the head again."""
+    meta = Payload(
+        encode({META_VERSION: MODERN_VERSION, META_CLIENT_INFO: {"name": "x"}, META_CAPABILITIES: {"roots": {}}})
+    )
+    lines = [
+        (b"mcp-protocol-version", MODERN_VERSION.encode()), (b"mcp-method", b"tools/call"), (b"mcp-name", b"a")
+    ]  # fmt: skip
+    head = Head(b"POST", b"/mcp", lines, "1.1", keeps_alive=True)
+    params = {"name": Payload(b'"a"'), "_meta": meta}
+    agreed = Agreed("tools/call", params, head)
+    assert agreed.holds("tools/call", dict(params))
+    assert not agreed.holds("tools/list", params)
+    assert not agreed.holds("tools/call", {**params, "name": Payload(b'"b"')})
+    assert not agreed.holds("tools/call", {"name": params["name"], "_meta": Payload(b"{}")})
+    with pytest.raises(RequestError):
+        Agreed("tools/list", params, head)
