@@ -47,7 +47,7 @@ _WATCHED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AdmissionDecision:
     """One figure beside the one it is compared with; `was` is None where there is none yet."""
 
     name: str
@@ -66,9 +66,9 @@ class Verdict:
         return f"{word:5}  {self.name:44} {self.now:12,.2f}  {before}"
 
 
-def verdicts(now: Mapping[str, float], was: Mapping[str, float], margin: float) -> list[Verdict]:
+def verdicts(now: Mapping[str, float], was: Mapping[str, float], margin: float) -> list[AdmissionDecision]:
     """Each figure beside its predecessor."""
-    return [Verdict(name, value, was.get(name), margin) for name, value in now.items()]
+    return [AdmissionDecision(name, value, was.get(name), margin) for name, value in now.items()]
 
 
 def ratio(plan: Plan, specs: Mapping[str, Spec], scenario: Scenario, cell: Cell, limit: str) -> float:
@@ -102,10 +102,10 @@ def ratios(plan: Plan, was: Mapping[str, float]) -> dict[str, float]:
         cell = next(cell for cell in scenario.cells if cell.name == name)
         key = f"{scenario.name}, {name}: x {limit}"
         value = ratio(plan, specs, scenario, cell, limit)
-        if Verdict(key, value, was.get(key), MARGIN).is_worse:
+        if AdmissionDecision(key, value, was.get(key), MARGIN).is_worse:
             value = min(value, ratio(plan, specs, scenario, cell, limit))
         found[key] = value
-        sys.stderr.write(f"{Verdict(key, value, was.get(key), MARGIN)}\n")
+        sys.stderr.write(f"{AdmissionDecision(key, value, was.get(key), MARGIN)}\n")
     return found
 
 

@@ -16,7 +16,7 @@ _PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ListingCache:
     """Megabytes of a tree of processes."""
 
     rss: float
@@ -51,14 +51,14 @@ def cpu(root: int) -> float:
     return used
 
 
-def memory(root: int) -> Memory:
+def memory(root: int) -> ListingCache:
     """What a tree holds now."""
     rss = pss = count = 0
     for process in tree(root):
         with suppress(psutil.Error):
             full: Any = process.memory_full_info()
             rss, pss, count = rss + full.rss, pss + full.pss, count + 1
-    return Memory(rss / 2**20, pss / 2**20, count)
+    return ListingCache(rss / 2**20, pss / 2**20, count)
 
 
 def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:

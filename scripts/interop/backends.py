@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "{token}"  # stands for a word of the job's own, so that jobs on one store do not meet
 
 Step = dict[str, Any]
-Target = dict[str, Any]
+CallTarget = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Backend:
     """One server: its name in the configuration, its target, the steps, and what its URIs carry behind others."""
 
     name: str
-    target: Target
+    target: CallTarget
     steps: tuple[Step, ...]
     uri_prefix: str = ""
 
@@ -197,13 +197,13 @@ def prepare(work: Path) -> None:
 def backends(cache: Cache, work: Path, ports: Ports, environment: dict[str, str]) -> list[Backend]:
     """All backends, in the order of the configuration: of those with the same URIs the first keeps them."""
 
-    def stdio(*command: str, **more: str) -> Target:
+    def stdio(*command: str, **more: str) -> CallTarget:
         return {"kind": "stdio", "command": list(command), "env": environment | more}
 
-    def node(package: str, *args: str, **more: str) -> Target:
+    def node(package: str, *args: str, **more: str) -> CallTarget:
         return stdio(cache.node, str(cache.package(package) / "dist" / "index.js"), *args, **more)
 
-    def example(name: str, *args: str) -> Target:
+    def example(name: str, *args: str) -> CallTarget:
         return stdio(sys.executable, str(ROOT / "examples" / name), *args)
 
     files, notes, repository = work / "files", work / "notes", work / "repository"

@@ -20,7 +20,7 @@ import backends as catalogue
 import cache as installation
 import compare
 import manifold
-from backends import Backend, Ports, Target
+from backends import Backend, CallTarget, Ports
 from cache import Cache
 from clients import Client, Errand, clients, send
 from processes import MARK, answers, free_port, leftovers, marked, running
@@ -104,7 +104,7 @@ def reference_servers(site: Site, ports: Ports) -> Iterator[None]:
         yield
 
 
-def ask(site: Site, client: Client, where: str, target: Target, parts: list[dict[str, Any]]) -> Report:
+def ask(site: Site, client: Client, where: str, target: CallTarget, parts: list[dict[str, Any]]) -> Report:
     """One client program's report."""
     errand = Errand(target, parts, site.roots, site.reports / f"{client.name}.{where}.json")
     return send(client, errand, site.environment)
@@ -136,7 +136,7 @@ def direct(site: Site, client: Client, backend: Backend) -> tuple[Report, str, l
 
 
 def through(
-    site: Site, client: Client, front: str, target: Target, known: dict[str, tuple[Backend, Report, str]]
+    site: Site, client: Client, front: str, target: CallTarget, known: dict[str, tuple[Backend, Report, str]]
 ) -> dict[str, list[str]]:
     """A client with all backends behind the manifold: the differences, by backend."""
     token = secrets.token_hex(4)
@@ -194,7 +194,9 @@ def check_through(site: Site, programs: list[Client], known: Known, results: Res
         check_front(site, programs, "stdio", target, known, results)
 
 
-def check_front(site: Site, programs: list[Client], front: str, target: Target, known: Known, results: Results) -> None:
+def check_front(
+    site: Site, programs: list[Client], front: str, target: CallTarget, known: Known, results: Results
+) -> None:
     """All clients at one front."""
     for client in programs:
         sys.stdout.write(f"{client.name} {front}\n")

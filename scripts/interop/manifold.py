@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import ROOT, Backend, Target
+from backends import ROOT, Backend, CallTarget
 from cache import HERE
 from processes import answers, free_port, running
 
@@ -38,7 +38,7 @@ def configuration(backends: Iterable[Backend], python: str, environment: dict[st
     return {"mcpServers": servers}
 
 
-def _server(target: Target) -> dict[str, Any]:
+def _server(target: CallTarget) -> dict[str, Any]:
     if target["kind"] == "stdio":
         command, *args = target["command"]
         return {"command": command, "args": args, "env": target["env"]}
@@ -50,7 +50,7 @@ def of_this_checkout() -> str:
     return f"{shutil.which('uv') or 'uv'} run --quiet --project {ROOT} mcp-manifold"
 
 
-def stdio_target(program: str, config: Path, environment: dict[str, str]) -> Target:
+def stdio_target(program: str, config: Path, environment: dict[str, str]) -> CallTarget:
     """The stdio front, which each client starts for itself."""
     words = [*shlex.split(program), "stdio", "--config", str(config)]
     return {"kind": "stdio", "command": words, "env": environment}
@@ -64,7 +64,7 @@ class Serving:
     opened: float
     log: Path
 
-    def target(self, front: str) -> Target:
+    def target(self, front: str) -> CallTarget:
         """Where a client finds that front."""
         path = {"http": "/mcp", "sse": "/sse"}[front]
         return {"kind": front, "url": f"http://127.0.0.1:{self.port}{path}"}

@@ -20,8 +20,8 @@ from mcp_manifold.errors import (
 )
 
 if TYPE_CHECKING:
-    from mcp_manifold.app import Manifold
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.app.manifold import Manifold
+    from mcp_manifold.core.status import ServerStatus
 
 __all__ = [
     "BackendError",
@@ -37,7 +37,7 @@ __all__ = [
     "ServerStatus",
 ]
 
-_LAZY: Final = {"Manifold": "mcp_manifold.app", "ServerStatus": "mcp_manifold.status"}
+_LAZY: Final = {"Manifold": "mcp_manifold.app.manifold", "ServerStatus": "mcp_manifold.core.status"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.check import Verdict, verdicts
+from benchmarks.check import AdmissionDecision, verdicts
 from benchmarks.page import BEGIN, END, PAGE, renewed
 from benchmarks.plot import bars, picture
 from benchmarks.report import number, tables
@@ -98,11 +98,11 @@ def test_figures_have_three_digits_or_so(value: float | None, spelled: str) -> N
 @pytest.mark.parametrize(("now", "is_worse"), [(1.0, False), (2.4, False), (2.6, True)])
 def test_only_what_is_beyond_the_margin_is_worse(now: float, is_worse: bool) -> None:
     assert [verdict.is_worse for verdict in verdicts({"a": now}, {"a": 2.0}, 1.25)] == [is_worse]
-    assert ("WORSE" in str(Verdict("a", now, 2.0, 1.25))) == is_worse
+    assert ("WORSE" in str(AdmissionDecision("a", now, 2.0, 1.25))) == is_worse
 
 
 def test_what_is_new_is_not_worse() -> None:
-    assert not Verdict("a", 9.0, None, 1.25).is_worse
+    assert not AdmissionDecision("a", 9.0, None, 1.25).is_worse
 
 
 def test_runs_are_joined_with_the_peers_of_both() -> None:

@@ -74,7 +74,7 @@ def scripts(*servers: str) -> dict[str, Script]:
     return {server: asking(server) for server in servers or KINDS}
 
 
-class Told:
+class ResultCallback:
     """What a client was asked, and what it answers."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Told:
         self.answers: dict[str, Answer] = {method: self._answering(method) for method in self.said}
 
     def __repr__(self) -> str:
-        return f"<Told {len(self.asked)} questions>"
+        return f"<ResultCallback {len(self.asked)} questions>"
 
     def _answering(self, method: str) -> Callable[[bytes], str]:
         def answer(params: bytes) -> str:

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mcp_manifold import Manifold
+from mcp_manifold.app.serving import HttpServer
 from mcp_manifold.fronts.stdio import StdioFront
-from mcp_manifold.serving import HttpServer
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
 from tests.peers.clients import (
     HANDSHAKE_VERSIONS,

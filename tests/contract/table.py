@@ -52,7 +52,7 @@ class Enough(BaseException):
     """All that a test says about itself was noted."""
 
 
-class Notes:
+class Notifications:
     """Stands in for whatever a test is given, and notes the backends and the ways."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Notes:
         self.ways: set[Way] = set()
 
     def __repr__(self) -> str:
-        return f"<Notes {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
+        return f"<Notifications {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
 
     @asynccontextmanager
     async def standing(self, scripts: Mapping[str, Any], **_: Any) -> AsyncIterator["Noting"]:
@@ -72,7 +72,7 @@ class Notes:
 class Noting:
     """In the place of a Stand."""
 
-    def __init__(self, notes: Notes, scripts: Mapping[str, Any]) -> None:
+    def __init__(self, notes: Notifications, scripts: Mapping[str, Any]) -> None:
         self._notes = notes
         self.backends = {server: Quiet(notes) for server in scripts}
         self.config: dict[str, Any] = {"manifold": {}, "mcpServers": {}}
@@ -97,7 +97,7 @@ class Noting:
 class Quiet:
     """In the place of a backend: does nothing of what it is told, until there is a client that would see it."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notifications) -> None:
         self._notes = notes
 
     def __repr__(self) -> str:
@@ -130,9 +130,9 @@ def cases(test: Any) -> Iterator[dict[str, Any]]:
         yield case
 
 
-async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Notes:
+async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Notifications:
     """What one case of a test says about itself."""
-    notes = Notes()
+    notes = Notifications()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "standing", notes.standing, raising=False)
         try:

@@ -15,7 +15,7 @@ from tests.contract.asking import (
     SESSIONS,
     STRANGE,
     TOOLED,
-    Told,
+    ResultCallback,
     answers,
     members,
     scripts,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 @shows("ask-sampling", "ask-roots")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_sampling_and_roots_are_asked_of_the_caller_and_answered_byte_for_byte(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
         for kind in KINDS:
             assert answers(await client.call(f"{kind}__sample")) == [ONE_BLOCK.encode()]
@@ -49,7 +49,7 @@ async def test_sampling_and_roots_are_asked_of_the_caller_and_answered_byte_for_
 @shows("ask-elicitation")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_accept_decline_and_cancel_of_an_elicitation_reach_the_server_as_they_are(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
         for kind in KINDS:
             for said in (ACCEPTED, '{"action":"decline"}', '{"action":"cancel","x":null}'):
@@ -63,7 +63,7 @@ async def test_accept_decline_and_cancel_of_an_elicitation_reach_the_server_as_t
 @shows("ask-tools")
 @pytest.mark.parametrize("way", LATEST_WAYS, ids=str)
 async def test_tools_are_offered_for_sampling_to_who_declared_them_and_an_array_of_blocks_comes_back(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     told.said["sampling/createMessage"] = BLOCKS
     async with (
         standing(scripts()) as stand,
@@ -77,7 +77,7 @@ async def test_tools_are_offered_for_sampling_to_who_declared_them_and_an_array_
 @shows("ask-url")
 @pytest.mark.parametrize("way", LATEST_WAYS, ids=str)
 async def test_a_url_has_an_elicitation_id_in_the_era_that_has_them_and_none_in_the_other(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     told.said["elicitation/create"] = '{"action":"accept"}'
     async with (
         standing(scripts()) as stand,
@@ -100,7 +100,7 @@ async def test_a_url_has_an_elicitation_id_in_the_era_that_has_them_and_none_in_
 @shows("ask-rounds")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_questions_one_after_the_other_and_several_at_once_are_all_answered_in_their_places(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     expected = [text.encode() for text in (ACCEPTED, ONE_BLOCK, ROOTS, ACCEPTED)]
     methods = ["elicitation/create", "sampling/createMessage", "roots/list", "elicitation/create"]
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
@@ -114,7 +114,7 @@ async def test_questions_one_after_the_other_and_several_at_once_are_all_answere
 @shows("ask-anywhere")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_prompts_and_resources_may_ask_as_tools_do(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
         for kind in KINDS:
             got = await client.request("prompts/get", {"name": f"{kind}__elicit"})
@@ -127,7 +127,7 @@ async def test_prompts_and_resources_may_ask_as_tools_do(way: Way) -> None:
 @shows("ask-anywhere")
 @pytest.mark.parametrize("way", [way for way in WAYS if way.version != OLDEST], ids=str)
 async def test_within_other_requests_only_clients_that_can_be_sent_requests_are_asked(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts(*HANDSHAKE_KINDS)) as stand, stand.client(way, answers=told.answers) as client:
         for kind in HANDSHAKE_KINDS:
             ref = {"type": "ref/prompt", "name": f"{kind}__elicit"}
@@ -142,7 +142,7 @@ async def test_within_other_requests_only_clients_that_can_be_sent_requests_are_
 @shows("ask-unknown")
 @pytest.mark.parametrize("way", SESSIONS, ids=str)
 async def test_a_question_nobody_here_knows_is_the_clients_to_answer(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts(*HANDSHAKE_KINDS)) as stand, stand.client(way, answers=told.answers) as client:
         for kind in HANDSHAKE_KINDS:
             assert answers(await client.call(f"{kind}__strange")) == [STRANGE.encode()]
@@ -158,7 +158,7 @@ async def test_a_question_nobody_here_knows_is_the_clients_to_answer(way: Way) -
 @shows("ask-signed")
 @pytest.mark.parametrize("way", [Way("http", LATEST), Way("http", MODERN_VERSION)], ids=str)
 async def test_the_asking_server_is_named_where_there_are_several_and_not_where_there_is_one(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     async with standing(scripts()) as stand:
         async with stand.client(way, answers=told.answers) as client:
             for kind in KINDS if way.version == LATEST else HANDSHAKE_KINDS:
@@ -172,7 +172,7 @@ async def test_the_asking_server_is_named_where_there_are_several_and_not_where_
 
 @shows("ask-signed")
 async def test_the_asking_server_is_named_between_modern_ends_as_well() -> None:
-    told = Told()
+    told = ResultCallback()
     async with (
         standing(scripts("web", "web26")) as stand,
         stand.client(Way("http", MODERN_VERSION), answers=told.answers) as client,
@@ -192,7 +192,7 @@ REFUSED_WITHIN = (("tooled", -32602), ("url", -32602))
 async def test_a_client_is_not_asked_for_what_it_did_not_declare(way: Way) -> None:
     async with standing(scripts()) as stand:
         for declared, cases in (("{}", REFUSED), ('{"sampling":{},"elicitation":{}}', REFUSED_WITHIN)):
-            told = Told()
+            told = ResultCallback()
             async with stand.client(way, answers=told.answers, capabilities=declared) as client:
                 for kind in HANDSHAKE_KINDS:
                     for name, code in cases:
@@ -211,7 +211,7 @@ async def test_a_client_is_not_asked_for_what_it_did_not_declare(way: Way) -> No
 @shows("ask-error")
 @pytest.mark.parametrize("way", SESSIONS, ids=str)
 async def test_a_clients_error_is_the_servers_answer_or_ends_the_call_of_one_that_does_not_wait(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     error = '{"code":-1,"message":"User rejected \\u00fc","data":{"n":1.50,"x":null}}'
     told.said["sampling/createMessage"] = f"error:{error}"
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:

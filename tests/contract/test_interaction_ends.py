@@ -21,7 +21,7 @@ from tests.contract.asking import (
     SESSIONS,
     URL,
     Pondering,
-    Told,
+    ResultCallback,
     answers,
     members,
     one,
@@ -66,7 +66,7 @@ def is_taken_back(asked: Message) -> Callable[[Message], bool]:
 @pytest.mark.parametrize("way", SESSIONS[-3:], ids=str)
 async def test_a_client_is_told_that_a_question_was_taken_back(way: Way) -> None:
     servers = {kind: cancelling(kind) for kind in HANDSHAKE_KINDS}
-    async with standing(servers) as stand, stand.client(way, answers=Told().answers) as client:
+    async with standing(servers) as stand, stand.client(way, answers=ResultCallback().answers) as client:
         Pondering(client)
         for number, kind in enumerate(HANDSHAKE_KINDS):
             waiting = await client.begin("tools/call", {"name": f"{kind}__withdraws"})
@@ -87,7 +87,7 @@ async def test_a_client_is_told_that_a_question_was_taken_back(way: Way) -> None
 @shows("ask-cancelled")
 @pytest.mark.parametrize("way", SESSIONS[-3:], ids=str)
 async def test_cancelling_the_call_takes_its_question_back_on_both_sides(way: Way) -> None:
-    async with standing(scripts()) as stand, stand.client(way, answers=Told().answers) as client:
+    async with standing(scripts()) as stand, stand.client(way, answers=ResultCallback().answers) as client:
         Pondering(client)
         for number, kind in enumerate(KINDS, start=1):
             waiting = await client.begin("tools/call", {"name": f"{kind}__elicit"})
@@ -103,7 +103,7 @@ async def test_cancelling_the_call_takes_its_question_back_on_both_sides(way: Wa
 @pytest.mark.parametrize("way", SESSIONS[-3:], ids=str)
 async def test_a_client_that_leaves_in_the_middle_of_a_question_leaves_nothing_behind(way: Way) -> None:
     async with standing(scripts()) as stand:
-        async with stand.client(way, answers=Told().answers) as client:
+        async with stand.client(way, answers=ResultCallback().answers) as client:
             Pondering(client)
             for number, kind in enumerate(KINDS, start=1):
                 await client.begin("tools/call", {"name": f"{kind}__elicit"})
@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_question_leaves_nothing_b
 async def test_a_client_that_hung_up_and_cannot_come_back_is_not_waited_for(kind: str) -> None:
     async with (
         standing(scripts(kind)) as stand,
-        stand.client(Way("http", OLDEST), answers=Told().answers) as client,
+        stand.client(Way("http", OLDEST), answers=ResultCallback().answers) as client,
     ):
         Pondering(client)
         waiting = await client.begin("tools/call", {"name": f"{kind}__elicit"})
@@ -141,7 +141,7 @@ async def test_a_client_that_hung_up_and_cannot_come_back_is_not_waited_for(kind
 @pytest.mark.parametrize("way", [Way("http", LATEST), Way("http", MODERN_VERSION), Way("sse", LATEST)], ids=str)
 async def test_no_deadline_runs_while_a_person_is_asked(way: Way) -> None:
     short = {kind: {"timeout": "300ms"} for kind in KINDS}
-    told = Told()
+    told = ResultCallback()
     async with (
         standing(scripts(), **short) as stand,
         stand.client(way, answers=told.answers) as client,
@@ -170,7 +170,7 @@ async def test_no_deadline_runs_while_a_person_is_asked(way: Way) -> None:
 @pytest.mark.parametrize("way", [Way("http", LATEST), Way("stdio", LATEST)], ids=str)
 @pytest.mark.parametrize("kind", ["pipe", "stream"])
 async def test_a_question_of_one_of_several_calls_stops_the_clock_for_each(way: Way, kind: str) -> None:
-    told = Told()
+    told = ResultCallback()
     async with (
         standing(scripts(kind, "pipe_2"), **{kind: {"timeout": "500ms", "isolation": "client"}}) as stand,
         stand.client(way, answers=told.answers) as client,
@@ -351,7 +351,7 @@ async def test_a_modern_client_that_shows_no_urls_gets_an_error_of_its_era() -> 
 @shows("url-complete")
 @pytest.mark.parametrize("way", [Way("http", LATEST), Way("sse", LATEST)], ids=str)
 async def test_only_the_client_that_was_sent_to_a_url_is_told_that_it_is_done(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     servers = {kind: signing_in(kind) for kind in HANDSHAKE_KINDS}
     async with (
         standing(servers) as stand,
@@ -370,7 +370,7 @@ async def test_only_the_client_that_was_sent_to_a_url_is_told_that_it_is_done(wa
 
 @shows("url-complete")
 async def test_two_servers_with_the_same_elicitation_id_are_told_apart() -> None:
-    way, told = Way("http", LATEST), Told()
+    way, told = Way("http", LATEST), ResultCallback()
     async with (
         standing({server: signing_in(server) for server in ("web", "web_2")}) as stand,
         stand.client(way, answers=told.answers, capabilities=BOTH_MODES) as client,

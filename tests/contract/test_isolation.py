@@ -13,7 +13,7 @@ from tests.contract.asking import (
     ONE_BLOCK,
     ROOTS,
     SESSIONS,
-    Told,
+    ResultCallback,
     answers,
     members,
     one,
@@ -99,7 +99,7 @@ async def test_a_modern_backend_is_told_with_each_request_what_its_client_can_do
 @shows("isolation-era")
 async def test_over_http_a_backend_of_both_eras_is_spoken_to_in_the_clients_own() -> None:
     script = who("web", era="both")
-    told = Told()
+    told = ResultCallback()
     async with (
         standing({"web": script}) as stand,
         stand.client(WEB, answers=told.answers) as old,
@@ -119,7 +119,7 @@ async def test_over_http_a_backend_of_both_eras_is_spoken_to_in_the_clients_own(
 
 @shows("isolation-auto")
 async def test_a_process_is_shared_until_it_asks_then_each_client_that_can_answer_has_its_own() -> None:
-    told, also = Told(), Told()
+    told, also = ResultCallback(), ResultCallback()
     async with (
         standing({"pipe": who("pipe")}) as stand,
         stand.client(WEB, answers=told.answers) as first,
@@ -141,7 +141,7 @@ async def test_a_process_is_shared_until_it_asks_then_each_client_that_can_answe
 
 @shows("isolation-auto")
 async def test_a_client_that_can_answer_something_else_is_not_taken_for_one_that_can_answer_nothing() -> None:
-    sampled, told = Told(), Told()
+    sampled, told = ResultCallback(), ResultCallback()
     script = who("pipe", tools=(tool("pid", Act("pid")), *(each for each in scripts("pipe")["pipe"].tools)))
     sampling = '{"sampling":{}}'
     async with (
@@ -160,7 +160,7 @@ async def test_a_client_that_can_answer_something_else_is_not_taken_for_one_that
 
 @shows("isolation-auto")
 async def test_modern_calls_that_come_at_once_have_a_process_each_and_are_all_asked() -> None:
-    told = Told()
+    told = ResultCallback()
     async with (
         standing({"pipe": who("pipe")}) as stand,
         stand.client(WEB26, answers=told.answers) as client,
@@ -176,7 +176,7 @@ async def test_modern_calls_that_come_at_once_have_a_process_each_and_are_all_as
 @shows("isolation-auto")
 async def test_modern_clients_that_are_asked_at_the_same_time_never_share_a_process() -> None:
     async with standing({"pipe": who("pipe")}) as stand, stand.client(WEB26, capabilities=BOTH_MODES) as client:
-        told = Told()
+        told = ResultCallback()
         parked = await client.call("elicit")
         wanted = [parked, *[await client.call("elicit") for _ in range(2)]]
         assert len(stand["pipe"].pids) == 3
@@ -194,7 +194,7 @@ async def test_modern_clients_that_are_asked_at_the_same_time_never_share_a_proc
 @shows("isolation-shared")
 @pytest.mark.parametrize("kind", ["pipe", "stream"])
 async def test_on_a_shared_link_a_question_is_refused_when_it_could_be_about_either_of_two(kind: str) -> None:
-    told, also = Told(), Told()
+    told, also = ResultCallback(), ResultCallback()
     async with (
         standing({kind: who(kind)}, **{kind: {"isolation": "shared"}}) as stand,
         stand.client(WEB, answers=told.answers) as first,
@@ -216,7 +216,7 @@ async def test_on_a_shared_link_a_question_is_refused_when_it_could_be_about_eit
 async def test_what_a_server_asks_for_a_call_that_was_cancelled_is_nobody_elses_to_answer(kind: str) -> None:
     late = tool("late", Act("late", "later", then=Act("insist", one("elicitation/create", FORM))))
     script = who(kind, tools=(late, tool("hang", Act("hang"))))
-    told, also = Told(), Told()
+    told, also = ResultCallback(), ResultCallback()
     async with (
         standing({kind: script}, **{kind: {"isolation": "shared"}}) as stand,
         stand.client(WEB, answers=told.answers) as first,
@@ -332,7 +332,7 @@ async def test_the_links_of_a_client_that_left_are_closed(way: Way) -> None:
 @shows("ask-unprovoked")
 @pytest.mark.parametrize("way", [*SESSIONS[-3:], WEB26], ids=str)
 async def test_roots_asked_for_right_after_the_greeting_are_the_clients_whose_link_it_is(way: Way) -> None:
-    told = Told()
+    told = ResultCallback()
     at_once = {"notifications/initialized": Act("insist", one("roots/list", "{}"))}
     servers = {kind: who(kind, on=at_once) for kind in HANDSHAKE_KINDS}
     async with standing(servers) as stand, stand.client(way, answers=told.answers) as client:

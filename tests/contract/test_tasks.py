@@ -6,7 +6,7 @@ from tests.contract.behaviours import shows
 from tests.contract.stand import LATEST, STREAMED, WAYS, standing
 from tests.peers import jsontext, tasks
 from tests.peers.backend import Act, Script, tool
-from tests.peers.clients import MODERN_VERSION, Client, Pending
+from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
 from tests.peers.message import META
 from tests.peers.ways import Way
 
@@ -261,14 +261,14 @@ ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 TOLD = "notifications/tasks"
 
 
-async def followed(client: Client, *ids: str, **others: object) -> Pending:
+async def followed(client: Client, *ids: str, **others: object) -> PendingRequest:
     """An acknowledged subscription to tasks."""
     pending = await client.begin("subscriptions/listen", {"notifications": {"taskIds": list(ids), **others}}, id="l")
     await pending.heard()
     return pending
 
 
-def honoured(pending: Pending) -> object:
+def honoured(pending: PendingRequest) -> object:
     return jsontext.value(jsontext.member(pending.notifications[0], "params", "notifications"))
 
 

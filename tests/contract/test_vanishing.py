@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.fronts import session
-from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, Told, one
+from mcp_manifold.fronts import sessions as session
+from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, OLDEST, Stand, standing
 from tests.flows.processes import until
@@ -51,7 +51,7 @@ def script(kind: str) -> Script:
 # --- what it may be in the middle of ---------------------------------------------------------------------------------
 
 
-async def calling(client: Client, stand: Stand) -> None:
+async def executor(client: Client, stand: Stand) -> None:
     """Waits for the results of calls, with their progress."""
     for kind in KINDS:
         await client.begin("tools/call", {"name": f"{kind}__hang", "_meta": {"progressToken": kind}})
@@ -130,8 +130,8 @@ def not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "KEEP", 0.2)
 
 
-HANDSHAKE = (calling, asked, asked_aside, sent_off, watching, logging, tasking)
-STATELESS = (calling, parked, watching, logging, tasking)
+HANDSHAKE = (executor, asked, asked_aside, sent_off, watching, logging, tasking)
+STATELESS = (executor, parked, watching, logging, tasking)
 MIDDLES = [(way, doing) for way in FRONTS for doing in HANDSHAKE if way.version != OLDEST or doing is not tasking]
 MIDDLES += [(way, doing) for way in MODERN for doing in STATELESS]
 
@@ -142,7 +142,7 @@ MIDDLES += [(way, doing) for way in MODERN for doing in STATELESS]
 async def test_nothing_is_left_of_a_client_that_vanished(
     way: Way, doing: Callable[[Client, Stand], Awaitable[None]]
 ) -> None:
-    answers = Told().answers if doing in (asked, asked_aside, sent_off) else None
+    answers = ResultCallback().answers if doing in (asked, asked_aside, sent_off) else None
     soon = {kind: {"timeout": SOON["timeout"], "era": ERAS[kind]} for kind in KINDS}
     settings: dict[str, Any] = {"limits": SOON["limits"]}
     async with standing({kind: script(kind) for kind in KINDS}, manifold=settings, **soon) as stand:

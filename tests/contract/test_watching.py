@@ -11,7 +11,7 @@ from tests.contract.offers import SHARED, offering, offerings
 from tests.contract.stand import ERAS, IN_PROCESS, KINDS, LATEST, STREAMED, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, prompt, resource, tool
-from tests.peers.clients import MODERN_VERSION, Client, Pending
+from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
 from tests.peers.message import META
 from tests.peers.recorder import PATIENCE, Received
 from tests.peers.ways import Way
@@ -61,7 +61,7 @@ def tag(raw: bytes) -> bytes | None:
     return jsontext.member(raw, "params", "_meta", META + "subscriptionId")
 
 
-async def listen(client: Client, *uris: str, **lists: bool) -> Pending:
+async def listen(client: Client, *uris: str, **lists: bool) -> PendingRequest:
     """An acknowledged subscription."""
     wanted = {**lists, **({"resourceSubscriptions": list(uris)} if uris else {})}
     pending = await client.begin("subscriptions/listen", {"notifications": wanted})

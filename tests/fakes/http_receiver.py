@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from mcp_manifold.backends.http1 import Headers, HttpFailure
+from mcp_manifold.backends.http import Headers, HttpFailure
 
 
 class Recorder:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from mcp_manifold.backends.http1.connection import Connection
+from mcp_manifold.backends.http.client_connection import Connection
 
 
 class FakeTransport(asyncio.Transport):

@@ -49,7 +49,7 @@ class Watched(Protocol):
         """Lines of its log that tell of a fault of its own."""
 
 
-class Here:
+class InMemoryKeyStore:
     """The process of the tests itself."""
 
     async def holds(self) -> Holdings:
@@ -187,6 +187,6 @@ async def enduring(
         stand.takes_leave = True  # so that what is left when they are gone is the fault's
         async with stand.client(Way("http", MODERN_VERSION)) as client:
             await _until_there(client)
-            async with unharmed(Here(), client):
+            async with unharmed(InMemoryKeyStore(), client):
                 yield stand
     await until(lambda: not holdings().grew_beyond(before), f"what there was before: {before}")

@@ -16,7 +16,7 @@ from tests.faults.invariants import enduring
 from tests.faults.programs import Program, answer_of, config_in, serving, until_ready
 from tests.flows.processes import until
 from tests.peers.backend import Act, Script, tool
-from tests.peers.clients import MODERN_VERSION, Client, Pending
+from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ HTTP = Way("http", LATEST)
 MODERN = Way("http", MODERN_VERSION)
 
 
-async def begin(client: Client, tool: str, count: int, text: str = "") -> list[Pending]:
+async def begin(client: Client, tool: str, count: int, text: str = "") -> list[PendingRequest]:
     """So many calls, the second only after the first was sent, and so on; the texts are numbered."""
     names = [{"name": tool, "arguments": {"text": f"{text}{number}"}} for number in range(count)]
     return [await client.begin("tools/call", name) for name in names]

@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.backends import orphans
+from mcp_manifold.backends.process import orphans
 from mcp_manifold.config.environment import INHERITED, MARK
+from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendUnavailable
-from mcp_manifold.status import ServerStatus
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, standing
 from tests.faults.invariants import BYSTANDER, enduring, unharmed
@@ -398,7 +398,7 @@ async def test_the_path_of_the_login_shell_is_taken_when_asked_for(
 async def test_a_login_shell_that_does_not_answer_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
-    monkeypatch.setattr("mcp_manifold.backends.shell.WAIT", 0.2)
+    monkeypatch.setattr("mcp_manifold.backends.process.login_shell.WAIT", 0.2)
     shell = tmp_path / "shell"
     shell.write_text(f"#!/bin/sh\n{profile}\n")
     shell.chmod(0o755)

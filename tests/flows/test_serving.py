@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
+from mcp_manifold.app.serving import bound
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.serving import bound
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mcp_manifold import Manifold
 from mcp_manifold.config import load_dict
-from mcp_manifold.fronts.asgi import Receive, Scope, Send
-from mcp_manifold.fronts.http import HttpFront
-from mcp_manifold.fronts.http1 import Head, Passage, Reply
+from mcp_manifold.fronts.http.asgi import Receive, Scope, Send
+from mcp_manifold.fronts.http.front import HttpFront
+from mcp_manifold.fronts.server import Head, Passage, Reply
 from tests.contract.asking import ACCEPTED, FORM, URL, asking, members
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, Stand, standing

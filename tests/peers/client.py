@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from tests.peers import jsontext, message
 from tests.peers.message import LATEST_HANDSHAKE, META, MODERN_VERSION, Message
 from tests.peers.recorder import PATIENCE
-from tests.peers.reply import Pending, Reply
+from tests.peers.reply import PendingRequest, Reply
 
 Params = bytes | str | Mapping[str, object] | None
 Answer = str | Callable[[bytes], str]
@@ -37,7 +37,7 @@ class Client(ABC):
         self.is_connected = False
         self.received: list[Message] = []
         """Every message that ever arrived, on whatever channel."""
-        self.pending: dict[bytes, Pending] = {}
+        self.pending: dict[bytes, PendingRequest] = {}
         self._last_id = 0
         self._arrived = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -104,11 +104,11 @@ class Client(ABC):
         *,
         id: bytes | int | str | None = None,
         on_notification: Callable[[bytes], None] | None = None,
-    ) -> Pending:
+    ) -> PendingRequest:
         """Send a request without waiting for its answer."""
         self._last_id += 1
         raw_id = id if isinstance(id, bytes) else jsontext.text(self._last_id if id is None else id)
-        pending = Pending(raw_id, method, self._stamped(raw_params(params), method), on_notification)
+        pending = PendingRequest(raw_id, method, self._stamped(raw_params(params), method), on_notification)
         self.pending[raw_id] = pending
         await self._send(pending)
         return pending
@@ -131,7 +131,7 @@ class Client(ABC):
             if cursor is None:
                 return found
 
-    async def cancel(self, pending: Pending) -> None:
+    async def cancel(self, pending: PendingRequest) -> None:
         """Give a request up, in the way of the era and transport."""
         await self.notify("notifications/cancelled", b'{"requestId":%b,"reason":"no longer needed"}' % pending.id)
 
@@ -148,7 +148,7 @@ class Client(ABC):
         """End the conversation and everything that belongs to it."""
 
     @abstractmethod
-    async def _send(self, pending: Pending) -> None: ...
+    async def _send(self, pending: PendingRequest) -> None: ...
 
     @abstractmethod
     async def _respond(self, response: bytes) -> None: ...
@@ -168,7 +168,7 @@ class Client(ABC):
             raise AssertionError(f"waited in vain for {count} x {what}; received {self.received}") from None
         return hits[count - 1]
 
-    def _take(self, raw: bytes, owner: Pending | None = None) -> None:
+    def _take(self, raw: bytes, owner: PendingRequest | None = None) -> None:
         """Deal with one message; `owner` is the request on whose own channel it came."""
         try:
             arrived = message.read(raw)
@@ -184,7 +184,7 @@ class Client(ABC):
         elif (waiting := self.pending.pop(arrived.id or b"", None)) is not None:
             waiting.answer(Reply(raw, arrived.result, arrived.error, waiting.notifications))
 
-    def _hearers(self, arrived: Message) -> list[Pending]:
+    def _hearers(self, arrived: Message) -> list[PendingRequest]:
         token = jsontext.member(arrived.params, "progressToken")
         listen = jsontext.member(arrived.params, "_meta", META + "subscriptionId")
         if token is not None:

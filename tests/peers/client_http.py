@@ -8,7 +8,7 @@ from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Event, Headers, header
 from tests.peers.message import MODERN_VERSION, NAMED, Message
-from tests.peers.reply import Pending, Reply
+from tests.peers.reply import PendingRequest, Reply
 
 _UNVERSIONED = ("2024-11-05", "2025-03-26")
 
@@ -147,14 +147,14 @@ class HttpClient(Client):
         reply = await self.exchange(None, self._overridden(self._session_headers()), method="DELETE")
         return reply.status
 
-    async def cancel(self, pending: Pending) -> None:
+    async def cancel(self, pending: PendingRequest) -> None:
         """Handshake: the notification. Modern: close the response."""
         if self.is_modern:
             self.abandon(pending)
         else:
             await super().cancel(pending)
 
-    def abandon(self, pending: Pending) -> None:
+    def abandon(self, pending: PendingRequest) -> None:
         """Close the connection that a request waits on."""
         if pending.work is not None:
             pending.work.cancel()
@@ -166,7 +166,7 @@ class HttpClient(Client):
 
     # --- headers ----------------------------------------------------------------------------------------------------
 
-    def headers_for(self, sent: Pending | None) -> Headers:
+    def headers_for(self, sent: PendingRequest | None) -> Headers:
         """The headers a POST carries."""
         plain = (("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream"))
         named = self._modern_headers(sent) if self.is_modern else self._session_headers()
@@ -181,7 +181,7 @@ class HttpClient(Client):
         is_told = self.version is not None and self.version not in _UNVERSIONED and self.is_connected
         return session + ((("MCP-Protocol-Version", self.version or ""),) if is_told else ())
 
-    def _modern_headers(self, sent: Pending | None) -> Headers:
+    def _modern_headers(self, sent: PendingRequest | None) -> Headers:
         version = (("MCP-Protocol-Version", MODERN_VERSION),)
         if sent is None:
             return version
@@ -190,7 +190,7 @@ class HttpClient(Client):
         named = (("Mcp-Name", modern.encode_header(str(name))),) if name is not None else ()
         return (*version, ("Mcp-Method", sent.method), *named, *self._param_headers(sent))
 
-    def _param_headers(self, sent: Pending) -> Headers:
+    def _param_headers(self, sent: PendingRequest) -> Headers:
         """What the last listed definition of the tool wants mirrored."""
         wanted = jsontext.member(sent.params, "name") if sent.method == "tools/call" else None
         for listed in reversed(self.received if wanted is not None else []):
@@ -202,10 +202,10 @@ class HttpClient(Client):
 
     # --- exchanging --------------------------------------------------------------------------------------------------
 
-    async def _send(self, pending: Pending) -> None:
+    async def _send(self, pending: PendingRequest) -> None:
         pending.work = self._start(self._converse(pending))
 
-    async def _converse(self, pending: Pending) -> None:
+    async def _converse(self, pending: PendingRequest) -> None:
         body = message.request(pending.id, pending.method, pending.params)
         try:
             async with await self.caller.send("POST", self.headers_for(pending), body) as response:
@@ -218,11 +218,11 @@ class HttpClient(Client):
             self.pending.pop(pending.id, None)
             pending.fail(ConnectionAbortedError("given up"))
 
-    async def _whole(self, response: Response, pending: Pending) -> None:
+    async def _whole(self, response: Response, pending: PendingRequest) -> None:
         raw = await response.body.all()
         self._answered(raw, pending, response)
 
-    async def _stream(self, response: Response, pending: Pending) -> None:
+    async def _stream(self, response: Response, pending: PendingRequest) -> None:
         while (event := await response.next_event()) is not None:
             if _is_answer(event.data, pending.id):
                 self._answered(event.data, pending, response)
@@ -231,7 +231,7 @@ class HttpClient(Client):
         if not pending.is_done:
             raise ConnectionResetError("the stream ended without an answer")
 
-    def _answered(self, raw: bytes, pending: Pending, response: Response) -> None:
+    def _answered(self, raw: bytes, pending: PendingRequest, response: Response) -> None:
         try:
             got = message.read(raw)
         except ValueError:
@@ -282,7 +282,7 @@ class ModernClient(HttpClient):
         """Listen to every list."""
         await (await self.listen(message.EVERY_CHANGE)).heard()
 
-    async def listen(self, notifications: Mapping[str, object]) -> Pending:
+    async def listen(self, notifications: Mapping[str, object]) -> PendingRequest:
         """Open a `subscriptions/listen` stream; what it brings is in the pending's notifications, the ack first."""
         return await self.begin("subscriptions/listen", {"notifications": dict(notifications)})
 

@@ -9,7 +9,7 @@ from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Event, Headers
 from tests.peers.recorder import PATIENCE
-from tests.peers.reply import Pending, Reply
+from tests.peers.reply import PendingRequest, Reply
 
 
 class SseClient(Client):
@@ -75,7 +75,7 @@ class SseClient(Client):
         await self._end()
         await self.caller.close()
 
-    async def _send(self, pending: Pending) -> None:
+    async def _send(self, pending: PendingRequest) -> None:
         await self._post(message.request(pending.id, pending.method, pending.params))
 
     async def _respond(self, response: bytes) -> None:

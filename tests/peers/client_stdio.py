@@ -14,7 +14,7 @@ from typing import Any, Final
 from tests.peers import message
 from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.recorder import PATIENCE
-from tests.peers.reply import Pending
+from tests.peers.reply import PendingRequest
 
 _LIMIT: Final = 2**30
 
@@ -48,7 +48,7 @@ class LineClient(Client):
         if self.is_modern:
             await (await self.begin("subscriptions/listen", {"notifications": dict(message.EVERY_CHANGE)})).heard()
 
-    async def _send(self, pending: Pending) -> None:
+    async def _send(self, pending: PendingRequest) -> None:
         await self.send_line(message.request(pending.id, pending.method, pending.params))
 
     async def _respond(self, response: bytes) -> None:

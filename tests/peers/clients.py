@@ -6,7 +6,7 @@ from tests.peers.client_sse import SseClient
 from tests.peers.client_stdio import PairClient, StdioClient
 from tests.peers.http_wire import Event, Headers
 from tests.peers.message import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Message
-from tests.peers.reply import Pending, Reply
+from tests.peers.reply import PendingRequest, Reply
 
 __all__ = [
     "HANDSHAKE_VERSIONS",
@@ -23,7 +23,7 @@ __all__ = [
     "ModernClient",
     "PairClient",
     "Params",
-    "Pending",
+    "PendingRequest",
     "Reply",
     "SseClient",
     "StdioClient",

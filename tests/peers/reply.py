@@ -56,7 +56,7 @@ class Reply:
         return header(self.headers, name)
 
 
-class Pending:
+class PendingRequest:
     """One request in flight."""
 
     def __init__(self, id_: bytes, method: str, params: bytes | None, hear: Callable[[bytes], None] | None) -> None:
@@ -71,7 +71,7 @@ class Pending:
         self._reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
-        return f"<Pending {self.method} id={self.id!r} {'done' if self._reply.done() else 'waiting'}>"
+        return f"<PendingRequest {self.method} id={self.id!r} {'done' if self._reply.done() else 'waiting'}>"
 
     @property
     def is_done(self) -> bool:

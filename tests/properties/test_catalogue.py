@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_manifold.catalogue import Catalogue, Kind, Listing, Route, Rules, Terms, diff, merge
-from mcp_manifold.names import normalise_uri
+from mcp_manifold.model.catalogue import Catalogue, Kind, Listing, Route, Rules, Terms, diff, merge
+from mcp_manifold.model.names import normalise_uri
 
 RULES = Rules()
 TRICKY = st.text(st.sampled_from("abAB_ .+\u200b\u0430\uff41é"), min_size=1, max_size=6)

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.isolation import SHARED, Known, place_of
-from mcp_manifold.call import Session
-from mcp_manifold.policy import Principal
+from mcp_manifold.backends.link.isolation import SHARED, BackendTraits, link_key_of
+from mcp_manifold.model.call import Session
+from mcp_manifold.model.policy import Principal
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload, encode
 
 CAPABILITIES = ("roots", "sampling", "elicitation")
@@ -13,7 +13,11 @@ asked = st.frozensets(st.sampled_from(CAPABILITIES))
 isolations = st.sampled_from(["auto", "shared", "client"])
 keys = st.text("0123456789abcdef", min_size=1, max_size=4)
 knowledge = st.builds(
-    Known, st.sampled_from(["stdio", "http", "sse", ""]), st.sampled_from(["handshake", "modern"]), asked, st.booleans()
+    BackendTraits,
+    st.sampled_from(["stdio", "http", "sse", ""]),
+    st.sampled_from(["handshake", "modern"]),
+    asked,
+    st.booleans(),
 )
 
 
@@ -30,7 +34,7 @@ def sessions(draw: st.DrawFn) -> Session:
 
 @given(sessions(), sessions(), isolations, knowledge)
 def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, other, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
-    first, second = place_of(one, isolation, known), place_of(other, isolation, known)
+    first, second = link_key_of(one, isolation, known), link_key_of(other, isolation, known)
     if first.key == second.key and first != SHARED and first.only is None:
         assert one is other or one.key == other.key
         assert one.key or one.principal == other.principal
@@ -38,7 +42,7 @@ def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, 
 
 @given(sessions(), isolations, knowledge)
 def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
-    place = place_of(session, isolation, known)
+    place = link_key_of(session, isolation, known)
     if place.only is not None:
         assert isolation == "auto"
         assert place.only == session.wants
@@ -47,7 +51,7 @@ def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session
 
 @given(sessions(), isolations, knowledge)
 def test_only_a_clients_own_link_is_opened_as_that_client(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
-    place = place_of(session, isolation, known)
+    place = link_key_of(session, isolation, known)
     assert not (place.exclusive and place.exact)
     if place.exact:
         assert place.key == session.key

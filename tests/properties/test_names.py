@@ -6,7 +6,7 @@ from urllib.parse import quote
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcp_manifold.names import (
+from mcp_manifold.model.names import (
     MIN_BUDGET,
     compile_template,
     distinguish,

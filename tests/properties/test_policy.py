@@ -6,9 +6,9 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcp_manifold.catalogue import Catalogue, Entry, Kind, Listing, Rules, Terms, merge
-from mcp_manifold.names import normalise_uri
-from mcp_manifold.policy import ANONYMOUS, Filter, Filters, Policy
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, Rules, Terms, merge
+from mcp_manifold.model.names import normalise_uri
+from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Policy
 
 NATIVE = st.text(st.sampled_from("abAB_.\u200bé"), min_size=1, max_size=4)
 URI = st.builds(

@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.sse import Event, EventParser, encode_event
+from mcp_manifold.wire.event_stream import Event, EventParser, encode_event
 
 _FIELDS = [b"data", b"event", b"id", b"retry", b"data: ", b"id: "]
 _ENDS = [b"\n", b"\r", b"\r\n", b"\n\n"]

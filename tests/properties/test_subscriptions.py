@@ -3,12 +3,15 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mcp_manifold.subscriptions import Subscriptions, Target
+from mcp_manifold.model.subscriptions import Subscriptions, WatchTarget
 
 WATCHERS = st.sampled_from(["ann", "bob", "cid"])
 NAMES = st.sampled_from(["a://x", "a://x/y", "s+a://x"])
 TARGETS = st.builds(
-    Target, st.sampled_from(["one", "two"]), st.sampled_from(["", "held"]), st.sampled_from(["a://x", "a://x/y", "b:"])
+    WatchTarget,
+    st.sampled_from(["one", "two"]),
+    st.sampled_from(["", "held"]),
+    st.sampled_from(["a://x", "a://x/y", "b:"]),
 )
 
 
@@ -18,16 +21,16 @@ class Watches(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.made: Subscriptions[str] = Subscriptions()
-        self.model: dict[tuple[str, str], Target] = {}
-        self.asked: set[Target] = set()
+        self.model: dict[tuple[str, str], WatchTarget] = {}
+        self.asked: set[WatchTarget] = set()
 
-    def let_go(self, *targets: Target | None) -> None:
+    def let_go(self, *targets: WatchTarget | None) -> None:
         for target in targets:
             if target is not None:
                 self.asked.remove(target)  # fails if it was let go twice, or never asked for
 
     @rule(watcher=WATCHERS, name=NAMES, what=TARGETS)
-    def add(self, watcher: str, name: str, what: Target) -> None:
+    def add(self, watcher: str, name: str, what: WatchTarget) -> None:
         released = self.made.add(watcher, name, what)
         self.model[(watcher, name)] = what
         self.let_go(released)

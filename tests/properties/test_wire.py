@@ -13,7 +13,7 @@ from mcp_manifold import wire
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.wire import UNSET, Envelope, Era, Payload
 from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _opened
-from mcp_manifold.wire.mirror import decode_header, encode_header
+from mcp_manifold.wire.param_headers import decode_header, encode_header
 from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

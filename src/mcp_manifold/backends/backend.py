@@ -10,24 +10,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from mcp_manifold.backends.calling import Calling
-from mcp_manifold.backends.connect import Kind
-from mcp_manifold.backends.greeting import Greeting
-from mcp_manifold.backends.held import HeldLinks, bounds_of
-from mcp_manifold.backends.isolation import Known, Place, place_of
-from mcp_manifold.backends.life import Life, Uses
-from mcp_manifold.backends.lifecycle import State, Status
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.lister import Lister
-from mcp_manifold.backends.memory import Recalled
-from mcp_manifold.backends.opener import Opener
-from mcp_manifold.backends.question import Notice, Question
-from mcp_manifold.backends.surroundings import Surroundings
-from mcp_manifold.backends.vitals import Vitals
-from mcp_manifold.call import Call, Session
-from mcp_manifold.catalogue import Listing
+from mcp_manifold.backends.calls.executor import RequestExecutor
+from mcp_manifold.backends.context import BackendContext
+from mcp_manifold.backends.life.life import Life, Uses
+from mcp_manifold.backends.life.stats import BackendStats
+from mcp_manifold.backends.link.client_links import ClientLinks, bounds_of
+from mcp_manifold.backends.link.connect import Kind
+from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, link_key_of
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.negotiation import Negotiation
+from mcp_manifold.backends.link.opener import LinkOpener
+from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
+from mcp_manifold.backends.lists.lister import Lister
+from mcp_manifold.backends.lists.listing_cache import CachedListing
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.catalogue import Listing
+from mcp_manifold.model.lifecycle import State, Status
 from mcp_manifold.wire import NEEDED, Era
 
 logger = logging.getLogger(__name__)
@@ -36,31 +36,31 @@ logger = logging.getLogger(__name__)
 class Backend:
     """See the module. `run` is its life; everything else is called from the same event loop."""
 
-    def __init__(self, server: ServerSettings, around: Surroundings, *, recalled: Recalled | None = None) -> None:
+    def __init__(self, server: ServerSettings, context: BackendContext, *, cached: CachedListing | None = None) -> None:
         self.name = server.name
         self.settings = server
-        self._around = around
-        self._opener = Opener(server, around, on_notification=self._notified, on_question=self._questioned)
+        self._context = context
+        self._opener = LinkOpener(server, context, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
             server.name,
-            around.limits,
-            timeout=server.list_timeout or around.list_timeout,
-            parameters=around.parameters,
+            context.limits,
+            timeout=server.list_timeout or context.list_timeout,
+            parameters=context.parameters,
             on_listing=self._listed,
             keep=self._keep,
-            latest=None if recalled is None else recalled.listing,
+            latest=None if cached is None else cached.listing,
         )
-        self.calling = Calling(server, around, live=self._live, link=self._link, lister=self._lister)
-        self.request = self.calling.request
-        self.request_aside = self.calling.request_aside
-        self.relay = self.calling.relay
-        self._held = HeldLinks(server.name, self._opened_for, **bounds_of(server, around.limits))
-        admission = self.calling.admission
-        uses = Uses(lambda: admission.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
-        self._life = Life(server, around, opener=self._opener, lister=self._lister, uses=uses)
-        self._known = Known(server.transport, "handshake")
-        if recalled is not None:
-            self._recall(recalled)
+        self.executor = RequestExecutor(server, context, live=self._live, link=self._link, lister=self._lister)
+        self.request = self.executor.request
+        self.request_aside = self.executor.request_aside
+        self.relay = self.executor.relay
+        self._held = ClientLinks(server.name, self._opened_for, **bounds_of(server, context.limits))
+        limiter = self.executor.limiter
+        uses = Uses(lambda: limiter.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
+        self._life = Life(server, context, opener=self._opener, lister=self._lister, uses=uses)
+        self._known = BackendTraits(server.transport, "handshake")
+        if cached is not None:
+            self._recall(cached)
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
@@ -71,19 +71,19 @@ class Backend:
         return self._life.status
 
     @property
-    def greeting(self) -> Greeting | None:
+    def greeting(self) -> Negotiation | None:
         """What it said of itself when it was last connected to; None before the first time."""
         return self._life.greeting
 
     @property
-    def is_met(self) -> bool:
+    def has_connected(self) -> bool:
         """Whether it was connected to since the program started."""
-        return self.vitals.lives > 0
+        return self.stats.lives > 0
 
     @property
-    def vitals(self) -> Vitals:
+    def stats(self) -> BackendStats:
         """Counts and times of its life."""
-        return self._life.vitals
+        return self._life.stats
 
     @property
     def kind(self) -> Kind | None:
@@ -170,20 +170,20 @@ class Backend:
             logger.info("it asks its clients for %s", capability, extra={"backend": self.name})
             self._known = replace(self._known, asks=self._known.asks | {capability})
 
-    def adapt(self, server: ServerSettings, around: Surroundings) -> None:
+    def adapt(self, server: ServerSettings, context: BackendContext) -> None:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
-        self._around = around
-        self.calling.adapt(server, around)
-        self._life.adapt(server, around)
-        self._opener.adapt(server, around)
-        self._lister.adapt(around.limits, timeout=server.list_timeout or around.list_timeout)
-        self._held.adapt(**bounds_of(server, around.limits))
+        self._context = context
+        self.executor.adapt(server, context)
+        self._life.adapt(server, context)
+        self._opener.adapt(server, context)
+        self._lister.adapt(context.limits, timeout=server.list_timeout or context.list_timeout)
+        self._held.adapt(**bounds_of(server, context.limits))
 
     def retire(self) -> None:
         """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
-        self._around = replace(self._around, on_listing=_unheard, on_status=_unheard)
-        self._life.adapt(self.settings, self._around)
+        self._context = replace(self._context, on_listing=_unheard, on_status=_unheard)
+        self._life.adapt(self.settings, self._context)
 
     async def run(self) -> None:
         """Live until cancelled; leaves nothing behind."""
@@ -191,14 +191,14 @@ class Backend:
 
     async def idle(self) -> None:
         """Wait until no call is on its way."""
-        await self.calling.admission.idle()
+        await self.executor.limiter.idle()
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
         return self._life.unavailable()
 
-    def _place(self, session: Session, call: Call | None = None) -> Place:
-        place = place_of(session, self.settings.isolation, self._known)
+    def _place(self, session: Session, call: Call | None = None) -> LinkKey:
+        place = link_key_of(session, self.settings.isolation, self._known)
         return place.home if place.exclusive and call is None else place
 
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
@@ -209,8 +209,8 @@ class Backend:
 
     def free(self, call: Call) -> Link | None:
         """The link over which a call can be relayed in this very turn; None where something must be waited for."""
-        place = place_of(call.session, self.settings.isolation, self._known)
-        if place.exclusive or not self.calling.is_free:  # what is lent is taken out first
+        place = link_key_of(call.session, self.settings.isolation, self._known)
+        if place.exclusive or not self.executor.is_free:  # what is lent is taken out first
             return None
         return self._held.find(place.key) if place.key else self._life.live
 
@@ -232,17 +232,17 @@ class Backend:
 
     # --- what is known from an earlier time -------------------------------------------------------------------------
 
-    def _recall(self, recalled: Recalled) -> None:
+    def _recall(self, cached: CachedListing) -> None:
         """Take for true what was true last time, until it is connected to."""
-        self._life.greeting = recalled.greeting
-        self.vitals.listed = _now() - recalled.age
-        self._opener.connector.learned(recalled.kind, recalled.greeting.era)
-        self._known = replace(self._known, kind=recalled.kind, era=recalled.greeting.era)
+        self._life.greeting = cached.greeting
+        self.stats.listed = _now() - cached.age
+        self._opener.connector.learned(cached.kind, cached.greeting.era)
+        self._known = replace(self._known, kind=cached.kind, era=cached.greeting.era)
 
-    async def _keep(self, listing: Listing, greeting: Greeting) -> None:
+    async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
         """Remember this for the next time."""
-        if self._around.memory is not None and self.kind is not None:
-            await self._around.memory.keep(self.settings, listing, greeting, self.kind)
+        if self._context.memory is not None and self.kind is not None:
+            await self._context.memory.keep(self.settings, listing, greeting, self.kind)
 
     async def meet(self) -> None:
         """Connect to it, if it was not since the program started: what is known of it may be from an earlier time.
@@ -250,7 +250,7 @@ class Backend:
         Raises:
             BackendUnavailable: it cannot be reached.
         """
-        if not self.is_met:
+        if not self.has_connected:
             await self._life.until_ready()
 
     def wake(self) -> None:
@@ -259,41 +259,41 @@ class Backend:
 
     # --- what its life tells ----------------------------------------------------------------------------------------
 
-    def _greeted(self, greeting: Greeting) -> None:
+    def _greeted(self, greeting: Negotiation) -> None:
         """The shared link is open, from which the rest is known of the backend."""
         self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
-        self.calling.breaker.close()
+        self.executor.breaker.close()
 
     def _is_in_use(self) -> bool:
-        return self.calling.admission.is_busy or any(link.is_busy or link.is_watched for link in self.links())
+        return self.executor.limiter.is_busy or any(link.is_busy or link.is_watched for link in self.links())
 
     @asynccontextmanager
-    async def _opened_for(self, place: Place, session: Session) -> AsyncIterator[Link]:
+    async def _opened_for(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
         """A link that is not for everybody."""
         async with self._opener.for_client(place, session) as link:
             shared = self._life.shared
             link.parameter_headers = None if shared is None else shared.parameter_headers
-            self.vitals.links = self._opener.opened
+            self.stats.links = self._opener.opened
             yield link
 
-    def _questioned(self, question: Question) -> None:
+    def _questioned(self, question: ServerRequest) -> None:
         capability = NEEDED.get(question.method)
         if capability is not None:
             self.asked(capability)
-        self._around.on_question(question)
+        self._context.on_question(question)
 
     def _listed(self, listing: Listing) -> None:
         shared = self._life.shared
         if shared is not None:
             for link in self._held.links():
                 link.parameter_headers = shared.parameter_headers
-        self.vitals.listed = _now()
-        self._around.on_listing(listing)
+        self.stats.listed = _now()
+        self._context.on_listing(listing)
         self._life.learned()
 
-    def _notified(self, notice: Notice) -> None:
+    def _notified(self, notice: ServerNotification) -> None:
         self._lister.notified(notice.method)
-        self._around.on_notice(notice)
+        self._context.on_notice(notice)
 
 
 def _now() -> float:

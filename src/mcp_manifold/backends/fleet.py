@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from mcp_manifold.backends.backend import Backend
-from mcp_manifold.backends.surroundings import Surroundings
+from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendUnavailable
 
@@ -30,8 +30,8 @@ class Fleet(Mapping[str, Backend]):
     one server may not bear each other.
     """
 
-    def __init__(self, servers: Sequence[ServerSettings], around: Surroundings) -> None:
-        self._backends = {server.name: _made(server, around) for server in servers if not server.disabled}
+    def __init__(self, servers: Sequence[ServerSettings], context: BackendContext) -> None:
+        self._backends = {server.name: _made(server, context) for server in servers if not server.disabled}
         self._homes: dict[str, _Home] = {}
         self._group: TaskGroup | None = None
 
@@ -68,7 +68,7 @@ class Fleet(Mapping[str, Backend]):
             backend.release(session)
 
     def apply(
-        self, servers: Sequence[ServerSettings], around: Surroundings, *, renewed: Collection[str], drain: float
+        self, servers: Sequence[ServerSettings], context: BackendContext, *, renewed: Collection[str], drain: float
     ) -> None:
         """Be the backends of these servers from now on; the others, and the `renewed`, are stopped within bounds.
 
@@ -82,9 +82,9 @@ class Fleet(Mapping[str, Backend]):
                 continue
             backend = None if server.name in renewed else old.get(server.name)
             if backend is None:
-                backend = _made(server, around)
+                backend = _made(server, context)
             else:
-                backend.adapt(server, around)
+                backend.adapt(server, context)
             now[server.name] = backend
         self._backends = now
         for name, backend in old.items():
@@ -139,6 +139,6 @@ class Fleet(Mapping[str, Backend]):
         home.scope.cancel()
 
 
-def _made(server: ServerSettings, around: Surroundings) -> Backend:
+def _made(server: ServerSettings, context: BackendContext) -> Backend:
     """A new backend, with what is known of it from an earlier time."""
-    return Backend(server, around, recalled=None if around.memory is None else around.memory.recall(server))
+    return Backend(server, context, cached=None if context.memory is None else context.memory.recall(server))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from mcp_manifold.cli.paper import columns, counted
-from mcp_manifold.logs import visible
+from mcp_manifold.cli.layout import columns, counted
+from mcp_manifold.cli.logs import visible
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Settings

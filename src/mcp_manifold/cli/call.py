@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from mcp_manifold.cli import content
-from mcp_manifold.cli.asking import ask, or_suggest
+from mcp_manifold.cli.arguments import tool_arguments
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED
-from mcp_manifold.cli.given import tool_arguments
+from mcp_manifold.cli.layout import note, say_as_it_came
+from mcp_manifold.cli.logs import visible
+from mcp_manifold.cli.one_shot import ask, or_suggest
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import JSON, WAIT, common, patience
-from mcp_manifold.cli.paper import note, say_as_it_came
-from mcp_manifold.logs import visible
 
 
 @click.command(epilog=EXIT_CODES)

@@ -10,16 +10,16 @@ import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
+from mcp_manifold.cli.layout import counted, say
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import JSON, WAIT, common, patience
-from mcp_manifold.cli.paper import counted, say
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import ConfigError
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Settings
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.core.status import ServerStatus
 
 PATIENCE: Final = 30.0
 """Seconds servers get to start: a first run of `uvx` or `npx` downloads them."""

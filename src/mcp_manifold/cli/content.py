@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcp_manifold.cli.paper import size
+from mcp_manifold.cli.layout import size
 
 Block = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
+from mcp_manifold.cli.logs import visible_text
 from mcp_manifold.errors import ConfigError, ManifoldError, RemoteError
-from mcp_manifold.logs import visible_text
 
 OK: Final = 0
 FAILED: Final = 1

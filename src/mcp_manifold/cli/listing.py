@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mcp_manifold.cli import content, statuses
-from mcp_manifold.cli.asking import ask
 from mcp_manifold.cli.exits import EXIT_CODES
+from mcp_manifold.cli.layout import columns, cut, note, say, width
+from mcp_manifold.cli.logs import visible
+from mcp_manifold.cli.one_shot import ask
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import JSON, WAIT, common, patience
-from mcp_manifold.cli.paper import columns, cut, note, say, width
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.core.status import ServerStatus
 
 _LEAST: Final = 20
 """Columns of a description that are worth showing."""

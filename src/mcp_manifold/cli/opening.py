@@ -6,12 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from mcp_manifold import logs
+from mcp_manifold.cli import logs
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Reloaded, Settings
     from mcp_manifold.config.instances import Announced, Instance
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.core.status import ServerStatus
 
 
 class Endpoint(Protocol):
@@ -108,7 +108,7 @@ class Endpoint(Protocol):
 
 
 def _manifold(source: Path | None, overrides: Mapping[str, object]) -> Endpoint:
-    from mcp_manifold.app import Manifold  # noqa: PLC0415 - costs a second, which --help must not wait for
+    from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - costs a second, which --help must not wait for
 
     return Manifold.from_config(source, overrides=overrides)
 

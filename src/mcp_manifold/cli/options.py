@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import click
 
+from mcp_manifold.cli.logs import FORMATS, LEVELS
 from mcp_manifold.cli.opening import Invocation, Opening
-from mcp_manifold.logs import FORMATS, LEVELS
 
 Command = Callable[..., None]
 

@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from mcp_manifold.cli import content
-from mcp_manifold.cli.asking import ask, or_suggest
+from mcp_manifold.cli.arguments import prompt_arguments
 from mcp_manifold.cli.exits import EXIT_CODES
-from mcp_manifold.cli.given import prompt_arguments
+from mcp_manifold.cli.layout import say_as_it_came
+from mcp_manifold.cli.one_shot import ask, or_suggest
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import JSON, WAIT, common, patience
-from mcp_manifold.cli.paper import say_as_it_came
 
 
 @click.command(epilog=EXIT_CODES)

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from mcp_manifold.cli import content
-from mcp_manifold.cli.asking import Lister, ask, or_suggest
 from mcp_manifold.cli.exits import EXIT_CODES, Failed
+from mcp_manifold.cli.layout import is_terminal, note, say_as_it_came, size
+from mcp_manifold.cli.one_shot import Lister, ask, or_suggest
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import JSON, WAIT, common, patience
-from mcp_manifold.cli.paper import is_terminal, note, say_as_it_came, size
 
 
 @click.command(epilog=EXIT_CODES)

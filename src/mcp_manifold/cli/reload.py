@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE, Failed, Misconfigured
+from mcp_manifold.cli.layout import say
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.opening import Invocation
 from mcp_manifold.cli.options import JSON, common
-from mcp_manifold.cli.paper import say
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
     from mcp_manifold.config.instances import Instance

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from mcp_manifold.backends.orphans import Reaper, sweep
+from mcp_manifold.backends.process.orphans import Reaper, sweep
+from mcp_manifold.cli.allocator import keep_blocks
 from mcp_manifold.cli.exits import Signalled
-from mcp_manifold.cli.memory import keep_blocks
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ import json
 import click
 
 from mcp_manifold.cli.exits import EXIT_CODES
+from mcp_manifold.cli.layout import say
 from mcp_manifold.cli.opening import Invocation
 from mcp_manifold.cli.options import common
-from mcp_manifold.cli.paper import say
 
 
 @click.command(epilog=EXIT_CODES)

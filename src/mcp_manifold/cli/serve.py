@@ -11,19 +11,19 @@ from rich.live import Live
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.addresses import Addresses, banner
+from mcp_manifold.cli.allocator import settle_memory
 from mcp_manifold.cli.exits import EXIT_CODES
-from mcp_manifold.cli.following import Following
-from mcp_manifold.cli.memory import settle_memory
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
+from mcp_manifold.cli.reload_signal import Following
 from mcp_manifold.cli.running import run
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mcp_manifold.config import Reloaded
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.core.status import ServerStatus
 
 
 @click.command(epilog=EXIT_CODES)

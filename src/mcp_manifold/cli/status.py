@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, Failed
+from mcp_manifold.cli.layout import columns, is_terminal, say
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.options import JSON
-from mcp_manifold.cli.paper import columns, is_terminal, say
 from mcp_manifold.cli.serve import Paper
 from mcp_manifold.cli.statuses import COLOURS, TRANSPORTS
-from mcp_manifold.logs import visible
 
 URL: Final = "http://127.0.0.1:8808"
 _WAIT: Final = 5.0

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from mcp_manifold.cli.paper import counted
-from mcp_manifold.logs import visible
+from mcp_manifold.cli.layout import counted
+from mcp_manifold.cli.logs import visible
 
 if TYPE_CHECKING:
-    from mcp_manifold.status import ServerStatus
+    from mcp_manifold.core.status import ServerStatus
 
 TRANSPORTS: Final = {"stdio": "stdio", "http": "Streamable HTTP", "sse": "SSE"}
 COLOURS: Final = {

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mcp_manifold.cli.allocator import settle_memory
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
-from mcp_manifold.cli.following import Following
-from mcp_manifold.cli.memory import settle_memory
+from mcp_manifold.cli.layout import note
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
-from mcp_manifold.cli.paper import note
+from mcp_manifold.cli.reload_signal import Following
 from mcp_manifold.cli.running import run
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mcp_manifold.cli.exits import USAGE
+from mcp_manifold.cli.layout import counted, say
+from mcp_manifold.cli.logs import visible
 from mcp_manifold.cli.opening import Invocation
-from mcp_manifold.cli.paper import counted, say
 from mcp_manifold.errors import ConfigError
-from mcp_manifold.logs import visible
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Settings

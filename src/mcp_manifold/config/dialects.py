@@ -7,8 +7,8 @@ from typing import Final
 from pydantic import BaseModel
 
 from mcp_manifold.config.document import did_you_mean, field_of
-from mcp_manifold.config.places import Loc
 from mcp_manifold.config.server import ServerSettings, transport_of
+from mcp_manifold.config.spans import Loc
 
 SERVER_KEYS: Final = ("mcpServers", "servers")
 """Where the servers are: everybody's key, and VS Code's."""

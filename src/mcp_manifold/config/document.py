@@ -15,8 +15,8 @@ from typing import Final, Self
 
 from pydantic.alias_generators import to_snake
 
-from mcp_manifold.config.places import Loc, Malformed, Place, Spot
 from mcp_manifold.config.reading import parse
+from mcp_manifold.config.spans import Loc, Malformed, SourceSpan, Spot
 from mcp_manifold.errors import ConfigError
 
 SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
@@ -80,7 +80,7 @@ class Document:
             raise ConfigError(exc.reason, path=str(path), line=place.line, column=place.column) from None
         return cls(str(path), _object(parsed.data, str(path), parsed.spots), parsed.spots)
 
-    def place(self, loc: Loc, *, at_key: bool = False) -> Place | None:
+    def place(self, loc: Loc, *, at_key: bool = False) -> SourceSpan | None:
         """Where `loc` is, or the innermost part of it that was written."""
         spot = self.spots.get(self.written(loc))
         if spot is None:
@@ -107,7 +107,7 @@ class Document:
 
     def error(self, reason: str, loc: Loc, *, at_key: bool = False, server: str = "") -> ConfigError:
         """An error that points at `loc`."""
-        place = self.place(loc, at_key=at_key) or Place(0, 0)
+        place = self.place(loc, at_key=at_key) or SourceSpan(0, 0)
         reason = f"{dotted(self.written(loc))}: {reason}" if self.written(loc) else reason
         return ConfigError(reason, path=self.path, line=place.line, column=place.column, server=server)
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from mcp_manifold.config.dialects import SERVER_KEYS, Misfit, settle
 from mcp_manifold.config.document import Document, dotenv_of, field_of
 from mcp_manifold.config.expand import Unresolved, Variables
-from mcp_manifold.config.places import Loc, Place
 from mcp_manifold.config.problems import first_of, problems
 from mcp_manifold.config.server import RESERVED, ServerSettings
 from mcp_manifold.config.settings import BrokenServer
+from mcp_manifold.config.spans import Loc, SourceSpan
 from mcp_manifold.config.values import TEXT, name_problem
 from mcp_manifold.errors import ConfigError
 
@@ -46,7 +46,7 @@ def read_entries(document: Document, variables: Variables, key: str) -> Entries:
         try:
             servers.append(_server(document, variables, loc, written))
         except Unresolved as exc:
-            place = document.place(exc.loc) or Place(0, 0)
+            place = document.place(exc.loc) or SourceSpan(0, 0)
             broken.append(BrokenServer(str(loc[-1]), exc.reason, place.line, place.column))
     return Entries(tuple(servers), tuple(broken), tuple(notes))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_manifold.config.document import bytes_of
-from mcp_manifold.config.places import Loc
+from mcp_manifold.config.spans import Loc
 
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

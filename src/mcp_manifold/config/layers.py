@@ -10,8 +10,8 @@ from pydantic import BaseModel, SecretStr
 from mcp_manifold.config.dialects import Misfit, by_name
 from mcp_manifold.config.document import did_you_mean
 from mcp_manifold.config.environment import MARK, PREFIX
-from mcp_manifold.config.places import Loc
 from mcp_manifold.config.settings import ManifoldSettings
+from mcp_manifold.config.spans import Loc
 from mcp_manifold.errors import ConfigError
 
 CONFIG_VARIABLE: Final = "MCP_MANIFOLD_CONFIG"

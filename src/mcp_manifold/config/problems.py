@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from mcp_manifold.config.dialects import unknown
 from mcp_manifold.config.document import Document
-from mcp_manifold.config.places import Loc
+from mcp_manifold.config.spans import Loc
 from mcp_manifold.errors import ConfigError
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from mcp_manifold.config.places import MAX_DEPTH, MAX_DIGITS, Loc, Parsed, Spot
+from mcp_manifold.config.spans import MAX_DEPTH, MAX_DIGITS, Loc, Parsed, Spot
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -28,7 +28,7 @@ from json5.parser import JSONParser
 from json5.tokenizer import JSON5Token, tokenize
 from json5.utils import JSON5DecodeError
 
-from mcp_manifold.config.places import MAX_DEPTH, MAX_DIGITS, Loc, Malformed, Parsed, Place, Spot
+from mcp_manifold.config.spans import MAX_DEPTH, MAX_DIGITS, Loc, Malformed, Parsed, SourceSpan, Spot
 
 STRINGS: Final = ("DOUBLE_QUOTE_STRING", "SINGLE_QUOTE_STRING")
 NUMBERS: Final = ("INTEGER", "OCTAL", "HEXADECIMAL")
@@ -52,7 +52,7 @@ def parse(text: str) -> Parsed:
     Raises:
         Malformed: it is not JSON5, or names a key twice.
     """
-    strings: dict[Place, str] = {}
+    strings: dict[SourceSpan, str] = {}
     parser = JSONParser()
     parser.error = lambda token: _unexpected(token, parser.expecting, text)  # type: ignore[method-assign]  # no recovery: it invents errors
     try:
@@ -64,11 +64,11 @@ def parse(text: str) -> Parsed:
     return Parsed(data, spots)
 
 
-def _bare(tokens: Iterator[JSON5Token], strings: dict[Place, str]) -> Iterator[JSON5Token]:
+def _bare(tokens: Iterator[JSON5Token], strings: dict[SourceSpan, str]) -> Iterator[JSON5Token]:
     """The tokens with all strings emptied: what they say goes to `strings`, by place."""
     depth = 0
     for token in tokens:
-        place = Place(token.lineno, token.colno + 1)
+        place = SourceSpan(token.lineno, token.colno + 1)
         depth += (token.type in OPENING) - (token.type in CLOSING)
         if depth > MAX_DEPTH:
             raise Malformed(f"nested more than {MAX_DEPTH} levels deep", place)
@@ -80,7 +80,7 @@ def _bare(tokens: Iterator[JSON5Token], strings: dict[Place, str]) -> Iterator[J
         yield token
 
 
-def _unescaped(body: str, place: Place) -> str:
+def _unescaped(body: str, place: SourceSpan) -> str:
     """What a string says; `place` is where it begins."""
     if re.search(r"[\r\n]", ESCAPE.sub("", body)):
         raise Malformed("the string that begins here is not closed on its line", place)
@@ -91,7 +91,7 @@ def _unescaped(body: str, place: Place) -> str:
         raise Malformed("the string that begins here has half a surrogate pair", place) from None
 
 
-def _character(escape: str, place: Place) -> str:
+def _character(escape: str, place: SourceSpan) -> str:
     if len(escape) > 2:
         return chr(int(escape[1:], 16))
     if escape in "\r\n\u2028\u2029":
@@ -122,29 +122,29 @@ def _translated(exc: JSON5DecodeError, text: str) -> Malformed:
     return Malformed("unexpected character", _at(text, int(found[1])) if found else _end(text))
 
 
-def _at(text: str, index: int) -> Place:
-    return Place(text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
+def _at(text: str, index: int) -> SourceSpan:
+    return SourceSpan(text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
-def _end(text: str) -> Place:
+def _end(text: str) -> SourceSpan:
     return _at(text, len(text.rstrip()))
 
 
-def _place(node: Node) -> Place:
-    return Place(node.lineno or 1, (node.col_offset or 0) + 1)
+def _place(node: Node) -> SourceSpan:
+    return SourceSpan(node.lineno or 1, (node.col_offset or 0) + 1)
 
 
 class _Reader:
     """Turns nodes into values, and notes where each is."""
 
-    def __init__(self, strings: Mapping[Place, str], spots: dict[Loc, Spot]) -> None:
+    def __init__(self, strings: Mapping[SourceSpan, str], spots: dict[Loc, Spot]) -> None:
         self._strings = strings
         self._spots = spots
 
     def __repr__(self) -> str:
         return f"<_Reader {len(self._spots)} values>"
 
-    def read(self, node: ValueNode, loc: Loc, key: Place) -> object:
+    def read(self, node: ValueNode, loc: Loc, key: SourceSpan) -> object:
         """The value of `node`; its key, if any, is at `key`."""
         place = _place(node)
         self._spots[loc] = Spot(key, place)

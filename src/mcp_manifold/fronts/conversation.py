@@ -4,14 +4,14 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from mcp_manifold.call import Call, Session
+from mcp_manifold.core.scope_responder import LISTS
 from mcp_manifold.errors import MalformedMessage, ManifoldError, RequestError
-from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.flight import Flight, answered, concluded
+from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.http.lists import listed
+from mcp_manifold.fronts.in_flight import Flight, answered, concluded
 from mcp_manifold.fronts.inbound import admit, log_level, speaks_modern
-from mcp_manifold.fronts.lists import listed
-from mcp_manifold.fronts.session import OpenSession
-from mcp_manifold.offering import LISTS
+from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
     MODERN_VERSION,
     NULL_ID,
@@ -48,10 +48,10 @@ class Conversation:
         modern: whether requests of the 2026-07-28 era, which need no session, are served too.
     """
 
-    __slots__ = ("_channel", "_desk", "_greeted", "_landed", "_modern", "_relayed", "_tasks", "opened")
+    __slots__ = ("_channel", "_gateway", "_greeted", "_landed", "_modern", "_relayed", "_tasks", "opened")
 
-    def __init__(self, desk: Desk, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
-        self._desk = desk
+    def __init__(self, gateway: Gateway, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
+        self._gateway = gateway
         self._channel = channel
         self._modern = modern
         self._greeted = False
@@ -114,12 +114,12 @@ class Conversation:
         session = self._session(method, params)
         call = Call(method, params, session, self._emit, id=id_)
         flight = Flight(call, None)
-        key = self.opened.depart(id_, flight, self._desk.settings.limits.max_calls_per_session)
+        key = self.opened.depart(id_, flight, self._gateway.settings.limits.max_calls_per_session)
         if session is self.opened.session and method == "initialize":
             self._greeted = True  # at once: the next message may come before the answer is out
         if method == "tools/call" and self._relay(key, flight, id_):
             return
-        if method in LISTS and (found := listed(self._desk, flight, id_)) is not None:
+        if method in LISTS and (found := listed(self._gateway, flight, id_)) is not None:
             self.opened.land(key)
             self._channel.post(b"".join(found[0]))
             return
@@ -142,7 +142,7 @@ class Conversation:
 
         self._relayed.add(flight)
         try:
-            if self._desk.relay(flight.call, over):
+            if self._gateway.relay(flight.call, over):
                 return True
         except ManifoldError as exc:
             asyncio.get_running_loop().call_soon(over, None, exc)
@@ -170,7 +170,7 @@ class Conversation:
 
     async def _answer(self, key: bytes, flight: Flight, id_: Payload) -> None:
         try:
-            message, _ = await answered(self._desk.handle, flight, id_)
+            message, _ = await answered(self._gateway.handle, flight, id_)
         finally:
             self.opened.land(key)
         if flight.failed and flight.call.method == "initialize":

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from mcp_manifold.errors import InvalidParams, RequestError
-from mcp_manifold.fronts.asgi import Headers, Line
+from mcp_manifold.fronts.http.asgi import Headers, Line
 from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, encode, first_byte, text
-from mcp_manifold.wire.mirror import decode_header
+from mcp_manifold.wire.param_headers import decode_header
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
     LOG_LEVELS,

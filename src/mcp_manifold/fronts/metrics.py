@@ -20,12 +20,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mcp_manifold.backends.breaker import Position
-from mcp_manifold.budget import Budget
+from mcp_manifold.backends.calls.breaker import Position
+from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
+from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.fronts.stream import Tally
+from mcp_manifold.model.budget import Budget
 from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
-from mcp_manifold.status import DISABLED, STATES, ServerStatus
 
 _PLAIN: Final = "text/plain"
 _LIMITS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Final
 
 from mcp_manifold.fronts.conversation import Conversation
-from mcp_manifold.fronts.desk import Desk
-from mcp_manifold.fronts.linewriter import LineWriter
+from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.line_writer import LineWriter
 from mcp_manifold.fronts.pipes import Inlet, Lines, claimed_stdio, is_file, reading, unblocked
-from mcp_manifold.fronts.session import OpenSession
-from mcp_manifold.policy import LOCAL
+from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.model.policy import LOCAL
 from mcp_manifold.wire import NULL_ID, encode, failure
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
@@ -44,10 +44,10 @@ class StdioFront:
         claim: gives the descriptors to read and to write, which are closed when serving ends.
     """
 
-    __slots__ = ("_claim", "_conversation", "_desk", "_is_asked", "_scope", "_stop", "_writer")
+    __slots__ = ("_claim", "_conversation", "_gateway", "_is_asked", "_scope", "_stop", "_writer")
 
-    def __init__(self, desk: Desk, *, scope: str = "", claim: Claim = claimed_stdio) -> None:
-        self._desk = desk
+    def __init__(self, gateway: Gateway, *, scope: str = "", claim: Claim = claimed_stdio) -> None:
+        self._gateway = gateway
         self._scope = scope
         self._claim = claim
         self._stop: asyncio.Event | None = None
@@ -80,11 +80,11 @@ class StdioFront:
         """Serve until the client closes its end, stops reading, or `close` or `stop` is called."""
         self._stop = asyncio.Event()
         self._writer = writer = LineWriter(_OUTBOX)
-        opened = OpenSession(self._desk, "", "stdio", LOCAL, self._scope)
-        self._conversation = conversation = Conversation(self._desk, opened, writer, modern=True)
+        opened = OpenSession(self._gateway, "", "stdio", LOCAL, self._scope)
+        self._conversation = conversation = Conversation(self._gateway, opened, writer, modern=True)
         opened.attach(writer.push, self.close)
         loop = asyncio.get_running_loop()
-        intake = _Intake(self._desk, conversation, writer)
+        intake = _Intake(self._gateway, conversation, writer)
         intake.over.add_done_callback(lambda _: self.close())
         with self._claim() as (source, target), unblocked(source, target):
             writing = loop.create_task(writer.run(target, self.close), name="front.stdout")
@@ -92,7 +92,7 @@ class StdioFront:
             try:
                 async with reading(source, intake.fed):
                     await self._stop.wait()
-                    last = min(self._desk.settings.drain, _LAST_SECONDS) if self._is_asked else last
+                    last = min(self._gateway.settings.drain, _LAST_SECONDS) if self._is_asked else last
                     await conversation.settle(0 if writer.broken else last)
                     opened.end()
                     writer.end()
@@ -113,14 +113,14 @@ class _Intake:
     """
 
     __slots__ = (
-        "_conversation", "_desk", "_has_ended", "_is_paused", "_lines", "_loop", "_waiting", "_writer", "over",
+        "_conversation", "_gateway", "_has_ended", "_is_paused", "_lines", "_loop", "_waiting", "_writer", "over",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, conversation: Conversation, writer: LineWriter) -> None:
-        self._desk = desk
+    def __init__(self, gateway: Gateway, conversation: Conversation, writer: LineWriter) -> None:
+        self._gateway = gateway
         self._conversation = conversation
         self._writer = writer
-        self._lines = Lines(desk.settings.limits.max_body)
+        self._lines = Lines(gateway.settings.limits.max_body)
         self._waiting: deque[bytes | None] = deque()
         self._is_paused = False
         self._has_ended = False
@@ -173,12 +173,12 @@ class _Intake:
             if not waiting or self._writer.is_full:
                 return
             self._take_line(waiting.popleft())
-            if waiting and len(flights) > self._desk.settings.limits.max_calls_per_session // 2:
+            if waiting and len(flights) > self._gateway.settings.limits.max_calls_per_session // 2:
                 return  # a burst of quick requests is answered, not refused for its number
 
     def _take_line(self, line: bytes | None) -> None:
         if line is None:
-            limit = self._desk.settings.limits.max_body
+            limit = self._gateway.settings.limits.max_body
             _logger.warning("message refused: it is too long", extra={"limit": limit})
             error = {"code": INVALID_REQUEST, "message": f"Invalid request: longer than {limit} bytes"}
             self._writer.post(failure(NULL_ID, encode(error)))

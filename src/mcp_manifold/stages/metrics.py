@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
-from mcp_manifold.call import Call
 from mcp_manifold.errors import (
     AnswerDropped,
     BackendError,
@@ -23,6 +22,7 @@ from mcp_manifold.errors import (
     RequestError,
     TooManyRequests,
 )
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload, client_meta
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -6,21 +6,6 @@ bytes, and is written out as it came (big integers, `1e999`, key order and unkno
 happens member by member around those views, never through a model.
 """
 
-from mcp_manifold.wire.asking import (
-    NEEDED,
-    InputRequest,
-    InputRequired,
-    capabilities_of,
-    capability_names,
-    input_required,
-    may_ask,
-    refusal,
-    relayable_capabilities,
-    required_urls,
-    signed,
-    signed_requests,
-    with_extension,
-)
 from mcp_manifold.wire.envelope import (
     EMPTY,
     LARGE,
@@ -39,10 +24,23 @@ from mcp_manifold.wire.envelope import (
     text,
     texts,
 )
-from mcp_manifold.wire.error import backend_code, error_of, http_status
-from mcp_manifold.wire.hop import adapt_result, client_meta, hop_meta, hop_params, modern_stamp, off_hop
-from mcp_manifold.wire.links import LONG, link_steps, map_error_link, map_links, may_link
-from mcp_manifold.wire.look import Look, look_at
+from mcp_manifold.wire.errors import backend_code, error_of, http_status
+from mcp_manifold.wire.interaction import (
+    NEEDED,
+    InputRequest,
+    InputRequired,
+    capabilities_of,
+    capability_names,
+    input_required,
+    may_ask,
+    refusal,
+    relayable_capabilities,
+    required_urls,
+    signed,
+    signed_requests,
+    with_extension,
+)
+from mcp_manifold.wire.meta import adapt_result, client_meta, hop_meta, hop_params, modern_stamp, off_hop
 from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
@@ -52,6 +50,8 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
+from mcp_manifold.wire.resource_refs import LONG, link_steps, map_error_link, map_links, may_link
+from mcp_manifold.wire.result_view import ResultView, view_of
 from mcp_manifold.wire.writing import Pieces, failure, notification, one_line, request, response, response_pieces
 
 __all__ = [
@@ -69,10 +69,10 @@ __all__ = [
     "Era",
     "InputRequest",
     "InputRequired",
-    "Look",
     "Opened",
     "Payload",
     "Pieces",
+    "ResultView",
     "adapt_result",
     "backend_code",
     "capabilities_of",
@@ -89,7 +89,6 @@ __all__ = [
     "input_required",
     "is_object",
     "link_steps",
-    "look_at",
     "map_error_link",
     "map_links",
     "may_ask",
@@ -115,6 +114,7 @@ __all__ = [
     "text",
     "text_at",
     "texts",
+    "view_of",
     "with_extension",
     "with_text_at",
 ]

@@ -6,15 +6,15 @@ from typing import Any
 
 import msgspec
 
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.pending import Pending
-from mcp_manifold.backends.question import Notice, open_link
-from mcp_manifold.call import Call, Session
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.link.server_requests import ServerNotification, open_link
 from mcp_manifold.errors import BackendError
-from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, encode
 
-Answer = Callable[[Pending], bytes | None]
+Answer = Callable[[PendingRequest], bytes | None]
 """The body of an answer without id, `"result":...` or `"error":...`, or None for silence."""
 
 
@@ -22,7 +22,7 @@ class FakeTransport:
     """Keeps what a link sends. With `answer` it answers, one turn of the loop later, as a server would."""
 
     def __init__(self, link: Link, answer: Answer | None = None) -> None:
-        self.requests: list[tuple[Pending, dict[str, Any]]] = []
+        self.requests: list[tuple[PendingRequest, dict[str, Any]]] = []
         self.notes: list[dict[str, Any]] = []
         self.versions: list[str] = []
         self.refusal: BackendError | None = None
@@ -38,7 +38,7 @@ class FakeTransport:
     def methods(self) -> list[str]:
         return [pending.method for pending, _ in self.requests]
 
-    def send_request(self, pending: Pending, body: bytes) -> None:
+    def send_request(self, pending: PendingRequest, body: bytes) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.requests.append((pending, msgspec.json.decode(body)))
@@ -59,7 +59,7 @@ class FakeTransport:
     async def aclose(self) -> None:
         pass
 
-    async def sent(self, count: int = 1) -> Pending:
+    async def sent(self, count: int = 1) -> PendingRequest:
         """The `count`-th request, once it was sent."""
         await within(self._until(lambda: len(self.requests) >= count))
         return self.requests[count - 1][0]
@@ -80,7 +80,7 @@ class Heard:
     def __repr__(self) -> str:
         return f"<Heard {len(self.notes)}>"
 
-    def __call__(self, notice: Notice) -> None:
+    def __call__(self, notice: ServerNotification) -> None:
         self.notes.append((notice.method, bytes(notice.params), notice.call))
         self.grown.set()
 
@@ -109,7 +109,7 @@ def connected(answer: Answer | None = None, heard: Heard | None = None) -> tuple
 def results(found: Mapping[str, bytes]) -> Answer:
     """Answer each of these methods with this result, the others with -32601."""
 
-    def answer(pending: Pending) -> bytes | None:
+    def answer(pending: PendingRequest) -> bytes | None:
         result = found.get(pending.method)
         return b'"error":{"code":-32601,"message":"no"}' if result is None else b'"result":' + result
 

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 import anyio
 
 from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.fleet import Fleet
-from mcp_manifold.backends.greeting import Identity
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.question import Notice, Question
-from mcp_manifold.backends.sdk import greet, parameters
-from mcp_manifold.backends.surroundings import Surroundings
-from mcp_manifold.catalogue import Listing
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.negotiation import Identity
+from mcp_manifold.backends.link.sdk import greet, parameters
+from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
 from tests.peers.stdio_backend import StdioBackend
 from tests.unit.backends.linking import Caller, text_of, tool, within
@@ -28,8 +28,8 @@ class Around:
 
     def __init__(self, *, patience: float = 10.0) -> None:
         self.listings: list[Listing] = []
-        self.questions: list[Question] = []
-        self.notices: list[Notice] = []
+        self.questions: list[ServerRequest] = []
+        self.notices: list[ServerNotification] = []
         self.needed: set[str] = set()
         self._patience = patience
         self._grown = asyncio.Event()
@@ -37,8 +37,8 @@ class Around:
     def __repr__(self) -> str:
         return f"<Around listings={len(self.listings)}>"
 
-    def surroundings(self) -> Surroundings:
-        return Surroundings(
+    def surroundings(self) -> BackendContext:
+        return BackendContext(
             limits=LimitSettings(),
             identity=IDENTITY,
             greet=greet,
@@ -63,7 +63,7 @@ class Around:
         self.listings.append(listing)
         self._grown.set()
 
-    def _asked(self, question: Question) -> None:
+    def _asked(self, question: ServerRequest) -> None:
         self.questions.append(question)
         self._grown.set()
 
@@ -78,16 +78,16 @@ class Around:
 class Run:
     """One running backend."""
 
-    def __init__(self, backend: Backend, around: Around) -> None:
+    def __init__(self, backend: Backend, context: Around) -> None:
         self.backend = backend
-        self.around = around
+        self.context = context
 
     def __repr__(self) -> str:
         return f"<Run {self.backend!r}>"
 
     async def listed(self) -> None:
         """Wait for its first listing."""
-        await self.around.until(lambda: self.backend.listing is not None)
+        await self.context.until(lambda: self.backend.listing is not None)
 
     async def echo(self, text: str = "x", caller: Caller | None = None) -> str:
         """What the tool `echo` said."""
@@ -115,12 +115,12 @@ def over_web(url: str, name: str = "notes", **more: object) -> ServerSettings:
 @asynccontextmanager
 async def running(settings: ServerSettings, *, patience: float = 10.0) -> AsyncIterator[Run]:
     """A running backend, stopped in the end."""
-    around = Around(patience=patience)
-    backend = Backend(settings, around.surroundings())
+    context = Around(patience=patience)
+    backend = Backend(settings, context.surroundings())
     async with anyio.create_task_group() as group:
         group.start_soon(backend.run)
         try:
-            yield Run(backend, around)
+            yield Run(backend, context)
         finally:
             group.cancel_scope.cancel()
 
@@ -128,11 +128,11 @@ async def running(settings: ServerSettings, *, patience: float = 10.0) -> AsyncI
 @asynccontextmanager
 async def fleet_of(*settings: ServerSettings, patience: float = 10.0) -> AsyncIterator[tuple[Fleet, Around]]:
     """A running fleet, stopped in the end."""
-    around = Around(patience=patience)
-    fleet = Fleet(settings, around.surroundings())
+    context = Around(patience=patience)
+    fleet = Fleet(settings, context.surroundings())
     async with anyio.create_task_group() as group:
         group.start_soon(fleet.run)
         try:
-            yield fleet, around
+            yield fleet, context
         finally:
             group.cancel_scope.cancel()

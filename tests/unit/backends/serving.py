@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_manifold.backends.http import HttpTransport
-from mcp_manifold.backends.http1 import HttpPool
-from mcp_manifold.backends.link import Link
+from mcp_manifold.backends.http import HttpPool
+from mcp_manifold.backends.http.transport import HttpTransport
+from mcp_manifold.backends.link.link import Link
 from tests.fakes.hostile_http import HostileServer, Peer
 from tests.unit.backends.linking import Heard, new_link, within
 

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends import life as module
-from mcp_manifold.backends.http1 import pool
-from mcp_manifold.backends.lifecycle import State
+from mcp_manifold.backends.http import pool
+from mcp_manifold.backends.life import life as module
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -19,6 +18,7 @@ from mcp_manifold.errors import (
     RemoteError,
     SessionExpired,
 )
+from mcp_manifold.model.lifecycle import State
 from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
 from tests.unit.backends.linking import Caller, within
 from tests.unit.backends.running import Run, over_stdio, over_web, running
@@ -70,8 +70,8 @@ async def test_an_address_that_is_no_streamable_http_is_tried_as_sse_and_that_is
         assert run.backend.kind == "sse"
         posted = sum(item.method == "POST" for item in server.exchanges)
         server.end_streams()
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
         refused = [item for item in server.exchanges[posted:] if item.method == "POST" and b'"discover"' in item.raw]
         assert refused == []
@@ -82,8 +82,8 @@ async def test_a_change_of_its_tools_is_listed_again() -> None:
     async with StdioBackend(named("echo")) as server, running(over_stdio(server)) as run:
         await run.listed()
         await server.set_tools([tool("other")], times=20)
-        await run.around.until(lambda: len(run.around.listings) >= 2)
-        assert b'"other"' in run.around.listings[-1].tools[0]
+        await run.context.until(lambda: len(run.context.listings) >= 2)
+        assert b'"other"' in run.context.listings[-1].tools[0]
 
 
 async def test_a_change_over_http_arrives_on_the_standing_stream() -> None:
@@ -91,7 +91,7 @@ async def test_a_change_over_http_arrives_on_the_standing_stream() -> None:
         await run.listed()
         await server.wait_get_stream()
         await server.set_tools([tool("other")])
-        await run.around.until(lambda: len(run.around.listings) >= 2)
+        await run.context.until(lambda: len(run.context.listings) >= 2)
 
 
 async def test_an_error_of_a_tool_is_the_servers_own() -> None:
@@ -105,7 +105,7 @@ async def away(server: HttpBackend) -> AsyncIterator[Run]:
     """A backend whose server cannot be reached, and has been tried a few times."""
     await server.refuse()
     async with running(over_web(server.url)) as run:
-        await run.around.until(lambda: run.backend.status.failures >= 3)
+        await run.context.until(lambda: run.backend.status.failures >= 3)
         yield run
 
 
@@ -118,8 +118,8 @@ async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process(caplog: py
         failed = await failure(run, "die")
         assert isinstance(failed, BackendLost)
         assert "exited with status 3" in failed.message
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
         assert len(server.children) == 2
     assert "backend lost: the server exited with status 3" in [each.getMessage() for each in caplog.records]
@@ -141,8 +141,8 @@ async def test_r1_a_kill_in_mid_call_fails_everything_at_once_and_it_comes_back(
         for failed in await within(asyncio.gather(*calls)):
             assert isinstance(failed, BackendLost)
             assert "killed by SIGKILL" in failed.message
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
 
 
@@ -190,7 +190,7 @@ async def test_a_login_page_is_told_and_healed() -> None:
         async with running(over_web(server.url, transport="http")) as run:
             assert "is not reachable" in (await failure(run)).message
             server.heal()
-            await run.around.until(lambda: run.backend.status.state is State.READY)
+            await run.context.until(lambda: run.backend.status.state is State.READY)
             assert await run.echo("again") == "again"
 
 
@@ -214,7 +214,7 @@ async def test_a_crash_loop_backs_off_and_keeps_its_last_words() -> None:
         StdioBackend(Script(exit_code=7, stderr="KEY is not set\n")) as server,
         running(over_stdio(server), patience=0.2) as run,
     ):
-        await run.around.until(lambda: run.backend.status.failures >= 3)
+        await run.context.until(lambda: run.backend.status.failures >= 3)
         assert "exited with status 7; its last words: KEY is not set" in run.backend.status.last_error
         assert run.backend.stderr[-1] == "KEY is not set"
 
@@ -353,14 +353,14 @@ async def test_a_server_that_never_greets_has_its_own_deadline_for_that() -> Non
         HttpBackend(silent) as server,
         running(over_web(server.url, era="handshake", initialize_timeout=0.2)) as run,
     ):
-        await run.around.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.failures > 0)
         assert "within 0.2 s" in run.backend.status.last_error
 
 
 async def test_a_server_that_never_lists_is_not_waited_for_longer_than_said(caplog: pytest.LogCaptureFixture) -> None:
     silent = Script(era="handshake", tools=(tool("echo"),), on={"tools/list": Act("silent")})
     async with HttpBackend(silent) as server, running(over_web(server.url, era="handshake", list_timeout=0.2)) as run:
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         await within(server.wait_for("tools/list", count=2))
         assert "listing failed" in caplog.text
 
@@ -371,14 +371,14 @@ async def test_an_address_that_takes_no_connection_has_a_deadline_for_that(monke
 
     monkeypatch.setattr(pool, "dial", never)
     async with running(over_web("http://127.0.0.1:9/mcp", connect_timeout=0.2)) as run:
-        await run.around.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.failures > 0)
         assert "no connection within 0.2 s" in run.backend.status.last_error
 
 
 async def test_other_limits_hold_for_calls_from_then_on() -> None:
     async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
         await run.listed()
-        run.backend.adapt(over_web(server.url, timeout=0.2, max_concurrency=1, max_queue=0), run.around.surroundings())
+        run.backend.adapt(over_web(server.url, timeout=0.2, max_concurrency=1, max_queue=0), run.context.surroundings())
         waiting = asyncio.create_task(failure(run, "hang"))
         await server.wait_for("tools/call")
         assert isinstance(await failure(run), BackendOverloaded)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mcp_manifold.backends import calling as module
+from mcp_manifold.backends.calls import executor as module
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, BackendUnavailable, CallCancelled
 from tests.flows.processes import until
 from tests.peers.backend import Fault, HttpBackend, Script, resource, tool
@@ -33,7 +33,7 @@ async def gone(server: HttpBackend, run: Run) -> None:
     await server.refuse()
     with pytest.raises(BackendError):
         await run.call("echo")
-    run.backend.calling.retries = 0
+    run.backend.executor.retries = 0
 
 
 async def read(run: Run) -> bytes:
@@ -45,7 +45,7 @@ async def test_a_read_that_got_no_answer_is_sent_once_more() -> None:
         await run.listed()
         server.fail(Fault(kind="reset", method="resources/read"))
         assert NOTE.encode() in await read(run)
-        assert run.backend.calling.retries == 1
+        assert run.backend.executor.retries == 1
 
 
 async def test_once_more_and_not_for_ever() -> None:
@@ -54,7 +54,7 @@ async def test_once_more_and_not_for_ever() -> None:
         server.fail(Fault(kind="reset", method="resources/read", times=0))
         with pytest.raises(BackendLost):
             await read(run)
-        assert run.backend.calling.retries == 1
+        assert run.backend.executor.retries == 1
 
 
 async def test_nothing_is_sent_again_where_that_is_forbidden() -> None:
@@ -63,7 +63,7 @@ async def test_nothing_is_sent_again_where_that_is_forbidden() -> None:
         server.fail(Fault(kind="reset", method="resources/read"))
         with pytest.raises(BackendLost):
             await read(run)
-        assert run.backend.calling.retries == 0
+        assert run.backend.executor.retries == 0
 
 
 @pytest.mark.parametrize(("name", "retry"), [("twice", "safe"), ("echo", "idempotent")])
@@ -73,7 +73,7 @@ async def test_a_tool_whose_outcome_is_unknown_is_not_called_again(name: str, re
         server.fail(Fault(kind="reset", method="tools/call"))
         with pytest.raises(BackendLost, match="unknown"):
             await run.call(name, text="x")
-        assert run.backend.calling.retries == 0
+        assert run.backend.executor.retries == 0
 
 
 async def test_a_tool_that_says_so_is_called_again_where_it_is_believed() -> None:
@@ -81,7 +81,7 @@ async def test_a_tool_that_says_so_is_called_again_where_it_is_believed() -> Non
         await run.listed()
         server.fail(Fault(kind="reset", method="tools/call"))
         assert text_of(await run.call("twice", text="x")) == "x"
-        assert run.backend.calling.retries == 1
+        assert run.backend.executor.retries == 1
 
 
 async def test_a_call_that_never_reached_the_backend_is_sent_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ async def test_a_call_that_never_reached_the_backend_is_sent_once_more(monkeypat
         await gone(server, run)
         monkeypatch.setattr(module, "PAUSE", 1.0)
         call = asyncio.create_task(run.call("echo", text="x"))
-        await until(lambda: run.backend.calling.retries > 0, "the second attempt")
+        await until(lambda: run.backend.executor.retries > 0, "the second attempt")
         await server.listen()
         assert text_of(await call) == "x"
         assert len(server.calls("tools/call")) == 1
@@ -101,7 +101,7 @@ async def test_a_call_that_is_taken_back_meanwhile_is_not_sent_again(monkeypatch
         monkeypatch.setattr(module, "PAUSE", 0.05)
         call = Caller().call()
         sent = asyncio.create_task(run.backend.request(call, "tools/call", params("echo")))
-        await until(lambda: run.backend.calling.retries > 0, "the second attempt")
+        await until(lambda: run.backend.executor.retries > 0, "the second attempt")
         call.cancel()
         with pytest.raises(CallCancelled):
             await within(sent)
@@ -123,4 +123,4 @@ async def test_one_that_is_down_says_so_after_the_second_attempt() -> None:
         with pytest.raises(BackendError) as caught:
             await run.call("echo")
         assert isinstance(caught.value, BackendUnavailable)
-        assert run.backend.calling.retries == 1
+        assert run.backend.executor.retries == 1

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mcp_manifold.backends.breaker import MOST, Breaker, Position
+from mcp_manifold.backends.calls.breaker import MOST, Breaker, Position
 
 
 def opened(at: float = 0.0, *, failures: int = 3, wait: float = 5.0) -> Breaker:

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from mcp_manifold.backends.connect import Connector
-from mcp_manifold.backends.http import HttpTransport
-from mcp_manifold.backends.sse import SseTransport
-from mcp_manifold.backends.stdio import StdioTransport
+from mcp_manifold.backends.http.sse import SseTransport
+from mcp_manifold.backends.http.transport import HttpTransport
+from mcp_manifold.backends.link.connect import Connector
+from mcp_manifold.backends.process.stdio import StdioTransport
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.config.environment import INHERITED
 from mcp_manifold.wire import Era

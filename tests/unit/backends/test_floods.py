@@ -4,23 +4,23 @@ import asyncio
 
 import pytest
 
-from mcp_manifold.backends import alarm
-from mcp_manifold.backends.alarm import Alarm
-from mcp_manifold.backends.lines import ENDLESS, LineSplitter
-from mcp_manifold.backends.noise import FLOOD, SAID, Noise
-from mcp_manifold.backends.pace import Pace
-from mcp_manifold.backends.pending import Pending
+from mcp_manifold.backends.link import deadline_timer as alarm
+from mcp_manifold.backends.link.deadline_timer import DeadlineTimer
+from mcp_manifold.backends.link.invalid_messages import FLOOD, SAID, InvalidMessageMonitor
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import RateLimiter
+from mcp_manifold.wire.lines import ENDLESS, LineSplitter
 
 pytestmark = pytest.mark.anyio
 
 
 def test_what_is_within_the_pace_rests_for_nothing_and_what_is_over_it_until_the_second_is_over() -> None:
-    pace = Pace(10)
+    pace = RateLimiter(10)
     assert [pace.rest(5, 7.25), pace.rest(5, 7.25), pace.rest(1, 7.25), pace.rest(10, 8.0)] == [0, 0, 0.75, 0]
 
 
 def test_noise_is_said_at_a_rate_and_a_flood_is_told_from_it(caplog: pytest.LogCaptureFixture) -> None:
-    noise = Noise("notes")
+    noise = InvalidMessageMonitor("notes")
     assert [noise.is_flood("no JSON", 1.0) for _ in range(FLOOD)] == [False] * (FLOOD - 1) + [True]
     assert len(caplog.records) == SAID
     assert not noise.is_flood("no JSON", 2.0)  # another second
@@ -39,14 +39,14 @@ async def test_an_alarm_that_is_very_late_waits_for_what_is_still_unread() -> No
     order: list[str] = []
     rung = asyncio.Event()
 
-    def expired(pending: Pending, _: str) -> None:
+    def expired(pending: PendingRequest, _: str) -> None:
         waiting.clear()
         order.append("rung")
         rung.set()
 
-    pending = Pending(1, "tools/call", {}, 0.01, loop.create_future())
+    pending = PendingRequest(1, "tools/call", {}, 0.01, loop.create_future())
     waiting = [pending]
-    Alarm(lambda: waiting, expired).watch(pending, waited=alarm.STOOD_STILL + 1)
+    DeadlineTimer(lambda: waiting, expired).watch(pending, waited=alarm.STOOD_STILL + 1)
     loop.call_later(alarm.CATCH_UP / 10, order.append, "read")
     await asyncio.wait_for(rung.wait(), 10)
     assert order == ["read", "rung"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.backends.breaker import Position
-from mcp_manifold.backends.lifecycle import CRASHES, State
+from mcp_manifold.backends.calls.breaker import Position
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
+from mcp_manifold.model.lifecycle import CRASHES, State
 from tests.peers.backend import Act, Fault, HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import Caller, within
 from tests.unit.backends.linking import tool as arguments
@@ -30,7 +30,7 @@ async def failure(run: Run, name: str = "echo") -> BackendError:
 
 async def at_rest(run: Run) -> None:
     """Wait until it is at rest, and listed."""
-    await run.around.until(lambda: run.backend.is_resting and run.backend.listing is not None)
+    await run.context.until(lambda: run.backend.is_resting and run.backend.listing is not None)
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def test_a_call_to_a_lazy_backend_may_wait_for_its_start_as_long_as_for_an
 async def test_a_lazy_backend_that_is_lost_is_started_again_by_the_next_call_only() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
         await failure(run, "die")
-        await run.around.until(lambda: run.backend.status.state is State.IDLE)
+        await run.context.until(lambda: run.backend.status.state is State.IDLE)
         assert len(server.children) == 2
         assert (run.backend.is_resting, run.backend.status.failures) == (False, 1)
         assert "exited with status 3" in run.backend.status.last_error
@@ -87,10 +87,10 @@ async def test_a_lazy_backend_that_is_lost_is_started_again_by_the_next_call_onl
 
 async def test_a_watched_lazy_backend_that_is_lost_is_started_again_at_once() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
-        run.around.needed.add("notes")
+        run.context.needed.add("notes")
         await failure(run, "die")
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
 
 
 async def test_a_lazy_backend_that_is_kept_alive_is_started_again_when_it_is_lost() -> None:
@@ -98,19 +98,19 @@ async def test_a_lazy_backend_that_is_kept_alive_is_started_again_when_it_is_los
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **kept)) as run:
         await run.listed()
         await failure(run, "die")
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
 
 
 async def test_a_lazy_backend_that_cannot_be_learnt_is_tried_as_any_other() -> None:
     async with running(over_web("http://127.0.0.1:9/mcp", start="lazy")) as run:
-        await run.around.until(lambda: run.backend.status.failures >= 2)
+        await run.context.until(lambda: run.backend.status.failures >= 2)
 
 
 async def test_made_eager_it_is_started() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
-        run.backend.adapt(over_stdio(server, start="eager"), run.around.surroundings())
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        run.backend.adapt(over_stdio(server, start="eager"), run.context.surroundings())
+        await run.context.until(lambda: run.backend.status.state is State.READY)
 
 
 # --- idle ------------------------------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ async def test_what_nobody_uses_is_stopped_and_still_listed_and_the_next_call_st
         assert await run.echo("first") == "first"
         await at_rest(run)
         await server.wait_all_gone()
-        listings = len(run.around.listings)
+        listings = len(run.context.listings)
         assert await run.echo("again") == "again"
-        await run.around.until(lambda: len(run.around.listings) > listings)
+        await run.context.until(lambda: len(run.context.listings) > listings)
         assert len(server.children) == 2
 
 
@@ -161,7 +161,7 @@ async def test_a_watched_link_is_use() -> None:
 
 async def test_what_is_needed_for_other_reasons_is_not_stopped() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=SOON)) as run:
-        run.around.needed.add("notes")
+        run.context.needed.add("notes")
         await run.echo()
         (link,) = run.backend.links()
         await asyncio.wait({link.ended}, timeout=5 * SOON)
@@ -181,17 +181,17 @@ async def test_stopping_for_idleness_and_calls_at_the_same_time_lose_no_call() -
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=0.001)) as run:
         for number in range(10):
             assert await run.echo(str(number)) == str(number)
-            await run.around.until(lambda: run.backend.links() == [])
+            await run.context.until(lambda: run.backend.links() == [])
 
 
 # --- crash loop -------------------------------------------------------------------------------------------------------
 
 
 async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_manifold.backends.lifecycle.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("mcp_manifold.model.lifecycle.FIRST_DELAY", 0.001)
     script = Script(exit_code=7, stderr="KEY is not set\n")
     async with StdioBackend(script) as server, running(over_stdio(server)) as run:
-        await run.around.until(lambda: run.backend.status.state is State.CRASH_LOOP)
+        await run.context.until(lambda: run.backend.status.state is State.CRASH_LOOP)
         before = run.backend.status
         assert before.crashes == CRASHES
         failed = await failure(run)
@@ -235,7 +235,7 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
         assert refused.next_try is not None
         assert 50 < refused.next_try <= 60
         assert len(server.exchanges) == sent
-        assert run.backend.calling.breaker.position is Position.OPEN
+        assert run.backend.executor.breaker.position is Position.OPEN
         assert run.backend.status.state is State.READY
 
 
@@ -243,11 +243,11 @@ async def test_when_it_answers_again_it_is_called_again() -> None:
     async with unanswered(FAILING, wait=0.02) as (server, run):
         for _ in range(3):
             await failure(run)
-        assert run.backend.calling.breaker.is_shut
+        assert run.backend.executor.breaker.is_shut
         server.heal()
         await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.1)
         assert await run.echo("again") == "again"
-        assert run.backend.calling.breaker.position is Position.CLOSED
+        assert run.backend.executor.breaker.position is Position.CLOSED
 
 
 async def test_an_error_of_its_own_is_an_answer() -> None:
@@ -255,14 +255,14 @@ async def test_an_error_of_its_own_is_an_answer() -> None:
         for _ in range(3):
             with pytest.raises(RemoteError):
                 await run.call("no such tool")
-        assert run.backend.calling.breaker.position is Position.CLOSED
+        assert run.backend.executor.breaker.position is Position.CLOSED
 
 
 async def test_a_refusal_by_status_is_an_answer() -> None:
     async with unanswered(Fault(403, method="tools/call", times=0), failures=1) as (_, run):
         for _ in range(3):
             await failure(run)
-        assert run.backend.calling.breaker.position is Position.CLOSED
+        assert run.backend.executor.breaker.position is Position.CLOSED
 
 
 async def test_calls_that_are_lost_with_their_process_do_not_open_it() -> None:
@@ -279,10 +279,10 @@ async def test_calls_that_time_out_open_it_and_a_new_connection_closes_it() -> N
             call = Caller().call()
             with pytest.raises(BackendError, match="no answer within"):
                 await run.backend.request_aside(call, "tools/call", arguments("hang"), on=None, timeout=0.05)
-        assert run.backend.calling.breaker.is_shut
+        assert run.backend.executor.breaker.is_shut
         await server.exit(1)
-        await run.around.until(lambda: run.backend.status.failures > 0)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.failures > 0)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
 
 
@@ -297,7 +297,7 @@ async def test_other_settings_hold_at_once() -> None:
         for _ in range(3):
             await failure(run)
         settings = over_web(server.url, isolation="shared", breaker={"failures": 0})
-        run.backend.adapt(settings, run.around.surroundings())
+        run.backend.adapt(settings, run.context.surroundings())
         server.heal()
         assert await run.echo("at once") == "at once"
 
@@ -305,10 +305,10 @@ async def test_other_settings_hold_at_once() -> None:
 async def test_a_process_that_works_and_is_killed_again_and_again_is_in_no_crash_loop() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
         for number in range(CRASHES + 1):
-            await run.around.until(lambda: run.backend.status.is_open)
-            await run.around.until(lambda seen=number: len(run.around.listings) > seen)  # type: ignore[misc]
+            await run.context.until(lambda: run.backend.status.is_open)
+            await run.context.until(lambda seen=number: len(run.context.listings) > seen)  # type: ignore[misc]
             await failure(run, "die")
-            await run.around.until(lambda: not run.backend.status.is_open)
+            await run.context.until(lambda: not run.backend.status.is_open)
         assert run.backend.status.crashes == 0
 
 
@@ -325,5 +325,5 @@ async def test_calls_that_waited_for_their_turn_are_spared_once_it_opens() -> No
             assert isinstance(spared, BackendUnavailable)
             assert "had no answer to the last 1 calls" in spared.message
         assert len(server.calls("tools/call")) == 1
-        assert not run.backend.calling.admission.is_busy
+        assert not run.backend.executor.limiter.is_busy
         await server.release()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.pending import Pending, number_of
+from mcp_manifold.backends.link.pending import PendingRequest, number_of
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -306,7 +306,7 @@ async def test_in_the_modern_era_cancelling_closes_the_requests_own_stream() -> 
     call = Caller().call(name="slow")
     asked = ask(link, params=call.params, call=call)
     pending = await transport.sent()
-    closed: list[Pending] = []
+    closed: list[PendingRequest] = []
     pending.abort = lambda: closed.append(pending)
     call.cancel()
     with pytest.raises(CallCancelled):

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.pending import Teller
-from mcp_manifold.call import Call
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import CallbackOutcome
 from mcp_manifold.errors import (
     BackendLost,
     BackendProtocolError,
@@ -15,6 +14,7 @@ from mcp_manifold.errors import (
     CallCancelled,
     RemoteError,
 )
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import EMPTY, Payload, modern_stamp
 from tests.unit.backends.linking import Caller, FakeTransport, connected, within
 
@@ -169,7 +169,7 @@ async def test_progress_goes_ahead_of_the_result_under_the_callers_own_token() -
 
 def test_a_teller_tells_once_and_is_then_done() -> None:
     heard = Heard()
-    teller = Teller(Caller().call(), heard)
+    teller = CallbackOutcome(Caller().call(), heard)
     assert not teller.done()
     assert not teller.cancelled()
     teller.set_result(Payload(b"{}"))
@@ -181,7 +181,7 @@ def test_a_teller_tells_once_and_is_then_done() -> None:
 
 def test_a_teller_is_done_before_it_tells() -> None:
     seen: list[bool] = []
-    teller = Teller(Caller().call(), lambda result, failure: seen.append(teller.done()))
+    teller = CallbackOutcome(Caller().call(), lambda result, failure: seen.append(teller.done()))
     teller.set_exception(ValueError())
     assert seen == [True]
 
@@ -190,6 +190,6 @@ def test_of_a_call_that_was_told_nothing_is_left_to_take_back() -> None:
     undone: list[str] = []
     call = Caller().call()
     call.on_cancel(lambda: undone.append("undone"))
-    Teller(call, Heard()).set_result(EMPTY)
+    CallbackOutcome(call, Heard()).set_result(EMPTY)
     call.cancel()
     assert undone == []

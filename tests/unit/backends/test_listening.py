@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.backends import listening
-from mcp_manifold.backends.listening import Listening
-from mcp_manifold.backends.pending import Pending
-from mcp_manifold.backends.reports import offers_subscriptions
-from mcp_manifold.backends.subscribing import Subscribing
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.lists import listening
+from mcp_manifold.backends.lists.listening import Listening
+from mcp_manifold.backends.lists.reports import offers_subscriptions
+from mcp_manifold.backends.lists.subscribing import Subscribing
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import EMPTY, Payload, client_meta, encode, modern_stamp
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION
@@ -39,20 +39,20 @@ class Server:
             for pending, body in self.transport.requests
         ]
 
-    async def answer(self, count: int, error: str = "") -> Pending:
+    async def answer(self, count: int, error: str = "") -> PendingRequest:
         pending = await self.transport.sent(count)
         said = f'"error":{{"code":-32603,"message":"{error}"}}' if error else '"result":{}'
         self.link.fed(f'{{"jsonrpc":"2.0","id":{pending.number},{said}}}'.encode())
         await asyncio.sleep(0)
         return pending
 
-    async def acknowledge(self, reports: Listening, count: int, *uris: str) -> Pending:
+    async def acknowledge(self, reports: Listening, count: int, *uris: str) -> PendingRequest:
         pending = await self.transport.sent(count)
         reports.acknowledged(client_meta(self.acknowledgement(pending, *uris)))
         return pending
 
     @staticmethod
-    def acknowledgement(pending: Pending, *uris: str) -> Payload:
+    def acknowledgement(pending: PendingRequest, *uris: str) -> Payload:
         meta = {META_SUBSCRIPTION: pending.number}
         return Payload(encode({"notifications": {"resourceSubscriptions": uris}, "_meta": meta}))
 

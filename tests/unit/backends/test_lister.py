@@ -7,22 +7,22 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends import lister as module
-from mcp_manifold.backends.greeting import Greeting
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.lister import Lister
-from mcp_manifold.backends.pages import LISTS
-from mcp_manifold.backends.pending import Pending
-from mcp_manifold.backends.sdk import parameters
-from mcp_manifold.catalogue import Listing
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.negotiation import Negotiation
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.link.sdk import parameters
+from mcp_manifold.backends.lists import lister as module
+from mcp_manifold.backends.lists.lister import Lister
+from mcp_manifold.backends.lists.pages import LISTS
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, BackendLost
+from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
 from tests.unit.backends.linking import FakeTransport, connected, within
 
 pytestmark = pytest.mark.anyio
 
-GREETING = Greeting("handshake", "2025-11-25", Payload(b"{}"), Payload(b'{"name":"n"}'), "be kind")
+GREETING = Negotiation("handshake", "2025-11-25", Payload(b"{}"), Payload(b'{"name":"n"}'), "be kind")
 TOOLS = "notifications/tools/list_changed"
 
 
@@ -45,13 +45,13 @@ class Kept:
     def __repr__(self) -> str:
         return f"<Kept {self.lister!r}>"
 
-    def _answer(self, pending: Pending) -> bytes:
+    def _answer(self, pending: PendingRequest) -> bytes:
         if pending.method in self.broken:
             return b'"error":{"code":-32603,"message":"broken"}'
         items = b",".join(self.tools) if pending.method == "tools/list" else b""
         return b'"result":{"%b":[%b]}' % (LISTS[pending.method][1].encode(), items)
 
-    async def _keep(self, listing: Listing, greeting: Greeting) -> None:
+    async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
         assert listing is self.published[-1]
 
     def _listed(self, listing: Listing) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.pages import LISTS, Pages, list_all
-from mcp_manifold.backends.pending import Pending
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.lists.pages import LISTS, Pages, list_all
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
 from mcp_manifold.wire import Payload
 from tests.unit.backends.linking import Answer, FakeTransport, connected, within
@@ -21,7 +21,7 @@ EVERYTHING = b'{"tools":{},"prompts":{},"resources":{}}'
 def paged(pages: Mapping[str, bytes]) -> Answer:
     """Answer `tools/list` with the page of the cursor asked for; all other lists are empty."""
 
-    def answer(pending: Pending) -> bytes:
+    def answer(pending: PendingRequest) -> bytes:
         if pending.method != "tools/list":
             return b'"result":{"%b":[]}' % LISTS[pending.method][1].encode()
         cursor = msgspec.json.decode(pending.params["cursor"]) if "cursor" in pending.params else ""
@@ -134,7 +134,7 @@ async def test_a_null_cursor_is_the_end() -> None:
 async def test_an_empty_cursor_is_followed_and_may_turn_out_to_be_the_end(
     again: bytes | None, items: tuple[bytes, ...]
 ) -> None:
-    def answer(pending: Pending) -> bytes:
+    def answer(pending: PendingRequest) -> bytes:
         asked = bytes(pending.params.get("cursor", b""))
         said = {b"": b'{"tools":[1],"nextCursor":""}', b'""': again, b'"x"': b'{"tools":[3]}'}[asked]
         return b'"error":{"code":-32602,"message":"no"}' if said is None else b'"result":' + said

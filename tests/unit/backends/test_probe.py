@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends.lifecycle import State
-from mcp_manifold.backends.pending import Pending
-from mcp_manifold.backends.probe import SILENCES, Probe
+from mcp_manifold.backends.life.probe import SILENCES, Probe
+from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import BackendLost
+from mcp_manifold.model.lifecycle import State
 from mcp_manifold.wire import Payload
 from tests.peers.backend import HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import connected, within
@@ -37,7 +37,7 @@ class Probed:
     def __repr__(self) -> str:
         return f"<Probed {self.probe!r} told={self.told}>"
 
-    def _answer(self, pending: Pending) -> bytes | None:
+    def _answer(self, pending: PendingRequest) -> bytes | None:
         return self.says
 
     def _tell(self, what: str) -> None:
@@ -134,7 +134,7 @@ async def test_a_backend_is_probed_on_its_shared_link_alone() -> None:
         await run.listed()
         await server.wait_for("ping", count=3)
         assert run.backend.status.state is State.READY
-        assert (run.backend.vitals.lives, run.backend.vitals.links, run.backend.held) == (1, 1, 0)
+        assert (run.backend.stats.lives, run.backend.stats.links, run.backend.held) == (1, 1, 0)
         assert len(server.pids) == 1
 
 
@@ -145,14 +145,14 @@ async def test_a_backend_that_stands_still_is_degraded_and_recovers_by_itself() 
         (pid,) = server.pids
         os.kill(pid, signal.SIGSTOP)
         try:
-            await run.around.until(lambda: run.backend.status.state is State.DEGRADED)
+            await run.context.until(lambda: run.backend.status.state is State.DEGRADED)
             assert run.backend.status.is_open
             assert "no answer to 3 probes" in run.backend.status.last_error
         finally:
             os.kill(pid, signal.SIGCONT)
-        await run.around.until(lambda: run.backend.status.state is State.READY)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("hello") == "hello"
-        assert (run.backend.vitals.lives, run.backend.status.last_error) == (1, "")
+        assert (run.backend.stats.lives, run.backend.status.last_error) == (1, "")
 
 
 async def test_a_backend_without_an_interval_is_never_probed() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcp_manifold.backends import sdk
-from mcp_manifold.backends.greeting import Greeting, Identity
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.pending import Pending
-from mcp_manifold.backends.sdk import greet, parameters
+from mcp_manifold.backends.link import sdk
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.negotiation import Identity, Negotiation
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -38,8 +38,8 @@ BOTH: tuple[Era, ...] = ("handshake", "modern")
 MODERN_FIRST: tuple[Era, ...] = ("modern", "handshake")
 
 
-async def greeted(link: Link, *eras: Era, timeout: float = 30) -> Greeting:
-    found: Greeting = await within(greet(link, eras=eras, identity=IDENTITY, timeout=timeout))
+async def greeted(link: Link, *eras: Era, timeout: float = 30) -> Negotiation:
+    found: Negotiation = await within(greet(link, eras=eras, identity=IDENTITY, timeout=timeout))
     return found
 
 
@@ -100,7 +100,7 @@ async def test_the_first_era_that_works_is_the_only_one_tried(eras: tuple[Era, .
 async def test_a_refused_handshake_gives_way_to_discovery() -> None:
     refused = b'{"code":-32022,"message":"Unsupported protocol version","data":{"supported":["2026-07-28"]}}'
 
-    def answer(pending: Pending) -> bytes:
+    def answer(pending: PendingRequest) -> bytes:
         return b'"error":' + refused if pending.method == "initialize" else b'"result":' + DISCOVERED
 
     link, transport = connected(answer)
@@ -136,7 +136,7 @@ async def _greeted_after(first: BackendError) -> Link:
     link, transport = connected(results({"initialize": INITIALIZED}))
 
     class Refusing(FakeTransport):
-        def send_request(self, pending: Pending, body: bytes) -> None:
+        def send_request(self, pending: PendingRequest, body: bytes) -> None:
             if pending.method == "server/discover":
                 raise first
             super().send_request(pending, body)

@@ -12,15 +12,15 @@ import psutil
 import pytest
 
 from mcp_manifold import wire
-from mcp_manifold.backends import stdio
-from mcp_manifold.backends.link import Link
-from mcp_manifold.backends.stdio import (
-    Command,
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.process import stdio
+from mcp_manifold.backends.process.stderr_tail import LOG_RATE, TAIL_LINES, StderrTail, printable
+from mcp_manifold.backends.process.stdio import (
+    StdioCommand,
     StdioTransport,
     exit_reason,
     open_stdio,
 )
-from mcp_manifold.backends.tail import LOG_RATE, TAIL_LINES, StderrTail, printable
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
 from tests.peers.backend import ROOT, Script, StdioBackend, tool
@@ -68,7 +68,7 @@ class Child:
 async def started(*argv: str, limit: int = 1 << 26, env: dict[str, str] | None = None) -> AsyncIterator[Child]:
     heard = Heard()
     link, tail = new_link(heard), StderrTail("notes")
-    transport = await open_stdio(link, Command(argv[0], argv[1:], env or ENV), tail=tail, limit=limit)
+    transport = await open_stdio(link, StdioCommand(argv[0], argv[1:], env or ENV), tail=tail, limit=limit)
     link.attach(transport)
     try:
         yield Child(link, transport, tail, heard)
@@ -89,21 +89,21 @@ async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
 # --- starting ----------------------------------------------------------------------------------------------------
 
 
-async def refusal(command: Command) -> str:
+async def refusal(command: StdioCommand) -> str:
     with pytest.raises(BackendUnavailable) as caught:
         await open_stdio(new_link(), command, tail=StderrTail("notes"), limit=1000)
     return str(caught.value)
 
 
 async def test_a_missing_command_is_told_with_what_to_do() -> None:
-    told = await refusal(Command("no-such-command-here", (), ENV))
+    told = await refusal(StdioCommand("no-such-command-here", (), ENV))
     assert told == (
         "notes: the command 'no-such-command-here' was not found on PATH: install it, or give its full path"
     )
 
 
 async def test_a_missing_working_directory_is_told_as_such() -> None:
-    told = await refusal(Command("sh", (), ENV, "/no/such/folder"))
+    told = await refusal(StdioCommand("sh", (), ENV, "/no/such/folder"))
     assert told == "notes: its working directory '/no/such/folder' does not exist"
 
 
@@ -111,13 +111,13 @@ async def test_a_file_that_is_no_program_is_told_as_such(tmp_path: Path) -> None
     broken = tmp_path / "broken"
     broken.write_text("#!/no/such/interpreter\n")
     broken.chmod(0o755)
-    assert "could not be started: " in await refusal(Command(str(broken), (), ENV))
+    assert "could not be started: " in await refusal(StdioCommand(str(broken), (), ENV))
 
 
 async def test_it_runs_in_its_working_directory(tmp_path: Path) -> None:
     heard = Heard()
     link = new_link(heard)
-    command = Command("sh", ("-c", NOTE + 'note "$PWD"; cat >/dev/null'), ENV, str(tmp_path))
+    command = StdioCommand("sh", ("-c", NOTE + 'note "$PWD"; cat >/dev/null'), ENV, str(tmp_path))
     transport = await open_stdio(link, command, tail=StderrTail("notes"), limit=1000)
     assert msgspec.json.decode(await heard.first("said"))["text"] == str(tmp_path)
     await transport.aclose()
@@ -150,11 +150,11 @@ async def test_s39_arguments_never_meet_a_shell() -> None:
 
 
 async def test_s39_a_command_line_is_not_a_command() -> None:
-    assert "was not found on PATH" in await refusal(Command("echo hi; id", (), ENV))
+    assert "was not found on PATH" in await refusal(StdioCommand("echo hi; id", (), ENV))
 
 
 async def test_nothing_of_a_command_that_may_be_secret_is_in_its_repr() -> None:
-    assert repr(Command("npx", ("--token", "hush"), {"KEY": "hush"})) == "<Command npx args=2>"
+    assert repr(StdioCommand("npx", ("--token", "hush"), {"KEY": "hush"})) == "<StdioCommand npx args=2>"
 
 
 # --- messages -------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from mcp_manifold.backends.http1 import Headers, HttpFailure
-from mcp_manifold.backends.streams import IdleWatch, Note
+from mcp_manifold.backends.http import Headers, HttpFailure
+from mcp_manifold.backends.http.streams import IdleWatch, NotificationPost
 from mcp_manifold.errors import SessionExpired
 from tests.fakes.hostile_http import Peer
 from tests.unit.backends.linking import Heard, raw, within
@@ -119,12 +119,12 @@ async def test_closing_the_link_closes_it_for_good() -> None:
 
 async def test_a_note_is_accepted_or_tells_why_not() -> None:
     for status, problem in ((202, ""), (403, "it refused the message (HTTP 403)")):
-        note = Note("notes")
+        note = NotificationPost("notes")
         assert "waiting" in repr(note)
         note.responded(status, Headers([]))
         note.ended()
         assert (note.accepted.done(), note.problem) == (True, problem)
-    note = Note("notes")
+    note = NotificationPost("notes")
     note.failed(HttpFailure("connect", "connection refused", sent=False))
     assert (note.accepted.done(), note.problem) == (True, "connection refused")
 

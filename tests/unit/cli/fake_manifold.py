@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from mcp_manifold.cli import cli
 from mcp_manifold.cli.opening import Opening
 from mcp_manifold.config import ManifoldSettings, Reloaded, ServerSettings, Settings
-from mcp_manifold.status import ServerStatus
+from mcp_manifold.core.status import ServerStatus
 
 NOTES = ServerStatus("notes", "ready", "stdio", "handshake", "2025-11-25", tools=2, prompts=1, resources=1, templates=1)
 GONE = ServerStatus(

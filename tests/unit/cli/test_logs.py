@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold import logs
-from mcp_manifold.logs import JsonFormatter, TextFormatter, configure, visible, visible_text
+from mcp_manifold.cli import logs
+from mcp_manifold.cli.logs import JsonFormatter, TextFormatter, configure, visible, visible_text
 
 OURS = logging.getLogger("mcp_manifold.backends.backend")
 

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from mcp_manifold.cli import content, statuses
 from mcp_manifold.cli.addresses import Addresses, banner, snippet
+from mcp_manifold.cli.arguments import prompt_arguments, tool_arguments
 from mcp_manifold.cli.call import progress_line
 from mcp_manifold.cli.exits import as_exit, did_you_mean, only_error
-from mcp_manifold.cli.given import prompt_arguments, tool_arguments
+from mcp_manifold.cli.layout import columns, cut, size
 from mcp_manifold.cli.listing import attributed, lines
-from mcp_manifold.cli.paper import columns, cut, size
 from mcp_manifold.cli.serve import Paper, Reporter
 from mcp_manifold.cli.welcome import without_configuration
+from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
-from mcp_manifold.status import ServerStatus
 from tests.unit.cli.fake_manifold import GONE, NOTES, settings
 
 # --- statuses --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mcp_manifold.cli import cli
 from mcp_manifold.cli.status import Report, drawn
-from mcp_manifold.status import ServerStatus, described
+from mcp_manifold.core.status import ServerStatus, described
 
 NOTES = described(
     ServerStatus("notes", "ready", "stdio", "handshake", tools=2, moved="2026-01-31T11:00:01.250Z", latency=0.0021)

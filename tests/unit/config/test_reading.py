@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.config import reading, syntax
-from mcp_manifold.config.places import MAX_DEPTH, Malformed
+from mcp_manifold.config.spans import MAX_DEPTH, Malformed
 from tests.unit.config.test_syntax import DOCUMENTS
 
 

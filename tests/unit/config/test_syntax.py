@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.config.places import MAX_DEPTH, Malformed, Place
+from mcp_manifold.config.spans import MAX_DEPTH, Malformed, SourceSpan
 from mcp_manifold.config.syntax import parse
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text() | st.floats(allow_nan=False, width=32)
@@ -17,13 +17,13 @@ DOCUMENTS = st.recursive(
 )
 
 
-def place_of_complaint(text: str) -> Place:
+def place_of_complaint(text: str) -> SourceSpan:
     """Where the text is refused; its beginning, when it is not."""
     try:
         parse(text)
     except Malformed as exc:
         return exc.place
-    return Place(1, 1)
+    return SourceSpan(1, 1)
 
 
 @given(DOCUMENTS, st.booleans(), st.sampled_from([None, 1]))
@@ -55,10 +55,10 @@ def test_a_string_goes_on_after_a_backslash_at_the_end_of_its_line() -> None:
 
 def test_every_value_and_key_has_its_place() -> None:
     parsed = parse('{\n  "a": {"b": [10,\n    20]}\n}')
-    assert parsed.spots[("a",)].key == Place(2, 3)
-    assert parsed.spots[("a",)].value == Place(2, 8)
-    assert parsed.spots["a", "b", 0].value == Place(2, 15)
-    assert parsed.spots["a", "b", 1].value == Place(3, 5)
+    assert parsed.spots[("a",)].key == SourceSpan(2, 3)
+    assert parsed.spots[("a",)].value == SourceSpan(2, 8)
+    assert parsed.spots["a", "b", 0].value == SourceSpan(2, 15)
+    assert parsed.spots["a", "b", 1].value == SourceSpan(3, 5)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_every_value_and_key_has_its_place() -> None:
 def test_malformed_text_is_refused_where_it_goes_wrong(text: str, reason: str, line: int, column: int) -> None:
     with pytest.raises(Malformed) as caught:
         parse(text)
-    assert (caught.value.reason, caught.value.place) == (reason, Place(line, column))
+    assert (caught.value.reason, caught.value.place) == (reason, SourceSpan(line, column))

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_manifold.budget import Budget
-from mcp_manifold.call import Call, Session, Told
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.errors import UnknownMethod
-from mcp_manifold.fronts.http import HttpFront
+from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.inbound import ParamCheck
-from mcp_manifold.fronts.site import site
+from mcp_manifold.fronts.pages import site
+from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.call import Call, ResultCallback, Session
 from mcp_manifold.wire import Payload, Pieces
 
 BOUND = 5.0
@@ -48,7 +48,7 @@ class FakeDesk:
             raise UnknownMethod(f"Method not found: {call.method}")
         return await script(call)
 
-    def relay(self, call: Call, told: Told) -> bool:
+    def relay(self, call: Call, told: ResultCallback) -> bool:
         return False
 
     def listed(self, call: Call) -> Pieces | None:
@@ -124,10 +124,10 @@ def no_check(schema: object, arguments: object, headers: object) -> None:
     raise AssertionError("no tool here mirrors its arguments")
 
 
-def front(desk: FakeDesk, *, check_params: ParamCheck = no_check) -> HttpFront:
+def front(gateway: FakeDesk, *, check_params: ParamCheck = no_check) -> HttpFront:
     status = {"ready": True, "servers": {}}
-    app = site(desk.settings.base_path, health=lambda: status, servers=lambda: status, ready=lambda: status)
-    return HttpFront(desk, app, check_params=check_params)
+    app = site(gateway.settings.base_path, health=lambda: status, servers=lambda: status, ready=lambda: status)
+    return HttpFront(gateway, app, check_params=check_params)
 
 
 @dataclass

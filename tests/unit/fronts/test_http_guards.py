@@ -20,11 +20,11 @@ def bearer(token: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_s1_a_foreign_host_is_refused_everywhere(path: str) -> None:
-    desk = FakeDesk()
-    answer = await Client(front(desk), host="evil.test").send("GET", path)
+    gateway = FakeDesk()
+    answer = await Client(front(gateway), host="evil.test").send("GET", path)
     assert answer.status == 403
     assert answer.json["jsonrpc"] == "2.0"
-    assert not desk.calls
+    assert not gateway.calls
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -119,16 +119,16 @@ async def test_a_listed_origin_is_let_in_at_its_port_only() -> None:
 
 
 async def test_s3_a_simple_cross_origin_post_runs_nothing() -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=application/json",
         "-",
     ):
-        answer = await Client(front(desk)).call(initialize(), headers=[("content-type", kind)])
+        answer = await Client(front(gateway)).call(initialize(), headers=[("content-type", kind)])
         assert answer.status == 415
-    assert not desk.calls
+    assert not gateway.calls
 
 
 async def test_a_charset_in_the_content_type_is_fine() -> None:
@@ -166,17 +166,17 @@ async def test_without_a_token_nothing_is_told(path: str) -> None:
 
 
 async def test_a_token_proves_who_is_asking() -> None:
-    desk = FakeDesk(**REMOTE)
-    desk.scripts["tools/call"] = constant(b"{}")
+    gateway = FakeDesk(**REMOTE)
+    gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
-    assert (await Client(front(desk)).call(message, headers=[*headers, bearer("other-token")])).status == 200
+    assert (await Client(front(gateway)).call(message, headers=[*headers, bearer("other-token")])).status == 200
     assert (
-        await Client(front(desk)).call(message, headers=[*headers, ("authorization", f"bearer  {SECRET}")])
+        await Client(front(gateway)).call(message, headers=[*headers, ("authorization", f"bearer  {SECRET}")])
     ).status == 200
-    bob, alice = (call.session.principal for call in desk.calls)
+    bob, alice = (call.session.principal for call in gateway.calls)
     assert (bob.name, alice.name) == ("bob", "alice")
     assert bob.key != alice.key
-    assert SECRET not in repr(front(desk))
+    assert SECRET not in repr(front(gateway))
 
 
 async def test_the_probes_are_open_but_health_is_not() -> None:
@@ -187,9 +187,9 @@ async def test_the_probes_are_open_but_health_is_not() -> None:
 
 
 async def test_a_reload_puts_new_tokens_in_force() -> None:
-    desk = FakeDesk(**REMOTE)
-    app = front(desk)
-    desk.settings = desk.settings.model_copy(update={"tokens": FakeDesk(tokens=["fresh"]).settings.tokens})
+    gateway = FakeDesk(**REMOTE)
+    app = front(gateway)
+    gateway.settings = gateway.settings.model_copy(update={"tokens": FakeDesk(tokens=["fresh"]).settings.tokens})
     app.reload()
     assert (await Client(app).call(initialize(), headers=[bearer(SECRET)])).status == 401
     assert (await Client(app).call(initialize(), headers=[bearer("fresh")])).status == 200
@@ -208,8 +208,8 @@ async def test_wildcards_and_silence_accept_both_forms(accept: str) -> None:
 
 
 async def test_s6_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
-    desk = FakeDesk(limits={"max_body": 1000})
-    client = Client(front(desk))
+    gateway = FakeDesk(limits={"max_body": 1000})
+    client = Client(front(gateway))
     exchange = client.open("POST", "/mcp", b"x" * 1001, headers=[("content-length", "1001")])
     answer = await exchange.done()
     assert answer.status == 413
@@ -234,11 +234,11 @@ async def test_s6_an_encoded_body_is_refused() -> None:
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> None:
-    desk = FakeDesk()
-    exchange = Client(front(desk)).open("POST", "/mcp", b'{"jsonrpc"', unfinished=True)
+    gateway = FakeDesk()
+    exchange = Client(front(gateway)).open("POST", "/mcp", b'{"jsonrpc"', unfinished=True)
     exchange.leave()
     assert (await exchange.done()).status == 0
-    assert not desk.calls
+    assert not gateway.calls
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> 
     ids=lambda value: repr(value)[:40],
 )
 async def test_s8_what_is_no_message_is_refused_as_such(body: bytes, code: int) -> None:
-    desk = FakeDesk()
-    answer = await Client(front(desk)).send("POST", "/mcp", body)
+    gateway = FakeDesk()
+    answer = await Client(front(gateway)).send("POST", "/mcp", body)
     assert (answer.status, answer.error) == (400, code)
     assert b"Traceback" not in answer.body
-    assert not desk.calls
+    assert not gateway.calls
 
 
 @pytest.mark.parametrize(
@@ -276,17 +276,17 @@ async def test_s8_what_is_no_message_is_refused_as_such(body: bytes, code: int) 
     ],
 )
 async def test_s9_ambiguous_members_are_refused(body: bytes) -> None:
-    desk = FakeDesk()
-    answer = await Client(front(desk)).send("POST", "/mcp", body)
+    gateway = FakeDesk()
+    answer = await Client(front(gateway)).send("POST", "/mcp", body)
     assert answer.status == 400
     assert answer.error in (-32600, -32602)
-    assert not desk.calls
+    assert not gateway.calls
 
 
 async def test_a_defect_in_the_program_costs_one_error_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    desk = FakeDesk()
-    desk.has_scope = lambda scope: [][1]  # type: ignore[method-assign]  # a defect, as good as any
-    answer = await Client(front(desk)).call(initialize(), "/alpha/mcp")
+    gateway = FakeDesk()
+    gateway.has_scope = lambda scope: [][1]  # type: ignore[method-assign]  # a defect, as good as any
+    answer = await Client(front(gateway)).call(initialize(), "/alpha/mcp")
     assert (answer.status, answer.error) == (500, -32603)
     assert b"IndexError" not in answer.body
     assert "request failed unexpectedly" in caplog.text

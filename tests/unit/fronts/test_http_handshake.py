@@ -28,34 +28,34 @@ TOKENS = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token":
 CHANGED = "notifications/tools/list_changed"
 
 
-def prepared(desk: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
-    desk = desk or FakeDesk()
-    desk.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return desk, Client(front(desk))
+def prepared(gateway: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
+    gateway = gateway or FakeDesk()
+    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    return gateway, Client(front(gateway))
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)
 async def test_initialize_opens_a_session_of_the_requested_revision(version: str) -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     answer = await client.call(initialize(version))
     assert answer.status == 200
     assert re.fullmatch(r"[!-~]{43,}", answer.header("mcp-session-id") or "")
-    session = desk.calls[0].session
+    session = gateway.calls[0].session
     assert (session.version, session.principal.name) == (version, "anonymous")
     assert bytes(session.client_info) == b'{"name": "t", "version": "1"}'
 
 
 async def test_an_unknown_revision_gets_the_latest_handshake_one() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     await client.call(initialize("2026-07-28"))
     await client.call(initialize("1.0"))
-    assert [call.session.version for call in desk.calls] == ["2025-11-25", "2025-11-25"]
+    assert [call.session.version for call in gateway.calls] == ["2025-11-25", "2025-11-25"]
 
 
 async def test_s11_ids_never_repeat_and_are_not_what_links_are_keyed_by() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     ids = {(await client.session(ready=False)).id for _ in range(50)}
-    keys = {call.session.key for call in desk.calls}
+    keys = {call.session.key for call in gateway.calls}
     assert len(ids) == len(keys) == 50
     assert not ids & keys
     assert not any(id_ in repr(client.app) for id_ in ids)
@@ -71,16 +71,16 @@ async def test_a_malformed_initialize_opens_nothing(params: dict[str, Any]) -> N
 
 
 async def test_an_initialize_that_fails_opens_nothing() -> None:
-    desk, client = prepared(initialize=raising(RuntimeError("x")))
+    gateway, client = prepared(initialize=raising(RuntimeError("x")))
     answer = await client.call(initialize())
     assert answer.error == -32603
     assert answer.header("mcp-session-id") is None
     assert client.app.tally.sessions == 0
-    assert not desk.watchers
+    assert not gateway.watchers
 
 
 async def test_requests_are_answered_within_the_session() -> None:
-    desk, client = prepared(tools_list=constant(b'{"tools":[]}'), ping=constant(b"{}"))
+    gateway, client = prepared(tools_list=constant(b'{"tools":[]}'), ping=constant(b"{}"))
     session = await client.session("/alpha/mcp")
     assert (await session.call(request("tools/list", "a"))).json == {
         "jsonrpc": "2.0",
@@ -88,12 +88,12 @@ async def test_requests_are_answered_within_the_session() -> None:
         "result": {"tools": []},
     }
     assert (await session.call(request("ping"))).json["result"] == {}
-    assert {call.session.scope for call in desk.calls} == {"server:alpha"}
-    assert len({id(call.session) for call in desk.calls}) == 1
+    assert {call.session.scope for call in gateway.calls} == {"server:alpha"}
+    assert len({id(call.session) for call in gateway.calls}) == 1
 
 
 async def test_notifications_and_responses_are_accepted_without_a_body() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     session = await client.session()
     for message in (
         note("notifications/roots/list_changed"),
@@ -103,7 +103,7 @@ async def test_notifications_and_responses_are_accepted_without_a_body() -> None
     ):
         answer = await session.call(message)
         assert (answer.status, answer.body) == (202, b"")
-    assert desk.notes == [("notifications/roots/list_changed", {})]
+    assert gateway.notes == [("notifications/roots/list_changed", {})]
 
 
 async def test_an_error_is_an_answer_with_status_200() -> None:
@@ -116,10 +116,10 @@ async def test_an_error_is_an_answer_with_status_200() -> None:
 
 
 async def test_a_second_initialize_in_a_session_is_refused() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     session = await client.session()
     assert (await session.call(initialize())).error == -32600
-    assert len(desk.calls) == 1
+    assert len(gateway.calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ async def test_an_invalid_version_header_is_a_bad_request(version: str, status: 
 
 
 async def test_s11_an_unknown_id_and_somebody_elses_are_the_same_404() -> None:
-    desk, _ = prepared(FakeDesk(tokens=TOKENS), ping=constant(b"{}"))
-    app = front(desk)
+    gateway, _ = prepared(FakeDesk(tokens=TOKENS), ping=constant(b"{}"))
+    app = front(gateway)
     alice, bob = (Client(app, authorization=f"Bearer token-of-{name}") for name in ("alice", "bob"))
     session = await alice.session()
     stolen = await HttpSession(bob, "/mcp", session.id).call(request("ping"))
@@ -148,8 +148,8 @@ async def test_s11_an_unknown_id_and_somebody_elses_are_the_same_404() -> None:
 
 async def test_s12_nobody_else_can_cancel_listen_or_end() -> None:
     held = Held()
-    desk, _ = prepared(FakeDesk(tokens=TOKENS), tools_call=held)
-    app = front(desk)
+    gateway, _ = prepared(FakeDesk(tokens=TOKENS), tools_call=held)
+    app = front(gateway)
     alice, bob = (Client(app, authorization=f"Bearer token-of-{name}") for name in ("alice", "bob"))
     session = await alice.session()
     thief = HttpSession(bob, "/mcp", session.id)
@@ -164,8 +164,8 @@ async def test_s12_nobody_else_can_cancel_listen_or_end() -> None:
 
 
 async def test_s12_a_theft_is_logged_without_the_id(caplog: pytest.LogCaptureFixture) -> None:
-    desk, _ = prepared(FakeDesk(tokens=TOKENS))
-    app = front(desk)
+    gateway, _ = prepared(FakeDesk(tokens=TOKENS))
+    app = front(gateway)
     session = await Client(app, authorization="Bearer token-of-alice").session()
     await HttpSession(Client(app, authorization="Bearer token-of-bob"), "/mcp", session.id).call(request("ping"))
     assert "belongs to another principal" in caplog.text
@@ -188,7 +188,7 @@ async def test_s13_a_session_is_worth_nothing_on_another_endpoint() -> None:
 
 async def test_an_ended_session_is_gone_and_its_calls_end() -> None:
     held = Held()
-    desk, client = prepared(tools_call=held)
+    gateway, client = prepared(tools_call=held)
     session = await client.session()
     async with session.post(request("tools/call", name="x")) as exchange:
         await asyncio.wait_for(held.begun.wait(), 5)
@@ -196,30 +196,30 @@ async def test_an_ended_session_is_gone_and_its_calls_end() -> None:
         assert (await exchange.done()).error == -32800
     assert (await session.call(request("ping"))).status == 404
     assert (await session.delete()).status == 404
-    assert len(desk.ends) == 1
-    assert not desk.watchers
+    assert len(gateway.ends) == 1
+    assert not gateway.watchers
 
 
 async def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
-    desk = FakeDesk(limits={"max_sessions": 2, "session_idle": 100.0})
-    desk, client = prepared(desk)
+    gateway = FakeDesk(limits={"max_sessions": 2, "session_idle": 100.0})
+    gateway, client = prepared(gateway)
     await client.session()
     await client.session()
     answer = await client.call(initialize())
     assert answer.status == 503
     assert int(answer.header("retry-after") or "") > 0
-    assert not any(call.method == "initialize" for call in desk.calls[2:])
-    limits = desk.settings.limits.model_copy(update={"session_idle": 1e-9})
-    desk.settings = desk.settings.model_copy(update={"limits": limits})
+    assert not any(call.method == "initialize" for call in gateway.calls[2:])
+    limits = gateway.settings.limits.model_copy(update={"session_idle": 1e-9})
+    gateway.settings = gateway.settings.model_copy(update={"limits": limits})
     await client.session()
-    assert len(desk.ends) == 2
+    assert len(gateway.ends) == 2
 
 
 async def test_an_idle_session_expires_but_one_in_use_does_not() -> None:
     held = Held()
     ended = asyncio.Event()
-    desk, client = prepared(FakeDesk(limits={"session_idle": 0.05}), tools_call=held)
-    desk.ended = lambda session: ended.set()  # type: ignore[method-assign]  # to wait for it
+    gateway, client = prepared(FakeDesk(limits={"session_idle": 0.05}), tools_call=held)
+    gateway.ended = lambda session: ended.set()  # type: ignore[method-assign]  # to wait for it
     busy = await client.session()
     async with busy.post(request("tools/call", name="x")) as exchange:
         await asyncio.wait_for(held.begun.wait(), 5)
@@ -321,28 +321,28 @@ async def test_calls_in_flight_are_bounded_per_session() -> None:
 
 
 async def test_changes_are_told_on_the_standing_stream_once_each() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     session = await client.session()
-    desk.change(CHANGED)
-    desk.change(CHANGED, "notifications/prompts/list_changed")
+    gateway.change(CHANGED)
+    gateway.change(CHANGED, "notifications/prompts/list_changed")
     async with session.listen() as stream:
         answer = await stream.until(lambda answer: len(answer.events) == 2)
         assert {event["method"] for event in answer.events} == {CHANGED, "notifications/prompts/list_changed"}
         assert answer.header("content-type") == "text/event-stream"
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         answer = await stream.until(lambda answer: len(answer.events) == 3)
 
 
 async def test_a_client_is_only_told_of_changes_after_it_is_initialized() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     session = await client.session(ready=False)
     async with session.listen() as stream:
         await stream.until(lambda answer: answer.status == 200)
-        desk.change(CHANGED)  # it cannot have listed before, so nothing changed for it
+        gateway.change(CHANGED)  # it cannot have listed before, so nothing changed for it
         await session.call(note("notifications/initialized"))
         await session.call(request("ping"))
         assert stream.answer.events == []
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         await stream.until(lambda answer: len(answer.events) == 1)
 
 
@@ -367,7 +367,7 @@ async def test_standing_streams_are_bounded_and_counted() -> None:
 
 
 async def test_the_standing_stream_ends_with_its_session_and_with_the_front() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     for end in ("delete", "close"):
         session = await client.session()
         async with session.listen() as stream:
@@ -377,7 +377,7 @@ async def test_the_standing_stream_ends_with_its_session_and_with_the_front() ->
             else:
                 client.app.close()
             assert (await stream.done()).complete
-    assert len(desk.ends) == 2
+    assert len(gateway.ends) == 2
     assert client.app.tally.sessions == 0
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.call import Call
 from mcp_manifold.errors import BackendUnavailable, RemoteError, UnknownItem
-from mcp_manifold.fronts.stream import MAX_EVENTS
+from mcp_manifold.fronts.http.stream import MAX_EVENTS
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import (
     META,
@@ -30,19 +30,19 @@ RESULT = b'{"content":[],"big":123456789012345678901234567890,"x":1e999}'
 
 
 def prepared(**scripts: Any) -> tuple[FakeDesk, Client]:
-    desk = FakeDesk()
-    desk.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return desk, Client(front(desk))
+    gateway = FakeDesk()
+    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    return gateway, Client(front(gateway))
 
 
 async def test_a_result_that_comes_first_is_one_json_answer_byte_for_byte() -> None:
-    desk, client = prepared(tools_call=constant(RESULT))
+    gateway, client = prepared(tools_call=constant(RESULT))
     answer = await client.modern().done()
     assert answer.status == 200
     assert answer.header("content-type") == "application/json"
     assert answer.header("mcp-session-id") is None
     assert answer.body == b'{"jsonrpc":"2.0","id":1,"result":' + RESULT + b"}"
-    (call,) = desk.calls
+    (call,) = gateway.calls
     assert (call.session.version, call.session.key, call.session.scope) == ("2026-07-28", "", "")
     assert bytes(call.session.client_info) == b'{"name": "t", "version": "1"}'
 
@@ -76,10 +76,10 @@ async def test_a_stray_session_id_is_ignored() -> None:
     ],
 )
 async def test_the_path_names_the_scope(path: str, scope: str) -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern()
     assert (await client.call(message, path, headers=headers)).status == 200
-    assert desk.calls[0].session.scope == scope
+    assert gateway.calls[0].session.scope == scope
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ async def test_the_path_names_the_scope(path: str, scope: str) -> None:
     ],
 )
 async def test_s4_every_other_path_is_nowhere(path: str) -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern()
     assert (await client.call(message, path, headers=headers)).status == 404
-    assert not desk.calls
+    assert not gateway.calls
 
 
 async def test_all_endpoints_are_below_the_base_path() -> None:
-    desk = FakeDesk(base_path="/tools")
-    desk.scripts["tools/call"] = constant(b"{}")
+    gateway = FakeDesk(base_path="/tools")
+    gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
-    client = Client(front(desk))
+    client = Client(front(gateway))
     assert (await client.call(message, "/tools/mcp", headers=headers)).status == 200
     assert (await client.call(message, "/mcp", headers=headers)).status == 404
     assert (await client.send("GET", "/tools/_healthz")).status == 200
@@ -137,11 +137,11 @@ def without(*keys: str) -> dict[str, Any]:
     ],
 )
 async def test_an_incomplete_envelope_is_invalid_params(params: dict[str, Any]) -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     _, headers = modern()
     answer = await client.call(request("tools/call", 7, **params), headers=headers)
     assert (answer.status, answer.error, answer.json["id"]) == (400, -32602, 7)
-    assert not desk.calls
+    assert not gateway.calls
 
 
 @pytest.mark.parametrize(
@@ -159,20 +159,20 @@ async def test_an_incomplete_envelope_is_invalid_params(params: dict[str, Any]) 
     ],
 )
 async def test_s10_headers_that_differ_from_the_body_are_refused(name: str, value: str) -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern()
     headers = [(key, value if key == name else old) for key, old in headers]
     answer = await client.call(message, headers=headers)
     assert (answer.status, answer.error, answer.json["id"]) == (400, -32020, 1)
-    assert not desk.calls
+    assert not gateway.calls
 
 
 async def test_s10_a_repeated_routing_header_is_refused_even_if_both_agree() -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern()
     answer = await client.call(message, headers=[*headers, ("mcp-name", "echo")])
     assert (answer.status, answer.error) == (400, -32020)
-    assert not desk.calls
+    assert not gateway.calls
 
 
 async def test_s10_a_name_that_needs_it_is_compared_after_decoding() -> None:
@@ -183,12 +183,12 @@ async def test_s10_a_name_that_needs_it_is_compared_after_decoding() -> None:
 
 
 async def test_s10_a_handshake_request_with_lying_headers_is_refused_too() -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     session = await client.session()
     lying = [*session.headers, ("mcp-name", "safe_tool")]
     answer = await client.call(request("tools/call", name="danger_tool"), headers=lying)
     assert (answer.status, answer.error) == (400, -32020)
-    assert [call.method for call in desk.calls] == ["initialize"]
+    assert [call.method for call in gateway.calls] == ["initialize"]
 
 
 async def test_an_unsupported_version_is_told_which_is_supported() -> None:
@@ -215,10 +215,10 @@ async def test_mirrored_arguments_are_checked_where_a_tool_has_any() -> None:
         seen.append((schema, arguments, headers))
         return Wrong() if headers.get("mcp-param-region") != "eu" else None
 
-    desk = FakeDesk()
-    desk.scripts["tools/call"] = constant(b"{}")
-    desk.schemas["echo"] = b'{"type":"object"}'
-    client = Client(front(desk, check_params=check))
+    gateway = FakeDesk()
+    gateway.scripts["tools/call"] = constant(b"{}")
+    gateway.schemas["echo"] = b'{"type":"object"}'
+    client = Client(front(gateway, check_params=check))
     message, headers = modern(arguments={"region": "eu"})
     assert (await client.call(message, headers=[*headers, ("mcp-param-region", "eu")])).status == 200
     assert seen == [({"type": "object"}, {"region": "eu"}, {"mcp-param-region": "eu"})]
@@ -226,16 +226,16 @@ async def test_mirrored_arguments_are_checked_where_a_tool_has_any() -> None:
     assert (answer.status, answer.error) == (400, -32020)
     twice = [("mcp-param-region", "eu"), ("mcp-param-region", "eu")]
     assert (await client.call(message, headers=[*headers, *twice])).error == -32020
-    assert len(desk.calls) == 1
+    assert len(gateway.calls) == 1
 
 
 async def test_notifications_are_accepted_and_responses_are_not() -> None:
-    desk, client = prepared()
+    gateway, client = prepared()
     headers = [("mcp-protocol-version", "2026-07-28")]
     answer = await client.call(note("notifications/cancelled", requestId=1), headers=headers)
     assert (answer.status, answer.body) == (202, b"")
     assert (await client.call({"jsonrpc": "2.0", "id": 1, "result": {}}, headers=headers)).status == 400
-    assert not desk.notes
+    assert not gateway.notes
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -331,9 +331,9 @@ async def test_a_slow_reader_loses_notifications_but_never_the_result() -> None:
 
 
 async def test_what_is_emitted_after_the_result_goes_nowhere() -> None:
-    desk, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     answer = await client.modern().done()
-    desk.calls[0].emit(PROGRESS % 1)
+    gateway.calls[0].emit(PROGRESS % 1)
     assert answer.json == {"jsonrpc": "2.0", "id": 1, "result": {}}
 
 
@@ -342,14 +342,14 @@ async def test_what_is_emitted_after_the_result_goes_nowhere() -> None:
 
 async def test_leaving_cancels_a_quiet_call() -> None:
     held = Held()
-    desk, client = prepared(tools_call=held)
+    gateway, client = prepared(tools_call=held)
     exchange = client.modern()
     async with asyncio.timeout(5):
         await held.begun.wait()
         exchange.leave()
         await held.cancelled.wait()
     await exchange.done()
-    assert desk.calls[0].cancelled
+    assert gateway.calls[0].cancelled
 
 
 async def test_leaving_cancels_a_streaming_call_at_once() -> None:
@@ -382,13 +382,13 @@ async def test_a_handler_that_ignores_its_cancellation_is_stopped() -> None:
 
 async def test_stopping_the_server_task_cancels_the_call_and_leaves_nothing_behind() -> None:
     held = Held(emits=[PROGRESS % 1])
-    desk, client = prepared(tools_call=held)
+    gateway, client = prepared(tools_call=held)
     exchange = client.modern()
     await exchange.until(lambda answer: bool(answer.events))
     exchange.task.cancel()
     await asyncio.wait({exchange.task}, timeout=5)
     assert exchange.task.cancelled()
-    assert desk.calls[0].cancelled
+    assert gateway.calls[0].cancelled
     await asyncio.sleep(0)
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("front.")] == []
 
@@ -400,9 +400,9 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
         call.on_finish(held.released.set)
         return await held(call)
 
-    desk = FakeDesk(limits={"max_streams": 1})
-    desk.scripts["subscriptions/listen"] = listen
-    client = Client(front(desk))
+    gateway = FakeDesk(limits={"max_streams": 1})
+    gateway.scripts["subscriptions/listen"] = listen
+    client = Client(front(gateway))
     async with client.modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))
         refused = await client.modern("subscriptions/listen").done()
@@ -413,13 +413,13 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
 
 
 async def test_a_subscriber_that_stopped_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_manifold.fronts.stream.STALL", 0.01)
+    monkeypatch.setattr("mcp_manifold.fronts.http.stream.STALL", 0.01)
     held = Held(emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
-    desk = FakeDesk()
-    desk.scripts["subscriptions/listen"] = held
-    async with Client(front(desk)).modern("subscriptions/listen") as exchange:
+    gateway = FakeDesk()
+    gateway.scripts["subscriptions/listen"] = held
+    async with Client(front(gateway)).modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))
         exchange.reading.clear()
-        desk.calls[0].emit(PROGRESS)
+        gateway.calls[0].emit(PROGRESS)
         async with asyncio.timeout(5):
             await held.cancelled.wait()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.fronts.stream import MAX_EVENTS
+from mcp_manifold.fronts.http.stream import MAX_EVENTS
 from tests.unit.fronts.fakes import (
     PROGRESS,
     Answer,
@@ -56,10 +56,10 @@ async def peer(client: Client, path: str = "/sse") -> AsyncIterator[Peer]:
         yield Peer(client, exchange, answer.body.split(b"\n")[1][6:].decode())
 
 
-def prepared(desk: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
-    desk = desk or FakeDesk()
-    desk.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return desk, Client(front(desk))
+def prepared(gateway: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
+    gateway = gateway or FakeDesk()
+    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    return gateway, Client(front(gateway))
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ async def test_the_stream_opens_with_where_to_post(path: str, endpoint: str) -> 
 
 
 async def test_the_endpoint_is_below_the_base_path() -> None:
-    desk, client = prepared(FakeDesk(base_path="/tools"))
+    gateway, client = prepared(FakeDesk(base_path="/tools"))
     async with peer(client, "/tools/sse") as alice:
         assert alice.endpoint.startswith("/tools/messages?")
         await alice.greet()
-        assert desk.calls[0].session.version == "2024-11-05"
+        assert gateway.calls[0].session.version == "2024-11-05"
 
 
 async def test_answers_and_notifications_travel_on_the_stream() -> None:
     held = Held(b'{"n":1.50}', [PROGRESS % 1])
-    desk, client = prepared(tools_call=held)
+    gateway, client = prepared(tools_call=held)
     async with peer(client) as alice:
         await alice.greet()
         assert (await alice.send(request("tools/call", 5, name="x"))).status == 202
@@ -95,7 +95,7 @@ async def test_answers_and_notifications_travel_on_the_stream() -> None:
         held.released.set()
         assert (await alice.events(3))[2] == {"jsonrpc": "2.0", "id": 5, "result": {"n": 1.5}}
         assert b'{"n":1.50}' in alice.exchange.answer.body
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         assert (await alice.events(4))[3]["method"] == CHANGED
 
 
@@ -132,28 +132,28 @@ async def test_a_cancelled_call_is_not_answered() -> None:
 
 async def test_the_session_ends_with_its_stream() -> None:
     held = Held()
-    desk, client = prepared(tools_call=held)
+    gateway, client = prepared(tools_call=held)
     async with peer(client) as alice:
         await alice.greet()
         await alice.send(request("tools/call", 1, name="x"))
         await asyncio.wait_for(held.begun.wait(), 5)
-    assert desk.calls[1].cancelled
-    assert len(desk.ends) == 1
-    assert not desk.watchers
+    assert gateway.calls[1].cancelled
+    assert len(gateway.ends) == 1
+    assert not gateway.watchers
     assert (await alice.send(request("ping"))).status == 404
     assert (client.app.tally.sessions, client.app.tally.streams) == (0, 0)
 
 
 async def test_s12_nobody_else_can_post_into_a_stream() -> None:
     tokens = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token": "token-of-bob"}]
-    desk = FakeDesk(tokens=tokens)
-    app = front(desk)
+    gateway = FakeDesk(tokens=tokens)
+    app = front(gateway)
     bob = Client(app, authorization="Bearer token-of-bob")
     async with peer(Client(app, authorization="Bearer token-of-alice")) as alice:
         stolen = await Peer(bob, alice.exchange, alice.endpoint).send(initialize())
         guessed = await bob.send("POST", "/messages", encoded(initialize()), query=b"session_id=" + b"A" * 43)
         assert (stolen.status, stolen.body) == (404, guessed.body)
-        assert not desk.calls
+        assert not gateway.calls
 
 
 async def test_s13_a_stream_id_is_worth_nothing_on_another_endpoint() -> None:
@@ -186,7 +186,7 @@ async def test_streams_are_bounded() -> None:
 
 
 async def test_a_reader_that_stopped_loses_its_stream_not_our_memory() -> None:
-    desk, client = prepared(FakeDesk(limits={"max_calls_per_session": 10_000}), ping=constant(b"{}"))
+    gateway, client = prepared(FakeDesk(limits={"max_calls_per_session": 10_000}), ping=constant(b"{}"))
     async with peer(client) as alice:
         await alice.greet()
         alice.exchange.reading.clear()
@@ -195,4 +195,4 @@ async def test_a_reader_that_stopped_loses_its_stream_not_our_memory() -> None:
                 break
         await alice.exchange.done()
         assert not alice.exchange.answer.complete
-        assert len(desk.ends) == 1
+        assert len(gateway.ends) == 1

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_manifold.call import Call, Session
 from mcp_manifold.errors import RequestError
-from mcp_manifold.fronts.http1 import BULKY, Head
-from mcp_manifold.fronts.shortcut import Agreed, Passage
-from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.fronts.http.shortcut import ClientContext, Passage
+from mcp_manifold.fronts.server import BULKY, Head
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload, encode
 from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION
-from tests.unit.house import unheard
+from tests.unit.core.house import unheard
 
 
 class Kept:
@@ -73,10 +73,10 @@ def test_what_a_head_agreed_with_holds_for_the_same_method_name_and_meta_only() 
     ]  # fmt: skip
     head = Head(b"POST", b"/mcp", lines, "1.1", keeps_alive=True)
     params = {"name": Payload(b'"a"'), "_meta": meta}
-    agreed = Agreed("tools/call", params, head)
+    agreed = ClientContext("tools/call", params, head)
     assert agreed.holds("tools/call", dict(params))
     assert not agreed.holds("tools/list", params)
     assert not agreed.holds("tools/call", {**params, "name": Payload(b'"b"')})
     assert not agreed.holds("tools/call", {"name": params["name"], "_meta": Payload(b"{}")})
     with pytest.raises(RequestError):
-        Agreed("tools/list", params, head)
+        ClientContext("tools/list", params, head)

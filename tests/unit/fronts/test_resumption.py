@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.errors import CallCancelled
-from mcp_manifold.fronts import responder, resumption
-from mcp_manifold.fronts.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS, SETTLED, Forgotten, Journals
-from mcp_manifold.fronts.stream import EventStream, Tally
-from mcp_manifold.sse import Event, EventParser
+from mcp_manifold.fronts.http import responder, resumption
+from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS, SETTLED, Forgotten, Journals
+from mcp_manifold.fronts.http.stream import EventStream, Tally
+from mcp_manifold.wire.event_stream import Event, EventParser
 from tests.unit.fronts.fakes import (
     PROGRESS,
     Answer,
@@ -60,9 +60,9 @@ async def held() -> AsyncIterator[Held]:
 
 
 def prepared(script: Any, **settings: Any) -> tuple[FakeDesk, Client]:
-    desk = FakeDesk(**settings)
-    desk.scripts["tools/call"] = script
-    return desk, Client(front(desk))
+    gateway = FakeDesk(**settings)
+    gateway.scripts["tools/call"] = script
+    return gateway, Client(front(gateway))
 
 
 def events(answer: Answer) -> list[Event]:
@@ -158,12 +158,12 @@ async def test_json_answers_open_no_stream_to_come_back_to() -> None:
 
 
 async def test_ids_are_unique_in_a_session_and_say_nothing_of_it(held: Held) -> None:
-    desk, client = prepared(held)
+    gateway, client = prepared(held)
     held.released.set()
     session = await client.session()
     ids = []
     async with session.listen() as stream:
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         await stream.until(lambda answer: len(answer.events) == 1)
         for number in range(3):
             ids += [event.id for event in events(await session.call({**CALL, "id": number}))]
@@ -191,13 +191,13 @@ async def test_nobody_else_gets_what_is_kept(held: Held) -> None:
 
 @pytest.mark.parametrize("id_", ["", "nonsense", "-", "1-1", "s1-x", "%s-999", "ÿ-1"])
 async def test_an_id_that_means_nothing_is_a_plain_standing_stream(held: Held, id_: str) -> None:
-    desk, client = prepared(held)
+    gateway, client = prepared(held)
     held.released.set()
     session = await client.session()
     last = events(await session.call(CALL))[-1].id or ""
     async with resume(session, id_.replace("%s", last.rpartition("-")[0])) as stream:
         await stream.until(lambda answer: bool(answer.status))
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         await stream.until(lambda answer: len(answer.events) == 1)
         assert (await resume(session, id_).done()).status == 409
 
@@ -226,9 +226,9 @@ async def test_a_second_reader_takes_the_place_of_the_first(held: Held) -> None:
 
 
 async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> None:
-    desk, client = prepared(constant(b"{}"))
+    gateway, client = prepared(constant(b"{}"))
     session = await client.session()
-    reach = desk.calls[0].session.reach
+    reach = gateway.calls[0].session.reach
     assert reach is not None
     async with session.listen() as stream:
         await stream.until(lambda answer: bool(answer.status))
@@ -238,29 +238,29 @@ async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> 
     assert reach.tell(b'{"n":3}')
     async with resume(session, events(stream.answer)[0].id) as again:
         await again.until(lambda answer: len(answer.events) == 2)
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         await again.until(lambda answer: len(answer.events) == 3)
         assert [message.get("n") for message in again.answer.events] == [2, 3, None]
 
 
 async def test_a_standing_stream_whose_loss_went_unnoticed_is_taken_over() -> None:
-    desk, client = prepared(constant(b"{}"))
+    gateway, client = prepared(constant(b"{}"))
     session = await client.session()
     async with session.listen() as stream:
         await stream.until(lambda answer: bool(answer.status))
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         await stream.until(lambda answer: len(answer.events) == 1)
         async with resume(session, events(stream.answer)[0].id) as again:
             await stream.done()
-            desk.change("notifications/prompts/list_changed")
+            gateway.change("notifications/prompts/list_changed")
             await again.until(lambda answer: len(answer.events) == 1)
             assert (await session.listen().done()).status == 409
 
 
 async def test_a_standing_stream_nobody_comes_back_to_keeps_nothing_more(clock: Clock) -> None:
-    desk, client = prepared(constant(b"{}"))
+    gateway, client = prepared(constant(b"{}"))
     session = await client.session()
-    reach = desk.calls[0].session.reach
+    reach = gateway.calls[0].session.reach
     assert reach is not None
     assert not reach.tell(b"{}")
     async with session.listen() as stream:
@@ -299,11 +299,11 @@ async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back() -> Non
             failed.set()
             raise
 
-    desk, client = prepared(asking)
+    gateway, client = prepared(asking)
     session = await client.session()
     exchange = session.post(CALL)
     await leaving(session, exchange, count=1)
-    client.app._sessions._kept.find(session.id)._give_up(desk.calls[-1])
+    client.app._sessions._kept.find(session.id)._give_up(gateway.calls[-1])
     await exchange.done()
     assert failed.is_set()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.call import Call
 from mcp_manifold.fronts.stdio import StdioFront
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import (
     META,
@@ -102,10 +102,10 @@ def sockets() -> tuple[tuple[int, int], tuple[int, int]]:
 
 @asynccontextmanager
 async def serving(
-    desk: FakeDesk, ends: tuple[tuple[int, int], tuple[int, int]] | None = None, scope: str = ""
+    gateway: FakeDesk, ends: tuple[tuple[int, int], tuple[int, int]] | None = None, scope: str = ""
 ) -> AsyncIterator[tuple[Peer, "asyncio.Task[None]"]]:
     (source, target), theirs = ends or pipes()
-    front = StdioFront(desk, scope=scope, claim=claim(source, target))
+    front = StdioFront(gateway, scope=scope, claim=claim(source, target))
     task = asyncio.create_task(front.serve())
     peer = Peer(*theirs)
     try:
@@ -119,26 +119,26 @@ async def serving(
 
 @pytest.mark.parametrize("ends", [pipes, sockets])
 async def test_a_handshake_client_is_served(ends: Any) -> None:
-    desk = FakeDesk()
-    desk.scripts["tools/call"] = constant(b'{"big":123456789012345678901234567890}')
-    async with serving(desk, ends(), "group:team") as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["tools/call"] = constant(b'{"big":123456789012345678901234567890}')
+    async with serving(gateway, ends(), "group:team") as (peer, _):
         peer.send(initialize("2025-06-18"))
         assert (await peer.receive())["result"] == {"protocolVersion": "2025-11-25"}
         peer.send(note("notifications/initialized"), request("tools/call", "x", name="echo"))
         assert await peer.line() == b'{"jsonrpc":"2.0","id":"x","result":{"big":123456789012345678901234567890}}'
-        session = desk.calls[0].session
+        session = gateway.calls[0].session
         assert (session.version, session.scope, session.principal.name) == ("2025-06-18", "group:team", "local")
         assert session.key
-    assert desk.ends == [session]
+    assert gateway.ends == [session]
 
 
 async def test_a_stateless_client_needs_no_handshake() -> None:
-    desk = FakeDesk()
-    desk.scripts["tools/call"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["tools/call"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         peer.send(request("tools/call", 1, name="echo", _meta=META))
         assert (await peer.receive())["result"] == {}
-        assert (desk.calls[0].session.version, desk.calls[0].session.key) == ("2026-07-28", "")
+        assert (gateway.calls[0].session.version, gateway.calls[0].session.key) == ("2026-07-28", "")
         unsupported = {**META, "io.modelcontextprotocol/protocolVersion": "2099-01-01"}
         peer.send(request("tools/call", 2, name="echo", _meta=unsupported))
         assert (await peer.receive())["error"]["code"] == -32022
@@ -153,12 +153,12 @@ async def test_a_request_before_initialize_is_an_error() -> None:
 
 
 async def test_a_failed_initialize_may_be_tried_again() -> None:
-    desk = FakeDesk()
-    script, desk.scripts["initialize"] = desk.scripts["initialize"], raising(RuntimeError("x"))
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    script, gateway.scripts["initialize"] = gateway.scripts["initialize"], raising(RuntimeError("x"))
+    async with serving(gateway) as (peer, _):
         peer.send(initialize())
         assert (await peer.receive())["error"]["code"] == -32603
-        desk.scripts["initialize"] = script
+        gateway.scripts["initialize"] = script
         peer.send(initialize())
         assert "result" in await peer.receive()
         peer.send(initialize())
@@ -166,10 +166,10 @@ async def test_a_failed_initialize_may_be_tried_again() -> None:
 
 
 async def test_a_slow_call_does_not_hold_up_others() -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     held = Held(emits=[PROGRESS % 1])
-    desk.scripts |= {"tools/call": held, "ping": constant(b"{}")}
-    async with serving(desk) as (peer, _):
+    gateway.scripts |= {"tools/call": held, "ping": constant(b"{}")}
+    async with serving(gateway) as (peer, _):
         await peer.greet()
         peer.send(request("tools/call", 1, name="x"))
         assert (await peer.receive())["method"] == "notifications/progress"
@@ -181,10 +181,10 @@ async def test_a_slow_call_does_not_hold_up_others() -> None:
 
 @pytest.mark.parametrize("params", [{}, {"_meta": META}])
 async def test_a_cancelled_call_is_not_answered(params: dict[str, Any]) -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     held = Held()
-    desk.scripts |= {"tools/call": held, "ping": constant(b"{}")}
-    async with serving(desk) as (peer, _):
+    gateway.scripts |= {"tools/call": held, "ping": constant(b"{}")}
+    async with serving(gateway) as (peer, _):
         await peer.greet()
         peer.send(request("tools/call", 1, name="x", **params))
         await asyncio.wait_for(held.begun.wait(), BOUND)
@@ -195,10 +195,10 @@ async def test_a_cancelled_call_is_not_answered(params: dict[str, Any]) -> None:
 
 
 async def test_calls_in_flight_are_bounded() -> None:
-    desk = FakeDesk(limits={"max_calls_per_session": 1})
+    gateway = FakeDesk(limits={"max_calls_per_session": 1})
     held = Held()
-    desk.scripts["tools/call"] = held
-    async with serving(desk) as (peer, _):
+    gateway.scripts["tools/call"] = held
+    async with serving(gateway) as (peer, _):
         await peer.greet()
         peer.send(request("tools/call", 1, name="x"), request("tools/call", 2, name="x"))
         refused = await peer.receive()
@@ -209,9 +209,9 @@ async def test_calls_in_flight_are_bounded() -> None:
 
 @pytest.mark.parametrize(("line", "code"), [(b"not json", -32700), (b"\xff\xfe", -32700), (b"[]", -32600)])
 async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, code: int) -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         peer.send_raw(line + b"\n\n  \r\n")
         error = await peer.receive()
         assert (error["id"], error["error"]["code"]) == (None, code)
@@ -220,9 +220,9 @@ async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, cod
 
 
 async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
-    desk = FakeDesk(limits={"max_body": 200_000})
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk(limits={"max_body": 200_000})
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         sending = asyncio.to_thread(peer.send_raw, b"x" * 3_000_000 + b"\n" + encoded(request("ping", 1)) + b"\n")
         error, _ = await asyncio.gather(peer.receive(), sending)
         assert (error["id"], error["error"]["code"]) == (None, -32600)
@@ -230,81 +230,81 @@ async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
 
 
 async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b'{\r\n  "a": 1\n}')
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b'{\r\n  "a": 1\n}')
+    async with serving(gateway) as (peer, _):
         peer.send(request("ping", 1))
         assert (await peer.receive())["result"] == {"a": 1}
 
 
 async def test_changes_are_told_once_the_client_is_ready() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         peer.send(initialize())
         await peer.receive()
-        desk.change(CHANGED)  # it cannot have listed before, so nothing changed for it
+        gateway.change(CHANGED)  # it cannot have listed before, so nothing changed for it
         peer.send(note("notifications/initialized"))
         peer.send(request("ping", 1))
         assert (await peer.receive())["id"] == 1
-        desk.change(CHANGED)
+        gateway.change(CHANGED)
         assert (await peer.receive())["method"] == CHANGED
-    assert not desk.watchers
+    assert not gateway.watchers
 
 
 async def test_other_notifications_are_handed_on() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         await peer.greet()
         peer.send(note("notifications/roots/list_changed"), {"jsonrpc": "2.0", "id": 1, "result": {}}, request("ping"))
         await peer.receive()
-        assert desk.notes == [("notifications/roots/list_changed", {})]
+        assert gateway.notes == [("notifications/roots/list_changed", {})]
 
 
 async def test_the_end_of_input_ends_everything() -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     held = Held()
-    desk.scripts["tools/call"] = held
-    async with serving(desk) as (peer, task):
+    gateway.scripts["tools/call"] = held
+    async with serving(gateway) as (peer, task):
         await peer.greet()
         peer.send(request("tools/call", 1, name="x"))
         await asyncio.wait_for(held.begun.wait(), BOUND)
         peer.leave()
         async with asyncio.timeout(BOUND):
             await task
-        assert desk.calls[1].cancelled
-        assert len(desk.ends) == 1
+        assert gateway.calls[1].cancelled
+        assert len(gateway.ends) == 1
         with pytest.raises(EOFError):
             await peer.line()
 
 
 async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, _):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, _):
         peer.send_raw(encoded(request("ping", 1)) + b"\n" + encoded(request("ping", 2)))  # the last without a line end
         peer.leave()
         assert [(await peer.receive())["id"], (await peer.receive())["id"]] == [1, 2]
 
 
 async def test_a_reader_that_is_gone_ends_everything() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
-    async with serving(desk) as (peer, task):
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
+    async with serving(gateway) as (peer, task):
         await peer.greet()
         peer.stop_reading()
         peer.send(request("ping", 1))
         async with asyncio.timeout(BOUND):
             await task
-    assert len(desk.ends) == 1
+    assert len(gateway.ends) == 1
 
 
 async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b'{"x":"' + b"y" * 1000 + b'"}')
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b'{"x":"' + b"y" * 1000 + b'"}')
     count = 3000
-    async with serving(desk) as (peer, _):
+    async with serving(gateway) as (peer, _):
         requests = b"".join(encoded(request("ping", n)) + b"\n" for n in range(count))
         sending = asyncio.create_task(asyncio.to_thread(peer.send_raw, requests))
         assert [(await peer.receive())["id"] for _ in range(count)] == list(range(count))
@@ -312,9 +312,9 @@ async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
 
 
 async def test_close_ends_serving() -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     (source, target), theirs = pipes()
-    front = StdioFront(desk, claim=claim(source, target))
+    front = StdioFront(gateway, claim=claim(source, target))
     task = asyncio.create_task(front.serve())
     peer = Peer(*theirs)
     await peer.greet()
@@ -323,27 +323,27 @@ async def test_close_ends_serving() -> None:
         await task
     peer.leave()
     peer.stop_reading()
-    assert len(desk.ends) == 1
+    assert len(gateway.ends) == 1
 
 
 async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(b"".join(encoded(request("ping", n)) + b"\n" for n in range(300)))
     ends = os.open(source, os.O_RDONLY), os.open(target, os.O_WRONLY | os.O_CREAT)
     async with asyncio.timeout(BOUND):
-        await StdioFront(desk, claim=claim(*ends)).serve()
+        await StdioFront(gateway, claim=claim(*ends)).serve()
     answers = [json.loads(line) for line in target.read_bytes().splitlines()]
     assert [answer["id"] for answer in answers] == list(range(300))
 
 
 async def test_a_terminal_serves_as_input_and_stays_blocking() -> None:
-    desk = FakeDesk()
-    desk.scripts["ping"] = constant(b"{}")
+    gateway = FakeDesk()
+    gateway.scripts["ping"] = constant(b"{}")
     controller, terminal = os.openpty()
     their_in, our_out = os.pipe()
-    async with serving(desk, ((os.dup(terminal), our_out), (their_in, controller))) as (peer, _):
+    async with serving(gateway, ((os.dup(terminal), our_out), (their_in, controller))) as (peer, _):
         peer.send(request("ping", 1))
         assert (await peer.receive())["id"] == 1
         assert os.get_blocking(terminal)
@@ -363,22 +363,22 @@ async def test_the_blocking_mode_of_a_shared_pipe_is_given_back() -> None:
 
 @pytest.mark.parametrize("ends", [pipes, sockets])
 async def test_from_a_client_that_does_not_read_no_more_is_taken_than_can_wait_for_it(ends: Any) -> None:
-    desk = FakeDesk()
+    gateway = FakeDesk()
     answer, thousandth, count = constant(b'{"x":"' + b"y" * 1000 + b'"}'), asyncio.Event(), 6000
 
     async def ping(call: Call) -> Payload:
-        if len(desk.calls) == 1000:
+        if len(gateway.calls) == 1000:
             thousandth.set()
         return await answer(call)
 
-    desk.scripts["ping"] = ping
+    gateway.scripts["ping"] = ping
     requests = b"".join(encoded(request("ping", n)) + b"\n" for n in range(count))
-    async with serving(desk, ends()) as (peer, _):
+    async with serving(gateway, ends()) as (peer, _):
         sending = asyncio.create_task(asyncio.to_thread(peer.send_raw, requests))
         await asyncio.wait_for(thousandth.wait(), BOUND)
         for _ in range(2000):  # turns, in which it takes what it may
             await asyncio.sleep(0)
-        assert len(desk.calls) < 3000
+        assert len(gateway.calls) < 3000
         assert [(await peer.receive())["id"] for _ in range(count)] == list(range(count))
         await sending
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.budget import Budget, Load
 from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
-from mcp_manifold.fronts.flight import Deadline
-from mcp_manifold.fronts.request import read_body
-from mcp_manifold.fronts.responder import Responder
-from mcp_manifold.fronts.session import OpenSession
-from mcp_manifold.fronts.stream import EventStream, Tally
-from mcp_manifold.policy import ANONYMOUS
+from mcp_manifold.fronts.http.request import read_body
+from mcp_manifold.fronts.http.responder import Responder
+from mcp_manifold.fronts.http.stream import EventStream, Tally
+from mcp_manifold.fronts.in_flight import Deadline
+from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.model.budget import Budget, Load
+from mcp_manifold.model.policy import ANONYMOUS
 from tests.unit.fronts.fakes import META, FakeDesk, constant, encoded, note, request
 
 pytestmark = pytest.mark.anyio
@@ -134,21 +134,21 @@ class Channel:
 
 
 async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
-    desk, channel = FakeDesk(), Channel()
-    desk.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    gateway, channel = FakeDesk(), Channel()
+    gateway.scripts["ping"] = constant(b"{}")
+    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     conversation.receive(encoded(note("notifications/cancelled", requestId=1)))
     conversation.receive(encoded(request("ping", 2)))
     await conversation.settle(5)
     assert channel.sent == [b'{"jsonrpc":"2.0","id":2,"result":{}}']
-    assert len(desk.calls) == 1
+    assert len(gateway.calls) == 1
 
 
 async def test_an_id_in_flight_cannot_be_used_again() -> None:
-    desk, channel = FakeDesk(), Channel()
-    desk.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    gateway, channel = FakeDesk(), Channel()
+    gateway.scripts["ping"] = constant(b"{}")
+    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     conversation.receive(encoded(request("ping", 1)))
     await conversation.settle(5)
@@ -157,10 +157,10 @@ async def test_an_id_in_flight_cannot_be_used_again() -> None:
 
 
 async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_waited_for() -> None:
-    desk, channel = FakeDesk(), Channel()
-    desk.lists["tools/list"] = (memoryview(b'{"tools":[]'), b"}")
-    desk.scripts["prompts/list"] = constant(b"{}")
-    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    gateway, channel = FakeDesk(), Channel()
+    gateway.lists["tools/list"] = (memoryview(b'{"tools":[]'), b"}")
+    gateway.scripts["prompts/list"] = constant(b"{}")
+    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("initialize", 0, **GREETING)))
     await conversation.settle(5)
     conversation.receive(encoded(request("tools/list", 1)))
@@ -173,25 +173,25 @@ async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_w
 
 
 async def test_a_list_that_is_refused_is_an_error_at_once() -> None:
-    desk, channel = FakeDesk(), Channel()
-    desk.lists["tools/list"] = TooManyRequests("not now", retry_after=1.0)
-    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    gateway, channel = FakeDesk(), Channel()
+    gateway.lists["tools/list"] = TooManyRequests("not now", retry_after=1.0)
+    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("tools/list", 1, _meta=META)))
     assert b"not now" in channel.sent[0]
     assert repr(conversation).endswith("in_flight=0> answering=0>")
 
 
 async def test_settling_cancels_what_takes_too_long() -> None:
-    desk, channel = FakeDesk(), Channel()
+    gateway, channel = FakeDesk(), Channel()
 
     async def forever(_: Any) -> Any:
         await asyncio.Event().wait()
 
-    desk.scripts["ping"] = forever
-    conversation = Conversation(desk, OpenSession(desk, "", "stdio", ANONYMOUS, ""), channel, modern=True)
+    gateway.scripts["ping"] = forever
+    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
     await asyncio.sleep(0)
     await asyncio.wait_for(conversation.settle(0), 5)
-    assert desk.calls[0].cancelled
+    assert gateway.calls[0].cancelled
     assert not channel.sent
     assert repr(conversation).endswith("in_flight=0> answering=0>")

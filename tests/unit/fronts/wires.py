@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_manifold.fronts.asgi import Message, Receive, Scope, Send
-from mcp_manifold.fronts.http1 import Connection, Head, Limits, Passage, Reply, Service
+from mcp_manifold.fronts.http.asgi import Message, Receive, Scope, Send
+from mcp_manifold.fronts.server import Connection, Head, Limits, Passage, Reply, Service
 from tests.flows.processes import until
 
 BOUND = 15.0

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.call import Call, Session, Stages
 from mcp_manifold.errors import (
     BackendLost,
     BackendProtocolError,
@@ -23,7 +22,8 @@ from mcp_manifold.errors import (
     UnknownItem,
     UnknownMethod,
 )
-from mcp_manifold.policy import Principal
+from mcp_manifold.model.call import Call, Session, Stages
+from mcp_manifold.model.policy import Principal
 from mcp_manifold.stages.metrics import BOUNDS, METHODS, OUTCOMES, Counts, is_tool_error
 from mcp_manifold.wire import EMPTY, Payload
 

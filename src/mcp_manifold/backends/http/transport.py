@@ -1,0 +1,364 @@
+"""A backend behind Streamable HTTP: every request its own exchange, one standing GET stream for the rest.
+
+Knows the transport's rules (session id, revision and routing headers, JSON or event-stream replies, resumption); the
+exchanges themselves are `http1`'s, what the messages mean is the link's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from mcp_manifold import wire
+from mcp_manifold.backends.http import Exchange, Headers, HttpFailure, HttpPool
+from mcp_manifold.backends.http.streams import RETRY, RETRY_CEILING, IdleWatch, NotificationPost, StandingStream
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.errors import (
+    AnswerDropped,
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendTimeout,
+    BackendUnavailable,
+    MalformedMessage,
+    SessionExpired,
+)
+from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
+from mcp_manifold.wire.param_headers import mirrored_headers
+
+logger = logging.getLogger(__name__)
+
+GOODBYE: Final = 2.0
+"""Seconds the DELETE that ends a session may take; without it a vanished server would hold up the shutdown."""
+MAX_RESUMES: Final = 10
+"""Times one reply may be resumed without progress: a server that closes early for ever is not answering."""
+MOST_TOOLS: Final = 1000
+"""Tools whose headers are remembered."""
+ERROR_BODY: Final = 65536
+"""Bytes of an error reply that are read: enough for a JSON-RPC error, not for a page of HTML."""
+_BROKEN_OFF: Final = "the server ended its reply before the answer: the outcome is unknown"
+
+
+class HttpTransport:
+    """Carries one link over HTTP. The pool is shared by all links of the backend and not closed here."""
+
+    def __init__(
+        self,
+        link: Link,
+        pool: HttpPool,
+        *,
+        headers: Mapping[str, str],
+        max_message: int,
+        idle_limit: float,
+        budget: Budget | None = None,
+    ) -> None:
+        self.link = link
+        self.max_message = max_message
+        self.idle_limit = idle_limit
+        self.budget = budget or Budget()
+        self._pool = pool
+        self._headers = dict(headers)
+        self._session = ""
+        self._version = ""
+        self._standing: StandingStream | None = None
+        self._tools: dict[bytes, bytes] = {}
+        """The headers that mirror a call, by the name of the tool as it is written."""
+        self._compose()
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport {self.link.backend} session={'yes' if self._session else 'no'}>"
+
+    def _compose(self) -> None:
+        """The fixed part of every request's head, written once per change of session or revision."""
+        common = dict(self._headers)
+        if self._session:
+            common["mcp-session-id"] = self._session
+        if self._version:
+            common["mcp-protocol-version"] = self._version
+        posted = {"accept": "application/json, text/event-stream", "content-type": "application/json", **common}
+        self._post = self._pool.head("POST", headers=posted.items())
+        self._get = self._pool.head("GET", headers={"accept": "text/event-stream", **common}.items())
+        self._delete = self._pool.head("DELETE", headers=common.items())
+
+    # --- the Transport of link.py ---------------------------------------------------------------------------------
+
+    def send_request(self, pending: PendingRequest, body: bytes) -> None:
+        extra = b""
+        if self.link.era == "modern":
+            extra = self._mirrored(pending)
+        reply = _Reply(self, pending)
+        reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True)
+        pending.abort = reply.abort
+
+    def _mirrored(self, pending: PendingRequest) -> bytes:
+        method, params, parameters = pending.method, pending.params, self.link.parameter_headers
+        if method != "tools/call" or parameters is not None:
+            return mirrored_headers(method, params, parameters)
+        name = bytes(params["name"])
+        found = self._tools.get(name)
+        if found is None:
+            if len(self._tools) >= MOST_TOOLS:  # of a server whose tools come and go
+                self._tools.clear()
+            found = self._tools[name] = mirrored_headers(method, params, None)
+        return found
+
+    def send_note(self, body: bytes) -> asyncio.Future[None] | None:
+        note = NotificationPost(self.link.backend)
+        extra = b"mcp-method: notifications/cancelled\r\n" if self.link.era == "modern" else b""
+        note.watch(self._pool.send(self._post, body, note, extra=extra))
+        return note.accepted
+
+    def adopt(self, version: str) -> None:
+        self._version = version
+        self._compose()
+
+    def listen(self) -> None:
+        """Open the standing GET stream, on which a handshake-era server sends what belongs to no request."""
+        self._standing = StandingStream(self)
+        self._standing.open()
+
+    async def aclose(self) -> None:
+        """End the session with a DELETE, as far as the server listens."""
+        self.link.lost(BackendUnavailable(self.link.backend, "the connection was closed"))
+        if self._standing is not None:
+            self._standing.close()
+        if self._session:
+            note = NotificationPost(self.link.backend)
+            exchange = self._pool.send(self._delete, b"", note)
+            done, _ = await asyncio.wait({note.accepted}, timeout=GOODBYE)
+            if not done:
+                exchange.abort()
+                note.accepted.cancel()
+
+    # --- what replies ask of it -------------------------------------------------------------------------------------
+
+    def assigned(self, session: str) -> None:
+        """The server assigned a session id (2025-11-25 streamable-http, Session Management)."""
+        if session and session != self._session and session.isascii() and session.isprintable():
+            self._session = session
+            self._compose()
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the server keeps a session for this link."""
+        return bool(self._session)
+
+    def stream(self, receiver: "_Reply | StandingStream", last_event: str | None) -> Exchange:
+        """Open a GET stream, resuming after `last_event` where there is one."""
+        extra = b"last-event-id: %b\r\n" % last_event.encode() if last_event else b""
+        return self._pool.send(self._get, b"", receiver, extra=extra, unlimited=True)
+
+
+class _Reply:
+    """The reply to one request: JSON, or an event stream that may be resumed."""
+
+    __slots__ = (
+        "_body", "_events", "_expected", "_idle", "_last_event", "_load", "_resumes", "_retry", "_size", "_status",
+        "_transport", "exchange", "pending",
+    )  # fmt: skip
+
+    def __init__(self, transport: HttpTransport, pending: PendingRequest) -> None:
+        self._transport = transport
+        self.pending = pending
+        self.exchange: Exchange | None = None
+        self._status = 0
+        self._body: list[bytes] = []
+        self._size = 0
+        self._events: EventParser | None = None
+        self._idle: IdleWatch | None = None
+        self._load: Load | None = None
+        self._expected = 0
+        self._last_event: str | None = None
+        self._retry = RETRY
+        self._resumes = 0
+
+    def __repr__(self) -> str:
+        return f"<_Reply to {self.pending!r} status={self._status}>"
+
+    def abort(self) -> None:
+        """Nobody waits for this reply any more."""
+        self._unwatch()
+        self._unload()
+        self._body, self._events, self.pending.abort = [], None, None  # a circle would keep what has come so far
+        if self.exchange is not None:
+            self.exchange.abort()
+
+    # the Receiver of http1
+
+    def responded(self, status: int, headers: Headers) -> None:
+        self._status = status
+        if status == 200:
+            if self.pending.method == "initialize":
+                self._transport.assigned(headers.get("mcp-session-id") or "")
+            if headers.is_event_stream:
+                self._events = EventParser(self._transport.max_message)
+                self._idle = IdleWatch(self._transport.idle_limit, self._silent)
+            elif headers.length > LARGE:
+                self._expect(headers.length)
+
+    def received(self, data: bytes) -> None:
+        if self._events is not None and self._idle is not None:
+            self._idle.touch()
+            self._stream(self._events, data)
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._status != 200 and self._size > ERROR_BODY:
+            self._failed_status()
+            self.abort()
+        elif self._size > self._transport.max_message:
+            self._refuse("its answer is larger than the message limit")
+        elif self._size > LARGE:
+            self._weigh(self._size)
+
+    def ended(self) -> None:
+        self._unwatch()
+        self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
+        if self.pending.outcome.done():
+            self._unload()
+            return
+        if self._events is not None:
+            self._resume()
+        elif self._status == 200 and self._body:
+            self._transport.link.fed(self._body[0] if len(self._body) == 1 else b"".join(self._body), self.pending)
+            self._settle("its reply is not the answer to the request")
+        else:
+            self._failed_status()
+        self._unload()
+
+    def failed(self, exc: HttpFailure) -> None:
+        self._unwatch()
+        self._unload()
+        if self.pending.outcome.done():
+            return
+        backend = self._transport.link.backend
+        if self._is_resumed or (self._events is not None and exc.kind == "reset"):
+            self._resume()
+        elif not exc.sent:
+            self._fail(BackendUnavailable(backend, str(exc)).unsent())
+        elif exc.kind in ("protocol", "limit"):
+            self._fail(BackendProtocolError(backend, str(exc)))
+        else:
+            self._fail(BackendLost(backend, f"{exc}, with the request in flight: its outcome is unknown"))
+
+    # decisions
+
+    @property
+    def _is_resumed(self) -> bool:
+        """Whether this is the rest of a reply that broke: the server has read the request long ago."""
+        return self._events is None and self._last_event is not None
+
+    def _silent(self) -> None:
+        limit = self._transport.idle_limit
+        self._fail(BackendTimeout(self._transport.link.backend, f"its event stream was silent for {limit:g} s"))
+        self.abort()
+
+    def _unwatch(self) -> None:
+        if self._idle is not None:
+            self._idle.stop()
+            self._idle = None
+
+    def _weigh(self, size: int) -> None:
+        """So much is held of the answer now; without room for it, it is dropped."""
+        if self._load is None:
+            self._load = Load(self._transport.budget)
+        if not self._load.keep(max(size, self._expected)):
+            self._fail(AnswerDropped(self._transport.link.backend))
+            self.abort()
+
+    def _expect(self, size: int) -> None:
+        """Take the room for the whole answer at once, so that those that are let in find enough to come to an end."""
+        if size <= self._transport.max_message:
+            self._expected = size
+            self._weigh(size)
+
+    def _unload(self) -> None:
+        if self._load is not None:
+            self._load.drop()
+            self._load = None
+
+    def _stream(self, events: EventParser, data: bytes) -> None:
+        try:
+            found = events.feed(data)
+        except EventTooLarge:
+            self._refuse("an event is larger than the message limit")
+            return
+        if events.held > LARGE or self._load is not None:
+            self._weigh(events.held)
+        for event in found:
+            if event.id is not None:
+                self._last_event, self._resumes = event.id, 0
+            if event.retry is not None:
+                self._retry = min(event.retry / 1000, RETRY_CEILING)
+            if event.data:
+                self._transport.link.fed(event.data, self.pending)
+
+    def _resume(self) -> None:
+        """The stream ended without the answer: pick it up where it broke, if the server gave ids to its events."""
+        link = self._transport.link
+        if self._last_event is None or link.era == "modern" or self._resumes >= MAX_RESUMES or link.ended.done():
+            self._fail(BackendLost(link.backend, _BROKEN_OFF))
+            return
+        self._resumes += 1
+        if self.pending.call is not None:  # a server that breaks off takes its time: let our client do the same
+            self.pending.call.commit()
+        asyncio.get_running_loop().call_later(self._retry, self._reopen)
+
+    def _reopen(self) -> None:
+        if not self.pending.outcome.done() and not self._transport.link.ended.done():
+            self._status, self._events, self._body, self._size = 0, None, [], 0
+            self.exchange = self._transport.stream(self, self._last_event)
+
+    def _failed_status(self) -> None:
+        """An HTTP status instead of an answer, unless a JSON-RPC error came with it."""
+        backend, body = self._transport.link.backend, b"".join(self._body)
+        if self._is_resumed:  # whatever it says now, it had begun to answer
+            self._fail(BackendLost(backend, _BROKEN_OFF, status=self._status))
+            return
+        if self._status == 404 and self._transport.has_session and self.pending.method != "initialize":
+            expired = SessionExpired(backend, "it no longer knows our session", status=404)
+            self._fail(expired)
+            self._transport.link.lost(expired)
+            return
+        error = _rpc_error(body)
+        if error is not None:
+            self._transport.link.fed(wire.failure(wire.Payload(b"%d" % self.pending.number), error), self.pending)
+            return
+        self._fail(_status_error(backend, self._status))
+
+    def _settle(self, reason: str) -> None:
+        if not self.pending.outcome.done():
+            self._fail(BackendProtocolError(self._transport.link.backend, reason))
+
+    def _refuse(self, reason: str) -> None:
+        self._settle(reason)
+        self.abort()
+
+    def _fail(self, exc: Exception) -> None:
+        self._transport.link.fail(self.pending, exc)
+
+
+def _rpc_error(body: bytes) -> wire.Payload | None:
+    """The error object of a JSON-RPC error response, if that is what the body is."""
+    try:
+        envelope = wire.parse_backend(body)
+    except MalformedMessage:
+        return None
+    return None if envelope.error is wire.UNSET else envelope.error
+
+
+_WORDS: Final = {
+    401: "it wants other credentials (HTTP 401): check the configured headers",
+    403: "it refuses access (HTTP 403): check the configured headers",
+    404: "there is no MCP endpoint at that URL (HTTP 404)",
+    405: "there is no Streamable HTTP endpoint at that URL (HTTP 405)",
+    429: "it is rate limiting us (HTTP 429)",
+}
+
+
+def _status_error(backend: str, status: int) -> BackendError:
+    words = _WORDS.get(status, f"it answered HTTP {status} instead of MCP")
+    kind = BackendUnavailable if status in (401, 403, 429) or status >= 500 else BackendProtocolError
+    return kind(backend, words, status=status)

@@ -1,0 +1,269 @@
+"""Reports of a 2026-07-28 backend: changes of resources, of lists and of tasks, over one `subscriptions/listen`.
+
+Theory. A subscription cannot be changed: when the wishes change another one is opened, and the old one closed once the
+new one is acknowledged, one at a time. What is wanted is a topic: a member of the filter, and a URI or task id in it.
+Knows no client.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_manifold import wire
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.lists.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, new_outcome, settle
+from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
+from mcp_manifold.wire import Payload
+from mcp_manifold.wire.protocol import META_SUBSCRIPTION, METHOD_NOT_FOUND
+
+logger = logging.getLogger(__name__)
+
+RETRY_FIRST: Final = 1.0
+RETRY_CEILING: Final = 30.0
+"""Seconds between two attempts to listen; a stream that lived longer than this begins anew with the first."""
+ACK_WAIT: Final = 10.0
+"""Seconds a backend may take to acknowledge; one that never does would leave every later wish waiting."""
+_NONE: Final = Payload(b"[]")
+_LISTS: Final = {"tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged"}
+_RESOURCES: Final = "resourceSubscriptions"
+_TASKS: Final = "taskIds"
+
+Topic = tuple[str, str]
+"""A member of a subscription's filter that is a list, and one of its items."""
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One `subscriptions/listen` of ours, on its way or acknowledged."""
+
+    pending: PendingRequest
+    topics: frozenset[Topic]
+    since: float
+    timer: asyncio.TimerHandle | None = None
+
+
+class Listening:
+    """`subscriptions/listen` over one link: one stream at a time, and again after its loss.
+
+    Args:
+        lists: whether changes of lists are asked for as well, as far as the backend declares them.
+    """
+
+    def __init__(self, link: Link, *, lists: bool) -> None:
+        self._link = link
+        self._lists = _declared_lists(link) if lists else {}
+        self._loop = asyncio.get_running_loop()
+        self._born = self._loop.time()
+        self._wanted: dict[Topic, list[Outcome]] = {}
+        self._opening: _Stream | None = None
+        self._current: _Stream | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._turning = False
+        self._failures = 0
+        self._missed = False
+        self._refused = False
+        self._ready: list[Outcome] = []
+
+    def __repr__(self) -> str:
+        state = "refused" if self._refused else "opening" if self._opening else "open" if self._current else "closed"
+        return f"<Listening {self._link.backend} {state} topics={len(self._wanted)}>"
+
+    def start(self) -> Outcome:
+        """Begin; done when the backend listens, or when it is clear that it does not."""
+        outcome = new_outcome()
+        if self._lists or self._wanted:
+            self._ready.append(outcome)
+            self._turn_soon()
+        else:
+            outcome.set_result(None)
+        return outcome
+
+    def want(self, uri: str) -> Outcome:
+        """See `Reports`."""
+        return self._want((_RESOURCES, uri))
+
+    def want_task(self, id_: str) -> Outcome:
+        """As `want`, reports on a task of the extension."""
+        return self._want((_TASKS, id_))
+
+    def view_of(self, task: str) -> None:
+        """Tell how a task stands now, which is what its notifications say: some may have been missed."""
+        try:
+            pending = self._link.begin("tasks/get", {"taskId": Payload(wire.encode(task))}, timeout=ACK_WAIT)
+        except BackendError:  # the link is going down, and the next one makes up for it
+            return
+        pending.future.add_done_callback(self._looked)
+
+    def drop(self, uri: str) -> None:
+        """See `Reports`."""
+        self._drop((_RESOURCES, uri))
+
+    def drop_task(self, id_: str) -> None:
+        """Nobody wants reports on that task any more."""
+        self._drop((_TASKS, id_))
+
+    def is_due(self, params: dict[str, Payload]) -> bool:
+        """See `Reports`: what an older stream still brings, the current one brings as well."""
+        tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
+        return tag is None or (self._current is not None and _is_number(tag, self._current.pending.number))
+
+    def acknowledged(self, params: dict[str, Payload]) -> None:
+        """The backend's `notifications/subscriptions/acknowledged`: the newest stream is the one from now on."""
+        tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
+        stream = self._opening
+        if stream is None or (tag is not None and not _is_number(tag, stream.pending.number)):
+            return
+        old, self._current, self._opening = self._current, stream, None
+        _stop(stream)
+        if old is not None:
+            self._link.abandon(old.pending, None)
+        self._answer(stream, wire.client_meta(params.get("notifications")))
+        is_late = bool(self._ready) and self._loop.time() - self._born > START_WAIT
+        missed, self._missed = self._missed or is_late, False
+        if missed:
+            self._make_up()
+        settle(self._ready)
+        self._turn_soon()
+
+    def _answer(self, stream: _Stream, granted: dict[str, Payload]) -> None:
+        honoured = {(member, name) for member in (_RESOURCES, _TASKS) for name in _names(granted.get(member))}
+        for topic in stream.topics & self._wanted.keys():
+            refused = InvalidParams(f"Invalid params: the server does not report changes of {topic[1]}")
+            settle(self._wanted[topic], None if topic in honoured else refused)
+
+    def _make_up(self) -> None:
+        """Whatever may have changed while nobody listened counts as changed: told again, it is read again."""
+        for kind in self._lists:
+            self._link.fed(wire.notification(f"notifications/{kind}/list_changed"))
+        for member, name in list(self._wanted):
+            if member == _RESOURCES:
+                self._link.fed(wire.notification(UPDATED, wire.encode({"uri": name})))
+            else:
+                self.view_of(name)
+
+    def _looked(self, done: "asyncio.Future[Payload]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            members = wire.client_meta(done.result())
+            said = {key: value for key, value in members.items() if key not in ("resultType", "_meta")}
+            self._link.fed(wire.notification(TASK_TOLD, wire.encode(said)))
+
+    def _want(self, topic: Topic) -> Outcome:
+        outcome = new_outcome()
+        self._wanted.setdefault(topic, []).append(outcome)
+        self._turn_soon()
+        return outcome
+
+    def _drop(self, topic: Topic) -> None:
+        settle(self._wanted.pop(topic, []))
+        if self._timer is None:
+            self._turn_soon()
+
+    # --- one stream after the other -----------------------------------------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        """Look at what is to be done, once for all that is wished for at the same time."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if self._opening is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        topics = frozenset(self._wanted)
+        if self._refused or self._link.ended.done():
+            self._fail(topics, BackendLost(self._link.backend, "it reports nothing over this connection"))
+        elif not topics and not self._lists:
+            self._close()
+        elif self._current is None or self._current.topics != topics:
+            self._open(topics)
+        elif any(self._wanted.values()):
+            for outcomes in self._wanted.values():
+                settle(outcomes)
+
+    def _open(self, topics: frozenset[Topic]) -> None:
+        wanted: dict[str, object] = dict.fromkeys(self._lists.values(), True)
+        for member in (_RESOURCES, _TASKS):
+            names = sorted(name for each, name in topics if each == member)
+            if names:
+                wanted[member] = names
+        try:
+            pending = self._link.begin("subscriptions/listen", {"notifications": Payload(wire.encode(wanted))})
+        except BackendError as exc:
+            self._fail(topics, exc)
+            self._retry()
+            return
+        self._opening = stream = _Stream(pending, topics, self._loop.time())
+        stream.timer = self._loop.call_later(ACK_WAIT, self._unacknowledged, stream)
+        pending.future.add_done_callback(lambda done: self._over(stream, done.exception()))
+
+    def _unacknowledged(self, stream: _Stream) -> None:
+        self._link.abandon(stream.pending, None)
+        self._over(stream, BackendTimeout(self._link.backend, f"did not acknowledge within {ACK_WAIT:g} s"))
+
+    def _over(self, stream: _Stream, exc: BaseException | None) -> None:
+        """A stream ended that was not closed by us."""
+        _stop(stream)
+        if stream is self._opening:
+            self._opening = None
+            self._refused = isinstance(exc, RemoteError) and exc.code == METHOD_NOT_FOUND
+            self._fail(stream.topics, exc or BackendLost(self._link.backend, "it ended the subscription at once"))
+        elif stream is self._current:
+            self._current = None
+            self._missed = True
+        else:
+            return
+        if self._loop.time() - stream.since > RETRY_CEILING:
+            self._failures = 0
+        if not self._refused and not self._link.ended.done():
+            logger.debug("subscription ended: %s", exc or "by the server", extra={"backend": self._link.backend})
+            self._retry()
+
+    def _fail(self, topics: frozenset[Topic], exc: BaseException) -> None:
+        self._missed = True
+        for topic in topics & self._wanted.keys():
+            settle(self._wanted[topic], exc)
+        settle(self._ready)
+
+    def _retry(self) -> None:
+        delay = min(RETRY_CEILING, RETRY_FIRST * 2 ** min(self._failures, 8))
+        self._failures += 1
+        if self._timer is None:
+            self._timer = self._loop.call_later(delay, self._turn)
+
+    def _close(self) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            self._link.abandon(current.pending, None)
+
+
+def _names(granted: Payload | None) -> Sequence[str]:
+    try:
+        return wire.texts(_NONE if granted is None else granted, "what is honoured")
+    except InvalidParams:
+        return ()
+
+
+def _declared_lists(link: Link) -> dict[str, str]:
+    declared = wire.client_meta(link.capabilities)
+    return {
+        kind: member
+        for kind, member in _LISTS.items()
+        if bytes(wire.client_meta(declared.get(kind)).get("listChanged", b"")) == b"true"
+    }
+
+
+def _stop(stream: _Stream) -> None:
+    if stream.timer is not None:
+        stream.timer.cancel()
+        stream.timer = None
+
+
+def _is_number(tag: Payload, number: int) -> bool:
+    return bytes(tag).strip(b'"') == b"%d" % number

@@ -1,0 +1,141 @@
+"""Time as a value that is passed in: the clock, and the timers and rate limits that are made of it.
+
+Everything that waits, or measures how long something took, is given a Clock. Programs use the event loop's; tests use
+one that they move by hand, so that no test waits for real seconds.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+
+class Timer(Protocol):
+    """A callback that is due later."""
+
+    def cancel(self) -> None:
+        """Never call it."""
+
+    def when(self) -> float:
+        """When it is due, by its clock."""
+
+
+class Clock(Protocol):
+    """Seconds from an arbitrary start, which never go backwards, and what is due at a later one of them."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The current time in seconds."""
+
+    @property
+    def call_later(self) -> Callable[..., Timer]:
+        """Call `callback(*args)` after `delay` seconds: `call_later(delay, callback, *args)`."""
+
+    @property
+    def call_at(self) -> Callable[..., Timer]:
+        """Call `callback(*args)` at a time of this clock: `call_at(when, callback, *args)`."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for that long."""
+
+    async def wait(self, *futures: "asyncio.Future[Any]", seconds: float | None) -> bool:
+        """Wait until one of the futures is done; False if that took longer than `seconds`. Cancels none of them."""
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
+        """A context that is cancelled after that long; it then raises TimeoutError."""
+
+
+class LoopClock:
+    """The clock of the running event loop."""
+
+    __slots__ = ("call_at", "call_later", "now")
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = loop.time
+        self.call_later: Callable[..., Timer] = loop.call_later
+        self.call_at: Callable[..., Timer] = loop.call_at
+
+    def __repr__(self) -> str:
+        return f"<LoopClock {self.now():.3f}>"
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock`."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, *futures: "asyncio.Future[Any]", seconds: float | None) -> bool:
+        """See `Clock`."""
+        done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
+        """See `Clock`."""
+        return asyncio.timeout(seconds)
+
+
+class IdleTimer:
+    """Calls `on_idle` once nothing has happened for the allowed time. Extending that time touches no timer."""
+
+    __slots__ = ("_clock", "_due", "_on_idle", "_timer")
+
+    def __init__(self, clock: Clock, on_idle: Callable[[], None]) -> None:
+        self._clock = clock
+        self._on_idle = on_idle
+        self._due = 0.0
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<IdleTimer {'off' if self._timer is None else f'due at {self._due:.3f}'}>"
+
+    def allow(self, seconds: float) -> None:
+        """Something happened: stay idle for at most this long from now. A shorter time may be noticed late."""
+        self._due = self._clock.now() + seconds
+
+    def start(self) -> None:
+        """Watch the time as allowed now, in place of what was watched before."""
+        self.stop()
+        self._timer = self._clock.call_at(self._due, self._check)
+
+    def stop(self) -> None:
+        """Never call `on_idle`, unless started again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._clock.now() < self._due:
+            self.start()
+        else:
+            self._on_idle()
+
+
+class RateLimiter:
+    """At most `most` units in each second of a clock. The caller passes the time in, and does the waiting."""
+
+    __slots__ = ("_second", "_taken", "dropped", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.dropped = 0
+        """How many units `allows` refused."""
+        self._second = 0
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter {self._taken} of {self.most} this second>"
+
+    def rest(self, amount: int, now: float) -> float:
+        """Count `amount` units; returns the seconds to wait before taking more, 0 while below the limit."""
+        second = int(now)
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += amount
+        return second + 1 - now if self._taken > self.most else 0.0
+
+    def allows(self, now: float) -> bool:
+        """Count one unit; False when it exceeds the limit of this second and must be dropped."""
+        if self.rest(1, now):
+            self.dropped += 1
+            return False
+        return True

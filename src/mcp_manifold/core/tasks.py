@@ -1,0 +1,350 @@
+"""Tasks: calls that outlive their answer, in both eras' forms, each on the backend that runs it.
+
+Owns which task is whose. Clients know a task by an id made here, which nobody can guess; it leads to the backend, to
+the backend's own id and to the link it was made on, for the principal it was made for and nobody else. Both forms are
+told to clients of their own era only: the tasks of 2025-11-25 are asked for by the client and have a result of their
+own, those of the 2026-07-28 extension are decided on by the server and carry it in themselves.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from mcp_manifold import wire
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import HUMAN_WAIT
+from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
+from mcp_manifold.backends.lists.pages import list_tasks
+from mcp_manifold.core.hub import Hub
+from mcp_manifold.errors import (
+    BackendError,
+    BackendProtocolError,
+    InvalidParams,
+    RemoteError,
+    UnknownMethod,
+)
+from mcp_manifold.model.call import Call, Handler, Session
+from mcp_manifold.model.capabilities import (
+    TASKS_VERSION,
+    declared,
+    extends_tasks,
+    knows_tasks,
+    require_tasks,
+    runs_tasks,
+)
+from mcp_manifold.model.catalogue import Kind, Listing
+from mcp_manifold.model.task_table import Task, TaskTable
+from mcp_manifold.wire import RELATED_TASK, Payload, renamed, text_at, with_text_at
+from mcp_manifold.wire.protocol import TASK_METHODS
+
+logger = logging.getLogger(__name__)
+
+MAX_EARLY: Final = 64
+"""Messages about tasks of one backend that are kept until the answer that creates the task has been worked off."""
+RESULT_WAIT: Final = HUMAN_WAIT
+"""Seconds a `tasks/result` may wait for its task: it is meant to, and whoever gives up may ask again."""
+MAX_PAGES: Final = 100
+_HANDSHAKE_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/list"})
+_TASK: Final = b'"task"'
+_CREATED: Final = ("task", "taskId")
+_STATUS: Final = "notifications/tasks/status"
+_PROGRESS: Final = "notifications/progress"
+
+
+class Tasks:
+    """See the module. `around` goes around the router; `methods` are answered here."""
+
+    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload) -> None:
+        self._hub = hub
+        self._fleet = fleet
+        self._server_info = server_info
+        self._loop = asyncio.get_running_loop()
+        self._table = TaskTable()
+        self._expected: Counter[str] = Counter()
+        self._early: dict[str, list[Callable[[], None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Tasks {len(self._table)}>"
+
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """The methods it answers."""
+        return {
+            **dict.fromkeys(_HANDSHAKE_METHODS | TASK_METHODS, self._relay),
+            "tasks/list": self._list,
+        }
+
+    # --- a call becomes a task ------------------------------------------------------------------------------------
+
+    def around(self, inner: Handler) -> Handler:
+        """The handler that knows what a `tools/call` made into a task, around the one that relays it."""
+
+        async def handle(call: Call) -> Payload:
+            if call.method != "tools/call":
+                return await inner(call)
+            if "task" in call.params:
+                backend = await self._runner(call)
+                if backend:
+                    with self._expecting(backend):
+                        return self._created(call, await inner(call), _CREATED)
+            return self.arrived(call, await inner(call))
+
+        return handle
+
+    def arrived(self, call: Call, result: Payload) -> Payload:
+        """The result of a `tools/call` that did not ask for a task, and may be one nevertheless in 2026-07-28."""
+        if call.backend_era == call.session.era == "modern":
+            look = call.look  # the router's, at what it stamped since: that is still of the same kind
+            if bytes(result).find(b'"taskId"') >= 0 if look is None else look.kind == _TASK:
+                return self._extended(call, result)
+        return result
+
+    async def _runner(self, call: Call) -> str:
+        """The backend that is to run a call as a task.
+
+        Empty where it would be none of 2025-11-25's: then the wish for it is not passed on across eras, nor to a
+        server that does not know it, which is to answer as ever (2025-11-25 basic/utilities/tasks).
+        """
+        scope = call.session.scope
+        await self._hub.settle(scope)
+        entry = self._hub.view(scope).catalogue.find(Kind.TOOL, wire.text(call.params.get("name"), "name"))
+        listing = None if entry is None else self._listing(scope, entry.backend)
+        if listing is None or listing.era == call.session.era == "modern":
+            return ""
+        if call.session.version == TASKS_VERSION and runs_tasks(listing):
+            return listing.backend
+        call.params = {key: value for key, value in call.params.items() if key != "task"}
+        return ""
+
+    def _extended(self, call: Call, result: Payload) -> Payload:
+        if text_at(result, "resultType") != "task":
+            return result
+        if not knows_tasks(call.session.capabilities):
+            raise BackendProtocolError(call.backend, "answered with a task, which the client cannot deal with")
+        return self._created(call, result, ("taskId",))
+
+    def _created(self, call: Call, result: Payload, path: tuple[str, ...]) -> Payload:
+        native = text_at(result, *path)
+        if native is None:
+            return result
+        token = wire.client_meta(call.params.get("_meta")).get("progressToken")
+        link = self._fleet.find(call.backend).link_of(call.session)
+        task = self._table.enter(call.backend, native, link=link, session=call.session, number=call.number, token=token)
+        return renamed(result, native, task.public, path, RELATED_TASK)
+
+    def need(self, backend: str) -> bool:
+        """Whether a task was made on a link of that backend that is still open: there may be a result to come for."""
+        return any(
+            task.backend == backend and task.link is not None and not task.link.ended.done() for task in self._table
+        )
+
+    # --- what clients ask of a task ---------------------------------------------------------------------------------
+
+    async def _relay(self, call: Call) -> Payload:
+        await self._admit(call)
+        task = self._of(call)
+        call.backend = task.backend
+        params = renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
+        result = await self._fleet.find(task.backend).request_aside(
+            call,
+            call.method,
+            wire.members(params),
+            on=task.link,
+            timeout=RESULT_WAIT if call.method == "tasks/result" else None,
+        )
+        result = self._shown(call.method, task, call.session.scope, result)
+        return wire.adapt_result(
+            result,
+            method=call.method,
+            backend=call.backend_era,
+            client=call.session.era,
+            server_info=self._server_info,
+        )
+
+    def _shown(self, method: str, task: Task, scope: str, said: Payload) -> Payload:
+        """What a backend says of a task in the client's words: its id, URIs in its result as in any tool's, and who
+        asks, where it wants input.
+        """
+
+        def public(uri: str) -> str:
+            return self._hub.public_uri(scope, task.backend, uri)
+
+        if method == "tasks/result":
+            return wire.map_links("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
+        shown = renamed(said, task.native, task.public, ("taskId",), RELATED_TASK)
+        members = wire.client_meta(shown)
+        if "result" in members:
+            mapped = wire.map_links("tools/call", members["result"], public)
+            shown = shown if mapped is members["result"] else Payload(wire.encode({**members, "result": mapped}))
+        is_signed = "inputRequests" in members and len(self._hub.members(scope)) > 1
+        return wire.signed_requests(shown, task.backend) if is_signed else shown
+
+    def are_extended(self, scope: str) -> bool:
+        """Whether a scope has tasks of the extension."""
+        return any(map(extends_tasks, self._hub.view(scope).listings))
+
+    def watched(self, id_: str, session: Session) -> Task | None:
+        """The session's task of that id, if what happens to it may be told: it is one of the extension."""
+        task = self._table.find(id_, session)
+        return task if task is not None and task.backend in self._hub.members(session.scope) else None
+
+    def told(self, task: Task, scope: str, params: Payload) -> Payload:
+        """The params of a `notifications/tasks` in the client's words."""
+        return self._shown("tasks/get", task, scope, params)
+
+    async def _admit(self, call: Call) -> None:
+        """Refuse a method that the caller's era, the scope's backends or the caller itself do not have."""
+        session = call.session
+        await self._hub.settle(session.scope)
+        listings = self._hub.view(session.scope).listings
+        if session.era == "modern":
+            known = call.method in TASK_METHODS and self.are_extended(session.scope)
+        else:
+            known = call.method in _HANDSHAKE_METHODS and session.version == TASKS_VERSION
+            known = known and any(map(runs_tasks, listings))
+        if not known:
+            raise UnknownMethod(f"Method not found: {call.method}")
+        if session.era == "modern":
+            require_tasks(session.capabilities)
+
+    def _of(self, call: Call) -> Task:
+        task = self._table.find(wire.text(call.params.get("taskId"), "taskId"), call.session)
+        if task is None or task.backend not in self._hub.members(call.session.scope):
+            raise InvalidParams("Invalid params: unknown task")
+        if call.method == "tasks/cancel" and not self._offers(call.session.scope, task.backend, "cancel"):
+            raise UnknownMethod(f"Method not found: {call.method}")
+        return task
+
+    async def _list(self, call: Call) -> Payload:
+        """The caller's own tasks, as their backends list them now; one that fails is left out."""
+        await self._admit(call)
+        cursor = call.params.get("cursor")
+        if cursor is not None and wire.first_byte(cursor) != b"n":
+            raise InvalidParams("Invalid cursor: tasks are listed whole, so no cursor was ever given out")
+        scope = call.session.scope
+        members = [name for name in self._hub.members(scope) if self._offers(scope, name, "list")]
+        own = [task for task in self._table if task.is_listed_for(call.session)]
+        links: dict[Link, None] = {}
+        for name in members:
+            for task in own:
+                link = self._link(task, call.session) if task.backend == name else None
+                if link is not None:
+                    links[link] = None
+        listed = await asyncio.gather(*(self._listed(link, call.session) for link in links))
+        return Payload(wire.encode({"tasks": [item for items in listed for item in items]}))
+
+    async def _listed(self, link: Link, session: Session) -> list[Payload]:
+        timeout = self._fleet.find(link.backend).settings.timeout
+        try:
+            items = await list_tasks(link, timeout=timeout, max_pages=MAX_PAGES)
+        except (BackendError, RemoteError) as exc:
+            logger.warning("tasks could not be listed: %s", exc, extra={"backend": link.backend})
+            return []
+        found: list[Payload] = []
+        for item in items:
+            task = self._table.meant(link, text_at(item, "taskId"))
+            if task is not None and task.is_listed_for(session):
+                found.append(with_text_at(item, task.public, "taskId"))
+        return found
+
+    def _link(self, task: Task, session: Session) -> Link | None:
+        if task.link is not None and not task.link.ended.done():
+            return task.link
+        return self._fleet.find(task.backend).link_of(session)
+
+    def _offers(self, scope: str, backend: str, member: str) -> bool:
+        listing = self._listing(scope, backend)
+        return listing is not None and (
+            extends_tasks(listing) or (runs_tasks(listing) and member in declared(listing, "tasks"))
+        )
+
+    def _listing(self, scope: str, backend: str) -> Listing | None:
+        return next((each for each in self._hub.view(scope).listings if each.backend == backend), None)
+
+    # --- what backends say of a task ----------------------------------------------------------------------------------
+
+    def noticed(self, notice: ServerNotification, pass_on: Callable[[ServerNotification], None]) -> None:
+        """Take a notification: told to the task's client if it is about a task alone, else passed on, in its words."""
+        if notice.method == _PROGRESS:
+            self._progressed(notice)
+            return
+        path = ("taskId",) if notice.method == _STATUS else RELATED_TASK
+        native = text_at(notice.params, *path) if path[-1].encode() in bytes(notice.params) else None
+        if native is None and notice.method != _STATUS:
+            pass_on(notice)
+            return
+        task = self._table.meant(notice.link, native)
+        if task is None and self._keep(notice.link, lambda: self.noticed(replace(notice, call=None), pass_on)):
+            return
+        if task is not None:
+            params = renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
+            is_own = notice.call is not None and notice.call.session is task.session
+            call = notice.call if is_own else None
+            notice = replace(notice, params=params, session=task.session, call=call, concurrent=False)
+        if notice.method != _STATUS:
+            pass_on(notice)
+        elif task is not None:
+            _tell(task, notice)
+
+    def _progressed(self, notice: ServerNotification) -> None:
+        """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
+        members = wire.client_meta(notice.params)
+        token = bytes(members.get("progressToken", wire.NULL_ID))
+        task = self._table.running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
+        if task is not None and task.token is not None:
+            params = Payload(wire.encode({**members, "progressToken": task.token}))
+            _tell(task, replace(notice, params=renamed(params, task.native, task.public, RELATED_TASK)))
+
+    def asked(self, question: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
+        """Take a server's request to the client of the task it is about, under the task's public id."""
+        params = question.params
+        native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
+        task = self._table.meant(question.link, native)
+        is_new = native is not None and task is None
+        if is_new and self._keep(question.link, lambda: self._asked_late(question, pass_on)):
+            question.set_aside()  # the answer that creates the task ends its call, not the question
+            return
+        if params is not None and task is not None:
+            native, public = task.native, task.public
+            question.params = renamed(params, native, public, RELATED_TASK)
+            question.translate = lambda result: renamed(result, public, native, RELATED_TASK)
+            working = None if question.pending is None else question.pending.call
+            if working is None or not task.is_of(working.session):
+                question.set_aside()
+                question.session = task.session
+        pass_on(question)
+
+    def _asked_late(self, question: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
+        if question.is_open:
+            self.asked(question, pass_on)
+
+    @contextmanager
+    def _expecting(self, backend: str) -> Iterator[None]:
+        """Keep what the backend says of tasks that are not known yet: it may come right behind the answer."""
+        self._expected[backend] += 1
+        try:
+            yield
+        finally:
+            self._expected[backend] -= 1
+            for late in self._early.pop(backend, ()):
+                self._loop.call_soon(late)
+
+    def _keep(self, link: Link, again: Callable[[], None]) -> bool:
+        early = self._early.setdefault(link.backend, []) if self._expected[link.backend] > 0 else None
+        if early is None or len(early) >= MAX_EARLY:
+            return False
+        early.append(again)
+        return True
+
+
+def _tell(task: Task, notice: ServerNotification) -> None:
+    message = wire.notification(notice.method, notice.params)
+    if notice.call is not None:
+        notice.call.emit(message)
+    elif task.session.reach is not None:
+        task.session.reach.tell(message)

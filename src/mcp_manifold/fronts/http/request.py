@@ -1,0 +1,96 @@
+"""One HTTP request that was let in, and how its body is read. Knows no era and no session."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Line, Receive, Refused, Send
+from mcp_manifold.fronts.http.routes import Route
+from mcp_manifold.fronts.in_flight import Deadline
+from mcp_manifold.model.budget import Load
+from mcp_manifold.model.policy import Principal
+
+_LATER: Final = (b"retry-after", b"1")
+BODY_SECONDS: Final = 30.0
+"""Seconds until a body must be complete; without it a client that sends it byte by byte holds memory for ever."""
+
+
+@dataclass(slots=True, eq=False)
+class HttpRequest:
+    """A request to one of the endpoints, and who sent it."""
+
+    headers: Headers
+    lines: Sequence[Line]
+    route: Route
+    principal: Principal
+    receive: Receive
+    send: Send
+    query: bytes
+
+    def __repr__(self) -> str:
+        return f"<HttpRequest {self.route.kind} scope={self.route.scope!r} by {self.principal.name}>"
+
+
+class Hangup(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) -> bytes:
+    """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
+
+    Raises:
+        Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without
+            room.
+        Hangup: the client is gone.
+    """
+    declared = headers.get(b"content-length")
+    if declared is not None:
+        if not declared.isdigit():
+            raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
+        if len(declared) > 18 or int(declared) > limit:
+            raise _too_large(limit)
+        _require_room(load, int(declared))
+    task = asyncio.current_task()
+    assert task is not None, "a request is served in a task"
+    deadline = Deadline(task)
+    deadline.arm(BODY_SECONDS)
+    try:
+        return await _collect(receive, limit, load)
+    except asyncio.CancelledError:
+        if not deadline.forgive():
+            raise
+        raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
+    finally:
+        deadline.disarm()
+
+
+async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if size > load.size:
+            _require_room(load, size)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+    raise Hangup
+
+
+def _require_room(load: Load, size: int) -> None:
+    if not load.keep(size):
+        raise Refused(503, "Too much is on its way at the moment, try again later", headers=(_LATER, CLOSE))
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"Content too large: at most {limit} bytes are accepted", headers=(CLOSE,))

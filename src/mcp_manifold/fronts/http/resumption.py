@@ -1,0 +1,265 @@
+"""What a client may have missed of its streams: numbered events, kept for a while, replayed to whoever names the last.
+
+One `Journals` for each handshake session, one `Journal` for each of its streams. Knows no HTTP and no message.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_manifold.fronts.http.stream import EventStream
+from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.wire.event_stream import encode_event, encode_opening
+
+KEPT_EVENTS: Final = 1000
+"""Events one session may have kept; the oldest go first, whichever stream they belong to."""
+KEPT_BYTES: Final = 4 * 1024 * 1024
+"""The same in bytes. The latest event stays whatever its size: it may be the answer somebody comes back for."""
+KEEP: Final = 60.0
+"""Seconds a stream is kept after its end, or a standing one after its loss, for a client that may come back."""
+SETTLED: Final = 10.0
+"""Seconds after which a call that becomes a stream shows that an answer sent before has arrived: a client that lost
+it would have come back by then.
+"""
+RETRY: Final = 1000
+"""Milliseconds after which a client should come back, told where the revision has it."""
+_NUMBERED: Final = "2025-03-26"
+_PRIMED: Final = "2025-11-25"
+_DIGITS: Final = 15
+
+
+class Forgotten(Exception):
+    """The event named is of a stream of a call that is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    journal: "Journal"
+    number: int
+    event: bytes
+
+
+class Journal:
+    """One stream: what was sent on it and who reads it now, at most one at a time."""
+
+    __slots__ = ("_journals", "_last", "_reader", "_since", "ended", "gone", "is_standing", "name")
+
+    def __init__(self, journals: "Journals", name: str, *, is_standing: bool) -> None:
+        self._journals = journals
+        self._last = 0
+        self._reader: EventStream | None = None
+        self._since = 0.0
+        """When it ended, or lost its reader."""
+        self.name = name
+        self.is_standing = is_standing
+        self.ended = False
+        self.gone: Callable[[], None] | None = None
+        """To be called when the client left, and reads nowhere else."""
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "read" if self._is_read else "waiting"
+        return f"<Journal {self.name} {state} last={self._last}>"
+
+    @property
+    def _is_read(self) -> bool:
+        return self._reader is not None and not self._reader.gone
+
+    def open(self, reader: EventStream, *, primed: bool) -> None:
+        """Begin, with the opening event where the client understands it."""
+        self._reader = reader
+        if primed:
+            reader.post(encode_opening(f"{self.name}-0", RETRY))
+
+    def resume(self, reader: EventStream, after: int) -> None:
+        """Go on with another reader, from the event after that one; the reader before it is let go."""
+        before, self._reader = self._reader, reader
+        if before is not None:
+            before.hang_up()
+        for event in self._journals.after(self, after):
+            reader.post(event)
+        if self.ended:
+            self._since = _now()
+            reader.end()
+
+    def push(self, message: bytes) -> bool:
+        """Send and keep a message; False when the reader is too slow for it. Without a reader it is kept."""
+        event = self._encoded(message)
+        if self._is_read and self._reader is not None and not self._reader.push(event):
+            return False
+        self._keep(event)
+        return True
+
+    def post(self, message: bytes) -> None:
+        """Send and keep a message that must not be lost."""
+        event = self._encoded(message)
+        self._keep(event)
+        if self._reader is not None:
+            self._reader.post(event)
+
+    def end(self, message: bytes) -> None:
+        """Send and keep the last message."""
+        event = self._encoded(message)
+        self._keep(event)
+        self.ended = True
+        self._since = _now()
+        if not self._is_read:
+            self._reader = None
+        elif self._reader is not None:
+            self._reader.end(event)
+
+    def missed(self, message: bytes) -> bool:
+        """Keep a message for a client that lost the stream a moment ago; False when it is not expected any more."""
+        if self._since + KEEP < _now():
+            return False
+        self._keep(self._encoded(message))
+        return True
+
+    def left(self, reader: EventStream) -> bool:
+        """That reader is gone; False when it was not the one that counts, or has everything."""
+        if self._reader is not reader or reader.written:
+            return False
+        reader.hang_up()
+        self._reader = None
+        self._since = _now()
+        return True
+
+    def drop(self) -> None:
+        """Forget it: nobody will come back for what it has, or nothing more will come."""
+        reader, self._reader = self._reader, None
+        if reader is not None and not self.ended:
+            reader.hang_up()
+        self._journals.drop(self)
+
+    def holds(self, number: int) -> bool:
+        """Whether an event of that number was sent."""
+        return 0 <= number <= self._last
+
+    def is_over(self, now: float, *, asked: bool) -> bool:
+        """Whether nobody will come back for it. `asked`: the client has just asked for something else."""
+        if self._is_read or not (self.ended or (self.is_standing and self._reader is None)):
+            return False
+        is_written = self._reader is not None and self._reader.written
+        return self._since + (SETTLED if asked and is_written else KEEP) < now
+
+    def _encoded(self, message: bytes) -> bytes:
+        return encode_event(message, id=f"{self.name}-{self._last + 1}")
+
+    def _keep(self, event: bytes) -> None:
+        self._last += 1
+        self._journals.keep(self, self._last, event)
+
+
+class Journals:
+    """The journals of one session, within its bounds.
+
+    Args:
+        mark: sets the ids of this session apart from those of others. No secret.
+        version: the revision the client speaks.
+        budget: what is kept takes its room from this; without room it is not kept.
+    """
+
+    __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_load", "_mark", "_standing", "_version")
+
+    def __init__(self, mark: str, version: str, budget: Budget | None = None) -> None:
+        self._mark = mark
+        self._load = Load(budget or Budget())
+        self._version = version
+        self._count = 0
+        self._by_name: dict[str, Journal] = {}
+        self._kept: deque[_Kept] = deque()
+        self._bytes = 0
+        self._standing: Journal | None = None
+
+    def __repr__(self) -> str:
+        return f"<Journals streams={len(self._by_name)} events={len(self._kept)} bytes={self._bytes}>"
+
+    @property
+    def are_primed(self) -> bool:
+        """Whether a stream begins with an id, so that a client without any message may come back to it."""
+        return self._version >= _PRIMED
+
+    @staticmethod
+    def are_for(version: str) -> bool:
+        """Whether streams are resumed in that revision of the handshake era."""
+        return version >= _NUMBERED
+
+    def begin(self, reader: EventStream, *, is_standing: bool = False) -> Journal:
+        """A journal for a new stream; a new standing one takes the place of the one before."""
+        self.tidy(asked=True)
+        self._count += 1
+        journal = Journal(self, f"{self._mark}.{'s' if is_standing else 'c'}{self._count}", is_standing=is_standing)
+        if is_standing:
+            if self._standing is not None:
+                self._standing.drop()
+            self._standing = journal
+        self._by_name[journal.name] = journal
+        journal.open(reader, primed=self.are_primed and not is_standing)
+        return journal
+
+    def find(self, id_: str) -> tuple[Journal, int] | None:
+        """The stream an event id belongs to and the number of the event; None for an id that means nothing here.
+
+        Raises:
+            Forgotten: it is of a stream of a call, and that is not kept any more.
+        """
+        name, _, digits = id_.rpartition("-")
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS else -1
+        journal = self._by_name.get(name)
+        if journal is not None:
+            return (journal, number) if journal.holds(number) else None
+        if number >= 0 and name.startswith(f"{self._mark}.c"):
+            raise Forgotten
+        return None
+
+    def missed(self, message: bytes) -> bool:
+        """Keep a message for the standing stream, lost a moment ago; False when there is none to come back to."""
+        return self._standing is not None and self._standing.missed(message)
+
+    def tidy(self, *, asked: bool = False) -> None:
+        """Forget what nobody will come back for; see `Journal.is_over`."""
+        now = _now()
+        for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
+            journal.drop()
+
+    def close(self) -> None:
+        """Forget everything: the session is over. What is being answered still is."""
+        self._by_name.clear()
+        self._kept.clear()
+        self._bytes = 0
+        self._load.drop()
+        self._standing = None
+
+    def keep(self, journal: Journal, number: int, event: bytes) -> None:
+        """Keep an event of a journal that is not forgotten."""
+        if journal.name not in self._by_name:
+            return
+        self._kept.append(_Kept(journal, number, event))
+        self._bytes += len(event)
+        while len(self._kept) > 1 and (len(self._kept) > KEPT_EVENTS or self._bytes > KEPT_BYTES):
+            self._bytes -= len(self._kept.popleft().event)
+        while self._bytes > LARGE and not self._load.keep(self._bytes):
+            oldest = self._kept.popleft()
+            self._bytes -= len(oldest.event)
+            if not self._kept:  # the answer itself: whoever came back would wait for it in vain
+                self.drop(oldest.journal)
+        self._load.hold(self._bytes)
+
+    def after(self, journal: Journal, number: int) -> list[bytes]:
+        """What is kept of a journal, from the event after that one."""
+        return [kept.event for kept in self._kept if kept.journal is journal and kept.number > number]
+
+    def drop(self, journal: Journal) -> None:
+        """Forget one journal."""
+        if self._by_name.pop(journal.name, None) is None:
+            return
+        self._kept = deque(kept for kept in self._kept if kept.journal is not journal)
+        self._bytes = sum(len(kept.event) for kept in self._kept)
+        self._load.hold(self._bytes)
+        if self._standing is journal:
+            self._standing = None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,104 @@
+"""The legacy HTTP+SSE front: one stream to the client, its messages by POST beside it. Knows one era.
+
+The session lives as long as its stream: when that closes, its calls are cancelled and what was held for it is let go.
+"""
+
+from urllib.parse import parse_qs
+
+from mcp_manifold.errors import MalformedMessage
+from mcp_manifold.fronts.conversation import Conversation
+from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.http.asgi import Refused, send_empty
+from mcp_manifold.fronts.http.guard import accepts_events
+from mcp_manifold.fronts.http.request import HttpRequest
+from mcp_manifold.fronts.http.stream import EventStream, Tally, serve_stream
+from mcp_manifold.fronts.sessions import Sessions
+from mcp_manifold.wire import parse
+from mcp_manifold.wire.event_stream import encode_event
+
+
+class _StreamChannel:
+    """Messages as events on the client's stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        return f"<_StreamChannel {self._stream!r}>"
+
+    def push(self, message: bytes) -> bool:
+        return self._stream.push(encode_event(message))
+
+    def post(self, message: bytes) -> None:
+        self._stream.post(encode_event(message))
+
+
+class LegacySse:
+    """Answers GET /sse and POST /messages."""
+
+    __slots__ = ("_conversations", "_gateway", "_sessions", "_tally")
+
+    def __init__(self, gateway: Gateway, sessions: Sessions, tally: Tally) -> None:
+        self._gateway = gateway
+        self._sessions = sessions
+        self._tally = tally
+        self._conversations: dict[str, Conversation] = {}
+
+    def __repr__(self) -> str:
+        return f"<LegacySse conversations={len(self._conversations)}>"
+
+    async def get(self, request: HttpRequest) -> None:
+        """Serve a client's stream, and with it its session."""
+        if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
+            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+        if self._tally.streams >= self._gateway.settings.limits.max_streams:
+            raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
+        opened = self._sessions.create("sse", request.principal, request.route.scope)
+        stream = EventStream(request.send, self._tally)
+        channel = _StreamChannel(stream)
+        conversation = Conversation(self._gateway, opened, channel, modern=False)
+        endpoint = f"{request.route.prefix}/messages?session_id={opened.id}"
+        stream.push(encode_event(endpoint.encode(), event="endpoint"))
+        self._conversations[opened.id] = conversation
+        self._tally.streams += 1
+        try:
+            opened.attach(channel.push, stream.end)
+            await serve_stream(stream, request.receive)
+        finally:
+            self._tally.streams -= 1
+            self._conversations.pop(opened.id, None)
+            self._sessions.end(opened)
+            await conversation.settle(0)
+
+    def accept(self, request: HttpRequest) -> Conversation:
+        """The conversation a POST names.
+
+        Raises:
+            Refused: 400 without an id, 404 if there is none that is the caller's.
+        """
+        try:
+            ids = parse_qs(request.query.decode("latin-1"), max_num_fields=8).get("session_id")
+        except ValueError:  # more fields than any client of ours sends
+            ids = None
+        if not ids:
+            raise Refused(400, "Bad request: the session_id parameter is missing")
+        opened = self._sessions.find(ids[0].encode("latin-1", "replace"), "sse", request.principal, request.route.scope)
+        conversation = self._conversations.get(opened.id)
+        if conversation is None:
+            raise Refused(404, "Session not found")
+        return conversation
+
+    async def post(self, request: HttpRequest, conversation: Conversation, body: bytes) -> None:
+        """Take a message; its answer goes over the stream.
+
+        Raises:
+            Refused: 400 for what is no message.
+        """
+        try:
+            envelope = parse(body)
+        except MalformedMessage as exc:
+            raise Refused(400, exc.message, code=exc.code) from exc
+        conversation.take(envelope)
+        await send_empty(request.send, 202)

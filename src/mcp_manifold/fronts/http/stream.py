@@ -1,0 +1,203 @@
+"""One event stream to a client: bounded outbox, keep-alives, a bound on stalled writes. Knows no message."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, Line, Receive, Send, send_pieces
+from mcp_manifold.model.budget import LARGE, Budget, Load
+
+_logger = logging.getLogger("mcp_manifold.fronts.http.stream")
+
+MAX_EVENTS: Final = 1000
+MAX_BYTES: Final = 16 * 1024 * 1024
+KEEP_ALIVE: Final = 15.0
+"""Seconds of silence before a comment goes out; proxies close what is silent for a minute."""
+_BATCH: Final = 64 * 1024
+_COMMENT: Final = b": keep-alive\n\n"
+_HEADERS: Final[tuple[Line, ...]] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the HTTP fronts count, for the metrics."""
+
+    sessions: int = 0
+    streams: int = 0
+    dropped_events: int = 0
+    dropped_notes: int = 0
+    refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    budget: Budget = field(default_factory=Budget)
+    """What large messages take their room from; counted elsewhere as well."""
+
+
+class EventStream:
+    """Events to one reader, in order. What does not fit into the outbox is dropped and counted."""
+
+    __slots__ = (
+        "_bytes",
+        "_dropped",
+        "_ended",
+        "_events",
+        "_headers",
+        "_load",
+        "_send",
+        "_tally",
+        "_timer",
+        "_waiter",
+        "_write",
+        "gone",
+        "written",
+    )
+
+    def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = ()) -> None:
+        self._send = send
+        self._tally = tally
+        self._headers = headers
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
+        self._load = Load(tally.budget)
+        self._dropped = 0
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._write: asyncio.Timeout | None = None
+        self.gone = False
+        """The reader can no longer be reached."""
+        self.written = False
+        """It ended, and everything was handed on."""
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "ended" if self._ended else "open"
+        return f"<EventStream {state} waiting={len(self._events)} dropped={self._dropped}>"
+
+    def push(self, event: bytes) -> bool:
+        """Queue an encoded event; False when it was dropped. Never blocks."""
+        if self._ended or self.gone:
+            return False
+        if len(self._events) >= MAX_EVENTS or (self._events and self._bytes + len(event) > MAX_BYTES):
+            self._drop()
+            return False
+        if self._bytes > LARGE and not self._load.keep(self._bytes + len(event)):
+            self._drop()
+            return False
+        self._append(event)
+        return True
+
+    def post(self, event: bytes) -> None:
+        """Queue an event that must not be lost. A reader who lets these pile up as well loses the stream."""
+        if self._ended or self.gone:
+            return
+        if len(self._events) >= 2 * MAX_EVENTS or self._bytes > 2 * MAX_BYTES:
+            _logger.warning("event stream closed: its reader is too slow", extra={"dropped": self._dropped})
+            self.hang_up()
+            return
+        self._append(event)
+
+    def hang_up(self) -> None:
+        """Stop without an end: nobody reads any more."""
+        if self.gone:
+            return
+        self.gone = True
+        self._events.clear()
+        self._bytes = 0
+        self._load.drop()
+        self._wake()
+        if self._write is not None:
+            self._write.reschedule(asyncio.get_running_loop().time())
+
+    def end(self, event: bytes = b"") -> None:
+        """End the stream after `event`, which is never dropped."""
+        if not self._ended:
+            self._ended = True
+            self._append(event)
+
+    async def run(self) -> None:
+        """Write until the stream ended and everything is out, or the reader is gone."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
+            while not self.gone:
+                if self._events:
+                    await self._write_batch()
+                    if self._ended and not self._events:
+                        self.written = True
+                        return
+                else:
+                    self._waiter = loop.create_future()
+                    self._timer = loop.call_later(KEEP_ALIVE, self._append, _COMMENT)
+                    await self._waiter
+        except TimeoutError:
+            _logger.warning("event stream closed: its reader stalled", extra={"dropped": self._dropped})
+        except OSError:
+            pass  # the reader hung up: nothing is left to do for it
+        finally:
+            self.gone = True
+            self._load.drop()
+            self._write = None
+            self._wake()
+
+    async def _write_batch(self) -> None:
+        """Join what is waiting into one write, up to a size at which joining costs more than it saves."""
+        batch = [self._events.popleft()]
+        size = len(batch[0])
+        while self._events and size < _BATCH:
+            batch.append(self._events.popleft())
+            size += len(batch[-1])
+        self._bytes -= size  # which is counted until it is written
+        self._tally.bytes_out += size
+        more = bool(self._events) or not self._ended
+        if size > PIECE:
+            async with asyncio.timeout(None) as self._write:  # each piece has its own, but it may be hung up on
+                await send_pieces(self._send, b"".join(batch), more=more)
+        else:
+            async with asyncio.timeout(STALL) as self._write:
+                await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
+        self._write = None
+        self._load.hold(self._bytes)
+
+    def _append(self, event: bytes) -> None:
+        self._events.append(event)
+        self._bytes += len(event)
+        if self._bytes > LARGE:
+            self._load.hold(self._bytes)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            _logger.warning("event dropped: the reader of a stream is too slow")
+        self._dropped += 1
+        self._tally.dropped_events += 1
+
+
+async def serve_stream(stream: EventStream, receive: Receive) -> None:
+    """Run a stream that lasts until it ends or the client leaves."""
+    watching = watch_disconnect(receive, stream.hang_up)
+    watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
+    try:
+        await stream.run()
+    finally:
+        watcher.cancel()
+
+
+async def watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:
+    """Call `gone` when the client closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone()

@@ -1,0 +1,210 @@
+"""One request served by an ASGI application, on the connection it came in by. Knows no limits and no other request."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from mcp_manifold.fronts.http.asgi import Line, Message, Scope
+from mcp_manifold.http1.head import Head, header_lines, status_line
+
+HIGH_WATER: Final = 65536
+"""Bytes of a body that may wait for the application before no more is read."""
+_BODILESS: Final = (204, 304)
+
+
+class Wire(Protocol):
+    """The connection, as a request being answered sees it."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client can no longer be reached."""
+        ...
+
+    def own_lines(self) -> bytes:
+        """Header lines every response has."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the response."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait while the client reads too slowly for more to be written."""
+        ...
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def go_on(self) -> None:
+        """Read on."""
+        ...
+
+    def completed(self, *, keeps_alive: bool) -> None:
+        """The response is complete."""
+        ...
+
+
+class RequestCycle:
+    """A request and its response. `receive` and `send` are the application's."""
+
+    __slots__ = ("_awaited", "_body", "_chunked", "_head_bytes", "_is_read", "_more", "_size", "_waiter", "_wire",
+                 "head", "is_complete", "is_left", "keeps_alive")  # fmt: skip
+
+    def __init__(self, wire: Wire, head: Head, body: bytes = b"", *, more: bool = False, is_read: bool = False) -> None:
+        self._wire = wire
+        self.head = head
+        self.keeps_alive = head.keeps_alive
+        self._body = [body] if body else []
+        self._size = 0
+        """Bytes that came in since the application asked last."""
+        self._more = more
+        self._is_read = is_read
+        """Whether the application has been given the body's end."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._head_bytes: bytes | None = None
+        self._chunked = False
+        self._awaited = more and head.headers.get(b"expect", b"").lower() == b"100-continue"
+        self.is_complete = False
+        self.is_left = False
+
+    def __repr__(self) -> str:
+        state = "complete" if self.is_complete else "left" if self.is_left else "open"
+        return f"<RequestCycle {self.head!r} {state}>"
+
+    def scope(self, transport: asyncio.Transport) -> Scope:
+        """The ASGI scope of the request.
+
+        Raises:
+            httptools.HttpParserError: its target is no URL.
+        """
+        url = httptools.parse_url(self.head.target)
+        path: bytes = url.path or b"/"
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self.head.version,
+            "method": self.head.method.decode("ascii"),
+            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": url.query or b"",
+            "root_path": "",
+            "headers": self.head.lines,
+            "server": _address(transport.get_extra_info("sockname")),
+            "client": _address(transport.get_extra_info("peername")),
+        }
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the application began the response."""
+        return self._head_bytes is not None
+
+    # --- what the connection tells ----------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """More of the body came in."""
+        if self.is_complete:  # the answer did not wait for it
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER:
+            self._wire.pause()
+        self._wake()
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._more = False
+        self._wake()
+
+    def left(self) -> None:
+        """The client is gone."""
+        self.is_left = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether there is a part, or the end, of the body the application was not given."""
+        return bool(self._body) or not (self._is_read or self._more)
+
+    # --- the application's side ---------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The next piece of the body; after it, that the client is gone, once it is."""
+        if self._awaited and not (self.has_begun or self.is_left):
+            self._awaited = False
+            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not (self.is_left or self.is_complete or self._has_news):
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self.is_left or self.is_complete:
+            return {"type": "http.disconnect"}
+        body, self._body, self._size = b"".join(self._body), [], 0
+        self._is_read = not self._more
+        if self._more:
+            self._wire.go_on()
+        return {"type": "http.request", "body": body, "more_body": self._more}
+
+    async def send(self, message: Message) -> None:
+        """Send a piece of the response; waits for a client that reads slowly, and is silent about one that left.
+
+        Raises:
+            ValueError: a header line could end early.
+            RuntimeError: the response is complete already, or begins twice.
+        """
+        await self._wire.drained()
+        if self.is_left:
+            return
+        if self.is_complete or (message["type"] == "http.response.start") == self.has_begun:
+            raise RuntimeError("the response is complete already, or begins twice")
+        if message["type"] == "http.response.start":
+            self._begin(message["status"], message.get("headers", ()))
+        else:
+            self._continue(message.get("body", b""), more=bool(message.get("more_body")))
+
+    def _begin(self, status: int, lines: Sequence[Line]) -> None:
+        own = status_line(status) + self._wire.own_lines() + header_lines(lines)
+        names = {name.lower() for name, _ in lines}
+        if (b"connection", b"close") in lines:
+            self.keeps_alive = False
+        elif not self.keeps_alive:
+            own += b"connection: close\r\n"
+        if self.head.method == b"HEAD" or status in _BODILESS:
+            self._chunked = False
+        elif b"content-length" not in names:
+            self._chunked = self.head.version != "1.0"
+            self.keeps_alive = self.keeps_alive and self._chunked
+            own += b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        self._head_bytes = own + b"\r\n"
+        if self._chunked:  # a stream's reader waits for it, and perhaps for long until there is more
+            self._wire.write(self._head_bytes)
+            self._head_bytes = b""
+
+    def _continue(self, body: bytes, *, more: bool) -> None:
+        head, self._head_bytes = self._head_bytes or b"", b""
+        if self.head.method == b"HEAD":
+            body = b""
+        elif self._chunked and body:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        if self._chunked and not more:
+            body += b"0\r\n\r\n"
+        if head or body:
+            self._wire.write(head + body if len(body) <= HIGH_WATER or not head else head)
+            if head and len(body) > HIGH_WATER:  # a large body is not copied behind its head
+                self._wire.write(body)
+        if not more:
+            self.is_complete = True
+            self._wake()
+            self._wire.completed(keeps_alive=self.keeps_alive and not self._more)
+
+
+def _address(found: object) -> tuple[str, int] | None:
+    """A socket's address as ASGI has it."""
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) and len(found) >= 2 else None

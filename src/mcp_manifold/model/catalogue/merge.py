@@ -1,0 +1,260 @@
+"""Merging: listings in, one catalogue out. Deterministic, and injective by construction.
+
+Knows no policy and no live state. Backends are taken in the given order, each in the order of its own list. A public
+key belongs to the first that claims it; whoever comes later gets a key of its own or is left out, and `problems`
+says so. URIs are claimed in every spelling at once, so that a client's URL parser cannot turn one backend's into
+another's.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from mcp_manifold.model.catalogue.entry import NAMED, Entry, Kind, Listing, Override, Rules, Terms
+from mcp_manifold.model.catalogue.payload import (
+    Members,
+    hints_of,
+    members_of,
+    object_of,
+    payload_of,
+    text_of,
+    ui_uris,
+    with_ui_uris,
+)
+from mcp_manifold.model.catalogue.snapshot import Catalogue, Routes, Table
+from mcp_manifold.model.names import (
+    MAX_URI,
+    distinguish,
+    normalise_uri,
+    prefixed_uri,
+    qualify,
+    split_prefixed_uri,
+)
+from mcp_manifold.wire import Payload
+
+_KEY_MEMBER: Final[Mapping[Kind, str]] = {
+    Kind.TOOL: "name",
+    Kind.PROMPT: "name",
+    Kind.RESOURCE: "uri",
+    Kind.TEMPLATE: "uriTemplate",
+}
+_UNCHANGED: Final = Override()
+_NO_SCHEMA: Final = Payload(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """One readable item on its way to becoming an entry."""
+
+    kind: Kind
+    backend: str
+    terms: Terms
+    native: str
+    native_name: str
+    members: Members
+
+    @property
+    def override(self) -> Override:
+        return self.terms.overrides.get((self.kind, self.native), _UNCHANGED)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {_shown(self.native)} of {self.backend}"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def merge(listings: Sequence[tuple[Listing, Terms]], rules: Rules) -> Catalogue:
+    """The catalogue of these backends, in this order.
+
+    Raises:
+        ValueError: the name budget is below what names can be told apart in.
+    """
+    merging = _Merging(tuple(listings), rules)
+    resources = merging.table(Kind.RESOURCE, merging.uri_key)
+    templates = merging.table(Kind.TEMPLATE, merging.uri_key)
+    routes = Routes.to(
+        resources.values(), templates.values(), {listing.backend: terms.uris for listing, terms in listings}
+    )
+    backends = tuple(routes.uris)
+    linked = Catalogue(backends=backends, resources=resources, templates=templates, routes=routes)
+    tools = merging.table(Kind.TOOL, merging.name_key)
+    prompts = merging.table(Kind.PROMPT, merging.name_key)
+    return replace(
+        linked,
+        tools=MappingProxyType({key: _with_public_ui(entry, linked) for key, entry in tools.items()}),
+        prompts=prompts,
+        aliases={**merging.aliases(tools), **merging.aliases(prompts)},
+        problems=tuple(merging.problems),
+    )
+
+
+def _with_public_ui(tool: Entry, linked: Catalogue) -> Entry:
+    if b"resourceUri" not in tool.raw:
+        return tool
+    members = members_of(tool.raw) or {}
+    public = {uri: linked.public_uri(tool.backend, uri) for uri in ui_uris(members)}
+    return replace(tool, raw=object_of(with_ui_uris(members, public)))
+
+
+class _Merging:
+    """One merge in progress: who has claimed what, and what there is to report."""
+
+    def __init__(self, listings: tuple[tuple[Listing, Terms], ...], rules: Rules) -> None:
+        self.problems: list[str] = []
+        self._listings = listings
+        self._rules = rules
+        self._owners = tuple(listing.backend for listing, _ in listings)
+        self._namespaces = [(t.prefix + rules.separator, listing.backend) for listing, t in listings if t.prefix]
+        self._claims: dict[tuple[Kind, str], str] = {}
+
+    def __repr__(self) -> str:
+        return f"<merging {len(self._listings)} listings: {len(self.problems)} problems so far>"
+
+    def table(self, kind: Kind, claim: Callable[[_Offer, Table], str | None]) -> Table:
+        """Public key to entry of one kind; `claim` gives each offer its key, or None to leave it out."""
+        table: dict[str, Entry] = {}
+        seen: set[tuple[str, str]] = set()
+        for listing, terms in self._listings:
+            for place, raw in enumerate(listing.items(kind), start=1):
+                offer = _read(kind, listing.backend, terms, raw)
+                if isinstance(offer, str):
+                    self.problems.append(f"{kind} no. {place} of {listing.backend} is left out: {offer}")
+                elif (offer.backend, offer.native) in seen:
+                    self.problems.append(f"{offer} is listed more than once; the first is offered")
+                else:
+                    seen.add((offer.backend, offer.native))
+                    key = claim(offer, table)
+                    if key is not None:
+                        table[key] = _entry(offer, key, self._rules)
+        return MappingProxyType(table)
+
+    def name_key(self, offer: _Offer, table: Table) -> str:
+        """The public name of a tool or prompt."""
+        plain = _plain(offer, self._rules)
+        name = _qualified(offer, self._rules)
+        obstacle = self._name_obstacle(offer, name, table)
+        free, attempt = name, 0
+        while obstacle and (free == name or free in table):
+            free = distinguish(
+                name, owner=offer.backend, native=offer.native, budget=self._rules.budget, attempt=attempt
+            )
+            attempt += 1
+        if obstacle:
+            self.problems.append(f"{offer} is offered as {free}: {obstacle}")
+        elif name != plain:
+            self.problems.append(f"{offer} is offered as {name}: {_shown(plain)} does not fit the rules for names")
+        return free
+
+    def _name_obstacle(self, offer: _Offer, name: str, table: Table) -> str:
+        if name in table:
+            return f"{name} is a {offer.kind} of {table[name].backend}"
+        if not offer.terms.prefix and (other := self._namespace_of(name, besides=offer.backend)):
+            return f"{name} reads as a {offer.kind} of {other}"
+        return ""
+
+    def _namespace_of(self, name: str, *, besides: str) -> str:
+        """The backend whose names start as `name` does, if that is another one."""
+        for start, backend in self._namespaces:
+            if backend != besides and name.startswith(start):
+                return backend
+        return ""
+
+    def uri_key(self, offer: _Offer, table: Table) -> str | None:
+        """The public URI or template of a resource."""
+        own = prefixed_uri(offer.backend, offer.native)
+        key = own if offer.terms.uris == "prefix" else offer.native
+        obstacle = self._uri_obstacle(offer, key, table)
+        if obstacle and offer.terms.uris == "auto" and not self._uri_obstacle(offer, own, table):
+            self.problems.append(f"{offer} is offered as {_shown(own)}: {obstacle}")
+            key, obstacle = own, ""
+        if obstacle:
+            self.problems.append(f"{offer} is left out: {obstacle}")
+            return None
+        self._claims.setdefault((offer.kind, normalise_uri(key)), offer.backend)
+        return key
+
+    def _uri_obstacle(self, offer: _Offer, key: str, table: Table) -> str:
+        claimed = self._claims.get((offer.kind, normalise_uri(key)), offer.backend)
+        if claimed != offer.backend or key in table:
+            return f"{claimed} lists {_shown(key)} too"
+        meant = split_prefixed_uri(key, self._owners)
+        if meant is not None and meant[0] != offer.backend:
+            return f"it reads as a URI of {meant[0]}"
+        return ""
+
+    def aliases(self, table: Table) -> dict[tuple[Kind, str], Entry]:
+        """Native names only one backend has, that are no public name and do not read as somebody else's."""
+        owners: dict[str, list[Entry]] = {}
+        for entry in table.values():
+            owners.setdefault(entry.native, []).append(entry)
+        return {
+            (found[0].kind, native): found[0]
+            for native, found in owners.items()
+            if len(found) == 1 and native not in table and not self._namespace_of(native, besides=found[0].backend)
+        }
+
+
+def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
+    """The offer an item makes, or why it is none."""
+    members = members_of(raw)
+    if members is None:
+        return "it is no JSON object that can be read"
+    key_member = _KEY_MEMBER[kind]
+    routed = {"name", key_member}
+    native, native_name = text_of(members.get(key_member)), text_of(members.get("name"))
+    if not native or native_name is None:
+        return f"it has no {' and no '.join(sorted(routed))} that is a string"
+    if len(native) > MAX_URI:
+        return f"its {key_member} is longer than {MAX_URI} characters"
+    folded = {member.casefold() for member in routed}
+    for member in members.keys() - routed:
+        # Some clients read `Name` or `na\u017fe` where we and the backend mean `name`: they would see another item.
+        if unicodedata.normalize("NFKC", member).casefold() in folded:
+            return f"its member {_shown(member)} can be taken for another"
+    return _Offer(kind, backend, terms, native, native_name, members)
+
+
+def _plain(offer: _Offer, rules: Rules) -> str:
+    """The name with its prefix and nothing else changed: all that a resource needs, which nobody addresses by it."""
+    wanted = offer.override.name or offer.native_name
+    return f"{offer.terms.prefix}{rules.separator}{wanted}" if offer.terms.prefix else wanted
+
+
+def _qualified(offer: _Offer, rules: Rules) -> str:
+    return qualify(
+        offer.terms.prefix,
+        offer.override.name or offer.native_name,
+        owner=offer.backend,
+        separator=rules.separator,
+        budget=rules.budget,
+    )
+
+
+def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
+    name = key if offer.kind in NAMED else _plain(offer, rules)
+    override = offer.override
+    members = {**offer.members, "name": payload_of(name)}
+    if key != offer.native:
+        members[_KEY_MEMBER[offer.kind]] = payload_of(key)
+    if override.title is not None:
+        members["title"] = payload_of(override.title)
+    if override.description is not None:
+        members["description"] = payload_of(override.description)
+    is_tool = offer.kind is Kind.TOOL
+    return Entry(
+        kind=offer.kind,
+        key=key,
+        name=name,
+        backend=offer.backend,
+        native=offer.native,
+        native_name=offer.native_name,
+        native_json=bytes(payload_of(offer.native)),
+        raw=object_of(members),
+        title=text_of(members.get("title")) or "",
+        annotations=hints_of(offer.members) if is_tool else frozenset(),
+        input_schema_has_headers=is_tool and b"x-mcp-header" in bytes(offer.members.get("inputSchema", _NO_SCHEMA)),
+    )

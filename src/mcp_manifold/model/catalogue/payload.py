@@ -1,0 +1,134 @@
+"""Payload bytes of entries: taken apart one level deep, changed member by member, written for a protocol version.
+
+Knows no naming. What is not changed is written as it came.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from mcp_manifold.model.catalogue.entry import Entry, Kind
+from mcp_manifold.wire import MODERN_VERSION, Payload
+
+Members = dict[str, Payload]
+
+_EXECUTION_VERSION: Final = "2025-11-25"
+_HINTS: Final = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
+_UI_KEY: Final = "ui/resourceUri"
+_decode_members = msgspec.json.Decoder(Members).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def members_of(raw: bytes | Payload | None) -> Members | None:
+    """The members of a JSON object, duplicates collapsed to the last; None for anything else."""
+    if raw is None:
+        return None
+    try:
+        data = bytes(raw)
+        if not data.isascii():
+            data.decode()
+        return _decode_members(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def text_of(raw: Payload | None) -> str | None:
+    """The string a member holds; None for anything else."""
+    if raw is None:
+        return None
+    try:
+        return _decode_text(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def payload_of(text: str) -> Payload:
+    """The JSON text of a string."""
+    return Payload(_encode(text))
+
+
+def object_of(members: Mapping[str, Payload]) -> bytes:
+    """The JSON text of an object."""
+    return _encode(members)
+
+
+def hints_of(tool: Members) -> frozenset[tuple[str, bool]]:
+    """The behaviour hints a tool states. A hint that is not a boolean is no hint."""
+    stated = members_of(tool.get("annotations")) or {}
+    values = {hint: bytes(stated[hint]).strip() for hint in _HINTS if hint in stated}
+    return frozenset((hint, value == b"true") for hint, value in values.items() if value in (b"true", b"false"))
+
+
+def ui_uris(tool: Members) -> tuple[str, ...]:
+    """The URIs by which a tool's `_meta` names its user interface."""
+    meta = members_of(tool.get("_meta")) or {}
+    ui = members_of(meta.get("ui")) or {}
+    found = (text_of(ui.get("resourceUri")), text_of(meta.get(_UI_KEY)))
+    return tuple(uri for uri in found if uri is not None)
+
+
+def with_ui_uris(tool: Members, public: Mapping[str, str]) -> Members:
+    """`tool` with the URIs of its user interface replaced."""
+    meta = members_of(tool.get("_meta")) or {}
+    ui = members_of(meta.get("ui")) or {}
+    changed = _replaced(meta, _UI_KEY, public)
+    inner = _replaced(ui, "resourceUri", public)
+    if inner is not ui:
+        changed = {**changed, "ui": Payload(object_of(inner))}
+    return tool if changed is meta else {**tool, "_meta": Payload(object_of(changed))}
+
+
+def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
+    uri = text_of(members.get(key))
+    if uri is None or public.get(uri, uri) == uri:
+        return members
+    return {**members, key: payload_of(public[uri])}
+
+
+# --- lists -----------------------------------------------------------------------------------------------------
+
+
+def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()) -> bytes:
+    """The JSON array of public payloads as a client of protocol `version` can take it.
+
+    Handshake clients lose an `outputSchema` that is no object schema, because their SDKs refuse the whole list over
+    one; only 2025-11-25 has `execution`, and its `taskSupport` is left out for the backends in `without_tasks`.
+    Everything else passes as it is.
+    """
+    if kind is Kind.TOOL:
+        return b"[%b]" % b",".join(
+            [_adapted(_untasked(each.raw) if each.backend in without_tasks else each.raw, version) for each in entries]
+        )
+    return b"[%b]" % b",".join([entry.raw for entry in entries])
+
+
+def _adapted(raw: bytes, version: str) -> bytes:
+    # Merging wrote every top-level key in its plainest spelling, so the words can be searched for.
+    schema = version != MODERN_VERSION and b'"outputSchema"' in raw
+    execution = version != _EXECUTION_VERSION and b'"execution"' in raw
+    if not schema and not execution:
+        return raw
+    members = members_of(raw) or {}
+    unfit = {"execution"} & members.keys() if execution else set()
+    if schema and "outputSchema" in members and not _is_object_schema(members["outputSchema"]):
+        unfit.add("outputSchema")
+    return object_of({key: value for key, value in members.items() if key not in unfit}) if unfit else raw
+
+
+def _untasked(raw: bytes) -> bytes:
+    if b'"execution"' not in raw:
+        return raw
+    members = members_of(raw) or {}
+    execution = members_of(members.get("execution")) or {}
+    if text_of(execution.get("taskSupport")) in (None, "forbidden"):  # what is not offered need not be taken back
+        return raw
+    left = {key: value for key, value in execution.items() if key != "taskSupport"}
+    if left:
+        return object_of({**members, "execution": Payload(object_of(left))})
+    return object_of({key: value for key, value in members.items() if key != "execution"})
+
+
+def _is_object_schema(schema: Payload) -> bool:
+    return text_of((members_of(schema) or {}).get("type")) == "object"

@@ -1,0 +1,302 @@
+"""Public names and URIs: how a native one is qualified, told apart and recognised. Knows no listing and no policy.
+
+Theory. A name is built in one direction only: nothing here ever takes one apart, the catalogue's tables lead back.
+So a separator inside a server or tool name means nothing. A URI is different: `<server>+<uri>` is accepted for URIs
+nobody listed, and has to be read back. The server stands where a scheme stands, so its label keeps to what a scheme
+may hold (clients that validate URIs drop a whole list over one `my_server+file:///x`): other bytes become `.hh`, and
+a label that would not start with a letter gets `x.` in front. Labels hold no `+`, hence the first `+` ends them.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+from urllib.parse import quote, unquote
+
+MIN_BUDGET: Final = 16
+"""The shortest budget a name can be told apart in."""
+MAX_URI: Final = 8192
+"""Longer names and URIs are not looked at: every rule below is linear, and this bounds the line."""
+
+_ILLEGAL: Final = re.compile(r"[^A-Za-z0-9_-]")
+_HASH: Final = 8
+_LONG_HASH: Final = 16
+
+
+def qualify(prefix: str, native: str, *, owner: str, separator: str = "__", budget: int = 64) -> str:
+    """The public name of `owner`'s `native`: `<prefix><separator><native>`, or just `native` without a prefix.
+
+    Characters a model API would refuse become `_`; a name changed by that, or over `budget`, ends in a hash of what
+    it stands for.
+
+    Raises:
+        ValueError: `budget` is below MIN_BUDGET.
+    """
+    if budget < MIN_BUDGET:
+        raise ValueError(f"a name budget of {budget} is too small; the least is {MIN_BUDGET}")
+    plain = f"{prefix}{separator}{native}" if prefix else native
+    legal = _ILLEGAL.sub("_", plain)
+    if legal == plain and 0 < len(plain) <= budget:
+        return plain
+    return _suffixed(legal, _digest(owner, native)[:_HASH], budget)
+
+
+def distinguish(name: str, *, owner: str, native: str, budget: int = 64, attempt: int = 0) -> str:
+    """Another name for `owner`'s `native`, because `name` is taken. Ask with a rising `attempt` until one is free.
+
+    The first attempt has a short hash, the next a long one, later ones a long one of something else each time: as
+    no listing is endless, neither is the asking, even where names were made to be in the way.
+    """
+    stem = name.removesuffix("_" + _digest(owner, native)[:_HASH])
+    if attempt < 2:
+        return _suffixed(stem, _digest(owner, native)[: _LONG_HASH if attempt else _HASH], budget)
+    return _suffixed(stem, _digest(owner, f"{native}\0{attempt}")[:_LONG_HASH], budget)
+
+
+def _digest(owner: str, native: str) -> str:
+    return sha256(f"{owner}\0{native}".encode(errors="surrogatepass")).hexdigest()
+
+
+def _suffixed(stem: str, digest: str, budget: int) -> str:
+    suffix = "_" + digest[: budget - 1]
+    return stem[: budget - len(suffix)] + suffix
+
+
+# --- URIs ------------------------------------------------------------------------------------------------------
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
+_URI: Final = re.compile(r"(?s)(//[^/?#]*)?([^?#]*)(\?[^#]*)?(#.*)?")
+_ESCAPED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_PLAIN_BYTE: Final = re.compile(r"[A-Za-z0-9-]")
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")
+_LEGAL_IN_URI: Final = "!#$%&'()*+,/:;=?@[]~"
+_DEFAULT_PORTS: Final = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":443", "ftp": ":21"}
+
+
+def scheme(uri: str) -> str:
+    """The lower-case scheme of a URI or URI template; empty when it has none that can be read."""
+    found = _SCHEME.match(uri)
+    return found.group().lower() if found else ""
+
+
+def lower_scheme(uri: str) -> str:
+    """`uri` with its scheme in lower case and nothing else changed."""
+    return scheme(uri) + uri[len(scheme(uri)) :]
+
+
+def prefixed_uri(owner: str, uri: str) -> str:
+    """`<owner>+<uri>`: the name of `owner`'s `uri` that nobody else can have."""
+    return f"{_label(owner)}+{uri}"
+
+
+def _label(owner: str) -> str:
+    if not owner[:1].isascii() or not owner[:1].isalpha():
+        return "x." + _escape(owner[:1]) + _label_tail(owner[1:])
+    return _label_tail(owner)
+
+
+def _label_tail(text: str) -> str:
+    return "".join(char if _PLAIN_BYTE.match(char) else _escape(char) for char in text)
+
+
+def _escape(text: str) -> str:
+    return "".join(f".{byte:02x}" for byte in text.encode(errors="surrogatepass"))
+
+
+def split_prefixed_uri(uri: str, owners: Iterable[str]) -> tuple[str, str] | None:
+    """The owner and its own URI that `<owner>+<uri>` stands for, or None when that is not what `uri` is.
+
+    The spelling of `prefixed_uri` comes first, whatever the case of its label (clients lower-case schemes); then an
+    owner's name as the user wrote it, the longest that fits. Where owners differ by case only, the lower-case label
+    may have been made of any of them, so it is nobody's.
+    """
+    if "+" not in uri:
+        return None
+    known = tuple(owners)
+    label, _, rest = uri.partition("+")
+    alike = [owner for owner in known if rest and _label(owner).lower() == label.lower()]
+    if len(alike) > 1:
+        alike = [owner for owner in alike if _label(owner) == label != label.lower()]
+    if alike:
+        return alike[0], rest
+    spelled = [owner for owner in known if owner and uri.startswith(owner + "+") and _label(owner) != label]
+    longest = max(spelled, key=len, default="")
+    return (longest, uri[len(longest) + 1 :]) if longest and len(uri) > len(longest) + 1 else None
+
+
+def normalise_uri(uri: str) -> str:
+    """The key under which equivalent spellings of a URI meet (RFC 3986 section 6.2.2, and what URL parsers send).
+
+    Only a key: backends are sent the spelling they listed. It is coarser than any one client's parser, which is safe
+    because exact spellings are looked up first and two backends never share a key.
+    """
+    name = scheme(uri)
+    if not name or len(uri) > MAX_URI:
+        return uri
+    authority, path, query, fragment = _components(uri)
+    path = _percent(path)
+    if path.startswith("/"):
+        path = _without_dots(path)
+    if authority:
+        authority = _normal_authority(authority, name)
+        path = path or "/"
+    return f"{name}:{authority}{path}{_percent(query)}{_percent(fragment)}"
+
+
+def _components(uri: str) -> tuple[str, str, str, str]:
+    """Authority (with `//`), path, query (with `?`) and fragment (with `#`) behind the scheme."""
+    start = len(scheme(uri))
+    found = _URI.match(uri, start + 1 if start else 0)
+    return (found[1] or "", found[2] or "", found[3] or "", found[4] or "") if found else ("", uri, "", "")
+
+
+def _normal_authority(authority: str, name: str) -> str:
+    user, at, host = authority.rpartition("@")
+    return user + at + _percent(host).lower().removesuffix(_DEFAULT_PORTS.get(name, "\0"))
+
+
+def _percent(text: str) -> str:
+    """Percent-encoding in one form: never for unreserved characters, always for illegal ones, hex in upper case."""
+    return _ESCAPED.sub(_unescape, quote(text, safe=_LEGAL_IN_URI, errors="surrogatepass"))
+
+
+def _unescape(found: re.Match[str]) -> str:
+    char = chr(int(found[1], 16))
+    return char if _UNRESERVED.match(char) else found[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def walks(uri: str) -> bool:
+    """Whether the path holds `.` or `..` steps, percent-encoded ones included: such a URI says one place and means
+    another."""
+    return any(step in (".", "..") for step in re.split(r"[/\\]", unquote(_components(uri)[1])))
+
+
+def spellings(uri: str) -> tuple[str, ...]:
+    """What a rule that forbids has to look at: `uri`, its normal form, and that with every escape and slash folded."""
+    normal = normalise_uri(uri)
+    name = scheme(normal)
+    authority, path, query, _ = _components(normal)
+    folded = f"{name}:{authority}{re.sub('/{2,}', '/', unquote(path))}{query}" if name else normal
+    return lower_scheme(uri), normal, folded
+
+
+# --- RFC 6570 templates ----------------------------------------------------------------------------------------
+
+_MAX_EXPRESSIONS: Final = 64
+_EXPRESSION: Final = re.compile(r"\{([^{}]*)\}")
+_VARIABLE: Final = re.compile(r"[\w.%-]+(\*|:[1-9][0-9]{0,3})?")
+_SEGMENT: Final = "/?#"
+_OPERATORS: Final = {
+    "": ("", _SEGMENT),
+    "+": ("", ""),
+    "#": ("#", ""),
+    ".": (".", _SEGMENT),
+    "/": ("/", _SEGMENT),
+    ";": (";", _SEGMENT),
+    "?": ("?", "#"),
+    "&": ("&", "#"),
+}
+"""Operator to the character its expansion starts with and the characters that end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """What an expression may expand to: nothing, or `lead` followed by characters outside `stop`."""
+
+    lead: str
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class UriTemplate:
+    """A compiled URI template: literals and gaps, in order. Matches as leniently as servers read their templates.
+
+    All ways to match are followed at once: bit i of a mask says "the parts so far can end before character i". So
+    the cost is one pass per part whatever the URI, where a regular expression would try one way after another.
+    """
+
+    parts: tuple[str | _Gap, ...]
+
+    def matches(self, uri: str) -> bool:
+        """Whether the template can expand to `uri`."""
+        first = self.parts[0] if self.parts else ""
+        if len(uri) > MAX_URI or (isinstance(first, str) and not uri.startswith(first)):
+            return False
+        reached = 1
+        for part in self.parts:
+            reached = _after_literal(reached, part, uri) if isinstance(part, str) else _after_gap(reached, part, uri)
+            if not reached:
+                return False
+        return bool(reached >> len(uri) & 1)
+
+
+def _after_literal(reached: int, literal: str, uri: str) -> int:
+    return (reached & _occurrences(literal, uri)) << len(literal)
+
+
+def _after_gap(reached: int, gap: _Gap, uri: str) -> int:
+    start = (reached & _occurrences(gap.lead, uri)) << 1 if gap.lead else reached
+    allowed = int("".join("0" if char in gap.stop else "1" for char in reversed(uri)) or "0", 2)
+    # Adding a bit inside a run of ones carries to the run's end: xor shows the bits the carry went over. A bit the
+    # carry of an earlier one went over already shows as zero again, but it is in `start`.
+    return reached | start | (((start & allowed) + allowed) ^ allowed)
+
+
+def _occurrences(literal: str, uri: str) -> int:
+    digits = bytearray(b"0" * (len(uri) + 1))
+    at = uri.find(literal)
+    while at >= 0:
+        digits[-1 - at] = ord("1")
+        at = uri.find(literal, at + 1)
+    return int(digits, 2)
+
+
+def compile_template(template: str) -> UriTemplate | None:
+    """The matcher of an RFC 6570 template (all four levels); None for what is not one, or has over 64 expressions."""
+    if len(template) > MAX_URI or template.count("{") > _MAX_EXPRESSIONS:
+        return None
+    parts: list[str | _Gap] = []
+    # Splitting at the one group leaves literals at even places and expressions at odd ones.
+    for place, piece in enumerate(_EXPRESSION.split(template)):
+        gaps = _gaps(piece) if place % 2 else _literal(piece)
+        if gaps is None:
+            return None
+        parts += gaps
+    return UriTemplate(tuple(parts))
+
+
+def _literal(text: str) -> list[str] | None:
+    if "{" in text or "}" in text:
+        return None
+    return [text] if text else []
+
+
+def _gaps(expression: str) -> list[_Gap] | None:
+    operator = expression[:1] if expression[:1] in _OPERATORS else ""
+    variables = expression[len(operator) :].split(",")
+    if not all(_VARIABLE.fullmatch(variable) for variable in variables):
+        return None
+    lead, stop = _OPERATORS[operator]
+    if operator == "/":
+        return [_Gap(lead, stop.removeprefix("/") if variable.endswith("*") else stop) for variable in variables]
+    return [_Gap(lead, stop)]
+
+
+def template_matches(template: str, uri: str) -> bool:
+    """Whether `template` can expand to `uri`. Compile a template that is asked about more than once."""
+    compiled = compile_template(template)
+    return compiled is not None and compiled.matches(uri)

@@ -1,0 +1,276 @@
+"""The Manifold as an object: entered and left, with no servers, broken ones and disabled ones."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_manifold import Manifold
+from mcp_manifold.config import ServerSettings
+from mcp_manifold.core.hub import terms_of
+from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.catalogue import Listing, Rules, merge
+from mcp_manifold.model.filtering import policy_of, unmatched_patterns
+from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.wire import MODERN_VERSION
+from tests.unit.fronts.fakes import Client, initialize
+
+pytestmark = pytest.mark.anyio
+BOUND = 10.0
+"""Seconds any test waits for anything."""
+MISSING = {"command": "/nonexistent/mcp-server"}
+
+
+def manifold(servers: dict[str, Any] | None = None, **settings: Any) -> Manifold:
+    return Manifold.from_config({"mcpServers": servers or {}, "manifold": settings})
+
+
+def unheard(message: bytes, /, *, needed: bool = False) -> None:
+    raise AssertionError(message)
+
+
+# --- without servers ------------------------------------------------------------------------------------------------
+
+
+async def test_a_manifold_without_servers_offers_nothing_and_is_well() -> None:
+    async with manifold() as made:
+        await asyncio.wait_for(made.settle(), timeout=BOUND)
+        assert await made.list_tools() == []
+        assert await made.list_prompts() == []
+        assert await made.list_resources() == []
+        assert await made.list_resource_templates() == []
+        assert made.status() == []
+        assert made.health()["status"] == "healthy"
+        assert made.servers_health() == {"servers": []}
+        assert made.readiness() == {"ready": True}
+        assert made.problems() == ()
+        with pytest.raises(UnknownItem, match="Unknown tool: t"):
+            await made.call_tool("t")
+        with pytest.raises(UnknownItem):
+            await made.read_resource("x:1")
+        with pytest.raises(UnknownItem):
+            await made.get_prompt("p", {"a": "b"})
+
+
+async def test_a_manifold_that_is_not_entered_says_so() -> None:
+    made = manifold()
+    assert repr(made) == "<Manifold mcp-manifold not entered>"
+    for attempt in (made.list_tools, made.settle):
+        with pytest.raises(RuntimeError, match="enter the Manifold first"):
+            await attempt()
+    with pytest.raises(RuntimeError, match="enter the Manifold first"):
+        made.status()
+    assert made.readiness() == {"ready": False}
+
+
+async def test_a_manifold_is_entered_once_at_a_time() -> None:
+    made = manifold(name="ours")
+    async with made:
+        assert repr(made) == "<Manifold ours running>"
+        with pytest.raises(RuntimeError, match="entered already"):
+            await made.__aenter__()
+        assert await made.list_tools() == []
+    async with made:
+        assert await made.list_tools() == []
+    assert repr(made) == "<Manifold ours not entered>"
+
+
+async def test_leaving_leaves_no_task_behind() -> None:
+    before = asyncio.all_tasks()
+    async with manifold({"gone": MISSING, "also": MISSING}) as made:
+        await asyncio.wait_for(made.settle(), timeout=BOUND)
+        assert asyncio.all_tasks() - before
+    assert asyncio.all_tasks() - before == set()
+
+
+async def test_an_error_inside_still_stops_everything() -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        async with manifold({"gone": MISSING}):
+            raise ZeroDivisionError
+    assert asyncio.all_tasks() - before == set()
+
+
+# --- with servers that are not there --------------------------------------------------------------------------------
+
+
+async def test_a_server_that_cannot_start_hurts_nobody_and_is_told_of() -> None:
+    async with manifold({"gone": MISSING, "off": {**MISSING, "disabled": True}}) as made:
+        await asyncio.wait_for(made.settle(), timeout=BOUND)
+        with pytest.raises(AllUnavailable, match=r"gone: .* was not found"):
+            await made.list_tools()
+        gone, off = made.status()
+        assert (gone.name, off.name, off.state) == ("gone", "off", "disabled")
+        assert gone.state in ("backing off", "connecting")
+        assert "not found" in gone.last_error
+        assert made.health() == {
+            "status": "unhealthy",
+            "servers": {"configured": 1, "connected": 0, "healthy": 0},
+        }
+        assert made.readiness() == {"ready": True}
+        assert json.dumps(made.servers_health())
+        with pytest.raises(BackendUnavailable, match="was not found"):
+            await made.call_tool("gone__t")
+        with pytest.raises(UnknownItem):
+            await made.call_tool("elsewhere__t")
+
+
+async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> None:
+    async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}}) as made:
+        (bad,) = made.status()
+        assert (bad.name, bad.state) == ("bad", "broken")
+        assert "NO_SUCH_VARIABLE_HERE" in bad.last_error
+        assert made.health()["status"] == "unhealthy"
+        with pytest.raises(AllUnavailable, match=r'bad: the variable "NO_SUCH_VARIABLE_HERE" is not set'):
+            await made.list_tools()
+        assert not made.has_scope("server:bad")
+
+
+async def test_only_disabled_servers_are_nothing_to_worry_about() -> None:
+    async with manifold({"off": {**MISSING, "disabled": True}}) as made:
+        assert made.health()["status"] == "healthy"
+        assert made.has_scope("")
+        assert not made.has_scope("server:off")
+
+
+async def test_status_callbacks_are_told_and_cannot_end_a_backend() -> None:
+    loop, failures, told, thrice = asyncio.get_running_loop(), [], [], asyncio.Event()
+
+    def broken(name: str) -> None:
+        raise ZeroDivisionError(name)
+
+    def heard(name: str) -> None:
+        told.append(name)
+        if len(told) >= 3:
+            thrice.set()
+
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    try:
+        made = manifold({"gone": MISSING})
+        made.on_status(broken)
+        made.on_status(heard)
+        async with made, asyncio.timeout(BOUND):
+            await thrice.wait()
+    finally:
+        loop.set_exception_handler(handler)
+    assert set(told) == {"gone"}
+    assert {type(failure) for failure in failures} == {ZeroDivisionError}
+
+
+async def test_a_session_that_ends_twice_or_after_the_manifold_is_over() -> None:
+    made = manifold({"gone": MISSING})
+    session = Session("key", ANONYMOUS, "", MODERN_VERSION)
+    async with made:
+        made.ended(session)
+        made.ended(session)
+    made.ended(session)
+
+
+async def test_a_call_goes_through_the_stages_to_the_router() -> None:
+    async with manifold(name="ours") as made:
+        call = Call("server/discover", {}, Session("", ANONYMOUS, "", MODERN_VERSION), unheard)
+        answer = json.loads(bytes(await made.handle(call)))
+    assert answer["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "ours"
+
+
+# --- where it comes from --------------------------------------------------------------------------------------------
+
+
+async def test_a_mapping_and_a_file_are_read_alike(tmp_path: Path) -> None:
+    data = {"mcpServers": {"a": MISSING}, "manifold": {"name": "ours", "port": 1234}}
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps(data))
+    made = [Manifold.from_config(data), Manifold.from_config(str(path)), Manifold.from_config(path)]
+    assert [each.settings for each in made] == [made[0].settings] * 3
+    assert [each.config.servers for each in made] == [made[0].config.servers] * 3
+    assert (made[0].settings.name, made[0].settings.port) == ("ours", 1234)
+
+
+@pytest.mark.parametrize("how", ["mapping", "file"])
+async def test_overrides_are_stronger_and_none_is_none(how: str, tmp_path: Path) -> None:
+    data: dict[str, Any] = {"mcpServers": {}, "manifold": {"name": "ours", "port": 1234}}
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps(data))
+    overrides = {"port": 4321, "host": "::1", "name": None, "allowed_hosts": ()}
+    made = Manifold.from_config(data if how == "mapping" else path, overrides=overrides)
+    assert (made.settings.port, made.settings.host, made.settings.name) == (4321, "::1", "ours")
+    assert data["manifold"] == {"name": "ours", "port": 1234}
+
+
+async def test_a_configuration_that_cannot_be_used_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="port"):
+        manifold(port=-1)
+    with pytest.raises(ConfigError):
+        Manifold.from_config({"mcpServers": {}, "manifold": []}, overrides={"port": 1})
+    with pytest.raises(ConfigError, match="missing"):
+        Manifold.from_config("missing.json")
+
+
+# --- the endpoint ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> None:
+    made = manifold(name="ours")
+    app = made.asgi_app()
+    assert made.asgi_app() is app
+    client = Client(app)
+    assert (await client.send("GET", "/_healthz")).status == 200
+    assert (await client.send("GET", "/_readyz")).status == 503
+    async with made:
+        assert (await client.send("GET", "/_readyz")).status == 200
+        assert (await client.send("GET", "/health")).json["status"] == "healthy"
+        answer = await client.call(initialize())
+        assert answer.json["result"]["serverInfo"]["name"] == "ours"
+    assert (await client.send("GET", "/_readyz")).status == 503
+
+
+# --- filters --------------------------------------------------------------------------------------------------------
+
+
+def server(name: str, **settings: Any) -> ServerSettings:
+    return ServerSettings.model_validate({"name": name, "command": "x", **settings})
+
+
+async def test_a_pattern_that_is_none_names_its_server() -> None:
+    for wrong in ("@nothing", "!secret", "*" * 17):
+        with pytest.raises(ConfigError, match='server "a"') as caught:
+            policy_of([server("a", tools={"block": [wrong]})])
+        assert caught.value.server == "a"
+    with pytest.raises(ConfigError, match='server "a"'):
+        async with manifold({"a": {**MISSING, "tools": {"allow": ["@nothing"]}}}):
+            pass
+
+
+async def test_what_matches_nothing_is_most_likely_a_typing_error() -> None:
+    servers = [
+        server(
+            "a",
+            tools={"allow": ["t", "tt", "@readOnly"], "block": ["*x"]},
+            prompts={"block": ["p"]},
+            resources={"allow": ["x:*", "y:*", "z:{v}"]},
+            overrides={"tools": {"t": {"name": "n"}, "T": {"name": "m"}}, "resources": {"z:{v}": {"name": "r"}}},
+        ),
+        server("unlisted", tools={"allow": ["nothing"]}),
+        server("off", tools={"allow": ["nothing"]}, disabled=True),
+    ]
+    listing = Listing(
+        "a",
+        1,
+        "handshake",
+        tools=(b'{"name":"t"}',),
+        prompts=(b'{"name":"p"}',),
+        resources=(b'{"name":"r","uri":"x:1"}',),
+        templates=(b'{"name":"v","uriTemplate":"z:{v}"}',),
+    )
+    whole = merge([(listing, terms_of(servers[0], native=False))], Rules())
+    assert unmatched_patterns(servers, whole) == (
+        'server "a": the tools pattern "tt" matches nothing it offers',
+        'server "a": the tools pattern "@readOnly" matches nothing it offers',
+        'server "a": the tools pattern "*x" matches nothing it offers',
+        'server "a": the tools override "T" is of nothing it offers',
+        'server "a": the resources pattern "y:*" matches nothing it offers',
+    )

@@ -1,0 +1,259 @@
+"""The metrics page on made-up numbers: each metric shows what it is of, in the format that was asked for."""
+
+import asyncio
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
+from prometheus_client.parser import text_string_to_metric_families as plain_families
+
+from mcp_manifold import Manifold
+from mcp_manifold.core.status import STATES, ServerStatus
+from mcp_manifold.errors import BackendTimeout
+from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.lag import LoopLag
+from mcp_manifold.fronts.metrics import Exposition, Sources
+from mcp_manifold.model.call import Call, Session, Stages
+from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.stages.metrics import OUTCOMES, Counts
+from mcp_manifold.wire import EMPTY, Payload
+from tests.unit.fronts.fakes import Client
+
+pytestmark = pytest.mark.anyio
+
+NOTES = ServerStatus(
+    "notes",
+    "ready",
+    tools=2,
+    prompts=3,
+    resources=4,
+    templates=5,
+    moved="2026-01-31T11:00:01.250Z",
+    latency=0.25,
+    listed=7.0,
+    lives=3,
+    links=8,
+    held=4,
+    due=6,
+    breaker="open",
+    openings=9,
+    waiting=9,
+    overloaded=10,
+    retries=11,
+    dropped=12,
+    last_error="hunter2",
+    stderr=("hunter2",),
+)
+
+
+@dataclass
+class Scene:
+    """Everything the metrics are read from, for a test to change."""
+
+    servers: list[ServerStatus] = field(default_factory=lambda: [NOTES])
+    tally: Tally | None = field(default_factory=Tally)
+    parked: int = 0
+    tasks: int = 0
+    counts: Counts = field(default_factory=lambda: Counts(lambda name: name == "notes"))
+    lag: LoopLag = field(default_factory=LoopLag)
+
+    def page(self) -> Exposition:
+        return Exposition(
+            Sources(
+                self.counts, self.lag, lambda: self.servers, lambda: self.tally, lambda: self.parked, lambda: self.tasks
+            )
+        )
+
+    def found(self) -> dict[str, float]:
+        text = self.page().render()[0].decode()
+        return {
+            " ".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
+            for family in plain_families(text)
+            for sample in family.samples
+        }
+
+
+async def called(counts: Counts, *outcomes: Payload | Exception) -> None:
+    """One `tools/call` to the server `notes` for each outcome."""
+    left = list(outcomes)
+
+    async def handler(call: Call) -> Payload:
+        call.backend = "notes"
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    handle = Stages([counts]).around(handler)
+    for _ in outcomes:
+        session = Session("", ANONYMOUS, "", "2025-11-25")
+        await asyncio.gather(handle(Call("tools/call", {}, session, lambda *_, **__: None)), return_exceptions=True)
+
+
+# --- what is on the page --------------------------------------------------------------------------------------------
+
+
+def test_everything_a_server_is_has_its_metric() -> None:
+    found = Scene().found()
+    assert {key: found[key] for key in found if key.startswith("mcp_backend_") and "_state" not in key} == {
+        "mcp_backend_entries tool notes": 2,
+        "mcp_backend_entries prompt notes": 3,
+        "mcp_backend_entries resource notes": 4,
+        "mcp_backend_entries template notes": 5,
+        "mcp_backend_restarts_total notes": 2,
+        "mcp_backend_breaker closed notes": 0,
+        "mcp_backend_breaker open notes": 1,
+        "mcp_backend_breaker half-open notes": 0,
+        "mcp_backend_breaker_openings_total notes": 9,
+        "mcp_backend_links_opened_total notes": 8,
+        "mcp_backend_held_links notes": 4,
+        "mcp_backend_pending_requests notes": 6,
+        "mcp_backend_waiting_calls notes": 9,
+        "mcp_backend_overloaded_total notes": 10,
+        "mcp_backend_retries_total notes": 11,
+        "mcp_backend_dropped_notifications_total notes": 12,
+        "mcp_backend_listing_age_seconds notes": 7,
+        "mcp_backend_latency_seconds notes": 0.25,
+    }
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_server_is_in_exactly_one_state(state: str) -> None:
+    found = Scene(servers=[replace(NOTES, state=state)]).found()
+    assert {key: found[key] for key in found if key.startswith("mcp_backend_state")} == {
+        f"mcp_backend_state notes {each}": float(each == state) for each in STATES
+    }
+
+
+def test_what_is_not_known_of_a_server_has_no_metric() -> None:
+    unknown = replace(NOTES, latency=None, listed=None, lives=0)
+    found = Scene(servers=[unknown, ServerStatus("off", "disabled"), ServerStatus("bad", "broken")]).found()
+    assert "mcp_backend_latency_seconds notes" not in found
+    assert "mcp_backend_listing_age_seconds notes" not in found
+    assert found["mcp_backend_restarts_total notes"] == 0
+    assert {key for key in found if "off" in key.split() and found[key]} == {"mcp_backend_state off disabled"}
+    assert {key for key in found if "bad" in key.split() and found[key]} == {"mcp_backend_state bad broken"}
+
+
+def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
+    tally = Tally(sessions=1, streams=2, dropped_events=3, refused=4, bytes_in=5, bytes_out=6)
+    found = Scene(tally=tally, parked=7, tasks=8).found()
+    assert found["mcp_proxy_sessions"] == 1
+    assert found["mcp_proxy_streams"] == 2
+    assert found["mcp_proxy_dropped_events_total"] == 3
+    assert found["mcp_proxy_refused_requests_total"] == 4
+    assert found["mcp_proxy_received_bytes_total"] == 5
+    assert found["mcp_proxy_sent_bytes_total"] == 6
+    assert found["mcp_proxy_parked_calls"] == 7
+    assert found["mcp_proxy_tasks"] == 8
+
+
+def test_before_there_is_a_front_or_a_server_there_is_a_page() -> None:
+    found = Scene(servers=[], tally=None).found()
+    assert found["mcp_proxy_sessions"] == 0
+    assert not any(key.startswith("mcp_backend") for key in found)
+
+
+async def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
+    scene = Scene()
+    await called(scene.counts, EMPTY, EMPTY, BackendTimeout("notes", "hunter2"))
+    found = scene.found()
+    requests = {key: found[key] for key in found if key.startswith("mcp_proxy_requests_total")}
+    assert requests == {
+        "mcp_proxy_requests_total tools/call ok notes": 2,
+        "mcp_proxy_requests_total tools/call timeout notes": 1,
+    }
+    buckets = [found[key] for key in found if key.startswith("mcp_proxy_latency_seconds_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == found["mcp_proxy_latency_seconds_count tools/call notes"] == 3
+    assert found["mcp_proxy_latency_seconds_sum tools/call notes"] > 0
+    assert found["mcp_proxy_in_flight tools/call"] == 0
+
+
+def test_a_name_is_written_so_that_it_stays_one_label() -> None:
+    odd = 'a"b\\c d} 1'
+    families = plain_families(Scene(servers=[replace(NOTES, name=odd)]).page().render()[0].decode())
+    names = {sample.labels["server"] for family in families for sample in family.samples if "server" in sample.labels}
+    assert names == {odd}
+
+
+def test_the_page_has_no_text_that_servers_wrote() -> None:
+    assert b"hunter2" not in Scene().page().render()[0]
+
+
+async def test_the_written_reference_has_every_metric_and_no_other() -> None:
+    scene = Scene()
+    await called(scene.counts, EMPTY)
+    families = plain_families(scene.page().render()[0].decode())
+    shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
+    written = set(re.findall(r"^\| `(mcp_\w+)` \|", text, re.M))
+    assert written == {name for name in shown if name.startswith("mcp_")}
+    assert {f"`{outcome}`" for outcome in OUTCOMES} <= set(re.findall(r"^\| (`\w+`) \|", text, re.M))
+    assert {f"`{state}`" for state in STATES} <= set(re.findall(r"^\| (`[\w ]+`) \|", text, re.M))
+
+
+def test_two_pages_do_not_know_of_each_other() -> None:
+    assert "mcp_backend_entries tool notes" not in Scene(servers=[]).found()
+    assert Scene().found()["mcp_backend_entries tool notes"] == 2
+
+
+# --- its format -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "text/plain;version=0.0.4", "text/html", "application/openmetrics-text; version=x", ";;,=;"]
+)
+def test_whoever_asks_for_nothing_else_gets_plain_text(accept: str) -> None:
+    body, content_type = Scene().page().render(accept)
+    assert content_type.startswith("text/plain")
+    assert list(plain_families(body.decode()))
+
+
+def test_openmetrics_is_had_by_asking_for_it() -> None:
+    body, content_type = Scene().page().render("application/openmetrics-text; version=1.0.0, text/plain;q=0.5")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = open_families(body.decode())  # type: ignore[no-untyped-call]  # the library's own
+    assert "mcp_backend_state" in {family.name for family in families}
+
+
+# --- how late the loop is -------------------------------------------------------------------------------------------
+
+
+async def test_a_loop_that_is_held_up_is_late_until_somebody_asks() -> None:
+    lag, after = LoopLag(0.001), asyncio.Event()
+    lag.begin()
+    lag.begin()
+    asyncio.get_running_loop().call_later(0.01, after.set)
+    async with asyncio.timeout(10):
+        await after.wait()
+    lag.end()
+    assert repr(lag).startswith("<LoopLag idle")
+    assert lag.worst() >= lag.last > 0
+    assert lag.worst() == 0
+
+
+async def test_lag_is_not_sampled_before_it_is_begun_nor_after_it_ended() -> None:
+    lag = LoopLag()
+    lag.end()
+    assert (lag.last, lag.worst()) == (0, 0)
+    lag.begin()
+    lag.end()
+    assert (lag.last, lag.worst()) == (0, 0)
+
+
+# --- of a whole manifold --------------------------------------------------------------------------------------------
+
+
+async def test_the_page_is_there_whether_or_not_the_manifold_is_entered() -> None:
+    made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
+    client = Client(made.asgi_app())
+    before = await client.send("GET", "/metrics")
+    async with made:
+        within = await client.send("GET", "/metrics")
+    after = await client.send("GET", "/metrics")
+    assert [answer.status for answer in (before, within, after)] == [200, 200, 200]
+    assert [b'server="gone"' in answer.body for answer in (before, within, after)] == [False, True, False]
+    assert (await client.send("POST", "/metrics")).status == 405

@@ -1,0 +1,283 @@
+"""Links that are held for one client, or lent for one call: opened once, bounded, closed when nobody needs them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from mcp_manifold.backends.link.client_links import ClientLinks
+from mcp_manifold.backends.link.isolation import LinkKey
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.policy import ANONYMOUS, Principal
+from mcp_manifold.wire import MODERN_VERSION
+from tests.unit.backends.linking import FakeTransport, connected, new_session, tool, within
+
+pytestmark = pytest.mark.anyio
+
+A, B = LinkKey("a", exact=True), LinkKey("b", exact=True)
+LENT = LinkKey("principal x", exclusive=True)
+
+
+def called(number: int = 0, *, principal: Principal = ANONYMOUS) -> Call:
+    """A call; with a number it was sent."""
+    session = Session("", principal, "", MODERN_VERSION)
+    return Call("tools/call", {}, session, lambda message, **_: None, number=number)
+
+
+class LinkOpener:
+    """Opens links on transports that only remember; remembers what was opened and closed."""
+
+    def __init__(self, *, most: int = 8, idle: float = 60.0) -> None:
+        self.opened: list[tuple[str, Link]] = []
+        self.transports: list[FakeTransport] = []
+        self.closed: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.problem: Exception | None = None
+        self.held = ClientLinks("notes", self._open, most=most, idle=idle)
+        self._grown = asyncio.Event()
+        self._tasks: TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<LinkOpener opened={len(self.opened)} closed={len(self.closed)}>"
+
+    @asynccontextmanager
+    async def _open(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
+        await self.gate.wait()
+        if self.problem is not None:
+            raise self.problem
+        link, transport = connected()
+        self.opened.append((place.key, link))
+        self.transports.append(transport)
+        try:
+            yield link
+        finally:
+            self.closed.append(place.key)
+            self._grown.set()
+
+    @asynccontextmanager
+    async def lending(self) -> AsyncIterator[TaskGroup]:
+        """While links can be opened to be lent."""
+        async with group() as self._tasks:
+            yield self._tasks
+
+    async def lend(self, call: Call) -> Link:
+        """A link for this call."""
+        assert self._tasks is not None
+        return await self.held.link(LENT, call.session, self._tasks, call)
+
+    async def until_closed(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.closed) < count or len(self.held) > len(self.opened) - count:
+                self._grown.clear()
+                await asyncio.wait([asyncio.ensure_future(self._grown.wait())], timeout=0.01)
+
+
+@asynccontextmanager
+async def group() -> AsyncIterator[TaskGroup]:
+    """A task group that is ended."""
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_client_gets_the_same_link_again_and_another_client_another() -> None:
+    opener = LinkOpener()
+    async with group() as tasks:
+        link = await opener.held.link(A, new_session("a"), tasks)
+        assert await opener.held.link(A, new_session("a"), tasks) is link
+        assert opener.held.live(A) is link
+        assert opener.held.live(B) is None
+        assert await opener.held.link(B, new_session("b"), tasks) is not link
+        assert (len(opener.held), len(opener.held.links())) == (2, 2)
+        assert repr(opener.held) == "<ClientLinks notes 2/8>"
+    assert sorted(opener.closed) == ["a", "b"]
+    assert len(opener.held) == 0
+
+
+async def test_calls_that_come_while_it_opens_wait_for_the_one_that_opens() -> None:
+    opener = LinkOpener()
+    opener.gate.clear()
+    async with group() as tasks:
+        waiting = [asyncio.ensure_future(opener.held.link(A, new_session("a"), tasks)) for _ in range(5)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        opener.gate.set()
+        links = await within(asyncio.gather(*waiting[1:]))
+        assert len(set(links)) == 1
+        assert len(opener.opened) == 1
+
+
+async def test_a_released_link_is_closed_and_not_given_away_again() -> None:
+    opener = LinkOpener()
+    async with group() as tasks:
+        first = await opener.held.link(A, new_session("a"), tasks)
+        opener.held.release("a")
+        opener.held.release("a")
+        opener.held.release("nobody")
+        assert opener.held.live(A) is None
+        assert await opener.held.link(A, new_session("a"), tasks) is not first
+        await opener.until_closed(1)
+        assert opener.held.live(A) is opener.opened[1][1]
+
+
+async def test_one_released_while_it_opens_is_closed_as_soon_as_it_is_open() -> None:
+    opener = LinkOpener()
+    opener.gate.clear()
+    async with group() as tasks:
+        waiting = asyncio.ensure_future(opener.held.link(A, new_session("a"), tasks))
+        await asyncio.sleep(0)
+        opener.held.release("a")
+        opener.gate.set()
+        await within(waiting)
+        await opener.until_closed(1)
+        assert opener.held.links() == []
+
+
+async def test_a_lost_link_is_replaced_by_a_new_one() -> None:
+    opener = LinkOpener()
+    async with group() as tasks:
+        first = await opener.held.link(A, new_session("a"), tasks)
+        first.lost(BackendLost("notes", "gone"))
+        assert opener.held.live(A) is None
+        second = await opener.held.link(A, new_session("a"), tasks)
+        assert second is not first
+        await opener.until_closed(1)
+        assert opener.held.live(A) is second
+
+
+async def test_too_many_are_refused_and_a_place_is_free_again_when_one_left() -> None:
+    opener = LinkOpener(most=1)
+    async with group() as tasks:
+        await opener.held.link(A, new_session("a"), tasks)
+        with pytest.raises(BackendUnavailable, match="already has 1 clients with a connection of their own"):
+            await opener.held.link(B, new_session("b"), tasks)
+        opener.held.release("a")
+        await opener.until_closed(1)
+        await opener.held.link(B, new_session("b"), tasks)
+
+
+@pytest.mark.parametrize("problem", [BackendProtocolError("notes", "did not greet"), ValueError("a fault of ours")])
+async def test_one_that_cannot_be_opened_fails_its_callers_and_is_tried_again(problem: Exception) -> None:
+    opener = LinkOpener()
+    opener.problem = problem
+    async with group() as tasks:
+        with pytest.raises(BackendError):
+            await opener.held.link(A, new_session("a"), tasks)
+        assert len(opener.held) == 0
+        opener.problem = None
+        assert await opener.held.link(A, new_session("a"), tasks) is opener.opened[0][1]
+
+
+async def test_when_the_backend_stops_whoever_waits_for_a_link_is_told() -> None:
+    opener = LinkOpener()
+    opener.gate.clear()
+    async with group() as tasks:
+        waiting = asyncio.ensure_future(opener.held.link(A, new_session("a"), tasks))
+        await asyncio.sleep(0)
+    with pytest.raises(BackendUnavailable, match="is stopped"):
+        await within(waiting)
+
+
+async def test_an_idle_link_is_closed_but_not_one_that_works_or_is_watched() -> None:
+    opener = LinkOpener(idle=0.05)
+    async with group() as tasks:
+        await opener.held.link(A, new_session("a"), tasks)
+        watched = await opener.held.link(B, new_session("b"), tasks)
+        watched.is_watched = True
+        busy = await opener.held.link(LinkKey("c"), new_session("c"), tasks)
+        working = busy.begin("tools/call", tool("t"), timeout=60.0)
+        await opener.until_closed(1)
+        assert opener.closed == ["a"]
+        assert opener.held.links() == [watched, busy]
+        busy.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % working.number)
+        watched.is_watched = False
+        await opener.until_closed(3)
+
+
+# --- lent for one call at a time --------------------------------------------------------------------------------------
+
+
+async def test_a_lent_link_is_another_ones_only_when_nothing_is_due_on_it() -> None:
+    opener = LinkOpener()
+    async with opener.lending():
+        first = await opener.lend(called(1))
+        working = first.begin("tools/call", tool("t"), timeout=60.0)
+        second = await opener.lend(called(2))
+        assert second is not first
+        second.begin("tools/call", tool("t"), timeout=60.0)
+        assert opener.held.live(LENT, called()) is None
+        first.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % working.number)
+        assert opener.held.live(LENT, called()) is first
+        assert [key for key, _ in opener.opened] == ["principal x", "principal x#1"]
+
+
+async def test_no_principal_is_lent_the_link_of_another_whose_key_begins_alike() -> None:
+    opener = LinkOpener()
+    async with group() as tasks:
+        await opener.held.link(LinkKey("principal x1", exclusive=True), new_session(), tasks, called())
+        assert opener.held.live(LENT, called()) is None
+
+
+async def test_of_two_that_come_at_once_each_is_lent_a_link_of_its_own() -> None:
+    opener = LinkOpener()
+    async with opener.lending():
+        waiting = [opener.lend(called()) for _ in range(2)]
+        first, second = await within(asyncio.gather(*waiting))
+        assert first is not second
+
+
+async def test_until_a_call_is_sent_its_link_is_lent_to_no_other() -> None:
+    opener = LinkOpener()
+    async with opener.lending():
+        waiting, sent, given_up = called(), called(), called()
+        first = await opener.lend(waiting)
+        assert opener.held.live(LENT, waiting) is first
+        assert opener.held.live(LENT, called()) is None
+        second = await opener.lend(sent)
+        sent.number = 1
+        assert opener.held.live(LENT, given_up) is second
+        assert opener.held.live(LENT, called()) is None
+        given_up.cancel()
+        assert opener.held.live(LENT, called()) is second
+
+
+async def test_what_is_no_call_is_at_home_however_busy_that_is_and_calls_come_there_first() -> None:
+    opener = LinkOpener()
+    opener.gate.clear()
+    async with opener.lending() as tasks:
+        opening = opener.held.open(LENT.home, new_session(), tasks)
+        lending = asyncio.ensure_future(opener.lend(called(1)))
+        await asyncio.sleep(0)
+        opener.gate.set()
+        home: Link = await within(opening)
+        assert await within(lending) is home
+        home.begin("tools/call", tool("t"), timeout=60.0)
+        assert opener.held.live(LENT.home) is home
+        other = await opener.lend(called(1))
+        home.lost(BackendLost("notes", "gone"))
+        await opener.until_closed(1)
+        again = await within(opener.held.open(LENT.home, new_session(), tasks))
+        assert (opener.held.live(LENT, called(1)), opener.opened[-1][0]) == (again, "principal x")
+        assert other is not again
+
+
+async def test_after_a_call_that_was_given_up_others_that_may_be_anybodys_go_elsewhere() -> None:
+    opener = LinkOpener()
+    async with opener.lending():
+        first = await opener.lend(called(1))
+        given_up = called()
+        working = first.begin("tools/call", tool("t"), timeout=60.0)
+        working.call = given_up
+        first.abandon(working, None)
+        assert opener.held.live(LENT, called()) is None
+        assert opener.held.live(LENT, called(1, principal=Principal("x", "x"))) is first
+        first.is_watched = True
+        assert opener.held.live(LENT, called()) is first

@@ -1,0 +1,541 @@
+"""The pool against a server that plays scripts over the loopback, on both event loops: nothing is left behind."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from mcp_manifold.backends.http import Exchange, HttpPool, header_line
+from tests.fakes.certificate import tls_contexts
+from tests.fakes.hostile_http import HostileServer, Peer, answering, answering_always
+from tests.fakes.http_receiver import Recorder, within
+
+pytestmark = pytest.mark.anyio
+
+OK = b"HTTP/1.1 200 OK\r\n"
+PONG = OK + b"content-length: 4\r\n\r\npong"
+
+OpenPool = Callable[..., HttpPool]
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both loops: their transports differ in what they report, and when."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture
+async def open_pool() -> AsyncIterator[OpenPool]:
+    """Makes pools, closes them, and finds nothing left of them."""
+    before = asyncio.all_tasks()
+    pools: list[HttpPool] = []
+
+    def open_one(url: str, **options: object) -> HttpPool:
+        settings: dict[str, object] = {"max_body": 10_000_000, **options}
+        pools.append(HttpPool(url, **settings))  # type: ignore[arg-type]  # each test names real options
+        return pools[-1]
+
+    yield open_one
+    for pool in pools:
+        await within(pool.aclose())
+        assert repr(pool) == f"<HttpPool {pool.where} closed open=0 idle=0 waiting=0>"
+    assert not [task for task in asyncio.all_tasks() - before if task.get_name().startswith("dial")]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server, client) contexts."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    return tls_contexts(folder)
+
+
+def ask(pool: HttpPool, receiver: Recorder, body: bytes = b"ping") -> Exchange:
+    return pool.send(pool.head("POST"), body, receiver)
+
+
+async def ping(pool: HttpPool) -> bytes:
+    receiver = Recorder()
+    ask(pool, receiver)
+    return await receiver.body_of_success()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def hold(peer: Peer) -> None:
+    """Take a request and never answer."""
+    await peer.request()
+    await peer.until_closed()
+
+
+async def until_idle(pool: HttpPool, text: str) -> None:
+    """Let the loop run until the pool's repr says so."""
+    async with asyncio.timeout(5):
+        while text not in repr(pool):  # noqa: ASYNC110 - the pool has no event for it, and needs none
+            await asyncio.sleep(0)
+
+
+async def test_sequential_requests_share_one_connection(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        for _ in range(5):
+            assert await ping(pool) == b"pong"
+        assert server.accepted == 1
+        assert repr(pool) == f"<HttpPool 127.0.0.1:{server.port} open=1 idle=1 waiting=0>"
+
+
+async def test_a_request_sent_from_the_end_of_another_uses_its_connection(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        second = Recorder()
+        ask(pool, Recorder(then=lambda: ask(pool, second)))
+        assert await second.body_of_success() == b"pong"
+        assert server.accepted == 1
+
+
+async def test_concurrent_requests_have_a_connection_each_and_the_last_one_back_is_used_next(
+    open_pool: OpenPool,
+) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        receivers = [Recorder() for _ in range(5)]
+        for receiver in receivers:
+            ask(pool, receiver)
+        for receiver in receivers:
+            assert await receiver.body_of_success() == b"pong"
+        for _ in range(5):
+            await ping(pool)
+        assert server.accepted <= 5
+        assert "waiting=0" in repr(pool)
+
+
+async def test_a_request_arrives_as_it_was_written(open_pool: OpenPool) -> None:
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.send(PONG)
+
+    async with HostileServer(script) as server:
+        pool = open_pool(server.url + "?k=v")
+        host = f"host: 127.0.0.1:{server.port}\r\naccept-encoding: identity\r\n".encode()
+        for head, body, extra in [
+            (pool.head("POST", headers=[("accept", "a/b")]), b"{}", header_line("mcp-name", "x")),
+            (pool.head("GET", "/other"), b"", b""),
+            (pool.head("DELETE"), b"", b""),
+            (pool.head("POST"), b"x" * 3_000_000, b""),
+        ]:
+            receiver = Recorder()
+            pool.send(head, body, receiver, extra=extra)
+            await receiver.body_of_success()
+        assert (
+            seen[0]
+            == b"POST /mcp?k=v HTTP/1.1\r\n" + host + b"accept: a/b\r\nmcp-name: x\r\ncontent-length: 2\r\n\r\n{}"
+        )
+        assert seen[1] == b"GET /other HTTP/1.1\r\n" + host + b"\r\n"
+        assert seen[2] == b"DELETE /mcp?k=v HTTP/1.1\r\n" + host + b"content-length: 0\r\n\r\n"
+        assert seen[3].endswith(b"content-length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+
+
+async def test_a_trickled_response_arrives_whole(open_pool: OpenPool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.trickle(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"transfer-encoding: chunked\r\n\r\n")
+        await peer.trickle(b"3\r\npon\r\n1;x=y\r\ng\r\n0\r\nt: u\r\n\r\n")
+        await peer.until_closed()
+
+    async with HostileServer(script) as server:
+        assert await ping(open_pool(server.url)) == b"pong"
+
+
+async def test_a_large_response_arrives_whole(open_pool: OpenPool) -> None:
+    body = b"0123456789" * 400_000
+    async with HostileServer(answering(OK + b"content-length: %d\r\n\r\n" % len(body) + body)) as server:
+        assert await ping(open_pool(server.url)) == body
+
+
+async def test_a_response_ended_by_the_connection_is_complete(open_pool: OpenPool) -> None:
+    async with HostileServer(answering(OK + b"\r\npong")) as server:
+        pool = open_pool(server.url)
+        assert await ping(pool) == b"pong"
+        await until_idle(pool, "open=0")
+
+
+async def test_a_server_that_closes_after_each_response_costs_a_connection_each(open_pool: OpenPool) -> None:
+    response = OK + b"connection: close\r\ncontent-length: 4\r\n\r\npong"
+    async with HostileServer(answering(response)) as server:
+        pool = open_pool(server.url)
+        assert [await ping(pool) for _ in range(3)] == [b"pong"] * 3
+        assert server.accepted == 3
+
+
+@pytest.mark.parametrize(
+    "part", [b"", b"HTTP/1.1 20", PONG[:-1], OK + b"\r\npart"], ids=["no-byte", "in-head", "in-body", "no-length"]
+)
+async def test_a_reset_fails_its_exchange_and_no_other(open_pool: OpenPool, part: bytes) -> None:
+    received = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(part)
+        await within(received.wait())
+        peer.reset()
+
+    async with HostileServer(script, answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        lost = Recorder()
+        ask(pool, lost)
+        await until_idle(pool, "waiting=0")
+        assert await ping(pool) == b"pong"
+        received.set()
+        failure = await lost.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("reset", True)
+        assert await ping(pool) == b"pong"
+
+
+async def test_a_connection_closed_without_a_response_is_a_reset(open_pool: OpenPool) -> None:
+    async with HostileServer(answering(b"")) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url), receiver)
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("reset", True)
+
+
+async def test_a_refused_connection_says_so_and_was_not_sent(open_pool: OpenPool) -> None:
+    port = free_port()
+    pool = open_pool(f"http://127.0.0.1:{port}/mcp?token=hunter2")
+    receivers = [Recorder() for _ in range(3)]
+    for receiver in receivers:
+        ask(pool, receiver)
+        assert receiver.calls == [], "a receiver is never called before `send` has returned"
+    for receiver in receivers:
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("connect", False)
+        assert str(failure) == f"127.0.0.1:{port}: connection refused"
+
+
+async def test_a_name_without_an_address_says_so(open_pool: OpenPool) -> None:
+    receiver = Recorder()
+    ask(open_pool("http://nowhere.invalid/"), receiver)
+    failure = await receiver.reason_of_failure()
+    assert (failure.kind, failure.sent) == ("connect", False)
+    assert str(failure) == "nowhere.invalid:80: the name cannot be resolved"
+
+
+async def test_a_name_is_tried_on_all_its_addresses(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        assert await ping(open_pool(f"http://localhost:{server.port}/")) == b"pong"
+
+
+async def test_garbage_closes_the_connection_and_the_next_request_gets_a_new_one(open_pool: OpenPool) -> None:
+    async with HostileServer(answering(b"SSH-2.0-x\r\n"), answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        receiver = Recorder()
+        ask(pool, receiver)
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("protocol", True)
+        assert await ping(pool) == b"pong"
+        assert server.accepted == 2
+
+
+async def test_a_body_beyond_the_limit_closes_the_connection(open_pool: OpenPool) -> None:
+    closed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"content-length: 1000000000\r\n\r\n" + b"x" * 2000)
+        await peer.until_closed()
+        closed.set()
+
+    async with HostileServer(script) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url, max_body=1000), receiver)
+        failure = await receiver.reason_of_failure()
+        assert failure.kind == "limit"
+        await within(closed.wait())
+
+
+async def test_an_unlimited_response_may_be_larger_than_the_limit(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url, max_body=3)
+        receiver = Recorder()
+        pool.send(pool.head("GET"), b"", receiver, unlimited=True)
+        assert await receiver.body_of_success() == b"pong"
+
+
+@pytest.mark.parametrize("unasked", [b"", b"\r\n", PONG], ids=["eof", "a byte", "a response"])
+async def test_an_idle_connection_on_which_the_peer_does_anything_is_dropped(
+    open_pool: OpenPool, unasked: bytes
+) -> None:
+    answered = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(PONG)
+        await within(answered.wait())
+        if unasked:
+            await peer.send(unasked)
+            await peer.until_closed()
+
+    evil = PONG.replace(b"pong", b"evil")
+    async with HostileServer(script, answering_always(evil)) as server:
+        pool = open_pool(server.url)
+        await ping(pool)
+        assert "idle=1" in repr(pool)
+        answered.set()
+        await until_idle(pool, "open=0 idle=0")
+        assert await ping(pool) == b"evil"
+
+
+async def test_an_idle_connection_is_dropped_when_its_time_is_over(open_pool: OpenPool) -> None:
+    closed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(PONG)
+        await peer.until_closed()
+        closed.set()
+
+    async with HostileServer(script) as server:
+        pool = open_pool(server.url, keepalive=0.02)
+        await ping(pool)
+        await within(closed.wait())
+        await until_idle(pool, "open=0 idle=0")
+
+
+async def test_a_connection_that_was_idle_too_long_is_not_used_though_nobody_dropped_it_yet(
+    open_pool: OpenPool,
+) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url, keepalive=-1.0)
+        second = Recorder()
+        ask(pool, Recorder(then=lambda: ask(pool, second)))  # before the timer that drops it can fire
+        assert await second.body_of_success() == b"pong"
+        assert server.accepted == 2
+
+
+async def test_beyond_the_cap_requests_wait_their_turn_in_order(open_pool: OpenPool) -> None:
+    order: list[str] = []
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url, max_connections=1)
+        receivers = {name: Recorder(then=lambda name=name: order.append(name)) for name in "abc"}  # type: ignore[misc]  # the default binds the name
+        for receiver in receivers.values():
+            ask(pool, receiver)
+        assert "waiting=3" in repr(pool)
+        for receiver in receivers.values():
+            await receiver.body_of_success()
+        assert order == ["a", "b", "c"]
+        assert server.accepted == 1
+
+
+async def test_a_waiting_request_gets_the_place_of_a_lost_connection(open_pool: OpenPool) -> None:
+    async with HostileServer(answering(b"garbage"), answering_always(PONG)) as server:
+        pool = open_pool(server.url, max_connections=1)
+        first, second = Recorder(), Recorder()
+        ask(pool, first)
+        ask(pool, second)
+        assert (await first.reason_of_failure()).kind == "protocol"
+        assert await second.body_of_success() == b"pong"
+
+
+async def test_a_connection_idle_for_less_than_its_time_stays(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url, keepalive=0.2)
+        first, late = Recorder(), Recorder()
+        ask(pool, first)
+        ask(pool, late)
+        await first.body_of_success()
+        await late.body_of_success()
+        await until_idle(pool, "open=2 idle=2")
+        asyncio.get_running_loop().call_later(0.1, ask, pool, Recorder())  # renews one of the two
+        await until_idle(pool, "open=1 idle=1")
+        await until_idle(pool, "open=0 idle=0")
+
+
+async def test_a_request_that_waits_too_long_for_a_connection_times_out(open_pool: OpenPool) -> None:
+    async with HostileServer(hold) as server:
+        pool = open_pool(server.url, max_connections=1, connect_timeout=0.3)
+        ask(pool, Recorder())
+        await until_idle(pool, "open=1 idle=0 waiting=0")
+        receivers = [Recorder(), Recorder()]
+        ask(pool, receivers[0])
+        asyncio.get_running_loop().call_later(0.05, ask, pool, receivers[1])
+        for receiver in receivers:
+            failure = await receiver.reason_of_failure()
+            assert (failure.kind, failure.sent) == ("timeout", False)
+        assert "open=1 idle=0 waiting=0" in repr(pool)
+
+
+async def test_the_queue_is_bounded(open_pool: OpenPool) -> None:
+    async with HostileServer(hold) as server:
+        pool = open_pool(server.url, max_connections=1)
+        ask(pool, Recorder())
+        await until_idle(pool, "open=1 idle=0 waiting=0")
+        for _ in range(1000):
+            ask(pool, Recorder())
+        one_more = Recorder()
+        ask(pool, one_more)
+        assert one_more.calls == []
+        failure = await one_more.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("limit", False)
+        assert "waiting=1000" in repr(pool)
+
+
+async def test_a_handshake_that_does_not_come_to_an_end_times_out(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async with HostileServer(Peer.until_closed) as server:
+        pool = open_pool(server.url.replace("http:", "https:"), ssl_context=tls[1], connect_timeout=0.1)
+        receiver = Recorder()
+        ask(pool, receiver)
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("timeout", False)
+        await until_idle(pool, "open=0")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvloop keeps such a socket until it is collected
+async def test_a_connection_that_cannot_be_made_fails_its_request_once(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # no context for a client: every handshake fails
+    async with HostileServer(Peer.until_closed, ssl_context=tls[0]) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url, ssl_context=context), receiver)
+        failure = await receiver.reason_of_failure()
+        assert failure.kind in {"tls", "connect"}
+        assert server.accepted <= 1
+
+
+async def test_a_server_that_speaks_first_is_not_dialled_again_and_again(open_pool: OpenPool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(PONG)
+        await peer.until_closed()
+
+    async with HostileServer(script) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url), receiver)
+        await within(receiver.finished.wait())  # well or badly: whether it was asked already is a matter of timing
+        assert server.accepted == 1
+
+
+async def test_tls_connections_are_verified_and_reused(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
+        pool = open_pool(server.url, ssl_context=tls[1])
+        assert [await ping(pool), await ping(pool)] == [b"pong", b"pong"]
+        assert server.accepted == 1
+
+
+async def test_an_unknown_certificate_is_refused_before_anything_is_sent(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url), receiver)
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("tls", False)
+        assert "certificate" in str(failure)
+
+
+async def test_a_certificate_for_another_name_is_refused(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
+        receiver = Recorder()
+        ask(open_pool(f"https://localhost:{server.port}/", ssl_context=tls[1]), receiver)
+        assert (await receiver.reason_of_failure()).kind == "tls"
+
+
+async def test_tls_to_a_server_that_speaks_plain_http_is_refused(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        await peer.until_closed()
+
+    async with HostileServer(script) as server:
+        receiver = Recorder()
+        ask(open_pool(server.url.replace("http:", "https:"), ssl_context=tls[1]), receiver)
+        failure = await receiver.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("tls", False)
+
+
+async def test_an_aborted_exchange_closes_its_connection(open_pool: OpenPool) -> None:
+    closed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(PONG[:-1])
+        await peer.until_closed()
+        closed.set()
+
+    async with HostileServer(script, answering_always(PONG)) as server:
+        pool = open_pool(server.url)
+        receiver = Recorder()
+        exchange = ask(pool, receiver)
+        await within(receiver.answered.wait())
+        exchange.abort()
+        assert exchange.done
+        await within(closed.wait())
+        assert await ping(pool) == b"pong"
+        assert not receiver.finished.is_set()
+
+
+async def test_an_exchange_aborted_while_it_waits_is_never_sent(open_pool: OpenPool) -> None:
+    async with HostileServer(answering_always(PONG)) as server:
+        pool = open_pool(server.url, max_connections=1)
+        receiver = Recorder()
+        ask(pool, Recorder())
+        ask(pool, receiver, b"unwanted").abort()
+        assert "waiting=1" in repr(pool)
+        assert await ping(pool) == b"pong"
+        assert receiver.calls == []
+
+
+async def test_closing_fails_everything_in_flight(open_pool: OpenPool) -> None:
+    async with HostileServer(hold) as server:
+        pool = open_pool(server.url, max_connections=1)
+        busy, waiting = Recorder(), Recorder()
+        ask(pool, busy)
+        await until_idle(pool, "open=1 idle=0 waiting=0")
+        ask(pool, waiting)
+        await within(pool.aclose())
+        failure = await busy.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("reset", True)
+        failure = await waiting.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("connect", False)
+
+
+async def test_closing_ends_a_dial_under_way(open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    accepted = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        accepted.set()
+        await peer.until_closed()
+
+    async with HostileServer(script) as server:
+        pool = open_pool(server.url.replace("http:", "https:"), ssl_context=tls[1])
+        receiver = Recorder()
+        ask(pool, receiver)
+        await within(accepted.wait())
+        await within(pool.aclose())
+        assert not (await receiver.reason_of_failure()).sent
+
+
+async def test_a_closed_pool_sends_nothing(open_pool: OpenPool) -> None:
+    pool = open_pool(f"http://127.0.0.1:{free_port()}/")
+    await pool.aclose()
+    receiver = Recorder()
+    ask(pool, receiver)
+    assert receiver.calls == []
+    failure = await receiver.reason_of_failure()
+    assert (failure.kind, failure.sent) == ("connect", False)

@@ -1,0 +1,84 @@
+"""What may get into the head of a request, and what may not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_manifold.backends.http.request_head import RESERVED_HEADERS, Origin, header_line
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "authority", "path"),
+    [
+        ("http://a", "a", 80, "a", "/"),
+        ("https://A.example:443/x/y?q=1&r=%20", "a.example", 443, "a.example", "/x/y?q=1&r=%20"),
+        ("http://[::1]:8080/mcp#part", "::1", 8080, "[::1]:8080", "/mcp"),
+        ("https://b\u00fccher.example/\u00fc", "xn--bcher-kva.example", 443, "xn--bcher-kva.example", "/%C3%BC"),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, host: str, port: int, authority: str, path: str) -> None:
+    assert Origin.of(url) == Origin(host, port, url.startswith("https"), authority, path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "a/secret",
+        "ftp://secret/",
+        "http:///secret",
+        "http://me:secret@a/",
+        "http://a/ secret",
+        "http://a/\r\nsecret",
+        "http://a:secret/",
+        "http://[secret/",
+        "http://" + "secret" * 20 + "/",
+        "http://a..secret/",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(ValueError, match="the URL") as caught:
+        Origin.of(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_head_names_the_host_of_the_url() -> None:
+    head = Origin.of("http://a:81/mcp").head("POST", None, [("Accept", "x/y")])
+    assert head == b"POST /mcp HTTP/1.1\r\nhost: a:81\r\naccept-encoding: identity\r\nAccept: x/y\r\n"
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_HEADERS))
+def test_a_header_of_the_connection_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="set by the connection"):
+        Origin.of("http://a").head("POST", None, [(name.title(), "x")])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST /", None), ("", None), ("POST", "x"), ("POST", "/a b"), ("POST", "/\r\nx: y")]
+)
+def test_a_method_or_path_that_would_break_the_request_line_is_refused(method: str, path: str | None) -> None:
+    with pytest.raises(ValueError, match="the method or the path"):
+        Origin.of("http://a").head(method, path, [])
+
+
+@pytest.mark.parametrize("value", ["secret\rx", "secret\nx: y", "secret\0", "secret\u20ac"])
+def test_a_value_that_cannot_be_one_line_is_refused_without_quoting_it(value: str) -> None:
+    with pytest.raises(ValueError, match="'authorization'") as caught:
+        header_line("authorization", value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "\u00fc"])
+def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a header name"):
+        header_line(name, "x")
+
+
+@given(name=st.text(), value=st.text())
+def test_a_header_line_is_one_line_or_refused(name: str, value: str) -> None:
+    try:
+        line = header_line(name, value)
+    except ValueError:
+        return
+    assert line.endswith(b"\r\n")
+    assert not set(line[:-2]) & set(b"\r\n\0")

@@ -1,0 +1,249 @@
+"""The legacy HTTP+SSE transport: where messages may be posted, who pays for a refused or slow POST, how it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mcp_manifold.backends.http import HttpPool, sse
+from mcp_manifold.backends.http.sse import SseTransport
+from mcp_manifold.backends.http.streams import IdleWatch
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
+from mcp_manifold.wire import Payload
+from tests.fakes.hostile_http import Peer
+from tests.peers.backend import Act, Fault, Script, SseBackend, tool
+from tests.peers.sse_backend import Endpoint
+from tests.unit.backends.linking import Heard, new_link, raw, within
+from tests.unit.backends.linking import tool as executor
+from tests.unit.backends.serving import Asked, Server, chunk, event, replying, stream, whole
+
+pytestmark = pytest.mark.anyio
+
+QUIET = Script(
+    era="handshake",
+    require_initialize=False,
+    tools=(tool("echo"), tool("hang", Act("hang")), tool("big", Act("big", n=3_000_000))),
+)
+ENDPOINT = b"event: endpoint\ndata: /messages?x=1\n\n"
+
+
+@asynccontextmanager
+async def over_sse(
+    url: str, *, heard: Heard | None = None, max_message: int = 1 << 24, idle_limit: float = 30.0
+) -> AsyncIterator[tuple[Link, SseTransport]]:
+    link, pool = new_link(heard), HttpPool(url, max_body=max_message, connect_timeout=5.0)
+    headers = {"Authorization": "Bearer k"}
+    transport = SseTransport(link, pool, url, headers=headers, max_message=max_message, idle_limit=idle_limit)
+    link.attach(transport)
+    try:
+        await within(transport.open())
+        yield link, transport
+    finally:
+        await within(transport.aclose())
+        await within(pool.aclose())
+
+
+async def refusal(url: str) -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        async with over_sse(url):
+            pass
+    return caught.value
+
+
+def ask(link: Link, name: str = "echo") -> "asyncio.Task[Payload]":
+    return asyncio.ensure_future(link.request("tools/call", executor(name), timeout=30))
+
+
+async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        await within(asked)
+    return caught.value
+
+
+# --- opening -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ["relative", "absolute"])
+async def test_messages_go_where_the_endpoint_event_says_with_the_credentials(endpoint: Endpoint) -> None:
+    async with SseBackend(QUIET, token="k", endpoint=endpoint) as backend, over_sse(backend.url) as (link, _):
+        assert b"content" in bytes(await within(ask(link)))
+
+
+async def test_s20_an_endpoint_on_another_origin_is_refused_and_gets_nothing() -> None:
+    async with SseBackend(QUIET, endpoint="foreign") as backend:
+        failed = await refusal(backend.url)
+        assert isinstance(failed, BackendProtocolError)
+        assert failed.message == "its endpoint is on another origin"
+        assert [item.method for item in backend.exchanges] == ["GET"]
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "http://[x]/m", "/a\x01b"])
+async def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    async with Server(replying(stream(event(endpoint.encode(), name="endpoint")))) as server:
+        failed = await refusal(server.url)
+        assert isinstance(failed, BackendProtocolError)
+        assert failed.message == "its endpoint is not an address"
+
+
+async def test_the_same_origin_in_another_spelling_is_accepted() -> None:
+    def spelled(server: Server) -> bytes:
+        return server.url.replace("http:", "HTTP:").replace("/mcp", "/messages").encode()
+
+    async def opening(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(event(spelled(server), name="endpoint")))
+        await peer.until_closed()
+
+    async with Server(opening) as server, over_sse(server.url) as (_, transport):
+        assert "open" in repr(transport)
+
+
+@pytest.mark.parametrize("status", [401, 404, 405, 500])
+async def test_a_status_instead_of_the_stream_is_told(status: int) -> None:
+    async with Server(replying(whole(status))) as server:
+        failed = await refusal(server.url)
+        assert (failed.message, failed.status) == (f"there is no event stream at that URL (HTTP {status})", status)
+
+
+async def test_a_page_instead_of_the_stream_is_told() -> None:
+    async with Server(replying(whole(200, b"<html>", kind="text/html"))) as server:
+        assert isinstance(await refusal(server.url), BackendProtocolError)
+
+
+async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "ENDPOINT_WAIT", 0.5)
+    closed = asyncio.Event()
+
+    async def silent(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(b": hello\n\n"))
+        await peer.until_closed()
+        closed.set()
+
+    async with Server(silent) as server:
+        assert "named no endpoint in time" in (await refusal(server.url)).message
+        await within(closed.wait())
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    async with Server() as server:
+        url = server.url
+    assert isinstance(await refusal(url), BackendUnavailable)
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_post_fails_its_call_at_once_and_no_other() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        waiting = ask(link, "hang")
+        await backend.wait_for("tools/call")
+        backend.fail(Fault(503, method="tools/call"))
+        assert "it refused the message (HTTP 503)" in (await failure(ask(link))).message
+        assert not waiting.done()
+        await backend.release()
+        await within(waiting)
+
+
+async def test_a_slow_post_holds_up_no_other_call() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        backend.fail(Fault(kind="hang", method="tools/call", gate="slow"))
+        slow = ask(link)
+        await backend.recorder.wait_for(lambda item: item.kind == "http" and item.method == "POST")
+        await within(ask(link))
+        assert not slow.done()
+        await backend.release("slow")
+        await within(slow)
+
+
+async def test_an_event_larger_than_a_mebibyte_is_fine() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        assert len(bytes(await within(ask(link, "big")))) > 3_000_000
+
+
+async def test_notifications_arrive_and_events_of_other_names_do_not() -> None:
+    heard = Heard()
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"n":%d}}'
+
+    async def opening(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(ENDPOINT, event(note % 1, name="ping"), event(note % 2)))
+        await peer.until_closed()
+
+    async with Server(opening) as server, over_sse(server.url, heard=heard):
+        assert await heard.first("notifications/message") == b'{"n":2}'
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_end_of_the_stream_is_the_end_of_the_link_and_fails_what_is_in_flight() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        waiting = ask(link, "hang")
+        await backend.wait_for("tools/call")
+        backend.end_streams()
+        failed = await failure(waiting)
+        assert isinstance(failed, BackendLost)
+        assert "the server closed the event stream" in failed.message
+        assert link.ended.done()
+
+
+async def test_a_reset_is_the_end_of_the_link() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        await backend.reset_connections()
+        assert isinstance(await within(asyncio.shield(link.ended)), BackendLost)
+
+
+async def test_an_event_over_the_limit_ends_the_link() -> None:
+    opened = asyncio.Event()
+
+    async def opening(peer: Peer, asked: Asked) -> None:
+        await peer.send(stream(ENDPOINT))
+        await opened.wait()
+        await peer.send(chunk(b"data: " + b"x" * 20_000))
+        await peer.until_closed()
+
+    async with Server(opening) as server, over_sse(server.url, max_message=10_000) as (link, _):
+        opened.set()
+        assert "larger than the message limit" in str(await within(asyncio.shield(link.ended)))
+
+
+async def test_silence_while_an_answer_is_due_ends_the_link() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url, idle_limit=0.05) as (link, _):
+        failed = await failure(ask(link, "hang"))
+        assert "its event stream was silent for 0.05 s" in failed.message
+
+
+async def test_silence_alone_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = asyncio.Event()
+
+    class Counted(IdleWatch):
+        made = 0
+
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)  # type: ignore[arg-type]  # passed on as they are
+            Counted.made += 1
+            if Counted.made == 4:
+                looks.set()
+
+    monkeypatch.setattr(sse, "IdleWatch", Counted)
+    async with SseBackend(QUIET) as backend, over_sse(backend.url, idle_limit=0.01) as (link, _):
+        await within(looks.wait())
+        assert not link.ended.done()
+
+
+async def test_closing_closes_the_stream_and_fails_what_is_in_flight() -> None:
+    async with SseBackend(QUIET) as backend:
+        async with over_sse(backend.url) as (link, transport):
+            waiting = ask(link, "hang")
+            await backend.wait_for("tools/call")
+            await within(transport.aclose())
+            assert "the connection was closed" in (await failure(waiting)).message
+        await backend.recorder.wait_until(lambda: not backend.open_connections, "the end of all connections")
+
+
+async def test_params_reach_the_server_as_they_are() -> None:
+    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
+        await within(
+            link.request("tools/call", {**raw(name="echo"), "arguments": Payload(b'{ "z":1.50 }')}, timeout=30)
+        )
+        assert b'"arguments":{ "z":1.50 }' in backend.calls("tools/call")[0].raw

@@ -1,0 +1,42 @@
+"""What the program tells its allocator, and once it is up and running its garbage collector."""
+
+import gc
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mcp_manifold.cli.allocator import YOUNG, keep_blocks, settle_memory
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_is_there_for_good_is_not_looked_at_again() -> None:
+    settle_memory()
+    assert gc.get_freeze_count() > 1000
+    assert gc.get_threshold()[0] == YOUNG
+
+
+def _faults(work: bytes, times: int) -> int:
+    """How many fresh pages it took to copy something that often."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        bytes(bytearray(work))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+def test_the_blocks_of_large_messages_are_used_again() -> None:
+    keep_blocks()
+    work = bytes(8 << 20)
+    _faults(work, 2)
+    assert _faults(work, 10) < 10 * len(work) / resource.getpagesize() / 2

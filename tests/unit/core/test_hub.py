@@ -1,0 +1,335 @@
+"""The hub: listings in, views out; who waits, who is told, and where a URI leads."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mcp_manifold.config import ManifoldSettings, ServerSettings
+from mcp_manifold.core.hub import MAX_LINKS, MERGED, Hub, terms_of
+from mcp_manifold.model.catalogue import Kind, Listing, Route
+from mcp_manifold.model.filtering import policy_of
+from mcp_manifold.model.names import MAX_URI
+
+pytestmark = pytest.mark.anyio
+BOUND = 5.0
+"""Seconds any test waits for anything."""
+
+
+def server(name: str, **settings: Any) -> ServerSettings:
+    return ServerSettings.model_validate({"name": name, "command": "x", **settings})
+
+
+def listing(
+    backend: str,
+    *,
+    tools: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+    resources: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    revision: int = 1,
+) -> Listing:
+    def items(member: str, values: Sequence[str]) -> tuple[bytes, ...]:
+        return tuple(json.dumps({"name": value, member: value}).encode() for value in values)
+
+    return Listing(
+        backend,
+        revision,
+        "handshake",
+        items("name", tools),
+        items("name", prompts),
+        items("uri", resources),
+        items("uriTemplate", templates),
+    )
+
+
+def hub(*servers: ServerSettings, **settings: Any) -> Hub:
+    return Hub(servers, ManifoldSettings.model_validate(settings), policy_of(servers))
+
+
+def names(made: Hub, scope: str = MERGED, kind: Kind = Kind.TOOL) -> list[str]:
+    return list(made.view(scope).catalogue.table(kind))
+
+
+class Watching:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[str]] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, methods: Sequence[str]) -> None:
+        self.told.append(list(methods))
+        self._more.set()
+
+    async def until(self, count: int) -> list[list[str]]:
+        async with asyncio.timeout(BOUND):
+            while len(self.told) < count:
+                self._more.clear()
+                await self._more.wait()
+        return self.told
+
+
+# --- scopes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_every_endpoint_is_a_scope_and_nothing_else_is() -> None:
+    made = hub(server("a"), server("b"), server("off", disabled=True), groups={"team": ["b", "a"]})
+    assert [scope for scope in ("", "server:a", "server:b", "group:team") if not made.has_scope(scope)] == []
+    for scope in ("server:", "server:c", "server:off", "group:", "group:a", "team", "a", "x:a", "server:a:b"):
+        assert not made.has_scope(scope)
+
+
+async def test_members_are_in_configuration_order_and_enabled() -> None:
+    made = hub(server("b"), server("a"), server("off", disabled=True), groups={"team": ["off", "a", "b"], "one": ["a"]})
+    assert made.members(MERGED) == ("b", "a")
+    assert made.members("group:team") == ("b", "a")
+    assert made.members("group:one") == ("a",)
+    assert made.members("server:a") == ("a",)
+    assert made.members("server:off") == ()
+    assert made.members("group:none") == ()
+
+
+async def test_each_scope_has_names_of_its_own() -> None:
+    made = hub(server("a"), server("b", prefix="bee"), server("c", prefix=""), groups={"team": ["b"]})
+    for name in ("a", "b", "c"):
+        made.adopt(listing(name, tools=[f"t_{name}"]))
+    assert names(made) == ["a__t_a", "bee__t_b", "t_c"]
+    assert names(made, "server:a") == ["t_a"]
+    assert names(made, "server:b") == ["t_b"]
+    assert names(made, "group:team") == ["bee__t_b"]
+
+
+async def test_the_settings_of_names_hold() -> None:
+    made = hub(server("a"), separator="-", name_budget=16)
+    made.adopt(listing("a", tools=["t", "x" * 40]))
+    short, long = names(made)
+    assert short == "a-t"
+    assert len(long) == 16
+
+
+async def test_a_catalogue_is_in_configuration_order_whoever_listed_first() -> None:
+    made = hub(server("a"), server("b"))
+    made.adopt(listing("b", tools=["t"]))
+    made.adopt(listing("a", tools=["t"]))
+    assert names(made) == ["a__t", "b__t"]
+
+
+async def test_a_view_once_taken_never_changes() -> None:
+    made = hub(server("a"))
+    made.adopt(listing("a", tools=["old"]))
+    taken = made.view(MERGED)
+    assert made.view(MERGED) is taken
+    made.adopt(listing("a", tools=["new"], revision=2))
+    assert list(taken.catalogue.tools) == ["a__old"]
+    assert names(made) == ["a__new"]
+
+
+async def test_a_view_of_another_scope_stays_when_a_backend_of_none_of_its_business_lists() -> None:
+    made = hub(server("a"), server("b"))
+    taken = made.view("server:a")
+    made.adopt(listing("b", tools=["t"]))
+    assert made.view("server:a") is taken
+
+
+async def test_filters_hold_in_every_scope_by_native_names() -> None:
+    made = hub(server("a", tools={"block": ["secret"]}), groups={"team": ["a"]})
+    made.adopt(listing("a", tools=["open", "secret"]))
+    assert names(made) == names(made, "group:team") == ["a__open"]
+    assert names(made, "server:a") == ["open"]
+    assert list(made.view(MERGED).whole.tools) == ["a__open", "a__secret"]
+
+
+async def test_overrides_rename_every_kind() -> None:
+    overrides = {
+        "tools": {"t": {"name": "renamed", "description": "D"}},
+        "prompts": {"p": {"title": "T"}},
+        "resources": {"x:1": {"name": "R"}, "x:{v}": {"description": "V"}},
+    }
+    terms = terms_of(server("a", overrides=overrides), native=False)
+    assert {key: (value.name, value.title, value.description) for key, value in terms.overrides.items()} == {
+        (Kind.TOOL, "t"): ("renamed", None, "D"),
+        (Kind.PROMPT, "p"): (None, "T", None),
+        (Kind.RESOURCE, "x:1"): ("R", None, None),
+        (Kind.RESOURCE, "x:{v}"): (None, None, "V"),
+        (Kind.TEMPLATE, "x:1"): ("R", None, None),
+        (Kind.TEMPLATE, "x:{v}"): (None, None, "V"),
+    }
+    made = hub(server("a", overrides=overrides))
+    made.adopt(listing("a", tools=["t"]))
+    (entry,) = made.view(MERGED).catalogue.entries(Kind.TOOL)
+    assert (entry.key, entry.native, json.loads(entry.raw)["description"]) == ("a__renamed", "t", "D")
+
+
+@pytest.mark.parametrize(
+    ("settings", "native", "expected"),
+    [
+        ({}, False, ("a", "auto")),
+        ({"prefix": "p"}, False, ("p", "auto")),
+        ({"prefix": ""}, False, ("", "auto")),
+        ({"uris": "prefix"}, False, ("a", "prefix")),
+        ({"prefix": "p", "uris": "prefix"}, True, ("", "auto")),
+    ],
+)
+async def test_terms_are_those_of_the_endpoint(settings: Any, native: bool, expected: tuple[str, str]) -> None:
+    terms = terms_of(server("a", **settings), native=native)
+    assert (terms.prefix, terms.uris) == expected
+
+
+# --- waiting for those who are still starting -----------------------------------------------------------------------
+
+
+async def test_a_list_waits_for_the_first_attempts_of_its_own_scope() -> None:
+    made = hub(server("a"), server("b"), startup_timeout=BOUND)
+    waiting = asyncio.create_task(made.settle("server:a"))
+    everybody = asyncio.create_task(made.settle(MERGED))
+    await asyncio.wait({waiting, everybody}, timeout=0)
+    made.adopt(listing("a", tools=["t"]))
+    async with asyncio.timeout(BOUND):
+        await waiting
+    assert not everybody.done()
+    assert not made.is_settled
+    made.settled("b")
+    async with asyncio.timeout(BOUND):
+        await everybody
+    assert made.is_settled
+
+
+async def test_nobody_waits_longer_than_the_startup_timeout() -> None:
+    made = hub(server("a"), startup_timeout=0.01)
+    assert not made.is_settled
+    async with asyncio.timeout(BOUND):
+        await made.settle(MERGED)
+    assert made.is_settled
+
+
+async def test_once_settled_nobody_waits_again() -> None:
+    made = hub(server("a"), startup_timeout=60)
+    made.settled("a")
+    await asyncio.wait_for(made.settle(MERGED), timeout=BOUND)
+    made.settled("a")
+    await asyncio.wait_for(made.settle("server:a"), timeout=BOUND)
+
+
+async def test_without_servers_everything_is_settled() -> None:
+    made = hub(startup_timeout=60)
+    assert made.is_settled
+    await asyncio.wait_for(made.settle(MERGED), timeout=BOUND)
+    assert names(made) == []
+
+
+# --- announcements --------------------------------------------------------------------------------------------------
+
+
+async def test_changes_that_come_together_are_announced_once() -> None:
+    made, watching = hub(server("a"), server("b")), Watching()
+    made.watch(MERGED, watching)
+    made.adopt(listing("a", tools=["t"], resources=["x:1"]))
+    made.adopt(listing("b", tools=["t"], prompts=["p"]))
+    everything = [f"notifications/{kind}/list_changed" for kind in ("prompts", "resources", "tools")]
+    assert await watching.until(1) == [everything]
+    made.adopt(listing("b", tools=["t"], prompts=["q"]))
+    assert await watching.until(2) == [everything, ["notifications/prompts/list_changed"]]
+
+
+async def test_what_clients_would_not_see_differ_is_not_announced() -> None:
+    made, watching = hub(server("a", tools={"block": ["secret*"]})), Watching()
+    made.adopt(listing("a", tools=["t"], prompts=["p"]))
+    made.watch(MERGED, watching)
+    made.adopt(listing("a", tools=["t"], prompts=["p"], revision=2))
+    made.adopt(listing("a", tools=["t", "secret"], prompts=["p"], revision=3))
+    made.adopt(listing("a", tools=["t", "secret"], prompts=["q"], revision=4))
+    assert await watching.until(1) == [["notifications/prompts/list_changed"]]
+
+
+async def test_a_scope_hears_of_its_own_backends_only() -> None:
+    made, all_of_it, one = hub(server("a"), server("b")), Watching(), Watching()
+    made.watch(MERGED, all_of_it)
+    made.watch("server:a", one)
+    made.adopt(listing("b", tools=["t"]))
+    await all_of_it.until(1)
+    made.adopt(listing("a", prompts=["p"]))
+    await all_of_it.until(2)
+    assert await one.until(1) == [["notifications/prompts/list_changed"]]
+
+
+async def test_templates_change_as_resources_do() -> None:
+    made, watching = hub(server("a")), Watching()
+    made.watch(MERGED, watching)
+    made.adopt(listing("a", templates=["x:{v}"]))
+    assert await watching.until(1) == [["notifications/resources/list_changed"]]
+
+
+async def test_who_stopped_watching_is_not_told() -> None:
+    made, gone, left = hub(server("a")), Watching(), Watching()
+    unwatch = made.watch(MERGED, gone)
+    made.watch(MERGED, left)
+    made.adopt(listing("a", tools=["t"]))
+    unwatch()
+    unwatch()
+    await left.until(1)
+    assert gone.told == []
+
+
+# --- resources ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_link_seen_in_a_result_leads_back_to_its_backend() -> None:
+    made = hub(server("a"), server("b"))
+    made.adopt(listing("a"))
+    made.adopt(listing("b"))
+    assert made.route_resource(MERGED, "x:1") is None
+    assert made.public_uri(MERGED, "b", "x:1") == "x:1"
+    assert made.route_resource(MERGED, "x:1") == Route("b", "x:1")
+    assert made.route_resource("server:a", "x:1") is None
+
+
+async def test_a_link_never_takes_a_listed_uri_away_from_its_owner() -> None:
+    made = hub(server("a"), server("b"))
+    made.adopt(listing("a", resources=["x:1"], templates=["y:{v}"]))
+    made.adopt(listing("b"))
+    told = [made.public_uri(MERGED, "b", uri) for uri in ("x:1", "y:2", "x:3")]
+    assert told == ["b+x:1", "b+y:2", "b+x:3"]
+    assert [made.route_resource(MERGED, uri) for uri in ("x:1", "y:2", "x:3")] == [
+        Route("a", "x:1"),
+        Route("a", "y:2"),
+        Route("a", "x:3"),
+    ]
+    assert [made.route_resource(MERGED, uri) for uri in told] == [Route("b", uri) for uri in ("x:1", "y:2", "x:3")]
+
+
+async def test_s43_a_link_is_no_way_around_a_filter() -> None:
+    made = hub(server("a", resources={"block": ["x:secret*"]}))
+    made.adopt(listing("a"))
+    for uri in ("x:secret", "x:secret/1", "X:secret", "x:%73ecret", "x:a/../secret", "x:open"):
+        made.public_uri(MERGED, "a", uri)
+    assert made.route_resource(MERGED, "x:open") == Route("a", "x:open")
+    for uri in ("x:secret", "x:secret/1", "X:secret", "x:%73ecret", "x:a/../secret", "a+x:secret"):
+        assert made.route_resource(MERGED, uri) is None
+
+
+async def test_links_are_forgotten_oldest_first() -> None:
+    made = hub(server("a"))
+    made.adopt(listing("a"))
+    for uri in ("x:first", "x:second", "x:first", *(f"x:{number}" for number in range(MAX_LINKS - 1))):
+        made.public_uri(MERGED, "a", uri)
+    assert made.route_resource(MERGED, "x:second") is None
+    assert made.route_resource(MERGED, "x:first") == Route("a", "x:first")
+    assert made.route_resource(MERGED, "x:0") == Route("a", "x:0")
+
+
+async def test_a_link_too_long_to_be_judged_is_not_remembered() -> None:
+    made = hub(server("a"))
+    made.adopt(listing("a"))
+    long = "x:" + "1" * MAX_URI
+    made.public_uri(MERGED, "a", long)
+    assert made.route_resource(MERGED, long) is None
+
+
+async def test_a_hub_tells_its_state() -> None:
+    made = hub(server("a"), server("b"))
+    made.adopt(listing("a"))
+    made.view(MERGED)
+    assert repr(made) == "<Hub listings=1/2 scopes=['']>"

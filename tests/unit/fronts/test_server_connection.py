@@ -1,0 +1,889 @@
+"""Our HTTP connections over a real socket: requests in any pieces, answers in order, and everybody who leaves."""
+
+import asyncio
+import logging
+
+import pytest
+
+from mcp_manifold.fronts.server import lingering_close as farewell
+from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
+from mcp_manifold.fronts.server.service import SMALL
+from tests.flows.processes import until
+from tests.unit.fronts.wires import BOUND, Answer, Script, Scripted, Served, Wire, chunked, request, staged
+
+pytestmark = pytest.mark.anyio
+
+BIG = b"x" * (SMALL + 1)
+CONTINUED = request("/e", b"abc", "expect: 100-continue")
+
+
+# --- requests in pieces -----------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "no body": (request("/a"), b"long /a "),
+    "short way": (request("/short", b"abc"), b"short /short abc"),
+    "long way": (request("/b", b"abc"), b"long /b abc"),
+    "empty body": (request("/short", b""), b"short /short "),
+    "chunked": (chunked("/c", b"ab", b"c"), b"long /c abc"),
+    "chunked, short target": (chunked("/short", b"abc"), b"long /short abc"),
+    "trailers": (chunked("/c", b"abc", end=b"0\r\nx-host: evil\r\n\r\n"), b"long /c abc"),
+    "absolute form": (request("http://elsewhere:1/d?q=1", b"abc"), b"long /d abc"),
+    "asterisk": (request("*", method="OPTIONS"), b"long * "),
+    "empty lines before it": (b"\r\n\r\n" + request("/f"), b"long /f "),
+    "header of bytes": (request("/g", None, "x: \xff\xe9"), b"long /g "),
+}
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1 << 40])
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
+async def test_a_request_is_served_however_it_is_cut_and_the_next_too(whole: tuple[bytes, bytes], step: int) -> None:
+    sent, expected = whole
+    async with staged(Scripted(), own=[(b"x-own", b"1")]) as stage:
+        for answer in await stage.asks(sent, sent, step=step):
+            assert answer.status == 200
+            assert answer.body == expected
+            assert answer.headers[b"x-own"] == b"1"
+            assert not answer.closes
+
+
+async def test_an_application_is_told_what_asgi_says() -> None:
+    async with staged(Scripted()) as stage:
+        await stage.asks(request("http://h/k%C3%B6ln/%2F?a=%20", b"abc", "X-One: 1", "x-one: \t 2 \t"))
+        scope = stage.app.served[0].scope
+    assert scope["type"] == "http"
+    assert (scope["method"], scope["scheme"], scope["http_version"]) == ("POST", "http", "1.1")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/köln//", b"/k%C3%B6ln/%2F", b"a=%20")
+    assert scope["headers"] == [
+        (b"host", b"localhost"), (b"content-length", b"3"), (b"x-one", b"1"), (b"x-one", b"2")
+    ]  # fmt: skip
+    assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
+
+
+async def test_the_short_way_is_told_the_head_and_the_whole_body() -> None:
+    async with staged(Scripted()) as stage:
+        await stage.asks(request("/short?x", b"a" * SMALL, "X-One: 1", "x-one: 2"), step=100_000)
+        taken = stage.app.taken[0]
+    assert (taken.head.method, taken.head.target, taken.head.version) == (b"POST", b"/short?x", "1.1")
+    assert taken.head.headers[b"x-one"] == b"2"
+    assert [value for name, value in taken.head.lines if name == b"x-one"] == [b"1", b"2"]
+    assert taken.body == b"a" * SMALL
+
+
+async def test_a_large_request_is_not_offered_to_the_short_way() -> None:
+    async with staged(Scripted()) as stage:
+        (answer,) = await stage.asks(request("/short", BIG))
+    assert answer.body == b"long /short " + BIG
+    assert not stage.app.taken
+
+
+# --- one after the other ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 50, 1 << 40])
+async def test_requests_sent_ahead_are_answered_in_their_order_whichever_way_they_go(step: int) -> None:
+    targets = ["/short1", "/a", "/short2", "/short3", "/b", "/c", "/short4"]
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(b"".join(request(target, target.encode()) for target in targets), step)
+        for target in targets:
+            assert (await wire.answer()).body.split(b" ", 1)[1] == f"{target} {target}".encode()
+
+
+async def test_a_request_is_not_begun_before_the_one_before_it_is_answered() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short1", b"") + request("/b") + request("/short2", b""))
+        first = await app.was_taken()
+        assert not app.served
+        first.echo()
+        await app.was_served()
+        assert (await wire.answer()).body == b"short /short1 "
+        assert (await wire.answer()).body == b"long /b "
+        (await app.was_taken(2)).echo()
+        assert (await wire.answer()).body == b"short /short2 "
+
+
+async def test_a_client_that_sends_ahead_without_end_is_not_read() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        wire.writer.write(request("/short", b"x" * 100_000) * 500)
+        taken = await app.was_taken()
+        (connection,) = stage.service.connections
+        assert "ahead=" in repr(connection)
+        assert wire.writer.transport.get_write_buffer_size() > 0
+        app.answers_at_once = True
+        taken.echo()
+        for _ in range(500):
+            assert len((await wire.answer()).body) == 100_013
+
+
+@pytest.mark.parametrize("target", ["/short", "/a"])
+async def test_close_is_answered_and_done(target: str) -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request(target, b"abc", "Connection: close"))
+        answer = await wire.answer()
+        assert answer.status == 200
+        assert answer.closes
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize("lines", [[], ["connection: keep-alive"]])
+@pytest.mark.parametrize("target", ["/short", "/a"])
+async def test_http_1_0_is_answered_and_closed(target: str, lines: list[str]) -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request(target, b"abc", *lines, version="1.0"))
+        answer = await wire.answer()
+        assert answer.body.endswith(b"abc")
+        assert answer.closes
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize("version", ["0.9", "2.0", "1.2", "3.0"])
+async def test_no_other_version_is_served(version: str) -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a", version=version))
+        answer = await wire.answer()
+        assert answer.status in (400, 505)
+        assert answer.closes
+        assert await wire.ended() == b""
+        assert not stage.app.served
+
+
+@pytest.mark.parametrize("target", ["/short", "/a"])
+async def test_what_comes_behind_a_request_does_not_cost_it_its_answer(target: str) -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    release = asyncio.Event()
+
+    async def held(served: Served) -> None:
+        await release.wait()
+        await served.respond(b"answer")
+
+    app.scripts["a"] = held
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request(target, b"abc") + b"this is no request\r\n\r\n")
+        if target == "/short":
+            (await app.was_taken()).reply.respond(200, b"answer")
+        else:
+            await app.was_served()
+            release.set()
+        assert (await wire.answer()).body == b"answer"
+        assert await wire.ended() == b""
+
+
+async def test_nothing_is_begun_after_a_close() -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a", b"1", "connection: close") + request("/b", b"2") + request("/short", b"3"))
+        assert (await wire.answer()).body == b"long /a 1"
+        assert await wire.ended() == b""
+        assert len(stage.app.served) == 1
+        assert not stage.app.taken
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+async def _without_length(served: Served) -> None:
+    await served.read()
+    await served.start(200, (b"content-type", b"text/plain"))
+    for piece in (b"one", b"", b"two" * 100_000):
+        await served.write(piece, more=True)
+    await served.write(b"")
+
+
+async def test_a_response_without_a_length_comes_in_chunks() -> None:
+    async with staged(Scripted(a=_without_length)) as stage:
+        wire = await stage.open()
+        for _ in range(2):
+            await wire.send(request("/a"))
+            answer = await wire.answer()
+            assert answer.headers[b"transfer-encoding"] == b"chunked"
+            assert answer.body == b"one" + b"two" * 100_000
+
+
+async def test_a_response_without_a_length_to_http_1_0_ends_with_the_connection() -> None:
+    async with staged(Scripted(a=_without_length)) as stage:
+        (answer,) = await stage.asks(request("/a", version="1.0"))
+        assert b"transfer-encoding" not in answer.headers
+        assert answer.closes
+        assert answer.body == b"one" + b"two" * 100_000
+
+
+@pytest.mark.parametrize("script", [None, _without_length])
+async def test_head_has_no_body_whatever_is_sent(script: Script | None) -> None:
+    app = Scripted() if script is None else Scripted(a=script)
+    async with staged(app) as stage:
+        first, second = await stage.asks(request("/a", method="HEAD"), request("/b"))
+        assert first.status == 200
+        assert second.body == b"long /b "
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_a_body_has_none(status: int) -> None:
+    async def empty(served: Served) -> None:
+        await served.start(status)
+        await served.write(b"")
+
+    async with staged(Scripted(a=empty)) as stage:
+        first, second = await stage.asks(request("/a"), request("/b"))
+        assert first.status == status
+        assert not {b"content-length", b"transfer-encoding"} & set(first.headers)
+        assert second.body == b"long /b "
+
+
+async def test_a_large_response_arrives_whole_either_way() -> None:
+    async def large(served: Served) -> None:
+        await served.respond(b"y" * 3_000_000)
+
+    app = Scripted(a=large)
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a") + request("/short", b""))
+        assert (await wire.answer()).body == b"y" * 3_000_000
+        (await app.was_taken()).reply.respond(404, b"z" * 3_000_000)
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (404, b"z" * 3_000_000)
+        assert answer.headers[b"content-type"] == b"application/json"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx-evil: 1", b"a\nb", b"a\rb", b"a\0b"])
+@pytest.mark.parametrize("place", ["name", "value"])
+async def test_s5_a_header_of_ours_that_would_end_its_line_is_not_sent(value: bytes, place: str) -> None:
+    refused = asyncio.Event()
+
+    async def splitting(served: Served) -> None:
+        line = (value, b"v") if place == "name" else (b"x-n", value)
+        try:
+            await served.respond(b"", 200, line)
+        except ValueError:
+            refused.set()
+            await served.respond(b"other", 500)
+
+    async with staged(Scripted(a=splitting)) as stage:
+        (answer,) = await stage.asks(request("/a"))
+        assert refused.is_set()
+        assert answer.status == 500
+        assert b"x-evil" not in answer.headers
+
+
+# --- 100-continue -----------------------------------------------------------------------------------------------------
+
+
+async def test_who_expects_it_is_told_to_go_on_when_the_body_is_wanted() -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(CONTINUED[:-3])
+        assert (await wire.answer()).status == 100
+        await wire.send(b"abc")
+        assert (await wire.answer()).body == b"long /e abc"
+        await wire.send(request("/short", b"on"))
+        assert (await wire.answer()).body == b"short /short on"
+
+
+async def test_who_is_refused_is_not_told_to_go_on() -> None:
+    async def refusing(served: Served) -> None:
+        await served.respond(b"no", 401)
+
+    async with staged(Scripted(e=refusing)) as stage:
+        wire = await stage.open()
+        await wire.send(CONTINUED[:-3])
+        answer = await wire.answer()
+        assert answer.status == 401
+        assert await wire.ended() == b""
+
+
+async def test_a_response_that_began_is_not_interrupted_to_say_go_on() -> None:
+    async def streaming(served: Served) -> None:
+        await served.start(200)
+        await served.write(b"one", more=True)
+        await served.read()  # who watches for the client's leaving reads as well
+        await served.write(b"two")
+
+    async with staged(Scripted(e=streaming)) as stage:
+        wire = await stage.open()
+        await wire.send(CONTINUED[:-3])
+        assert (await wire.head()).status == 200
+        assert await wire.chunk() == b"one"
+        await wire.send(b"abc")
+        assert await wire.chunk() == b"two"
+
+
+# --- large bodies -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_a_large_body_is_streamed_and_not_read_faster_than_it_is_wanted(framing: str) -> None:
+    go_on, pieces = asyncio.Event(), []
+
+    async def slow(served: Served) -> None:
+        await go_on.wait()
+        more = True
+        while more:
+            message = await served.receive()
+            more = message["more_body"]
+            pieces.append(len(message["body"]))
+        await served.respond(b"%d" % sum(pieces))
+
+    size = 30_000_000
+    body = b"x" * 30_000
+    sent = request("/a", body * 1000) if framing == "length" else chunked("/a", *([body] * 1000))
+    async with staged(Scripted(a=slow)) as stage:
+        wire = await stage.open()
+        wire.writer.write(sent)
+        await stage.app.was_served()
+        (connection,) = stage.service.connections
+        await until(lambda: not connection._transport.is_reading(), "a pause")
+        assert wire.writer.transport.get_write_buffer_size() > size // 2
+        go_on.set()
+        assert (await wire.answer()).body == b"%d" % size
+        assert max(pieces) < HIGH_WATER + 2 * 256 * 1024
+        await wire.send(request("/b"))
+        assert (await wire.answer()).body == b"long /b "
+
+
+async def test_a_body_in_tiny_chunks_costs_what_it_weighs() -> None:
+    """Not its square: this would not end within the bound."""
+    async with staged(Scripted()) as stage:
+        (answer,) = await stage.asks(chunked("/a", *[b"x"] * 200_000))
+        assert answer.body == b"long /a " + b"x" * 200_000
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_an_answer_before_the_body_arrived_ends_the_connection(framing: str) -> None:
+    async def early(served: Served) -> None:
+        await served.respond(b"no", 413)
+
+    sent = request("/a", BIG) if framing == "length" else chunked("/a", BIG)
+    async with staged(Scripted(a=early)) as stage:
+        wire = await stage.open()
+        await wire.send(sent[: len(sent) // 2])
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (413, b"no")
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the_same(framing: str) -> None:
+    async def early(served: Served) -> None:
+        await served.respond(b"no", 413)
+
+    body = b"x" * 20_000_000
+    async with staged(Scripted(a=early)) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a", body) if framing == "length" else chunked("/a", body))
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (413, b"no")
+        assert await wire.ended() == b""
+        wire.leave()
+        await stage.at_rest()
+
+
+async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def early(served: Served) -> None:
+        await served.respond(b"no", 413)
+
+    monkeypatch.setattr(farewell, "LINGER", 0.05)
+    async with staged(Scripted(a=early)) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a", BIG)[:-1])
+        assert (await wire.answer()).status == 413
+        await stage.at_rest()  # though the client stays
+
+
+# --- leaving ----------------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "nothing": b"",
+    "half a head": request("/short", b"abc")[:20],
+    "half a small body": request("/short", b"abc")[:-1],
+    "half a body on the long way": request("/a", BIG)[:-1],
+    "half a chunk": chunked("/a", b"abc", end=b"5\r\nab"),
+    "half a trailer": chunked("/a", b"abc", end=b"0\r\nx-y: z"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("how", ["leave", "reset"])
+async def test_a_client_may_leave_in_the_middle_of_a_request(part: bytes, how: str) -> None:
+    async with staged(Scripted(a=Served.until_left)) as stage:
+        wire = await stage.open()
+        await wire.send(part)
+        if b"/a" in part:
+            await stage.app.was_served()
+        getattr(wire, how)()
+        await stage.at_rest()
+        assert not stage.app.taken
+        assert all(served.left.is_set() for served in stage.app.served)
+
+
+@pytest.mark.parametrize("how", ["leave", "reset"])
+async def test_who_is_answered_the_short_way_may_leave(how: str) -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"abc"))
+        taken = await app.was_taken()
+        getattr(wire, how)()
+        async with asyncio.timeout(BOUND):
+            await taken.gone.wait()
+        taken.echo()  # its result comes in all the same
+        await stage.at_rest()
+
+
+async def test_who_answered_is_not_told_of_the_leaving() -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"abc"))
+        await wire.answer()
+        wire.leave()
+        await stage.at_rest()
+        assert not stage.app.taken[0].gone.is_set()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_who_is_answered_the_long_way_may_leave(begun: bool) -> None:
+    sent_after = asyncio.Event()
+
+    async def waiting(served: Served) -> None:
+        await served.read()
+        if begun:
+            await served.start(200)
+            await served.write(b"begun", more=True)
+        await served.until_left()
+        await (served.write(b"late") if begun else served.respond(b"late"))  # silent
+        sent_after.set()
+
+    async with staged(Scripted(a=waiting)) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a", b"abc"))
+        await stage.app.was_served()
+        wire.leave()
+        async with asyncio.timeout(BOUND):
+            await sent_after.wait()
+        await stage.at_rest()
+
+
+async def test_who_left_with_requests_sent_ahead_gets_hardly_any_begun() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"1"))
+        first = await app.was_taken()
+        await wire.send(request("/short", b"2") * 50)
+        wire.reset()
+        app.answers_at_once = True
+        first.echo()
+        await stage.at_rest()
+        assert len(app.taken) < 50  # that nobody reads is noticed when an answer is written
+
+
+# --- a passage that becomes a stream ----------------------------------------------------------------------------------
+
+
+async def _stream(served: tuple[object, object], *pieces: bytes) -> None:
+    _, send = served
+    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]  # as above
+    await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]  # as above
+
+
+async def test_a_passage_can_become_a_stream_and_the_connection_goes_on() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"1") + request("/short", b"2"))
+        taken = await app.was_taken()
+        taken.reply.own(_stream(taken.reply.lengthen(), b"one", b"two"))
+        answer = await wire.answer()
+        assert answer.headers[b"transfer-encoding"] == b"chunked"
+        assert answer.body == b"onetwo"
+        (await app.was_taken(2)).echo()
+        assert (await wire.answer()).body == b"short /short 2"
+
+
+async def test_a_stream_that_was_a_passage_hears_of_the_leaving() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"1"))
+        taken = await app.was_taken()
+        receive, send = taken.reply.lengthen()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        heard = asyncio.ensure_future(receive())
+        assert (await wire.head()).status == 200
+        assert not heard.done()
+        wire.leave()
+        async with asyncio.timeout(BOUND):
+            assert (await heard)["type"] == "http.disconnect"
+        assert not taken.gone.is_set()
+        await send({"type": "http.response.body", "body": b"late"})  # silent
+
+
+async def test_a_passage_can_become_a_stream_when_nobody_is_there_any_more() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"1"))
+        taken = await app.was_taken()
+        wire.reset()
+        async with asyncio.timeout(BOUND):
+            await taken.gone.wait()
+        receive, send = taken.reply.lengthen()
+        await _stream((receive, send), b"late")
+        assert (await receive())["type"] == "http.disconnect"
+
+
+# --- upgrades ---------------------------------------------------------------------------------------------------------
+
+H2C = ("upgrade: h2c", "connection: Upgrade, HTTP2-Settings", "http2-settings: AAMAAABkAAQAAP__")
+UPGRADES = {
+    "websocket": (request("/a", None, "upgrade: websocket", "connection: upgrade"), b"long /a "),
+    "short way": (request("/short", b"abc", *H2C), b"short /short abc"),
+    "large": (request("/a", BIG, *H2C), b"long /a " + BIG),
+    "chunked": (
+        chunked("/a", b"ab", b"c").replace(b"\r\n", b"\r\nupgrade: h2c\r\nconnection: upgrade\r\n", 1),
+        b"long /a abc",
+    ),
+}
+
+
+@pytest.mark.parametrize("step", [1, 1 << 40])
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+async def test_an_upgrade_is_declined_by_serving_the_request_as_what_it_is(
+    upgrade: tuple[bytes, bytes], step: int
+) -> None:
+    sent, expected = upgrade
+    if step == 1 and len(sent) > 10_000:
+        step = 10_000
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(sent + request("/b"), step)
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (200, expected)
+        assert (await wire.answer()).body == b"long /b "
+        await wire.send(sent)
+        assert (await wire.answer()).body == expected
+
+
+async def test_an_upgrade_that_expects_to_go_on_is_told_so_once() -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        sent = request("/e", b"abc", "expect: 100-continue", *H2C)
+        await wire.send(sent[:-3])
+        assert (await wire.answer()).status == 100
+        await wire.send(b"abc")
+        assert (await wire.answer()).body == b"long /e abc"
+
+
+async def test_connect_is_refused() -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request("localhost:80", method="CONNECT") + b"\x16\x03\x01")
+        answer = await wire.answer()
+        assert answer.status == 400
+        assert await wire.ended() == b""
+        assert not stage.app.served
+
+
+# --- applications that fail -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_application_that_raises_ends_its_connection_and_no_other(
+    begun: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(served: Served) -> None:
+        if begun:
+            await served.start(200)
+            await served.write(b"begun", more=True)
+        raise RuntimeError("a defect")
+
+    async with staged(Scripted(a=failing)) as stage:
+        other, wire = await stage.open(), await stage.open()
+        with caplog.at_level(logging.CRITICAL):
+            await wire.send(request("/a"))
+            came = await wire.ended()
+        assert not came.endswith(b"0\r\n\r\n")
+        await other.send(request("/b"))
+        assert (await other.answer()).body == b"long /b "
+
+
+async def test_an_application_that_returns_without_an_answer_ends_its_connection() -> None:
+    async def silent(served: Served) -> None:
+        await served.read()
+
+    async with staged(Scripted(a=silent)) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a"))
+        assert await wire.ended() == b""
+
+
+async def test_a_defect_of_the_short_way_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
+    class Defective(Scripted):
+        def take(self, *_: object) -> None:
+            raise KeyError("a defect")
+
+    async with staged(Defective()) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"abc"))
+        answer = await wire.answer()
+        assert answer.status == 500
+        assert answer.closes
+        assert await wire.ended() == b""
+    assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True]
+
+
+async def test_who_drops_a_request_ends_its_connection() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"abc"))
+        (await app.was_taken()).reply.drop()
+        assert await wire.ended() == b""
+
+
+async def test_a_stream_that_was_a_passage_and_is_given_up_ends_its_connection() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+
+    async def giving_up(send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b"abc"))
+        taken = await app.was_taken()
+        _, send = taken.reply.lengthen()
+        taken.reply.own(giving_up(send))
+        assert (await wire.head()).status == 200
+        assert await wire.ended() == b""
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["nothing", "a request"])
+async def test_an_idle_connection_closes_at_once_when_the_server_stops(before: str) -> None:
+    async with staged(Scripted()) as stage:
+        wire = await stage.open()
+        await wire.send(request("/a"))
+        await wire.answer()
+        if before == "nothing":
+            wire.leave()
+            wire = await stage.open()
+            await until(lambda: ["idle" in repr(each) for each in stage.service.connections] == [True], "the other one")
+        for connection in list(stage.service.connections):
+            connection.shutdown()
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize("way", ["short", "long", "stream"])
+async def test_what_is_being_answered_is_answered_before_the_server_stops(way: str) -> None:
+    release = asyncio.Event()
+
+    async def held(served: Served) -> None:
+        await release.wait()
+        await served.respond(b"answer")
+
+    app = Scripted(a=held)
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        target = "/a" if way == "long" else "/short"
+        await wire.send(request(target, b"1") + request("/b") + request("/short", b"2"))
+        await (app.was_served() if way == "long" else app.was_taken())
+        (connection,) = stage.service.connections
+        connection.shutdown()
+        release.set()
+        if way == "short":
+            app.taken[0].reply.respond(200, b"answer")
+        elif way == "stream":
+            app.taken[0].reply.own(_stream(app.taken[0].reply.lengthen(), b"answer"))
+        assert (await wire.answer()).body == b"answer"
+        assert await wire.ended() == b""
+        assert len(app.taken) + len(app.served) == 1  # what was sent ahead is not begun any more
+
+
+# --- clients that do not read -----------------------------------------------------------------------------------------
+
+
+async def _stopped(wire: Wire) -> None:
+    """Read no more."""
+    wire.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's has it
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+async def test_who_does_not_read_its_answer_at_all_loses_the_connection(way: str) -> None:
+    async def large(served: Served) -> None:
+        await served.respond(b"y" * 30_000_000)
+
+    app = Scripted(a=large)
+    app.answers_at_once = False
+    async with staged(app, keep_alive=0.1) as stage:
+        wire = await stage.open()
+        await _stopped(wire)
+        await wire.send(request("/a" if way == "long" else "/short", b""))
+        if way == "short":
+            (await app.was_taken()).reply.respond(200, b"y" * 30_000_000)
+        await stage.at_rest()
+
+
+async def test_who_reads_slowly_gets_everything() -> None:
+    """Over many times the time that an idle connection is kept."""
+    app = Scripted()
+    app.answers_at_once = False
+    size = 2_000_000
+    async with staged(app, buffer=16_384, keep_alive=0.1) as stage:
+        wire = await stage.open(limit=16_384)
+        await wire.send(request("/short", b""))
+        (await app.was_taken()).reply.respond(200, b"y" * size)
+        await wire.head()
+        got = 0
+        while got < size:
+            piece = await asyncio.wait_for(wire.reader.read(40_000), BOUND)
+            assert piece, f"cut off after {got} bytes"
+            got += len(piece)
+            await asyncio.sleep(0.01)  # slow is what this client is
+    assert got == size
+
+
+async def test_who_reads_slowly_what_is_still_being_written_gets_everything() -> None:
+    async def pieces(served: Served) -> None:
+        await served.start(200)
+        for _ in range(20):
+            await served.write(b"y" * 100_000, more=True)
+        await served.write(b"")
+
+    async with staged(Scripted(a=pieces), buffer=16_384, keep_alive=0.1) as stage:
+        wire = await stage.open(limit=16_384)
+        await wire.send(request("/a", b""))
+        await wire.head()
+        got = b""
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            got += await asyncio.wait_for(wire.reader.read(20_000), BOUND)
+            assert not wire.reader.at_eof(), f"cut off after {len(got)} bytes"
+            await asyncio.sleep(0.01)  # slow is what this client is
+        assert got.count(b"y") == 2_000_000
+
+
+async def test_a_stream_waits_for_its_reader() -> None:
+    written = 0
+
+    async def endless(served: Served) -> None:
+        nonlocal written
+        await served.start(200)
+        for _ in range(200):
+            await served.write(b"y" * 100_000, more=True)
+            written += 1
+        await served.write(b"")
+
+    async with staged(Scripted(a=endless)) as stage:
+        wire = await stage.open()
+        await _stopped(wire)
+        await wire.send(request("/a"))
+        await stage.app.was_served()
+        (connection,) = stage.service.connections
+        await until(lambda: connection._is_full, "a reader that is too slow")
+        assert written < 200
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's has it
+        answer: Answer = await wire.answer()
+        assert len(answer.body) == 20_000_000
+
+
+# --- answers that others hold as well ---------------------------------------------------------------------------------
+
+SHARED = (b'{"a":', b"y" * 3_000_000, b"}")
+
+
+@pytest.mark.parametrize("pieces", [SHARED, (b'{"a":', b"1", b"}"), (b"1",)], ids=["bulky", "small", "one"])
+async def test_an_answer_in_pieces_arrives_whole_and_the_connection_goes_on(pieces: tuple[bytes, ...]) -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        for number in (1, 2):
+            await wire.send(request("/short", b""))
+            (await app.was_taken(number)).reply.share(pieces)
+            answer = await wire.answer()
+            assert answer.status == 200
+            assert answer.headers[b"content-type"] == b"application/json"
+            assert answer.body == b"".join(pieces)
+        await wire.send(request("/short", b"", "connection: close"))
+        (await app.was_taken(3)).reply.share(pieces)
+        assert (await wire.answer()).closes
+        assert await wire.ended() == b""
+
+
+async def test_an_answer_that_others_hold_takes_no_room_of_its_own() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384) as stage:
+        wires = [await stage.open(limit=16_384) for _ in range(2)]
+        for number, wire in enumerate(wires, 1):
+            await _stopped(wire)
+            await wire.send(request("/short", b""))
+            await app.was_taken(number)
+        app.taken[0].reply.share(SHARED)
+        assert stage.service.budget.held == 0
+        app.taken[1].reply.respond(200, b"".join(SHARED))
+        assert stage.service.budget.held > 1_000_000
+
+
+async def test_an_answer_in_pieces_that_nobody_else_holds_takes_room_until_it_is_read() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384) as stage:
+        wire = await stage.open(limit=16_384)
+        await _stopped(wire)
+        await wire.send(request("/short", b""))
+        await app.was_taken(1)
+        app.taken[0].reply.share(SHARED, counts=True)
+        assert stage.service.budget.held > 1_000_000
+        wire.reset()
+        await stage.at_rest()
+    assert stage.service.budget.held == 0
+
+
+async def test_an_answer_in_pieces_to_who_left_is_nothing() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app) as stage:
+        wire = await stage.open()
+        await wire.send(request("/short", b""))
+        taken = await app.was_taken()
+        wire.reset()
+        async with asyncio.timeout(BOUND):
+            await taken.gone.wait()
+        taken.reply.share(SHARED)
+        await stage.at_rest()
+
+
+async def test_who_does_not_read_is_given_no_more_and_loses_the_connection() -> None:
+    app = Scripted()
+    app.answers_at_once = False
+    async with staged(app, buffer=16_384, keep_alive=0.5) as stage:
+        wire = await stage.open(limit=16_384)
+        await _stopped(wire)
+        await wire.send(request("/short", b""))
+        (await app.was_taken()).reply.share(SHARED)
+        await wire.send(request("/short", b"") * 3)
+        await app.was_served()  # on the long way, where it waits until there is room
+        await stage.at_rest()
+        assert (len(app.taken), len(app.served)) == (1, 1)

@@ -1,0 +1,255 @@
+"""The rules of a backend's life: the whole table, how long it waits, and any sequence of events."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mcp_manifold.model.lifecycle import (
+    CRASHES,
+    FIRST_DELAY,
+    LOOP_DELAY,
+    MAX_DELAY,
+    STEADY,
+    LifecycleEvent,
+    State,
+    Status,
+    advance,
+    backoff,
+    loop_delay,
+)
+
+NEXT = {
+    (State.IDLE, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.IDLE, LifecycleEvent.RESTED): State.IDLE,
+    (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
+    (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
+    (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.RESTED): State.IDLE,
+    (State.READY, LifecycleEvent.FELL_SILENT): State.DEGRADED,
+    (State.DEGRADED, LifecycleEvent.ANSWERED): State.READY,
+    (State.DEGRADED, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.RESTED): State.IDLE,
+    (State.BACKING_OFF, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
+    (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
+    (State.IDLE, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.CONNECTING, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.READY, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.DEGRADED, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.BACKING_OFF, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.CRASH_LOOP, LifecycleEvent.STOPPED): State.STOPPED,
+    (State.STOPPED, LifecycleEvent.STOPPED): State.STOPPED,
+}
+
+
+@pytest.mark.parametrize("event", LifecycleEvent)
+@pytest.mark.parametrize("state", State)
+def test_every_event_leads_where_the_table_says_or_cannot_happen(state: State, event: LifecycleEvent) -> None:
+    if (state, event) in NEXT:
+        after = advance(Status(state), event, now=5.0)
+        assert (after.state, after.since) == (NEXT[state, event], 5.0)
+    else:
+        with pytest.raises(ValueError, match=f"{event} cannot happen to a backend that is {state}"):
+            advance(Status(state), event, now=5.0)
+
+
+def test_a_failure_keeps_its_reason_until_the_next_link_is_open() -> None:
+    failed = advance(Status(State.CONNECTING), LifecycleEvent.FAILED, now=1.0, reason="refused")
+    again = advance(failed, LifecycleEvent.STARTED, now=2.0)
+    assert (failed.last_error, again.last_error) == ("refused", "refused")
+    assert advance(again, LifecycleEvent.OPENED, now=3.0).last_error == ""
+
+
+def test_a_link_that_held_makes_its_loss_the_first_failure_again() -> None:
+    ready = Status(State.READY, since=100.0, failures=7)
+    assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY).failures == 1
+
+
+def test_a_link_lost_at_once_counts_as_one_more_failure() -> None:
+    ready = Status(State.READY, since=100.0, failures=7)
+    assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY - 0.1).failures == 8
+
+
+def test_a_stopped_backend_has_no_failures_and_no_next_try() -> None:
+    stopped = advance(Status(State.BACKING_OFF, 1.0, 4, 2, 9.0, "refused"), LifecycleEvent.STOPPED, now=2.0)
+    assert stopped == Status(State.STOPPED, 2.0)
+
+
+def test_a_degraded_backend_is_open_and_says_why_until_it_answers() -> None:
+    silent = advance(Status(State.READY, 1.0), LifecycleEvent.FELL_SILENT, now=2.0, reason="no answer")
+    assert (silent.is_open, silent.last_error, silent.next_try) == (True, "no answer", None)
+    answered = advance(silent, LifecycleEvent.ANSWERED, now=3.0)
+    assert (answered.is_open, answered.last_error) == (True, "")
+
+
+def test_silence_does_not_make_the_loss_of_a_link_that_held_look_like_a_crash_loop() -> None:
+    silent = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.0 + STEADY)
+    assert advance(silent, LifecycleEvent.LOST, now=silent.since + 0.1).failures == 1
+    shaky = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.1)
+    assert advance(shaky, LifecycleEvent.LOST, now=100.2).failures == 8
+
+
+def crashed(times: int, status: Status = Status(State.CONNECTING), after: float = 0.0) -> Status:  # noqa: B008 - a value
+    """The status after so many crashes in a row, each `after` seconds from the start."""
+    for _ in range(times):
+        status = advance(
+            replace(status, state=State.CONNECTING), LifecycleEvent.CRASHED, now=status.since + after, reason="why"
+        )
+    return status
+
+
+def test_r3_a_process_that_ends_again_and_again_is_in_a_crash_loop() -> None:
+    assert crashed(CRASHES - 1).state is State.BACKING_OFF
+    assert crashed(CRASHES).state is State.CRASH_LOOP
+    assert crashed(CRASHES + 7).state is State.CRASH_LOOP
+
+
+@given(times=st.integers(CRASHES, 1000), jitter=st.floats(0, 1, exclude_max=True))
+def test_r3_in_a_crash_loop_there_is_at_most_one_start_in_thirty_seconds(times: int, jitter: float) -> None:
+    before = replace(crashed(min(times, CRASHES)), crashes=times, state=State.CONNECTING)
+    looping = advance(before, LifecycleEvent.CRASHED, now=100.0, jitter=jitter)
+    assert looping.next_try is not None
+    assert LOOP_DELAY <= looping.next_try - 100.0 <= 1.5 * LOOP_DELAY
+    assert LOOP_DELAY >= 30.0
+    assert loop_delay(jitter=jitter) >= MAX_DELAY
+
+
+def test_a_link_that_held_is_the_end_of_a_crash_loop() -> None:
+    steady = replace(crashed(CRASHES + 3), state=State.READY, since=100.0, next_try=None)
+    after = advance(steady, LifecycleEvent.CRASHED, now=100.0 + STEADY)
+    assert (after.state, after.failures, after.crashes) == (State.BACKING_OFF, 1, 1)
+
+
+def test_a_failure_that_is_no_crash_begins_the_count_of_crashes_anew() -> None:
+    almost = replace(crashed(CRASHES - 1), state=State.CONNECTING)
+    failed = advance(almost, LifecycleEvent.FAILED, now=9.0, reason="no answer")
+    assert (failed.failures, failed.crashes) == (CRASHES, 0)
+    assert advance(replace(failed, state=State.CONNECTING), LifecycleEvent.CRASHED, now=9.5).state is State.BACKING_OFF
+
+
+def test_what_comes_to_rest_from_an_open_link_is_as_good_as_new() -> None:
+    rested = advance(Status(State.READY, 1.0, failures=2, crashes=1), LifecycleEvent.RESTED, now=2.0)
+    assert rested == Status(State.IDLE, 2.0)
+    assert rested.is_resting
+
+
+@pytest.mark.parametrize("times", [1, CRASHES])
+def test_what_comes_to_rest_after_a_failure_remembers_it(times: int) -> None:
+    rested = advance(crashed(times), LifecycleEvent.RESTED, now=50.0)
+    assert (rested.state, rested.failures, rested.last_error, rested.next_try) == (State.IDLE, times, "why", None)
+    assert not rested.is_resting
+    again = advance(advance(rested, LifecycleEvent.STARTED, now=60.0), LifecycleEvent.CRASHED, now=60.1, reason="why")
+    assert again.crashes == times + 1
+
+
+def test_a_disabled_server_has_no_life() -> None:
+    for event in LifecycleEvent:
+        with pytest.raises(ValueError, match="disabled"):
+            advance(Status(State.DISABLED), event, now=1.0)
+
+
+@given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))
+def test_a_wait_is_between_half_and_all_of_its_ceiling(failures: int, jitter: float) -> None:
+    ceiling = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 30))
+    assert ceiling / 2 <= backoff(failures, jitter=jitter) <= ceiling
+
+
+@given(failures=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
+def test_one_more_failure_never_shortens_the_wait(failures: int, jitter: float) -> None:
+    assert backoff(failures + 1, jitter=jitter) >= backoff(failures, jitter=jitter)
+
+
+def test_the_first_attempt_after_a_failure_comes_quickly() -> None:
+    assert backoff(1, jitter=0.999) <= FIRST_DELAY
+
+
+class BackendLife(RuleBasedStateMachine):
+    """Any life a backend can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.status = Status()
+
+    def _move(self, event: LifecycleEvent, after: float, jitter: float = 0.0) -> None:
+        self.now += after
+        before = self.status
+        self.status = advance(before, event, now=self.now, jitter=jitter, reason="why")
+        assert self.status.since == self.now
+
+    @precondition(lambda self: self.status.state is State.IDLE or self.status.is_waiting)
+    @rule(after=st.floats(0, 60))
+    def start(self, after: float) -> None:
+        failures = self.status.failures
+        self._move(LifecycleEvent.STARTED, after)
+        assert self.status.failures == failures
+
+    @precondition(lambda self: self.status.state is State.CONNECTING)
+    @rule(after=st.floats(0, 60))
+    def open(self, after: float) -> None:
+        self._move(LifecycleEvent.OPENED, after)
+
+    @precondition(lambda self: self.status.state is State.CONNECTING)
+    @rule(after=st.floats(0, 60), jitter=st.floats(0, 1, exclude_max=True))
+    def fail(self, after: float, jitter: float) -> None:
+        failures = self.status.failures
+        self._move(LifecycleEvent.FAILED, after, jitter)
+        assert self.status.failures == failures + 1
+
+    @precondition(lambda self: self.status.state is State.CONNECTING or self.status.is_open)
+    @rule(after=st.floats(0, 60), jitter=st.floats(0, 1, exclude_max=True))
+    def crash(self, after: float, jitter: float) -> None:
+        crashes, was_steady = self.status.crashes, self.status.is_open and after >= STEADY
+        self._move(LifecycleEvent.CRASHED, after, jitter)
+        assert self.status.crashes == (1 if was_steady else crashes + 1)
+        assert (self.status.state is State.CRASH_LOOP) == (self.status.crashes >= CRASHES)
+
+    @precondition(lambda self: self.status.is_waiting or self.status.is_open or self.status.state is State.IDLE)
+    @rule(after=st.floats(0, 60))
+    def rest(self, after: float) -> None:
+        was_open, failures = self.status.is_open, self.status.failures
+        self._move(LifecycleEvent.RESTED, after)
+        assert self.status.failures == (0 if was_open else failures)
+        assert self.status.is_resting == (self.status.failures == 0)
+
+    @precondition(lambda self: self.status.state is State.READY)
+    @rule(after=st.floats(0, 60))
+    def fall_silent(self, after: float) -> None:
+        self._move(LifecycleEvent.FELL_SILENT, after)
+
+    @precondition(lambda self: self.status.state is State.DEGRADED)
+    @rule(after=st.floats(0, 60))
+    def answer(self, after: float) -> None:
+        self._move(LifecycleEvent.ANSWERED, after)
+
+    @precondition(lambda self: self.status.is_open)
+    @rule(after=st.floats(0, 60), jitter=st.floats(0, 1, exclude_max=True))
+    def lose(self, after: float, jitter: float) -> None:
+        self._move(LifecycleEvent.LOST, after, jitter)
+        assert self.status.failures >= 1
+
+    @rule()
+    def stop(self) -> None:
+        self._move(LifecycleEvent.STOPPED, 0)
+        with pytest.raises(ValueError, match="stopped"):
+            advance(self.status, LifecycleEvent.STARTED, now=self.now)
+        self.status = Status(since=self.now)
+
+    @invariant()
+    def waits_exactly_while_backing_off(self) -> None:
+        assert (self.status.next_try is not None) == self.status.is_waiting
+        if self.status.next_try is not None:
+            is_looping = self.status.state is State.CRASH_LOOP
+            least, most = (LOOP_DELAY, 1.5 * LOOP_DELAY) if is_looping else (FIRST_DELAY / 2, MAX_DELAY)
+            assert least - 1e-6 <= self.status.next_try - self.status.since <= most + 1e-6
+            assert self.status.last_error == "why"
+
+
+TestBackendLife = BackendLife.TestCase

@@ -1,0 +1,249 @@
+"""Policy: filters, principals, views, and reading resources."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, Route, Rules, Terms, merge
+from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Grant, Policy, Principal
+
+ALICE = Principal("alice", "k1")
+BOB = Principal("bob", "k2")
+
+
+def listing(
+    backend: str,
+    *,
+    tools: Sequence[tuple[str, dict[str, object]]] = (),
+    resources: Sequence[str] = (),
+    templates: Sequence[str] = (),
+) -> tuple[Listing, Terms]:
+    return Listing(
+        backend=backend,
+        revision=1,
+        era="handshake",
+        tools=tuple(json.dumps({"name": name, "annotations": hints}).encode() for name, hints in tools),
+        resources=tuple(json.dumps({"name": f"n{i}", "uri": uri}).encode() for i, uri in enumerate(resources)),
+        templates=tuple(json.dumps({"name": f"t{i}", "uriTemplate": u}).encode() for i, u in enumerate(templates)),
+    ), Terms(backend)
+
+
+def tool(name: str, **hints: object) -> Entry:
+    return merge([listing("s", tools=[(name, hints)])], Rules()).entries(Kind.TOOL)[0]
+
+
+def reads(policy: Policy, catalogue: Catalogue, uri: str, principal: Principal = ANONYMOUS) -> Route | None:
+    return policy.route_resource(catalogue, policy.view(catalogue, principal), principal, uri)
+
+
+def resources_of(backend: str, allow: list[str] | None = None, block: Sequence[str] = ()) -> Policy:
+    return Policy({backend: Filters(resources=Filter.compile(allow, block))})
+
+
+def test_no_allow_list_allows_all_and_an_empty_one_nothing() -> None:
+    assert Filter.compile().allows(tool("x"))
+    assert not Filter.compile(allow=()).allows(tool("x"))
+
+
+def test_block_wins_over_allow() -> None:
+    judged = Filter.compile(allow=["get_*"], block=["*_secret"])
+    assert judged.allows(tool("get_user"))
+    assert not judged.allows(tool("get_secret"))
+    assert not judged.allows(tool("put_user"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("read", "read", True),
+        ("read", "Read", False),
+        ("read", "read_file", False),
+        ("re?d", "read", True),
+        ("re[a-e]d", "read", True),
+        ("re[!a-e]d", "read", False),
+        ("odd[name]", "odd[name]", True),
+        ("*", "anything", True),
+        ("a.c", "abc", False),
+    ],
+)
+def test_patterns_are_exact_names_or_globs_and_mind_case(pattern: str, name: str, matches: bool) -> None:
+    assert Filter.compile(allow=[pattern]).allows(tool(name)) is matches
+
+
+@pytest.mark.parametrize(
+    ("test", "hints", "passes"),
+    [
+        ("@readOnly", {"readOnlyHint": True}, True),
+        ("@readOnly", {}, False),
+        ("!@readOnly", {}, True),
+        ("@!readOnly", {"readOnlyHint": True}, False),
+        ("@destructive", {}, True),
+        ("@destructive", {"readOnlyHint": True}, False),
+        ("@destructive", {"destructiveHint": False}, False),
+        ("@idempotent", {}, False),
+        ("@idempotent", {"idempotentHint": True}, True),
+        ("@openWorld", {}, True),
+        ("!@openWorld", {"openWorldHint": False}, True),
+        ("@readOnly", {"readOnlyHint": "true"}, False),
+    ],
+)
+def test_annotation_tests_take_the_protocols_defaults(test: str, hints: dict[str, object], passes: bool) -> None:
+    assert Filter.compile(allow=[test]).allows(tool("x", **hints)) is passes
+
+
+def test_annotation_tests_say_nothing_of_resources() -> None:
+    entry = merge([listing("s", resources=["x:1"])], Rules()).entries(Kind.RESOURCE)[0]
+    assert not Filter.compile(allow=["@readOnly"]).allows(entry)
+    assert not Filter.compile(allow=["!@readOnly"]).allows(entry)
+    assert not Filter.compile(allow=["!@readOnly"]).allows_uri("x:2")
+
+
+@pytest.mark.parametrize("pattern", ["@readonly", "@", "!@nothing"])
+def test_an_unknown_test_is_refused_and_the_known_ones_named(pattern: str) -> None:
+    with pytest.raises(ValueError, match="@readOnly, @destructive, @idempotent, @openWorld"):
+        Filter.compile(allow=[pattern])
+
+
+@pytest.mark.parametrize("pattern", ["!name", "!!@readOnly", "*a" * 17, "x" * 513])
+def test_patterns_that_mean_nothing_or_cost_too_much_are_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        Filter.compile(block=[pattern])
+
+
+def test_patterns_that_match_nothing_are_told() -> None:
+    judged = Filter.compile(allow=["get_*", "gte_*", "@readOnly"], block=["get_x", "nope"])
+    assert judged.unmatched([tool("get_x"), tool("get_y")]) == ("gte_*", "@readOnly", "nope")
+
+
+def test_resources_match_by_uri_or_by_native_name() -> None:
+    catalogue = merge([listing("s", resources=["x:1", "y:1"], templates=["z:{v}"])], Rules())
+    by_uri, by_name = Filter.compile(allow=["x:*", "z:{v}"]), Filter.compile(allow=["n1", "t0"])
+    entries = [*catalogue.entries(Kind.RESOURCE), *catalogue.entries(Kind.TEMPLATE)]
+    assert [by_uri.allows(entry) for entry in entries] == [True, False, True]
+    assert [by_name.allows(entry) for entry in entries] == [False, True, True]
+
+
+def test_filters_are_kept_apart_by_backend_and_kind() -> None:
+    catalogue = merge([listing("a", tools=[("x", {})], resources=["x:1"]), listing("b", tools=[("x", {})])], Rules())
+    view = Policy({"a": Filters(tools=Filter.compile(allow=()))}).view(catalogue, ANONYMOUS)
+    assert list(view.tools) == ["b__x"]
+    assert list(view.resources) == ["x:1"]
+
+
+def test_prompts_have_a_filter_of_their_own() -> None:
+    prompt = Listing("a", 1, "handshake", tools=(b'{"name":"x"}',), prompts=(b'{"name":"x"}',))
+    view = Policy({"a": Filters(prompts=Filter.compile(block=["x"]))}).view(
+        merge([(prompt, Terms("a"))], Rules()), ANONYMOUS
+    )
+    assert (len(view.tools), len(view.prompts)) == (1, 0)
+
+
+def test_s43_a_blocked_tool_is_reached_by_none_of_its_names() -> None:
+    catalogue = merge([listing("a", tools=[("rm", {}), ("ls", {})])], Rules())
+    policy = Policy({"a": Filters(tools=Filter.compile(block=["rm"]))})
+    view = policy.view(catalogue, ANONYMOUS)
+    assert [view.find(Kind.TOOL, name) for name in ("rm", "a__rm", "RM", "a__RM")] == [None] * 4
+    assert view.find(Kind.TOOL, "ls") is not None
+
+
+def test_a_grant_limits_a_principal_to_some_backends_and_filters_further() -> None:
+    catalogue = merge([listing("a", tools=[("x", {}), ("y", {})]), listing("b", tools=[("x", {})])], Rules())
+    grant = Grant(frozenset({"a"}), {"a": Filters(tools=Filter.compile(allow=["x"]))})
+    policy = Policy(grants={"alice": grant})
+    assert list(policy.view(catalogue, ALICE).tools) == ["a__x"]
+    assert policy.view(catalogue, ALICE).backends == ("a",)
+    assert policy.view(catalogue, BOB) is catalogue
+    assert not policy.permits_uri(ALICE, "b", "x:1")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def test_a_listed_resource_is_read_only_by_those_who_see_it_whatever_its_spelling() -> None:
+    catalogue = merge([listing("a", resources=["file:///secret", "file:///open"])], Rules())
+    policy = resources_of("a", block=["n0"])
+    for uri in (
+        "file:///secret",
+        "FILE:///secret",
+        "file:///%73ecret",
+        "file:////secret",
+        "file:///x/../secret",
+        "a+file:///secret",
+        "a+file:////secret",
+    ):
+        assert reads(Policy(), catalogue, uri) is not None, uri
+        assert reads(policy, catalogue, uri) is None, uri
+    assert reads(policy, catalogue, "file:///open") == Route("a", "file:///open")
+
+
+def test_a_hidden_resource_is_not_looked_for_elsewhere() -> None:
+    catalogue = merge([listing("a", resources=["x:1"]), listing("b", templates=["x:{v}"])], Rules())
+    assert reads(resources_of("a", allow=[]), catalogue, "x:1") is None
+    assert reads(resources_of("a", allow=[]), catalogue, "x:2") == Route("b", "x:2")
+
+
+def test_a_visible_template_lets_its_uris_through_though_no_pattern_names_them() -> None:
+    catalogue = merge([listing("a", templates=["db://{table}"])], Rules())
+    policy = resources_of("a", allow=["db://{table}"])
+    assert reads(policy, catalogue, "db://users") == Route("a", "db://users")
+    assert reads(policy, catalogue, "db://users/1") is None
+
+
+def test_a_hidden_template_hides_its_uris_though_a_pattern_allows_them() -> None:
+    catalogue = merge([listing("a", templates=["db://{table}", "x:{v}"])], Rules())
+    policy = resources_of("a", allow=["db://u*", "x:*"])
+    assert reads(policy, catalogue, "db://users") is None
+    assert reads(policy, catalogue, "x:1") == Route("a", "x:1")
+
+
+def test_a_blocked_template_or_uri_stays_blocked_under_a_wider_visible_template() -> None:
+    catalogue = merge([listing("a", templates=["file:///secret/{x}", "file:///{+path}"])], Rules())
+    by_template = resources_of("a", block=["file:///secret/{x}"])
+    by_uri = resources_of("a", block=["file:///secret/*"])
+    for policy in (by_template, by_uri):
+        assert reads(policy, catalogue, "file:///open/1") is not None
+        for uri in ("file:///secret/1", "FILE:///secret/1", "file:///%73ecret/1", "file:////secret/1"):
+            assert reads(policy, catalogue, uri) is None, uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["db:///secret/1", "DB:///secret/1", "db:///%73ecret/1", "db:////secret//1", "db:///secret%2f1"]
+)
+def test_s43_a_blocked_uri_is_blocked_in_every_spelling(uri: str) -> None:
+    catalogue = merge([listing("a", templates=["db:///{+path}"])], Rules())
+    assert reads(Policy(), catalogue, uri) is not None
+    assert reads(resources_of("a", block=["db:///secret/*"]), catalogue, uri) is None
+    assert reads(resources_of("a", block=["DB:///secret/*"]), catalogue, uri) is None
+
+
+def test_a_uri_that_walks_is_refused_where_a_filter_restricts_and_only_there() -> None:
+    catalogue = merge([listing("a", templates=["file:///pub/{+path}"])], Rules())
+    for uri in ("file:///pub/../secret", "file:///pub/%2e%2e/secret", "file:///pub/..%2fsecret"):
+        assert reads(Policy(), catalogue, uri) is not None, uri
+        assert reads(resources_of("a", allow=["file:///pub/*"]), catalogue, uri) is None, uri
+        assert reads(resources_of("a", allow=["file:///pub/{+path}"]), catalogue, uri) is None, uri
+
+
+def test_an_unlisted_uri_passes_by_the_filter_itself() -> None:
+    catalogue = merge([listing("a", resources=["note:1"])], Rules())
+    policy = resources_of("a", allow=["NOTE:*"])
+    assert reads(policy, catalogue, "note:2") == Route("a", "note:2")
+    assert reads(resources_of("a", allow=["memo:*"]), catalogue, "note:2") is None
+
+
+def test_an_unknown_uri_and_that_of_an_unreachable_backend_are_alike() -> None:
+    catalogue = merge([listing("a", resources=["x:1"])], Rules())
+    policy = Policy(grants={"alice": Grant(frozenset())})
+    assert reads(policy, catalogue, "x:1", ALICE) is None
+    assert reads(policy, catalogue, "a+x:9", ALICE) is None
+    assert reads(policy, catalogue, "other:1", ALICE) is None
+
+
+def test_a_uri_too_long_to_judge_is_blocked_by_any_filter() -> None:
+    assert Filter.compile().allows_uri("x:" + "y" * 9000)
+    assert not Filter.compile(allow=["*"]).allows_uri("x:" + "y" * 9000)
+
+
+def test_a_filter_tells_its_state() -> None:
+    assert repr(Filter.compile(block=["x"])) == "<Filter allowing everything, blocking ['x']>"

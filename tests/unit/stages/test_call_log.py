@@ -1,0 +1,73 @@
+"""The call log: one line for a call, and nothing in it that is nobody's business."""
+
+import asyncio
+import logging
+
+import pytest
+
+from mcp_manifold.errors import BackendTimeout, CallCancelled, UnknownItem
+from mcp_manifold.model.call import Call, Session, Stages
+from mcp_manifold.model.policy import Principal
+from mcp_manifold.stages.call_log import CallLog, logger
+from mcp_manifold.wire import EMPTY, Payload
+
+pytestmark = pytest.mark.anyio
+SECRET = "hunter2"
+
+
+def unheard(message: bytes, /, *, needed: bool = True) -> None:
+    raise AssertionError(message)
+
+
+def call() -> Call:
+    session = Session(f"key-{SECRET}", Principal("alice", f"principal-{SECRET}"), "group:team", "2025-11-25")
+    params = {"name": Payload(b'"t"'), "arguments": Payload(b'{"password":"%b"}' % SECRET.encode())}
+    return Call("tools/call", params, session, unheard)
+
+
+async def ran(
+    outcome: Exception | Payload | None, log: pytest.LogCaptureFixture, level: int
+) -> list[logging.LogRecord]:
+    async def handler(call: Call) -> Payload:
+        call.backend = "notes"
+        if isinstance(outcome, Payload):
+            return outcome
+        if outcome is None:
+            raise asyncio.CancelledError
+        raise outcome
+
+    with log.at_level(level, logger.name):
+        (found,) = await asyncio.gather(Stages([CallLog()]).around(handler)(call()), return_exceptions=True)
+    assert found is outcome or isinstance(found, asyncio.CancelledError)
+    return [record for record in log.records if record.name == logger.name]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"),
+    [
+        (Payload(b'{"content":"%b"}' % SECRET.encode()), "ok"),
+        (UnknownItem("tool", SECRET), "UnknownItem"),
+        (BackendTimeout("notes", SECRET), "BackendTimeout"),
+        (CallCancelled(SECRET), "cancelled"),
+        (None, "cancelled"),
+    ],
+)
+async def test_a_call_is_one_line_without_its_contents(
+    outcome: Exception | Payload | None, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (record,) = await ran(outcome, caplog, logging.DEBUG)
+    assert record.getMessage().startswith(f"tools/call {word} in ")
+    told = {name: getattr(record, name) for name in ("backend", "principal", "scope")}
+    assert told == {"backend": "notes", "principal": "alice", "scope": "group:team"}
+    assert SECRET not in repr(record.__dict__)
+
+
+async def test_a_fault_of_ours_is_not_called_a_success(caplog: pytest.LogCaptureFixture) -> None:
+    (record,) = await ran(ZeroDivisionError(SECRET), caplog, logging.DEBUG)
+    assert record.getMessage().startswith("tools/call internal error in ")
+    assert SECRET not in repr(record.__dict__)
+
+
+async def test_who_wants_no_lines_gets_none(caplog: pytest.LogCaptureFixture) -> None:
+    assert await ran(EMPTY, caplog, logging.INFO) == []
+    assert await ran(CallCancelled("x"), caplog, logging.INFO) == []

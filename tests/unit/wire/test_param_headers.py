@@ -1,0 +1,96 @@
+"""The headers that mirror a request: what they hold, and that nothing gets out of a line."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from mcp_manifold.wire import Payload, encode
+from mcp_manifold.wire.param_headers import decode_header, encode_header, mirrored_headers, without_annotations
+
+
+def params(**members: object) -> dict[str, Payload]:
+    return {key: Payload(encode(value)) for key, value in members.items()}
+
+
+def lines(method: str, /, **members: object) -> list[bytes]:
+    found = mirrored_headers(method, params(**members), None)
+    assert found.endswith(b"\r\n")
+    return found[:-2].split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "member", "value"),
+    [("tools/call", "name", "t"), ("prompts/get", "name", "p"), ("resources/read", "uri", "x:1")],
+)
+def test_what_a_request_names_is_mirrored(method: str, member: str, value: str) -> None:
+    assert lines(method, **{member: value}) == [b"mcp-method: " + method.encode(), b"mcp-name: " + value.encode()]
+
+
+def test_other_requests_mirror_their_method_only() -> None:
+    assert lines("tools/list", name="x", uri="y") == [b"mcp-method: tools/list"]
+    assert lines("tools/call") == [b"mcp-method: tools/call"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\r\nmcp-evil: 1", "a\nb", "a\rb", "a\0b", " a", "a ", "\t", "é", "日本語", "\u2028", "=?base64?eA==?=", "a\x7f"],
+)
+def test_s45_a_name_stays_in_its_line_and_comes_out_as_it_was(name: str) -> None:
+    method, mirrored = lines("tools/call", name=name)
+    assert method == b"mcp-method: tools/call"
+    value = mirrored.removeprefix(b"mcp-name: ").decode("ascii")
+    assert value.startswith("=?base64?")
+    assert decode_header(value) == name
+
+
+def test_s45_a_method_stays_in_its_line() -> None:
+    (method,) = lines("a\r\nb: c")
+    assert decode_header(method.removeprefix(b"mcp-method: ").decode()) == "a\r\nb: c"
+
+
+def test_parameter_headers_are_asked_for_with_the_native_name_and_the_raw_arguments() -> None:
+    asked: list[tuple[str, bytes]] = []
+
+    def parameters(name: str, arguments: Payload) -> Mapping[str, str]:
+        asked.append((name, bytes(arguments)))
+        return {"Mcp-Param-Region": "eu"}
+
+    sent = {"name": Payload(b'"t"'), "arguments": Payload(b'{ "r":1.0 }')}
+    assert mirrored_headers("tools/call", sent, parameters).endswith(b"mcp-name: t\r\nMcp-Param-Region: eu\r\n")
+    assert asked == [("t", b'{ "r":1.0 }')]
+    mirrored_headers("prompts/get", sent, parameters)
+    mirrored_headers("tools/call", {"name": Payload(b'"t"')}, parameters)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("plain", ["", "a", "a b", "~!", "=?base64?x", "é"[:0]])
+def test_plain_values_are_not_wrapped(plain: str) -> None:
+    assert encode_header(plain) == plain
+    assert decode_header(plain) == plain
+
+
+@pytest.mark.parametrize(
+    "value", ["=?base64?x?=", "=?base64?eB==?=", "=?base64?/w==?=", "=?base64?e A==?=", "=?base64?é?="]
+)
+def test_a_malformed_sentinel_matches_nothing(value: str) -> None:
+    assert decode_header(value) is None
+
+
+def test_a_task_is_named_by_its_id() -> None:
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        lines = mirrored_headers(method, {"taskId": Payload(b'"t 1"'), "name": Payload(b'"n"')}, None)
+        assert lines == f"mcp-method: {method}\r\nmcp-name: t 1\r\n".encode()
+
+
+def test_annotations_are_stripped_from_schemas_and_from_nothing_else() -> None:
+    schema = (
+        b'{"x-mcp-header":1,"properties":{"x-mcp-header":{"x-mcp-header":"a","n":1.50},'
+        b'"b":{"items":[{"x-mcp-header":{}}]}},'
+        b'"default":{"x-mcp-header":2},"anyOf":[ {"x-mcp-header":"c","d":1e999} ],'
+        b'"$defs":{"x-mcp-header":{"x-mcp-header":3}}}'
+    )
+    tool = b'{"name":"t","x-mcp-header":"mine","inputSchema":%b,"n":[ 1.50 ]}' % schema
+    assert without_annotations(tool) == (
+        b'{"name":"t","x-mcp-header":"mine","inputSchema":{"properties":{"x-mcp-header":{"n":1.50},"b":{"items":[{}]}},'
+        b'"default":{"x-mcp-header":2},"anyOf":[{"d":1e999}],"$defs":{"x-mcp-header":{}}},"n":[ 1.50 ]}'
+    )

@@ -1,0 +1,181 @@
+"""Large messages opened in the pass that reads them: the same is found as by a second look, and no byte is copied."""
+
+import msgspec
+import pytest
+
+from mcp_manifold import wire
+from mcp_manifold.errors import InvalidParams, MalformedMessage
+from mcp_manifold.wire import LARGE, Envelope, Opened, Payload, ResultView
+from mcp_manifold.wire.envelope import loose_members
+
+FILL = b"x" * LARGE
+RESULT = b'{"content":[{"type":"text","text":"%b"}],"\xc3\xa9":"\\u00e9","isError":false}' % FILL
+PARAMS = b'{"name":"t","arguments":{"text":"%b","n":1e999},"_meta":{}}' % FILL
+IDS = {"number": b"7", "text": b'"\\"result\\":{\\"a"'}
+ORDERS = {
+    "id first": b'{"jsonrpc":"2.0","id":%(id)b,"result":%(body)b}',
+    "result first": b'{"result":%(body)b,"jsonrpc":"2.0","id":%(id)b}',
+}
+
+
+def written(message: bytes, body: bytes, id_: bytes = b"7") -> bytes:
+    return message % {b"id": id_, b"body": body}
+
+
+def same(data: bytes) -> Envelope:
+    """What a backend's message is read as, which must be what its members alone are."""
+    found, plain = wire.parse_backend(data), msgspec.json.decode(data, type=Envelope)
+    for member in ("jsonrpc", "id", "method", "params", "result", "error"):
+        assert getattr(found, member) == getattr(plain, member)
+    return found
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("id_", IDS.values(), ids=IDS)
+def test_a_large_response_is_opened_where_it_is_read_and_keeps_its_bytes(order: bytes, id_: bytes) -> None:
+    data = written(order, RESULT, id_)
+    found = same(data)
+    assert isinstance(found, Opened)
+    assert found.text is data
+    assert isinstance(found.result, Payload)
+    assert bytes(found.result) == RESULT
+    assert found.members == loose_members(Payload(RESULT))
+
+
+TWO = written(ORDERS["id first"], RESULT)
+NOT_OPENED = {
+    "small": b'{"jsonrpc":"2.0","id":7,"result":{"content":[]}}',
+    "spaced": TWO.replace(b'"isError":false', b'"isError": false'),
+    "spaced outside": TWO.replace(b'"id":7', b'"id": 7'),
+    "a member twice": TWO.replace(b'"isError":false', b'"isError":false,"isError":false'),
+    "an escaped name": TWO.replace(b'"isError"', b'"isErro\\u0072"'),
+    "an escaped revision": TWO.replace(b'"2.0"', b'"\\u0032.0"'),
+    "two results": TWO.replace(b'"id":7,', b'"id":7,"result":{"a":1},'),
+    "a result within": TWO.replace(b'"id":7,', b'"id":7,"x":{"result":{"a":1}},'),
+    "an error as well": TWO.replace(b'"id":7,', b'"id":7,"error":{},'),
+    "no object": written(ORDERS["id first"], b'["%b"]' % FILL),
+    "no id": TWO.replace(b'"id":7,', b""),
+    "an error": b'{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"%b"}}' % FILL,
+}
+
+
+@pytest.mark.parametrize("data", NOT_OPENED.values(), ids=NOT_OPENED)
+def test_a_response_that_is_written_otherwise_is_read_as_ever(data: bytes) -> None:
+    assert not isinstance(same(data), Opened)
+
+
+def test_a_large_result_that_is_only_nearly_json_keeps_its_bytes() -> None:
+    result = RESULT.replace(b"false", b"NaN")
+    found = wire.parse_backend(written(ORDERS["id first"], result))
+    assert isinstance(found.result, Payload)
+    assert bytes(found.result) == result
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+REQUEST = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%(body)b}'
+CALL = written(REQUEST, PARAMS)
+
+
+@pytest.mark.parametrize("params", [PARAMS, PARAMS.replace(b",", b", ", 1), PARAMS.replace(b'"t"', b'"s","name":"t"')])
+def test_a_large_requests_params_are_those_a_second_look_finds(params: bytes) -> None:
+    found = wire.parse(written(REQUEST, params))
+    assert isinstance(found, Opened) == (params is PARAMS)
+    assert isinstance(found.params, Payload)
+    assert bytes(found.params) == params
+    assert wire.members_of(found) == wire.members(Payload(params))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CALL.replace(b'"id":7', b'"id":7,"id":8'),
+        CALL.replace(b'"id":7', b'"id":7,"ID":8'),
+        CALL.replace(b'"id":7', b'"id":null'),
+        CALL.replace(b'"id":7', b'"id":{}'),
+        CALL.replace(b'"2.0"', b'"2.1"'),
+        CALL.replace(b'"params":', b'"params":{"name":"other"},"params":'),
+        CALL[:-1],
+    ],
+)
+def test_a_large_request_is_refused_as_a_small_one_is(data: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        wire.parse(data)
+
+
+def test_s9_a_look_alike_in_large_params_is_refused() -> None:
+    found = wire.parse(CALL.replace(b'"_meta"', b'"_META"'))
+    assert isinstance(found, Opened)
+    with pytest.raises(InvalidParams):
+        wire.members_of(found)
+
+
+# --- looks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_tells_members_kind_and_text_of_who_was_not_opened() -> None:
+    result = Payload(b'{"resultType":"task","a":[1]}')
+    look = ResultView(result)
+    assert not look.is_known
+    assert look.kind == b'"task"'
+    assert look.members == loose_members(result)
+    assert look.text == bytes(result)
+
+
+def test_what_is_no_object_has_no_kind() -> None:
+    assert ResultView(Payload(b"[]")).kind == b""
+
+
+def test_a_look_is_kept_for_as_long_as_it_is_the_same_result() -> None:
+    result = Payload(RESULT)
+    first = wire.view_of(result)
+    assert first is not None
+    assert wire.view_of(result, first) is first
+    assert wire.view_of(Payload(RESULT), first) is not first
+    assert wire.view_of(Payload(b"{}"), first) is None
+
+
+URI = b',"uri":1'
+
+
+@pytest.mark.parametrize("at", [0, 700, 1020, 1021, 1022, 1023, 1024, 1025, 1026, 5000, LARGE - 1])
+def test_a_uri_is_found_wherever_it_is(at: int) -> None:
+    for before in range(6):
+        text = b'{"a":"%b"%b,"b":"%b"}' % (b"x" * (at + before), URI, b"y" * (LARGE - at))
+        assert not ResultView(Payload(text)).is_plain
+        backwards = b'{"a":"%b"%b,"b":"%b"}' % (b"x" * (LARGE - at), URI, b"y" * (at + before))
+        assert not ResultView(Payload(backwards)).is_plain
+        assert ResultView(Payload(text.replace(URI, b',"url":1'))).is_plain
+
+
+ERAS: tuple[wire.Era, ...] = ("handshake", "modern")
+META = {
+    "none": RESULT,
+    "kind": RESULT[:-1] + b',"resultType":"complete"}',
+    "meta": RESULT[:-1] + b',"_meta":{"x": 1.0},"resultType":"complete"}',
+    "meta alone": b'{"_meta":{"x":1},' + RESULT[1:],
+    "no meta": RESULT[:-1] + b',"_meta":7}',
+    "hints": RESULT[:-1] + b',"ttlMs":5,"cacheScope":"public"}',
+    "twice": RESULT[:-1] + b',"resultType":"x","resultType":"complete"}',
+    "nearly": RESULT.replace(b"false", b"NaN"),
+    "hopeless": RESULT[:-1],
+}
+
+
+@pytest.mark.parametrize("result", META.values(), ids=META)
+@pytest.mark.parametrize("backend", ERAS)
+@pytest.mark.parametrize("client", ERAS)
+@pytest.mark.parametrize("method", ["tools/call", "resources/read"])
+def test_a_result_is_adapted_the_same_whoever_looked_at_it(
+    result: bytes, backend: wire.Era, client: wire.Era, method: str
+) -> None:
+    def adapted(look: ResultView | None) -> bytes:
+        ours = Payload(b'{"name":"ours"}')
+        return bytes(
+            wire.adapt_result(payload, method=method, backend=backend, client=client, server_info=ours, look=look)
+        )
+
+    payload = Payload(result)
+    opened = wire.parse_backend(written(ORDERS["id first"], result)) if result[-1:] == b"}" else None
+    known = opened.members if isinstance(opened, Opened) else None
+    assert adapted(None) == adapted(ResultView(payload)) == adapted(ResultView(payload, known, TWO))
