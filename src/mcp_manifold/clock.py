@@ -7,7 +7,16 @@ one that they move by hand, so that no test waits for real seconds.
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+FOREVER: Final = float("inf")
+"""Seconds without a bound, and the deadline of what has none."""
+STOOD_STILL: Final = 0.25
+"""Seconds a deadline timer may be late before this process is considered the slow one."""
+CATCH_UP: Final = 0.1
+"""Seconds then granted to read what arrived while this process did not run."""
+_EARLY: Final = 0.001
+"""Seconds a timer may fire early, because some clocks count milliseconds."""
 
 
 class Timer(Protocol):
@@ -71,6 +80,53 @@ class LoopClock:
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """See `Clock`."""
         return asyncio.timeout(seconds)
+
+
+class DeadlineTimer:
+    """One timer for many deadlines, set to the earliest.
+
+    A timer that fires late shows that this process, and not a peer, was slow: what arrived meanwhile is then read
+    before anything expires.
+
+    Args:
+        earliest: gives the first deadline that is left, by the clock; infinity for none.
+        on_due: receives the time up to which deadlines have passed.
+    """
+
+    __slots__ = ("_clock", "_earliest", "_on_due", "_timer")
+
+    def __init__(self, clock: Clock, earliest: Callable[[], float], on_due: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._earliest = earliest
+        self._on_due = on_due
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<DeadlineTimer {'off' if self._timer is None else f'due at {self._timer.when():.3f}'}>"
+
+    def watch(self, deadline: float) -> None:
+        """Fire at `deadline` at the latest."""
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        if deadline != FOREVER:
+            self._timer = self._clock.call_at(deadline, self._fire)
+
+    def stop(self) -> None:
+        """Never fire again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self, has_caught_up: bool = False) -> None:
+        now, timer = self._clock.now() + _EARLY, self._timer
+        self._timer = None
+        if timer is not None and now - timer.when() > STOOD_STILL and not has_caught_up:
+            self._timer = self._clock.call_later(CATCH_UP, self._fire, True)
+            return
+        self._on_due(now)
+        self.watch(self._earliest())
 
 
 class IdleTimer:

@@ -110,6 +110,10 @@ class RemoteError(ManifoldError):
         self.code = code
         self.backend = backend
 
+    def rewritten(self, raw: bytes) -> "RemoteError":
+        """The same error with another error object, such as one that names public URIs."""
+        return self if raw is self.raw else RemoteError(raw, code=self.code, backend=self.backend, era=self.era)
+
 
 class CallCancelled(ManifoldError):
     """The caller cancelled the request."""

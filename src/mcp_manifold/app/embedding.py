@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from mcp_manifold.model.call import Emit
-from mcp_manifold.wire import Payload
+from mcp_manifold.core.dispatcher import InFlightCall
+from mcp_manifold.errors import CallCancelled
+from mcp_manifold.model.call import Call
+from mcp_manifold.wire import Payload, Pieces
 
 
-def heard_by(on_progress: Callable[[dict[str, Any]], None]) -> Emit:
+def heard_by(on_progress: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
     """Notifications for a callback: called by the loop, so that one that fails does not end the link."""
     loop = asyncio.get_running_loop()
 
@@ -42,5 +44,44 @@ def overridden(source: Mapping[str, Any], overrides: Mapping[str, object]) -> Ma
     return {**source, "manifold": {**written, **flags}} if flags and isinstance(written, Mapping) else source
 
 
-def unheard(message: bytes, /, *, needed: bool = False) -> None:
-    """Where a caller's notifications go when it did not ask for any."""
+class FutureReply:
+    """The answer to a call of an embedding program, in a future. `emit` gets notifications, if they are wanted."""
+
+    __slots__ = ("_emit", "_outcome")
+
+    def __init__(self, emit: Callable[..., None] | None = None) -> None:
+        self._emit = emit
+        self._outcome: asyncio.Future[Payload | Pieces] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<FutureReply {'done' if self._outcome.done() else 'waiting'}>"
+
+    async def answer(self, dispatch: Callable[[Call], InFlightCall], call: Call) -> Payload:
+        """Make a call and wait for its result; cancelling this cancels the call. Raises the call's failure."""
+        in_flight = dispatch(call)
+        try:
+            result = await self._outcome
+        except asyncio.CancelledError:
+            in_flight.cancel()
+            raise
+        return Payload(b"".join(result)) if isinstance(result, tuple) else result
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """See `call.Reply`."""
+        if self._emit is not None:
+            self._emit(message, needed=needed)
+
+    def stream(self) -> None:
+        """See `call.Reply`: there is no stream to begin."""
+
+    def disconnected(self) -> None:
+        """See `call.Reply`: a program that goes away cancels what it awaits."""
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """See `call.Reply`."""
+        if self._outcome.done():
+            return
+        if result is not None:
+            self._outcome.set_result(result)
+        else:
+            self._outcome.set_exception(failure or CallCancelled())

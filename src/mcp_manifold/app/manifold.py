@@ -12,19 +12,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mcp_manifold import wire
-from mcp_manifold.app.embedding import decoded, heard_by, overridden, unheard
+from mcp_manifold.app.embedding import FutureReply, decoded, heard_by, overridden
 from mcp_manifold.app.runtime import Runtime, check_params, deferred, environment_of
 from mcp_manifold.app.source import Source
 from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, load, load_dict, outcome, plan, stamps
+from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.core.hub import MERGED
 from mcp_manifold.core.status import ServerStatus, described, has_all_required, overall, survey
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.model.budget import Budget
-from mcp_manifold.model.call import Call, Emit, Handler, ResultCallback, Session
+from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.filtering import unmatched_patterns
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.stages.metrics import Counts
-from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces
+from mcp_manifold.wire import LATEST_HANDSHAKE, Payload
 
 if TYPE_CHECKING:
     from mcp_manifold.app.reloading import Reloading
@@ -166,10 +167,11 @@ class Manifold:
         found: list[dict[str, Any]] = (await self._ask(method, {}))[member]
         return found
 
-    async def _ask(self, method: str, params: Mapping[str, object], emit: Emit | None = None) -> dict[str, Any]:
+    async def _ask(self, method: str, params: Mapping[str, object], emit: Any = None) -> dict[str, Any]:
         raw = {key: Payload(wire.encode(value)) for key, value in params.items()}
+        reply = FutureReply(emit)
         session = Session("", ANONYMOUS, MERGED, LATEST_HANDSHAKE)
-        return decoded(await self.handle(Call(method, raw, session, emit or unheard)))
+        return decoded(await reply.answer(self._running.dispatch, Call(method, raw, session, reply)))
 
     # --- what it serves ------------------------------------------------------------------------------------------
 
@@ -354,18 +356,9 @@ class Manifold:
         """The settings of the endpoint itself."""
         return self.config.manifold
 
-    @property
-    def handle(self) -> Handler:
-        """Answers a call."""
-        return self._running.handle
-
-    def relay(self, call: Call, told: ResultCallback) -> bool:
-        """Answer a call without a task, if it needs nothing but its backend; False, with nothing done, if not."""
-        return self._running.lane.relay(call, told)
-
-    def listed(self, call: Call) -> Pieces | None:
-        """Answer a list request in this turn; None, with nothing done, if it has to be waited for."""
-        return self._running.lists.listed(call)
+    def dispatch(self, call: Call) -> InFlightCall:
+        """Begin a call."""
+        return self._running.dispatch(call)
 
     def has_scope(self, scope: str) -> bool:
         """Whether there is such an endpoint."""

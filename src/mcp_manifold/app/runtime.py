@@ -26,19 +26,19 @@ from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.locations import catalogue_directory
 from mcp_manifold.config.state_directory import StateDirectory
 from mcp_manifold.core.bridge import Bridge
+from mcp_manifold.core.dispatcher import Dispatcher
 from mcp_manifold.core.extension_methods import ExtensionMethods
 from mcp_manifold.core.hub import MERGED, Hub
-from mcp_manifold.core.lane import Lane
-from mcp_manifold.core.lists import Lists
 from mcp_manifold.core.log_levels import LogLevels
 from mcp_manifold.core.notifications import Notifications
-from mcp_manifold.core.router import Router
+from mcp_manifold.core.plan import Facts
+from mcp_manifold.core.results import Results
 from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.status import rfc3339
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.core.watching import Watching
 from mcp_manifold.model.budget import Budget, most_of
-from mcp_manifold.model.call import Stage, Stages
+from mcp_manifold.model.call import Stage
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.filtering import policy_of
 from mcp_manifold.model.lifecycle import State
@@ -94,19 +94,31 @@ class Runtime:
             instructions=settings.instructions,
             page_size=settings.limits.page_size,
         )
-        self.tasks = Tasks(self.hub, self.fleet, server_info=info)
-        strangers = ExtensionMethods(self.hub, self.fleet, server_info=info)
-        self.notes = Notifications(self.fleet, strangers, completed=self.bridge.completed)
+        self.tasks = Tasks(self.hub, self.fleet)
+        extensions = ExtensionMethods(self.hub, self.fleet)
+        self.notes = Notifications(self.fleet, extensions, completed=self.bridge.completed)
         self.watching = Watching(self.hub, self.fleet.find, self.tasks, server_info=info)
         self.levels = LogLevels(self.hub, self.fleet.find)
         self._notices = {**self.watching.notices, **self.levels.notices}
-        local = {**offering.methods, **self.tasks.methods, **self.watching.methods, **self.levels.methods}
-        router = Router(self.hub, self.fleet, self.bridge, local=local, server_info=info, others=strangers.relay)
-        stages = Stages((*counted, *STAGES))
-        long = self.tasks.around(router.route)
-        self.handle = stages.around(long)
-        self.lane = Lane(router, self.tasks, stages, long)
-        self.lists = Lists(offering, stages)
+        facts = Facts(
+            self.hub,
+            self.fleet,
+            offering,
+            self.tasks,
+            self.bridge,
+            extensions,
+            local={**self.tasks.methods, **self.watching.methods, **self.levels.methods},
+            raise_level=self.levels.raise_level,
+        )
+        results = Results(self.hub, self.bridge, self.tasks, server_info=info)
+        self.dispatcher = Dispatcher(
+            facts,
+            results,
+            (*counted, *STAGES),
+            lower_level=self.levels.lower_level,
+            end=self.watching.end,
+        )
+        self.dispatch = self.dispatcher.dispatch
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
     def __repr__(self) -> str:
@@ -128,7 +140,6 @@ class Runtime:
             on_question=self._on_question,
             on_notice=self._on_notice,
             on_link=self._on_link,
-            with_level=lambda link, level: self.levels.raised(link, level),
             memory=self._memory,
             budget=self._budget,
             groups=self.groups,
@@ -206,7 +217,7 @@ class Runtime:
     async def aclose(self) -> None:
         """Stop every backend; bounded."""
         self.watching.close()
-        self.lane.close()
+        await self.dispatcher.aclose()
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=STOP_WAIT)
         if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import uvicorn
 
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.fronts.http.front import HttpFront
-from mcp_manifold.fronts.server import Connection, Limits, Service
+from mcp_manifold.fronts.server.connection import Connection
+from mcp_manifold.fronts.server.service import Limits, Service
 
 logger = logging.getLogger(__name__)
 
@@ -161,12 +163,11 @@ class HttpServer:
             self._service = Service(
                 self._front,
                 Limits(),
-                server_state.connections,
-                server_state.tasks,
-                lambda: server_state.default_headers,
+                server_state,
+                LoopClock(),
                 lambda: self._current().limits.max_connections,
                 self._front.tally.budget,
-                max_body=lambda: self._current().limits.max_body,
+                lambda: self._current().limits.max_body,
             )
         return Connection(self._service)
 

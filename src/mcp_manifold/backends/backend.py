@@ -16,13 +16,14 @@ from mcp_manifold.backends.life.life import Life, Uses
 from mcp_manifold.backends.life.stats import BackendStats
 from mcp_manifold.backends.link.client_links import ClientLinks, bounds_of
 from mcp_manifold.backends.link.connect import Kind
-from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, link_key_of
+from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, is_always_shared, link_key_of
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.opener import LinkOpener
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.lister import Lister
 from mcp_manifold.backends.lists.listing_cache import CachedListing
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
 from mcp_manifold.model.call import Call, Session
@@ -40,6 +41,7 @@ class Backend:
         self.name = server.name
         self.settings = server
         self._context = context
+        self._clock = LoopClock()
         self._opener = LinkOpener(server, context, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
             server.name,
@@ -50,30 +52,33 @@ class Backend:
             keep=self._keep,
             latest=None if cached is None else cached.listing,
         )
-        self.executor = RequestExecutor(server, context, live=self._live, link=self._link, lister=self._lister)
-        self.request = self.executor.request
-        self.request_aside = self.executor.request_aside
-        self.relay = self.executor.relay
-        self._held = ClientLinks(server.name, self._opened_for, **bounds_of(server, context.limits))
-        limiter = self.executor.limiter
-        uses = Uses(lambda: limiter.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
-        self._life = Life(server, context, opener=self._opener, lister=self._lister, uses=uses)
+        self.executor = RequestExecutor(server, context, lister=self._lister, clock=self._clock)
+        self._client_links = ClientLinks(server.name, self._opened_for, **bounds_of(server, context.limits))
+        uses = Uses(
+            lambda: self.executor.used, self._is_in_use, on_opened=self._negotiated, on_rest=self._client_links.close
+        )
+        self.life = Life(server, context, opener=self._opener, lister=self._lister, uses=uses)
         self._known = BackendTraits(server.transport, "handshake")
+        self.has_one_link = False
+        """Whether every client's calls go over the shared link."""
+        self._learn(self._known)
         if cached is not None:
             self._recall(cached)
 
     def __repr__(self) -> str:
-        return f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._held)}>"
+        return (
+            f"<Backend {self.name} {self.status.state} failures={self.status.failures} held={len(self._client_links)}>"
+        )
 
     @property
     def status(self) -> Status:
         """Where it is in its life."""
-        return self._life.status
+        return self.life.status
 
     @property
     def greeting(self) -> Negotiation | None:
         """What it said of itself when it was last connected to; None before the first time."""
-        return self._life.greeting
+        return self.life.greeting
 
     @property
     def has_connected(self) -> bool:
@@ -83,7 +88,7 @@ class Backend:
     @property
     def stats(self) -> BackendStats:
         """Counts and times of its life."""
-        return self._life.stats
+        return self.life.stats
 
     @property
     def kind(self) -> Kind | None:
@@ -108,7 +113,7 @@ class Backend:
     @property
     def is_resting(self) -> bool:
         """Whether there is no connection because nobody needs one, and nothing is known against one."""
-        return self._life.is_resting
+        return self.life.is_resting
 
     @property
     def last_exit(self) -> str:
@@ -129,7 +134,7 @@ class Backend:
 
     def release(self, session: str) -> None:
         """A client's session is over: close the link held for it."""
-        self._held.release(session)
+        self._client_links.release(session)
 
     async def link_for(self, session: Session) -> Link:
         """The link that serves a session, calls or not; raises as `request` does."""
@@ -142,9 +147,9 @@ class Backend:
             BackendUnavailable: too many are open.
         """
         place = self._place(session)
-        group = self._life.group
+        group = self.life.group
         if place.key and group is not None:
-            self._held.open(place, session, group)
+            self._client_links.open(place, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
         """Whether that link is the session's: its calls go over it, if only the first of several at the same time."""
@@ -157,45 +162,46 @@ class Backend:
     @property
     def held(self) -> int:
         """How many links are held for single clients."""
-        return len(self._held)
+        return len(self._client_links)
 
     def links(self) -> list[Link]:
         """All open links, the shared one first."""
-        shared = self._life.live
-        return ([] if shared is None else [shared]) + self._held.links()
+        shared = self.life.live
+        return ([] if shared is None else [shared]) + self._client_links.links()
 
     def asked(self, capability: str) -> None:
         """It asked its client for something: on a pipe, clients are kept apart from now on."""
         if capability not in self._known.asks:
             logger.info("it asks its clients for %s", capability, extra={"backend": self.name})
-            self._known = replace(self._known, asks=self._known.asks | {capability})
+            self._learn(replace(self._known, asks=self._known.asks | {capability}))
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
         """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
         self.settings = server
         self._context = context
         self.executor.adapt(server, context)
-        self._life.adapt(server, context)
+        self.life.adapt(server, context)
         self._opener.adapt(server, context)
         self._lister.adapt(context.limits, timeout=server.list_timeout or context.list_timeout)
-        self._held.adapt(**bounds_of(server, context.limits))
+        self._learn(self._known)
+        self._client_links.adapt(**bounds_of(server, context.limits))
 
     def retire(self) -> None:
         """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
         self._context = replace(self._context, on_listing=_unheard, on_status=_unheard)
-        self._life.adapt(self.settings, self._context)
+        self.life.adapt(self.settings, self._context)
 
     async def run(self) -> None:
         """Live until cancelled; leaves nothing behind."""
-        await self._life.run()
+        await self.life.run()
 
     async def idle(self) -> None:
         """Wait until no call is on its way."""
-        await self.executor.limiter.idle()
+        await self.executor.idle()
 
     def unavailable(self) -> BackendUnavailable:
         """Why there is no link, as the caller is told."""
-        return self._life.unavailable()
+        return self.life.unavailable()
 
     def _place(self, session: Session, call: Call | None = None) -> LinkKey:
         place = link_key_of(session, self.settings.isolation, self._known)
@@ -204,40 +210,49 @@ class Backend:
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
         """The link for a session, or for one call of it, if it is open: the fast path."""
         place = self._place(session, call)
-        link = self._life.shared if not place.key else self._held.live(place, call)
+        link = self.life.shared if not place.key else self._client_links.live(place, call)
         return None if link is None or link.ended.done() else link
 
-    def free(self, call: Call) -> Link | None:
-        """The link over which a call can be relayed in this very turn; None where something must be waited for."""
-        place = link_key_of(call.session, self.settings.isolation, self._known)
-        if place.exclusive or not self.executor.is_free:  # what is lent is taken out first
-            return None
-        return self._held.find(place.key) if place.key else self._life.live
+    def find_link(self, call: Call) -> Link | None:
+        """The open link that serves a call now; None where one must be opened first, or be free."""
+        return self._live(call.session, call)
+
+    async def connect(self, call: Call) -> None:
+        """Open the link that serves a call.
+
+        Raises:
+            BackendError: it cannot be opened.
+        """
+        await self._link(call.session, call)
+
+    def _learn(self, known: BackendTraits) -> None:
+        self._known = known
+        self.has_one_link = is_always_shared(self.settings.isolation, known)
 
     async def _link(self, session: Session, call: Call | None = None) -> Link:
-        await self._life.until_ready()
-        place, group = self._place(session, call), self._life.group
+        await self.life.until_ready()
+        place, group = self._place(session, call), self.life.group
         if not place.key or group is None:
             link = self._live(session, call)
             if link is None:
                 raise self.unavailable()
             return link
         try:
-            return await self._held.link(place, session, group, call)
+            return await self._client_links.link(place, session, group, call)
         except (BackendProtocolError, RemoteError):
             if not place.eras:
                 raise
-            self._known = replace(self._known, has_handshake=False)  # so it has the modern era only
+            self._learn(replace(self._known, has_handshake=False))  # so it has the modern era only
             return await self._link(session, call)
 
     # --- what is known from an earlier time -------------------------------------------------------------------------
 
     def _recall(self, cached: CachedListing) -> None:
         """Take for true what was true last time, until it is connected to."""
-        self._life.greeting = cached.greeting
+        self.life.greeting = cached.greeting
         self.stats.listed = _now() - cached.age
         self._opener.connector.learned(cached.kind, cached.greeting.era)
-        self._known = replace(self._known, kind=cached.kind, era=cached.greeting.era)
+        self._learn(replace(self._known, kind=cached.kind, era=cached.greeting.era))
 
     async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
         """Remember this for the next time."""
@@ -251,28 +266,28 @@ class Backend:
             BackendUnavailable: it cannot be reached.
         """
         if not self.has_connected:
-            await self._life.until_ready()
+            await self.life.until_ready()
 
     def wake(self) -> None:
         """Connect to it, even if nobody needs it."""
-        self._life.wake()
+        self.life.wake()
 
     # --- what its life tells ----------------------------------------------------------------------------------------
 
-    def _greeted(self, greeting: Negotiation) -> None:
+    def _negotiated(self, greeting: Negotiation) -> None:
         """The shared link is open, from which the rest is known of the backend."""
-        self._known = replace(self._known, kind=self.kind or "", era=greeting.era)
+        self._learn(replace(self._known, kind=self.kind or "", era=greeting.era))
         self.executor.breaker.close()
 
     def _is_in_use(self) -> bool:
-        return self.executor.limiter.is_busy or any(link.is_busy or link.is_watched for link in self.links())
+        return self.executor.is_busy or any(link.is_busy or link.is_watched for link in self.links())
 
     @asynccontextmanager
     async def _opened_for(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
         """A link that is not for everybody."""
         async with self._opener.for_client(place, session) as link:
-            shared = self._life.shared
-            link.parameter_headers = None if shared is None else shared.parameter_headers
+            shared = self.life.shared
+            link.mirror(None if shared is None else shared.parameter_headers)
             self.stats.links = self._opener.opened
             yield link
 
@@ -283,13 +298,13 @@ class Backend:
         self._context.on_question(question)
 
     def _listed(self, listing: Listing) -> None:
-        shared = self._life.shared
+        shared = self.life.shared
         if shared is not None:
-            for link in self._held.links():
-                link.parameter_headers = shared.parameter_headers
+            for link in self._client_links.links():
+                link.mirror(shared.parameter_headers)
         self.stats.listed = _now()
         self._context.on_listing(listing)
-        self._life.learned()
+        self.life.learned()
 
     def _notified(self, notice: ServerNotification) -> None:
         self._lister.notified(notice.method)

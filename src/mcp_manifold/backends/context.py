@@ -1,7 +1,6 @@
 """What every backend is given alike: limits, who we say we are, and whom it reports to. Values and callbacks only."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,8 +38,6 @@ class BackendContext:
     on_notice: Callable[[ServerNotification], None]
     on_link: Callable[[Link], Awaitable[None]]
     """Told of every link that opened, shared or held; no call uses it before that is over."""
-    with_level: Callable[[Link, str], AbstractAsyncContextManager[None]]
-    """Has a handshake-era backend log at this level, or more, for the length of a call."""
     memory: ListingCache | None = None
     """Where what backends offer is kept for the next time; without it nothing is."""
     budget: Budget = field(default_factory=Budget)

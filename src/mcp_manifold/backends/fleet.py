@@ -31,25 +31,23 @@ class Fleet(Mapping[str, Backend]):
     """
 
     def __init__(self, servers: Sequence[ServerSettings], context: BackendContext) -> None:
-        self._backends = {server.name: _made(server, context) for server in servers if not server.disabled}
+        self.backends: Mapping[str, Backend] = {
+            server.name: _made(server, context) for server in servers if not server.disabled
+        }
         self._homes: dict[str, _Home] = {}
         self._group: TaskGroup | None = None
 
     def __repr__(self) -> str:
-        return f"<Fleet {' '.join(repr(backend) for backend in self._backends.values())}>"
+        return f"<Fleet {' '.join(repr(backend) for backend in self.backends.values())}>"
 
     def __getitem__(self, name: str) -> Backend:
-        return self._backends[name]
+        return self.backends[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._backends)
+        return iter(self.backends)
 
     def __len__(self) -> int:
-        return len(self._backends)
-
-    def one(self, name: str) -> Backend | None:
-        """The backend of that name, if it is configured."""
-        return self._backends.get(name)
+        return len(self.backends)
 
     def find(self, name: str) -> Backend:
         """The backend of that name.
@@ -57,14 +55,14 @@ class Fleet(Mapping[str, Backend]):
         Raises:
             BackendUnavailable: it is gone from the configuration.
         """
-        backend = self._backends.get(name)
+        backend = self.backends.get(name)
         if backend is None:
             raise BackendUnavailable(name, "is no longer configured")
         return backend
 
     def release(self, session: str) -> None:
         """A client's session is over: close the links held for it."""
-        for backend in self._backends.values():
+        for backend in self.backends.values():
             backend.release(session)
 
     def apply(
@@ -76,7 +74,7 @@ class Fleet(Mapping[str, Backend]):
             renewed: servers whose connection is to be a new one.
             drain: seconds that calls in flight are given before a backend is stopped.
         """
-        old, now = self._backends, dict[str, Backend]()
+        old, now = self.backends, dict[str, Backend]()
         for server in servers:
             if server.disabled:
                 continue
@@ -86,7 +84,7 @@ class Fleet(Mapping[str, Backend]):
             else:
                 backend.adapt(server, context)
             now[server.name] = backend
-        self._backends = now
+        self.backends = now
         for name, backend in old.items():
             if now.get(name) is not backend:
                 self._dismiss(backend, drain)
@@ -99,8 +97,8 @@ class Fleet(Mapping[str, Backend]):
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                for backend in tuple(self._backends.values()):
-                    if self._backends.get(backend.name) is backend:  # the settings may have changed in between
+                for backend in tuple(self.backends.values()):
+                    if self.backends.get(backend.name) is backend:  # the settings may have changed in between
                         self._admit(backend)
                     await checkpoint()  # to start a process takes milliseconds: the fronts have their turn after each
                 await anyio.sleep_forever()

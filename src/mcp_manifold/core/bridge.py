@@ -4,7 +4,7 @@ Theory. A handshake-era server sends a request and waits; a modern one returns `
 handshake-era client can be sent a request; a modern one can only be answered. So:
 
     client \\ server   handshake                               modern
-    handshake         relay the request (`asked`)             ask, then call again (`complete`)
+    handshake         relay the request (`asked`)             ask, then call again (`ask`)
     modern            park the call, answer `input_required`, the client and the server do it alone
                       go on when it comes back (`asked`, `resume`)
 
@@ -21,33 +21,35 @@ from typing import Final, NamedTuple
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.link.pending import PendingRequest, ResultCallback
 from mcp_manifold.backends.link.server_requests import ServerRequest
+from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, CallCancelled, InvalidParams, RemoteError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.key_store import InMemoryKeyStore, KeyStore
-from mcp_manifold.wire import UNSET, Envelope, Payload
+from mcp_manifold.wire import UNSET, Envelope, Payload, ResultView
 from mcp_manifold.wire.protocol import INTERNAL_ERROR, METHOD_NOT_FOUND
 
 INTERACTIVE: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Methods whose result may be `input_required` (2026-07-28 basic/patterns/mrtr)."""
 MAX_ROUNDS: Final = 10
-"""Times one call may ask for input: as many as the SDKs' clients go along with."""
+"""Times one call may ask for input: as many as the clients of the SDKs accept."""
 STATE_ONLY_WAIT: Final = 0.05
 """Seconds before a call is repeated that gave a state and asked for nothing."""
 
 
 @dataclass(slots=True, eq=False)
-class _Parked:
+class Parked:
     """A backend's call whose modern client was sent away for input."""
 
+    link: Link
     pending: PendingRequest
     session: Session
     target: tuple[str, str, str]
     questions: dict[str, ServerRequest] = field(default_factory=dict)
     state: str = ""
-    timer: asyncio.TimerHandle | None = None
+    timer: Timer | None = None
 
 
 class CallTarget(NamedTuple):
@@ -64,7 +66,7 @@ class CallTarget(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Repeat:
+class Repeat:
     """A call that is simply to be made again, once its client did what it was asked."""
 
     state: str
@@ -72,17 +74,24 @@ class _Repeat:
     target: tuple[str, str, str]
     until: float
 
+    def is_for(self, principal: str, target: tuple[str, str, str], now: float) -> bool:
+        """Whether it may be used by that principal, for that target, now."""
+        return (self.principal, self.target) == (principal, target) and now <= self.until
+
 
 class Bridge:
     """See the module. `names_server` tells whether a scope has several servers, so that the asking one is named."""
 
-    def __init__(self, limits: LimitSettings, *, names_server: Callable[[str], bool]) -> None:
+    def __init__(
+        self, limits: LimitSettings, *, names_server: Callable[[str], bool], clock: Clock | None = None
+    ) -> None:
         self._limits = limits
+        self._clock = clock or LoopClock()
         self._names_server = names_server
         self._loop = asyncio.get_running_loop()
-        self._parked: KeyStore[_Parked] = InMemoryKeyStore()
-        self._by_pending: dict[PendingRequest, _Parked] = {}
-        self._repeats: KeyStore[_Repeat] = InMemoryKeyStore()
+        self._parked: KeyStore[Parked] = InMemoryKeyStore()
+        self._by_pending: dict[PendingRequest, Parked] = {}
+        self._repeats: KeyStore[Repeat] = InMemoryKeyStore()
         self._elicitations: dict[tuple[Link, bytes], Session] = {}
 
     def __repr__(self) -> str:
@@ -151,7 +160,7 @@ class Bridge:
 
     # --- ... on behalf of a modern client ---------------------------------------------------------------------------
 
-    def _park(self, question: ServerRequest, session: Session, parked: _Parked | None) -> None:
+    def _park(self, question: ServerRequest, session: Session, parked: Parked | None) -> None:
         pending = question.pending
         if pending is None or pending.method not in INTERACTIVE:
             question.fail(
@@ -163,64 +172,73 @@ class Bridge:
                 question.fail(_error(INTERNAL_ERROR, "Too many calls are waiting for their clients"))
                 return
             target = (pending.method, question.link.backend, _native(pending))
-            parked = self._by_pending[pending] = _Parked(pending, session, target)
+            parked = self._by_pending[pending] = Parked(question.link, pending, session, target)
             self._loop.call_soon(self._send_away, parked)  # after what else came in the same breath
         parked.questions[f"{question.link.backend}-{uuid.uuid4().hex[:8]}"] = question
         question.on_withdrawn = lambda: self._withdrawn(pending)
 
-    def _send_away(self, parked: _Parked) -> None:
+    def _send_away(self, parked: Parked) -> None:
         """Answer the client that input is required; the call now waits for it to come back."""
         asked = {key: question for key, question in parked.questions.items() if question.is_open}
-        if not asked or parked.pending.outcome.done():
+        if not asked or parked.pending.is_done:
             self._by_pending.pop(parked.pending, None)
             _fail(asked, "the call it came with is over")
             return
         parked.questions = asked
         parked.state = self._parked.issue()
         self._parked.keep(parked.state, parked)
-        parked.timer = self._loop.call_later(self._limits.park_time, self._expire, parked)
+        parked.timer = self._clock.call_later(self._limits.park_time, self._expire, parked)
         signer = parked.target[1] if self._names_server(parked.session.scope) else ""
         requests = {key: _as_input_request(each.method, each.params, signer) for key, each in asked.items()}
         answer = {"resultType": "input_required", "inputRequests": requests, "requestState": parked.state}
-        next(iter(asked.values())).link.park(parked.pending, Payload(wire.encode(answer)))
+        parked.link.park(parked.pending, Payload(wire.encode(answer)))
 
     def _withdrawn(self, pending: PendingRequest) -> None:
         """The backend, or the end of its link, took a question back: with the last one the parking is over."""
         parked = self._by_pending.get(pending)
-        if parked is not None and pending.outcome.done():
+        if parked is not None and pending.is_done:
             self._drop(parked)
 
-    def _expire(self, parked: _Parked) -> None:
+    def _expire(self, parked: Parked) -> None:
         """The client never came back."""
         self._drop(parked)
-        link = next(iter(parked.questions.values())).link
+        link = parked.link
         reason = f"its client did not come back within {self._limits.park_time:g} s"
         link.abandon(parked.pending, BackendTimeout(link.backend, reason))
         _fail(parked.questions, reason)
 
-    def _drop(self, parked: _Parked) -> None:
+    def _drop(self, parked: Parked) -> None:
         self._parked.forget(parked.state)
         self._by_pending.pop(parked.pending, None)
         if parked.timer is not None:
             parked.timer.cancel()
 
-    async def resume(self, call: Call, target: CallTarget) -> Payload | None:
-        """Go on with a parked call whose client came back; None if the call is simply to be made again.
+    def find_parked(self, call: Call, target: CallTarget) -> "Parked | Repeat":
+        """What a modern client that came back continues; nothing is changed yet.
 
         Raises:
-            InvalidParams: the state is unknown, used, expired, somebody else's, or for something else.
+            InvalidParams: the state is unknown, used, expired, another principal's, or for another target.
         """
         state = wire.text(call.params.get("requestState"), "requestState")
-        if self._is_repeat(state, call, target):
-            return None
+        principal = call.session.principal.key
+        repeat = self._repeats.find(state)
+        if repeat is not None and repeat.is_for(principal, target.key, self._clock.now()):
+            return repeat
         parked = self._parked.find(state)
-        if parked is None or parked.session.principal.key != call.session.principal.key or parked.target != target.key:
+        if parked is None or parked.session.principal.key != principal or parked.target != target.key:
             raise InvalidParams("Invalid params: the requestState is unknown, was used already, or has expired")
-        self._parked.forget(state)
+        return parked
+
+    def consume(self, repeat: "Repeat") -> None:
+        """The call is made again: its state cannot be used a second time."""
+        self._repeats.forget(repeat.state)
+
+    def resume(self, parked: "Parked", call: Call, on_result: ResultCallback) -> PendingRequest:
+        """Continue a parked call: hand the client's answers to the backend; `on_result` receives the outcome."""
+        self._parked.forget(parked.state)
         if parked.timer is not None:
             parked.timer.cancel()
         parked.session = call.session
-        link = next(iter(parked.questions.values())).link
         given = wire.client_meta(call.params.get("inputResponses"))
         waiting = {key: question for key, question in parked.questions.items() if key not in given}
         answered = {key: question for key, question in parked.questions.items() if key in given}
@@ -229,9 +247,10 @@ class Bridge:
             self._loop.call_soon(self._send_away, parked)
         else:
             self._by_pending.pop(parked.pending, None)
+        parked.link.resume(parked.pending, call, on_result)
         for key, question in answered.items():
             question.answer(given[key])
-        return await link.resume(parked.pending, call)
+        return parked.pending
 
     def url_required(self, exc: RemoteError, call: Call, target: CallTarget) -> Payload | None:
         """A handshake-era server's "URL elicitation required" (-32042), which modern revisions do not have, as the
@@ -241,7 +260,7 @@ class Bridge:
         method, session = "elicitation/create", call.session
         if not found or any(wire.refusal(method, params, session.capabilities) is not None for params in found):
             return None
-        now = self._loop.time()
+        now = self._clock.now()
         for repeat in self._repeats.all():
             if repeat.until <= now:
                 self._repeats.forget(repeat.state)
@@ -249,71 +268,55 @@ class Bridge:
             return None
         state = self._repeats.issue()
         until = now + self._limits.park_time
-        self._repeats.keep(state, _Repeat(state, session.principal.key, target.key, until))
+        self._repeats.keep(state, Repeat(state, session.principal.key, target.key, until))
         requests = {
             f"url-{number}": _as_input_request(method, params, exc.backend if self._names_server(session.scope) else "")
             for number, params in enumerate(found, start=1)
         }
         return Payload(wire.encode({"resultType": "input_required", "inputRequests": requests, "requestState": state}))
 
-    def _is_repeat(self, state: str, call: Call, target: CallTarget) -> bool:
-        repeat = self._repeats.find(state)
-        if repeat is None or repeat.until < self._loop.time():
-            return False
-        if (repeat.principal, repeat.target) != (call.session.principal.key, target.key):
-            return False
-        self._repeats.forget(state)
-        return True
-
     # --- a modern server asks a handshake-era client ------------------------------------------------------------------
 
-    async def complete(self, call: Call, target: CallTarget, params: dict[str, Payload], result: Payload) -> Payload:
-        """Ask the client what a modern server's `input_required` wants to know, and call again, until it is done.
+    async def ask(self, call: Call, backend: str, wanted: wire.InputRequired) -> dict[str, Payload]:
+        """Ask the client what a modern server's `input_required` wants to know; returns the params to call again with.
 
         Raises:
-            BackendError: the client cannot be asked that, refused, or was asked too often.
-            ManifoldError: as the calls themselves.
+            BackendError: the client cannot be asked that, refused, or did not answer in time.
         """
-        for _ in range(MAX_ROUNDS):
-            wanted = wire.input_required(result, call.view_of(result))
-            if wanted is None:
-                return result
-            again = {key: value for key, value in params.items() if key not in ("inputResponses", "requestState")}
-            if wanted.requests:
-                again["inputResponses"] = Payload(wire.encode(await self._ask_all(call, target, wanted.requests)))
-            else:
-                await asyncio.sleep(STATE_ONLY_WAIT)
-            if wanted.state is not UNSET:
-                again["requestState"] = wanted.state
-            result = await target.backend.request(call, target.method, again)
-        raise BackendProtocolError(target.backend.name, f"asked for input more than {MAX_ROUNDS} times in one call")
+        again = {key: value for key, value in call.params.items() if key not in ("inputResponses", "requestState")}
+        if wanted.requests:
+            again["inputResponses"] = Payload(wire.encode(await self._ask_all(call, backend, wanted.requests)))
+        else:
+            await self._clock.sleep(STATE_ONLY_WAIT)
+        if wanted.state is not UNSET:
+            again["requestState"] = wanted.state
+        return again
 
-    def named(self, call: Call, result: Payload) -> Payload:
+    def named(self, call: Call, result: Payload, view: ResultView | None) -> Payload:
         """What a modern server asks a modern client, with the server named where a person reads it."""
         if not self._names_server(call.session.scope):
             return result
-        wanted = wire.input_required(result, call.view_of(result))
+        wanted = wire.input_required(result, view)
         if wanted is None:
             return result
         return wire.signed_requests(result, call.backend) if wanted.requests else result
 
-    async def _ask_all(
-        self, call: Call, target: CallTarget, requests: Mapping[str, wire.InputRequest]
-    ) -> dict[str, Payload]:
-        session, name = call.session, target.backend.name
+    async def _ask_all(self, call: Call, name: str, requests: Mapping[str, wire.InputRequest]) -> dict[str, Payload]:
+        session = call.session
         for request in requests.values():
             params = None if request.params is UNSET else request.params
             if session.reach is None or wire.refusal(request.method, params, session.capabilities) is not None:
                 reason = f"needs {request.method} to go on, which this client cannot be asked"
                 raise BackendProtocolError(name, reason)
         asking = {key: self._ask(call, name, request) for key, request in requests.items()}
-        call.on_cancel(lambda: _cancel(*asking.values()))
         try:
-            await asyncio.wait(asking.values(), timeout=self._limits.park_time)
-            return {key: _given(name, each) for key, each in asking.items()}
+            async with self._clock.timeout(self._limits.park_time):
+                await asyncio.wait(asking.values())
+        except TimeoutError:
+            raise BackendTimeout(name, "the client did not answer what the server asked in time") from None
         finally:
-            call.on_cancel(None)
             _cancel(*asking.values())
+        return {key: _given(name, each) for key, each in asking.items()}
 
     def _ask(self, call: Call, name: str, request: wire.InputRequest) -> "asyncio.Future[Envelope]":
         assert call.session.reach is not None
@@ -325,8 +328,6 @@ class Bridge:
 
 def _given(backend: str, asked: "asyncio.Future[Envelope]") -> Payload:
     """What the client answered; anything but a result ends the call, since a modern server is not waiting for it."""
-    if not asked.done():
-        raise BackendTimeout(backend, "the client did not answer what the server asked in time")
     if asked.cancelled():
         raise CallCancelled("the call was cancelled while its client was asked")
     envelope = asked.result()

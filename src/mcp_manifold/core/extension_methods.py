@@ -10,8 +10,7 @@ from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.server_requests import ServerNotification
 from mcp_manifold.core.hub import Hub
-from mcp_manifold.errors import UnknownMethod
-from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.call import Session
 from mcp_manifold.model.capabilities import owners
 from mcp_manifold.wire import Payload
 
@@ -40,39 +39,34 @@ _OUR_NOTES: Final = _OURS | {"cancelled", "initialized", "message", "progress"}
 class ExtensionMethods:
     """See the module."""
 
-    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload) -> None:
+    def __init__(self, hub: Hub, fleet: Fleet) -> None:
         self._hub = hub
         self._fleet = fleet
-        self._server_info = server_info
 
     def __repr__(self) -> str:
         return f"<ExtensionMethods {self._hub!r}>"
 
-    async def relay(self, call: Call) -> Payload:
-        """Answer a request by the server it is for.
+    def knows(self, method: str) -> bool:
+        """Whether a method may be an extension's: the protocol itself does not define it."""
+        return is_extension(method)
 
-        Raises:
-            UnknownMethod: there is none, or more than one.
-            ManifoldError: as the backend's requests.
+    def owner(self, scope: str, method: str) -> str:
+        """The backend that a method is for; empty if there is none, or more than one.
+
+        It is the scope's only backend, or the only one that declares the beginning of the method's name.
         """
-        if is_extension(call.method):
-            await self._hub.settle(call.session.scope)
-            name = self._owner(call.session.scope, call.method)
-            if name:
-                call.backend = name
-                result = await self._fleet.find(name).request(call, call.method, call.params)
-                return wire.adapt_result(
-                    result,
-                    method=call.method,
-                    backend=call.backend_era,
-                    client=call.session.era,
-                    server_info=self._server_info,
-                )
-        raise UnknownMethod(f"Method not found: {call.method[:100]}")
+        members = self._hub.members(scope)
+        if len(members) == 1:
+            return members[0]
+        listings = self._hub.view(scope).listings
+        parts = method.split("/")
+        keys = ["/".join(parts[:count]) for count in range(1, min(len(parts), 4) + 1)]
+        found = {backend for key in keys for backend in owners(listings, key)}
+        return found.pop() if len(found) == 1 else ""
 
     def told(self, session: Session, method: str, params: dict[str, Payload]) -> None:
         """Take a client's notification to the server it is for, if that has an open link for this client."""
-        name = self._owner(session.scope, method.removeprefix(_NOTES)) if is_extension(method) else ""
+        name = self.owner(session.scope, method.removeprefix(_NOTES)) if is_extension(method) else ""
         link = self._fleet.find(name).link_of(session) if name else None
         if link is not None and link.era == "handshake":  # later revisions have no notifications from clients
             kept = wire.hop_params(params, token=0, stamp=None)
@@ -85,20 +79,9 @@ class ExtensionMethods:
         message = wire.notification(notice.method, notice.params)
         session = notice.session or notice.link.holder
         if notice.call is not None:
-            notice.call.emit(message)
+            notice.call.reply.emit(message)
         elif session is not None and session.reach is not None:
             session.reach.tell(message)
-
-    def _owner(self, scope: str, method: str) -> str:
-        """The scope's only backend, else the only one that declares what the method's name begins with."""
-        members = self._hub.members(scope)
-        if len(members) == 1:
-            return members[0]
-        listings = self._hub.view(scope).listings
-        parts = method.split("/")
-        keys = ["/".join(parts[:count]) for count in range(1, min(len(parts), 4) + 1)]
-        found = {backend for key in keys for backend in owners(listings, key)}
-        return found.pop() if len(found) == 1 else ""
 
 
 def is_extension(method: str) -> bool:

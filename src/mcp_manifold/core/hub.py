@@ -63,7 +63,8 @@ class Hub:
         self._take(servers, settings, policy, broken)
         self._startup = settings.startup_timeout
         self._listings: dict[str, Listing] = {}
-        self._views: dict[str, View] = {}
+        self.views: dict[str, View] = {}
+        """The views made so far, by scope; only the hub changes it."""
         self._watchers: dict[str, list[Watcher]] = {}
         self._changes: dict[str, set[Change]] = {}
         self._settled: set[str] = set()
@@ -74,7 +75,7 @@ class Hub:
         self._links: OrderedDict[str, str] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self._views)}>"
+        return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self.views)}>"
 
     def _take(
         self,
@@ -106,7 +107,7 @@ class Hub:
         self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
         self._settled &= self._servers.keys()
         self._recalled &= self._servers.keys()
-        old, self._views = self._views, {}
+        old, self.views = self.views, {}
         for scope, view in old.items():
             if self.has_scope(scope) or self._watchers.get(scope):
                 self._note(scope, diff(view.shown, self.view(scope).shown))
@@ -133,9 +134,9 @@ class Hub:
 
     def _publish(self, listing: Listing) -> None:
         self._listings[listing.backend] = listing
-        for scope, old in list(self._views.items()):
+        for scope, old in list(self.views.items()):
             if listing.backend in self.members(scope):
-                self._views[scope] = new = self._build(scope)
+                self.views[scope] = new = self._build(scope)
                 self._note(scope, diff(old.shown, new.shown))
 
     def missed(self, backend: str, reason: str, since: str) -> None:
@@ -157,9 +158,9 @@ class Hub:
 
     def _look_again(self, backend: str) -> None:
         """Who is missing has changed, or how long: the views say so from now on."""
-        for scope, old in list(self._views.items()):
+        for scope, old in list(self.views.items()):
             if backend in self.members(scope):
-                new = self._views[scope] = self._with_absences(scope, replace(old, encoded={}))
+                new = self.views[scope] = self._with_absences(scope, replace(old, encoded={}))
                 self._note(scope, diff(old.shown, new.shown))
 
     def settled(self, backend: str) -> None:
@@ -211,9 +212,9 @@ class Hub:
 
     def view(self, scope: str) -> View:
         """The scope's view of this moment."""
-        view = self._views.get(scope)
+        view = self.views.get(scope)
         if view is None:
-            view = self._views[scope] = self._build(scope)
+            view = self.views[scope] = self._build(scope)
         return view
 
     @property
@@ -237,6 +238,11 @@ class Hub:
         if not self._recalled.isdisjoint(members) or self._settled.issuperset(members):
             return True
         return self._loop.time() >= self._started + self._startup
+
+    def was_tried(self, scope: str) -> bool:
+        """Whether `tried` would not wait."""
+        over = self._loop.time() >= self._started + self._startup
+        return over or self._settled.issuperset(self.members(scope))
 
     async def tried(self, scope: str) -> None:
         """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""

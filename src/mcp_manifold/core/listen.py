@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mcp_manifold import wire
-from mcp_manifold.errors import CallCancelled, InvalidParams
+from mcp_manifold.errors import InvalidParams
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.capabilities import require_tasks
 from mcp_manifold.wire import Payload
@@ -39,7 +39,7 @@ class Listen:
             require_tasks(self.session.capabilities)
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.id = call.id
-        self._emit = call.emit
+        self._emit = call.reply.emit
         self._held: list[bytes] | None = []
 
     def __repr__(self) -> str:
@@ -74,12 +74,6 @@ class Listen:
         """End it, well."""
         if not self.over.done():
             self.over.set_result(None)
-
-    def cancel(self) -> None:
-        """The client took it back."""
-        if not self.over.done():
-            self.over.set_exception(CallCancelled("the client ended its subscription"))
-            self.over.exception()  # read here, since it may not have come to wait for it
 
 
 def _several(asked: Mapping[str, Payload], member: str) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ clients' calls is nobody's.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,7 +76,7 @@ class LogLevels:
         listings = self._hub.view(session.scope).listings
         if not any("logging" in wire.capability_names(Payload(listing.capabilities)) for listing in listings):
             raise UnknownMethod("Method not found: no server here offers logging")
-        session.log_level = level
+        session.hear(level)
         self._sessions.add(session)
         await _agreed([self._adjust(link) for link in self._links_of(session)])
         return wire.EMPTY
@@ -109,18 +108,21 @@ class LogLevels:
                 if link.holder is None:
                     self._adjust(link)
 
-    @asynccontextmanager
-    async def raised(self, link: Link, level: str) -> AsyncIterator[None]:
-        """Have a handshake-era backend log at this level, or more, for the length of a 2026-07-28 call."""
+    async def raise_level(self, link: Link, level: str) -> None:
+        """Have a handshake-era backend log at this level, or more, until `lower`; returns once it agreed, or soon."""
         volume = self._volumes.get(link)
-        if volume is None or level not in LOG_LEVELS:
-            yield
-            return
-        volume.calls.append(level)
-        try:
-            await _agreed([self._adjust(link)])
-            yield
-        finally:
+        if volume is not None and level in LOG_LEVELS:
+            volume.calls.append(level)
+            try:
+                await _agreed([self._adjust(link)])
+            except BaseException:
+                self.lower_level(link, level)
+                raise
+
+    def lower_level(self, link: object, level: str) -> None:
+        """End what `raise_level` began."""
+        volume = self._volumes.get(link) if isinstance(link, Link) else None
+        if volume is not None and isinstance(link, Link) and level in volume.calls:
             volume.calls.remove(level)
             self._adjust(link)
 
@@ -193,7 +195,7 @@ class LogLevels:
         message = _Message(notice.link.backend, grade, found)
         if notice.call is not None:
             if message.is_for(notice.call.session):
-                notice.call.emit(message.written(self._signs(notice.call.session)))
+                notice.call.reply.emit(message.written(self._signs(notice.call.session)))
         elif notice.session is not None:
             self._tell(notice.session, message)
         elif notice.concurrent:

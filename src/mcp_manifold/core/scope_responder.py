@@ -8,7 +8,7 @@ from typing import Any, Final
 from mcp_manifold import wire
 from mcp_manifold.core.hub import Hub, View
 from mcp_manifold.errors import AllUnavailable
-from mcp_manifold.model.call import Call, Handler
+from mcp_manifold.model.call import Call
 from mcp_manifold.model.capabilities import extending, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.model.paging import Cursors
@@ -36,6 +36,9 @@ class ScopeResponder:
         self._server_info = server_info
         self._instructions = instructions
 
+    methods: Final = frozenset({"initialize", "server/discover", "ping", *LISTS})
+    """The methods it answers."""
+
     def __repr__(self) -> str:
         return f"<ScopeResponder {self._hub!r}>"
 
@@ -44,19 +47,25 @@ class ScopeResponder:
         self._instructions = instructions
         self._page_size = page_size
 
-    @property
-    def methods(self) -> Mapping[str, Handler]:
-        """The methods it answers."""
-        return {
-            "initialize": self._initialize,
-            "server/discover": self._discover,
-            "ping": self._ping,
-            **dict.fromkeys(LISTS, self._list),
-        }
+    def answer(self, call: Call) -> Pieces:
+        """The result of one of `methods`, from what is known at this moment.
 
-    async def _initialize(self, call: Call) -> Payload:
+        Raises:
+            AllUnavailable: every server of the scope failed, and nothing is known of what any offers.
+            InvalidParams: the cursor is none of this list's.
+        """
+        match call.method:
+            case "initialize":
+                return (self._initialize(call),)
+            case "server/discover":
+                return (self._discover(call),)
+            case "ping":
+                return (b"{}",)
+            case _:
+                return self.listed(call)
+
+    def _initialize(self, call: Call) -> bytes:
         scope, version = call.session.scope, call.session.version
-        await self._hub.settle(scope)
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "protocolVersion": version,
@@ -67,11 +76,10 @@ class ScopeResponder:
         instructions = self._merged_instructions(view, scope)
         if instructions:
             answer["instructions"] = instructions
-        return Payload(wire.encode(answer))
+        return wire.encode(answer)
 
-    async def _discover(self, call: Call) -> Payload:
+    def _discover(self, call: Call) -> bytes:
         scope = call.session.scope
-        await self._hub.settle(scope)
         view = self._hub.view(scope)
         answer: dict[str, object] = {
             "supportedVersions": [MODERN_VERSION],
@@ -84,19 +92,7 @@ class ScopeResponder:
         instructions = self._merged_instructions(view, scope)
         if instructions:
             answer["instructions"] = instructions
-        return Payload(wire.encode(answer))
-
-    async def _ping(self, call: Call) -> Payload:
-        return wire.EMPTY
-
-    async def _list(self, call: Call) -> Payload:
-        await self._hub.settle(call.session.scope)
-        pieces = self.listed(call)
-        return Payload(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def can_list(self, scope: str) -> bool:
-        """Whether `listed` has nothing to wait for."""
-        return self._hub.has_settled(scope)
+        return wire.encode(answer)
 
     def listed(self, call: Call) -> Pieces:
         """What a list request gets at this moment; the bulk of it is kept, and the same bytes for everybody.

@@ -9,15 +9,13 @@ own, those of the 2026-07-28 extension are decided on by the server and carry it
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.pending import HUMAN_WAIT
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.pages import list_tasks
 from mcp_manifold.core.hub import Hub
@@ -37,19 +35,18 @@ from mcp_manifold.model.capabilities import (
     require_tasks,
     runs_tasks,
 )
-from mcp_manifold.model.catalogue import Kind, Listing
+from mcp_manifold.model.catalogue import Entry, Listing
 from mcp_manifold.model.task_table import Task, TaskTable
-from mcp_manifold.wire import RELATED_TASK, Payload, renamed, text_at, with_text_at
+from mcp_manifold.wire import RELATED_TASK, Payload, ResultView, renamed, text_at, with_text_at
 from mcp_manifold.wire.protocol import TASK_METHODS
 
 logger = logging.getLogger(__name__)
 
 MAX_EARLY: Final = 64
 """Messages about tasks of one backend that are kept until the answer that creates the task has been worked off."""
-RESULT_WAIT: Final = HUMAN_WAIT
-"""Seconds a `tasks/result` may wait for its task: it is meant to, and whoever gives up may ask again."""
 MAX_PAGES: Final = 100
 _HANDSHAKE_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/list"})
+_ABOUT_ONE: Final = (_HANDSHAKE_METHODS | TASK_METHODS) - {"tasks/list"}
 _TASK: Final = b'"task"'
 _CREATED: Final = ("task", "taskId")
 _STATUS: Final = "notifications/tasks/status"
@@ -57,12 +54,11 @@ _PROGRESS: Final = "notifications/progress"
 
 
 class Tasks:
-    """See the module. `around` goes around the router; `methods` are answered here."""
+    """See the module. `methods` are answered here; calls about one task go to its backend."""
 
-    def __init__(self, hub: Hub, fleet: Fleet, *, server_info: Payload) -> None:
+    def __init__(self, hub: Hub, fleet: Fleet) -> None:
         self._hub = hub
         self._fleet = fleet
-        self._server_info = server_info
         self._loop = asyncio.get_running_loop()
         self._table = TaskTable()
         self._expected: Counter[str] = Counter()
@@ -74,67 +70,68 @@ class Tasks:
     @property
     def methods(self) -> Mapping[str, Handler]:
         """The methods it answers."""
-        return {
-            **dict.fromkeys(_HANDSHAKE_METHODS | TASK_METHODS, self._relay),
-            "tasks/list": self._list,
-        }
+        return {"tasks/list": self._list}
 
     # --- a call becomes a task ------------------------------------------------------------------------------------
 
-    def around(self, inner: Handler) -> Handler:
-        """The handler that knows what a `tools/call` made into a task, around the one that relays it."""
+    def requested(self, call: Call, entry: Entry) -> tuple[bool, dict[str, Payload]]:
+        """Whether a `tools/call` with `task` creates a task on its backend, and the params to send.
 
-        async def handle(call: Call) -> Payload:
-            if call.method != "tools/call":
-                return await inner(call)
-            if "task" in call.params:
-                backend = await self._runner(call)
-                if backend:
-                    with self._expecting(backend):
-                        return self._created(call, await inner(call), _CREATED)
-            return self.arrived(call, await inner(call))
+        Only 2025-11-25 has such requests: the member is left out for a backend of the other era, and for one that does
+        not run tasks, which then answers as usual (2025-11-25 basic/utilities/tasks).
+        """
+        listing = self._listing(call.session.scope, entry.backend)
+        if listing is None or listing.era == call.session.era == "modern":
+            return False, call.params
+        if call.session.version == TASKS_VERSION and runs_tasks(listing):
+            return True, call.params
+        return False, {key: value for key, value in call.params.items() if key != "task"}
 
-        return handle
+    def expect(self, backend: str) -> None:
+        """Keep what the backend says of unknown tasks: it may come before the answer that creates one."""
+        self._expected[backend] += 1
 
-    def arrived(self, call: Call, result: Payload) -> Payload:
-        """The result of a `tools/call` that did not ask for a task, and may be one nevertheless in 2026-07-28."""
-        if call.backend_era == call.session.era == "modern":
-            look = call.look  # the router's, at what it stamped since: that is still of the same kind
-            if bytes(result).find(b'"taskId"') >= 0 if look is None else look.kind == _TASK:
-                return self._extended(call, result)
+    def expected(self, backend: str) -> None:
+        """The answer was handled: handle what was kept."""
+        self._expected[backend] -= 1
+        for late in self._early.pop(backend, ()):
+            self._loop.call_soon(late)
+
+    def arrived(
+        self,
+        call: Call,
+        link: Link,
+        number: int,
+        result: Payload,
+        view: ResultView | None,
+        *,
+        creates_task: bool,
+    ) -> Payload:
+        """The result of a call, with a public id if it created a task on `link`, as our request `number`.
+
+        Raises:
+            BackendProtocolError: it is a task, which the client cannot handle.
+        """
+        if creates_task:
+            return self._created(call, link, number, result, _CREATED)
+        may_be_task = call.method == "tools/call" and call.backend_era == call.session.era == "modern"
+        if may_be_task and (b'"taskId"' in bytes(result) if view is None else view.kind == _TASK):
+            return self._extended(call, link, number, result)
         return result
 
-    async def _runner(self, call: Call) -> str:
-        """The backend that is to run a call as a task.
-
-        Empty where it would be none of 2025-11-25's: then the wish for it is not passed on across eras, nor to a
-        server that does not know it, which is to answer as ever (2025-11-25 basic/utilities/tasks).
-        """
-        scope = call.session.scope
-        await self._hub.settle(scope)
-        entry = self._hub.view(scope).catalogue.find(Kind.TOOL, wire.text(call.params.get("name"), "name"))
-        listing = None if entry is None else self._listing(scope, entry.backend)
-        if listing is None or listing.era == call.session.era == "modern":
-            return ""
-        if call.session.version == TASKS_VERSION and runs_tasks(listing):
-            return listing.backend
-        call.params = {key: value for key, value in call.params.items() if key != "task"}
-        return ""
-
-    def _extended(self, call: Call, result: Payload) -> Payload:
+    def _extended(self, call: Call, link: Link, number: int, result: Payload) -> Payload:
         if text_at(result, "resultType") != "task":
             return result
         if not knows_tasks(call.session.capabilities):
-            raise BackendProtocolError(call.backend, "answered with a task, which the client cannot deal with")
-        return self._created(call, result, ("taskId",))
+            raise BackendProtocolError(call.backend, "answered with a task, which the client cannot handle")
+        return self._created(call, link, number, result, ("taskId",))
 
-    def _created(self, call: Call, result: Payload, path: tuple[str, ...]) -> Payload:
+    def _created(self, call: Call, link: Link, number: int, result: Payload, path: tuple[str, ...]) -> Payload:
         native = text_at(result, *path)
         if native is None:
             return result
         token = wire.client_meta(call.params.get("_meta")).get("progressToken")
-        link = self._fleet.find(call.backend).link_of(call.session)
-        task = self._table.enter(call.backend, native, link=link, session=call.session, number=call.number, token=token)
+        task = self._table.enter(call.backend, native, link=link, session=call.session, number=number, token=token)
         return renamed(result, native, task.public, path, RELATED_TASK)
 
     def need(self, backend: str) -> bool:
@@ -145,28 +142,32 @@ class Tasks:
 
     # --- what clients ask of a task ---------------------------------------------------------------------------------
 
-    async def _relay(self, call: Call) -> Payload:
-        await self._admit(call)
-        task = self._of(call)
-        call.backend = task.backend
-        params = renamed(Payload(wire.encode(call.params)), task.public, task.native, ("taskId",), RELATED_TASK)
-        result = await self._fleet.find(task.backend).request_aside(
-            call,
-            call.method,
-            wire.members(params),
-            on=task.link,
-            timeout=RESULT_WAIT if call.method == "tasks/result" else None,
-        )
-        result = self._shown(call.method, task, call.session.scope, result)
-        return wire.adapt_result(
-            result,
-            method=call.method,
-            backend=call.backend_era,
-            client=call.session.era,
-            server_info=self._server_info,
-        )
+    def routes(self, method: str) -> bool:
+        """Whether a method is about one task, and goes to its backend."""
+        return method in _ABOUT_ONE
 
-    def _shown(self, method: str, task: Task, scope: str, said: Payload) -> Payload:
+    def find(self, call: Call) -> Task:
+        """The task a call is about.
+
+        Raises:
+            UnknownMethod: the client's era, the scope or the task's backend does not have the method.
+            RequestError: the client did not declare the extension.
+            InvalidParams: the client has no such task.
+        """
+        self._require_offered(call)
+        task = self._table.find(wire.text(call.params.get("taskId"), "taskId"), call.session)
+        if task is None or task.backend not in self._hub.members(call.session.scope):
+            raise InvalidParams("Invalid params: unknown task")
+        if call.method == "tasks/cancel" and not self._offers(call.session.scope, task.backend, "cancel"):
+            raise UnknownMethod(f"Method not found: {call.method}")
+        return task
+
+    def native_params(self, call: Call, task: Task) -> dict[str, Payload]:
+        """The params of a call about a task, with the backend's own id."""
+        encoded = Payload(wire.encode(call.params))
+        return wire.members(renamed(encoded, task.public, task.native, ("taskId",), RELATED_TASK))
+
+    def shown(self, method: str, task: Task, scope: str, said: Payload) -> Payload:
         """What a backend says of a task in the client's words: its id, URIs in its result as in any tool's, and who
         asks, where it wants input.
         """
@@ -195,12 +196,11 @@ class Tasks:
 
     def told(self, task: Task, scope: str, params: Payload) -> Payload:
         """The params of a `notifications/tasks` in the client's words."""
-        return self._shown("tasks/get", task, scope, params)
+        return self.shown("tasks/get", task, scope, params)
 
-    async def _admit(self, call: Call) -> None:
+    def _require_offered(self, call: Call) -> None:
         """Refuse a method that the caller's era, the scope's backends or the caller itself do not have."""
         session = call.session
-        await self._hub.settle(session.scope)
         listings = self._hub.view(session.scope).listings
         if session.era == "modern":
             known = call.method in TASK_METHODS and self.are_extended(session.scope)
@@ -212,17 +212,10 @@ class Tasks:
         if session.era == "modern":
             require_tasks(session.capabilities)
 
-    def _of(self, call: Call) -> Task:
-        task = self._table.find(wire.text(call.params.get("taskId"), "taskId"), call.session)
-        if task is None or task.backend not in self._hub.members(call.session.scope):
-            raise InvalidParams("Invalid params: unknown task")
-        if call.method == "tasks/cancel" and not self._offers(call.session.scope, task.backend, "cancel"):
-            raise UnknownMethod(f"Method not found: {call.method}")
-        return task
-
     async def _list(self, call: Call) -> Payload:
         """The caller's own tasks, as their backends list them now; one that fails is left out."""
-        await self._admit(call)
+        await self._hub.settle(call.session.scope)
+        self._require_offered(call)
         cursor = call.params.get("cursor")
         if cursor is not None and wire.first_byte(cursor) != b"n":
             raise InvalidParams("Invalid cursor: tasks are listed whole, so no cursor was ever given out")
@@ -323,17 +316,6 @@ class Tasks:
         if question.is_open:
             self.asked(question, pass_on)
 
-    @contextmanager
-    def _expecting(self, backend: str) -> Iterator[None]:
-        """Keep what the backend says of tasks that are not known yet: it may come right behind the answer."""
-        self._expected[backend] += 1
-        try:
-            yield
-        finally:
-            self._expected[backend] -= 1
-            for late in self._early.pop(backend, ()):
-                self._loop.call_soon(late)
-
     def _keep(self, link: Link, again: Callable[[], None]) -> bool:
         early = self._early.setdefault(link.backend, []) if self._expected[link.backend] > 0 else None
         if early is None or len(early) >= MAX_EARLY:
@@ -345,6 +327,6 @@ class Tasks:
 def _tell(task: Task, notice: ServerNotification) -> None:
     message = wire.notification(notice.method, notice.params)
     if notice.call is not None:
-        notice.call.emit(message)
+        notice.call.reply.emit(message)
     elif task.session.reach is not None:
         task.session.reach.tell(message)

@@ -61,7 +61,7 @@ class Watching:
         self._links: dict[tuple[str, str], Link] = {}
         self._beside: dict[tuple[str, str], list[Link]] = {}
         """The further links clients are lent, by where they are at home: what is watched there is told here as well."""
-        self._listens: set[Listen] = set()
+        self._listens: dict[Call, Listen] = {}
 
     def __repr__(self) -> str:
         return f"<Watching {self._subscriptions!r} links={len(self._links)} listens={len(self._listens)}>"
@@ -86,7 +86,7 @@ class Watching:
         uri = wire.text(call.params.get("uri"), "uri")
         if self._subscriptions.count(call.session) >= MAX_WATCHED and not self._subscriptions.has(call.session, uri):
             raise TooManyRequests(f"Too many resources are watched (limit {MAX_WATCHED})", retry_after=10.0)
-        await self._watch(call.session, call.session, uri, call)
+        await self._watch(call.session, call.session, uri)
         return wire.EMPTY
 
     async def _unsubscribe(self, call: Call) -> Payload:
@@ -96,9 +96,9 @@ class Watching:
 
     async def _listen(self, call: Call) -> Payload:
         listen = Listen(call, has_tasks=self._tasks.are_extended(call.session.scope))
-        call.on_cancel(listen.cancel)
-        call.on_finish(listen.end)
-        self._listens.add(listen)
+        self._listens[call] = listen
+        if call.is_ending:
+            listen.end()
         unwatch = self._hub.watch(call.session.scope, listen.changed)
         try:
             watching = [partial(self._watch, listen, listen.session, uri) for uri in listen.uris]
@@ -109,25 +109,22 @@ class Watching:
             listen.acknowledge(uris, tasks)
             await listen.over
         finally:
-            call.on_cancel(None)
             unwatch()
-            self._listens.discard(listen)
+            del self._listens[call]
             self._release(*self._subscriptions.leave(listen))
             self._unfollow(*self._followed.leave(listen))
         meta = {META_SUBSCRIPTION: listen.id, META_SERVER_INFO: self._server_info}
         return Payload(wire.encode({"resultType": "complete", "_meta": meta}))
 
-    async def _watch(self, watcher: Watcher, session: Session, uri: str, call: Call | None = None) -> None:
+    async def _watch(self, watcher: Watcher, session: Session, uri: str) -> None:
         """Let a watcher watch a public URI; returns when the backend agreed."""
         route = await self._hub.find_resource(session.scope, uri)
-        if call is not None:
-            call.backend = route.backend
         link = await self._find(route.backend).link_for(session)
         if not offers_subscriptions(link):
             raise UnknownMethod(f"Method not found: server {route.backend} offers no subscriptions")
         reports = self._reports_of(link)
         self._release(self._subscriptions.add(watcher, uri, WatchTarget(route.backend, link.place, route.uri)))
-        link.is_watched = True
+        link.watch(True)
         for other in self._beside.get((route.backend, link.place), ()):
             self._reports[other].want(route.uri)
         try:
@@ -136,7 +133,7 @@ class Watching:
             self._release(self._subscriptions.remove(watcher, uri))
             if isinstance(exc, RemoteError):
                 public = self._hub.view(session.scope).whole.public_uri
-                exc.raw = wire.map_error_link(exc.raw, partial(public, route.backend))
+                raise exc.rewritten(wire.map_error_link(exc.raw, partial(public, route.backend))) from exc
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:
@@ -149,7 +146,7 @@ class Watching:
         if not isinstance(reports, Listening):
             raise UnknownMethod(f"Method not found: server {task.backend} reports on no tasks")
         self._unfollow(self._followed.add(listen, id_, WatchTarget(task.backend, link.place, task.native)))
-        link.is_watched = True
+        link.watch(True)
         try:
             await asyncio.shield(reports.want_task(task.native))
         except BaseException:
@@ -180,7 +177,7 @@ class Watching:
             link = None if target is None else self._links.get((target.backend, target.place))
             if target is not None and link is not None:
                 yield target, link
-                link.is_watched = self._is_watched(link)
+                link.watch(self._is_watched(link))
 
     def _is_watched(self, link: Link) -> bool:
         place = (link.backend, link.place)
@@ -208,7 +205,7 @@ class Watching:
         self._links[place] = link
         missed = self._subscriptions.watched(*place)
         self._move_in(backend, link)
-        link.is_watched = self._is_watched(link)
+        link.watch(self._is_watched(link))
         for uri in self._subscriptions.watched(*place):
             outcomes.append(reports.want(uri))
             if uri in missed:
@@ -301,7 +298,13 @@ class Watching:
 
     def close(self) -> None:
         """End every listen with its result."""
-        for listen in list(self._listens):
+        for listen in list(self._listens.values()):
+            listen.end()
+
+    def end(self, call: Call) -> None:
+        """End the listen of a call with its result."""
+        listen = self._listens.get(call)
+        if listen is not None:
             listen.end()
 
 

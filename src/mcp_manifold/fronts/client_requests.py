@@ -1,11 +1,11 @@
 """Requests sent to one client, until it answers them. Owns their ids; knows no stream, no server."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.errors import CallCancelled
-from mcp_manifold.fronts.inbound import id_key
 from mcp_manifold.wire import UNSET, Envelope, Payload, encode, notification, request
 
 Post = Callable[[bytes], object]
@@ -68,3 +68,22 @@ class PendingClientRequests:
             post(notification("notifications/cancelled", params))
         else:
             asked.exception()  # read here, since whoever asked may be gone
+
+
+def id_key(id_: Payload) -> bytes:
+    """A request id in one spelling: `1.0` is `1`, an escaped string is plain."""
+    raw = bytes(id_)
+    if raw.isdigit() or (raw.startswith(b'"') and b"\\" not in raw):
+        return raw
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    if isinstance(value, float):
+        if not value.is_integer():  # a fraction, or more than a float can hold
+            return raw
+        value = int(value)
+    try:
+        return encode(value)
+    except (ValueError, OverflowError):  # lone surrogates; integers beyond 64 bits
+        return raw

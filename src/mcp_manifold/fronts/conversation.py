@@ -4,12 +4,11 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from mcp_manifold.core.scope_responder import LISTS
-from mcp_manifold.errors import MalformedMessage, ManifoldError, RequestError
+from mcp_manifold.core.dispatcher import InFlightCall
+from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.lists import listed
-from mcp_manifold.fronts.in_flight import Flight, answered, concluded
-from mcp_manifold.fronts.inbound import admit, log_level, speaks_modern
+from mcp_manifold.fronts.http.checks import log_level, require_modern, speaks_modern
+from mcp_manifold.fronts.http.reply import DISCARD, failed
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
@@ -18,15 +17,21 @@ from mcp_manifold.wire import (
     UNSET,
     Envelope,
     Payload,
+    Pieces,
     era_of,
     error_of,
     failure,
     members_of,
     parse,
+    response,
+    response_pieces,
 )
 
-_logger = logging.getLogger("mcp_manifold.fronts.conversation")
+logger = logging.getLogger(__name__)
 _ANY_TIME: Final = frozenset({"initialize", "ping"})
+"""Methods that need no `initialize` before them."""
+_CLEAN_UP: Final = 2.0
+"""Seconds cancelled calls may take to end before the channel is closed anyway."""
 
 
 class Channel(Protocol):
@@ -41,32 +46,93 @@ class Channel(Protocol):
         ...
 
 
+class ChannelReply:
+    """The answer to one request on a channel, and the request's place in its session."""
+
+    __slots__ = ("_conversation", "_id", "_in_flight", "_key", "call")
+
+    def __init__(
+        self, conversation: "Conversation", method: str, params: dict[str, Payload], session: Session, id_: Payload
+    ) -> None:
+        self.call = Call(method, params, session, self, id_)
+        self._conversation = conversation
+        self._id = id_
+        self._key = b""
+        self._in_flight: InFlightCall | None = None
+
+    def __repr__(self) -> str:
+        return f"<ChannelReply to {self.call!r}>"
+
+    def begin(self, gateway: Gateway, opened: OpenSession) -> None:
+        """Begin the call in its session.
+
+        Raises:
+            RequestError: the session does not take it; nothing was begun.
+        """
+        self._key = opened.register(self._id, self, gateway.settings.limits.max_calls_per_session)
+        in_flight = gateway.dispatch(self.call)
+        if not self.call.is_done:
+            self._in_flight = in_flight
+
+    def cancel(self) -> None:
+        """Stop working on the call; nothing is answered (2025-11-25 basic/utilities/cancellation)."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
+
+    def end(self) -> None:
+        """Let a subscription end with its result."""
+        if self._in_flight is not None:
+            self._in_flight.end()
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """See `call.Reply`."""
+        self._conversation.emit(message, needed=needed)
+
+    def stream(self) -> None:
+        """See `call.Reply`: a channel is always a stream."""
+
+    def disconnected(self) -> None:
+        """See `call.Reply`: the end of a channel ends its session, which cancels its calls."""
+        self.cancel()
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """See `call.Reply`."""
+        call = self.call
+        if result is None or call.is_cancelled:
+            message, _ = failed(call, self._id, failure)
+        elif isinstance(result, tuple):
+            message = b"".join(response_pieces(self._id, result))
+        else:
+            message = response(self._id, result)
+        self._in_flight = None
+        call.reply = DISCARD  # no cycle keeps the call in memory
+        self._conversation.answered(call, self._key, message, has_failed=failure is not None)
+
+
 class Conversation:
-    """Takes one client's messages and owns the calls that answer them.
+    """Takes one client's messages and begins the calls that answer them.
 
     Args:
         modern: whether requests of the 2026-07-28 era, which need no session, are served too.
     """
 
-    __slots__ = ("_channel", "_gateway", "_greeted", "_landed", "_modern", "_relayed", "_tasks", "opened")
+    __slots__ = ("_channel", "_gateway", "_initialized", "_modern", "_settled", "opened")
 
     def __init__(self, gateway: Gateway, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
         self._gateway = gateway
         self._channel = channel
         self._modern = modern
-        self._greeted = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._relayed: set[Flight] = set()
-        """Calls in flight that have no task."""
-        self._landed: asyncio.Future[None] | None = None
-        """Done once there are none any more; for `settle`."""
+        self._initialized = False
+        """`initialize` came, and did not fail."""
+        self._settled: asyncio.Future[None] | None = None
+        """Done once no call is in flight; for `settle`."""
         self.opened = opened
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.opened!r} answering={len(self._tasks) + len(self._relayed)}>"
+        return f"<Conversation {self.opened!r}>"
 
     def receive(self, data: bytes) -> None:
-        """Take one message as text; what is no message is answered as such."""
+        """Take one message as text; an invalid one is answered with an error."""
         try:
             envelope = parse(data)
         except MalformedMessage as exc:
@@ -75,7 +141,7 @@ class Conversation:
         self.take(envelope)
 
     def take(self, envelope: Envelope) -> None:
-        """Take one message. Never waits: a request is answered by a task of its own."""
+        """Take one message. Never waits: a request is answered later, or before this returns."""
         method, id_ = envelope.method, envelope.id
         if method is UNSET:
             self.opened.questions.answered(envelope)
@@ -85,95 +151,70 @@ class Conversation:
             if id_ is UNSET:
                 self.opened.note(method, params)
             else:
-                self._start(id_, method, params)
+                self._begin(id_, method, params)
         except RequestError as exc:
             if id_ is not UNSET:
                 self._channel.post(failure(id_, error_of(exc, era_of(self.opened.session.version), method=method)))
 
-    def cut(self) -> None:
-        """Cancel the calls in flight; whoever is in `settle` need not wait any longer."""
-        for task in self._tasks:
-            task.cancel()
-        for flight in list(self._relayed):
-            flight.call.cancel()
-
-    async def settle(self, seconds: float) -> None:
-        """Wait for the calls in flight, for so long; then cancel what is left, and wait for that."""
-        for flight in list(self.opened.flights.values()):
-            flight.call.finish()
-        waiting: set[asyncio.Future[None]] = set(self._tasks)
-        if self._relayed:
-            self._landed = asyncio.get_running_loop().create_future()
-            waiting.add(self._landed)
-        if waiting and seconds:
-            await asyncio.wait(waiting, timeout=seconds)
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _start(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
+    def _begin(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
         session = self._session(method, params)
-        call = Call(method, params, session, self._emit, id=id_)
-        flight = Flight(call, None)
-        key = self.opened.depart(id_, flight, self._gateway.settings.limits.max_calls_per_session)
         if session is self.opened.session and method == "initialize":
-            self._greeted = True  # at once: the next message may come before the answer is out
-        if method == "tools/call" and self._relay(key, flight, id_):
-            return
-        if method in LISTS and (found := listed(self._gateway, flight, id_)) is not None:
-            self.opened.land(key)
-            self._channel.post(b"".join(found[0]))
-            return
-        task = asyncio.get_running_loop().create_task(self._answer(key, flight, id_), name=f"front.call {method[:40]}")
-        flight.task = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _relay(self, key: bytes, flight: Flight, id_: Payload) -> bool:
-        """Answer a call without a task, if it needs nothing but its backend."""
-
-        def over(result: Payload | None, reason: Exception | None) -> None:
-            self._relayed.discard(flight)
-            self.opened.land(key)
-            message, _ = concluded(flight, id_, result, reason)
-            if not flight.call.cancelled:
-                self._channel.post(message)
-            if self._landed is not None and not self._relayed and not self._landed.done():
-                self._landed.set_result(None)
-
-        self._relayed.add(flight)
+            self._initialized = True  # at once: the next message may come before the answer is out
         try:
-            if self._gateway.relay(flight.call, over):
-                return True
-        except ManifoldError as exc:
-            asyncio.get_running_loop().call_soon(over, None, exc)
-            return True
-        self._relayed.discard(flight)
-        return False
+            ChannelReply(self, method, params, session, id_).begin(self._gateway, self.opened)
+        except RequestError:
+            if method == "initialize":
+                self._initialized = False
+            raise
 
     def _session(self, method: str, params: dict[str, Payload]) -> Session:
-        """The session a request belongs to: the client's, or its own if it is of the stateless era."""
+        """The session a request belongs to: the client's, or one of its own in the 2026-07-28 era."""
         own = self.opened.session
         if self._modern and speaks_modern(method, params, None):
-            info, capabilities = admit(method, params, None)
+            info, capabilities = require_modern(method, params, None)
             level = log_level(params)
             return Session("", own.principal, own.scope, MODERN_VERSION, info, capabilities, log_level=level)
         if method == "initialize":
-            if self._greeted:
+            if self._initialized:
                 raise RequestError("Invalid request: this session is initialized already")
-            self.opened.greet(params)
-        elif not self._greeted and method not in _ANY_TIME:
+            self.opened.introduce(params)
+        elif not self._initialized and method not in _ANY_TIME:
             raise RequestError("Invalid request: send initialize first")
         return own
 
-    def _emit(self, message: bytes, /, *, needed: bool = False) -> None:
+    # --- what replies use -----------------------------------------------------------------------------------------
+
+    def emit(self, message: bytes, *, needed: bool) -> None:
+        """Send a message that belongs to a call."""
         (self._channel.post if needed else self._channel.push)(message)
 
-    async def _answer(self, key: bytes, flight: Flight, id_: Payload) -> None:
-        try:
-            message, _ = await answered(self._gateway.handle, flight, id_)
-        finally:
-            self.opened.land(key)
-        if flight.failed and flight.call.method == "initialize":
-            self._greeted = False
-        if not flight.call.cancelled:
+    def answered(self, call: Call, key: bytes, message: bytes, *, has_failed: bool) -> None:
+        """Send a call's answer; one that was cancelled gets none."""
+        self.opened.complete(key)
+        if has_failed and call.method == "initialize":
+            self._initialized = False
+        if not call.is_cancelled:
             self._channel.post(message)
+        if self._settled is not None and not self.opened.active and not self._settled.done():
+            self._settled.set_result(None)
+
+    # --- its end --------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Cancel the calls in flight."""
+        for request in list(self.opened.active.values()):
+            request.cancel()
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the calls in flight, at most that long; then cancel the others, and wait for their end."""
+        for request in list(self.opened.active.values()):
+            request.end()
+        if self.opened.active and seconds:
+            await self._until_settled(seconds)
+        self.cut()
+        if self.opened.active:
+            await self._until_settled(_CLEAN_UP)
+
+    async def _until_settled(self, seconds: float) -> None:
+        self._settled = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._settled}, timeout=seconds)

@@ -1,16 +1,17 @@
-"""What a front needs of the rest of the program. A shape only; knows no front."""
+"""What a front needs of the rest of the program."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mcp_manifold.config import ManifoldSettings
+from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.model.budget import Budget
-from mcp_manifold.model.call import Call, Handler, ResultCallback, Session
-from mcp_manifold.wire import Payload, Pieces
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.wire import Payload
 
 
 class Gateway(Protocol):
-    """Answers calls, says which scopes there are, and hears what clients say besides."""
+    """Answers calls, knows the scopes, and hears what else clients send."""
 
     @property
     def settings(self) -> ManifoldSettings:
@@ -19,26 +20,11 @@ class Gateway(Protocol):
 
     @property
     def budget(self) -> Budget:
-        """What large messages take their room from."""
+        """The memory that large messages share."""
         ...
 
-    @property
-    def handle(self) -> Handler:
-        """Answers every request method, with the raw result in the caller's era; raises ManifoldError."""
-        ...
-
-    def relay(self, call: Call, told: ResultCallback) -> bool:
-        """Answer a call without a task, if it needs nothing but its backend; False, and nothing has happened, if not.
-
-        `told` gets the result or the failure, once, later. Raises ManifoldError when the call is refused.
-        """
-        ...
-
-    def listed(self, call: Call) -> Pieces | None:
-        """Answer a list request in this turn; None, and nothing has happened, if it has to be waited for or is none.
-
-        Raises ManifoldError when the call is refused.
-        """
+    def dispatch(self, call: Call) -> InFlightCall:
+        """Begin a call; its reply gets the answer, once, possibly before this returns. Raises nothing."""
         ...
 
     def has_scope(self, scope: str) -> bool:
@@ -46,11 +32,11 @@ class Gateway(Protocol):
         ...
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
-        """A client's notification that is not the front's own business."""
+        """Handle a client's notification that does not concern its front alone."""
         ...
 
     def ended(self, session: Session) -> None:
-        """The session is over: what was held for it is let go."""
+        """A session ended: release what was held for it."""
         ...
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
@@ -58,5 +44,5 @@ class Gateway(Protocol):
         ...
 
     def input_schema(self, scope: str, tool: str) -> bytes | None:
-        """The inputSchema of a public tool whose arguments are mirrored into headers; None for all others."""
+        """The inputSchema of a public tool whose arguments are mirrored into headers; None for every other tool."""
         ...

@@ -21,7 +21,7 @@ from mcp_manifold.model.policy import LOCAL
 from mcp_manifold.wire import NULL_ID, encode, failure
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
-_logger = logging.getLogger("mcp_manifold.fronts.stdio")
+logger = logging.getLogger(__name__)
 _OUTBOX: Final = 1000
 _AT_ONCE: Final = 16
 """Lines that are taken in one turn: without it a burst would hold up the answers to what came before."""
@@ -73,7 +73,7 @@ class StdioFront:
         if self._is_asked:
             self._conversation.cut()
         self._is_asked = True
-        self._conversation.opened.draining = True
+        self._conversation.opened.refuse_calls()
         self.close()
 
     async def serve(self) -> None:
@@ -168,18 +168,18 @@ class _Intake:
             inlet.resume()
 
     def _take_some(self) -> None:
-        waiting, flights = self._waiting, self._conversation.opened.flights
+        waiting, active = self._waiting, self._conversation.opened.active
         for _ in range(_AT_ONCE):
             if not waiting or self._writer.is_full:
                 return
             self._take_line(waiting.popleft())
-            if waiting and len(flights) > self._gateway.settings.limits.max_calls_per_session // 2:
+            if waiting and len(active) > self._gateway.settings.limits.max_calls_per_session // 2:
                 return  # a burst of quick requests is answered, not refused for its number
 
     def _take_line(self, line: bytes | None) -> None:
         if line is None:
             limit = self._gateway.settings.limits.max_body
-            _logger.warning("message refused: it is too long", extra={"limit": limit})
+            logger.warning("message refused: it is too long", extra={"limit": limit})
             error = {"code": INVALID_REQUEST, "message": f"Invalid request: longer than {limit} bytes"}
             self._writer.post(failure(NULL_ID, encode(error)))
         elif line and not line.isspace():

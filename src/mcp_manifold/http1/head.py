@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import Line
+Line = tuple[bytes, bytes]
+"""One header line: its name in lower case, and its value."""
 
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _SPOILERS: Final = b"\r\n\0"
@@ -13,7 +14,7 @@ _SPOILERS: Final = b"\r\n\0"
 class Head:
     """What a request says before its body. Names are in lower case; of a repeated one `headers` has the last line."""
 
-    __slots__ = ("headers", "keeps_alive", "lines", "method", "target", "verdict", "version")
+    __slots__ = ("decision", "headers", "keeps_alive", "lines", "method", "target", "version")
 
     def __init__(self, method: bytes, target: bytes, lines: list[Line], version: str, *, keeps_alive: bool) -> None:
         self.method = method
@@ -22,11 +23,15 @@ class Head:
         self.headers: dict[bytes, bytes] = dict(lines)
         self.version = version
         self.keeps_alive = keeps_alive
-        self.verdict: object = None
-        """What the short way thinks of it; a head that is seen again is the same object."""
+        self.decision: object = None
+        """What was decided on it; a head that comes again, byte for byte, is the same object."""
 
     def __repr__(self) -> str:
         return f"<Head {self.method.decode('latin-1')} with {len(self.lines)} lines>"
+
+    def remember(self, decision: object) -> None:
+        """Keep what was decided on it."""
+        self.decision = decision
 
     @property
     def length(self) -> int | None:

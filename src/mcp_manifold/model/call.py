@@ -1,57 +1,65 @@
-"""One client request on its way through, and the stages that see it begin and end.
+"""One client request on its way: who asks what, where its answer goes, and the stages that observe it.
 
-Knows who asks and how to reach them while the request runs; knows neither fronts nor backends.
+Knows neither fronts nor backends. A Call is written by its creator and by the Dispatcher, and by nobody else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Final, Protocol
 
-from mcp_manifold.errors import ManifoldError
 from mcp_manifold.model.policy import Principal
 from mcp_manifold.wire import (
     EMPTY,
     Envelope,
     Era,
     Payload,
-    ResultView,
+    Pieces,
     capability_names,
     era_of,
     relayable_capabilities,
-    view_of,
 )
-
-
-class Emit(Protocol):
-    """Hands one complete message to the caller's own stream, in wire order, before the result. Never blocks."""
-
-    def __call__(self, message: bytes, /, *, needed: bool = False) -> object:
-        """`needed`: it must not be dropped, however slowly the caller reads."""
-        ...
-
 
 _INTERACTION: Final = frozenset({"roots", "sampling", "elicitation"})
 
 
+class Reply(Protocol):
+    """Where a call's answer goes: an HTTP response, a channel, or a future. Nothing here blocks."""
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """Send one complete message ahead of the answer, in wire order. `needed`: never drop it for a slow reader."""
+        ...
+
+    def stream(self) -> None:
+        """Begin the answer's event stream, if it has one: the answer will take long."""
+        ...
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """Send the answer, once: the raw result in the caller's era, or the reason why there is none."""
+        ...
+
+    def disconnected(self) -> None:
+        """The client left before the answer: cancel the call, or keep its answer, as the client's era has it."""
+        ...
+
+
 class Reach(Protocol):
-    """The way to a client that keeps a session, besides the answers to its requests. Nothing here ever blocks."""
+    """The way to a client that keeps a session, beside the answers to its requests. Nothing here blocks."""
 
     def ask(self, method: str, params: Payload | None, call: "Call | None") -> "asyncio.Future[Envelope]":
-        """Send the client a request of a server's: on the stream of `call`, or on its standing stream for None.
+        """Send the client a server's request: on the stream of `call`, or on its standing stream for None.
 
-        The future gives the client's response (its `result` or `error`). Cancelling it tells the client that the
-        question is taken back. It fails with CallCancelled when the client left.
+        The future holds the client's response (its `result` or `error`). Cancelling it withdraws the request. It fails
+        with CallCancelled when the client left.
         """
         ...
 
     def tell(self, message: bytes) -> bool:
-        """Send a notification on the standing stream; False when the client has none, or is too slow for it."""
+        """Send a notification on the standing stream; False when the client has none, or reads too slowly."""
         ...
 
 
-def _nothing() -> Payload:
+def _empty() -> Payload:
     return EMPTY
 
 
@@ -59,38 +67,46 @@ def _nothing() -> Payload:
 class Session:
     """One client's conversation with a front (handshake era), or one request (2026-07-28).
 
-    `key` identifies it towards links held per client; empty for a client that has none (2026-07-28 requests).
-    `scope` names the endpoint it came in by: `""` merged, `"server:<name>"`, `"group:<name>"`.
+    `key` identifies it towards links held for one client; empty for a client without a session (2026-07-28).
+    `scope` names the endpoint it uses: `""` for the merged one, `"server:<name>"`, `"group:<name>"`.
     """
 
     key: str
     principal: Principal
     scope: str
     version: str
-    client_info: Payload = field(default_factory=_nothing)
-    capabilities: Payload = field(default_factory=_nothing)
+    client_info: Payload = field(default_factory=_empty)
+    capabilities: Payload = field(default_factory=_empty)
     reach: Reach | None = None
-    """How to ask and tell the client something; None where only its requests' own streams lead to it."""
+    """How to send the client requests and notifications; None where only the streams of its calls lead to it."""
     _relayable: dict[Era, Payload] = field(default_factory=dict, repr=False)
     log_level: str = ""
-    """The level the client set with `logging/setLevel`, or for this one request; empty while it set none."""
+    """The level set by `logging/setLevel`, or for this one request; empty for none."""
     era: Era = field(init=False)
-    """The era of the revision the client speaks."""
+    """The era of the client's protocol revision."""
 
     def __post_init__(self) -> None:
         self.era = era_of(self.version)
 
     def speak(self, version: str) -> None:
-        """The client and we agreed on a revision."""
+        """Adopt the negotiated protocol revision."""
         self.version, self.era = version, era_of(version)
+
+    def introduce(self, client_info: Payload, capabilities: Payload) -> None:
+        """Adopt what the client says of itself in `initialize`."""
+        self.client_info, self.capabilities = client_info, capabilities
+
+    def hear(self, level: str) -> None:
+        """Adopt the log level the client set."""
+        self.log_level = level
 
     @property
     def wants(self) -> frozenset[str]:
-        """What the client declared it can do for servers: `roots`, `sampling`, `elicitation`."""
+        """What the client can do for servers: `roots`, `sampling`, `elicitation`."""
         return _INTERACTION & capability_names(self.capabilities)
 
     def relayable(self, era: Era) -> Payload:
-        """What a backend of that era may be told this client can do, as far as it is passed on."""
+        """The client's capabilities as a backend of that era may be told them, reduced to what is relayed."""
         if self.era == era == "modern":
             return self.capabilities
         found = self._relayable.get(era)
@@ -101,131 +117,53 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One client request: what it asks, for whom, where its notifications go, and how it is taken back."""
+    """One client request: what it asks, for which session, and where its answer goes.
+
+    The fields from `backend` on are the Dispatcher's.
+    """
 
     method: str
     params: dict[str, Payload]
     session: Session
-    emit: Emit
-    commit: Callable[[], None] = lambda: None
-    """Tells the front that the answer will take long, so that its stream may be begun."""
-    backend: str = ""
-    """Set by the router: the backend that serves the call; empty for what is answered here."""
-    backend_era: Era = "handshake"
-    """Set by the link: the era the backend was spoken to in."""
-    number: int = 0
-    """Set by the link: the id, and progress token, under which the backend got it."""
-    look: ResultView | None = None
-    """The last look at a large result of it; set by the link, for one that was opened when it was read."""
+    reply: Reply
     id: Payload | None = None
-    """The request's id as the client wrote it; None for a call that no message made."""
-    begun: float = 0.0
-    """When it began, by `time.perf_counter`; set by the stages."""
-    is_repeated: bool = False
-    """Set where it failed and is sent to its backend once more, which happens once at most."""
-    is_outdated: bool = False
-    """Set when its backend asked for other headers than we knew of: they are learnt before it is sent again."""
-    cancelled: bool = False
-    finished: bool = False
-    _on_cancel: Callable[[], None] | None = field(default=None, repr=False)
-    _on_finish: Callable[[], None] | None = field(default=None, repr=False)
+    """The request's id as the client wrote it; None for a call without a message, such as an embedding program's."""
+    backend: str = ""
+    """The backend that serves it; empty for what is answered here."""
+    backend_era: Era = "handshake"
+    """The era the backend was spoken to in."""
+    began: float = 0.0
+    """When it began, by `time.perf_counter`."""
+    attempts: int = 0
+    """Requests sent to a backend for it so far."""
+    retries: int = 0
+    """How many of them were second attempts after a failure."""
+    slot: object = None
+    """Who it holds a slot of that it waited for."""
+    level: object = None
+    """The link whose log level was raised for it."""
+    is_ending: bool = False
+    """Asked to end with its result; for subscriptions, which otherwise last until their client has enough."""
+    is_cancelled: bool = False
+    is_done: bool = False
+    """The answer was given."""
 
-    def view_of(self, result: Payload) -> ResultView | None:
-        """A look at a result of it, if that is large; the same one for as long as it is the same result."""
-        self.look = view_of(result, self.look)
-        return self.look
-
-    def cancel(self) -> None:
-        """Take the request back: whoever works on it is told, at most once."""
-        self.cancelled = True
-        undo, self._on_cancel = self._on_cancel, None
-        if undo is not None:
-            undo()
-
-    def finish(self) -> None:
-        """Ask a call that never ends by itself to end now, with its result; others are not touched."""
-        self.finished = True
-        if self._on_finish is not None:
-            self._on_finish()
-
-    def on_finish(self, end: Callable[[], None]) -> None:
-        """Register what ends a call that never ends by itself; called at once if that was asked already."""
-        self._on_finish = end
-        if self.finished:
-            end()
-
-    def on_cancel(self, undo: Callable[[], None] | None) -> None:
-        """Register what stops the work in progress, in place of what was; called at once if already cancelled."""
-        self._on_cancel = undo
-        if undo is not None and self.cancelled:
-            self.cancel()
+    def __repr__(self) -> str:
+        state = "done" if self.is_done else "cancelled" if self.is_cancelled else "in flight"
+        return f"<Call {self.method} {state}{f' at {self.backend}' if self.backend else ''}>"
 
 
 Handler = Callable[[Call], Awaitable[Payload]]
-"""Answers a call with its raw result object, in the caller's era. Raises ManifoldError."""
-
-
-ResultCallback = Callable[[Payload | None, Exception | None], None]
-"""Gets the result of a call nobody waits for, or why there is none."""
+"""Answers a call that no backend answers, with its raw result in the caller's era. Raises ManifoldError."""
 
 
 class Stage(Protocol):
-    """One concern of every call: told when it begins and when it ends, whichever way the call takes. Never waits."""
+    """One concern of every call, such as counting. It is told when a call begins and when it ends, and never waits."""
 
     def began(self, call: Call) -> None:
         """A call begins. Raises ManifoldError to refuse it; stages that saw it begin are told of that end."""
         ...
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
-        """It ended, with a result or a failure. `call.begun` says when it began."""
+        """A call ended with a result or a failure. Of a list's result, this is the first piece."""
         ...
-
-
-class Stages:
-    """The stages of all calls, outside in: the first sees a call begin first, and end last."""
-
-    __slots__ = ("_ends", "_inward")
-
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self._inward = tuple(stages)
-        self._ends = tuple(stage.ended for stage in reversed(stages))
-
-    def __repr__(self) -> str:
-        return f"<Stages {', '.join(type(stage).__name__ for stage in self._inward)}>"
-
-    def begin(self, call: Call) -> None:
-        """Tell of a call.
-
-        Raises:
-            ManifoldError: one refuses it. It is over then.
-        """
-        call.begun = perf_counter()
-        told = 0
-        try:
-            for stage in self._inward:
-                stage.began(call)
-                told += 1
-        except ManifoldError as exc:
-            for stage in self._inward[:told][::-1]:
-                stage.ended(call, None, exc)
-            raise
-
-    def end(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
-        """Tell how a call ended that began."""
-        for ended in self._ends:
-            ended(call, result, failure)
-
-    def around(self, inner: Handler) -> Handler:
-        """The handler that tells of the calls `inner` answers."""
-
-        async def handle(call: Call) -> Payload:
-            self.begin(call)
-            try:
-                result = await inner(call)
-            except BaseException as exc:
-                self.end(call, None, exc)
-                raise
-            self.end(call, result, None)
-            return result
-
-        return handle

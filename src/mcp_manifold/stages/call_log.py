@@ -29,7 +29,7 @@ class CallLog:
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """Write the line."""
         if logger.isEnabledFor(_LEVEL):
-            took = (time.perf_counter() - call.begun) * 1000
+            took = (time.perf_counter() - call.began) * 1000
             told = {
                 "backend": call.backend,
                 "principal": call.session.principal.name,

@@ -117,7 +117,7 @@ class Counts:
         series = self._series.get((method, call.backend)) or self._meet(method, call.backend)
         series.outcomes[outcome] += 1
         if method not in ENDLESS:
-            seconds = perf_counter() - call.begun
+            seconds = perf_counter() - call.began
             series.seconds += seconds
             series.buckets[bisect_left(BOUNDS, seconds)] += 1
 

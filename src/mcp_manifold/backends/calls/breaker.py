@@ -57,11 +57,15 @@ class Breaker:
         """Seconds until the next trial; None while it is closed."""
         return None if self.position is Position.CLOSED else max(0.0, self._until - now)
 
+    def would_admit(self, now: float) -> bool:
+        """Whether `admits` is true; changes nothing."""
+        return self.position is Position.CLOSED or now >= self._until
+
     def admits(self, now: float) -> bool:
         """Whether a call may go through; one that may while it is open is the trial."""
         if self.position is Position.CLOSED:
             return True
-        if now < self._until:
+        if not self.would_admit(now):
             return False
         self.position = Position.HALF_OPEN
         self._until = now + self._wait

@@ -1,29 +1,33 @@
-"""The way of a call to one backend: its turn, its link, its deadline, perhaps a second attempt. Opens no link."""
+"""Sends calls to one backend: its slots, its breaker, its deadlines, its second attempts. Opens no link.
+
+What has to be waited for is awaited here, but decided by the plan: a slot, the pause before a second attempt.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final
+from time import monotonic
+from typing import Final, NamedTuple, Protocol
 
 from mcp_manifold.backends.calls.breaker import Breaker
-from mcp_manifold.backends.calls.concurrency import ConcurrencyLimiter
 from mcp_manifold.backends.calls.deadlines import Deadlines, Patience
 from mcp_manifold.backends.calls.retry_policy import PAUSE, may_repeat
+from mcp_manifold.backends.calls.waiting_calls import WaitingCalls
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import HUMAN_WAIT, PendingRequest, ResultCallback
 from mcp_manifold.backends.lists.lister import Lister
+from mcp_manifold.clock import Clock
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import (
     AnswerDropped,
     BackendError,
     BackendLost,
     BackendUnavailable,
-    CallCancelled,
     RemoteError,
     SessionExpired,
 )
-from mcp_manifold.model.call import Call, ResultCallback, Session
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
@@ -31,262 +35,261 @@ logger = logging.getLogger(__name__)
 
 SPARED: Final = "It is connected, but answers no calls: try again then, or go on without this server."
 BUSY: Final = 429
-"""The one HTTP status below 500 that says that a backend, right now, takes no calls."""
+"""The one HTTP status below 500 that says that a backend takes no calls at the moment."""
+MAX_ATTEMPTS: Final = 3
+"""Requests sent for one call: a lost session, and one more failure, are made up for."""
+_TASK_RESULT: Final = Patience(HUMAN_WAIT)
+"""The patience with `tasks/result`, which lasts as long as its task."""
 
 
-Live = Callable[[Session, Call], Link | None]
-"""The open link that serves a call of a session, if there is one."""
-Reached = Callable[[Session, Call], Awaitable[Link]]
-"""The same, waiting for it within bounds; raises BackendError."""
+class Request(Protocol):
+    """What is sent for a call."""
+
+    @property
+    def link(self) -> Link:
+        """The link it goes over."""
+
+    @property
+    def params(self) -> dict[str, Payload]:
+        """Its params, with the backend's own names and URIs."""
+
+    @property
+    def task(self) -> object:
+        """The task it is about; such a request takes no slot."""
+
+
+class Retry(NamedTuple):
+    """A second attempt: what to do before it, and the seconds the first one took."""
+
+    executor: "RequestExecutor"
+    waited: float
+    pause: float = 0.0
+    relists: bool = False
+
+    async def prepare(self) -> None:
+        """Wait until the attempt may be made."""
+        await self.executor.prepare(self)
 
 
 class RequestExecutor:
-    """See the module. `breaker` and `limiter` say whether a call may go now."""
+    """See the module. `running` requests hold a slot, of at most `most`."""
 
-    def __init__(
-        self, server: ServerSettings, context: BackendContext, *, live: Live, link: Reached, lister: Lister
-    ) -> None:
+    def __init__(self, server: ServerSettings, context: BackendContext, *, lister: Lister, clock: Clock) -> None:
         self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
-        self.limiter = ConcurrencyLimiter(server.name, most=server.max_concurrency, queue=server.max_queue)
+        self.most = server.max_concurrency
+        self.running = 0
+        self.beside = 0
+        """Requests in flight that need no slot."""
+        self.waiting = WaitingCalls(server.name, server.max_queue, clock, on_unused=self.leave)
+        self.used = 0.0
+        """When the last request ended, by the clock; 0 before the first."""
         self.retries = 0
-        """Calls that were sent once more."""
-        self._shut = datetime.now(UTC)
-        """Since when the breaker is open; of no meaning while it is not."""
+        """Calls that were sent a second time because they failed."""
+        self._opened = datetime.now(UTC)
+        """Since when the breaker is open; meaningless while it is closed."""
         self._deadlines = Deadlines(server)
         self._server = server
         self._context = context
-        self._live = live
-        self._link = link
         self._lister = lister
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._idle: asyncio.Future[None] | None = None
+        """Done once nothing is in flight any more; None while nobody waits for that."""
 
     def __repr__(self) -> str:
-        return f"<RequestExecutor {self._server.name} {self.limiter!r} {self.breaker!r}>"
+        return f"<RequestExecutor {self._server.name} {self.running}/{self.most} {self.waiting!r} {self.breaker!r}>"
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Go by other settings from now on."""
+        """Apply other settings to calls from now on."""
         self._server, self._context = server, context
         self._deadlines = Deadlines(server)
         self.breaker.adapt(failures=server.breaker.failures, wait=server.breaker.wait)
-        self.limiter.adapt(most=server.max_concurrency, queue=server.max_queue)
+        self.most = server.max_concurrency
+        self.waiting.adapt(server.max_queue)
+        self._admit()
 
-    async def request(self, call: Call, method: str, params: dict[str, Payload]) -> Payload:
-        """Relay a call when it is its turn, names and URIs already the backend's own.
+    # --- requests -------------------------------------------------------------------------------------------------
 
-        Raises:
-            RemoteError: the backend's own error.
-            BackendError: it cannot be reached, has too much to do, or did not answer.
-            CallCancelled: the caller took it back.
-        """
-        if self.breaker.is_shut:
-            self._require_admitted()
-        limiter, patience, waited = self.limiter, self._deadlines.usual, 0.0
-        if self._deadlines.special:
-            patience = self._deadlines.of(method, params)
-        if limiter.running < limiter.most:  # the fast path
-            limiter.running += 1
-        else:
-            waited = await self._turn(call, min(patience.timeout, patience.ceiling))
-        try:
-            return await self._request(call, method, params, None, patience, waited)
-        finally:
-            limiter.leave()
-
-    @property
-    def is_free(self) -> bool:
-        """Whether a call may go in this very turn."""
-        return self.limiter.running < self.limiter.most and not self.breaker.is_shut
-
-    def relay(
-        self, link: Link, call: Call, params: dict[str, Payload], told: ResultCallback, again: Callable[[], None]
-    ) -> None:
-        """As `request`, over a link that is free, for who does not wait: `told` gets what came of it.
+    def send(
+        self, call: Call, request: Request, on_result: ResultCallback, *, waited: float, has_slot: bool
+    ) -> PendingRequest:
+        """Send a call in this turn. Whatever comes of it, a failure raised here included, goes to `finished` next.
 
         Args:
-            again: called instead if it is to be sent once more, which `request` does better.
+            waited: seconds of its timeout that are spent already.
+            has_slot: it waited for its slot.
 
         Raises:
-            BackendError: it certainly was not sent. Nothing is told then.
+            BackendError: it certainly was not sent.
         """
-        limiter, patience, method = self.limiter, self._deadlines.usual, call.method
+        method, params = call.method, request.params
+        patience = self._deadlines.usual
+        if request.task is not None:
+            self.beside += 1
+            patience = _TASK_RESULT if method == "tasks/result" else patience
+        elif not has_slot:
+            self.running += 1
         if self._deadlines.special:
             patience = self._deadlines.of(method, params)
-
-        def over(result: Payload | None, failure: Exception | None) -> None:
-            limiter.leave()
-            if result is not None:
-                if self.breaker.failed_in_row:
-                    self._note_answer()
-            elif isinstance(failure, BackendError | RemoteError):
-                if not call.cancelled and self._may_repeat(failure, link, call, params):
-                    self._note_repeat(failure, call)
-                    again()
-                    return
-                self._note_failure(failure, link)
-            told(result, failure)
-
-        limiter.running += 1
-        try:
-            link.relay(method, params, timeout=patience.timeout, call=call, ceiling=patience.ceiling, told=over)
-        except BaseException:
-            limiter.leave()
-            raise
-
-    async def request_aside(
-        self, call: Call, method: str, params: dict[str, Payload], *, on: Link | None, timeout: float | None
-    ) -> Payload:
-        """Relay a call that waits for no turn, since it is about another one; raises as `request` does.
-
-        Args:
-            on: the link to use instead of the caller's, for as long as it is open.
-            timeout: seconds, instead of the configured ones.
-        """
         if self.breaker.is_shut:
-            self._require_admitted()
-        patience = self._deadlines.usual if timeout is None else Patience(timeout)
-        self.limiter.beside += 1
-        try:
-            return await self._request(call, method, params, on, patience, 0.0)
-        finally:
-            self.limiter.beside -= 1
-            self.limiter.look()
+            self.breaker.admits(self._clock.now())
+        return request.link.send(
+            method,
+            params,
+            on_result,
+            timeout=patience.timeout,
+            ceiling=patience.ceiling,
+            waited=waited,
+            call=call,
+        )
 
-    async def _turn(self, call: Call, timeout: float) -> float:
-        """Wait for the call's turn; returns the seconds that took. A breaker that opens meanwhile holds for it, too."""
-        is_trial = self.breaker.is_shut
-        waited = await self.limiter.turn(call, timeout)
-        if self.breaker.is_shut and not is_trial:
-            try:
-                self._require_admitted()
-            except BackendUnavailable:
-                self.limiter.leave()
-                raise
-        return waited
-
-    async def _request(
+    def finished(
         self,
         call: Call,
-        method: str,
-        params: dict[str, Payload],
-        on: Link | None,
-        patience: Patience,
+        request: Request,
+        pending: PendingRequest | None,
+        failure: Exception | None,
         waited: float,
-    ) -> Payload:
-        begun, session = self._loop.time() - waited, call.session
-        if call.is_repeated:  # it failed on the short way
-            await self._pause(call)
-        if call.is_outdated:  # the same, and there is something to learn first
-            await self._lister.relist()
-        link = on if on is not None and not on.ended.done() else self._live(session, call)
-        link = link or await self._link(session, call)
-        try:
-            result = await self._relay(link, call, method, params, patience, waited)
-        except (BackendError, RemoteError) as exc:
-            is_over = self._loop.time() - begun >= min(patience.timeout, patience.ceiling)
-            if is_over or call.cancelled or not self._may_repeat(exc, link, call, params):
-                self._note_failure(exc, link)
-                raise
-            link = await self._again(exc, link, call)
-            result = await self._once_more(link, call, method, params, patience, self._loop.time() - begun)
-        if self.breaker.failed_in_row:
-            self._note_answer()
-        return result
+    ) -> Retry | None:
+        """A request ended: give its slot back and tell the breaker; or keep the slot for the second attempt returned.
 
-    async def _once_more(
-        self, link: Link, call: Call, method: str, params: dict[str, Payload], patience: Patience, waited: float
-    ) -> Payload:
-        try:
-            return await self._relay(link, call, method, params, patience, waited)
-        except (BackendError, RemoteError) as exc:
-            self._note_failure(exc, link)
-            raise
+        Args:
+            pending: the request; None if it could not be sent.
+            failure: why it has no result; None if it has one.
+            waited: seconds the call had spent before it.
+        """
+        if failure is None:
+            if self.breaker.failed_in_row:
+                self._note_answer()
+        elif isinstance(failure, BackendError | RemoteError):
+            spent = waited if pending is None else waited + monotonic() - pending.begun
+            if not call.is_cancelled and self._may_repeat(failure, call, request, spent):
+                return self._retry(failure, call, request, spent)
+            self._note_failure(failure, request.link)
+        self._end(request)
+        return None
 
-    async def _relay(
-        self, link: Link, call: Call, method: str, params: dict[str, Payload], patience: Patience, waited: float
-    ) -> Payload:
-        session, timeout, ceiling = call.session, patience.timeout, patience.ceiling
-        if session.log_level and session.era == "modern" and link.era == "handshake":
-            async with self._context.with_level(link, session.log_level):
-                return await link.request(method, params, timeout=timeout, call=call, ceiling=ceiling, waited=waited)
-        return await link.request(method, params, timeout=timeout, call=call, ceiling=ceiling, waited=waited)
+    def _end(self, request: Request) -> None:
+        if request.task is None:
+            self.leave()
+        else:
+            self.beside -= 1
+            self._note_idle()
+
+    # --- slots ----------------------------------------------------------------------------------------------------
+
+    async def wait_for_slot(self, call: Call) -> float:
+        """Wait for a slot, which the call then holds; returns the seconds that took.
+
+        Raises:
+            BackendOverloaded: too many calls wait already, or it was not the call's turn within its timeout.
+        """
+        if self.running < self.most:  # one became free meanwhile
+            self.running += 1
+            return 0.0
+        patience = self._deadlines.of(call.method, call.params) if self._deadlines.special else self._deadlines.usual
+        return await self.waiting.wait(call, min(patience.timeout, patience.ceiling), self.running)
+
+    def leave(self) -> None:
+        """Give a slot back."""
+        self.running -= 1
+        if self.waiting.size:
+            self._admit()
+        elif not self.running:
+            self._note_idle()
+
+    def _admit(self) -> None:
+        while self.running < self.most and self.waiting.admit_next():
+            self.running += 1
+        self._note_idle()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any call is in flight or waits for a slot."""
+        return self.running > 0 or self.waiting.size > 0 or self.beside > 0
+
+    async def idle(self) -> None:
+        """Wait until no call is in flight."""
+        while self.is_busy:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
+
+    def _note_idle(self) -> None:
+        if not self.is_busy:
+            self.used = self._clock.now()
+            if self._idle is not None:
+                self._idle.set_result(None)
+                self._idle = None
 
     # --- second attempts ------------------------------------------------------------------------------------------
 
-    def _may_repeat(self, exc: BackendError | RemoteError, link: Link, call: Call, params: dict[str, Payload]) -> bool:
-        method = call.method
-        if isinstance(exc, RemoteError):
-            is_new = method == "tools/call" and link.era == "modern" and not call.is_outdated
-            return is_new and exc.code == HEADER_MISMATCH
-        if isinstance(exc, SessionExpired):  # refused unread
-            return True
-        listing = self._lister.latest
-        if call.is_repeated or self.breaker.is_shut:
+    def _may_repeat(self, failure: BackendError | RemoteError, call: Call, request: Request, spent: float) -> bool:
+        """Whether a call that failed is sent once more, within the time it has."""
+        patience = self._deadlines.of(call.method, request.params)
+        if call.attempts >= MAX_ATTEMPTS or spent >= min(patience.timeout, patience.ceiling):
             return False
-        return may_repeat(exc, method, params, retry=self._server.retry, listing=listing)
+        if isinstance(failure, RemoteError):
+            is_tool = call.method == "tools/call" and request.link.era == "modern"
+            return is_tool and failure.code == HEADER_MISMATCH and call.attempts == 1
+        if isinstance(failure, SessionExpired):  # refused unread
+            return True
+        if call.retries or self.breaker.is_shut:
+            return False
+        return may_repeat(failure, call.method, request.params, retry=self._server.retry, listing=self._lister.latest)
 
-    async def _again(self, exc: BackendError | RemoteError, link: Link, call: Call) -> Link:
-        """What has to be before a second attempt; returns the link for it."""
-        if isinstance(exc, RemoteError):
-            await self._lister.relist()  # the tool asks for other headers now (2026-07-28 streamable-http)
-            return link
-        self._note_repeat(exc, call)
-        if call.is_repeated:
-            await self._pause(call)
-        return self._live(call.session, call) or await self._link(call.session, call)
+    def _retry(self, failure: BackendError | RemoteError, call: Call, request: Request, spent: float) -> Retry:
+        if request.task is not None:
+            self.beside -= 1
+        if isinstance(failure, RemoteError):  # the tool asks for other headers now (2026-07-28 streamable-http)
+            return Retry(self, spent, relists=True)
+        if isinstance(failure, SessionExpired):
+            return Retry(self, spent)
+        self.retries += 1
+        extra = {"backend": failure.backend, "reason": failure.message}
+        logger.info("retrying %s", call.method, extra=extra)
+        return Retry(self, spent, pause=PAUSE)
 
-    def _note_repeat(self, exc: BackendError | RemoteError, call: Call) -> None:
-        """It is sent once more. A session that was forgotten, or headers that changed, do not count as a failure."""
-        if isinstance(exc, RemoteError):
-            call.is_outdated = True
-        elif not isinstance(exc, SessionExpired):
-            call.is_repeated = True
-            self.retries += 1
-            logger.info("%s is sent once more", call.method, extra={"backend": exc.backend, "reason": exc.message})
+    async def prepare(self, retry: Retry) -> None:
+        """Wait until a second attempt may be made."""
+        if retry.relists:
+            await self._lister.relist()
+        if retry.pause:
+            await self._clock.sleep(retry.pause)
 
-    async def _pause(self, call: Call) -> None:
-        """Wait before a second attempt, unless the caller takes the call back."""
-        taken_back: asyncio.Future[None] = self._loop.create_future()
-        call.on_cancel(lambda: taken_back.set_result(None))
-        await asyncio.wait({taken_back}, timeout=PAUSE)
-        call.on_cancel(None)
-        if taken_back.done():
-            raise CallCancelled("the caller cancelled the request")
+    # --- the breaker ----------------------------------------------------------------------------------------------
 
-    # --- what the breaker is told ---------------------------------------------------------------------------------
+    def require_admitted(self) -> None:
+        """Check that the breaker admits a call now; changes nothing.
+
+        Raises:
+            BackendUnavailable: it does not.
+        """
+        breaker, now = self.breaker, self._clock.now()
+        if not breaker.would_admit(now):
+            left = breaker.left(now)
+            reason = f"circuit breaker open: no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
+            message = f"{reason}; next attempt in {left:.1f} s"
+            since = self._opened.isoformat(timespec="seconds").replace("+00:00", "Z")
+            raise BackendUnavailable(self._server.name, message, next_try=left, since=since, advice=SPARED)
 
     def _note_answer(self) -> None:
-        """Let the breaker know that the backend answers."""
         was_shut = self.breaker.is_shut
         self.breaker.close()
         if was_shut:
-            logger.info("answers calls again", extra={"backend": self._server.name})
+            logger.info("circuit breaker closed: it answers calls again", extra={"backend": self._server.name})
             self._context.on_status(self._server.name)
 
-    def _note_failure(self, exc: BackendError | RemoteError, link: Link) -> None:
-        """Let the breaker know of a call that failed, unless its link ended with it, which is its life's business."""
-        if isinstance(exc, RemoteError | AnswerDropped) or (
-            400 <= exc.status < 500 and exc.status != BUSY
-        ):  # an answer, if no good one, or one there was no room for
+    def _note_failure(self, failure: BackendError | RemoteError, link: Link) -> None:
+        """Tell the breaker of a failed call, unless its link ended with it, which the backend's life handles."""
+        if isinstance(failure, RemoteError | AnswerDropped) or (
+            400 <= failure.status < 500 and failure.status != BUSY
+        ):  # an answer, if not a good one, or one there was no memory for
             self._note_answer()
-        elif not link.ended.done() and not isinstance(exc, BackendLost):
+        elif not link.ended.done() and not isinstance(failure, BackendLost):
             was_shut = self.breaker.is_shut
-            self.breaker.failed(self._loop.time(), exc.message)
+            self.breaker.failed(self._clock.now(), failure.message)
             if self.breaker.is_shut and not was_shut:
-                self._shut = datetime.now(UTC)
+                self._opened = datetime.now(UTC)
                 extra = {"backend": self._server.name}
-                logger.warning("no longer called, for now: %s", exc.message, extra=extra)
+                logger.warning("circuit breaker open: %s", failure.message, extra=extra)
                 self._context.on_status(self._server.name)
-
-    def _require_admitted(self) -> None:
-        """Let a call through to a backend that answered none of the last ones, if it is the next trial's time.
-
-        Raises:
-            BackendUnavailable: it is not.
-        """
-        breaker, now = self.breaker, self._loop.time()
-        if not breaker.admits(now):
-            left = breaker.left(now)
-            reason = f"had no answer to the last {breaker.failed_in_row} calls ({breaker.reason})"
-            message = f"{reason}; next attempt in {left:.1f} s"
-            since = self._shut.isoformat(timespec="seconds").replace("+00:00", "Z")
-            raise BackendUnavailable(self._server.name, message, next_try=left, since=since, advice=SPARED)

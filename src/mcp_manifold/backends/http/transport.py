@@ -216,7 +216,7 @@ class _Reply:
     def ended(self) -> None:
         self._unwatch()
         self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
-        if self.pending.outcome.done():
+        if self.pending.is_done:
             self._unload()
             return
         if self._events is not None:
@@ -231,7 +231,7 @@ class _Reply:
     def failed(self, exc: HttpFailure) -> None:
         self._unwatch()
         self._unload()
-        if self.pending.outcome.done():
+        if self.pending.is_done:
             return
         backend = self._transport.link.backend
         if self._is_resumed or (self._events is not None and exc.kind == "reset"):
@@ -303,11 +303,11 @@ class _Reply:
             return
         self._resumes += 1
         if self.pending.call is not None:  # a server that breaks off takes its time: let our client do the same
-            self.pending.call.commit()
+            self.pending.call.reply.stream()
         asyncio.get_running_loop().call_later(self._retry, self._reopen)
 
     def _reopen(self) -> None:
-        if not self.pending.outcome.done() and not self._transport.link.ended.done():
+        if not self.pending.is_done and not self._transport.link.ended.done():
             self._status, self._events, self._body, self._size = 0, None, [], 0
             self.exchange = self._transport.stream(self, self._last_event)
 
@@ -329,7 +329,7 @@ class _Reply:
         self._fail(_status_error(backend, self._status))
 
     def _settle(self, reason: str) -> None:
-        if not self.pending.outcome.done():
+        if not self.pending.is_done:
             self._fail(BackendProtocolError(self._transport.link.backend, reason))
 
     def _refuse(self, reason: str) -> None:

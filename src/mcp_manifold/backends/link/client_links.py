@@ -54,7 +54,7 @@ class _Held:
     def is_free_for(self, call: Call | None) -> bool:
         """Whether nobody else is about to call over it; what is due on the link by then says the rest."""
         lent = self.lent
-        return lent is None or lent is call or lent.number > 0 or lent.cancelled
+        return lent is None or lent is call or lent.attempts > 0 or lent.is_cancelled or lent.is_done
 
     def is_to_lend(self, link: Link, call: Call | None) -> bool:
         """Whether the call may be the one at a time.

@@ -78,6 +78,13 @@ def link_key_of(session: Session, isolation: Isolation, known: BackendTraits) ->
     return LinkKey(session.key, exact=True) if session.key else _own(session, known)
 
 
+def is_always_shared(isolation: Isolation, known: BackendTraits) -> bool:
+    """Whether `link_key_of` is the shared link for every session."""
+    if isolation == "shared":
+        return True
+    return isolation == "auto" and known.kind == "stdio" and (known.era == "modern" or not known.asks)
+
+
 def _own(session: Session, known: BackendTraits) -> LinkKey:
     """A link of the client's own; without a session to hold it by, of its principal."""
     if session.key or session.era != "modern":

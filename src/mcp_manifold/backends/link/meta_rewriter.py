@@ -1,10 +1,9 @@
-"""What one link writes into the `_meta` of requests: its own stamp in the modern era, and progress tokens of its own.
+"""Rewrites the `_meta` of requests for one link: this hop's stamp in the modern era, and its own progress tokens.
 
-A 2026-07-28 client says the same of itself in every request, byte for byte; so what becomes of a `_meta` without a
-progress token is remembered by its text. Pure.
+A 2026-07-28 client repeats the same `_meta` in every request, so the rewritten form of one without a progress token is
+remembered by its text. Pure.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from mcp_manifold import wire
@@ -12,63 +11,71 @@ from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
 
-MOST_KNOWN: Final = 16
-"""Texts that are remembered for one link: as many as there are different clients at a time, usually fewer."""
-LONGEST_KNOWN: Final = 2048
-"""Bytes of a text beyond which it is not."""
+MAX_REMEMBERED: Final = 16
+"""Texts remembered for one link: one for each client that calls at the same time."""
+MAX_TEXT: Final = 2048
+"""Bytes of a text beyond which it is not remembered."""
 
 
 class MetaRewriter:
     """See the module."""
 
-    __slots__ = ("_known", "_stamp", "era", "has_logging")
+    __slots__ = ("_remembered", "_stamp", "era", "has_logging", "is_plain")
 
     def __init__(self) -> None:
         self._stamp: dict[str, Payload] | None = None
-        self._known: dict[bytes, Payload] = {}
+        self._remembered: dict[bytes, Payload] = {}
         self.era: wire.Era = "handshake"
-        """The era the link speaks."""
+        self.is_plain = True
+        """Whether params without `_meta` are sent unchanged."""
         self.has_logging = False
-        """Whether the backend sends log messages to who asks for them."""
+        """Whether the backend sends log messages to clients that ask for them."""
 
     def __repr__(self) -> str:
-        return f"<MetaRewriter {self.era} known={len(self._known)}>"
+        return f"<MetaRewriter {self.era} remembered={len(self._remembered)}>"
 
     def adopt(self, stamp: dict[str, Payload] | None) -> None:
-        """Speak the modern era from now on, every request carrying `stamp`; None: the handshake era."""
+        """Speak the modern era, with `stamp` in every request; the handshake era for None."""
         self._stamp = stamp
-        self._known = {}
+        self._remembered = {}
         self.era = "handshake" if stamp is None else "modern"
+        self.is_plain = stamp is None
 
-    def put(self, params: dict[str, Payload], number: int, call: Call | None) -> tuple[bytes | None, Payload | None]:
-        """The params of a request as this link sends them, and the progress token its caller gave it.
+    def adopt_logging(self, has_logging: bool) -> None:
+        """Note whether the backend offers logging."""
+        self.has_logging = has_logging
+
+    def rewrite(
+        self, params: dict[str, Payload], number: int, call: Call | None
+    ) -> tuple[bytes | None, Payload | None]:
+        """The params as this link sends them (None for none), and the progress token the client gave.
 
         Args:
-            number: the request's id, which is its token here.
+            number: the request's id, which is its progress token on this link.
             call: the client's request behind it.
         """
         meta = params.get("_meta")
         if meta is None or call is None:
             return wire.hop_params(params, token=number, stamp=self._stamp_for(call)), None
-        written = bytes(meta)
-        known = self._known.get(written)
-        if known is not None and self._is_all(call.session):
+        text = bytes(meta)
+        known = self._remembered.get(text)
+        if known is not None and self._depends_on_text_alone(call.session):
             return wire.encode({**params, "_meta": known}), None
         found = wire.client_meta(meta)
         token = found.get("progressToken")
-        put = wire.hop_meta(found, token=number, stamp=self._stamp_for(call))
-        if token is None and self._is_all(call.session) and len(written) <= LONGEST_KNOWN:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[written] = put
-        return wire.encode({**params, "_meta": put}), token
+        rewritten = wire.hop_meta(found, token=number, stamp=self._stamp_for(call))
+        if token is None and self._depends_on_text_alone(call.session) and len(text) <= MAX_TEXT:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[text] = rewritten
+        return wire.encode({**params, "_meta": rewritten}), token
 
-    def _is_all(self, session: Session) -> bool:
-        """Whether a request's `_meta` decides alone what becomes of it, and nothing its session said before."""
+    def _depends_on_text_alone(self, session: Session) -> bool:
+        """Whether the session's earlier messages have no part in the rewritten form."""
         return self._stamp is None or session.era == "modern"
 
     def _stamp_for(self, call: Call | None) -> dict[str, Payload] | None:
-        """Our stamp with what this client can do: the backend must not ask for what nobody can answer."""
+        """The stamp with this client's capabilities: a backend must not ask for what the client cannot answer."""
         stamp = self._stamp
         if stamp is None or call is None:
             return stamp
@@ -80,9 +87,3 @@ class MetaRewriter:
         if level:
             found[META_LOG_LEVEL] = Payload(wire.encode(level))
         return found
-
-
-def token_of(params: Mapping[str, Payload]) -> Payload | None:
-    """The progress token a request carries."""
-    meta = params.get("_meta")
-    return None if meta is None else wire.client_meta(meta).get("progressToken")

@@ -1,174 +1,128 @@
-"""What a link is made from: a request that waits for its answer, the transport below, the ears above. Holds no link."""
+"""A request that waits for its answer, and the two seams of a Link: the transport below, the handler above."""
 
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
 
-from mcp_manifold.model.call import Call, ResultCallback
-from mcp_manifold.wire import Payload
+from mcp_manifold.model.call import Call
+from mcp_manifold.wire import Payload, ResultView
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 HUMAN_WAIT: Final = 3600.0
-"""Seconds a call may stand still while a person is asked something on its behalf; without, a forgotten dialog leaks."""
+"""Seconds a call may pause while a person is asked on its behalf; without this bound a forgotten dialog leaks."""
 
 
-class Outcome(Protocol):
-    """Where it goes what becomes of a request: a future, where somebody waits for it."""
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """One request of ours that waits for its answer: a record its Link keeps, and nobody else changes.
 
-    def done(self) -> bool:
-        """Whether it is known."""
-
-    def cancelled(self) -> bool:
-        """Whether nobody wants to know any more."""
-
-    def set_result(self, result: Payload, /) -> None:
-        """It has this result."""
-
-    def set_exception(self, exception: Exception, /) -> None:
-        """It has none, and this is why."""
-
-
-class CallbackOutcome:
-    """The outcome of a request nobody waits for: told once, in the turn in which it came; then nothing is left of the
-    call to take back.
+    `call` is the client's request behind it; None for a request of our own, and while it is parked.
     """
 
-    __slots__ = ("_call", "_told")
-
-    def __init__(self, call: Call, told: ResultCallback) -> None:
-        self._call = call
-        self._told: ResultCallback | None = told
-
-    def __repr__(self) -> str:
-        return f"<CallbackOutcome {'done' if self._told is None else 'open'}>"
-
-    def done(self) -> bool:
-        return self._told is None
-
-    def cancelled(self) -> bool:
-        return False
-
-    def set_result(self, result: Payload, /) -> None:
-        told, self._told = self._told, None
-        if told is not None:
-            self._call.on_cancel(None)
-            told(result, None)
-
-    def set_exception(self, exception: Exception, /) -> None:
-        told, self._told = self._told, None
-        if told is not None:
-            self._call.on_cancel(None)
-            told(None, exception)
-
-
-class PendingRequest:
-    """One request of ours that waits for its answer."""
-
-    __slots__ = (
-        "abort",
-        "begun",
-        "call",
-        "ceiling",
-        "deadline",
-        "is_parked",
-        "latest",
-        "method",
-        "number",
-        "outcome",
-        "params",
-        "paused",
-        "stalls",
-        "timeout",
-        "token",
-    )
-
-    def __init__(
-        self, number: int, method: str, params: Mapping[str, Payload], timeout: float, outcome: Outcome
-    ) -> None:
-        self.number = number
-        self.method = method
-        self.params = params
-        self.timeout = timeout
-        self.begun = 0.0
-        self.deadline = 0.0
-        self.ceiling = inf
-        """Seconds it may take in all, whatever progress is reported."""
-        self.latest = 0.0
-        """When those are over, by the loop's clock; 0 before it is known."""
-        self.paused = 0.0
-        """Since when its time stands still; 0 while it runs."""
-        self.call: Call | None = None
-        self.token: Payload | None = None
-        self.outcome = outcome
-        self.stalls = 0
-        """Questions, its own or perhaps its own, during which its time stands still."""
-        self.is_parked = False
-        """Its caller was sent away for input; the backend still works on it."""
-        self.abort: Callable[[], None] | None = None
-        """Set by a transport on which giving up means closing this request's own stream."""
+    number: int
+    method: str
+    params: Mapping[str, Payload]
+    timeout: float
+    """Seconds without progress it may take."""
+    ceiling: float
+    """Seconds it may take in total, whatever progress is reported."""
+    call: Call | None
+    on_result: "ResultCallback | None"
+    """Receives the result or the failure; None once that happened."""
+    begun: float = 0.0
+    deadline: float = inf
+    latest: float = 0.0
+    """When `ceiling` is reached, by the link's clock; 0 before its deadline is watched."""
+    paused: float = 0.0
+    """Since when its deadline is paused; 0 while it runs."""
+    token: Payload | None = None
+    """The progress token the client gave."""
+    view: ResultView | None = None
+    """The members of its large result, found while it was parsed."""
+    stalls: int = 0
+    """Open server requests, its own or possibly its own, that pause its deadline."""
+    is_parked: bool = False
+    """Its client was sent away for input, and the backend still works on it."""
+    kept: tuple[Payload | None, Exception | None] | None = None
+    """The outcome that arrived while it was parked."""
+    outcome: "asyncio.Future[Payload] | None" = None
+    """Holds the outcome, for a request of our own."""
+    abort: Callable[[], None] | None = None
+    """Closes the response stream of this request; set by a transport that has one for each."""
 
     def __repr__(self) -> str:
-        return f"<PendingRequest {self.number} {self.method}>"
+        return f"<PendingRequest {self.number} {self.method}{' parked' if self.is_parked else ''}>"
 
     @property
     def future(self) -> "asyncio.Future[Payload]":
-        """Its outcome, for those who wait for it."""
-        assert isinstance(self.outcome, asyncio.Future), "whoever is told does not wait"
+        """The future of its outcome; only a request made by `Link.begin` has one."""
+        assert self.outcome is not None, "the outcome of a call goes to its callback"
         return self.outcome
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its outcome is known."""
+        return self.on_result is None or self.kept is not None
+
+    @property
+    def spent(self) -> str:
+        """The time it was granted, in words, once its deadline has passed."""
+        if self.latest > self.deadline:
+            return f"{self.timeout:g} s"
+        return f"{self.ceiling:g} s" + (" in all" if self.ceiling > self.timeout else "")
+
+
+ResultCallback = Callable[[PendingRequest, Payload | None, Exception | None], None]
+"""Receives a request's result, or why there is none: one of the two is None."""
 
 
 class Transport(Protocol):
-    """How a link's bytes travel. Calls `Link.fed`, `Link.fail` and `Link.lost`; each synchronously, in wire order."""
+    """Carries a link's bytes. Calls `Link.fed`, `Link.fail` and `Link.lost` synchronously, in wire order."""
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
-        """Send a request. Raises BackendError when it certainly cannot be sent."""
+        """Send a request. Raises BackendError when it certainly was not sent. Completes nothing before it returns."""
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
         """Send a notification or response; the future, if any, is done when the peer accepted it."""
 
     def adopt(self, version: str) -> None:
-        """The session is negotiated: speak this revision from now on."""
+        """Speak this protocol revision from now on: the session is negotiated."""
 
     async def aclose(self) -> None:
         """Release everything, within a bound."""
 
 
 class MessageHandler(Protocol):
-    """Who works off what a backend sends of its own accord; called in wire order."""
+    """Handles what a backend sends of its own accord; called in wire order."""
 
     def asked(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
-        """A request of the backend's, other than `ping`. `origin`: the request on whose own stream it came."""
+        """Handle a server request other than `ping`. `origin`: the request on whose own stream it came."""
 
     def told(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
-        """A notification, other than the progress of a request that is pending."""
+        """Handle a notification, other than the progress of a pending request."""
 
     def has_room(self) -> bool:
-        """Whether one more notification may be passed on now; else it is dropped."""
+        """Whether the rate limit permits passing on one more notification; otherwise it is dropped."""
 
-    def over(self, pending: PendingRequest) -> None:
-        """A request is over: nobody wants to know any more what was asked for its sake. Told before its outcome is."""
+    def finished(self, pending: PendingRequest) -> None:
+        """Withdraw the server requests that a request provoked: it has ended. Called before its outcome is reported."""
 
     def lost(self) -> None:
-        """The link is dead."""
-
-
-def note_outcome(future: "asyncio.Future[Payload]") -> None:
-    """Take note of how a request ended for which nobody may come back."""
-    if not future.cancelled():
-        future.exception()
+        """Withdraw every server request: the link has ended."""
 
 
 def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
-    """Two futures to wait for, whatever they hold."""
+    """Two futures of different types, as one set to wait for."""
     return {first, second}
 
 
 def number_of(id_: Payload | object) -> int:
-    """Our own request number in an id as a backend wrote it: `7`, `"7"` and `7.0` are the same; -1 for all else."""
+    """The request number in an id as the backend wrote it: `7`, `"7"` and `7.0` are equal; -1 for anything else."""
     text = bytes(id_) if isinstance(id_, Payload) else b""
-    if len(text) > 32:  # none of ours, and perhaps more digits than Python converts
+    if len(text) > 32:  # not one of ours, and perhaps more digits than Python converts
         return -1
     try:
         return int(text)
@@ -179,6 +133,6 @@ def number_of(id_: Payload | object) -> int:
 
 
 def number_in(start: bytes) -> int:
-    """The id in the beginning of what should have been a message; 0 for none."""
+    """The id in the first 4 KiB of an invalid message; 0 for none."""
     found = _ID.search(start, 0, 4096)
     return int(found.group(1)) if found else 0

@@ -4,7 +4,6 @@ Finds out whose call provoked them, as far as that is certain, and how long requ
 answer, not whom to ask.
 """
 
-import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,11 +116,10 @@ class Inbox:
     ) -> None:
         self.link = link
         self._pace = pace or RateLimiter(sys.maxsize)
-        self._loop = asyncio.get_running_loop()
         self._on_notification = on_notification
         self._on_question = on_question
         self._questions: dict[bytes, ServerRequest] = {}
-        link.heard_by(self)
+        link.handled_by(self)
 
     def __repr__(self) -> str:
         return f"<Inbox {self.link!r} questions={len(self._questions)}>"
@@ -129,7 +127,7 @@ class Inbox:
     # --- what the link hears --------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        return self._pace.allows(self._loop.time())
+        return self._pace.allows(self.link.clock.now())
 
     def asked(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
         if len(self._questions) >= MAX_QUESTIONS:
@@ -157,13 +155,11 @@ class Inbox:
         else:
             self._on_notification(self._noticed(method, params, origin))
 
-    def over(self, pending: PendingRequest) -> None:
-        if pending.stalls:
-            for question in [each for each in self._questions.values() if pending in each.stalls]:
-                question.stalls.remove(pending)
-                pending.stalls -= 1
-                if not question.stalls:
-                    question.withdraw()
+    def finished(self, pending: PendingRequest) -> None:
+        for question in [each for each in self._questions.values() if pending in each.stalls]:
+            question.stalls.remove(pending)
+            if not question.stalls:
+                question.withdraw()
 
     def lost(self) -> None:
         questions, self._questions = self._questions, {}
@@ -191,7 +187,7 @@ class Inbox:
         """The requests it held up go on."""
         stalled, question.stalls = question.stalls, []
         for pending in stalled:
-            self.link.go_on(pending)
+            self.link.release(pending)
 
     # --- whose it is --------------------------------------------------------------------------------------------------
 

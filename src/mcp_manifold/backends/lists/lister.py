@@ -120,7 +120,8 @@ class Lister:
     def _publish(self, link: Link, greeting: Negotiation, *, over_http: bool) -> Listing:
         tools = self._pages["tools/list"].items
         mirrored = over_http and link.era == "modern"
-        tools, link.parameter_headers = self._parameters(self._backend, tools, mirrored=mirrored)
+        tools, headers = self._parameters(self._backend, tools, mirrored=mirrored)
+        link.mirror(headers)
         latest = self.latest = Listing(
             backend=self._backend,
             revision=1 if self.latest is None else self.latest.revision + 1,

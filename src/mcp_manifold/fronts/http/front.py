@@ -1,109 +1,129 @@
-"""The HTTP front: guards, routing and the choice of era, in that order. Knows no session's inside and no backend.
+"""The HTTP front: every request, whichever way it comes in, from its admission to the call or page that answers it.
 
-A raw ASGI callable: on these paths every microsecond is paid by every tools/call. Everything that is no MCP endpoint
-goes to the site given in, behind the same guards.
+Small POSTs are taken from our own connections without a task; everything else, and every other ASGI server, calls it as
+an ASGI application. Both go through the same decision (`admission`) and the same handling of messages. It is a raw ASGI
+callable, because each step here is paid by every `tools/call`. Paths that are no MCP endpoint go to the site given in.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from mcp_manifold.errors import MalformedMessage, RequestError
+from mcp_manifold.clock import Clock, LoopClock, Timer
+from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
 from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.http.admission import (
+    SESSION_HEADER,
+    AdmissionDecision,
+    RequestValidator,
+    preflight,
+)
 from mcp_manifold.fronts.http.asgi import (
     CLOSE,
     App,
-    Headers,
-    Line,
     Message,
     Receive,
     Refused,
     Scope,
     Send,
+    refusal_body,
     send_empty,
     send_json,
     send_refusal,
 )
-from mcp_manifold.fronts.http.handshake import SESSION_HEADER, Handshake
-from mcp_manifold.fronts.http.modern import Modern
+from mcp_manifold.fronts.http.checks import (
+    VERSION_HEADER,
+    ParamCheck,
+    check_mirrors,
+    check_params,
+    is_routing,
+    repeated,
+    speaks_modern,
+    unsupported,
+)
+from mcp_manifold.fronts.http.reply import AsgiWriter, Exchange, HttpReply, HttpWriter
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
-from mcp_manifold.fronts.http.routes import Route
-from mcp_manifold.fronts.http.shortcut import Shortcut
 from mcp_manifold.fronts.http.sse import LegacySse
+from mcp_manifold.fronts.http.standing import StandingStreams
 from mcp_manifold.fronts.http.stream import Tally
-from mcp_manifold.fronts.http.validation import RequestValidator
-from mcp_manifold.fronts.inbound import VERSION_HEADER, ParamCheck, is_single, repeated, speaks_modern
-from mcp_manifold.fronts.server import Head, Passage, Reply
-from mcp_manifold.fronts.sessions import Sessions
+from mcp_manifold.fronts.sessions import OpenSession, Sessions
+from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.budget import Load
 from mcp_manifold.model.call import Session
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, UNSET, error_of, failure, members_of, parse
+from mcp_manifold.wire import (
+    MODERN_VERSION,
+    NULL_ID,
+    UNSET,
+    Envelope,
+    Payload,
+    error_of,
+    failure,
+    http_status,
+    members_of,
+    parse,
+    text,
+)
+from mcp_manifold.wire.protocol import HEADER_MISMATCH, INVALID_REQUEST
 
-_logger = logging.getLogger("mcp_manifold.fronts.http.front")
-_HANDSHAKE: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
-_PROBES: Final = (b"/_healthz", b"/_readyz")
-_CORS_HEADERS: Final = frozenset(
-    {"accept", "authorization", "content-type", "last-event-id", "mcp-method", "mcp-name", "mcp-protocol-version",
-     "mcp-session-id"}
-)  # fmt: skip
-_CORS_EXPOSED: Final = (b"access-control-expose-headers", b"Mcp-Session-Id, WWW-Authenticate, Retry-After")
+logger = logging.getLogger(__name__)
+
 _CLOSING: Final = ((b"retry-after", b"1"), CLOSE)
-_VARY: Final = (b"vary", b"Origin")
+_LOOK: Final = 0.25
+"""Seconds between two looks for calls that have been silent for too long."""
+_LISTEN: Final = "subscriptions/listen"
 
 
 class HttpFront:
-    """The ASGI application of the manifold.
+    """The ASGI application, and the application of our own connections.
 
     Args:
-        desk: what answers.
-        site: the ASGI application for every other path.
+        gateway: what answers.
+        site: the ASGI application for every path that is no MCP endpoint.
         check_params: compares a tool's arguments with the headers that mirror them.
     """
 
     __slots__ = (
-        "_answering",
-        "_drained",
-        "_gateway",
-        "_handshake",
-        "_modern",
-        "_open_paths",
-        "_sessions",
-        "_shortcut",
-        "_site",
-        "_sse",
-        "_validator",
-        "is_closed",
-        "tally",
+        "_answering", "_check_params", "_clock", "_drained", "_gateway", "_in_flight", "_listens", "_sessions", "_site",
+        "_sse", "_standing", "_timer", "_validator", "is_closed", "tally",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, site: App, *, check_params: ParamCheck) -> None:
+    def __init__(self, gateway: Gateway, site: App, *, check_params: ParamCheck, clock: Clock | None = None) -> None:
         self._gateway = gateway
         self._site = site
+        self._check_params = check_params
+        self._clock = clock or LoopClock()
         self.tally = Tally(budget=gateway.budget)
         self.is_closed = False
         """Whether it is being shut down."""
         self._answering = 0
         self._drained: Callable[[], None] | None = None
-        self._sessions = Sessions(gateway, self.tally)
-        self._modern = Modern(gateway, check_params, self.tally)
-        self._handshake = Handshake(gateway, self._sessions, self.tally)
+        self._in_flight: dict[HttpReply, float] = {}
+        """The replies that have no stream yet, and when each began."""
+        self._listens: set[HttpReply] = set()
+        """The subscriptions of 2026-07-28 clients, which last until their client has enough."""
+        self._timer: Timer | None = None
+        self._sessions = Sessions(gateway, self.tally, self._clock)
+        self._standing = StandingStreams(gateway, self.tally)
         self._sse = LegacySse(gateway, self._sessions, self.tally)
-        self._shortcut = Shortcut(gateway, self._sessions, self.tally, self._landed)
-        self.reload()
+        self._validator = self._made_validator()
 
     def __repr__(self) -> str:
-        return f"<HttpFront {self._validator!r} {self._sessions!r} {self._modern!r}>"
+        return f"<HttpFront {self._validator!r} {self._sessions!r} in_flight={len(self._in_flight)}>"
+
+    def _made_validator(self) -> RequestValidator:
+        return RequestValidator(self._gateway.settings, self._sessions, self._gateway.has_scope)
+
+    # --- its life -------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Take over the settings now in force. Sessions end whose client lost its token, or whose endpoint is gone."""
-        settings = self._gateway.settings
-        self._validator = self._shortcut.validator = RequestValidator(settings)
-        self._open_paths: Collection[bytes] = {settings.base_path.rstrip("/").encode() + path for path in _PROBES}
-        self._sessions.keep(self._is_in)
-        self._modern.keep(self._is_in)
+        """Apply the settings now in force: end sessions whose client lost its token, or whose endpoint is gone."""
+        self._validator = self._made_validator()
+        self._sessions.keep(self._is_admitted)
+        for reply in [reply for reply in self._listens if not self._is_admitted(reply.call.session)]:
+            reply.end()
 
-    def _is_in(self, session: Session) -> bool:
+    def _is_admitted(self, session: Session) -> bool:
         """Whether the client of a session could open it now."""
         return self._validator.tokens.knows(session.principal) and self._gateway.has_scope(session.scope)
 
@@ -111,7 +131,7 @@ class HttpFront:
         """Take no more requests, end what would never end by itself, and call `drained` once all else is answered."""
         self.is_closed = True
         self._drained = drained
-        self._modern.close()
+        self._end_listens()
         self._sessions.drain()
         if not self._answering:
             drained()
@@ -119,137 +139,101 @@ class HttpFront:
     def close(self) -> None:
         """End all sessions and standing streams, so that a server shutting down has nothing to wait for."""
         self.is_closed = True
-        self._modern.close()
+        self._end_listens()
         self._sessions.close()
 
-    def take(self, head: Head, body: bytes, reply: Reply) -> Passage | None:
-        """Answer a request the short way; None, and nothing has happened, when it is not for that."""
-        passage = None if self.is_closed else self._shortcut.take(head, body, reply)
-        if passage is not None:
-            self._answering += 1
-        return passage
+    def _end_listens(self) -> None:
+        for reply in list(self._listens):
+            reply.end()
 
-    def _landed(self) -> None:
-        self._answering -= 1
-        if self._drained is not None and not self._answering:
-            self._drained()
+    # --- the ways in ----------------------------------------------------------------------------------------------
+
+    def take(self, head: Head, body: bytes, writer: HttpWriter) -> HttpReply | bool:
+        """Handle a small POST that came whole, in this turn, if it is for an MCP endpoint.
+
+        Returns the reply that is still to come; True if the request was answered; False, with nothing done, if it must
+        be served as an ASGI call.
+        """
+        decision = head.decision
+        if not isinstance(decision, AdmissionDecision) or not decision.holds(self._validator):
+            decision = self._validator.admit(head)
+            head.remember(decision)
+        route = decision.route
+        if route is None or route.kind != "mcp" or len(body) > self._validator.max_body:
+            return False
+        return self._post(Exchange(head, decision, writer, decision.cors), body) or True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Never raises for what a client did."""
+        """Serve one request over ASGI. Never raises for what a client did."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        lines: list[Line] = scope["headers"]
-        headers = dict(lines)
         self._answering += 1
         try:
-            if len(headers) != len(lines):
-                self._refuse_repeated(lines)
-            self._validator.gate.check(headers)
-            if b"origin" in headers:
-                send = _shared_with(headers[b"origin"], send)
-            await self._serve(scope, headers, receive, send)
+            await self._serve(scope, receive, send)
         except Refused as refused:
             self.tally.refused += 1
             await send_refusal(send, refused)
         except (Hangup, OSError):
-            _logger.debug("client left before it was answered")
-        except Exception:  # the front boundary: a defect must cost its caller an error, nobody more
-            _logger.exception("request failed unexpectedly", extra={"method": scope["method"]})
+            logger.debug("client left before it was answered")
+        except Exception:  # the front's boundary: a defect must cost its caller an error, nobody more
+            logger.exception("request failed unexpectedly", extra={"method": scope["method"]})
             with suppress(RuntimeError, OSError):  # the answer may have begun already
-                body = failure(NULL_ID, error_of(RuntimeError(), "handshake"))
-                await send_json(send, 500, body)
+                await send_json(send, 500, _defect())
         finally:
             self._landed()
 
-    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
-        method: str = scope["method"]
-        route = self._validator.routes.find(path)
+        head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
+        decision = self._validator.admit(head)
+        if decision.cors:
+            send = _with_lines(decision.cors, send)
+        if decision.refusal is not None:
+            raise decision.refusal
+        route = decision.route
         if route is None:
-            if path not in self._open_paths:
-                self._validator.tokens.principal(headers.get(b"authorization"))
             await self._site(scope, receive, send)
             return
-        if method not in route.methods:
-            raise Refused(405, "Method not allowed", headers=(_allow(route.methods),))
-        if method == "OPTIONS":
-            await send_empty(send, 204, _preflight(route, headers))
-            return
-        principal = self._validator.tokens.principal(headers.get(b"authorization"))
-        if route.scope and not self._gateway.has_scope(route.scope):
-            raise Refused(404, "Not found: there is no such server or group here")
-        lines, query = scope["headers"], scope.get("query_string", b"")
-        request = HttpRequest(headers, lines, route, principal, receive, send, query)
-        if method == "POST":
-            await self._post(request)
-        elif method == "GET":
-            await self._stand(request)
-        elif SESSION_HEADER not in headers:
-            self._refuse_sessionless(headers)
-        else:
-            await self._handshake.delete(request)
+        request = HttpRequest(
+            head.headers, head.lines, route, decision.principal, receive, send, scope.get("query_string", b"")
+        )
+        match scope["method"]:
+            case "OPTIONS":
+                await send_empty(send, 204, preflight(route, head.headers))
+            case "POST" if route.kind == "messages":
+                await self._post_message(request)
+            case "POST":
+                await self._post_asgi(head, decision, request)
+            case "GET" if self.is_closed:
+                raise _closing()
+            case "GET" if route.kind == "sse":
+                await self._sse.get(request)
+            case "GET":
+                await self._standing.get(request, _session_of(decision))
+            case _:
+                self._sessions.end(_session_of(decision))
+                await send_empty(send, 204)
 
-    async def _stand(self, request: HttpRequest) -> None:
-        if self.is_closed:
-            raise _closing()
-        if request.route.kind == "sse":
-            await self._sse.get(request)
-        elif SESSION_HEADER not in request.headers:
-            self._refuse_sessionless(request.headers)
-        else:
-            await self._handshake.get(request)
-
-    async def _post(self, request: HttpRequest) -> None:
-        headers, route = request.headers, request.route
-        if not self._validator.is_json(headers.get(b"content-type", b"")):
-            raise Refused(415, "Unsupported media type: the body must be application/json")
-        if b"content-encoding" in headers:
-            raise Refused(415, "Unsupported media type: the body must not be encoded")
-        conversation = self._sse.accept(request) if route.kind == "messages" else None
-        if conversation is None and not self._validator.accepts(headers.get(b"accept", b"*/*")):
-            raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
+    async def _post_asgi(self, head: Head, decision: AdmissionDecision, request: HttpRequest) -> None:
         load = Load(self.tally.budget)
         try:
-            body = await read_body(request.receive, headers, self._validator.max_body, load)
-            self.tally.bytes_in += len(body)
-            if conversation is None:
-                await self._message(request, body)
-            else:
-                await self._sse.post(request, conversation, body)
+            body = await read_body(request.receive, head.headers, self._validator.max_body, load)
+            writer = AsgiWriter(request.receive, request.send, self.tally.budget)
+            await writer.run(self._post(Exchange(head, decision, writer, ()), body))
         finally:
             load.drop()
 
-    async def _message(self, request: HttpRequest, body: bytes) -> None:
-        version = request.headers.get(VERSION_HEADER)
+    async def _post_message(self, request: HttpRequest) -> None:
+        """A message of the 2024-11-05 SSE transport, whose answer goes over its session's stream."""
+        conversation = self._sse.accept(request)
+        load = Load(self.tally.budget)
         try:
-            envelope = parse(body)
-        except MalformedMessage as exc:
-            raise Refused(400, exc.message, code=exc.code) from exc
-        if self.is_closed and envelope.method is not UNSET and envelope.id is not UNSET:
-            raise _closing()
-        try:
-            params = members_of(envelope)
-        except RequestError as exc:
-            if envelope.id is UNSET:
-                raise Refused(400, exc.message, code=exc.code) from exc
-            await send_json(request.send, 400, failure(envelope.id, error_of(exc, "handshake")))
-            return
-        if speaks_modern(envelope.method or "", params, version):
-            await self._modern.post(request, envelope, params)
-        else:
-            await self._handshake.post(request, envelope, params)
-
-    def _refuse_repeated(self, lines: list[Line]) -> None:
-        twice = repeated(lines, is_single)
-        if twice is not None:
-            raise Refused(403 if twice in ("host", "origin") else 400, f"Bad request: {twice} header appears twice")
-
-    def _refuse_sessionless(self, headers: Headers) -> None:
-        """Without a session GET and DELETE are meaningless; who speaks a handshake revision forgot the id."""
-        if headers.get(VERSION_HEADER) in _HANDSHAKE:
-            raise Refused(400, "Bad request: the Mcp-Session-Id header is missing")
-        raise Refused(405, "Method not allowed: send POST", headers=((b"allow", b"POST, OPTIONS"),))
+            body = await read_body(request.receive, request.headers, self._validator.max_body, load)
+            self.tally.bytes_in += len(body)
+            await self._sse.post(request, conversation, body)
+        finally:
+            load.drop()
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -257,40 +241,214 @@ class HttpFront:
         else:
             await self._site(scope, receive, send)
 
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _post(self, exchange: Exchange, body: bytes) -> HttpReply | None:
+        """Handle one message; returns the reply that is still to come."""
+        writer, lines = exchange.writer, exchange.lines
+        try:
+            if exchange.decision.refusal is not None:
+                raise exchange.decision.refusal.with_traceback(None)
+            self.tally.bytes_in += len(body)
+            return self._message(exchange, body)
+        except Refused as refused:
+            self.tally.refused += 1
+            writer.respond(refused.status, refusal_body(refused), (*refused.headers, *lines))
+        except Exception:  # the front's boundary, as in __call__
+            logger.exception("request failed unexpectedly", extra={"method": "POST"})
+            writer.respond(500, _defect(), lines)
+        return None
+
+    def _message(self, exchange: Exchange, body: bytes) -> HttpReply | None:
+        try:
+            envelope = parse(body)
+        except MalformedMessage as exc:
+            raise Refused(400, exc.message, code=exc.code) from exc
+        method, id_ = envelope.method, envelope.id
+        if self.is_closed and method is not UNSET and id_ is not UNSET:
+            raise _closing()
+        try:
+            params = members_of(envelope)
+        except RequestError as exc:
+            if id_ is UNSET:
+                raise Refused(400, exc.message, code=exc.code) from exc
+            exchange.writer.respond(400, failure(id_, error_of(exc, "handshake")), exchange.lines)
+            return None
+        may_be_modern = exchange.decision.is_modern or method == "server/discover" or "_meta" in params
+        if may_be_modern and speaks_modern(method or "", params, exchange.head.headers.get(VERSION_HEADER)):
+            return self._modern(exchange, envelope, params)
+        return self._handshake(exchange, envelope, params)
+
+    def _begin(self, reply: HttpReply) -> HttpReply | None:
+        """Begin a call; returns the reply if it is still to come. Raises RequestError as `HttpReply.begin`."""
+        self._answering += 1
+        self._in_flight[reply] = self._clock.now()
+        try:
+            reply.begin(self._gateway, self._validator.max_calls)
+        except RequestError:
+            self.answered(reply, 0)
+            raise
+        if self._timer is None:
+            self._timer = self._clock.call_later(_LOOK, self._look)
+        return reply if reply in self._in_flight else None
+
+    def answered(self, reply: HttpReply, size: int) -> None:
+        """See `reply.Front`."""
+        self.tally.bytes_out += size
+        self._in_flight.pop(reply, None)
+        if reply.has_failed and reply.opened is not None and reply.call.method == "initialize":
+            self._sessions.end(reply.opened)
+        self._listens.discard(reply)
+        self._landed()
+
+    def _landed(self) -> None:
+        self._answering -= 1
+        if self._drained is not None and not self._answering:
+            self._drained()
+
+    def _look(self) -> None:
+        """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
+        self._timer = None
+        now = self._clock.now()
+        for reply, began in list(self._in_flight.items()):
+            if now - began >= reply.silence:
+                reply.stream()
+        if self._in_flight:
+            self._timer = self._clock.call_later(_LOOK, self._look)
+
+    # --- the handshake revisions ----------------------------------------------------------------------------------
+
+    def _handshake(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
+        method, id_, decision = envelope.method, envelope.id, exchange.decision
+        if method == "initialize" and id_ is not UNSET and not decision.named:
+            return self._initialize(exchange, id_, params)
+        opened = decision.session
+        if opened is None:
+            raise decision.session_refusal or Refused(404, "Session not found")
+        opened.touch()
+        if method is UNSET:
+            opened.questions.answered(envelope)
+            exchange.writer.respond(202, b"", exchange.lines)
+            return None
+        if id_ is UNSET:
+            opened.note(method, params)
+            exchange.writer.respond(202, b"", exchange.lines)
+            return None
+        status = 400
+        try:
+            if method == "initialize":
+                raise RequestError("Invalid request: this session is initialized already")
+            if decision.has_mirrors:
+                check_mirrors(method, params, exchange.head.headers)
+            status = 200
+            return self._begin(HttpReply(self, exchange, method, params, opened.session, id_, opened))
+        except Refused:
+            raise
+        except RequestError as exc:
+            exchange.writer.respond(status, failure(id_, error_of(exc, "handshake")), exchange.lines)
+            return None
+
+    def _initialize(self, exchange: Exchange, id_: Payload, params: dict[str, Payload]) -> HttpReply | None:
+        route = exchange.decision.route
+        assert route is not None, "a message is for an endpoint"
+        opened = self._sessions.create("mcp", exchange.decision.principal, route.scope)
+        try:
+            opened.introduce(params)
+            named = exchange._replace(lines=((SESSION_HEADER, opened.id.encode()), *exchange.lines))
+            return self._begin(HttpReply(self, named, "initialize", params, opened.session, id_, opened))
+        except RequestError as exc:
+            self._sessions.end(opened)
+            exchange.writer.respond(200, failure(id_, error_of(exc, "handshake")), exchange.lines)
+            return None
+
+    # --- 2026-07-28 -----------------------------------------------------------------------------------------------
+
+    def _modern(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
+        """A message that stands alone: no session, and the end of its stream is its cancellation."""
+        method, id_, decision = envelope.method, envelope.id, exchange.decision
+        if method is UNSET:
+            raise Refused(400, "Invalid request: clients post no responses in this revision", code=INVALID_REQUEST)
+        if id_ is UNSET:
+            self._acknowledge(exchange)
+            return None
+        assert decision.route is not None, "a message is for an endpoint"
+        headers, scope = exchange.head.headers, decision.route.scope
+        try:
+            self._require_consistent(exchange.head, decision, method, params)
+            session = decision.client(method, params, headers).session(decision.principal, scope)
+            if method == "tools/call":
+                self._check_mirrored(exchange.head, scope, params)
+        except RequestError as exc:
+            error = error_of(exc, "modern", method=method)
+            exchange.writer.respond(http_status(error), failure(id_, error), exchange.lines)
+            return None
+        reply = HttpReply(self, exchange, method, params, session, id_)
+        if method == _LISTEN:
+            self._listens.add(reply)
+        return self._begin(reply)
+
+    def _require_consistent(
+        self, head: Head, decision: AdmissionDecision, method: str, params: dict[str, Payload]
+    ) -> None:
+        """Refuse repeated routing headers, a tool call without a name, and one subscription too many."""
+        if len(head.lines) != len(head.headers):
+            twice = repeated(head.lines, is_routing)
+            if twice is not None:
+                raise RequestError(f"Header mismatch: {twice} header appears more than once", code=HEADER_MISMATCH)
+        if method == _LISTEN and len(self._listens) >= self._validator.max_streams:
+            decision.client(method, params, head.headers)  # what is wrong with the request itself comes first
+            raise TooManyRequests("Too many subscriptions are open", retry_after=10.0)
+
+    def _check_mirrored(self, head: Head, scope: str, params: dict[str, Payload]) -> None:
+        """Hold a tool call to the headers that mirror its arguments."""
+        name = params.get("name")
+        if name is None:
+            raise InvalidParams('Invalid params: "name" is missing')
+        schema = self._gateway.input_schema(scope, text(name, "name"))
+        if schema is not None:
+            check_params(self._check_params, schema, params, head.headers, head.lines)
+
+    def _acknowledge(self, exchange: Exchange) -> None:
+        """This revision has no notifications from clients over HTTP, but clients send them: accepted and dropped."""
+        version = exchange.head.headers.get(VERSION_HEADER, MODERN_VERSION.encode())
+        if version == MODERN_VERSION.encode():
+            exchange.writer.respond(202, b"", exchange.lines)
+        else:
+            error = error_of(unsupported(version.decode("latin-1")), "modern")
+            exchange.writer.respond(http_status(error), failure(NULL_ID, error), exchange.lines)
+
+
+def _session_of(decision: AdmissionDecision) -> OpenSession:
+    """The session a GET or DELETE names.
+
+    Raises:
+        Refused: 405 without one, 400 for a client of the handshake era that forgot its id, 404 for an unknown one.
+    """
+    if decision.session is not None:
+        decision.session.touch()
+        return decision.session
+    if decision.named:
+        raise decision.session_refusal or Refused(404, "Session not found")
+    if decision.speaks_handshake:
+        raise Refused(400, "Bad request: the Mcp-Session-Id header is missing")
+    raise Refused(405, "Method not allowed: send POST", headers=((b"allow", b"POST, OPTIONS"),))
+
 
 def _closing() -> Refused:
-    """No request begins any more. What belongs to one in flight is still taken: the answer it asked for, say."""
+    """No request begins any more. What belongs to one in flight, such as a client's response, is still taken."""
     return Refused(503, "The server is shutting down", headers=_CLOSING)
 
 
-def _allow(methods: Collection[str]) -> Line:
-    return (b"allow", ", ".join(sorted(methods)).encode())
+def _defect() -> bytes:
+    return failure(NULL_ID, error_of(RuntimeError(), "handshake"))
 
 
-def _preflight(route: Route, headers: Headers) -> list[Line]:
-    """What a browser may send here; only asked for origins that are let in."""
-    if b"origin" not in headers:
-        return [_allow(route.methods)]
-    asked = headers.get(b"access-control-request-headers", b"").decode("latin-1").lower().split(",")
-    granted = [name for part in asked if (name := part.strip()) in _CORS_HEADERS or _is_param(name)]
-    return [
-        (b"access-control-allow-methods", _allow(route.methods)[1]),
-        (b"access-control-allow-headers", ", ".join(granted).encode()),
-        (b"access-control-max-age", b"600"),
-    ]
+def _with_lines(lines: tuple[Line, ...], send: Send) -> Send:
+    """A `send` whose responses have these header lines too."""
 
-
-def _is_param(name: str) -> bool:
-    return name.startswith("mcp-param-") and name.replace("-", "").isalnum() and name.isascii()
-
-
-def _shared_with(origin: bytes, send: Send) -> Send:
-    """A `send` whose answers a page of that origin may read. Never for all origins, never with cookies."""
-    allow = (b"access-control-allow-origin", origin)
-
-    async def sharing(message: Message) -> None:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), allow, _VARY, _CORS_EXPOSED]}
+            message = {**message, "headers": [*message.get("headers", ()), *lines]}
         await send(message)
 
-    return sharing
+    return sending

@@ -1,55 +1,63 @@
-"""Which Host, Origin, Content-Type and Accept headers are let in. Pure verdicts; knows no token and no body.
+"""Who and what is let in over HTTP: Host, Origin, media types, bearer tokens. Pure decisions on single headers.
 
 A page the user visits can make their browser send requests to a loopback server, under a name of its own (DNS
 rebinding) or from its own origin. The Host header gives away the first, the Origin header the second.
 """
 
+import hashlib
+import hmac
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from mcp_manifold.fronts.http.asgi import Headers, Refused
+from mcp_manifold.model.policy import ANONYMOUS, Principal
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
 _JSON: Final = frozenset({"application/json", "application/*", "*/*"})
 _EVENTS: Final = frozenset({"text/event-stream", "text/*", "*/*"})
-_KEPT: Final = 256  # verdicts remembered; a client that invents more only makes us judge again
-_KEPT_LENGTH: Final = 512
+_MAX_REMEMBERED: Final = 256
+"""Values a check remembers; a client that invents more only makes it check again."""
+_MAX_VALUE: Final = 512
+"""Bytes of a value beyond which it is not remembered."""
+_CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
+_MAX_TOKEN_HEADER: Final = 8192
+"""Bytes of an Authorization header beyond which it cannot hold a configured token."""
 
 
-class Verdicts:
-    """Remembers what a judge said about a header value, for a bounded number of values."""
+class HeaderCheck:
+    """A check of one header's value that remembers its decisions, for a bounded number of values."""
 
-    __slots__ = ("_judge", "_known")
+    __slots__ = ("_check", "_remembered")
 
-    def __init__(self, judge: Callable[[str], bool]) -> None:
-        self._judge = judge
-        self._known: dict[bytes, bool] = {}
+    def __init__(self, check: Callable[[str], bool]) -> None:
+        self._check = check
+        self._remembered: dict[bytes, bool] = {}
 
     def __repr__(self) -> str:
-        return f"<Verdicts on {len(self._known)} values>"
+        return f"<HeaderCheck of {len(self._remembered)} values>"
 
     def __call__(self, value: bytes) -> bool:
-        verdict = self._known.get(value)
-        if verdict is None:
-            verdict = self._judge(value.decode("latin-1"))
-            if len(value) <= _KEPT_LENGTH:
-                if len(self._known) >= _KEPT:
-                    self._known.clear()
-                self._known[value] = verdict
-        return verdict
+        decision = self._remembered.get(value)
+        if decision is None:
+            decision = self._check(value.decode("latin-1"))
+            if len(value) <= _MAX_VALUE:
+                if len(self._remembered) >= _MAX_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[value] = decision
+        return decision
 
 
 class Gate:
-    """The Host and Origin headers that are let in.
+    """The Host and Origin headers that are allowed.
 
     Args:
         host: the address that is listened on.
-        has_tokens: whether requests must prove who they are.
+        has_tokens: whether requests must present a token.
         allowed_hosts: further `Host` names; `name`, `name:port` or `*`.
-        allowed_origins: further origins; `scheme://name[:port]`, the port may be `*`; or `*`.
+        allowed_origins: further origins; `scheme://name[:port]`, where the port may be `*`; or `*`.
     """
 
     __slots__ = ("_any_host", "_hosts", "_origins", "admits_host", "admits_origin")
@@ -58,18 +66,18 @@ class Gate:
         self, host: str, *, has_tokens: bool, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
     ) -> None:
         allowed = [_host_name(name) for name in allowed_hosts]
-        # off loopback the names are the administrator's, and a page of somebody else has no token
+        # Off loopback the names are the administrator's, and a foreign page has no token.
         self._any_host = "*" in allowed or (has_tokens and not allowed and not is_loopback(host))
         self._hosts = {*allowed, _host_name(host)} - {"0.0.0.0", "::", "[::]", ""}
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins} - {"null"}
-        self.admits_host = Verdicts(self._judge_host)
-        self.admits_origin = Verdicts(self._judge_origin)
+        self.admits_host = HeaderCheck(self._check_host)
+        self.admits_origin = HeaderCheck(self._check_origin)
 
     def __repr__(self) -> str:
         return f"<Gate hosts={'any' if self._any_host else sorted(self._hosts)} origins={sorted(self._origins)}>"
 
     def check(self, headers: Headers) -> None:
-        """Let the request in.
+        """Check a request's Host and Origin.
 
         Raises:
             Refused: 403.
@@ -81,14 +89,14 @@ class Gate:
         if origin is not None and not self.admits_origin(origin):
             raise Refused(403, "Forbidden: requests from this Origin are not allowed (see allowed_origins)")
 
-    def _judge_host(self, value: str) -> bool:
+    def _check_host(self, value: str) -> bool:
         found = _HOST.fullmatch(value)
         if found is None:
             return False
         name = _host_name(found[1])
         return self._any_host or is_loopback(name) or name in self._hosts or f"{name}:{found[2]}" in self._hosts
 
-    def _judge_origin(self, value: str) -> bool:
+    def _check_origin(self, value: str) -> bool:
         value = value.lower()
         if value == "null":
             return False
@@ -104,7 +112,7 @@ def _host_name(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be this machine."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
@@ -112,8 +120,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+# --- media types ------------------------------------------------------------------------------------------------------
+
+
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type says JSON. A browser sends anything else cross-origin without asking first."""
+    """Whether a Content-Type is JSON. Browsers send any other cross-origin without asking first."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
@@ -130,3 +141,54 @@ def accepts_events(accept: str) -> bool:
 
 def _kinds(accept: str) -> set[str]:
     return {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+class Tokens:
+    """The bearer tokens in force, given as (name, token); keeps their digests only. Without any, all are anonymous."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, tokens: Iterable[tuple[str, str]]) -> None:
+        self._known = [(digest := _digest(token.encode()), _principal(name, digest)) for name, token in tokens]
+
+    def __repr__(self) -> str:
+        return f"<Tokens of {[principal.name for _, principal in self._known]}>"
+
+    def principal(self, authorization: bytes | None) -> Principal:
+        """The principal an `Authorization` header proves.
+
+        Raises:
+            Refused: 401; the same whether it is absent, of another scheme or wrong.
+        """
+        if not self._known:
+            return ANONYMOUS
+        if authorization is not None and len(authorization) <= _MAX_TOKEN_HEADER:
+            scheme, _, token = authorization.partition(b" ")
+            if scheme.lower() == b"bearer":
+                found = self._find(_digest(token.strip()))
+                if found is not None:
+                    return found
+        raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether a token still proves to be that principal."""
+        return principal in ([known for _, known in self._known] or [ANONYMOUS])
+
+    def _find(self, digest: bytes) -> Principal | None:
+        """Compares with every token, so that the time taken reveals neither whether nor which one matched."""
+        found = None
+        for known, principal in self._known:
+            if hmac.compare_digest(known, digest):
+                found = principal
+        return found
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _principal(name: str, digest: bytes) -> Principal:
+    return Principal(name, digest.hex()[:16])

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Line, Receive, Refused, Send
-from mcp_manifold.fronts.http.routes import Route
-from mcp_manifold.fronts.in_flight import Deadline
+from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Receive, Refused, Send
+from mcp_manifold.fronts.http.routes import EndpointRoute
+from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import Load
 from mcp_manifold.model.policy import Principal
 
@@ -22,7 +22,7 @@ class HttpRequest:
 
     headers: Headers
     lines: Sequence[Line]
-    route: Route
+    route: EndpointRoute
     principal: Principal
     receive: Receive
     send: Send
@@ -51,18 +51,11 @@ async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) 
         if len(declared) > 18 or int(declared) > limit:
             raise _too_large(limit)
         _require_room(load, int(declared))
-    task = asyncio.current_task()
-    assert task is not None, "a request is served in a task"
-    deadline = Deadline(task)
-    deadline.arm(BODY_SECONDS)
     try:
-        return await _collect(receive, limit, load)
-    except asyncio.CancelledError:
-        if not deadline.forgive():
-            raise
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _collect(receive, limit, load)
+    except TimeoutError:
         raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
-    finally:
-        deadline.disarm()
 
 
 async def _collect(receive: Receive, limit: int, load: Load) -> bytes:

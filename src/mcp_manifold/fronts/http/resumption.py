@@ -132,6 +132,10 @@ class Journal:
             reader.hang_up()
         self._journals.drop(self)
 
+    def on_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call this when the client left and reads nowhere else."""
+        self.gone = callback
+
     def holds(self, number: int) -> bool:
         """Whether an event of that number was sent."""
         return 0 <= number <= self._last

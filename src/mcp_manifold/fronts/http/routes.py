@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
-Kind = Literal["mcp", "sse", "messages"]
+EndpointKind = Literal["mcp", "sse", "messages"]
 
-_KINDS: Final[dict[bytes, Kind]] = {b"mcp": "mcp", b"sse": "sse", b"messages": "messages"}
-_METHODS: Final[dict[Kind, frozenset[str]]] = {
+_KINDS: Final[dict[bytes, EndpointKind]] = {b"mcp": "mcp", b"sse": "sse", b"messages": "messages"}
+_METHODS: Final[dict[EndpointKind, frozenset[str]]] = {
     "mcp": frozenset({"POST", "GET", "DELETE", "OPTIONS"}),
     "sse": frozenset({"GET", "OPTIONS"}),
     "messages": frozenset({"POST", "OPTIONS"}),
@@ -19,28 +19,28 @@ _KEPT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class EndpointRoute:
     """An endpoint: what it is, which scope it serves, the path it shares with its siblings, its methods."""
 
-    kind: Kind
+    kind: EndpointKind
     scope: str
     prefix: str
     methods: frozenset[str]
 
 
-class Routes:
+class EndpointRoutes:
     """The endpoints below one base path."""
 
     __slots__ = ("_base", "_known")
 
     def __init__(self, base_path: str) -> None:
         self._base = base_path.rstrip("/").encode()
-        self._known: dict[bytes, Route] = {}
+        self._known: dict[bytes, EndpointRoute] = {}
 
     def __repr__(self) -> str:
-        return f"<Routes below {self._base.decode() or '/'}>"
+        return f"<EndpointRoutes below {self._base.decode() or '/'}>"
 
-    def find(self, path: bytes) -> Route | None:
+    def find(self, path: bytes) -> EndpointRoute | None:
         """The endpoint at a raw path; None where there is none. Whether its scope exists is not known here."""
         route = self._known.get(path)
         if route is None:
@@ -51,7 +51,7 @@ class Routes:
                 self._known[path] = route
         return route
 
-    def _resolve(self, path: bytes) -> Route | None:
+    def _resolve(self, path: bytes) -> EndpointRoute | None:
         if not path.startswith(self._base + b"/"):
             return None
         below = path[len(self._base) + 1 :]
@@ -63,7 +63,7 @@ class Routes:
         if kind is None or scope is None:
             return None
         prefix = b"/".join([self._base, *segments])
-        return Route(kind, scope, prefix.decode("ascii", "replace"), _METHODS[kind])
+        return EndpointRoute(kind, scope, prefix.decode("ascii", "replace"), _METHODS[kind])
 
 
 def _scope(segments: list[bytes]) -> str | None:

@@ -53,8 +53,10 @@ class LegacySse:
         """Serve a client's stream, and with it its session."""
         if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
-        if self._tally.streams >= self._gateway.settings.limits.max_streams:
-            raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
+        with self._tally.stream_open(self._gateway.settings.limits.max_streams):
+            await self._serve(request)
+
+    async def _serve(self, request: HttpRequest) -> None:
         opened = self._sessions.create("sse", request.principal, request.route.scope)
         stream = EventStream(request.send, self._tally)
         channel = _StreamChannel(stream)
@@ -62,12 +64,10 @@ class LegacySse:
         endpoint = f"{request.route.prefix}/messages?session_id={opened.id}"
         stream.push(encode_event(endpoint.encode(), event="endpoint"))
         self._conversations[opened.id] = conversation
-        self._tally.streams += 1
         try:
             opened.attach(channel.push, stream.end)
             await serve_stream(stream, request.receive)
         finally:
-            self._tally.streams -= 1
             self._conversations.pop(opened.id, None)
             self._sessions.end(opened)
             await conversation.settle(0)

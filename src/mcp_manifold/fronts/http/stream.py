@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import PIECE, STALL, Line, Receive, Send, send_pieces
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, Receive, Refused, Send, send_pieces
+from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import LARGE, Budget, Load
 
 _logger = logging.getLogger("mcp_manifold.fronts.http.stream")
@@ -38,6 +40,37 @@ class Tally:
     bytes_out: int = 0
     budget: Budget = field(default_factory=Budget)
     """What large messages take their room from; counted elsewhere as well."""
+
+    def count_sessions(self, count: int) -> None:
+        """Note how many sessions are open."""
+        self.sessions = count
+
+    def drop_note(self) -> None:
+        """Count a client's notification that exceeded the rate limit."""
+        self.dropped_notes += 1
+
+    def drop_event(self) -> None:
+        """Count an event that a slow reader lost."""
+        self.dropped_events += 1
+
+    def count_out(self, size: int) -> None:
+        """Count bytes sent on a stream."""
+        self.bytes_out += size
+
+    @contextmanager
+    def stream_open(self, limit: int) -> Iterator[None]:
+        """Count a standing stream while it is open.
+
+        Raises:
+            Refused: 503, `limit` are open already.
+        """
+        if self.streams >= limit:
+            raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
 
 class EventStream:
@@ -154,7 +187,7 @@ class EventStream:
             batch.append(self._events.popleft())
             size += len(batch[-1])
         self._bytes -= size  # which is counted until it is written
-        self._tally.bytes_out += size
+        self._tally.count_out(size)
         more = bool(self._events) or not self._ended
         if size > PIECE:
             async with asyncio.timeout(None) as self._write:  # each piece has its own, but it may be hung up on
@@ -183,7 +216,7 @@ class EventStream:
         if not self._dropped:
             _logger.warning("event dropped: the reader of a stream is too slow")
         self._dropped += 1
-        self._tally.dropped_events += 1
+        self._tally.drop_event()
 
 
 async def serve_stream(stream: EventStream, receive: Receive) -> None:

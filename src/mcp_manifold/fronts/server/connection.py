@@ -1,10 +1,10 @@
 """One client's HTTP/1.1 connection: requests in, within limits, and their responses out in order.
 
-Theory of operation. A small request is parsed to its end and then offered to the service's short way, which answers
-without a task. What that does not take, and everything that is large or unusual, becomes a Cycle: an ASGI call with a
-task of its own. One request is answered at a time; those that were sent ahead wait, and no more is read meanwhile.
-Nothing that could make two sides disagree on where a request ends is repaired: it is refused, and the connection is
-closed. A request that comes in one piece touches no timer; each connection has one, which is set anew when it fires.
+Theory of operation. A small POST is collected whole and handed to the application in the turn it arrives in; a request
+the application does not take that way, and every other one, becomes a RequestCycle: an ASGI call with a task of its
+own. One request is answered at a time; those sent ahead wait, and no more is read meanwhile. A client that does not
+read its answers gets no further request handled until it does. Whatever could make two sides disagree on where a
+request ends is refused, never repaired, and the connection is closed. A request in one piece touches no timer.
 """
 
 import asyncio
@@ -12,34 +12,44 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httptools
 
-from mcp_manifold.fronts.http.asgi import Line, Receive, Refused, Send, refusal_body
-from mcp_manifold.fronts.server.idle_timer import IdleTimer
-from mcp_manifold.fronts.server.lingering_close import LingeringClose
-from mcp_manifold.fronts.server.rejections import late, misread, too_large, unfit
+from mcp_manifold.clock import IdleTimer
+from mcp_manifold.fronts.http.asgi import Refused, Send, refusal_body
 from mcp_manifold.fronts.server.request_cycle import RequestCycle
-from mcp_manifold.fronts.server.service import BULKY, MOST_KNOWN, SMALL, Passage, Service
-from mcp_manifold.http1.head import Head, header_lines
+from mcp_manifold.fronts.server.service import (
+    MAX_HEADS,
+    SMALL,
+    Disconnectable,
+    LingeringClose,
+    Service,
+    late,
+    misread,
+    refused_head,
+    too_large,
+)
+from mcp_manifold.http1.head import Head, Line, header_lines
 from mcp_manifold.http1.known_heads import KnownHeads
 from mcp_manifold.model.budget import Load
 
 logger = logging.getLogger(__name__)
 
 Phase = Literal["between", "head", "body"]
-"""What of a request is coming in."""
+"""The part of a request that is arriving."""
+_BULKY: Final = 65536
+"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
 
 
 class Connection(asyncio.Protocol):
-    """See the module. Also the parser's callbacks (`on_...`), and the Wire and the Reply of what is being answered."""
+    """See the module. Also the parser's callbacks (`on_...`), and the writer of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_fields", "_head", "_is_between", "_is_excess", "_is_full", "_is_paused",
-        "_is_stopping", "_known", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received",
-        "_refused", "_served", "_service", "_started", "_target", "_transport", "_unsent", "_watch", "_writer",
-        "is_gone",
+        "_ahead", "_arriving", "_cycle", "_fields", "_head", "_idle", "_is_between", "_is_busy", "_is_excess",
+        "_is_full", "_is_paused", "_is_stopping", "_known", "_load", "_loop", "_parser", "_phase", "_pieces",
+        "_received", "_refused", "_reply", "_served", "_service", "_started", "_target", "_transport", "_unsent",
+        "_writer", "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -54,27 +64,30 @@ class Connection(asyncio.Protocol):
         self._fields: list[Line] = []
         self._pieces: list[bytes] = []
         self._head: Head | None = None
-        """Of the request that is coming in, once it is complete."""
+        """The head of the request that is arriving, once it is complete."""
         self._arriving: RequestCycle | None = None
-        """Who gets the body that is coming in; None where it is collected here."""
+        """The cycle that gets the body that is arriving; None where it is collected here."""
         self._received = 0
-        """Bytes of a request that is not complete, since the last of its body."""
+        """Bytes of an incomplete request, since the last of its body."""
         self._phase: Phase = "between"
-        self._known: KnownHeads[Head] = KnownHeads(MOST_KNOWN)
+        self._known: KnownHeads[Head] = KnownHeads(MAX_HEADS)
         self._started = b""
-        """The piece of input in which the request that is coming in began."""
+        """The piece of input in which the arriving request began."""
         self._is_between = True
         """Whether the parser is between two requests, and has seen nothing of the next."""
         self._refused: Refused | None = None
-        """Why what is coming in is not served."""
-        self._passage: Passage | None = None
+        """Why the arriving request is not served."""
+        self._is_busy = False
+        """Whether a request is being answered; `_served` is its head."""
+        self._reply: Disconnectable | None = None
+        """The reply to it, where the application took it whole."""
         self._cycle: RequestCycle | None = None
-        """The request being answered: one of the two, or none; `_served` is its head."""
+        """Its ASGI call, or the stream its reply became."""
         self._ahead: deque[tuple[Head, bytes] | RequestCycle] = deque()
-        """Requests that were sent before the one before them was answered."""
+        """Requests that arrived before the one before them was answered."""
         self._is_paused = self._is_stopping = self._is_full = self._is_excess = False
         self._writer: asyncio.Future[None] | None = None
-        self._watch = IdleTimer()
+        self._idle = IdleTimer(service.clock, self._check_time)
         self._unsent = 0
         self.is_gone = False
 
@@ -82,25 +95,22 @@ class Connection(asyncio.Protocol):
         state = "gone" if self.is_gone else "answering" if self._is_busy else "idle"
         return f"<Connection {state} ahead={len(self._ahead)}>"
 
-    @property
-    def _is_busy(self) -> bool:
-        return self._cycle is not None or self._passage is not None
-
     # --- the transport's calls ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
-        self._is_excess = len(self._service.connections) >= self._service.most()
-        self._service.connections.add(self)
-        self._rest()
-        self._watch.begin(self._look)
+        service = self._service
+        self._is_excess = len(service.state.connections) >= service.max_connections()
+        service.state.connections.add(self)
+        self._idle.allow(service.limits.keep_alive)
+        self._idle.start()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_excess:  # told only now: who has not asked yet would take it for the end of the connection
+        if self._is_excess:  # told only now: a client that has not asked yet would take it for the connection's end
             self._refuse(Refused(503, "Too many open connections, try again later", headers=((b"retry-after", b"10"),)))
             return
         if self._is_between:
-            if not self._is_busy and not self._is_stopping:
+            if not (self._is_busy or self._is_stopping or self._is_full):
                 known = self._known.find(data)
                 if known is not None:
                     self._offer(*known, is_known=True)
@@ -115,7 +125,7 @@ class Connection(asyncio.Protocol):
             self._refuse(self._refused or misread(exc))
             return
         if self._received:
-            self._still_coming()
+            self._still_arriving()
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -126,20 +136,23 @@ class Connection(asyncio.Protocol):
         self._load.drop()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
+        if self._ahead and not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._begin_next)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
-        self._service.connections.discard(self)
-        self._watch.stop()
+        self._service.state.connections.discard(self)
+        self._idle.stop()
         self._parser = None  # type: ignore[assignment]  # the two refer to each other
         self._ahead.clear()
         self.resume_writing()
         for cycle in (self._arriving, self._cycle):
             if cycle is not None:
                 cycle.left()
-        passage, self._passage = self._passage, None
-        if passage is not None:
-            passage.left()
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.disconnected()
 
     def shutdown(self) -> None:
         """Close, once what is being answered is answered."""
@@ -150,35 +163,31 @@ class Connection(asyncio.Protocol):
 
     # --- limits -------------------------------------------------------------------------------------------------------
 
-    def _still_coming(self) -> None:
-        """A request is not complete yet: its sender has only so much room, and so long."""
+    def _still_arriving(self) -> None:
+        """A request is incomplete: its sender has only so much room, and so long."""
         limits = self._service.limits
         phase: Phase = "head" if self._head is None else "body"
         if self._received > limits.head_bytes:  # of a head, or of trailers
             self._refuse(too_large(limits))
         elif phase != self._phase and not self._is_busy:
             self._phase = phase
-            self._watch.allow(limits.head_seconds if phase == "head" else limits.body_seconds)
-            self._watch.begin(self._look)
+            self._idle.allow(limits.head_seconds if phase == "head" else limits.body_seconds)
+            self._idle.start()
 
-    def _rest(self) -> None:
-        """Nothing is being answered: that may last for so long."""
-        self._watch.allow(self._service.limits.keep_alive)
-
-    def _look(self) -> None:
-        """The time of something may be over."""
-        if self._is_busy and not self._is_full:  # what is busy has its own limits
-            self._rest()
-        elif self._watch.is_over:
+    def _check_time(self) -> None:
+        """The allowed time has passed."""
+        if self._is_busy and not self._is_full:  # what is being answered has its own limits
+            self._idle.allow(self._service.limits.keep_alive)
+        else:
             before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
             if not self._unsent or 0 < before <= self._unsent:
                 self._time_out()
                 return
-            self._rest()  # the client may be reading on
-        self._watch.begin(self._look)
+            self._idle.allow(self._service.limits.keep_alive)  # the client may be reading on
+        self._idle.start()
 
     def _time_out(self) -> None:
-        self._received = 0  # what still comes is not waited for
+        self._received = 0  # what still arrives is not waited for
         if self._unsent:
             self._transport.abort()
         elif self._phase != "between":
@@ -187,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what cannot be served, and close; if what came before it is being answered, after that."""
+        """Answer what cannot be served, and close; after what came before it, if that is being answered."""
         logger.info("request refused: %s", refused.message)
         arriving = self._arriving
         if self._is_busy and (arriving is None or arriving is not self._cycle):
@@ -195,13 +204,15 @@ class Connection(asyncio.Protocol):
             self.pause()
             return
         if arriving is None or not arriving.has_begun:
-            self._write_whole(refused.status, refusal_body(refused), header_lines(refused.headers), keeps_alive=False)
+            body = refusal_body(refused)
+            head = self._service.head(refused.status, len(body), refused.headers, keeps_alive=False)
+            self._transport.write(head + body)
         if arriving is not None:
             arriving.left()
         self._close()
 
     def _decline(self, rest: bytes) -> None:
-        """An upgrade: read the request anew, without it, since the parser takes its body for the other protocol."""
+        """An upgrade: read the request anew without it, because the parser takes its body for the other protocol."""
         if self._head is not None:
             self._is_stopping = True
             return
@@ -214,8 +225,9 @@ class Connection(asyncio.Protocol):
         self._is_stopping = True
         received, self._received = self._received, 0
         if received and self._transport.can_write_eof():  # the rest of it may be on its way
-            self._watch.stop()
-            LingeringClose(self._transport, self).begin()
+            self._idle.stop()
+            service = self._service
+            LingeringClose(self._transport, self, service.clock, service.limits.linger).begin()
         else:
             self._transport.close()
 
@@ -233,22 +245,17 @@ class Connection(asyncio.Protocol):
             self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
+        parser, service = self._parser, self._service
         version = parser.get_http_version()
-        self._refused = unfit(version, self._target, self._fields, self._received, self._service.limits)
+        self._refused = refused_head(version, self._target, self._fields, self._received, service.limits)
         if self._refused is not None:
             raise self._refused
-        head = Head(
-            parser.get_method(),
-            self._target,
-            self._fields,
-            version,
-            keeps_alive=version == "1.1" and parser.should_keep_alive(),
-        )
+        keeps_alive = version == "1.1" and parser.should_keep_alive()
+        head = Head(parser.get_method(), self._target, self._fields, version, keeps_alive=keeps_alive)
         if b"upgrade" in head.headers and parser.should_upgrade() and head.method != b"CONNECT":
             return  # it is read anew
         self._head, length = head, head.length
-        is_small = length is not None and length <= SMALL and length <= self._service.max_body()
+        is_small = length is not None and length <= SMALL and length <= service.max_body()
         if is_small and head.method == b"POST" and b"expect" not in head.headers:
             return  # it is collected
         has_body = b"transfer-encoding" in head.headers or b"content-length" in head.headers
@@ -270,18 +277,24 @@ class Connection(asyncio.Protocol):
         elif self._head is not None:
             head, pieces = self._head, self._pieces
             self._next((head, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
-            if self._passage is not None and self._served is head:
-                self._known.learn(self._started, head)  # it went the short way: it will be known when it comes again
+            if head.decision is not None and self._cycle is None:
+                self._known.learn(self._started, head)  # the next request with this head skips the parser
         self._started = b""
 
     # --- one request after the other ----------------------------------------------------------------------------------
 
     def _next(self, request: tuple[Head, bytes] | RequestCycle) -> None:
-        if not self._is_busy:
+        if not (self._is_busy or self._is_full):
             self._begin(request)
         elif not self._is_stopping:
             self._ahead.append(request)
             self.pause()
+
+    def _begin_next(self) -> None:
+        if self._ahead and not self.is_gone:
+            self._begin(self._ahead.popleft())
+        if self._is_paused and not self._ahead:
+            self.go_on()
 
     def _begin(self, request: tuple[Head, bytes] | RequestCycle) -> None:
         if isinstance(request, RequestCycle):
@@ -290,93 +303,109 @@ class Connection(asyncio.Protocol):
             self._offer(*request)
 
     def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
-        """Have a request answered the short way, or the long one, on which a client has to read before it gets more."""
-        self._served = head
-        self._passage = None if self._is_full else self._service.application.take(head, body, self)
-        if self._passage is None:
+        """Hand a whole request to the application, or else serve it as an ASGI call."""
+        self._served, self._is_busy = head, True
+        taken = self._service.application.take(head, body, self)
+        if taken is False:
             self._run(RequestCycle(self, head.sized(len(body)) if is_known else head, body))
+        elif taken is not True:
+            self._reply = taken
 
     def _run(self, cycle: RequestCycle) -> None:
-        self._served, self._cycle = cycle.head, cycle
+        self._served, self._cycle, self._is_busy = cycle.head, cycle, True
         self.own(self._serve(cycle))
 
     async def _serve(self, cycle: RequestCycle) -> None:
         try:
             scope = cycle.scope(self._transport)
         except httptools.HttpParserError:
-            self._cycle = None
+            self._cycle, self._is_busy = None, False
             cycle.left()
             self._refuse(Refused(400, "Bad request: its target is no URL"))
             return
         await self._service.application(scope, cycle.receive, cycle.send)
 
     def completed(self, *, keeps_alive: bool) -> None:
-        """What was being answered is answered: go on with what came after it."""
-        self._cycle = self._passage = None
+        """The response is complete: go on with the next request."""
+        self._cycle = self._reply = None
+        self._is_busy = False
         self._unsent = 0
         if not keeps_alive or self._is_stopping:
             self._close()
             return
-        self._rest()
-        if self._ahead:
-            self._begin(self._ahead.popleft())
-        if self._is_paused and not self._ahead:
+        self._idle.allow(self._service.limits.keep_alive)
+        if self._ahead and not self._is_full:
+            self._is_busy = True
+            self._loop.call_soon(self._begin_next)
+        elif self._is_paused and not self._ahead:
             self.go_on()
 
-    # --- what those being answered use --------------------------------------------------------------------------------
+    # --- the writer of what is being answered -------------------------------------------------------------------------
 
-    def respond(self, status: int, body: bytes) -> None:
-        """Send the whole answer, which is JSON, and be done."""
-        keeps_alive = self._served.keeps_alive
-        if not self.is_gone:
-            self._write_whole(status, body, b"", keeps_alive=keeps_alive)
-            self.completed(keeps_alive=keeps_alive)
-
-    def share(self, pieces: Sequence[bytes | memoryview], *, counts: bool = False) -> None:
-        """Send the whole answer, which is JSON and well, in pieces that are not copied."""
-        if not self.is_gone:
-            keeps_alive = self._served.keeps_alive
-            self._transport.writelines(self._service.in_pieces(pieces, keeps_alive=keeps_alive))
-            if not counts:
-                self._load.drop()  # what is not written yet takes no room of its own
-            self.completed(keeps_alive=keeps_alive)
-
-    def _write_whole(self, status: int, body: bytes, lines: bytes, *, keeps_alive: bool) -> None:
-        head = self._service.whole(status, len(body)) + lines
-        if not keeps_alive:
-            head += b"connection: close\r\n"
-        if len(body) > BULKY:
-            self._transport.writelines((head + b"\r\n", body))
+    def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
+        """Send a complete JSON response; an empty body has no media type."""
+        if self.is_gone:
+            return
+        service, keeps_alive = self._service, self._served.keeps_alive
+        if service.state.default_headers is not service.known_lines:
+            service.refresh()
+        if status == 200 and keeps_alive and not lines and len(body) <= _BULKY:
+            self._transport.write(b"%b%d\r\n\r\n%b" % (service.usual, len(body), body))
         else:
-            self._transport.write(b"%b\r\n%b" % (head, body))
+            head = service.head(status, len(body), lines, keeps_alive=keeps_alive)
+            if len(body) > _BULKY:
+                self._transport.writelines((head, body))
+            else:
+                self._transport.write(head + body)
+        self.completed(keeps_alive=keeps_alive)
 
-    def lengthen(self) -> tuple[Receive, Send]:
-        """Go on as an ASGI call whose body was read; its end is told by `send`."""
-        self._passage, self._cycle = None, RequestCycle(self, self._served, is_read=True)
+    def respond_pieces(
+        self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
+    ) -> None:
+        """Send a complete JSON response with status 200, in pieces that are not copied."""
+        if self.is_gone:
+            return
+        size, keeps_alive = sum(map(len, pieces)), self._served.keeps_alive
+        head = self._service.head(200, size, lines, keeps_alive=keeps_alive)
+        if size > _BULKY:
+            self._transport.writelines((head + bytes(pieces[0]), *pieces[1:]))
+        else:
+            self._transport.write(b"".join((head, *pieces)))
+        if is_shared:
+            self._load.drop()  # what is not written yet takes no memory of its own
+        self.completed(keeps_alive=keeps_alive)
+
+    def upgrade_to_stream(self) -> Send:
+        """Begin a response that is written with ASGI messages."""
+        self._cycle = RequestCycle(self, self._served, is_read=True)
         if self.is_gone:
             self._cycle.left()
-        return self._cycle.receive, self._cycle.send
+        return self._cycle.send
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have an answer finished in a task that the server waits for when it stops."""
+        """Run what writes the response in a task that the server waits for when it stops."""
         task = self._loop.create_task(work, name="front.request")
-        self._service.tasks.add(task)
+        self._service.state.tasks.add(task)
         task.add_done_callback(partial(self._worked, self._cycle))
 
     def _worked(self, cycle: RequestCycle | None, task: "asyncio.Task[None]") -> None:
-        self._service.tasks.discard(task)
+        self._service.state.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("request failed unexpectedly", exc_info=task.exception())
         if cycle is not None and not (cycle.is_complete or cycle.is_left):
             self.drop()
 
     def drop(self) -> None:
-        """There is no answer, or no end of it: end the connection."""
-        self._cycle = self._passage = None
+        """Close the connection without a response, or without its end."""
+        self._cycle = self._reply = None
+        self._is_busy = False
         self._transport.abort()
 
+    # --- the wire of a cycle ------------------------------------------------------------------------------------------
+
     def own_lines(self) -> bytes:
-        return self._service.lines()
+        self._service.refresh()
+        return self._service.own_lines
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import httptools
 
-from mcp_manifold.fronts.http.asgi import Line, Message, Scope
-from mcp_manifold.http1.head import Head, header_lines, status_line
+from mcp_manifold.fronts.http.asgi import Message, Scope
+from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 
 HIGH_WATER: Final = 65536
 """Bytes of a body that may wait for the application before no more is read."""

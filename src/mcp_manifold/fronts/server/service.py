@@ -1,81 +1,73 @@
-"""What the connections of one server share: whom requests go to, limits, who is to be waited for. Opens nothing."""
+"""What the connections of one server share: the application, limits, and why a request is refused unread."""
 
 import asyncio
+import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from mcp_manifold.fronts.http.asgi import Line, Receive, Scope, Send
-from mcp_manifold.http1.head import Head, header_lines, status_line
+import httptools
+
+from mcp_manifold.clock import Clock
+from mcp_manifold.fronts.http.asgi import Receive, Refused, Scope, Send
+from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import Budget
 
+logger = logging.getLogger(__name__)
+
 SMALL: Final = 256 * 1024
-"""Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
-MOST_KNOWN: Final = 8
-"""Heads one connection is remembered for."""
-BULKY: Final = 65536
-"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
+"""Bytes of a body up to which a request is collected whole; a larger one is streamed to the application."""
+MAX_HEADS: Final = 8
+"""Heads that one connection remembers."""
+_SERVED: Final = ("1.1", "1.0")
 
 
-class Passage(Protocol):
-    """A request on the short way."""
+class Disconnectable(Protocol):
+    """A reply that is still to come."""
 
-    def left(self) -> None:
-        """The client is gone, before it was answered."""
-        ...
-
-
-class Reply(Protocol):
-    """Where the answer to a request on the short way goes."""
-
-    def respond(self, status: int, body: bytes) -> None:
-        """Send the whole answer, which is JSON, and be done."""
-        ...
-
-    def share(self, pieces: Sequence[bytes | memoryview], *, counts: bool = False) -> None:
-        """Send the whole answer, which is JSON and well, in pieces that are not copied. `counts`: they take room while
-        they wait for the client; not those that others hold as well.
-        """
-        ...
-
-    def lengthen(self) -> tuple[Receive, Send]:
-        """Go on as an ASGI call whose body was read; its end is told by `send`."""
-        ...
-
-    def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have an answer that was lengthened finished in a task, which the server waits for when it stops; an end that
-        does not come with it, does not come.
-        """
-        ...
-
-    def drop(self) -> None:
-        """There is no answer: end the connection."""
+    def disconnected(self) -> None:
+        """The client left."""
         ...
 
 
 class Application(Protocol):
-    """Whom requests are given to."""
+    """What requests are given to."""
 
-    def take(self, head: Head, body: bytes, reply: Reply) -> Passage | None:
-        """Answer a request the short way; None, and nothing has happened, when it is not for that."""
+    def take(self, head: Head, body: bytes, writer: Any, /) -> Disconnectable | bool:
+        """Handle a small POST without a task.
+
+        Returns the reply that is still to come; True if the request was answered; False, with nothing done, if it must
+        be served as an ASGI call.
+        """
         ...
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer any request, as an ASGI application."""
+        """Serve any request, as an ASGI application."""
         ...
+
+
+class ServerState(Protocol):
+    """What the server counts of its connections."""
+
+    connections: set[Any]
+    tasks: "set[asyncio.Task[None]]"
+    default_headers: list[Line]
+    """Header lines of every response; replaced as a whole, never changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may cost before anybody looked at what it wants."""
+    """What a client may cost before its request is read."""
 
     head_bytes: int = 65536
     head_lines: int = 128
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     keep_alive: float = 65.0
-    """Seconds an idle connection is kept: longer than the minute of usual load balancers, who should close first."""
+    """Seconds an idle connection is kept: longer than load balancers do, which should close first."""
+    linger: float = 5.0
+    """Seconds a client may go on sending after its last answer; unbounded, it could hold the connection open."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,38 +76,117 @@ class Service:
 
     application: Application
     limits: Limits
-    connections: set[Any]
-    tasks: "set[asyncio.Task[None]]"
-    own_lines: Callable[[], list[Line]]
-    """Header lines every response has; a list that is never changed, only replaced."""
-    most: Callable[[], int] = lambda: sys.maxsize
+    state: ServerState
+    clock: Clock
+    max_connections: Callable[[], int] = lambda: sys.maxsize
     """How many connections may be open; one more is refused."""
     budget: Budget = field(default_factory=Budget)
-    """What waits for slow readers takes its room from this."""
+    """The memory for what waits for slow readers."""
     max_body: Callable[[], int] = lambda: sys.maxsize
-    """Bytes of the largest body the application takes; a larger one is not collected for it, so that it can say so."""
-    _seen: list[Line] | None = field(default=None, repr=False)
-    _written: bytes = field(default=b"", repr=False)
-    _usual: bytes = field(default=b"", repr=False)
+    """Bytes of the largest body the application takes; a larger one is not collected, so that it can refuse it."""
+    known_lines: list[Line] | None = field(default=None, repr=False)
+    """The `default_headers` that `own_lines` and `usual` were made of."""
+    own_lines: bytes = field(default=b"", repr=False)
+    """The `default_headers` as bytes."""
+    usual: bytes = field(default=b"", repr=False)
+    """The head of a JSON response with status 200, up to its length."""
 
-    def lines(self) -> bytes:
-        """`own_lines` as bytes."""
-        lines = self.own_lines()
-        if lines is not self._seen:
-            self._seen, self._written = lines, header_lines(lines)
-            self._usual = self._begun(200)
-        return self._written
+    def refresh(self) -> None:
+        """Write the header lines of every response anew, if they changed."""
+        lines = self.state.default_headers
+        if lines is not self.known_lines:
+            self.known_lines, self.own_lines = lines, header_lines(lines)
+            self.usual = self._json(200)
 
-    def whole(self, status: int, length: int) -> bytes:
-        """The head of a whole answer that is JSON, without the blank line at its end."""
-        self.lines()
-        return b"%b%d\r\n" % (self._usual if status == 200 else self._begun(status), length)
+    def head(self, status: int, length: int, lines: Sequence[Line], *, keeps_alive: bool) -> bytes:
+        """The head of a complete response: JSON, or without a body and so without a media type."""
+        self.refresh()
+        if status == 204:
+            start = status_line(status) + self.own_lines
+        elif length:
+            start = b"%b%d\r\n" % (self._json(status), length)
+        else:
+            start = status_line(status) + self.own_lines + b"content-length: 0\r\n"
+        end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
+        return b"%b%b%b" % (start, header_lines(lines), end)
 
-    def _begun(self, status: int) -> bytes:
-        return b"%b%bcontent-type: application/json\r\ncontent-length: " % (status_line(status), self._written)
+    def _json(self, status: int) -> bytes:
+        return b"%b%bcontent-type: application/json\r\ncontent-length: " % (status_line(status), self.own_lines)
 
-    def in_pieces(self, pieces: Sequence[bytes | memoryview], *, keeps_alive: bool) -> Sequence[bytes | memoryview]:
-        """A whole answer that is JSON, as it is written: joined unless that would cost more than it saves."""
-        size = sum(map(len, pieces))
-        head = self.whole(200, size) + (b"\r\n" if keeps_alive else b"connection: close\r\n\r\n")
-        return (head + bytes(pieces[0]), *pieces[1:]) if size > BULKY else (b"".join((head, *pieces)),)
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def refused_head(version: str, target: bytes, fields: list[Line], received: int, limits: Limits) -> Refused | None:
+    """Why a complete head is refused, if it is. `received`: an upper bound of its size in bytes."""
+    if version not in _SERVED:
+        return Refused(505, "HTTP version not supported: only 1.1 and 1.0 are")
+    if len(fields) > limits.head_lines:
+        return _too_large(f"at most {limits.head_lines} lines")
+    if received > limits.head_bytes and _size(target, fields) > limits.head_bytes:
+        return too_large(limits)
+    return None
+
+
+def too_large(limits: Limits) -> Refused:
+    """The refusal of a head with too many bytes."""
+    return _too_large(f"at most {limits.head_bytes} bytes")
+
+
+def late() -> Refused:
+    """The refusal of a request that did not arrive in time."""
+    return Refused(408, "Request timeout: the request did not arrive in time")
+
+
+def misread(exc: httptools.HttpParserError) -> Refused:
+    """The refusal of what the parser could not read; a defect in our own callbacks is logged."""
+    if isinstance(exc, httptools.HttpParserCallbackError):
+        logger.error("request failed unexpectedly", exc_info=exc)
+        return Refused(500, "Internal error")
+    logger.debug("request not understood", extra={"reason": str(exc)[:100]})
+    return Refused(400, "Bad request: this is not HTTP/1.1")
+
+
+def _size(target: bytes, fields: list[Line]) -> int:
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _too_large(bound: str) -> Refused:
+    return Refused(431, f"Request header fields too large: {bound} are accepted")
+
+
+class LingeringClose(asyncio.Protocol):
+    """Closes a connection whose client is still sending: what comes is read for a moment, and dropped.
+
+    Closing at once would make the system answer further input with a reset, which can destroy our answer before the
+    client read it. `before` is the protocol that wrote the answer; it still hears what concerns that.
+    """
+
+    __slots__ = ("_before", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, before: asyncio.Protocol, clock: Clock, seconds: float) -> None:
+        self._transport = transport
+        self._before = before
+        self._timer = clock.call_later(seconds, transport.abort)
+
+    def __repr__(self) -> str:
+        return f"<LingeringClose of {self._before!r}>"
+
+    def begin(self) -> None:
+        """End our side."""
+        self._transport.set_protocol(self)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Drop late input."""
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._before.connection_lost(exc)

@@ -1,4 +1,4 @@
-"""Which era a request belongs to, and whether its headers say what its body says. Pure; knows no socket, no session.
+"""Which era a request belongs to, and whether its headers agree with its body. Pure; knows no socket and no session.
 
 A 2026-07-28 request carries its revision in `params._meta` and mirrors it, its method and the name it calls into
 headers, for intermediaries to route on. Whoever decides on the headers and whoever acts on the body must have read
@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from mcp_manifold.errors import InvalidParams, RequestError
-from mcp_manifold.fronts.http.asgi import Headers, Line
-from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, encode, first_byte, text
+from mcp_manifold.fronts.http.asgi import Headers
+from mcp_manifold.http1.head import Line
+from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, first_byte, text
 from mcp_manifold.wire.param_headers import decode_header
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
@@ -70,7 +71,7 @@ def serves_handshake(version_header: bytes | None) -> bool:
     return version_header is None or version_header in _HANDSHAKE_HEADERS
 
 
-def admit(method: str, params: dict[str, Payload], headers: Headers | None) -> tuple[Payload, Payload]:
+def require_modern(method: str, params: dict[str, Payload], headers: Headers | None) -> tuple[Payload, Payload]:
     """Check a 2026-07-28 request's envelope; returns the client's info and capabilities.
 
     Args:
@@ -207,25 +208,3 @@ def _value(headers: Headers, name: bytes) -> str | None:
 
 def _mismatch(reason: str) -> RequestError:
     return RequestError(f"Header mismatch: {reason}", code=HEADER_MISMATCH)
-
-
-# --- ids ----------------------------------------------------------------------------------------------------------
-
-
-def id_key(id_: Payload) -> bytes:
-    """A request id in the one spelling under which it is remembered: `1.0` is `1`, an escaped string is plain."""
-    raw = bytes(id_)
-    if raw.isdigit() or (raw.startswith(b'"') and b"\\" not in raw):
-        return raw
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw
-    if isinstance(value, float):
-        if not value.is_integer():  # a fraction, or more than a float can hold
-            return raw
-        value = int(value)
-    try:
-        return encode(value)
-    except (ValueError, OverflowError):  # lone surrogates; integers beyond 64 bits
-        return raw

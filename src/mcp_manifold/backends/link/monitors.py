@@ -1,0 +1,80 @@
+"""What a link keeps track of beside its requests: calls that were abandoned, and messages that were invalid."""
+
+import logging
+from typing import Final
+
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import Clock
+from mcp_manifold.model.call import Session
+
+logger = logging.getLogger(__name__)
+
+LOGGED: Final = 10
+"""Invalid messages logged in one second; the rest is counted."""
+FLOOD: Final = 10_000
+"""Invalid messages in one second that end the link: a working server does not print that much by mistake."""
+
+
+class AbandonedCalls:
+    """Calls that were cancelled or timed out, and that the backend may still work on and send requests for.
+
+    Each is remembered until the backend answers it, or for as long as it was allowed to take.
+    """
+
+    __slots__ = ("_clock", "_until")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[int, tuple[Session | None, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<AbandonedCalls {len(self._until)}>"
+
+    def add(self, pending: PendingRequest) -> None:
+        """Remember a request that was abandoned just now, if a client's call caused it."""
+        now = self._clock.now()
+        self._until = {number: each for number, each in self._until.items() if each[1] > now}
+        if pending.call is not None or pending.is_parked:
+            session = None if pending.call is None else pending.call.session
+            self._until[pending.number] = (session, now + pending.timeout)
+
+    def clear(self, number: int) -> None:
+        """Forget a request: the backend answered it after all."""
+        self._until.pop(number, None)
+
+    @property
+    def clients(self) -> list[Session | None]:
+        """The sessions whose calls they were; None for the client of a parked call that did not come back."""
+        now = self._clock.now()
+        return [session for session, until in self._until.values() if until > now]
+
+
+class InvalidMessageMonitor:
+    """Logs a link's invalid messages at a bounded rate, and notices a flood of them.
+
+    A few are usual, such as a greeting on stdout or a stray print. A flood costs processor time and log space.
+    """
+
+    __slots__ = ("_backend", "_count", "_second")
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._second = 0
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<InvalidMessageMonitor of {self._backend} {self._count} this second>"
+
+    def is_flood(self, reason: str, now: float) -> bool:
+        """Count an invalid message; True once there were too many in this second."""
+        second = int(now)
+        if second != self._second:
+            if self._count > LOGGED:
+                extra = {"backend": self._backend, "times": self._count - LOGGED}
+                logger.warning("more invalid messages from backend", extra=extra)
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count <= LOGGED:
+            extra_reason = {"backend": self._backend, "reason": reason}
+            logger.warning("invalid message from backend; send logs to stderr", extra=extra_reason)
+        return self._count >= FLOOD

@@ -1,0 +1,283 @@
+"""The one way of a call: plan it, act on the plan, finish what comes back. Owns every call in flight.
+
+Theory. Each call is an InFlightCall. Its next step is a value (`plan`): a Send acts in the same turn of the event loop,
+without a task; only a Wait takes a task, after which the call is planned again. A result is finished in one place
+(`Results`) and answered in the turn it arrives in, through the call's Reply. A call ends exactly once: by its answer,
+its failure or its cancellation, whichever comes first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Final
+
+from mcp_manifold.backends.calls.executor import RequestExecutor
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.core.bridge import Parked
+from mcp_manifold.core.plan import Answer, Changes, Facts, Fail, Send, Wait, plan
+from mcp_manifold.core.results import Results
+from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError, RemoteError
+from mcp_manifold.model.call import Call, Stage
+from mcp_manifold.wire import Payload, Pieces
+
+logger = logging.getLogger(__name__)
+
+MAX_PLANS: Final = 64
+"""Plans made for one call; without this bound, one whose link is lost after every wait would never end."""
+CLOSE_WAIT: Final = 2.0
+"""Seconds cancelled calls may take to clean up when everything stops."""
+
+
+class Dispatcher:
+    """See the module.
+
+    Args:
+        stages: what observes every call, outermost first: the first sees a call begin first and end last.
+        lower_level: ends the raised log level of a link.
+        end: gives a subscription its result, so that it ends.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        results: Results,
+        stages: Sequence[Stage],
+        *,
+        lower_level: Callable[[object, str], None],
+        end: Callable[[Call], None],
+    ) -> None:
+        self.facts = facts
+        self.results = results
+        self.lower_level = lower_level
+        self.end = end
+        self._stages = tuple(stages)
+        self.began = tuple(stage.began for stage in stages)
+        self.ended = tuple(stage.ended for stage in reversed(stages))
+        self.tasks: set[asyncio.Task[Payload | Changes | None]] = set()
+        """The waits of calls in flight."""
+        self.spawn = asyncio.get_running_loop().create_task
+
+    def __repr__(self) -> str:
+        names = ", ".join(type(stage).__name__ for stage in self._stages)
+        return f"<Dispatcher stages=({names}) waiting={len(self.tasks)}>"
+
+    def dispatch(self, call: Call) -> "InFlightCall":
+        """Begin a call. Its reply gets the answer once, possibly before this returns; nothing is raised."""
+        in_flight = InFlightCall(call, self)
+        in_flight.begin()
+        return in_flight
+
+    async def aclose(self) -> None:
+        """Cancel every wait, and let the calls clean up, within a bound."""
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(set(self.tasks), timeout=CLOSE_WAIT)
+
+
+class InFlightCall:
+    """One call between its request and its answer."""
+
+    __slots__ = ("_dispatcher", "_expects", "_pending", "_plans", "_send", "_task", "_waited", "call")
+
+    def __init__(self, call: Call, dispatcher: Dispatcher) -> None:
+        self.call = call
+        self._dispatcher = dispatcher
+        self._send: Send | None = None
+        """The last step that went to a backend."""
+        self._pending: PendingRequest | None = None
+        """The request that waits for the backend's answer."""
+        self._task: asyncio.Task[Payload | Changes | None] | None = None
+        """The wait that is going on. There is never a pending request beside it."""
+        self._waited = 0.0
+        """Seconds spent before the request that is sent now; they count towards its timeout."""
+        self._plans = 0
+        self._expects = ""
+        """The backend whose answer is to create a task."""
+
+    def __repr__(self) -> str:
+        at = "waiting" if self._task is not None else "sent" if self._pending is not None else "planning"
+        return f"<InFlightCall {self.call!r} {at}>"
+
+    def begin(self) -> None:
+        """Tell the stages, and take the first step."""
+        call, told = self.call, 0
+        call.began = perf_counter()
+        try:
+            for began in self._dispatcher.began:
+                began(call)
+                told += 1
+        except ManifoldError as exc:
+            self._complete(None, exc, told)
+            return
+        self._advance()
+
+    def cancel(self) -> None:
+        """End the call without a result, as its client asked or because it left; once it is done, do nothing."""
+        call = self.call
+        if call.is_done or call.is_cancelled:
+            return
+        call.is_cancelled = True
+        if self._task is not None:
+            self._task.cancel("the caller cancelled the request")
+        elif self._pending is not None and self._send is not None:
+            self._send.link.abandon(self._pending, CallCancelled("the caller cancelled the request"))
+
+    def end(self) -> None:
+        """Ask a call that lasts until its client has enough to end now, with its result; others go on."""
+        self.call.is_ending = True
+        self._dispatcher.end(self.call)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Plan the call and act on the plan."""
+        call = self.call
+        self._plans += 1
+        try:
+            if self._plans > MAX_PLANS:
+                raise BackendError(call.backend, "the call could not be sent: its connection was lost every time")
+            step = plan(call, self._dispatcher.facts)
+        except Exception as exc:  # noqa: BLE001  # a defect costs this call an error, and nothing else
+            self._complete(None, exc)
+            return
+        match step:
+            case Send():
+                self._sent(step)
+            case Answer():
+                self._complete(step.result, None)
+            case Wait():
+                self._wait(step)
+            case Fail():
+                self._complete(None, step.failure)
+
+    def _sent(self, send: Send) -> None:
+        """Send the call to its backend, or continue the parked call it belongs to."""
+        call, executor, facts = self.call, send.backend.executor, self._dispatcher.facts
+        self._send = send
+        call.backend, call.backend_era = send.backend.name, send.link.era
+        call.attempts += 1
+        if send.creates_task and not self._expects:
+            self._expects = call.backend
+            facts.tasks.expect(call.backend)
+        slot, call.slot = call.slot, None
+        try:
+            if isinstance(send.parked, Parked):
+                self._pending = facts.bridge.resume(send.parked, call, self._on_result)
+                return
+            if send.parked is not None:
+                facts.bridge.consume(send.parked)
+            has_slot = slot is executor or _left(slot)
+            self._pending = executor.send(call, send, self._on_result, waited=self._waited, has_slot=has_slot)
+        except Exception as exc:  # noqa: BLE001  # certainly not sent; a defect costs this call an error, and nothing else
+            self._on_outcome(None, exc)
+
+    def _wait(self, wait: Wait) -> None:
+        """Do what has to be awaited in a task, and plan again."""
+        dispatcher = self._dispatcher
+        self._task = task = dispatcher.spawn(_awaited(wait), name=f"call {self.call.method[:40]}: {wait.why}")
+        dispatcher.tasks.add(task)
+        task.add_done_callback(self._on_waited)  # which is also called for a task that never began
+
+    def _on_waited(self, task: "asyncio.Task[Payload | Changes | None]") -> None:
+        self._dispatcher.tasks.discard(task)
+        self._task = None
+        if task.cancelled():
+            self._complete(None, CallCancelled("the caller cancelled the request"))
+            return
+        failure = task.exception()
+        if failure is not None:
+            self._complete(None, failure if isinstance(failure, Exception) else CallCancelled())
+            return
+        found = task.result()
+        if isinstance(found, Changes):
+            self._apply(found)
+        if self.call.is_cancelled:
+            self._complete(None, CallCancelled("the caller cancelled the request"))
+        elif found is None or isinstance(found, Changes):
+            self._advance()
+        else:
+            self._complete(found, None)
+
+    def _apply(self, changes: Changes) -> None:
+        call = self.call
+        self._waited += changes.waited
+        if changes.slot is not None:
+            call.slot = changes.slot
+        if changes.level is not None:
+            self._lower_level()
+            call.level = changes.level
+        if changes.params is not None:
+            call.params = changes.params
+            self._waited = 0.0
+
+    # --- outcomes -------------------------------------------------------------------------------------------------
+
+    def _on_result(self, pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
+        """The backend answered, or there is a reason why it did not."""
+        self._pending = pending
+        self._on_outcome(result, failure)
+
+    def _on_outcome(self, result: Payload | None, failure: Exception | None) -> None:
+        call, send, pending = self.call, self._send, self._pending
+        assert send is not None, "only what was sent has an outcome"
+        self._pending = None
+        if not isinstance(send.parked, Parked):
+            executor = send.backend.executor
+            retry = executor.finished(call, send, pending, failure, self._waited)
+            if retry is not None:
+                call.slot = executor if send.task is None else None
+                self._waited = retry.waited
+                call.retries += retry.pause > 0
+                self._wait(Wait("retry", retry.prepare))
+                return
+        try:
+            finished = self._dispatcher.results.finish(call, send, pending, result, failure)
+        except Exception as exc:  # noqa: BLE001  # a defect must not reach the backend's reader
+            self._complete(None, exc)
+            return
+        if isinstance(finished, Wait):
+            self._wait(finished)
+        elif isinstance(finished, Exception):
+            self._complete(None, finished)
+        else:
+            self._complete(finished, None)
+
+    def _complete(
+        self, result: Payload | Pieces | None, failure: BaseException | None, told: int | None = None
+    ) -> None:
+        """End the call: release what it holds, tell the stages that saw it begin, and answer."""
+        call, dispatcher = self.call, self._dispatcher
+        if call.is_done:
+            return
+        call.is_done = True
+        if call.slot is not None:
+            _left(call.slot)
+        if call.level is not None:
+            self._lower_level()
+        if self._expects:
+            dispatcher.facts.tasks.expected(self._expects)
+        if isinstance(failure, BackendError | RemoteError) and not call.backend:
+            call.backend = failure.backend
+        seen = Payload(result[0]) if isinstance(result, tuple) else result
+        ended = dispatcher.ended if told is None else dispatcher.ended[len(dispatcher.ended) - told :]
+        for each in ended:
+            each(call, seen, failure)
+        call.reply.respond(result, failure)
+
+    def _lower_level(self) -> None:
+        if self.call.level is not None:
+            self._dispatcher.lower_level(self.call.level, self.call.session.log_level)
+            self.call.level = None
+
+
+def _left(slot: object) -> bool:
+    """Give a slot back that the call does not use; always False."""
+    if isinstance(slot, RequestExecutor):
+        slot.leave()
+    return False
+
+
+async def _awaited(wait: Wait) -> Payload | Changes | None:
+    return await wait.work()

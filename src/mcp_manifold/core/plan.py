@@ -1,0 +1,305 @@
+"""Where a call goes: one pure decision for every method, from what is known at this moment.
+
+`plan` reads the scope's view once, so that what was found is what is called. Policy is in the view: an entry the caller
+may not see is not in it, and is answered like one that does not exist. Whatever has to be waited for is a value; after
+the wait the call is planned again.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple
+
+from mcp_manifold import wire
+from mcp_manifold.backends.backend import Backend
+from mcp_manifold.backends.calls.executor import RequestExecutor
+from mcp_manifold.backends.fleet import Fleet
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.core.bridge import Bridge, CallTarget, Parked, Repeat
+from mcp_manifold.core.extension_methods import ExtensionMethods
+from mcp_manifold.core.hub import Hub
+from mcp_manifold.core.scope_responder import ScopeResponder
+from mcp_manifold.core.tasks import Tasks
+from mcp_manifold.errors import BackendUnavailable, InvalidParams, UnknownItem, UnknownMethod
+from mcp_manifold.model.call import Call, Handler
+from mcp_manifold.model.catalogue import Kind
+from mcp_manifold.model.task_table import Task
+from mcp_manifold.wire import Payload, Pieces
+
+NOT_IN: Final[Mapping[str, frozenset[str]]] = {
+    "handshake": frozenset({"server/discover", "subscriptions/listen"}),
+    "modern": frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"}),
+}
+"""Methods that an era does not have."""
+_CONTINUATION: Final = frozenset({"requestState", "inputResponses"})
+"""Members with which a modern client continues a call it was sent away from."""
+
+
+class Send(NamedTuple):
+    """Send it to a backend, over this link, with these params (the backend's own names)."""
+
+    backend: Backend
+    link: Link
+    params: dict[str, Payload]
+    native: str = ""
+    """The name or URI the backend knows the item by."""
+    task: Task | None = None
+    """The task a `tasks/*` method is about: it takes no slot, and goes over the link the task was made on."""
+    creates_task: bool = False
+    """The answer is to create a task (2025-11-25)."""
+    parked: Parked | Repeat | None = None
+    """What the call continues: a parked call, instead of sending anything, or one that is made again."""
+
+    def target(self, method: str) -> CallTarget:
+        """The identity of what is called."""
+        return CallTarget(method, self.backend, self.native)
+
+
+class Answer(NamedTuple):
+    """Answer it at once with this result."""
+
+    result: Pieces
+
+
+class Changes(NamedTuple):
+    """What a wait changed about its call, for the Dispatcher to note before it plans again."""
+
+    waited: float = 0.0
+    """Seconds spent, which its timeout includes."""
+    slot: RequestExecutor | None = None
+    """The executor of which it holds a slot now."""
+    level: Link | None = None
+    """The link whose log level was raised for it."""
+    params: dict[str, Payload] | None = None
+    """The params to go on with, after its client was asked."""
+
+
+class Wait(NamedTuple):
+    """Wait for this work. It gives the call's result, or what changed, or None; then the call is planned again."""
+
+    why: str
+    work: Callable[[], Awaitable[Payload | Changes | None]]
+
+
+class Fail(NamedTuple):
+    """Answer it with this failure."""
+
+    failure: Exception
+
+
+Step = Send | Answer | Wait | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a plan reads."""
+
+    hub: Hub
+    fleet: Fleet
+    responder: ScopeResponder
+    tasks: Tasks
+    bridge: Bridge
+    extensions: ExtensionMethods
+    local: Mapping[str, Handler]
+    """The methods answered here that may wait."""
+    raise_level: Callable[[Link, str], Awaitable[None]]
+    """Raises a handshake-era backend's log level for the length of a call."""
+
+
+def plan(call: Call, facts: Facts) -> Step:
+    """What to do next for a call. Waits for nothing and changes nothing.
+
+    Raises:
+        ManifoldError: the call is invalid, or what it needs is not there; the same as Fail.
+    """
+    method = call.method
+    if method == "tools/call":
+        return _tool(call, facts)
+    if method in NOT_IN[call.session.era]:
+        raise _unknown(method)
+    if method in facts.responder.methods:
+        wait = None if method == "ping" else _settled(call, facts)
+        return wait or Answer(facts.responder.answer(call))
+    if method in facts.local:
+        return Wait(method, partial(facts.local[method], call))
+    decide = _ROUTED.get(method)
+    if decide is not None:
+        return decide(call, facts)
+    if facts.tasks.routes(method):
+        return _task(call, facts)
+    return _extension(call, facts)
+
+
+def _tool(call: Call, facts: Facts) -> Step:
+    params, scope = call.params, call.session.scope
+    name = wire.text(params.get("name"), "name")
+    view = facts.hub.views.get(scope) or facts.hub.view(scope)
+    entry = view.catalogue.tools.get(name) or view.catalogue.find(Kind.TOOL, name)
+    if entry is None:
+        return _missing(call, facts, Kind.TOOL, name)
+    creates_task = False
+    if "task" in params:
+        wait = _settled(call, facts)
+        if wait is not None:
+            return wait
+        creates_task, params = facts.tasks.requested(call, entry)
+    params = {**params, "name": Payload(entry.native_json)}
+    return _send(call, facts, entry.backend, params, entry.native, creates_task=creates_task)
+
+
+def _prompt(call: Call, facts: Facts) -> Step:
+    name = wire.text(call.params.get("name"), "name")
+    entry = facts.hub.view(call.session.scope).catalogue.find(Kind.PROMPT, name)
+    if entry is None:
+        return _missing(call, facts, Kind.PROMPT, name)
+    params = {**call.params, "name": Payload(entry.native_json)}
+    return _send(call, facts, entry.backend, params, entry.native)
+
+
+def _resource(call: Call, facts: Facts) -> Step:
+    uri, scope = wire.text(call.params.get("uri"), "uri"), call.session.scope
+    route = facts.hub.route_resource(scope, uri)
+    if route is None:
+        if not facts.hub.was_tried(scope):
+            return Wait("catalogue", partial(facts.hub.tried, scope))
+        raise UnknownItem("resource", uri)
+    params = {**call.params, "uri": Payload(wire.encode(route.uri))}
+    return _send(call, facts, route.backend, params, route.uri)
+
+
+def _completion(call: Call, facts: Facts) -> Step:
+    ref = wire.client_meta(call.params.get("ref"))
+    kind = wire.text(ref.get("type"), "ref.type")
+    wait = _settled(call, facts)
+    if wait is not None:
+        return wait
+    catalogue = facts.hub.view(call.session.scope).catalogue
+    if kind == "ref/prompt":
+        member, name = "name", wire.text(ref.get("name"), "ref.name")
+        entry, missing = catalogue.find(Kind.PROMPT, name), UnknownItem("prompt", name)
+    elif kind == "ref/resource":
+        member, uri = "uri", wire.text(ref.get("uri"), "ref.uri")
+        entry = catalogue.find(Kind.TEMPLATE, uri) or catalogue.find(Kind.RESOURCE, uri)
+        missing = UnknownItem("resource template", uri)
+    else:
+        raise InvalidParams(f"Invalid params: unknown completion reference {kind[:40]!r}")
+    if entry is None:
+        raise missing
+    params = {**call.params, "ref": Payload(wire.encode({**ref, member: Payload(entry.native_json)}))}
+    return _send(call, facts, entry.backend, params, entry.native)
+
+
+def _task(call: Call, facts: Facts) -> Step:
+    wait = _settled(call, facts)
+    if wait is not None:
+        return wait
+    task = facts.tasks.find(call)
+    return _send(call, facts, task.backend, facts.tasks.native_params(call, task), task.native, task=task)
+
+
+def _extension(call: Call, facts: Facts) -> Step:
+    """A method the protocol does not define: for the one server it can be meant for."""
+    if facts.extensions.knows(call.method):
+        wait = _settled(call, facts)
+        if wait is not None:
+            return wait
+        backend = facts.extensions.owner(call.session.scope, call.method)
+        if backend:
+            return _send(call, facts, backend, call.params)
+    raise _unknown(call.method)
+
+
+_ROUTED: Final[Mapping[str, Callable[[Call, Facts], Step]]] = {
+    "prompts/get": _prompt,
+    "resources/read": _resource,
+    "completion/complete": _completion,
+}
+
+
+def _settled(call: Call, facts: Facts) -> Wait | None:
+    """The wait for a catalogue that is not known yet."""
+    scope = call.session.scope
+    return None if facts.hub.has_settled(scope) else Wait("catalogue", partial(facts.hub.settle, scope))
+
+
+def _missing(call: Call, facts: Facts, kind: Kind, name: str) -> Step:
+    """A name that is not listed: it may belong to a backend that is connecting, or never could."""
+    scope = call.session.scope
+    if not facts.hub.was_tried(scope):
+        return Wait("catalogue", partial(facts.hub.tried, scope))
+    for member in facts.hub.unlisted(scope):
+        if name.startswith(facts.hub.prefix(scope, member)):
+            raise facts.fleet.find(member).unavailable()
+    raise UnknownItem(kind, name)
+
+
+def _send(
+    call: Call,
+    facts: Facts,
+    name: str,
+    params: dict[str, Payload],
+    native: str = "",
+    *,
+    task: Task | None = None,
+    creates_task: bool = False,
+) -> Step:
+    """Send to a backend, or wait for what is missing: a first connection, a slot, a link, a log level."""
+    backend = facts.fleet.backends.get(name)
+    if backend is None:
+        raise BackendUnavailable(name, "is no longer configured")
+    parked: Parked | Repeat | None = None
+    if call.session.era == "modern" and task is None:
+        if not backend.has_connected:
+            return Wait("first connection", backend.meet)  # the era it speaks decides
+        if backend.era == "handshake" and not _CONTINUATION.isdisjoint(params):
+            parked, params = _continued(call, facts, params, CallTarget(call.method, backend, native))
+            if isinstance(parked, Parked):
+                return Send(backend, parked.link, params, native, parked=parked)
+    executor = backend.executor
+    if executor.breaker.is_shut and not call.attempts:
+        executor.require_admitted()
+    if executor.running >= executor.most and call.slot is not executor and task is None:
+        return Wait("slot", partial(_slot, executor, call))
+    link = _open_link(call, backend, task)
+    if link is None:
+        return Wait("link", partial(backend.connect, call))
+    if _lacks_level(call, link):
+        return Wait("log level", partial(_raised, facts, link, call.session.log_level))
+    return Send(backend, link, params, native, task, creates_task, parked)
+
+
+def _open_link(call: Call, backend: Backend, task: Task | None) -> Link | None:
+    """The open link that serves a call: for a task, the one it was made on."""
+    link = None if task is None else task.link
+    if link is None or link.ended.done():
+        link = backend.life.shared if backend.has_one_link else backend.find_link(call)
+    return None if link is None or link.ended.done() else link
+
+
+def _continued(
+    call: Call, facts: Facts, params: dict[str, Payload], target: CallTarget
+) -> tuple[Parked | Repeat | None, dict[str, Payload]]:
+    """What a modern client that came back continues at a handshake-era backend, and the params without its state."""
+    parked = None
+    if "requestState" in params and not call.attempts:
+        parked = facts.bridge.find_parked(call, target)
+    return parked, {key: value for key, value in params.items() if key not in _CONTINUATION}
+
+
+def _lacks_level(call: Call, link: Link) -> bool:
+    """Whether a 2026-07-28 request wants a log level that its handshake-era link was not raised to yet."""
+    session = call.session
+    return bool(session.log_level) and session.era == "modern" and link.era == "handshake" and call.level is not link
+
+
+async def _slot(executor: RequestExecutor, call: Call) -> Changes:
+    return Changes(waited=await executor.wait_for_slot(call), slot=executor)
+
+
+async def _raised(facts: Facts, link: Link, level: str) -> Changes:
+    await facts.raise_level(link, level)
+    return Changes(level=link)
+
+
+def _unknown(method: str) -> UnknownMethod:
+    return UnknownMethod(f"Method not found: {method[:100]}")

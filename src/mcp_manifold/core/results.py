@@ -1,0 +1,133 @@
+"""How a backend's outcome becomes the caller's answer: the one place that finishes results, for every method and era.
+
+In this order: ask a handshake-era client what a modern backend wants to know; name the asking server; replace resource
+URIs by the ones clients know; adapt what differs between the eras; give tasks their public ids.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mcp_manifold import wire
+from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.core.bridge import INTERACTIVE, MAX_ROUNDS, Bridge
+from mcp_manifold.core.hub import Hub
+from mcp_manifold.core.plan import Changes, Send, Wait
+from mcp_manifold.core.tasks import Tasks
+from mcp_manifold.errors import BackendProtocolError, RemoteError
+from mcp_manifold.model.call import Call
+from mcp_manifold.wire import Payload, ResultView
+from mcp_manifold.wire.protocol import URL_ELICITATION_REQUIRED
+
+_URI: Final = b'"uri"'
+
+
+class Results:
+    """See the module."""
+
+    def __init__(self, hub: Hub, bridge: Bridge, tasks: Tasks, *, server_info: Payload) -> None:
+        self._hub = hub
+        self._bridge = bridge
+        self._tasks = tasks
+        self._server_info = server_info
+
+    def __repr__(self) -> str:
+        return f"<Results {self._hub!r}>"
+
+    def finish(
+        self,
+        call: Call,
+        send: Send,
+        pending: PendingRequest | None,
+        result: Payload | None,
+        failure: Exception | None,
+    ) -> Payload | Wait | Exception:
+        """The answer for the caller; or a Wait, where its client is asked first or the work takes more than one turn.
+
+        Args:
+            pending: the request that was answered; None if it could not be sent.
+
+        Raises:
+            ManifoldError: the result cannot be handed to this caller.
+        """
+        if result is None or pending is None:
+            return self._failed(call, send, failure)
+        has_uri = len(result) >= wire.LARGE or _URI in bytes(result)
+        is_plain = not has_uri and call.backend_era == call.session.era == "handshake"
+        if is_plain and send.task is None and not send.creates_task:
+            return result
+        if send.task is not None:
+            return self._adapted(call, self._tasks.shown(call.method, send.task, call.session.scope, result), None)
+        view = wire.view_of(result, pending.view)
+        if call.backend_era == "modern" and call.method in INTERACTIVE:
+            if call.session.era == "handshake":
+                wanted = wire.input_required(result, view)
+                if wanted is not None:
+                    return Wait("client", partial(self._ask, call, send, wanted))
+            elif wire.may_ask(result, view):
+                result = self._bridge.named(call, result, view)
+                view = wire.view_of(result, view)
+        if len(result) >= wire.LONG and view is not None and not (view.is_known and view.is_plain):
+            return Wait("long result", partial(self._finish_long, call, send, pending, result, view))
+        if has_uri:
+            result = wire.map_links(call.method, result, self._public(call), view)
+        return self._named(call, send, pending, result)
+
+    async def _ask(self, call: Call, send: Send, wanted: wire.InputRequired) -> Changes:
+        if call.attempts > MAX_ROUNDS:
+            reason = f"asked for input more than {MAX_ROUNDS} times in one call"
+            raise BackendProtocolError(send.backend.name, reason)
+        return Changes(params=await self._bridge.ask(call, send.backend.name, wanted))
+
+    async def _finish_long(
+        self, call: Call, send: Send, pending: PendingRequest, result: Payload, view: ResultView
+    ) -> Payload:
+        """Finish a result in steps, with a turn for others after each."""
+        steps = wire.link_steps(call.method, result, self._public(call), view)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                mapped: Payload = done.value
+                return self._named(call, send, pending, mapped)
+            await asyncio.sleep(0)
+
+    def _named(self, call: Call, send: Send, pending: PendingRequest, result: Payload) -> Payload:
+        """The last steps, once no URI in it is a backend's own."""
+        view = wire.view_of(result, pending.view)
+        adapted = self._adapted(call, result, view)
+        return self._tasks.arrived(call, send.link, pending.number, adapted, view, creates_task=send.creates_task)
+
+    def _adapted(self, call: Call, result: Payload, view: ResultView | None) -> Payload:
+        if call.backend_era == call.session.era == "handshake":
+            return result
+        return wire.adapt_result(
+            result,
+            method=call.method,
+            backend=call.backend_era,
+            client=call.session.era,
+            server_info=self._server_info,
+            look=view,
+        )
+
+    def _public(self, call: Call) -> Callable[[str], str]:
+        return partial(self._hub.public_uri, call.session.scope, call.backend)
+
+    def _failed(self, call: Call, send: Send, failure: Exception | None) -> Payload | Exception:
+        """The failure as the caller is told it; a result instead, where the caller's era has no such error."""
+        if not isinstance(failure, RemoteError):
+            return failure or RuntimeError("neither a result nor a failure")
+        session = call.session
+        if failure.code == URL_ELICITATION_REQUIRED:
+            if session.era == "handshake":
+                self._bridge.sent_off(failure, send.backend.link_of(session), session)
+            elif call.backend_era == "handshake":
+                instead = self._bridge.url_required(failure, call, send.target(call.method))
+                if instead is not None:
+                    return self._named_url(call, instead)
+        public = self._hub.view(session.scope).whole.public_uri
+        return failure.rewritten(wire.map_error_link(failure.raw, partial(public, call.backend)))
+
+    def _named_url(self, call: Call, result: Payload) -> Payload:
+        return self._adapted(call, result, wire.view_of(result))

@@ -1,0 +1,239 @@
+"""One decision on a request's head: who sends it, to which endpoint, in which session; or why it is refused.
+
+The same decision serves every way a request comes in. A connection keeps it with the head, so that a request whose
+head is the same, byte for byte, is not judged again while the settings and its session last.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from mcp_manifold.config import ManifoldSettings
+from mcp_manifold.fronts.http.asgi import Headers, Refused
+from mcp_manifold.fronts.http.checks import (
+    METHOD_HEADER,
+    NAME_HEADER,
+    VERSION_HEADER,
+    is_single,
+    log_level,
+    repeated,
+    require_modern,
+    serves_handshake,
+)
+from mcp_manifold.fronts.http.guard import Gate, HeaderCheck, Tokens, accepts_both, is_json
+from mcp_manifold.fronts.http.routes import EndpointRoute, EndpointRoutes
+from mcp_manifold.fronts.sessions import OpenSession, Sessions
+from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.model.call import Session
+from mcp_manifold.model.policy import ANONYMOUS, Principal
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, MODERN_VERSION, NULL_ID, Payload
+
+SESSION_HEADER: Final = b"mcp-session-id"
+_PROBES: Final = (b"/_healthz", b"/_readyz")
+_CORS_HEADERS: Final = frozenset(
+    {"accept", "authorization", "content-type", "last-event-id", "mcp-method", "mcp-name", "mcp-protocol-version",
+     "mcp-session-id"}
+)  # fmt: skip
+_CORS_EXPOSED: Final = (b"access-control-expose-headers", b"Mcp-Session-Id, WWW-Authenticate, Retry-After")
+_VARY: Final = (b"vary", b"Origin")
+
+
+class ClientContext:
+    """The client that a 2026-07-28 request describes in its `_meta`, once that was checked against its head.
+
+    Raises:
+        RequestError: they disagree (see `checks.require_modern`).
+    """
+
+    __slots__ = ("_capabilities", "_info", "_level", "_meta", "_method", "_name")
+
+    def __init__(self, method: str, params: dict[str, Payload], headers: Headers) -> None:
+        info, capabilities = require_modern(method, params, headers)
+        self._method = method
+        self._level = log_level(params)
+        self._meta, self._name = bytes(params["_meta"]), bytes(params.get("name", NULL_ID))
+        # Copies: what is kept for the next request must not keep all of this one in memory.
+        self._info, self._capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
+
+    def __repr__(self) -> str:
+        return f"<ClientContext {self._method}>"
+
+    def session(self, principal: Principal, scope: str) -> Session:
+        """The session of one such request."""
+        return Session("", principal, scope, MODERN_VERSION, self._info, self._capabilities, log_level=self._level)
+
+    def holds(self, method: str, params: dict[str, Payload]) -> bool:
+        """Whether another request describes the same, byte for byte."""
+        return (
+            method == self._method
+            and bytes(params.get("_meta", NULL_ID)) == self._meta
+            and bytes(params.get("name", NULL_ID)) == self._name
+        )
+
+
+class AdmissionDecision:
+    """What was decided on a head, by the validator then in force. `refusal` is None for one that is let in."""
+
+    __slots__ = (
+        "_validator", "context", "cors", "has_mirrors", "is_modern", "named", "principal", "refusal", "route",
+        "session", "session_refusal", "speaks_handshake",
+    )  # fmt: skip
+
+    def __init__(self, validator: "RequestValidator") -> None:
+        self._validator = validator
+        self.refusal: Refused | None = None
+        self.cors: tuple[Line, ...] = ()
+        """Header lines that let the page of the request's Origin read the answer."""
+        self.route: EndpointRoute | None = None
+        """The endpoint; None for every other path."""
+        self.principal: Principal = ANONYMOUS
+        self.is_modern = False
+        """The version header names a revision that no handshake knows."""
+        self.speaks_handshake = False
+        """The version header names a revision of the handshake era."""
+        self.has_mirrors = False
+        """It has headers that mirror its body, which handshake-era requests need not have."""
+        self.named = False
+        """It names a session."""
+        self.session: OpenSession | None = None
+        """The session it names, if that is the caller's."""
+        self.session_refusal: Refused | None = None
+        """Why it cannot be served in a session, if it has to be."""
+        self.context: ClientContext | None = None
+        """The client of the last 2026-07-28 request with this head."""
+
+    def __repr__(self) -> str:
+        state = "refused" if self.refusal else "other path" if self.route is None else f"scope={self.route.scope!r}"
+        return f"<AdmissionDecision {state}>"
+
+    def holds(self, validator: "RequestValidator") -> bool:
+        """Whether it would be the same now."""
+        return self._validator is validator and (self.session is None or not self.session.ended)
+
+    def client(self, method: str, params: dict[str, Payload], headers: Headers) -> ClientContext:
+        """The client of a 2026-07-28 request, checked unless the last request described the same; raises as that."""
+        context = self.context
+        if context is None or not context.holds(method, params):
+            context = self.context = ClientContext(method, params, headers)
+        return context
+
+
+class RequestValidator:
+    """Judges heads by the settings in force; made anew when those change.
+
+    Args:
+        has_scope: whether an endpoint's scope exists.
+    """
+
+    __slots__ = ("_accepts", "_gate", "_has_scope", "_is_json", "_open_paths", "_sessions", "max_body", "max_calls",
+                 "max_streams", "routes", "tokens")  # fmt: skip
+
+    def __init__(self, settings: ManifoldSettings, sessions: Sessions, has_scope: Callable[[str], bool]) -> None:
+        self.tokens = Tokens([(token.name, token.token.get_secret_value()) for token in settings.tokens])
+        self.routes = EndpointRoutes(settings.base_path)
+        self.max_body = settings.limits.max_body
+        self.max_calls = settings.limits.max_calls_per_session
+        self.max_streams = settings.limits.max_streams
+        self._gate = Gate(
+            settings.host,
+            has_tokens=bool(settings.tokens),
+            allowed_hosts=settings.allowed_hosts,
+            allowed_origins=settings.allowed_origins,
+        )
+        self._is_json = HeaderCheck(is_json)
+        self._accepts = HeaderCheck(accepts_both)
+        self._open_paths = frozenset(settings.base_path.rstrip("/").encode() + path for path in _PROBES)
+        self._sessions = sessions
+        self._has_scope = has_scope
+
+    def __repr__(self) -> str:
+        return f"<RequestValidator {self.routes!r} {self.tokens!r}>"
+
+    def admit(self, head: Head) -> AdmissionDecision:
+        """Decide on a head; the decision carries its refusal, and nothing is raised."""
+        decision = AdmissionDecision(self)
+        try:
+            self._check(head, decision)
+        except Refused as refused:
+            decision.refusal = refused.with_traceback(None)
+        return decision
+
+    def _check(self, head: Head, decision: AdmissionDecision) -> None:
+        headers = head.headers
+        if len(headers) != len(head.lines):
+            _require_single(head)
+        self._gate.check(headers)
+        if b"origin" in headers:
+            decision.cors = ((b"access-control-allow-origin", headers[b"origin"]), _VARY, _CORS_EXPOSED)
+        path = head.target.partition(b"?")[0]
+        route = decision.route = self.routes.find(path)
+        if route is None:
+            if path not in self._open_paths:
+                self.tokens.principal(headers.get(b"authorization"))
+            return
+        method = head.method.decode("latin-1")
+        if method not in route.methods:
+            raise Refused(405, "Method not allowed", headers=(allow(route),))
+        if method == "OPTIONS":
+            return
+        decision.principal = self.tokens.principal(headers.get(b"authorization"))
+        if route.scope and not self._has_scope(route.scope):
+            raise Refused(404, "Not found: there is no such server or group here")
+        if method == "POST":
+            self._check_media_types(headers, route)
+        if route.kind == "mcp":
+            self._find_session(headers, route, decision)
+
+    def _check_media_types(self, headers: Headers, route: EndpointRoute) -> None:
+        if not self._is_json(headers.get(b"content-type", b"")):
+            raise Refused(415, "Unsupported media type: the body must be application/json")
+        if b"content-encoding" in headers:
+            raise Refused(415, "Unsupported media type: the body must not be encoded")
+        if route.kind == "mcp" and not self._accepts(headers.get(b"accept", b"*/*")):
+            raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
+
+    def _find_session(self, headers: Headers, route: EndpointRoute, decision: AdmissionDecision) -> None:
+        version, named = headers.get(VERSION_HEADER), headers.get(SESSION_HEADER)
+        decision.is_modern = version is not None and not serves_handshake(version)
+        decision.speaks_handshake = version is not None and not decision.is_modern
+        decision.has_mirrors = METHOD_HEADER in headers or NAME_HEADER in headers
+        decision.named = named is not None
+        if decision.is_modern:
+            served = ", ".join(HANDSHAKE_VERSIONS)
+            decision.session_refusal = Refused(400, f"Bad request: unsupported protocol version; served are {served}")
+        elif named is None:
+            decision.session_refusal = Refused(
+                400, "Bad request: the Mcp-Session-Id header is missing; send initialize first"
+            )
+        else:
+            try:
+                decision.session = self._sessions.find(named, "mcp", decision.principal, route.scope)
+            except Refused as refused:
+                decision.session_refusal = refused.with_traceback(None)
+
+
+def _require_single(head: Head) -> None:
+    twice = repeated(head.lines, is_single)
+    if twice is not None:
+        raise Refused(403 if twice in ("host", "origin") else 400, f"Bad request: {twice} header appears twice")
+
+
+def allow(route: EndpointRoute) -> Line:
+    """The `Allow` header of an endpoint."""
+    return (b"allow", ", ".join(sorted(route.methods)).encode())
+
+
+def preflight(route: EndpointRoute, headers: Headers) -> list[Line]:
+    """The answer to OPTIONS: what a browser may send here, asked for origins that are allowed only."""
+    if b"origin" not in headers:
+        return [allow(route)]
+    asked = headers.get(b"access-control-request-headers", b"").decode("latin-1").lower().split(",")
+    granted = [name for part in asked if (name := part.strip()) in _CORS_HEADERS or _is_param(name)]
+    return [
+        (b"access-control-allow-methods", allow(route)[1]),
+        (b"access-control-allow-headers", ", ".join(granted).encode()),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+def _is_param(name: str) -> bool:
+    return name.startswith("mcp-param-") and name.replace("-", "").isalnum() and name.isascii()

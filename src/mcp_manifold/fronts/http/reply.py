@@ -1,0 +1,399 @@
+"""One request's answer over HTTP: JSON if the result comes first, an event stream if anything else does.
+
+Nothing is committed before it must be: the plain case takes no task and no stream. What comes ahead of the answer, a
+server's request to the client among it, is an event of the stream. Two writers carry the answer: our own HTTP
+connection, and any ASGI server.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from mcp_manifold.core.dispatcher import InFlightCall
+from mcp_manifold.errors import CallCancelled, ManifoldError
+from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.http.admission import AdmissionDecision
+from mcp_manifold.fronts.http.asgi import Receive, Send, send_empty, send_json
+from mcp_manifold.fronts.http.resumption import Journal
+from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
+from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.call import Call, Session
+from mcp_manifold.wire import (
+    Payload,
+    Pieces,
+    encode,
+    error_of,
+    http_status,
+    response,
+    response_pieces,
+)
+from mcp_manifold.wire import (
+    failure as failure_message,
+)
+from mcp_manifold.wire.event_stream import encode_event
+from mcp_manifold.wire.protocol import REQUEST_CANCELLED
+
+logger = logging.getLogger(__name__)
+
+BULKY: Final = 65536
+"""Bytes of a result beyond which it is written as it is held, because a copy would take longer than the rest."""
+_SILENCE: Final = 0.5
+"""Seconds a call may be silent before a client that can resume streams is given the id to resume by."""
+_QUICK: Final = 0.05
+"""Seconds a call over ASGI may take before anything checks whether its client is still there."""
+_CANCELLED: Final = encode({"code": REQUEST_CANCELLED, "message": "Request cancelled"})
+
+
+class HttpWriter(Protocol):
+    """Carries one HTTP response."""
+
+    def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
+        """Send a complete JSON response; an empty body has no media type."""
+        ...
+
+    def respond_pieces(
+        self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
+    ) -> None:
+        """Send a complete JSON response with status 200, in pieces that are not copied.
+
+        `is_shared`: others hold them too, so that they take no memory while they wait for the client.
+        """
+        ...
+
+    def upgrade_to_stream(self) -> Send:
+        """Begin a response that is written with ASGI messages."""
+        ...
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what writes the stream; the server waits for it. A stream without an end closes the connection."""
+        ...
+
+    def drop(self) -> None:
+        """Close the connection without a response."""
+        ...
+
+
+class Exchange(NamedTuple):
+    """One HTTP request as it was admitted, and the writer of its response."""
+
+    head: Head
+    decision: AdmissionDecision
+    writer: HttpWriter
+    lines: tuple[Line, ...]
+    """Further header lines of the response."""
+
+
+class Front(Protocol):
+    """What a reply needs of the HTTP front."""
+
+    tally: Tally
+
+    def answered(self, reply: "HttpReply", size: int) -> None:
+        """The answer was handed to the writer: `size` bytes, 0 for a stream's, which counts them itself."""
+        ...
+
+
+class HttpReply:
+    """The reply to one request; see the module. `call` is the call it became."""
+
+    __slots__ = (
+        "_answer", "_front", "_id", "_in_flight", "_is_over", "_journal", "_key", "_lines", "_stream", "_writer",
+        "call", "has_failed", "opened",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        front: Front,
+        exchange: Exchange,
+        method: str,
+        params: dict[str, Payload],
+        session: Session,
+        id_: Payload,
+        opened: OpenSession | None = None,
+    ) -> None:
+        self.call = Call(method, params, session, self, id_)
+        self._front = front
+        self._writer = exchange.writer
+        self._id = id_
+        self._lines = exchange.lines
+        self.opened = opened
+        """The session it belongs to; None in 2026-07-28."""
+        self.has_failed = False
+        """The answer is an error."""
+        self._key = b""
+        self._in_flight: InFlightCall | None = None
+        self._stream: EventStream | None = None
+        self._journal: Journal | None = None
+        self._answer: bytes | None = None
+        """The answer that waits for the end of this turn, to go out as the stream's last event."""
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<HttpReply to {self.call!r}{' streaming' if self._stream else ''}>"
+
+    def begin(self, gateway: Gateway, limit: int) -> None:
+        """Begin the call, in its session if it has one.
+
+        Raises:
+            RequestError: the session does not take it; nothing was begun.
+        """
+        if self.opened is not None:
+            self._key = self.opened.register(self._id, self, limit)
+        in_flight = gateway.dispatch(self.call)
+        if not self._is_over:
+            self._in_flight = in_flight
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a message after which the client is given a stream."""
+        journals = None if self.opened is None else self.opened.journals
+        return _SILENCE if journals is not None and journals.are_primed else KEEP_ALIVE
+
+    def cancel(self) -> None:
+        """Stop working on the call; the answer says that it was cancelled."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
+
+    def end(self) -> None:
+        """Let a subscription end with its result."""
+        if self._in_flight is not None:
+            self._in_flight.end()
+
+    # --- the Reply of the call ------------------------------------------------------------------------------------
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """See `call.Reply`."""
+        self.stream()
+        if self._journal is not None:
+            (self._journal.post if needed else self._journal.push)(message)
+        elif self._stream is not None:
+            (self._stream.post if needed else self._stream.push)(encode_event(message))
+
+    def stream(self) -> None:
+        """See `call.Reply`."""
+        if self._stream is None and not self._is_over:
+            self._stream = stream = EventStream(
+                self._writer.upgrade_to_stream(), self._front.tally, headers=self._lines
+            )
+            if self.opened is not None and self.opened.journals is not None:
+                self._journal = self.opened.journals.begin(stream)
+                self._journal.on_gone(self._gone)
+            self._writer.own(self._run(stream))
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """See `call.Reply`. Nothing is raised into the backend that answered."""
+        size = 0
+        try:
+            self._is_over = True
+            if self.opened is not None:
+                self.opened.complete(self._key)
+            if result is None or self.call.is_cancelled:
+                self.has_failed = True
+                message, status = failed(self.call, self._id, failure)
+                if self.call.method == "initialize" and self.opened is not None:
+                    self._lines = self._lines[1:]  # the session was not opened, so its id is not told
+            elif isinstance(result, tuple) or (len(result) > BULKY and self._stream is None):
+                size = self._respond_pieces(result)
+                return
+            else:
+                message, status = response(self._id, result), 200
+            if self._stream is None:
+                size = len(message)
+                self._writer.respond(status, message, self._lines)
+            else:
+                self._end_stream(message)
+        except Exception:
+            logger.exception("answer failed unexpectedly")
+            self._writer.drop()
+        finally:
+            self._release(size)
+
+    def _respond_pieces(self, result: Payload | Pieces) -> int:
+        """Send a large or shared result uncopied; returns its size."""
+        is_shared = isinstance(result, tuple)
+        pieces = response_pieces(self._id, result if isinstance(result, tuple) else (memoryview(result),))
+        if self._stream is None:
+            self._writer.respond_pieces(pieces, self._lines, is_shared=is_shared)
+            return sum(map(len, pieces))
+        self._end_stream(b"".join(pieces))
+        return 0
+
+    def _end_stream(self, message: bytes) -> None:
+        """End the stream with the answer, after whatever else happens in this turn, such as a withdrawn request."""
+        self._answer = message
+        asyncio.get_running_loop().call_soon(self._send_last)
+
+    def _send_last(self) -> None:
+        message, self._answer = self._answer, None
+        if message is None or self._stream is None:
+            return
+        if self._journal is not None:
+            self._journal.on_gone(None)
+            self._journal.end(message)
+        else:
+            self._stream.end(encode_event(message))
+
+    def _release(self, size: int) -> None:
+        """Let go of what leads back here, so that no cycle keeps the call in memory."""
+        self._in_flight = None
+        self.call.reply = DISCARD
+        self._front.answered(self, size)
+
+    # --- the client leaves ----------------------------------------------------------------------------------------
+
+    def disconnected(self) -> None:
+        """See `call.Reply`: in 2026-07-28 leaving is cancelling; before it, the client may come back."""
+        stream, journal = self._stream, self._journal
+        if stream is not None:
+            if journal is not None and not journal.left(stream):
+                return  # it reads the rest elsewhere
+            stream.hang_up()
+        self._gone()
+
+    def _gone(self) -> None:
+        if self._is_over:
+            return
+        if self.opened is None:
+            self.cancel()
+        else:
+            self.opened.desert(self.call, self._journal)
+
+    async def _run(self, stream: EventStream) -> None:
+        """Write the stream to its end; one that ends before the answer was left, or stalled."""
+        try:
+            await stream.run()
+        finally:
+            if not self._is_over:
+                self.disconnected()
+
+
+class _Discard:
+    """The reply of a call that is answered: whatever still comes is dropped."""
+
+    def __repr__(self) -> str:
+        return "<discard>"
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """Drop a message."""
+
+    def stream(self) -> None:
+        """Do nothing."""
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """Drop a second answer."""
+
+    def disconnected(self) -> None:
+        """Do nothing."""
+
+
+DISCARD: Final = _Discard()
+
+
+def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[bytes, int]:
+    """The error response to a call, and the HTTP status its era gives it. A defect is logged."""
+    if failure is None or isinstance(failure, CallCancelled):
+        error = _CANCELLED
+    else:
+        if not isinstance(failure, ManifoldError):
+            extra = {"method": call.method, "backend": call.backend}
+            logger.error("call failed unexpectedly", exc_info=failure, extra=extra)
+        reason = failure if isinstance(failure, Exception) else RuntimeError()
+        error = error_of(reason, call.session.era, method=call.method)
+    return failure_message(id_, error), http_status(error) if call.session.era == "modern" else 200
+
+
+class AsgiWriter:
+    """Carries a response over any ASGI server: kept until `run`, in the request's own task, sends it."""
+
+    __slots__ = ("_answer", "_budget", "_is_dropped", "_receive", "_send", "_signal", "_work")
+
+    def __init__(self, receive: Receive, send: Send, budget: Budget) -> None:
+        self._budget = budget
+        self._receive = receive
+        self._send = send
+        self._answer: tuple[int, bytes, Sequence[Line]] | None = None
+        self._work: Coroutine[Any, Any, None] | None = None
+        self._is_dropped = False
+        self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<AsgiWriter {'streaming' if self._work else 'answered' if self._answer else 'waiting'}>"
+
+    def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
+        """See `HttpWriter`."""
+        self._answer = (status, body, lines)
+        self._wake()
+
+    def respond_pieces(
+        self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
+    ) -> None:
+        """See `HttpWriter`."""
+        self.respond(200, b"".join(pieces), lines)
+
+    def upgrade_to_stream(self) -> Send:
+        """See `HttpWriter`."""
+        return self._send
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """See `HttpWriter`."""
+        self._work = work
+        self._wake()
+
+    def drop(self) -> None:
+        """See `HttpWriter`."""
+        self._is_dropped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._signal.done():
+            self._signal.set_result(None)
+
+    async def run(self, reply: HttpReply | None) -> None:
+        """Send what is responded. Tell `reply` when the client leaves before that.
+
+        Raises:
+            ConnectionAbortedError: the response was dropped.
+        """
+        watcher: asyncio.Task[None] | None = None
+        try:
+            if not self._signal.done():
+                await asyncio.wait({self._signal}, timeout=_QUICK)
+            if reply is not None and (self._work is not None or not self._signal.done()):
+                watching = _watch(self._receive, reply)
+                watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
+            await self._signal
+            if self._work is not None:
+                await self._work
+            elif self._answer is not None:
+                await self._send_answer(*self._answer)
+            elif self._is_dropped:
+                raise ConnectionAbortedError
+        except asyncio.CancelledError:
+            if reply is not None:
+                reply.cancel()
+            raise
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+
+    async def _send_answer(self, status: int, body: bytes, lines: Sequence[Line]) -> None:
+        load = Load(self._budget)
+        if len(body) > LARGE:
+            load.hold(len(body))
+        try:
+            if body:
+                await send_json(self._send, status, body, lines)
+            else:
+                await send_empty(self._send, status, lines)
+        finally:
+            load.drop()
+
+
+async def _watch(receive: Receive, reply: HttpReply) -> None:
+    """Tell a reply when its client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    reply.disconnected()

@@ -1,0 +1,88 @@
+"""The standing streams of handshake-era clients: what belongs to no call, and the rest of broken streams."""
+
+from mcp_manifold.fronts.gateway import Gateway
+from mcp_manifold.fronts.http.asgi import Refused
+from mcp_manifold.fronts.http.guard import accepts_events
+from mcp_manifold.fronts.http.request import HttpRequest
+from mcp_manifold.fronts.http.resumption import Forgotten, Journal
+from mcp_manifold.fronts.http.stream import EventStream, Tally, serve_stream
+from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.wire.event_stream import encode_event
+
+_LAST_EVENT = b"last-event-id"
+
+
+class StandingStreams:
+    """Answers GET on an MCP endpoint (2025-11-25 streamable-http, Listening for Messages; Resumability)."""
+
+    __slots__ = ("_gateway", "_tally")
+
+    def __init__(self, gateway: Gateway, tally: Tally) -> None:
+        self._gateway = gateway
+        self._tally = tally
+
+    def __repr__(self) -> str:
+        return f"<StandingStreams open={self._tally.streams}>"
+
+    async def get(self, request: HttpRequest, opened: OpenSession) -> None:
+        """Serve a session's standing stream, or the rest of the stream its Last-Event-ID names.
+
+        Raises:
+            Refused: 406; 409, the session has its stream already; 400, the rest is no longer kept; 503 at the limit.
+        """
+        if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
+            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+        journal, after = _resumed(request, opened)
+        if journal is None and opened.hang_up is not None:
+            raise Refused(409, "Conflict: this session already has its stream")
+        with self._tally.stream_open(self._gateway.settings.limits.max_streams):
+            stream = EventStream(request.send, self._tally)
+            if journal is not None and not journal.is_standing:
+                await self._rest(request, opened, stream, journal, after)
+            else:
+                await self._standing(request, opened, stream, journal, after)
+
+    async def _standing(
+        self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal | None, after: int
+    ) -> None:
+        """Serve the standing stream, after the rest of the one before if it is resumed."""
+        if journal is not None:
+            journal.resume(stream, after)
+        elif opened.journals is not None:
+            journal = opened.journals.begin(stream, is_standing=True)
+        deliver = (lambda message: stream.push(encode_event(message))) if journal is None else journal.push
+        try:
+            opened.attach(deliver, stream.end)
+            await serve_stream(stream, request.receive)
+        finally:
+            if journal is not None:
+                journal.left(stream)
+            if opened.hang_up == stream.end:  # otherwise the client reads on elsewhere
+                opened.detach()
+
+    async def _rest(
+        self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal, after: int
+    ) -> None:
+        """Serve the rest of a call's stream, up to its answer."""
+        journal.resume(stream, after)
+        opened.regain(journal)
+        try:
+            await serve_stream(stream, request.receive)
+        finally:
+            if not journal.ended and journal.left(stream) and journal.gone is not None:
+                journal.gone()
+
+
+def _resumed(request: HttpRequest, opened: OpenSession) -> tuple[Journal | None, int]:
+    """The stream a GET resumes, and the number of the last event its client has; None without a known event id.
+
+    Raises:
+        Refused: 400 when the answer it waits for is no longer kept.
+    """
+    id_ = request.headers.get(_LAST_EVENT)
+    if id_ is None or opened.journals is None:
+        return None, 0
+    try:
+        return opened.journals.find(id_.decode("latin-1")) or (None, 0)
+    except Forgotten:
+        raise Refused(400, "Bad request: the stream of that Last-Event-ID is no longer kept") from None
