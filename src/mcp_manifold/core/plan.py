@@ -259,7 +259,7 @@ def _send(
     if executor.breaker.is_shut and not call.attempts:
         executor.require_admitted()
     if executor.running >= executor.most and call.slot is not executor and task is None:
-        return Wait("slot", partial(_slot, executor, call))
+        return Wait("slot", partial(_slot, executor, call, params))
     link = _open_link(call, backend, task)
     if link is None:
         return Wait("link", partial(backend.connect, call))
@@ -292,8 +292,8 @@ def _lacks_level(call: Call, link: Link) -> bool:
     return bool(session.log_level) and session.era == "modern" and link.era == "handshake" and call.level is not link
 
 
-async def _slot(executor: RequestExecutor, call: Call) -> Changes:
-    return Changes(waited=await executor.wait_for_slot(call), slot=executor)
+async def _slot(executor: RequestExecutor, call: Call, params: dict[str, Payload]) -> Changes:
+    return Changes(waited=await executor.wait_for_slot(call, params), slot=executor)
 
 
 async def _raised(facts: Facts, link: Link, level: str) -> Changes:

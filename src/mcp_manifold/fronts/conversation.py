@@ -8,7 +8,7 @@ from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.checks import log_level, require_modern, speaks_modern
-from mcp_manifold.fronts.http.reply import DISCARD, failed
+from mcp_manifold.fronts.http.reply import AfterAnswer, failed
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
@@ -105,7 +105,7 @@ class ChannelReply:
         else:
             message = response(self._id, result)
         self._in_flight = None
-        call.reply = DISCARD  # no cycle keeps the call in memory
+        call.reply = self._conversation.late  # no cycle keeps the call in memory
         self._conversation.answered(call, self._key, message, has_failed=failure is not None)
 
 
@@ -116,7 +116,7 @@ class Conversation:
         modern: whether requests of the 2026-07-28 era, which need no session, are served too.
     """
 
-    __slots__ = ("_channel", "_gateway", "_initialized", "_modern", "_settled", "opened")
+    __slots__ = ("_channel", "_gateway", "_initialized", "_modern", "_settled", "late", "opened")
 
     def __init__(self, gateway: Gateway, opened: OpenSession, channel: Channel, *, modern: bool) -> None:
         self._gateway = gateway
@@ -127,6 +127,8 @@ class Conversation:
         self._settled: asyncio.Future[None] | None = None
         """Done once no call is in flight; for `settle`."""
         self.opened = opened
+        self.late = AfterAnswer(self.emit)
+        """The reply of every call that was answered: the client still gets what belongs to it."""
 
     def __repr__(self) -> str:
         return f"<Conversation {self.opened!r}>"
@@ -184,7 +186,7 @@ class Conversation:
 
     # --- what replies use -----------------------------------------------------------------------------------------
 
-    def emit(self, message: bytes, *, needed: bool) -> None:
+    def emit(self, message: bytes, *, needed: bool = False) -> None:
         """Send a message that belongs to a call."""
         (self._channel.post if needed else self._channel.push)(message)
 

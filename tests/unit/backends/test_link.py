@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.link.pending import PendingRequest, number_of
+from mcp_manifold.backends.link.link import number_of
+from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mcp.shared import inbound as reference
 
 from mcp_manifold.errors import RequestError
-from mcp_manifold.fronts.inbound import admit, id_key, repeated, speaks_modern
+from mcp_manifold.fronts.http.checks import admit, id_key, repeated, speaks_modern
 from mcp_manifold.wire import Payload, error_of, members
 from mcp_manifold.wire.param_headers import decode_header, encode_header
 from tests.unit.fronts.fakes import META

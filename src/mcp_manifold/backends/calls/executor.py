@@ -177,8 +177,11 @@ class RequestExecutor:
 
     # --- slots ----------------------------------------------------------------------------------------------------
 
-    async def wait_for_slot(self, call: Call) -> float:
+    async def wait_for_slot(self, call: Call, params: dict[str, Payload]) -> float:
         """Wait for a slot, which the call then holds; returns the seconds that took.
+
+        Args:
+            params: as they will be sent.
 
         Raises:
             BackendOverloaded: too many calls wait already, or it was not the call's turn within its timeout.
@@ -186,7 +189,7 @@ class RequestExecutor:
         if self.running < self.most:  # one became free meanwhile
             self.running += 1
             return 0.0
-        patience = self._deadlines.of(call.method, call.params) if self._deadlines.special else self._deadlines.usual
+        patience = self._deadlines.of(call.method, params) if self._deadlines.special else self._deadlines.usual
         return await self.waiting.wait(call, min(patience.timeout, patience.ceiling), self.running)
 
     def leave(self) -> None:

@@ -20,7 +20,6 @@ from mcp_manifold.backends.link.pending import (
     ResultCallback,
     Transport,
     number_in,
-    number_of,
 )
 from mcp_manifold.clock import Clock, DeadlineTimer, LoopClock
 from mcp_manifold.errors import (
@@ -409,6 +408,19 @@ class Link:
         pending = origin or self.pending.get(number_in(data))
         if pending is not None:
             self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
+
+
+def number_of(id_: Payload | object) -> int:
+    """The request number in an id as the backend wrote it: `7`, `"7"` and `7.0` are equal; -1 for anything else."""
+    text = bytes(id_) if isinstance(id_, Payload) else b""
+    if len(text) > 32:  # not one of ours, and perhaps more digits than Python converts
+        return -1
+    try:
+        return int(text)
+    except ValueError:
+        stripped = text.strip(b'"')
+        whole, _, fraction = stripped.partition(b".")
+        return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
 
 
 def settle(outcome: "asyncio.Future[Payload]") -> ResultCallback:

@@ -119,19 +119,6 @@ def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["
     return {first, second}
 
 
-def number_of(id_: Payload | object) -> int:
-    """The request number in an id as the backend wrote it: `7`, `"7"` and `7.0` are equal; -1 for anything else."""
-    text = bytes(id_) if isinstance(id_, Payload) else b""
-    if len(text) > 32:  # not one of ours, and perhaps more digits than Python converts
-        return -1
-    try:
-        return int(text)
-    except ValueError:
-        stripped = text.strip(b'"')
-        whole, _, fraction = stripped.partition(b".")
-        return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
-
-
 def number_in(start: bytes) -> int:
     """The id in the first 4 KiB of an invalid message; 0 for none."""
     found = _ID.search(start, 0, 4096)

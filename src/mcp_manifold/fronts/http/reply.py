@@ -7,7 +7,7 @@ connection, and any ASGI server.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from mcp_manifold.core.dispatcher import InFlightCall
@@ -167,6 +167,8 @@ class HttpReply:
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         """See `call.Reply`."""
         self.stream()
+        if self._is_over and self._answer is None:
+            return
         if self._journal is not None:
             (self._journal.post if needed else self._journal.push)(message)
         elif self._stream is not None:
@@ -228,6 +230,7 @@ class HttpReply:
 
     def _send_last(self) -> None:
         message, self._answer = self._answer, None
+        self.call.reply = DISCARD
         if message is None or self._stream is None:
             return
         if self._journal is not None:
@@ -239,7 +242,8 @@ class HttpReply:
     def _release(self, size: int) -> None:
         """Let go of what leads back here, so that no cycle keeps the call in memory."""
         self._in_flight = None
-        self.call.reply = DISCARD
+        if self._answer is None:
+            self.call.reply = DISCARD
         self._front.answered(self, size)
 
     # --- the client leaves ----------------------------------------------------------------------------------------
@@ -270,14 +274,21 @@ class HttpReply:
                 self.disconnected()
 
 
-class _Discard:
-    """The reply of a call that is answered: whatever still comes is dropped."""
+class AfterAnswer:
+    """The reply of a call that was answered. `emit` takes what still comes; without it, that is dropped."""
+
+    __slots__ = ("_emit",)
+
+    def __init__(self, emit: Callable[..., None] | None = None) -> None:
+        self._emit = emit
 
     def __repr__(self) -> str:
-        return "<discard>"
+        return f"<AfterAnswer {'dropping' if self._emit is None else 'passing on'}>"
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """Drop a message."""
+        """Pass a late message on, or drop it."""
+        if self._emit is not None:
+            self._emit(message, needed=needed)
 
     def stream(self) -> None:
         """Do nothing."""
@@ -289,7 +300,7 @@ class _Discard:
         """Do nothing."""
 
 
-DISCARD: Final = _Discard()
+DISCARD: Final = AfterAnswer()
 
 
 def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[bytes, int]:
