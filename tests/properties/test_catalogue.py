@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_manifold.model.catalogue import Catalogue, Kind, Listing, Route, Rules, Terms, diff, merge
+from mcp_manifold.model.catalogue import Catalogue, Kind, Listing, ResourceRoute, Rules, Terms, diff, merge
 from mcp_manifold.model.names import normalise_uri
 
 RULES = Rules()
@@ -133,7 +133,7 @@ def test_s24_every_listed_uri_is_read_at_the_backend_that_was_shown_with_it(
 ) -> None:
     catalogue = merge(listings, RULES)
     for key, entry in catalogue.resources.items():
-        assert catalogue.find_resource(key) == Route(entry.backend, entry.native)
+        assert catalogue.find_resource(key) == ResourceRoute(entry.backend, entry.native)
         respelled = catalogue.find_resource(normalise_uri(key))
         assert respelled is not None
         assert respelled.backend == entry.backend

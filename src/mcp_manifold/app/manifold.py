@@ -19,7 +19,7 @@ from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, load, load
 from mcp_manifold.core.hub import MERGED
 from mcp_manifold.core.status import ServerStatus, described, has_all_required, overall, survey
 from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Emit, Handler, ResultCallback, Session
 from mcp_manifold.model.filtering import unmatched_patterns
 from mcp_manifold.model.policy import ANONYMOUS
@@ -57,7 +57,7 @@ class Manifold:
         self._watchers: list[Callable[[str], None]] = []
         self._front: HttpFront | None = None
         self._counts = Counts(self._has_server)
-        self.budget = Budget()
+        self.budget = MemoryBudget()
         self._lag = LoopLag()
         self._source = Source()
         self._reloading: Reloading | None = None

@@ -195,8 +195,8 @@ class Router:
     def arrived(self, call: Call, result: Payload) -> Payload:
         """The result of a call that was relayed directly, as its caller is to have it; none that `takes_long`."""
         result = self._named(call, result)
-        if wire.may_link(result):
-            result = wire.map_links(call.method, result, self._public(call), call.view_of(result))
+        if wire.may_hold_refs(result):
+            result = wire.map_resource_refs(call.method, result, self._public(call), call.view_of(result))
         return result if call.backend_era == call.session.era == "handshake" else self._adapted(call, result)
 
     async def arrived_long(self, call: Call, direct: Direct, result: Payload) -> Payload:
@@ -214,7 +214,7 @@ class Router:
                 if instead is not None:
                     return instead
         public = self._hub.view(session.scope).whole.public_uri
-        exc.raw = wire.map_error_link(exc.raw, partial(public, call.backend))
+        exc.raw = wire.map_error_ref(exc.raw, partial(public, call.backend))
         return None
 
     def _named(self, call: Call, result: Payload) -> Payload:
@@ -226,8 +226,8 @@ class Router:
 
     async def _linked(self, call: Call, result: Payload) -> Payload:
         if len(result) < wire.LONG:
-            return wire.map_links(call.method, result, self._public(call), call.view_of(result))
-        return await _in_turns(wire.link_steps(call.method, result, self._public(call), call.view_of(result)))
+            return wire.map_resource_refs(call.method, result, self._public(call), call.view_of(result))
+        return await _in_turns(wire.ref_steps(call.method, result, self._public(call), call.view_of(result)))
 
     def _adapted(self, call: Call, result: Payload) -> Payload:
         return wire.adapt_result(

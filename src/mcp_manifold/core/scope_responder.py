@@ -140,7 +140,7 @@ class ScopeResponder:
         if version == MODERN_VERSION:
             meta[META_SERVER_INFO] = self._server_info
         if view.unavailable:
-            meta[META_MISSING] = [absence.described() for absence in view.unavailable]
+            meta[META_MISSING] = [absence.to_dict() for absence in view.unavailable]
         if meta:
             page["_meta"] = meta
         if version == MODERN_VERSION:

@@ -175,11 +175,11 @@ class Tasks:
             return self._hub.public_uri(scope, task.backend, uri)
 
         if method == "tasks/result":
-            return wire.map_links("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
+            return wire.map_resource_refs("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
         shown = renamed(said, task.native, task.public, ("taskId",), RELATED_TASK)
         members = wire.client_meta(shown)
         if "result" in members:
-            mapped = wire.map_links("tools/call", members["result"], public)
+            mapped = wire.map_resource_refs("tools/call", members["result"], public)
             shown = shown if mapped is members["result"] else Payload(wire.encode({**members, "result": mapped}))
         is_signed = "inputRequests" in members and len(self._hub.members(scope)) > 1
         return wire.signed_requests(shown, task.backend) if is_signed else shown

@@ -136,7 +136,7 @@ class Watching:
             self._release(self._subscriptions.remove(watcher, uri))
             if isinstance(exc, RemoteError):
                 public = self._hub.view(session.scope).whole.public_uri
-                exc.raw = wire.map_error_link(exc.raw, partial(public, route.backend))
+                exc.raw = wire.map_error_ref(exc.raw, partial(public, route.backend))
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Handler, ResultCallback, Session
 from mcp_manifold.wire import Payload, Pieces
 
@@ -18,7 +18,7 @@ class Gateway(Protocol):
         ...
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> MemoryBudget:
         """What large messages take their room from."""
         ...
 

@@ -24,7 +24,7 @@ from mcp_manifold.backends.calls.breaker import Position
 from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
 
 _PLAIN: Final = "text/plain"
@@ -44,7 +44,7 @@ class Sources:
     """Calls that wait for their client to come back with input."""
     tasks: Callable[[], int] = lambda: len(asyncio.all_tasks())
     """Tasks of the event loop."""
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
 
 class Calls(Collector):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Route
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, ResourceRoute
 from mcp_manifold.model.names import MAX_URI, lower_scheme, spellings, walks
 
 MAX_PATTERN: Final = 512
@@ -216,7 +216,9 @@ class Policy:
         members = [backend for backend in catalogue.backends if self.reaches(principal, backend)]
         return catalogue.restrict(lambda entry: self.sees(principal, entry), members=members)
 
-    def route_resource(self, catalogue: Catalogue, view: Catalogue, principal: Principal, uri: str) -> Route | None:
+    def route_resource(
+        self, catalogue: Catalogue, view: Catalogue, principal: Principal, uri: str
+    ) -> ResourceRoute | None:
         """Where the principal may read `uri`; None if nowhere, be it hidden or unknown.
 
         The whole catalogue decides whose the URI is, so that hiding one backend's resource does not send its readers
@@ -235,10 +237,12 @@ class Policy:
             return route if entry.key in view.resources else None
         return route if self._permits_unlisted(catalogue, view, principal, route) else None
 
-    def _permits_unlisted(self, catalogue: Catalogue, view: Catalogue, principal: Principal, route: Route) -> bool:
+    def _permits_unlisted(
+        self, catalogue: Catalogue, view: Catalogue, principal: Principal, route: ResourceRoute
+    ) -> bool:
         filters = self._filters(principal, route.backend, Kind.RESOURCE)
         # A hidden entry stays hidden under a spelling the backend may take for the same.
-        alike = (catalogue.listed(Route(route.backend, uri)) for uri in spellings(route.uri))
+        alike = (catalogue.listed(ResourceRoute(route.backend, uri)) for uri in spellings(route.uri))
         if any(entry is not None and entry.key not in view.resources for entry in alike):
             return False
         shapes = {shape.key: shape for uri in spellings(route.uri) for shape in catalogue.matching(route.backend, uri)}

@@ -24,7 +24,7 @@ class UnavailableServer:
     is_listed: bool = False
     """Its last known entries are listed all the same."""
 
-    def described(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """It as clients are told."""
         found = {"server": self.server, "reason": self.reason}
         if self.since:
@@ -48,7 +48,7 @@ class Unavailability:
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
 
-    def missed(self, server: str, reason: str, *, now: float, since: str) -> bool:
+    def mark_unavailable(self, server: str, reason: str, *, now: float, since: str) -> bool:
         """A server failed, or failed again; returns whether that is news."""
         before = self._found.get(server)
         after = UnavailableServer(server, reason, since) if before is None else replace(before, reason=reason)
@@ -56,26 +56,26 @@ class Unavailability:
         self._at.setdefault(server, now)
         return before != after
 
-    def returned(self, server: str) -> bool:
+    def mark_available(self, server: str) -> bool:
         """A server is there; returns whether that is news."""
         self._at.pop(server, None)
         return self._found.pop(server, None) is not None
 
-    def keep(self, servers: Collection[str]) -> None:
+    def retain(self, servers: Collection[str]) -> None:
         """Forget all others."""
         for server in [server for server in self._found if server not in servers]:
-            self.returned(server)
+            self.mark_available(server)
 
-    def of(self, server: str) -> UnavailableServer | None:
+    def find(self, server: str) -> UnavailableServer | None:
         """The absence of a server; None while it is there."""
         return self._found.get(server)
 
-    def left(self, server: str, now: float) -> float:
+    def grace_left(self, server: str, now: float) -> float:
         """Seconds its entries stay listed; 0 when that is over."""
         at = self._at.get(server)
         left = self.grace if at is None else at + self.grace - now
         return left if left > _EARLY else 0.0
 
-    def is_over(self, server: str, now: float) -> bool:
+    def is_grace_over(self, server: str, now: float) -> bool:
         """Whether a server has been away for so long that its entries are not listed any more."""
-        return server in self._found and self.left(server, now) == 0.0
+        return server in self._found and self.grace_left(server, now) == 0.0

@@ -12,7 +12,7 @@ from mcp_manifold.wire.envelope import (
     NULL_ID,
     UNSET,
     Envelope,
-    Opened,
+    ParsedEnvelope,
     Payload,
     encode,
     first_byte,
@@ -50,7 +50,7 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
-from mcp_manifold.wire.resource_refs import LONG, link_steps, map_error_link, map_links, may_link
+from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, may_hold_refs, ref_steps
 from mcp_manifold.wire.result_view import ResultView, view_of
 from mcp_manifold.wire.writing import Pieces, failure, notification, one_line, request, response, response_pieces
 
@@ -69,7 +69,7 @@ __all__ = [
     "Era",
     "InputRequest",
     "InputRequired",
-    "Opened",
+    "ParsedEnvelope",
     "Payload",
     "Pieces",
     "ResultView",
@@ -88,11 +88,10 @@ __all__ = [
     "http_status",
     "input_required",
     "is_object",
-    "link_steps",
-    "map_error_link",
-    "map_links",
+    "map_error_ref",
+    "map_resource_refs",
     "may_ask",
-    "may_link",
+    "may_hold_refs",
     "members",
     "members_of",
     "modern_stamp",
@@ -102,6 +101,7 @@ __all__ = [
     "one_line",
     "parse",
     "parse_backend",
+    "ref_steps",
     "refusal",
     "relayable_capabilities",
     "renamed",

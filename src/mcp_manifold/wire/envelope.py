@@ -62,7 +62,7 @@ class Envelope(msgspec.Struct):
     error: Payload | msgspec.UnsetType = UNSET
 
 
-class Opened(Envelope):
+class ParsedEnvelope(Envelope):
     """A large request or response whose `params` or `result` was opened in the same pass; never decoded as such."""
 
     members: dict[str, Payload] = {}
@@ -112,7 +112,7 @@ def parse(data: bytes) -> Envelope:
     return envelope
 
 
-def _opened(data: bytes, word: bytes) -> Opened | None:
+def _opened(data: bytes, word: bytes) -> ParsedEnvelope | None:
     """A request, or a response, without white space and with nothing in it but what it must have; None for all else.
 
     Then the lengths of all members, written as short as they can be, add up to that of the message: so the text of its
@@ -136,7 +136,7 @@ def _opened(data: bytes, word: bytes) -> Opened | None:
     overhead = _REQUEST_OVERHEAD if word is _PARAMS else _RESPONSE_OVERHEAD
     if overhead + len(deep.id) + len(rest.encode()) + size != len(data):
         return None
-    opened = Opened("2.0", deep.id, members=members, text=data)
+    opened = ParsedEnvelope("2.0", deep.id, members=members, text=data)
     payload = Payload(memoryview(data)[start : start + size])
     if word is _RESULT:
         opened.result = payload
@@ -257,7 +257,7 @@ def members_of(envelope: Envelope) -> dict[str, Payload]:
     Raises:
         InvalidParams: as `members`.
     """
-    if isinstance(envelope, Opened):
+    if isinstance(envelope, ParsedEnvelope):
         return _spelled(envelope.members)
     return members(envelope.params)
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
-from mcp_manifold.wire.protocol import NAMED, TASK_METHODS
+from mcp_manifold.wire.protocol import NAME_PARAMS, TASK_METHODS
 
 ParameterHeaders = Callable[[str, Payload], Mapping[str, str]]
 """Native tool name and raw arguments to the `Mcp-Param-*` headers its schema asks for."""
@@ -50,8 +50,8 @@ def decode_header(value: str) -> str | None:
 
 def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: ParameterHeaders | None) -> bytes:
     """The header lines that mirror this request, each ended by CRLF."""
-    lines = f"mcp-method: {method if method in NAMED else encode_header(method)}\r\n"
-    key = "taskId" if method in TASK_METHODS else NAMED.get(method)
+    lines = f"mcp-method: {method if method in NAME_PARAMS else encode_header(method)}\r\n"
+    key = "taskId" if method in TASK_METHODS else NAME_PARAMS.get(method)
     if key is not None and key in params:
         name = _decode_text(params[key])
         lines += f"mcp-name: {encode_header(name)}\r\n"

@@ -55,7 +55,7 @@ LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", 
 DEFAULT_LOG_LEVEL: Final = "info"
 """What a handshake-era client that set no level hears of its own calls; the protocol leaves it to the server."""
 
-NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAME_PARAMS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Method to the member of `params` that the `Mcp-Name` header mirrors (2026-07-28 streamable-http)."""
 
 TASK_METHODS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})

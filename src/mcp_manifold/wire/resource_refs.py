@@ -39,18 +39,20 @@ Steps = Generator[None, None, Payload]
 """The mapping of one result, in pieces; what it returns is the result."""
 
 
-def may_link(result: Payload) -> bool:
+def may_hold_refs(result: Payload) -> bool:
     """Whether a URI can be in a result; a cheap look at one that is short."""
     return len(result) >= LARGE or bytes(result).find(b'"uri"') >= 0
 
 
-def map_links(method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None) -> Payload:
+def map_resource_refs(
+    method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None
+) -> Payload:
     """`result` with every URI that stands for a resource passed through `public`; itself where nothing changes.
 
     Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
     (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
     """
-    steps = link_steps(method, result, public, look)
+    steps = ref_steps(method, result, public, look)
     while True:
         try:
             next(steps)
@@ -59,10 +61,10 @@ def map_links(method: str, result: Payload, public: Callable[[str], str], look: 
             return mapped
 
 
-def link_steps(method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None) -> Steps:
-    """What `map_links` does, in steps after each of which others may have their turn."""
+def ref_steps(method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None) -> Steps:
+    """What `map_resource_refs` does, in steps after each of which others may have their turn."""
     try:
-        if not _may_link(method, result, look or ResultView(result)):
+        if not _holds_refs(method, result, look or ResultView(result)):
             return result
         yield
         return (yield from _mapped(method, result, public))
@@ -70,7 +72,7 @@ def link_steps(method: str, result: Payload, public: Callable[[str], str], look:
         return result  # not of the shape the method promises: nothing in it stands for a resource
 
 
-def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
+def map_error_ref(error: bytes, public: Callable[[str], str]) -> bytes:
     """An error object with the resource its `data.uri` names passed through `public` (server/resources, Errors)."""
     uri = text_at(Payload(error), "data", "uri") if b'"uri"' in error else None
     if uri is None or (shown := public(uri)) == uri:
@@ -78,7 +80,7 @@ def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
     return bytes(with_text_at(Payload(error), shown, "data", "uri"))
 
 
-def _may_link(method: str, result: Payload, look: ResultView) -> bool:
+def _holds_refs(method: str, result: Payload, look: ResultView) -> bool:
     if method == "tools/call" and len(result) >= LARGE:
         if look.is_plain:
             return False

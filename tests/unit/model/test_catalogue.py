@@ -12,7 +12,7 @@ from mcp_manifold.model.catalogue import (
     Kind,
     Listing,
     Override,
-    Route,
+    ResourceRoute,
     Rules,
     Terms,
     Uris,
@@ -220,8 +220,8 @@ def test_uris_are_kept_and_only_a_later_claim_to_one_is_prefixed() -> None:
     catalogue = merged(offering("a", resources=both), offering("b", resources=both))
     assert list(catalogue.resources) == ["file:///x", "b+file:///x"]
     assert json.loads(catalogue.resources["b+file:///x"].raw) == {"name": "b__thing", "uri": "b+file:///x"}
-    assert catalogue.find_resource("file:///x") == Route("a", "file:///x")
-    assert catalogue.find_resource("b+file:///x") == Route("b", "file:///x")
+    assert catalogue.find_resource("file:///x") == ResourceRoute("a", "file:///x")
+    assert catalogue.find_resource("b+file:///x") == ResourceRoute("b", "file:///x")
     assert "a lists 'file:///x' too" in catalogue.problems[0]
 
 
@@ -230,13 +230,13 @@ def test_two_spellings_of_one_uri_are_one_claim() -> None:
         offering("a", resources=(resource("KITCHEN://Soup"),)), offering("b", resources=(resource("kitchen://Soup"),))
     )
     assert list(catalogue.resources) == ["KITCHEN://Soup", "b+kitchen://Soup"]
-    assert catalogue.find_resource("kitchen://Soup") == Route("a", "KITCHEN://Soup")
+    assert catalogue.find_resource("kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
 
 
 def test_one_backends_two_spellings_are_both_kept() -> None:
     catalogue = merged(offering("a", resources=(resource("x://H/p"), resource("x://h/p"))))
-    assert catalogue.find_resource("x://h/p") == Route("a", "x://h/p")
-    assert catalogue.find_resource("X://h/p") == Route("a", "x://H/p")
+    assert catalogue.find_resource("x://h/p") == ResourceRoute("a", "x://h/p")
+    assert catalogue.find_resource("X://h/p") == ResourceRoute("a", "x://H/p")
     assert catalogue.problems == ()
 
 
@@ -246,7 +246,7 @@ def test_prefix_presents_every_uri_of_a_backend_prefixed() -> None:
     )
     assert list(catalogue.resources) == ["a+x:1"]
     assert list(catalogue.templates) == ["a+x:{id}"]
-    assert catalogue.find_resource("a+x:7") == Route("a", "x:7")
+    assert catalogue.find_resource("a+x:7") == ResourceRoute("a", "x:7")
     assert catalogue.public_uri("a", "x:unlisted") == "a+x:unlisted"
 
 
@@ -260,14 +260,14 @@ def test_verbatim_leaves_a_later_claim_out_and_says_so() -> None:
 
 def test_a_uri_that_reads_as_another_backends_does_not_shadow_it() -> None:
     catalogue = merged(offering("rogue", resources=(resource("bank+file:///x"),)), offering("bank"))
-    assert catalogue.find_resource("bank+file:///x") == Route("bank", "file:///x")
-    assert catalogue.find_resource("rogue+bank+file:///x") == Route("rogue", "bank+file:///x")
+    assert catalogue.find_resource("bank+file:///x") == ResourceRoute("bank", "file:///x")
+    assert catalogue.find_resource("rogue+bank+file:///x") == ResourceRoute("rogue", "bank+file:///x")
     assert "reads as a URI of bank" in catalogue.problems[0]
 
 
 def test_a_backend_is_sent_its_own_spelling_behind_its_prefix_too() -> None:
     catalogue = merged(offering("a", resources=(resource("KITCHEN://Soup"),)))
-    assert catalogue.find_resource("a+kitchen://Soup") == Route("a", "KITCHEN://Soup")
+    assert catalogue.find_resource("a+kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
 
 
 def test_an_unlisted_uri_goes_to_the_earliest_template_that_fits() -> None:
@@ -275,8 +275,8 @@ def test_an_unlisted_uri_goes_to_the_earliest_template_that_fits() -> None:
         offering("a", templates=(template("DB://{table}"),)),
         offering("b", templates=(template("db://{table}/{row}"), template("db://{+any}"))),
     )
-    assert catalogue.find_resource("db://users") == Route("a", "DB://users")
-    assert catalogue.find_resource("db://users/1") == Route("b", "db://users/1")
+    assert catalogue.find_resource("db://users") == ResourceRoute("a", "DB://users")
+    assert catalogue.find_resource("db://users/1") == ResourceRoute("b", "db://users/1")
 
 
 def test_an_unlisted_uri_goes_to_the_only_owner_of_its_scheme() -> None:
@@ -284,7 +284,7 @@ def test_an_unlisted_uri_goes_to_the_only_owner_of_its_scheme() -> None:
         offering("a", resources=(resource("note:1"), resource("file:///a"))),
         offering("b", resources=(resource("file:///b"),)),
     )
-    assert catalogue.find_resource("note:2") == Route("a", "note:2")
+    assert catalogue.find_resource("note:2") == ResourceRoute("a", "note:2")
     assert catalogue.find_resource("file:///c") is None
     assert catalogue.find_resource("other:1") is None
 
@@ -293,14 +293,14 @@ def test_a_prefixed_uri_of_a_stranger_does_not_fall_to_its_lookalike_scheme() ->
     catalogue = merged(offering("a", tools=(tool("t"),)), offering("b", templates=(template("{+any}"),)))
     only_b = catalogue.restrict(lambda entry: entry.backend == "b")
     assert only_b.find_resource("a+x:1") is None
-    assert only_b.find_resource("x:1") == Route("b", "x:1")
+    assert only_b.find_resource("x:1") == ResourceRoute("b", "x:1")
 
 
 def test_a_later_claim_to_a_template_is_prefixed() -> None:
     both = (template("db://{t}"),)
     catalogue = merged(offering("a", templates=both), offering("b", templates=both))
     assert list(catalogue.templates) == ["db://{t}", "b+db://{t}"]
-    assert catalogue.find_resource("b+db://x") == Route("b", "db://x")
+    assert catalogue.find_resource("b+db://x") == ResourceRoute("b", "db://x")
     assert catalogue.restrict(lambda entry: entry.backend == "b").find_resource("db://x") is None
 
 
@@ -352,7 +352,7 @@ def test_members_are_asked_for_unlisted_uris_though_nothing_of_theirs_is_left() 
     catalogue = merged(offering("a", resources=(resource("x:1"),)))
     view = catalogue.restrict(lambda _: False, members=("a",))
     assert view.entries(Kind.RESOURCE) == ()
-    assert view.find_resource("a+x:2") == Route("a", "x:2")
+    assert view.find_resource("a+x:2") == ResourceRoute("a", "x:2")
 
 
 def test_a_restriction_that_leaves_everything_is_the_same_catalogue() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, Route, Rules, Terms, merge
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, ResourceRoute, Rules, Terms, merge
 from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Grant, Policy, Principal
 
 ALICE = Principal("alice", "k1")
@@ -33,7 +33,7 @@ def tool(name: str, **hints: object) -> Entry:
     return merge([listing("s", tools=[(name, hints)])], Rules()).entries(Kind.TOOL)[0]
 
 
-def reads(policy: Policy, catalogue: Catalogue, uri: str, principal: Principal = ANONYMOUS) -> Route | None:
+def reads(policy: Policy, catalogue: Catalogue, uri: str, principal: Principal = ANONYMOUS) -> ResourceRoute | None:
     return policy.route_resource(catalogue, policy.view(catalogue, principal), principal, uri)
 
 
@@ -174,19 +174,19 @@ def test_a_listed_resource_is_read_only_by_those_who_see_it_whatever_its_spellin
     ):
         assert reads(Policy(), catalogue, uri) is not None, uri
         assert reads(policy, catalogue, uri) is None, uri
-    assert reads(policy, catalogue, "file:///open") == Route("a", "file:///open")
+    assert reads(policy, catalogue, "file:///open") == ResourceRoute("a", "file:///open")
 
 
 def test_a_hidden_resource_is_not_looked_for_elsewhere() -> None:
     catalogue = merge([listing("a", resources=["x:1"]), listing("b", templates=["x:{v}"])], Rules())
     assert reads(resources_of("a", allow=[]), catalogue, "x:1") is None
-    assert reads(resources_of("a", allow=[]), catalogue, "x:2") == Route("b", "x:2")
+    assert reads(resources_of("a", allow=[]), catalogue, "x:2") == ResourceRoute("b", "x:2")
 
 
 def test_a_visible_template_lets_its_uris_through_though_no_pattern_names_them() -> None:
     catalogue = merge([listing("a", templates=["db://{table}"])], Rules())
     policy = resources_of("a", allow=["db://{table}"])
-    assert reads(policy, catalogue, "db://users") == Route("a", "db://users")
+    assert reads(policy, catalogue, "db://users") == ResourceRoute("a", "db://users")
     assert reads(policy, catalogue, "db://users/1") is None
 
 
@@ -194,7 +194,7 @@ def test_a_hidden_template_hides_its_uris_though_a_pattern_allows_them() -> None
     catalogue = merge([listing("a", templates=["db://{table}", "x:{v}"])], Rules())
     policy = resources_of("a", allow=["db://u*", "x:*"])
     assert reads(policy, catalogue, "db://users") is None
-    assert reads(policy, catalogue, "x:1") == Route("a", "x:1")
+    assert reads(policy, catalogue, "x:1") == ResourceRoute("a", "x:1")
 
 
 def test_a_blocked_template_or_uri_stays_blocked_under_a_wider_visible_template() -> None:
@@ -228,7 +228,7 @@ def test_a_uri_that_walks_is_refused_where_a_filter_restricts_and_only_there() -
 def test_an_unlisted_uri_passes_by_the_filter_itself() -> None:
     catalogue = merge([listing("a", resources=["note:1"])], Rules())
     policy = resources_of("a", allow=["NOTE:*"])
-    assert reads(policy, catalogue, "note:2") == Route("a", "note:2")
+    assert reads(policy, catalogue, "note:2") == ResourceRoute("a", "note:2")
     assert reads(resources_of("a", allow=["memo:*"]), catalogue, "note:2") is None
 
 

@@ -59,28 +59,28 @@ class House:
 
 def test_an_absence_begins_once_and_ends_with_the_return() -> None:
     unavailable = Unavailability(10.0)
-    assert unavailable.missed("a", "refused", now=100.0, since=SINCE)
-    assert not unavailable.missed("a", "refused", now=105.0, since="later")
-    assert unavailable.missed("a", "no such program", now=106.0, since="later")
-    assert unavailable.of("a") == UnavailableServer("a", "no such program", SINCE)
-    assert [unavailable.is_over("a", now) for now in (109.0, 110.0)] == [False, True]
-    assert unavailable.returned("a")
-    assert not unavailable.returned("a")
-    assert unavailable.of("a") is None
-    assert not unavailable.is_over("a", 1000.0)
+    assert unavailable.mark_unavailable("a", "refused", now=100.0, since=SINCE)
+    assert not unavailable.mark_unavailable("a", "refused", now=105.0, since="later")
+    assert unavailable.mark_unavailable("a", "no such program", now=106.0, since="later")
+    assert unavailable.find("a") == UnavailableServer("a", "no such program", SINCE)
+    assert [unavailable.is_grace_over("a", now) for now in (109.0, 110.0)] == [False, True]
+    assert unavailable.mark_available("a")
+    assert not unavailable.mark_available("a")
+    assert unavailable.find("a") is None
+    assert not unavailable.is_grace_over("a", 1000.0)
 
 
 def test_no_grace_is_over_at_once() -> None:
     unavailable = Unavailability(0.0)
-    unavailable.missed("a", "refused", now=100.0, since="")
-    assert unavailable.is_over("a", 100.0)
+    unavailable.mark_unavailable("a", "refused", now=100.0, since="")
+    assert unavailable.is_grace_over("a", 100.0)
 
 
 def test_who_is_not_kept_is_forgotten() -> None:
     unavailable = Unavailability(1.0)
-    unavailable.missed("a", "refused", now=1.0, since="")
-    unavailable.missed("b", "refused", now=1.0, since="")
-    unavailable.keep({"b"})
+    unavailable.mark_unavailable("a", "refused", now=1.0, since="")
+    unavailable.mark_unavailable("b", "refused", now=1.0, since="")
+    unavailable.retain({"b"})
     assert list(unavailable) == ["b"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from mcp_manifold import wire
 from mcp_manifold.errors import InvalidParams, MalformedMessage
-from mcp_manifold.wire import LARGE, Envelope, Opened, Payload, ResultView
+from mcp_manifold.wire import LARGE, Envelope, ParsedEnvelope, Payload, ResultView
 from mcp_manifold.wire.envelope import loose_members
 
 FILL = b"x" * LARGE
@@ -35,7 +35,7 @@ def same(data: bytes) -> Envelope:
 def test_a_large_response_is_opened_where_it_is_read_and_keeps_its_bytes(order: bytes, id_: bytes) -> None:
     data = written(order, RESULT, id_)
     found = same(data)
-    assert isinstance(found, Opened)
+    assert isinstance(found, ParsedEnvelope)
     assert found.text is data
     assert isinstance(found.result, Payload)
     assert bytes(found.result) == RESULT
@@ -61,7 +61,7 @@ NOT_OPENED = {
 
 @pytest.mark.parametrize("data", NOT_OPENED.values(), ids=NOT_OPENED)
 def test_a_response_that_is_written_otherwise_is_read_as_ever(data: bytes) -> None:
-    assert not isinstance(same(data), Opened)
+    assert not isinstance(same(data), ParsedEnvelope)
 
 
 def test_a_large_result_that_is_only_nearly_json_keeps_its_bytes() -> None:
@@ -80,7 +80,7 @@ CALL = written(REQUEST, PARAMS)
 @pytest.mark.parametrize("params", [PARAMS, PARAMS.replace(b",", b", ", 1), PARAMS.replace(b'"t"', b'"s","name":"t"')])
 def test_a_large_requests_params_are_those_a_second_look_finds(params: bytes) -> None:
     found = wire.parse(written(REQUEST, params))
-    assert isinstance(found, Opened) == (params is PARAMS)
+    assert isinstance(found, ParsedEnvelope) == (params is PARAMS)
     assert isinstance(found.params, Payload)
     assert bytes(found.params) == params
     assert wire.members_of(found) == wire.members(Payload(params))
@@ -105,7 +105,7 @@ def test_a_large_request_is_refused_as_a_small_one_is(data: bytes) -> None:
 
 def test_s9_a_look_alike_in_large_params_is_refused() -> None:
     found = wire.parse(CALL.replace(b'"_meta"', b'"_META"'))
-    assert isinstance(found, Opened)
+    assert isinstance(found, ParsedEnvelope)
     with pytest.raises(InvalidParams):
         wire.members_of(found)
 
@@ -177,5 +177,5 @@ def test_a_result_is_adapted_the_same_whoever_looked_at_it(
 
     payload = Payload(result)
     opened = wire.parse_backend(written(ORDERS["id first"], result)) if result[-1:] == b"}" else None
-    known = opened.members if isinstance(opened, Opened) else None
+    known = opened.members if isinstance(opened, ParsedEnvelope) else None
     assert adapted(None) == adapted(ResultView(payload)) == adapted(ResultView(payload, known, TWO))

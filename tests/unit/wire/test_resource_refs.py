@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.wire import Payload, link_steps, map_links
+from mcp_manifold.wire import Payload, map_resource_refs, ref_steps
 
 LINK = {"type": "resource_link", "uri": "x:1", "name": "n", "extra": None}
 EMBEDDED = {"type": "resource", "resource": {"uri": "x:1", "text": "t", "extra": 1}, "annotations": {}}
@@ -16,7 +16,7 @@ def public(uri: str) -> str:
 
 
 def mapped(method: str, result: object) -> Any:
-    return json.loads(bytes(map_links(method, Payload(json.dumps(result).encode()), public)))
+    return json.loads(bytes(map_resource_refs(method, Payload(json.dumps(result).encode()), public)))
 
 
 def uris(method: str, result: object) -> list[str]:
@@ -71,7 +71,7 @@ def test_what_was_read_is_named_by_public_uris() -> None:
 )
 def test_anything_else_passes_as_the_same_object(method: str, result: object) -> None:
     payload = Payload(json.dumps(result).encode())
-    assert map_links(method, payload, public) is payload
+    assert map_resource_refs(method, payload, public) is payload
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_anything_else_passes_as_the_same_object(method: str, result: object) ->
 )
 def test_what_is_not_of_the_promised_shape_passes_as_the_same_object(method: str, body: bytes) -> None:
     payload = Payload(body)
-    assert map_links(method, payload, public) is payload
+    assert map_resource_refs(method, payload, public) is payload
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
@@ -96,7 +96,7 @@ def test_where_no_uri_changes_the_result_is_the_same_object(method: str) -> None
     message = {"role": "user", "content": [LINK, EMBEDDED]}
     result = {"content": [LINK, EMBEDDED], "messages": [message], "contents": [{"uri": "x:1"}]}
     payload = Payload(json.dumps(result).encode())
-    assert map_links(method, payload, lambda uri: uri) is payload
+    assert map_resource_refs(method, payload, lambda uri: uri) is payload
 
 
 def test_without_the_word_nobody_is_asked() -> None:
@@ -105,7 +105,7 @@ def test_without_the_word_nobody_is_asked() -> None:
     def asked(uri: str) -> str:
         raise AssertionError(uri)
 
-    assert map_links("tools/call", payload, asked) is payload
+    assert map_resource_refs("tools/call", payload, asked) is payload
 
 
 def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
@@ -113,7 +113,7 @@ def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
         b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
     )
     expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
-    assert bytes(map_links("tools/call", Payload(body), public)) == expected
+    assert bytes(map_resource_refs("tools/call", Payload(body), public)) == expected
 
 
 FILLER = {"type": "text", "text": "x" * 10_000}
@@ -137,29 +137,29 @@ def test_large_results_are_looked_at_as_small_ones_are(
 
 def test_a_large_result_with_an_escaped_type_is_understood() -> None:
     body = json.dumps({"content": [FILLER, LINK]}).replace("resource_link", "re\\u0073ource_link").encode()
-    assert b'"a+x:1"' in bytes(map_links("tools/call", Payload(body), public))
+    assert b'"a+x:1"' in bytes(map_resource_refs("tools/call", Payload(body), public))
 
 
 def test_a_large_result_that_only_mentions_resources_passes_as_the_same_object() -> None:
     result = {"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "structuredContent": LINK}
     payload = Payload(json.dumps(result).encode())
-    assert map_links("tools/call", payload, public) is payload
+    assert map_resource_refs("tools/call", payload, public) is payload
 
 
 def test_a_long_result_is_mapped_in_steps_to_the_same_end() -> None:
     payload = Payload(json.dumps({"content": [LINK, EMBEDDED, FILLER] * 500}).encode())
-    steps = link_steps("tools/call", payload, public)
+    steps = ref_steps("tools/call", payload, public)
     for _ in range(1500 // 256 + 2):  # and one before the first block, one after the last
         next(steps)
     with pytest.raises(StopIteration) as done:
         next(steps)
-    assert bytes(done.value.value) == bytes(map_links("tools/call", payload, public))
+    assert bytes(done.value.value) == bytes(map_resource_refs("tools/call", payload, public))
 
 
 def test_a_result_without_links_takes_no_step() -> None:
     payload = Payload(json.dumps({"content": [FILLER] * 500}).encode())
     with pytest.raises(StopIteration) as done:
-        next(link_steps("tools/call", payload, public))
+        next(ref_steps("tools/call", payload, public))
     assert done.value.value is payload
 
 

@@ -370,7 +370,7 @@ class Link:
             pending.outcome.set_exception(RemoteError(error, code=code, backend=self.backend, era=self.era))
         elif envelope.result is not UNSET and wire.is_object(envelope.result):
             self.latency = monotonic() - pending.begun
-            if isinstance(envelope, wire.Opened) and pending.call is not None:
+            if isinstance(envelope, wire.ParsedEnvelope) and pending.call is not None:
                 pending.call.look = wire.ResultView(envelope.result, envelope.members, envelope.text)
             pending.outcome.set_result(envelope.result)
         else:

@@ -36,7 +36,7 @@ from mcp_manifold.fronts.http.validation import RequestValidator
 from mcp_manifold.fronts.inbound import VERSION_HEADER, ParamCheck, is_single, repeated, speaks_modern
 from mcp_manifold.fronts.server import Head, Passage, Reply
 from mcp_manifold.fronts.sessions import Sessions
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session
 from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, UNSET, error_of, failure, members_of, parse
 
@@ -209,16 +209,16 @@ class HttpFront:
         conversation = self._sse.accept(request) if route.kind == "messages" else None
         if conversation is None and not self._validator.accepts(headers.get(b"accept", b"*/*")):
             raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
-        load = Load(self.tally.budget)
+        reservation = Reservation(self.tally.budget)
         try:
-            body = await read_body(request.receive, headers, self._validator.max_body, load)
+            body = await read_body(request.receive, headers, self._validator.max_body, reservation)
             self.tally.bytes_in += len(body)
             if conversation is None:
                 await self._message(request, body)
             else:
                 await self._sse.post(request, conversation, body)
         finally:
-            load.drop()
+            reservation.release()
 
     async def _message(self, request: HttpRequest, body: bytes) -> None:
         version = request.headers.get(VERSION_HEADER)

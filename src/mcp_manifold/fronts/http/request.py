@@ -8,7 +8,7 @@ from typing import Final
 from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Line, Receive, Refused, Send
 from mcp_manifold.fronts.http.routes import Route
 from mcp_manifold.fronts.in_flight import Deadline
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.policy import Principal
 
 _LATER: Final = (b"retry-after", b"1")
@@ -36,8 +36,8 @@ class Hangup(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) -> bytes:
-    """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
+async def read_body(receive: Receive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
+    """The whole body, never more than `limit` bytes of it in memory, for which `reservation` finds the room.
 
     Raises:
         Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without
@@ -50,13 +50,13 @@ async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) 
             raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
         if len(declared) > 18 or int(declared) > limit:
             raise _too_large(limit)
-        _require_room(load, int(declared))
+        _require_room(reservation, int(declared))
     task = asyncio.current_task()
     assert task is not None, "a request is served in a task"
     deadline = Deadline(task)
     deadline.arm(BODY_SECONDS)
     try:
-        return await _collect(receive, limit, load)
+        return await _collect(receive, limit, reservation)
     except asyncio.CancelledError:
         if not deadline.forgive():
             raise
@@ -65,7 +65,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) 
         deadline.disarm()
 
 
-async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
+async def _collect(receive: Receive, limit: int, reservation: Reservation) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -79,16 +79,16 @@ async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
         size += len(chunks[-1])
         if size > limit:
             raise _too_large(limit)
-        if size > load.size:
-            _require_room(load, size)
+        if size > reservation.size:
+            _require_room(reservation, size)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()
     raise Hangup
 
 
-def _require_room(load: Load, size: int) -> None:
-    if not load.keep(size):
+def _require_room(reservation: Reservation, size: int) -> None:
+    if not reservation.try_resize(size):
         raise Refused(503, "Too much is on its way at the moment, try again later", headers=(_LATER, CLOSE))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from mcp_manifold.fronts.http.asgi import Line, Receive, Send, send_json
 from mcp_manifold.fronts.http.resumption import Journal, Journals
 from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally, watch_disconnect
-from mcp_manifold.model.budget import LARGE, Load
+from mcp_manifold.model.budget import MIN_COUNTED, Reservation
 from mcp_manifold.wire.event_stream import encode_event
 
 _QUICK: Final = 0.05
@@ -92,7 +92,7 @@ class Responder:
         self._drop_timer()
         if self._stream is None or self._pump is None:
             self._tally.bytes_out += len(message)
-            if len(message) <= LARGE:
+            if len(message) <= MIN_COUNTED:
                 await send_json(self._send, status, message, self.headers)
             else:
                 await self._send_large(status, message)
@@ -104,12 +104,12 @@ class Responder:
             await self._pump
 
     async def _send_large(self, status: int, message: bytes) -> None:
-        load = Load(self._tally.budget)
-        load.hold(len(message))
+        reservation = Reservation(self._tally.budget)
+        reservation.resize(len(message))
         try:
             await send_json(self._send, status, message, self.headers)
         finally:
-            load.drop()
+            reservation.release()
 
     def close(self) -> None:
         """Let go of everything, whatever came of it."""

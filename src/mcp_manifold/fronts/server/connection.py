@@ -24,7 +24,7 @@ from mcp_manifold.fronts.server.request_cycle import RequestCycle
 from mcp_manifold.fronts.server.service import BULKY, MOST_KNOWN, SMALL, Passage, Service
 from mcp_manifold.http1.head import Head, header_lines
 from mcp_manifold.http1.known_heads import KnownHeads
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_arriving", "_cycle", "_fields", "_head", "_is_between", "_is_excess", "_is_full", "_is_paused",
-        "_is_stopping", "_known", "_load", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received",
-        "_refused", "_served", "_service", "_started", "_target", "_transport", "_unsent", "_watch", "_writer",
+        "_is_stopping", "_known", "_loop", "_parser", "_passage", "_phase", "_pieces", "_received", "_refused",
+        "_reservation", "_served", "_service", "_started", "_target", "_transport", "_unsent", "_watch", "_writer",
         "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._loop = asyncio.get_running_loop()
-        self._load = Load(service.budget)
+        self._reservation = Reservation(service.budget)
         """What waits for the client to read it, once that is much."""
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
@@ -119,11 +119,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_full = True
-        self._load.hold(self._transport.get_write_buffer_size())
+        self._reservation.resize(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._is_full, self._unsent = False, 0
-        self._load.drop()
+        self._reservation.release()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
@@ -338,7 +338,7 @@ class Connection(asyncio.Protocol):
             keeps_alive = self._served.keeps_alive
             self._transport.writelines(self._service.in_pieces(pieces, keeps_alive=keeps_alive))
             if not counts:
-                self._load.drop()  # what is not written yet takes no room of its own
+                self._reservation.release()  # what is not written yet takes no room of its own
             self.completed(keeps_alive=keeps_alive)
 
     def _write_whole(self, status: int, body: bytes, lines: bytes, *, keeps_alive: bool) -> None:

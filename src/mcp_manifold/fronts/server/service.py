@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from mcp_manifold.fronts.http.asgi import Line, Receive, Scope, Send
 from mcp_manifold.http1.head import Head, header_lines, status_line
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 
 SMALL: Final = 256 * 1024
 """Bytes of a body up to which a request is offered to the short way; beyond, it is not held here but streamed."""
@@ -90,7 +90,7 @@ class Service:
     """Header lines every response has; a list that is never changed, only replaced."""
     most: Callable[[], int] = lambda: sys.maxsize
     """How many connections may be open; one more is refused."""
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     """What waits for slow readers takes its room from this."""
     max_body: Callable[[], int] = lambda: sys.maxsize
     """Bytes of the largest body the application takes; a larger one is not collected for it, so that it can say so."""

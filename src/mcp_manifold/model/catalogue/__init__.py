@@ -3,7 +3,18 @@
 Pure: knows no backend, no client, no policy. Listings come in, a Catalogue goes out; nothing is ever changed in place.
 """
 
-from mcp_manifold.model.catalogue.entry import Change, Entry, Hint, Kind, Listing, Override, Route, Rules, Terms, Uris
+from mcp_manifold.model.catalogue.entry import (
+    Change,
+    Entry,
+    Hint,
+    Kind,
+    Listing,
+    Override,
+    ResourceRoute,
+    Rules,
+    Terms,
+    Uris,
+)
 from mcp_manifold.model.catalogue.merge import merge
 from mcp_manifold.model.catalogue.payload import encode_list
 from mcp_manifold.model.catalogue.snapshot import Catalogue, diff
@@ -16,7 +27,7 @@ __all__ = [
     "Kind",
     "Listing",
     "Override",
-    "Route",
+    "ResourceRoute",
     "Rules",
     "Terms",
     "Uris",

@@ -1,4 +1,4 @@
-"""The values around a catalogue: Listing, Terms, Rules go in; Entry, Route, Change come out. Decides nothing."""
+"""The values a catalogue is merged from (Listing, Terms, Rules) and made of (Entry, ResourceRoute, Change)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Change(StrEnum):
     RESOURCES = "resources"
 
 
-NAMED: Final = (Kind.TOOL, Kind.PROMPT)
+NAMED_KINDS: Final = (Kind.TOOL, Kind.PROMPT)
 """The kinds clients address by name; the others are addressed by URI."""
 
 CHANGE_OF: Final[Mapping[Kind, Change]] = {
@@ -124,7 +124,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ResourceRoute:
     """Where a resource is read: the backend, and the URI as that backend knows it."""
 
     backend: str

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from mcp_manifold.model.catalogue.entry import NAMED, Entry, Kind, Listing, Override, Rules, Terms
+from mcp_manifold.model.catalogue.entry import NAMED_KINDS, Entry, Kind, Listing, Override, Rules, Terms
 from mcp_manifold.model.catalogue.payload import (
     Members,
     hints_of,
@@ -23,7 +23,7 @@ from mcp_manifold.model.catalogue.payload import (
     ui_uris,
     with_ui_uris,
 )
-from mcp_manifold.model.catalogue.snapshot import Catalogue, Routes, Table
+from mcp_manifold.model.catalogue.snapshot import Catalogue, ResourceRoutes, Table
 from mcp_manifold.model.names import (
     MAX_URI,
     distinguish,
@@ -76,7 +76,7 @@ def merge(listings: Sequence[tuple[Listing, Terms]], rules: Rules) -> Catalogue:
     merging = _Merging(tuple(listings), rules)
     resources = merging.table(Kind.RESOURCE, merging.uri_key)
     templates = merging.table(Kind.TEMPLATE, merging.uri_key)
-    routes = Routes.to(
+    routes = ResourceRoutes.to(
         resources.values(), templates.values(), {listing.backend: terms.uris for listing, terms in listings}
     )
     backends = tuple(routes.uris)
@@ -235,7 +235,7 @@ def _qualified(offer: _Offer, rules: Rules) -> str:
 
 
 def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
-    name = key if offer.kind in NAMED else _plain(offer, rules)
+    name = key if offer.kind in NAMED_KINDS else _plain(offer, rules)
     override = offer.override
     members = {**offer.members, "name": payload_of(name)}
     if key != offer.native:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from mcp_manifold.model.catalogue.entry import CHANGE_OF, Change, Entry, Kind, Route, Uris
+from mcp_manifold.model.catalogue.entry import CHANGE_OF, Change, Entry, Kind, ResourceRoute, Uris
 from mcp_manifold.model.names import (
     UriTemplate,
     compile_template,
@@ -40,7 +40,7 @@ class Matcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class ResourceRoutes:
     """The tables that lead from a URI to its backend, beside the public keys themselves."""
 
     uris: Mapping[str, Uris] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Routes:
     """The schemes that only one backend lists, and that backend."""
 
     @classmethod
-    def to(cls, resources: Iterable[Entry], templates: Iterable[Entry], uris: Mapping[str, Uris]) -> "Routes":
+    def to(cls, resources: Iterable[Entry], templates: Iterable[Entry], uris: Mapping[str, Uris]) -> "ResourceRoutes":
         """The routes to these entries."""
         resources, templates = tuple(resources), tuple(templates)
         natives: dict[tuple[str, str], Entry] = {(entry.backend, entry.native): entry for entry in resources}
@@ -65,9 +65,9 @@ class Routes:
         matchers = tuple(matcher for entry in templates if (matcher := _matcher(entry)) is not None)
         return cls(uris, natives, spellings, matchers, _only_owners((*resources, *templates)))
 
-    def restrict(self, keep: Callable[[Entry], bool], members: Collection[str]) -> "Routes":
+    def restrict(self, keep: Callable[[Entry], bool], members: Collection[str]) -> "ResourceRoutes":
         """The routes that lead to kept entries, and to members for URIs nobody listed."""
-        return Routes(
+        return ResourceRoutes(
             self.uris,
             {key: entry for key, entry in self.natives.items() if keep(entry)},
             {key: entry for key, entry in self.spellings.items() if keep(entry)},
@@ -101,7 +101,7 @@ class Catalogue:
     """Native tool and prompt names that are unambiguous and no public name."""
     problems: tuple[str, ...] = ()
     """What a user should know about this merge, in sentences."""
-    routes: Routes = field(default_factory=Routes, repr=False)
+    routes: ResourceRoutes = field(default_factory=ResourceRoutes, repr=False)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.table(kind))} {kind}s" for kind in Kind)
@@ -131,7 +131,7 @@ class Catalogue:
         """The entry clients mean by `key`: its public key, else a tool's or prompt's unambiguous native name."""
         return self.table(kind).get(key) or self.aliases.get((kind, key))
 
-    def find_resource(self, uri: str) -> Route | None:
+    def find_resource(self, uri: str) -> ResourceRoute | None:
         """Where `uri` is read, listed or not; None when nobody here can be meant.
 
         In this order: the public URI; another spelling of it; `<server>+<uri>`; the earliest backend with a template
@@ -139,29 +139,29 @@ class Catalogue:
         """
         entry = self.resources.get(uri) or self.routes.spellings.get(normalise_uri(uri))
         if entry is not None:
-            return Route(entry.backend, entry.native)
+            return ResourceRoute(entry.backend, entry.native)
         prefixed = split_prefixed_uri(uri, self.routes.uris)
         if prefixed is not None:
             return self._of_member(*prefixed)
         return self._templated(uri) or self._by_scheme(uri)
 
-    def _of_member(self, backend: str, own: str) -> Route | None:
+    def _of_member(self, backend: str, own: str) -> ResourceRoute | None:
         if backend not in self.backends:
             return None
-        entry = self.listed(Route(backend, own))
-        return Route(backend, entry.native if entry else own)
+        entry = self.listed(ResourceRoute(backend, own))
+        return ResourceRoute(backend, entry.native if entry else own)
 
-    def _templated(self, uri: str) -> Route | None:
+    def _templated(self, uri: str) -> ResourceRoute | None:
         for matcher in self.routes.matchers:
             if matcher.entry.key == matcher.entry.native and (native := matcher.native_of(uri)) is not None:
-                return Route(matcher.entry.backend, native)
+                return ResourceRoute(matcher.entry.backend, native)
         return None
 
-    def _by_scheme(self, uri: str) -> Route | None:
+    def _by_scheme(self, uri: str) -> ResourceRoute | None:
         backend = self.routes.schemes.get(scheme(uri))
-        return Route(backend, uri) if backend is not None else None
+        return ResourceRoute(backend, uri) if backend is not None else None
 
-    def listed(self, route: Route) -> Entry | None:
+    def listed(self, route: ResourceRoute) -> Entry | None:
         """The resource entry a route leads to, if its backend lists that URI in whatever spelling."""
         natives = self.routes.natives
         return natives.get((route.backend, route.uri)) or natives.get((route.backend, normalise_uri(route.uri)))
@@ -186,7 +186,7 @@ class Catalogue:
         if style == "verbatim":
             return native
         route = self.find_resource(native)
-        return native if route is None or route == Route(backend, native) else prefixed_uri(backend, native)
+        return native if route is None or route == ResourceRoute(backend, native) else prefixed_uri(backend, native)
 
     def restrict(self, predicate: Callable[[Entry], bool], *, members: Collection[str] | None = None) -> "Catalogue":
         """The catalogue of the entries for which `predicate` is true, and of nobody else's URIs.
