@@ -25,7 +25,7 @@ from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.model.budget import MemoryBudget
-from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
+from mcp_manifold.stages.metrics import BOUNDS, UNTIMED, Counts
 
 _PLAIN: Final = "text/plain"
 _LIMITS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
@@ -68,13 +68,13 @@ class Calls(Collector):
             for outcome, number in series.outcomes.items():
                 if number:
                     requests.add_metric((method, server, outcome), number)
-            if method not in ENDLESS:
+            if method not in UNTIMED:
                 buckets = list(zip(_LIMITS, accumulate(series.buckets), strict=True))
                 latency.add_metric((method, server), buckets, series.seconds)
-        flying = GaugeMetricFamily("mcp_proxy_in_flight", "Calls being answered.", labels=("method",))
-        for method, number in sorted(self._counts.flying.items()):
-            flying.add_metric((method,), number)
-        yield from (requests, latency, flying)
+        in_flight = GaugeMetricFamily("mcp_proxy_in_flight", "Calls being answered.", labels=("method",))
+        for method, number in sorted(self._counts.in_flight.items()):
+            in_flight.add_metric((method,), number)
+        yield from (requests, latency, in_flight)
 
 
 class Backends(Collector):

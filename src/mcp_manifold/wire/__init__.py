@@ -24,7 +24,6 @@ from mcp_manifold.wire.envelope import (
     text,
     texts,
 )
-from mcp_manifold.wire.errors import backend_code, error_of, http_status
 from mcp_manifold.wire.interaction import (
     NEEDED,
     InputRequest,
@@ -52,6 +51,7 @@ from mcp_manifold.wire.protocol import (
 )
 from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, may_hold_refs, ref_steps
 from mcp_manifold.wire.result_view import ResultView, view_of
+from mcp_manifold.wire.rpc_errors import backend_code, error_of, http_status
 from mcp_manifold.wire.writing import Pieces, failure, notification, one_line, request, response, response_pieces
 
 __all__ = [

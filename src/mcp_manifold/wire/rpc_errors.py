@@ -67,7 +67,7 @@ def error_of(exc: Exception, era: Era, *, method: str = "") -> bytes:
     if isinstance(exc, RequestError):
         return _object(exc.code, exc.message, exc.data)
     if isinstance(exc, BackendError):
-        return _object(INTERNAL_ERROR, exc.told, exc.data())
+        return _object(INTERNAL_ERROR, exc.explanation, exc.data())
     return _object(INTERNAL_ERROR, "Internal error", None)
 
 
