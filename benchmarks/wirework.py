@@ -34,7 +34,7 @@ def call(response: bytes, backend: wire.Era, client: wire.Era) -> bytes:
     )
     result = wire.map_resource_refs("tools/call", result, str, look)
     adapted = wire.adapt_result(
-        result, method="tools/call", backend=backend, client=client, server_info=_OURS, look=wire.view_of(result, look)
+        result, method="tools/call", backend=backend, client=client, server_info=_OURS, view=wire.view_of(result, look)
     )
     return wire.response(Payload(b"17"), adapted)
 

@@ -12,7 +12,7 @@ from mcp.shared.inbound import decode_header_value, encode_header_value
 from mcp_manifold import wire
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.wire import UNSET, Envelope, Era, Payload
-from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _opened
+from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _parse_once
 from mcp_manifold.wire.param_headers import decode_header, encode_header
 from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO
 
@@ -168,7 +168,7 @@ def test_what_is_opened_where_it_is_read_is_what_two_looks_find(
     members = [(key, body if key in (b"params", b"result") else value) for key, value in members]
     text = b"{" + b",".join(b'"%b":%b' % item for item in data.draw(st.permutations(members + extra))) + b"}"
     for each in (text, message[1]):
-        found = _opened(each, _PARAMS if is_request else _RESULT)
+        found = _parse_once(each, _PARAMS if is_request else _RESULT)
         if found is not None:
             plain = msgspec.json.decode(each, type=Envelope)
             for member in KNOWN:

@@ -236,7 +236,7 @@ class Router:
             backend=call.backend_era,
             client=call.session.era,
             server_info=self._server_info,
-            look=_look(call, result),
+            view=_look(call, result),
         )
 
     async def _exchange(self, call: Call, target: CallTarget, params: dict[str, Payload]) -> Payload:

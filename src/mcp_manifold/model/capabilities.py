@@ -29,9 +29,9 @@ def extending(listings: Sequence[Listing], version: str) -> dict[str, Any]:
 
 def declared(listing: Listing, *path: str) -> Mapping[str, Payload]:
     """The members of what a backend declared at a path; empty for what is not there."""
-    found = wire.client_meta(Payload(listing.capabilities))
+    found = wire.object_members(Payload(listing.capabilities))
     for key in path:
-        found = wire.client_meta(found.get(key))
+        found = wire.object_members(found.get(key))
     return found
 
 
@@ -47,8 +47,8 @@ def extends_tasks(listing: Listing) -> bool:
 
 def knows_tasks(capabilities: Payload) -> bool:
     """Whether a client's capabilities are those of one that can deal with tasks of the extension."""
-    extensions = wire.client_meta(capabilities).get("extensions")
-    return TASKS_EXTENSION in wire.client_meta(extensions)
+    extensions = wire.object_members(capabilities).get("extensions")
+    return TASKS_EXTENSION in wire.object_members(extensions)
 
 
 def require_tasks(capabilities: Payload) -> None:

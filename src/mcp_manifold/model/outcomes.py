@@ -15,7 +15,7 @@ from mcp_manifold.errors import (
     RequestError,
     TooManyRequests,
 )
-from mcp_manifold.wire import Payload, client_meta
+from mcp_manifold.wire import Payload, object_members
 
 _FAILURES: Final = (
     (TooManyRequests, "overloaded"),
@@ -61,4 +61,4 @@ def is_tool_error(result: Payload) -> bool:
         found = _IS_ERROR.search(result)
     else:
         found = _IS_ERROR.search(result, 0, _WINDOW) or _IS_ERROR.search(result, size - _WINDOW)
-    return found is not None and bytes(client_meta(result).get("isError", b"")) == b"true"
+    return found is not None and bytes(object_members(result).get("isError", b"")) == b"true"

@@ -7,7 +7,7 @@ import pytest
 from mcp_manifold import wire
 from mcp_manifold.errors import InvalidParams, MalformedMessage
 from mcp_manifold.wire import UNSET, Envelope, Payload
-from mcp_manifold.wire.envelope import loose_members
+from mcp_manifold.wire.payload import loose_members
 
 HEAD = b'{"jsonrpc":"2.0","id":1,"method":"m"'
 DEEP = 100_000

@@ -6,7 +6,7 @@ import pytest
 from mcp_manifold import wire
 from mcp_manifold.errors import InvalidParams, MalformedMessage
 from mcp_manifold.wire import LARGE, Envelope, ParsedEnvelope, Payload, ResultView
-from mcp_manifold.wire.envelope import loose_members
+from mcp_manifold.wire.payload import loose_members
 
 FILL = b"x" * LARGE
 RESULT = b'{"content":[{"type":"text","text":"%b"}],"\xc3\xa9":"\\u00e9","isError":false}' % FILL
@@ -172,7 +172,7 @@ def test_a_result_is_adapted_the_same_whoever_looked_at_it(
     def adapted(look: ResultView | None) -> bytes:
         ours = Payload(b'{"name":"ours"}')
         return bytes(
-            wire.adapt_result(payload, method=method, backend=backend, client=client, server_info=ours, look=look)
+            wire.adapt_result(payload, method=method, backend=backend, client=client, server_info=ours, view=look)
         )
 
     payload = Payload(result)

@@ -1,4 +1,4 @@
-"""Texts inside objects: found, and replaced with everything around them as it came."""
+"""Strings inside objects: read, and replaced with everything around them unchanged."""
 
 import pytest
 
