@@ -21,8 +21,7 @@ from mcp_manifold.core.status import ServerStatus, described, has_all_required, 
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Emit, Handler, ResultCallback, Session
-from mcp_manifold.model.filtering import unmatched_patterns
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, unmatched_patterns
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces
 

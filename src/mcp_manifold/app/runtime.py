@@ -40,8 +40,8 @@ from mcp_manifold.core.watching import Watching
 from mcp_manifold.model.budget import MemoryBudget, default_limit
 from mcp_manifold.model.call import Stage, Stages
 from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.model.filtering import policy_of
 from mcp_manifold.model.lifecycle import State
+from mcp_manifold.model.policy import policy_of
 from mcp_manifold.stages.call_log import CallLog
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import Era, Payload

@@ -11,7 +11,7 @@ from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call, Handler
 from mcp_manifold.model.capabilities import extending, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
-from mcp_manifold.model.paging import Cursors
+from mcp_manifold.model.catalogue.cursors import Cursors
 from mcp_manifold.wire import MODERN_VERSION, Payload, Pieces
 from mcp_manifold.wire.protocol import META_MISSING, META_SERVER_INFO
 

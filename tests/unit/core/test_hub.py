@@ -10,8 +10,8 @@ import pytest
 from mcp_manifold.config import ManifoldSettings, ServerSettings
 from mcp_manifold.core.hub import MAX_LINKS, MERGED, Hub, terms_of
 from mcp_manifold.model.catalogue import Kind, Listing, ResourceRoute
-from mcp_manifold.model.filtering import policy_of
 from mcp_manifold.model.names import MAX_URI
+from mcp_manifold.model.policy import policy_of
 
 pytestmark = pytest.mark.anyio
 BOUND = 5.0

@@ -124,10 +124,10 @@ def test_tools_and_prompts_of_the_same_name_do_not_meet() -> None:
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (b"[1]", "no JSON object"),
-        (b"{", "no JSON object"),
-        (b'{"name":"\xff"}', "no JSON object"),
-        (b'{"name":"t","deep":' + b"[" * 9999 + b"]" * 9999 + b"}", "no JSON object"),
+        (b"[1]", "not a readable JSON object"),
+        (b"{", "not a readable JSON object"),
+        (b'{"name":"\xff"}', "not a readable JSON object"),
+        (b'{"name":"t","deep":' + b"[" * 9999 + b"]" * 9999 + b"}", "not a readable JSON object"),
         (b'{"title":"t"}', "no name"),
         (b'{"name":7}', "no name"),
         (b'{"name":""}', "no name"),

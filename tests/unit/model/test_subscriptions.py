@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_manifold.model.subscriptions import MAX_DEPTH, Subscriptions, Watch, WatchTarget
+from mcp_manifold.model.subscriptions import MAX_PARENTS, Subscriptions, Watch, WatchTarget
 
 NOTES = WatchTarget("files", "", "file:///notes.txt")
 HELD = WatchTarget("files", "one client", "file:///notes.txt")
@@ -96,7 +96,7 @@ def test_who_watches_a_resource_and_what_it_is_in_is_told_once_by_its_own_name()
 def test_a_hostile_uri_is_not_looked_at_for_ever() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "x:", WatchTarget("files", "", "x:"))
-    assert made.watching(WatchTarget("files", "", "x:" + "/" * (MAX_DEPTH * 2))) == ()
+    assert made.watching(WatchTarget("files", "", "x:" + "/" * (MAX_PARENTS * 2))) == ()
     assert made.watching(WatchTarget("files", "", "x:" + "/" * 3)) == (Watch("ann", ""),)
 
 

@@ -11,8 +11,7 @@ from mcp_manifold.core.hub import MERGED, Hub
 from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.filtering import policy_of
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
 from tests.unit.core.test_hub import BOUND, Watching, listing, server

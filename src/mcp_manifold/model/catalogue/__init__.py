@@ -1,6 +1,7 @@
-"""What all backends offer, merged into one immutable value: Listing, Entry, Catalogue, Change; merge and diff.
+"""The catalogue: the listings of all backends merged into one immutable value, with merge and diff.
 
-Pure: knows no backend, no client, no policy. Listings come in, a Catalogue goes out; nothing is ever changed in place.
+Pure: no backends, clients or policy. Listings come in, a Catalogue comes out; nothing is changed in place. Import from
+this package, except for `cursors`.
 """
 
 from mcp_manifold.model.catalogue.entry import (

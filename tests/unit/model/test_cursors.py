@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.errors import InvalidParams
-from mcp_manifold.model.paging import Cursors
+from mcp_manifold.model.catalogue.cursors import Cursors
 
 KEYS = tuple("abcdefgh")
 
@@ -34,7 +34,7 @@ def test_a_changed_byte_is_noticed(at: int, by: int) -> None:
     cursors = Cursors()
     raw = bytearray(base64.urlsafe_b64decode(cursors.after("tool ", KEYS, 3)))
     raw[at] ^= by
-    with pytest.raises(InvalidParams, match="not one of this list"):
+    with pytest.raises(InvalidParams, match="not issued for this list"):
         cursors.place("tool ", KEYS, base64.urlsafe_b64encode(bytes(raw)).decode())
 
 
