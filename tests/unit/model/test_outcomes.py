@@ -1,4 +1,4 @@
-"""The outcome words: one for every way a call can end."""
+"""Outcome words: one for every way a call can end."""
 
 import asyncio
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The call log: one line for a call, and nothing in it that is nobody's business."""
+"""The call log: one line per call, without its contents."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ async def ran(
         (ZeroDivisionError(SECRET), "internal_error", "ZeroDivisionError"),
     ],
 )
-async def test_a_call_is_one_line_without_its_contents(
+async def test_a_call_is_logged_on_one_line_without_its_contents(
     outcome: Exception | Payload | None, word: str, error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (record,) = await ran(outcome, caplog, logging.DEBUG)

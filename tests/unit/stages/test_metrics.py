@@ -1,4 +1,4 @@
-"""What the stage counts: every call once, under labels nobody can make more of."""
+"""Call counts: every call once, under a bounded set of labels."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def call(method: str = "tools/call") -> Call:
 
 
 class Counted:
-    """A stage around a handler that does as it is told."""
+    """The stage around a handler with a given outcome."""
 
     def __init__(self, *servers: str) -> None:
         self.counts = Counts(lambda name: name in servers)
@@ -70,7 +70,7 @@ async def test_a_call_counts_once_under_its_outcome(outcome: Outcome, word: str)
     assert sum(counted.counts.in_flight.values()) == 0
 
 
-async def test_calls_add_up_by_method_server_and_outcome() -> None:
+async def test_calls_are_counted_by_method_server_and_outcome() -> None:
     counted = Counted("notes", "files")
     for server in ("notes", "notes", "files", ""):
         await counted.ran(EMPTY, server=server)
@@ -85,7 +85,7 @@ async def test_calls_add_up_by_method_server_and_outcome() -> None:
     }
 
 
-async def test_a_latency_falls_into_exactly_one_bucket() -> None:
+async def test_a_latency_counts_in_exactly_one_bucket() -> None:
     counted = Counted("notes")
     for _ in range(3):
         await counted.ran(EMPTY, server="notes")
@@ -94,14 +94,14 @@ async def test_a_latency_falls_into_exactly_one_bucket() -> None:
     assert series.seconds > 0
 
 
-async def test_how_long_a_call_lasts_that_never_ends_by_itself_is_not_a_latency() -> None:
+async def test_an_endless_call_has_no_latency() -> None:
     counted = Counted()
     await counted.ran(EMPTY, method="subscriptions/listen")
     series = counted.counts.series["subscriptions/listen", ""]
     assert (sum(series.buckets), series.seconds, series.outcomes["ok"]) == (0, 0.0, 1)
 
 
-async def test_s21_names_that_clients_make_up_make_no_labels() -> None:
+async def test_s21_made_up_names_create_no_labels() -> None:
     counted = Counted("notes")
     for number in range(200):
         await counted.ran(UnknownMethod("no"), method=f"{SECRET}/{number}")
