@@ -89,7 +89,7 @@ def test_separators_inside_names_do_not_merge_two_tools() -> None:
     assert (first.key, first.backend) == ("a__b__c", "a")
     assert (second.backend, second.native) == ("a__b", "c")
     assert second.key.startswith("a__b__c_")
-    assert "a__b__c is a tool of a" in catalogue.problems[0]
+    assert "a__b__c is already a tool of a" in catalogue.problems[0]
 
 
 def test_names_chosen_to_collide_do_not_block_others() -> None:
@@ -105,13 +105,13 @@ def test_an_unprefixed_name_cannot_enter_another_backends_namespace() -> None:
     found = catalogue.find(Kind.TOOL, "git__push")
     assert found is not None
     assert found.backend == "git"
-    assert "reads as a tool of git" in catalogue.problems[0]
+    assert "git__push is in the namespace of git" in catalogue.problems[0]
 
 
 def test_a_name_that_had_to_change_is_reported() -> None:
     catalogue = merged(offering("s", tools=(tool("x.y"),)))
     assert catalogue.problems == (
-        f"tool 'x.y' of s is offered as {next(iter(catalogue.tools))}: 's__x.y' does not fit the rules for names",
+        f"tool 'x.y' of s: renamed to {next(iter(catalogue.tools))} ('s__x.y' is not a valid name)",
     )
 
 
@@ -131,7 +131,7 @@ def test_tools_and_prompts_may_share_a_name() -> None:
         (b'{"title":"t"}', "no name"),
         (b'{"name":7}', "no name"),
         (b'{"name":""}', "no name"),
-        (b'{"name":"ok","Name":"git__push"}', "'Name' can be taken for another"),
+        (b'{"name":"ok","Name":"git__push"}', "'Name' is a look-alike"),
         (b'{"name":"' + b"x" * 8193 + b'"}', "longer than 8192"),
     ],
 )
@@ -139,14 +139,14 @@ def test_an_invalid_item_is_left_out_and_reported(item: bytes, reason: str) -> N
     catalogue = merged(offering("s", tools=(item, tool("good"))))
     assert list(catalogue.tools) == ["s__good"]
     assert len(catalogue.problems) == 1
-    assert catalogue.problems[0].startswith("tool no. 1 of s is left out")
+    assert catalogue.problems[0].startswith("tool #1 of s: left out")
     assert reason in catalogue.problems[0]
 
 
 def test_of_an_item_listed_twice_the_first_is_offered() -> None:
     catalogue = merged(offering("s", tools=(tool("t", n=1), tool("t", n=2))))
     assert json.loads(catalogue.tools["s__t"].raw)["n"] == 1
-    assert catalogue.problems == ("tool 't' of s is listed more than once; the first is offered",)
+    assert catalogue.problems == ("tool 't' of s: listed more than once; the first is used",)
 
 
 def test_overrides_change_the_public_payload_only() -> None:
@@ -222,7 +222,7 @@ def test_uris_are_kept_and_only_a_collision_is_prefixed() -> None:
     assert json.loads(catalogue.resources["b+file:///x"].raw) == {"name": "b__thing", "uri": "b+file:///x"}
     assert catalogue.find_resource("file:///x") == ResourceRoute("a", "file:///x")
     assert catalogue.find_resource("b+file:///x") == ResourceRoute("b", "file:///x")
-    assert "a lists 'file:///x' too" in catalogue.problems[0]
+    assert "'file:///x' is already listed by a" in catalogue.problems[0]
 
 
 def test_two_spellings_of_one_uri_collide() -> None:
@@ -254,7 +254,7 @@ def test_verbatim_leaves_a_collision_out_and_reports_it() -> None:
     both = (resource("file:///x"),)
     catalogue = merged(offering("a", resources=both), offering("b", resources=both, uris="verbatim"))
     assert list(catalogue.resources) == ["file:///x"]
-    assert catalogue.problems == ("resource 'file:///x' of b is left out: a lists 'file:///x' too",)
+    assert catalogue.problems == ("resource 'file:///x' of b: left out ('file:///x' is already listed by a)",)
     assert catalogue.public_uri("b", "y:1") == "y:1"
 
 
@@ -262,7 +262,7 @@ def test_a_uri_with_another_backends_prefix_does_not_shadow_it() -> None:
     catalogue = merged(offering("rogue", resources=(resource("bank+file:///x"),)), offering("bank"))
     assert catalogue.find_resource("bank+file:///x") == ResourceRoute("bank", "file:///x")
     assert catalogue.find_resource("rogue+bank+file:///x") == ResourceRoute("rogue", "bank+file:///x")
-    assert "reads as a URI of bank" in catalogue.problems[0]
+    assert "it has the prefix of bank" in catalogue.problems[0]
 
 
 def test_a_prefixed_uri_is_sent_in_the_backends_spelling() -> None:

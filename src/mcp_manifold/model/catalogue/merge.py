@@ -121,9 +121,9 @@ class _Merging:
             for place, raw in enumerate(listing.items(kind), start=1):
                 offer = _read(kind, listing.backend, terms, raw)
                 if isinstance(offer, str):
-                    self.problems.append(f"{kind} no. {place} of {listing.backend} is left out: {offer}")
+                    self.problems.append(f"{kind} #{place} of {listing.backend}: left out ({offer})")
                 elif (offer.backend, offer.native) in seen:
-                    self.problems.append(f"{offer} is listed more than once; the first is offered")
+                    self.problems.append(f"{offer}: listed more than once; the first is used")
                 else:
                     seen.add((offer.backend, offer.native))
                     key = claim(offer, table)
@@ -143,16 +143,16 @@ class _Merging:
             )
             attempt += 1
         if obstacle:
-            self.problems.append(f"{offer} is offered as {free}: {obstacle}")
+            self.problems.append(f"{offer}: renamed to {free} ({obstacle})")
         elif name != plain:
-            self.problems.append(f"{offer} is offered as {name}: {_shown(plain)} does not fit the rules for names")
+            self.problems.append(f"{offer}: renamed to {name} ({_shown(plain)} is not a valid name)")
         return free
 
     def _name_obstacle(self, offer: _Offer, name: str, table: Table) -> str:
         if name in table:
-            return f"{name} is a {offer.kind} of {table[name].backend}"
+            return f"{name} is already a {offer.kind} of {table[name].backend}"
         if not offer.terms.prefix and (other := self._namespace_of(name, besides=offer.backend)):
-            return f"{name} reads as a {offer.kind} of {other}"
+            return f"{name} is in the namespace of {other}"
         return ""
 
     def _namespace_of(self, name: str, *, besides: str) -> str:
@@ -168,10 +168,10 @@ class _Merging:
         key = own if offer.terms.uris == "prefix" else offer.native
         obstacle = self._uri_obstacle(offer, key, table)
         if obstacle and offer.terms.uris == "auto" and not self._uri_obstacle(offer, own, table):
-            self.problems.append(f"{offer} is offered as {_shown(own)}: {obstacle}")
+            self.problems.append(f"{offer}: renamed to {_shown(own)} ({obstacle})")
             key, obstacle = own, ""
         if obstacle:
-            self.problems.append(f"{offer} is left out: {obstacle}")
+            self.problems.append(f"{offer}: left out ({obstacle})")
             return None
         self._claims.setdefault((offer.kind, normalise_uri(key)), offer.backend)
         return key
@@ -179,10 +179,10 @@ class _Merging:
     def _uri_obstacle(self, offer: _Offer, key: str, table: Table) -> str:
         claimed = self._claims.get((offer.kind, normalise_uri(key)), offer.backend)
         if claimed != offer.backend or key in table:
-            return f"{claimed} lists {_shown(key)} too"
-        meant = split_prefixed_uri(key, self._owners)
-        if meant is not None and meant[0] != offer.backend:
-            return f"it reads as a URI of {meant[0]}"
+            return f"{_shown(key)} is already listed by {claimed}"
+        prefixed = split_prefixed_uri(key, self._owners)
+        if prefixed is not None and prefixed[0] != offer.backend:
+            return f"it has the prefix of {prefixed[0]}"
         return ""
 
     def aliases(self, table: Table) -> dict[tuple[Kind, str], Entry]:
@@ -201,19 +201,19 @@ def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
     """The offer of a listed item, or the reason why the item is invalid."""
     members = parse_object(raw)
     if members is None:
-        return "it is not a readable JSON object"
+        return "not a readable JSON object"
     key_member = _KEY_MEMBER[kind]
     routed = {"name", key_member}
     native, native_name = parse_text(members.get(key_member)), parse_text(members.get("name"))
     if not native or native_name is None:
-        return f"it has no {' and no '.join(sorted(routed))} that is a string"
+        return f"no {' or no '.join(sorted(routed))} that is a string"
     if len(native) > MAX_URI:
-        return f"its {key_member} is longer than {MAX_URI} characters"
+        return f"{key_member} is longer than {MAX_URI} characters"
     folded = {member.casefold() for member in routed}
     for member in members.keys() - routed:
         # Some clients read `Name` or `na\u017fe` as `name`, and would see another item than we do.
         if unicodedata.normalize("NFKC", member).casefold() in folded:
-            return f"its member {_shown(member)} can be taken for another"
+            return f"member {_shown(member)} is a look-alike of another"
     return _Offer(kind, backend, terms, native, native_name, members)
 
 
