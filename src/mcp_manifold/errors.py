@@ -125,8 +125,11 @@ class CallCancelled(ManifoldError):
 class BackendError(ManifoldError):
     """A backend failed, or the connection to it.
 
-    `since` is an RFC 3339 time, `next_try` the seconds until the next attempt, `status` the HTTP status that caused
-    the error (0 without one), `advice` one sentence for the person or model that made the call.
+    Args:
+        next_try: seconds until the next connection attempt.
+        since: the RFC 3339 time since which the backend has failed.
+        status: the HTTP status that caused the error; 0 without one.
+        advice: one sentence for the person or model that made the call; the default is that of the class.
     """
 
     advice = ""

@@ -78,7 +78,7 @@ class Runtime:
         self.groups = Groups()
         self._environment = environment
         self._budget = budget
-        budget.limit = _most(settings)
+        budget.change_limit(_most(settings))
         counted: tuple[Stage, ...] = (counts,) if settings.metrics else ()
         info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
@@ -146,7 +146,7 @@ class Runtime:
         self.fleet.apply(servers, self._context(settings), renewed=what.renewed, drain=settings.drain)
         self.hub.apply(servers, settings, policy, broken=what.settings.broken)
         self._recall([*what.added, *what.renewed])
-        self._budget.limit = _most(settings)
+        self._budget.change_limit(_most(settings))
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
 

@@ -96,7 +96,7 @@ class Hub:
     ) -> None:
         self._servers = {server.name: server for server in servers if not server.disabled}
         self._broken = tuple(UnavailableServer(server.name, server.reason) for server in broken)
-        self._unavailability.grace = settings.list_grace
+        self._unavailability.change_grace(settings.list_grace)
         self._unavailability.retain(self._servers)
         self._groups = settings.groups
         self._rules = Rules(separator=settings.separator, budget=settings.name_budget)

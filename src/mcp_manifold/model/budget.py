@@ -31,6 +31,10 @@ class MemoryBudget:
     def __repr__(self) -> str:
         return f"<MemoryBudget {self.held}/{self.limit}>"
 
+    def change_limit(self, limit: int) -> None:
+        """Set another limit, in bytes; what is counted already stays."""
+        self.limit = limit
+
     def try_add(self, size: int) -> bool:
         """Count `size` more bytes; False, and nothing counted, when they exceed the limit."""
         if self.held + size > self.limit:

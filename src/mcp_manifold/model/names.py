@@ -4,7 +4,7 @@ Names are built in one direction only. Nothing here parses one: the catalogue's 
 a separator inside a server or tool name has no meaning.
 
 URIs are also parsed, because `<server>+<uri>` is accepted for URIs that are not listed. The server name stands in the
-place of the scheme, so it is encoded as a label of characters legal in a scheme (RFC 3986 section 3.1): clients that
+place of the scheme. It is encoded as a label of characters legal there (RFC 3986 section 3.1), because clients that
 validate URIs drop a whole list for one `my_server+file:///x`. Other bytes become `.hh`, and a label that would not
 start with a letter starts with `x.`. Labels contain no `+`, so the first `+` ends the label.
 """
@@ -129,8 +129,8 @@ def split_prefixed_uri(uri: str, owners: Iterable[str]) -> tuple[str, str] | Non
 def normalise_uri(uri: str) -> str:
     """A look-up key that is equal for equivalent spellings of a URI (RFC 3986 section 6.2.2, and URL parsers in use).
 
-    Never sent: backends receive the spelling they listed. The key is coarser than any single client's parser, which is
-    safe because exact spellings are looked up first and two backends never share a key.
+    Never sent: backends receive the spelling they listed. The key is coarser than any single client's parser. That is
+    safe: exact spellings are looked up first, and two backends never share a key.
     """
     name = scheme(uri)
     if not name or len(uri) > MAX_URI:

@@ -229,9 +229,9 @@ class Policy:
         its readers to another backend. The URI is readable if one of these holds:
 
         * it is listed, and the principal sees that entry;
-        * it is unlisted, the principal sees a template that can expand to it, and no block list matches it or a
-          template that can expand to it;
-        * it is unlisted, no hidden template can expand to it, and the filters allow the URI itself.
+        * it is unlisted, the principal sees a matching template, and no block list matches the URI or any matching
+          template;
+        * it is unlisted, no hidden template matches it, and the filters allow the URI itself.
         """
         route = catalogue.find_resource(uri)
         if route is None or route.backend not in view.backends:

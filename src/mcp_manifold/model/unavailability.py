@@ -35,10 +35,10 @@ class UnavailableServer:
 class Unavailability:
     """The servers that failed. `grace` is in seconds; every `now` is a time of the owner's clock, in seconds."""
 
-    __slots__ = ("_at", "_found", "grace")
+    __slots__ = ("_at", "_found", "_grace")
 
     def __init__(self, grace: float) -> None:
-        self.grace = grace
+        self._grace = grace
         self._found: dict[str, UnavailableServer] = {}
         self._at: dict[str, float] = {}
 
@@ -47,6 +47,10 @@ class Unavailability:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
+
+    def change_grace(self, grace: float) -> None:
+        """Set another grace period, in seconds, also for servers that failed already."""
+        self._grace = grace
 
     def mark_unavailable(self, server: str, reason: str, *, now: float, since: str) -> bool:
         """Record a failure; returns whether the server or its reason is new."""
@@ -73,7 +77,7 @@ class Unavailability:
     def grace_left(self, server: str, now: float) -> float:
         """Seconds until a server's entries leave the lists; 0 when they have left."""
         at = self._at.get(server)
-        left = self.grace if at is None else at + self.grace - now
+        left = self._grace if at is None else at + self._grace - now
         return left if left > _EARLY else 0.0
 
     def is_grace_over(self, server: str, now: float) -> bool:

@@ -106,9 +106,9 @@ def parse(data: bytes) -> Envelope:
 def _parse_once(data: bytes, word: bytes) -> ParsedEnvelope | None:
     """A compact request or response with its params or result parsed in the same pass; None for any other message.
 
-    The decoder does not report offsets. In a message without white space, with only the required members, the
-    shortest encodings of all members add up to the message's length. If they do, no member occurs twice, and the text
-    of `params` or `result` starts after the first `word` and has the length of its members.
+    The decoder does not report offsets. They follow from lengths: in a message without white space and with the
+    required members only, the shortest encodings of all members add up to its length. If they do, no member occurs
+    twice. The text of `params` or `result` then starts within the first `word` and is as long as its members.
 
     Args:
         word: the key of `params` or `result`, with the opening brace and the quote of the first member.
