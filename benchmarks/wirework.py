@@ -29,10 +29,12 @@ def call(response: bytes, backend: wire.Era, client: wire.Era) -> bytes:
     envelope = wire.parse_backend(response)
     result = envelope.result
     assert result is not wire.UNSET, "it is a response"
-    look = wire.ResultView(result, envelope.members, envelope.text) if isinstance(envelope, wire.Opened) else None
-    result = wire.map_links("tools/call", result, str, look)
+    look = (
+        wire.ResultView(result, envelope.members, envelope.text) if isinstance(envelope, wire.ParsedEnvelope) else None
+    )
+    result = wire.map_resource_refs("tools/call", result, str, look)
     adapted = wire.adapt_result(
-        result, method="tools/call", backend=backend, client=client, server_info=_OURS, look=wire.view_of(result, look)
+        result, method="tools/call", backend=backend, client=client, server_info=_OURS, view=wire.view_of(result, look)
     )
     return wire.response(Payload(b"17"), adapted)
 

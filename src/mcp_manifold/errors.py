@@ -1,24 +1,26 @@
-"""The error tree: whose fault it was, where, and what to do. Plain fields only; knows no other module.
+"""The error tree: every exception this package raises on purpose, what it means and what the caller can do.
 
-ManifoldError                      never raised itself
-├─ ConfigError                     the configuration is wrong; exit code 2
-├─ RequestError                    the client's fault
+ManifoldError                      base class; catch it to catch all of them
+├─ ConfigError                     the configuration is invalid; exit code 2
+├─ RequestError                    the client's request is invalid or not allowed
 │   ├─ MalformedMessage            not JSON, not JSON-RPC, or ambiguous
 │   ├─ UnknownMethod / UnknownItem / InvalidParams
-│   ├─ Forbidden                   on the wire the same as UnknownItem
-│   └─ TooManyRequests
-├─ RemoteError                     a backend's own error: relayed as it came
-├─ CallCancelled                   the caller took the request back; nobody waits for an answer
-└─ BackendError                    always names the backend
-    ├─ BackendUnavailable          not connected now
-    │   └─ AllUnavailable          nor is any other of the same endpoint
-    ├─ BackendOverloaded           has more to do than it may: the call was not begun
-    ├─ AnswerDropped               its answer found no room
-    ├─ BackendTimeout              did not answer in time
-    ├─ BackendLost                 the link died with the call in flight; the outcome is unknown
-    │   ├─ BackendCrashed          because its process ended by itself
-    │   └─ SessionExpired          because it forgot our session: nothing happened
-    └─ BackendProtocolError        answered something that is not MCP
+│   ├─ Forbidden                   access denied; looks like UnknownItem to the client
+│   └─ TooManyRequests             a limit of ours was reached
+├─ RemoteError                     the backend answered with a JSON-RPC error, which is relayed
+├─ CallCancelled                   the client cancelled the request
+└─ BackendError                    a backend failed; always names it
+    ├─ BackendUnavailable          no live link; the request was not sent, or not accepted
+    │   └─ AllUnavailable          no server of the endpoint is available
+    ├─ BackendOverloaded           too many calls; the call was not sent
+    ├─ AnswerDropped               the response exceeded the memory budget; the call took effect
+    ├─ BackendTimeout              no response in time; the outcome is unknown
+    ├─ BackendLost                 the link was lost during the call; the outcome is unknown
+    │   ├─ BackendCrashed          ... because the server's process exited
+    │   └─ SessionExpired          ... because the server dropped our session; the call took no effect
+    └─ BackendProtocolError        the response violates MCP
+
+Imports nothing of this package. `wire.rpc_errors` decides the JSON-RPC code and HTTP status of each.
 """
 
 from collections.abc import Mapping
@@ -26,11 +28,14 @@ from typing import Self
 
 
 class ManifoldError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 class ConfigError(ManifoldError):
-    """The configuration cannot be used. `str()` is `file:line:column: reason` as far as the place is known."""
+    """The configuration cannot be used. Raised when it is read; fix the file and load it again.
+
+    `str()` is `file:line:column: reason`, as far as the position is known.
+    """
 
     def __init__(self, reason: str, *, path: str = "", line: int = 0, column: int = 0, server: str = "") -> None:
         self.reason = reason
@@ -43,7 +48,7 @@ class ConfigError(ManifoldError):
 
 
 class RequestError(ManifoldError):
-    """The client asked for something that cannot be done. `code` is the JSON-RPC error code."""
+    """The client's request cannot be served; nothing was sent to a backend. `code` is the JSON-RPC error code."""
 
     code = -32600
 
@@ -56,25 +61,25 @@ class RequestError(ManifoldError):
 
 
 class MalformedMessage(RequestError):
-    """Not JSON (-32700), or JSON that is no acceptable JSON-RPC message (-32600)."""
+    """The message is not JSON (-32700), or not one unambiguous JSON-RPC message (-32600)."""
 
 
 class InvalidParams(RequestError):
-    """Params are missing, of the wrong type, or ambiguous."""
+    """`params` are missing, of the wrong type, or ambiguous."""
 
     code = -32602
 
 
 class UnknownMethod(RequestError):
-    """No such method, or nobody here offers it."""
+    """The method does not exist, or no backend supports it."""
 
     code = -32601
 
 
 class UnknownItem(RequestError):
-    """No tool, prompt or resource of that name is visible to the caller.
+    """No tool, prompt or resource of that name is visible to the caller; list the items again.
 
-    `kind` is `tool`, `prompt` or `resource`; the code of an unknown resource depends on the era (see `wire`).
+    `kind` is `tool`, `prompt` or `resource`. For resources the code depends on the era (see `wire.rpc_errors`).
     """
 
     code = -32602
@@ -86,11 +91,11 @@ class UnknownItem(RequestError):
 
 
 class Forbidden(UnknownItem):
-    """The item exists but the caller may not use it: indistinguishable from UnknownItem on the wire."""
+    """The item exists but the caller may not use it. Clients cannot tell it from UnknownItem."""
 
 
 class TooManyRequests(RequestError):
-    """A limit was reached. `retry_after` is in seconds."""
+    """A limit was reached. Try again after `retry_after` seconds."""
 
     code = -32603
 
@@ -100,15 +105,17 @@ class TooManyRequests(RequestError):
 
 
 class RemoteError(ManifoldError):
-    """A backend answered with a JSON-RPC error. `raw` is its error object, byte for byte; `code` is read from it."""
+    """The backend answered with a JSON-RPC error, which the client receives.
+
+    `raw` is the error object byte for byte, `code` its code, `era` the era in which that code was sent.
+    """
 
     def __init__(self, raw: bytes, *, code: int, backend: str, era: str = "handshake") -> None:
         super().__init__(f"{backend} answered with error {code}")
-        self.era = era
-        """The era the backend was spoken to in, whose codes these are."""
         self.raw = raw
         self.code = code
         self.backend = backend
+        self.era = era
 
     def rewritten(self, raw: bytes) -> "RemoteError":
         """The same error with another error object, such as one that names public URIs."""
@@ -116,14 +123,20 @@ class RemoteError(ManifoldError):
 
 
 class CallCancelled(ManifoldError):
-    """The caller cancelled the request."""
+    """The client cancelled the request or left. No response is sent."""
 
 
 class BackendError(ManifoldError):
-    """Something between us and a backend failed. `data()` is the structured part of the wire error."""
+    """A backend failed, or the connection to it.
+
+    Args:
+        next_try: seconds until the next connection attempt.
+        since: the RFC 3339 time since which the backend has failed.
+        status: the HTTP status that caused the error; 0 without one.
+        advice: one sentence for the person or model that made the call; the default is that of the class.
+    """
 
     advice = ""
-    """What whoever made the call, a person or a model, can do about it: one sentence."""
 
     def __init__(
         self,
@@ -141,23 +154,22 @@ class BackendError(ManifoldError):
         self.next_try = next_try
         self.since = since
         self.status = status
-        """The HTTP status behind it; 0 where there is none."""
         self.advice = advice or type(self).advice
         self.is_unsent = False
-        """Whether the request certainly never reached the backend."""
+        """True when the request certainly did not reach the backend, so that a retry is safe."""
 
     @property
-    def told(self) -> str:
-        """The whole of it in words, for whoever made the call."""
+    def explanation(self) -> str:
+        """The message and the advice, for the person or model that made the call."""
         return f"{self}. {self.advice}" if self.advice else str(self)
 
     def unsent(self) -> Self:
-        """The same, of a request that certainly never reached the backend."""
+        """Mark the request as certainly not sent; returns the error itself."""
         self.is_unsent = True
         return self
 
     def data(self) -> dict[str, object]:
-        """Which backend, what, since when (RFC 3339) and in how many seconds it is tried again."""
+        """The `data` member of the JSON-RPC error: server, reason (class name), detail, since, next attempt, advice."""
         out: dict[str, object] = {
             "server": self.backend,
             "reason": type(self).__name__,
@@ -173,75 +185,78 @@ class BackendError(ManifoldError):
 
 
 class BackendUnavailable(BackendError):
-    """There is no live link to the backend."""
+    """There is no live link to the backend, or it refused the request (HTTP 401, 403, 429, 5xx). Try again later."""
 
     advice = "Try again later, or go on without this server."
 
 
 class AllUnavailable(BackendUnavailable):
-    """No backend of an endpoint can be reached, and nothing of what they offer is known. `servers`: name to reason."""
+    """Every server of an endpoint is unavailable and none has a cached listing. `servers` maps each to its reason."""
 
     def __init__(self, servers: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in servers.items())
-        super().__init__(", ".join(servers), f"none of the servers here can be reached ({reasons})")
+        super().__init__(", ".join(servers), f"all servers of this endpoint are unavailable ({reasons})")
         self.servers = dict(servers)
 
     def __str__(self) -> str:
         return self.message
 
     def data(self) -> dict[str, object]:
-        """Every server with its reason."""
+        """The `data` member of the JSON-RPC error: every server with its reason, and the advice."""
         servers = [{"server": name, "detail": reason} for name, reason in self.servers.items()]
         return {"reason": type(self).__name__, "servers": servers, "advice": self.advice}
 
 
 class BackendOverloaded(BackendError):
-    """Too much goes on with the backend: the call was not begun. `running` and `waiting` are the calls that are."""
+    """The backend's concurrency limit and queue are full; the call was not sent.
+
+    `running` and `waiting` count its calls; try again after `retry_after` seconds.
+    """
 
     advice = "Try again in a few seconds, with fewer calls at the same time."
 
     def __init__(self, backend: str, why: str, *, running: int, waiting: int, retry_after: float = 1.0) -> None:
-        super().__init__(backend, f"is overloaded: {why} ({running} in flight, {waiting} waiting); it was not begun")
+        super().__init__(backend, f"overloaded: {why} ({running} in flight, {waiting} waiting); the call was not sent")
         self.running = running
         self.waiting = waiting
         self.retry_after = retry_after
 
     def data(self) -> dict[str, object]:
-        """As of every backend error, and how much there is to do."""
+        """The `data` member of the JSON-RPC error, with the call counts and `retryAfterSeconds`."""
         more = {"running": self.running, "waiting": self.waiting, "retryAfterSeconds": self.retry_after}
         return super().data() | more
 
 
 class AnswerDropped(BackendError):
-    """The backend answered, but there was no room for the answer."""
+    """The response was dropped because the memory budget was spent. The call took effect."""
 
-    advice = "What was asked for has been done: ask for less at a time, or again in a while."
+    advice = "The call took effect. Request less data at once, or try again later."
 
     def __init__(self, backend: str) -> None:
-        super().__init__(backend, "its answer was dropped: too many large answers are on their way at the same time")
+        super().__init__(backend, "response dropped: too many large responses in flight")
 
 
 class BackendTimeout(BackendError):
-    """The backend did not answer within its timeout."""
+    """The backend did not answer in time. Whether the call took effect is unknown."""
 
-    advice = "It may have taken effect all the same: check before repeating it."
+    advice = "The call may have taken effect: check before you repeat it."
 
 
 class BackendLost(BackendError):
-    """The link was lost while the call was in flight: whether it took effect is unknown."""
+    """The link was lost while the call was in flight. Whether the call took effect is unknown."""
 
-    advice = "Check whether it took effect before repeating it."
+    advice = "The call may have taken effect: check before you repeat it."
 
 
 class BackendCrashed(BackendLost):
-    """The backend's process ended without being told to."""
+    """The backend's process exited on its own."""
 
 
 class SessionExpired(BackendLost):
-    """The backend refused the request because it forgot our session: certainly nothing happened, try a new link."""
+    """The backend no longer knows our session. The call took no effect; repeat it over a new link."""
 
 
 class BackendProtocolError(BackendError):
-    """The backend sent something that is not MCP."""
+    """The backend's response is not valid MCP. A retry rarely helps."""
 
-    advice = "Repeating it will hardly help: whoever runs the server should look at its log."
+    advice = "A retry rarely helps: the operator of this server should look at its log."

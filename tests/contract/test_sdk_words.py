@@ -74,7 +74,7 @@ def test_the_methods_with_caching_hints_are_the_sdks() -> None:
 
 
 def test_the_members_a_header_mirrors_are_the_sdks() -> None:
-    assert dict(inbound.NAME_BEARING_METHODS) == protocol.NAMED
+    assert dict(inbound.NAME_BEARING_METHODS) == protocol.NAME_PARAMS
 
 
 def test_what_a_child_inherits_is_the_sdks_list() -> None:

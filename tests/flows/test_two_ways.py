@@ -93,7 +93,7 @@ class House:
     @property
     def flying(self) -> int:
         """Calls the stages were told of that they were not told the end of."""
-        return sum(self.manifold._counts.flying.values())
+        return sum(self.manifold._counts.in_flight.values())
 
     @property
     def counted(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Merging over arbitrary listings: what always holds."""
+"""Invariants of merging arbitrary listings."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_manifold.model.catalogue import Catalogue, Kind, Listing, Route, Rules, Terms, diff, merge
+from mcp_manifold.model.catalogue import Catalogue, Kind, Listing, ResourceRoute, Rules, Terms, diff, merge
 from mcp_manifold.model.names import normalise_uri
 
 RULES = Rules()
@@ -79,7 +79,7 @@ def offered_by(listing: Listing, kind: Kind) -> set[str]:
 
 
 @given(offers())
-def test_s24_every_public_key_leads_to_one_backend_that_lists_it(listings: list[tuple[Listing, Terms]]) -> None:
+def test_s24_every_public_key_routes_to_one_backend_that_lists_it(listings: list[tuple[Listing, Terms]]) -> None:
     catalogue = merge(listings, RULES)
     natives = {listing.backend: listing for listing, _ in listings}
     for kind in Kind:
@@ -103,8 +103,10 @@ def test_s24_no_tool_or_prompt_is_lost_and_all_names_fit(listings: list[tuple[Li
 
 @given(offers())
 def test_s24_a_call_meant_for_one_backend_never_reaches_another(listings: list[tuple[Listing, Terms]]) -> None:
-    """The name a server's tool has where the server is alone, if it leads anywhere, leads to that server: as long as
-    no other server shares its prefix or has a prefix that starts with it, which makes the name no longer its own."""
+    """The public name of a lone server's tool routes to that server in the merged catalogue too, if to any.
+
+    Servers with the same prefix, or with a prefix that starts with it, are exempt: the name is not theirs alone.
+    """
     catalogue = merge(listings, RULES)
     for listing, term in listings:
         own = term.prefix + RULES.separator
@@ -120,7 +122,7 @@ def test_s24_a_call_meant_for_one_backend_never_reaches_another(listings: list[t
 
 
 @given(offers())
-def test_s24_an_alias_is_a_name_only_its_backend_has(listings: list[tuple[Listing, Terms]]) -> None:
+def test_s24_an_alias_is_unique_to_its_backend(listings: list[tuple[Listing, Terms]]) -> None:
     catalogue = merge(listings, RULES)
     for (kind, native), entry in catalogue.aliases.items():
         assert [listing.backend for listing, _ in listings if native in offered_by(listing, kind)] == [entry.backend]
@@ -128,19 +130,19 @@ def test_s24_an_alias_is_a_name_only_its_backend_has(listings: list[tuple[Listin
 
 
 @given(offers())
-def test_s24_every_listed_uri_is_read_at_the_backend_that_was_shown_with_it(
+def test_s24_every_listed_uri_routes_to_the_backend_that_listed_it(
     listings: list[tuple[Listing, Terms]],
 ) -> None:
     catalogue = merge(listings, RULES)
     for key, entry in catalogue.resources.items():
-        assert catalogue.find_resource(key) == Route(entry.backend, entry.native)
+        assert catalogue.find_resource(key) == ResourceRoute(entry.backend, entry.native)
         respelled = catalogue.find_resource(normalise_uri(key))
         assert respelled is not None
         assert respelled.backend == entry.backend
 
 
 @given(offers(), st.data())
-def test_s24_the_uri_told_for_a_link_leads_back_to_its_backend(
+def test_s24_the_public_uri_of_a_ref_routes_back_to_its_backend(
     listings: list[tuple[Listing, Terms]], data: st.DataObject
 ) -> None:
     catalogue = merge(listings, RULES)
@@ -179,7 +181,7 @@ def test_merging_is_a_function_of_listings_and_order(listings: list[tuple[Listin
 
 
 @given(offers(), offers())
-def test_a_difference_is_seen_from_both_sides_and_never_with_oneself(
+def test_a_diff_is_symmetric_and_empty_with_itself(
     ours: list[tuple[Listing, Terms]], theirs: list[tuple[Listing, Terms]]
 ) -> None:
     old, new = merge(ours, RULES), merge(theirs, RULES)
@@ -191,7 +193,7 @@ def test_a_difference_is_seen_from_both_sides_and_never_with_oneself(
 
 
 @given(offers(), st.data())
-def test_a_restricted_catalogue_never_leads_elsewhere_than_the_whole_one(
+def test_a_restricted_catalogue_never_routes_elsewhere_than_the_whole(
     listings: list[tuple[Listing, Terms]], data: st.DataObject
 ) -> None:
     catalogue = merge(listings, RULES)
@@ -208,7 +210,7 @@ def test_a_restricted_catalogue_never_leads_elsewhere_than_the_whole_one(
 
 @given(st.lists(st.binary(max_size=30) | JSON.map(lambda value: json.dumps(value).encode()), max_size=5))
 @settings(max_examples=200)
-def test_no_listing_however_broken_stops_a_merge(rubbish: list[bytes]) -> None:
+def test_no_malformed_listing_stops_a_merge(rubbish: list[bytes]) -> None:
     good = b'{"name":"good","uri":"x:1","uriTemplate":"x:{v}"}'
     everything = (*rubbish, good)
     listing = Listing("s", 1, "modern", everything, everything, everything, everything)

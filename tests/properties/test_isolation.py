@@ -1,4 +1,4 @@
-"""Whatever is known of a backend: who may share a link with whom."""
+"""Invariants of link sharing, whatever is known of a backend."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ def sessions(draw: st.DrawFn) -> Session:
 
 
 @given(sessions(), sessions(), isolations, knowledge)
-def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, other, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+def test_two_principals_share_a_link_only_if_it_is_shared_by_all(one, other, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     first, second = link_key_of(one, isolation, known), link_key_of(other, isolation, known)
     if first.key == second.key and first != SHARED and first.only is None:
         assert one is other or one.key == other.key
@@ -41,7 +41,7 @@ def test_two_principals_never_have_a_link_in_common_that_is_not_everybodys(one, 
 
 
 @given(sessions(), isolations, knowledge)
-def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+def test_a_client_that_can_answer_gets_a_link_that_can_ask(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     place = link_key_of(session, isolation, known)
     if place.only is not None:
         assert isolation == "auto"
@@ -50,7 +50,7 @@ def test_a_client_that_can_answer_is_never_put_where_nobody_can_be_asked(session
 
 
 @given(sessions(), isolations, knowledge)
-def test_only_a_clients_own_link_is_opened_as_that_client(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+def test_only_a_clients_own_link_has_its_capabilities(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     place = link_key_of(session, isolation, known)
     assert not (place.exclusive and place.exact)
     if place.exact:

@@ -1,4 +1,4 @@
-"""Naming over arbitrary names: what always holds."""
+"""Invariants of naming arbitrary names and URIs."""
 
 import re
 from urllib.parse import quote
@@ -10,11 +10,11 @@ from mcp_manifold.model.names import (
     MIN_BUDGET,
     compile_template,
     distinguish,
+    has_dot_segments,
     normalise_uri,
     prefixed_uri,
     qualify,
     split_prefixed_uri,
-    walks,
 )
 
 ANY = st.text(st.characters(), max_size=80)
@@ -50,7 +50,7 @@ def test_a_name_is_plain_or_carries_a_hash(prefix: str, native: str, budget: int
 @given(st.lists(NAMES, min_size=1, max_size=6, unique_by=str.casefold), ANY.filter(bool), st.data())
 @example(["a", "a+b"], "x:y", None)
 @example(["_a", "x_a", "3d", "x3d"], "x:y", None)
-def test_a_prefixed_uri_leads_back_to_its_owner_alone(owners: list[str], uri: str, data: st.DataObject | None) -> None:
+def test_a_prefixed_uri_splits_back_to_its_owner_only(owners: list[str], uri: str, data: st.DataObject | None) -> None:
     for owner in [data.draw(st.sampled_from(owners))] if data else owners:
         assert split_prefixed_uri(prefixed_uri(owner, uri), owners) == (owner, uri)
 
@@ -72,19 +72,19 @@ URIS = st.from_regex(r"[a-zA-Z]{1,4}:(//[a-zA-Z.]{0,5})?(/[a-zA-Z.%é ]{0,5}){0,
 
 
 @given(URIS | ANY)
-def test_normalising_twice_is_normalising_once(uri: str) -> None:
+def test_normalising_is_idempotent(uri: str) -> None:
     once = normalise_uri(uri)
     assert normalise_uri(once) == once
 
 
 @given(URIS)
-def test_a_normal_uri_with_an_absolute_path_does_not_walk(uri: str) -> None:
+def test_a_normalised_absolute_path_has_no_dot_segments(uri: str) -> None:
     normal = normalise_uri(uri)
     if "//" in normal or ":/" in normal:
-        assert not walks(normal)
+        assert not has_dot_segments(normal)
 
 
-# --- templates against a naive expander --------------------------------------------------------------------------
+# --- templates against a naive expander -------------------------------------------------------------------------
 
 VALUES = st.text(st.sampled_from("ab-.é/ ?&=,"), max_size=5)
 LITERALS = st.text(st.sampled_from("abxy-/:."), max_size=4)
@@ -96,7 +96,7 @@ RESERVED = ":/?#[]@!$&'()*+,;="
 
 
 def expand(operator: str, variables: list[tuple[str, list[str] | None]]) -> tuple[str, str]:
-    """The expression's text and its expansion, after RFC 6570 section 3.2."""
+    """The text of an expression and its expansion (RFC 6570 section 3.2)."""
     named, separator = operator in ";?&", {"": ",", "+": ",", "#": ",", "?": "&"}.get(operator, operator)
     named = named and bool(operator)
     safe = RESERVED if operator in ("+", "#") else ""
@@ -127,7 +127,7 @@ def test_a_template_matches_all_its_expansions(
     st.lists(LITERALS | st.sampled_from(["{a}", "{+b}", "{/c}", "{?d}", "{/e*}"]), max_size=5),
     st.text("ab-/?#xy", max_size=12),
 )
-def test_a_template_matches_what_the_naive_regular_expression_does(pieces: list[str], uri: str) -> None:
+def test_a_template_matches_like_a_naive_regular_expression(pieces: list[str], uri: str) -> None:
     gaps = {"{a}": "[^/?#]*", "{+b}": ".*", "{/c}": "(/[^/?#]*)?", "{?d}": r"(\?[^#]*)?", "{/e*}": "(/[^?#]*)?"}
     naive = re.compile("".join(gaps.get(piece, re.escape(piece)) for piece in pieces))
     compiled = compile_template("".join(pieces))
@@ -135,7 +135,7 @@ def test_a_template_matches_what_the_naive_regular_expression_does(pieces: list[
     assert compiled.matches(uri) is (naive.fullmatch(uri) is not None)
 
 
-def test_s42_a_template_made_to_backtrack_is_answered() -> None:
+def test_s42_a_template_made_to_backtrack_takes_bounded_time() -> None:
     compiled = compile_template("{a}-" * 63 + "{a}X")
     assert compiled is not None
     assert not compiled.matches("-" * 8000)

@@ -1,4 +1,4 @@
-"""Policy over arbitrary filters: what always holds."""
+"""Invariants of arbitrary filters."""
 
 import fnmatch
 import json
@@ -47,7 +47,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
 
 
 @given(catalogues(), POLICIES, st.data())
-def test_s43_what_can_be_called_is_what_is_seen_by_any_name(
+def test_s43_exactly_the_visible_entries_are_callable_by_any_name(
     catalogue: Catalogue, policy: Policy, data: st.DataObject
 ) -> None:
     view = policy.view(catalogue, ANONYMOUS)
@@ -62,7 +62,7 @@ def test_s43_what_can_be_called_is_what_is_seen_by_any_name(
 
 
 @given(catalogues(), POLICIES)
-def test_s43_a_view_holds_what_is_seen_and_nothing_else(catalogue: Catalogue, policy: Policy) -> None:
+def test_s43_a_view_holds_exactly_the_visible_entries(catalogue: Catalogue, policy: Policy) -> None:
     view = policy.view(catalogue, ANONYMOUS)
     for kind in Kind:
         assert view.entries(kind) == tuple(e for e in catalogue.entries(kind) if policy.sees(ANONYMOUS, e))
@@ -70,7 +70,7 @@ def test_s43_a_view_holds_what_is_seen_and_nothing_else(catalogue: Catalogue, po
 
 @given(catalogues(), POLICIES, URI)
 @example(merge([], Rules()), Policy(), "x:1")
-def test_s43_a_hidden_resource_is_read_under_no_spelling(catalogue: Catalogue, policy: Policy, uri: str) -> None:
+def test_s43_a_hidden_resource_is_unreadable_in_any_spelling(catalogue: Catalogue, policy: Policy, uri: str) -> None:
     view = policy.view(catalogue, ANONYMOUS)
     hidden = {(e.backend, e.native) for e in catalogue.entries(Kind.RESOURCE) if e.key not in view.resources}
     visible = {(e.backend, e.native) for e in view.entries(Kind.RESOURCE)}
@@ -93,7 +93,7 @@ def test_s43_every_visible_resource_can_be_read(catalogue: Catalogue, policy: Po
 
 
 @given(catalogues(), URI)
-def test_without_filters_everything_that_leads_somewhere_can_be_read(catalogue: Catalogue, uri: str) -> None:
+def test_without_filters_every_routable_uri_is_readable(catalogue: Catalogue, uri: str) -> None:
     policy = Policy()
     assert policy.view(catalogue, ANONYMOUS) is catalogue
     assert policy.route_resource(catalogue, catalogue, ANONYMOUS, uri) == catalogue.find_resource(uri)
@@ -117,7 +117,7 @@ def test_blocking_more_never_allows_more(allow: list[str] | None, block: list[st
 
 
 def shell_matches(pattern: str, name: str) -> bool:
-    """`*` and `?` as a shell reads them, following all ways at once."""
+    """`*` and `?` as in a shell, following all matches at once."""
     ends = {0}
     for char in pattern:
         if char == "*":
@@ -132,6 +132,6 @@ def shell_matches(pattern: str, name: str) -> bool:
 @example("*?" * 15 + "b")
 @given(st.text(st.sampled_from("a*?b"), max_size=30).filter(lambda text: text.count("*") <= 16))
 @settings(max_examples=30)
-def test_s42_a_pattern_made_to_backtrack_over_a_long_name_is_answered(pattern: str) -> None:
+def test_s42_a_pattern_made_to_backtrack_takes_bounded_time(pattern: str) -> None:
     name = "a" * 2000
     assert Filter.compile(allow=[pattern]).allows(tool(name)) is shell_matches(pattern, name)

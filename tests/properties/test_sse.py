@@ -1,4 +1,4 @@
-"""The event-stream parser against a plain reading of its specification, for every way to cut the stream."""
+"""The event-stream parser against a plain implementation of the specification, for every cut of the stream."""
 
 import itertools
 import re
@@ -16,7 +16,7 @@ _STREAMS = st.lists(_PIECES, max_size=40).map(b"".join)
 
 
 def reference(stream: bytes) -> list[Event]:
-    """Whole stream at once, one rule per line, no care for time."""
+    """Parses the whole stream at once, one rule per line, in any time."""
     lines = re.split(rb"\r\n|\r|\n", stream.removeprefix(b"\xef\xbb\xbf"))[:-1]
     events = []
     block: list[tuple[bytes, bytes]] = []
@@ -38,7 +38,7 @@ def reference(stream: bytes) -> list[Event]:
 
 
 @given(stream=_STREAMS, cuts=st.lists(st.integers(0, 200)))
-def test_events_are_those_of_the_specification_wherever_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
+def test_events_follow_the_specification_however_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     parser = EventParser(10_000)
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     events = [e for start, end in itertools.pairwise(places) for e in parser.feed(stream[start:end])]
@@ -46,7 +46,7 @@ def test_events_are_those_of_the_specification_wherever_the_stream_is_cut(stream
 
 
 @given(stream=_STREAMS)
-def test_byte_by_byte_is_the_same_as_at_once(stream: bytes) -> None:
+def test_byte_by_byte_equals_all_at_once(stream: bytes) -> None:
     parser = EventParser(10_000)
     assert [e for byte in stream for e in parser.feed(bytes([byte]))] == EventParser(10_000).feed(stream)
 
@@ -55,7 +55,7 @@ _LINES = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categori
 
 
 @given(data=st.binary(max_size=200), event=_LINES, id_=st.none() | _LINES)
-def test_what_is_encoded_is_read_back(data: bytes, event: str, id_: str | None) -> None:
+def test_encoded_events_parse_back(data: bytes, event: str, id_: str | None) -> None:
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     wanted = Event(lines, event, id_)
     assert EventParser(10_000).feed(encode_event(data, event=event, id=id_)) == [wanted]

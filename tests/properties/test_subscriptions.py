@@ -1,4 +1,4 @@
-"""Subscriptions against the plainest model of them: a set of (watcher, name, target)."""
+"""Subscriptions against a simple model: a set of (watcher, name, target)."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -16,7 +16,7 @@ TARGETS = st.builds(
 
 
 class Watches(RuleBasedStateMachine):
-    """Keeps the plain set, and what a backend that follows every action believes."""
+    """The set model, and the state of a backend that follows every action."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Watches(RuleBasedStateMachine):
     def let_go(self, *targets: WatchTarget | None) -> None:
         for target in targets:
             if target is not None:
-                self.asked.remove(target)  # fails if it was let go twice, or never asked for
+                self.asked.remove(target)  # fails for a target released twice or never subscribed
 
     @rule(watcher=WATCHERS, name=NAMES, what=TARGETS)
     def add(self, watcher: str, name: str, what: WatchTarget) -> None:

@@ -1,4 +1,4 @@
-"""Messages as bytes, over arbitrary ones: what passes keeps its bytes, and what is ambiguous does not pass."""
+"""Invariants of arbitrary messages: payload bytes are kept, and ambiguous messages are refused."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from mcp.shared.inbound import decode_header_value, encode_header_value
 from mcp_manifold import wire
 from mcp_manifold.errors import MalformedMessage, RequestError
 from mcp_manifold.wire import UNSET, Envelope, Era, Payload
-from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _opened
+from mcp_manifold.wire.envelope import _PARAMS, _RESULT, _is_compact, _parse_once
 from mcp_manifold.wire.param_headers import decode_header, encode_header
 from mcp_manifold.wire.protocol import HOP_KEYS, META_SERVER_INFO
 
@@ -29,7 +29,7 @@ def joined(draw: st.DrawFn, opening: bytes, items: list[bytes], closing: bytes) 
 
 @st.composite
 def strings(draw: st.DrawFn, values: st.SearchStrategy[str] = TEXT) -> bytes:
-    """A JSON string, with escapes where none are needed."""
+    """A JSON string with unnecessary escapes."""
     text = draw(values)
     return json.dumps(text, ensure_ascii=draw(st.booleans())).encode()
 
@@ -41,7 +41,7 @@ def arrays(draw: st.DrawFn, inner: st.SearchStrategy[bytes]) -> bytes:
 
 @st.composite
 def objects(draw: st.DrawFn, inner: st.SearchStrategy[bytes]) -> bytes:
-    """An object, duplicate members included."""
+    """An object that may have duplicate members."""
     items = draw(st.lists(st.tuples(strings(MEMBER), SPACE, SPACE, inner), max_size=4))
     return joined(draw, b"{", [key + a + b":" + b + value for key, a, b, value in items], b"}")
 
@@ -75,7 +75,7 @@ def messages(draw: st.DrawFn) -> tuple[list[tuple[str, bytes]], bytes]:
 
 @st.composite
 def escaped(draw: st.DrawFn, key: str) -> str:
-    """The key, some of its characters as escapes."""
+    """The key with some characters escaped."""
     return "".join(f"\\u{ord(char):04x}" if draw(st.booleans()) else char for char in key)
 
 
@@ -90,7 +90,7 @@ def bytes_of(member: Payload | msgspec.UnsetType) -> bytes | None:
 
 
 @given(messages())
-def test_every_valid_message_passes_with_its_payloads_byte_for_byte(
+def test_every_valid_message_keeps_its_payload_bytes(
     message: tuple[list[tuple[str, bytes]], bytes],
 ) -> None:
     members, data = message
@@ -109,7 +109,7 @@ def test_s9_an_ambiguous_message_never_passes(
     members, _ = message
     key = data.draw(st.sampled_from(KNOWN).flatmap(lambda known: escaped(known) | recased(known)))
     taken = {name for name, _ in members}
-    assume(json.loads(f'"{key}"') not in set(KNOWN) - taken)  # a member that was not there yet is no second one
+    assume(json.loads(f'"{key}"') not in set(KNOWN) - taken)  # an absent member is no duplicate
     value = data.draw(st.sampled_from([b"{}", b"1", b'"m"', b'"2.0"', b'""', b"12", b'"x"']))
     written = [(name.encode(), text) for name, text in members]
     written.insert(data.draw(st.integers(0, len(written))), (key.encode(), value))
@@ -121,7 +121,7 @@ def test_s9_an_ambiguous_message_never_passes(
 
 
 @given(messages(), st.data())
-def test_s9_only_what_is_made_of_known_members_is_taken_for_compact(
+def test_s9_only_messages_of_known_members_count_as_compact(
     message: tuple[list[tuple[str, bytes]], bytes], data: st.DataObject
 ) -> None:
     members, text = message
@@ -144,7 +144,7 @@ def test_s9_only_what_is_made_of_known_members_is_taken_for_compact(
 
 @given(st.binary(max_size=60) | messages().map(lambda message: message[1]), st.data())
 @example(b'{"jsonrpc":"2.0","id":1,"method":"m",', None)
-def test_whatever_comes_is_a_message_or_is_refused(data: bytes, drawn: st.DataObject | None) -> None:
+def test_any_bytes_are_a_message_or_refused(data: bytes, drawn: st.DataObject | None) -> None:
     if drawn is not None and data:
         at = drawn.draw(st.integers(0, len(data) - 1))
         data = data[:at] + drawn.draw(st.binary(max_size=2)) + data[at + drawn.draw(st.integers(0, 2)) :]
@@ -159,7 +159,7 @@ def test_whatever_comes_is_a_message_or_is_refused(data: bytes, drawn: st.DataOb
 
 
 @given(messages(), st.booleans(), st.data())
-def test_what_is_opened_where_it_is_read_is_what_two_looks_find(
+def test_one_pass_and_two_pass_parsing_agree(
     message: tuple[list[tuple[str, bytes]], bytes], is_request: bool, data: st.DataObject
 ) -> None:
     members = [(key.encode(), value) for key, value in message[0]]
@@ -168,7 +168,7 @@ def test_what_is_opened_where_it_is_read_is_what_two_looks_find(
     members = [(key, body if key in (b"params", b"result") else value) for key, value in members]
     text = b"{" + b",".join(b'"%b":%b' % item for item in data.draw(st.permutations(members + extra))) + b"}"
     for each in (text, message[1]):
-        found = _opened(each, _PARAMS if is_request else _RESULT)
+        found = _parse_once(each, _PARAMS if is_request else _RESULT)
         if found is not None:
             plain = msgspec.json.decode(each, type=Envelope)
             for member in KNOWN:
@@ -199,7 +199,7 @@ def last_wins(text: bytes) -> Any:
 
 
 @given(objects(LOOSE), st.sampled_from(["tools/call", "resources/read"]), st.sampled_from(["handshake", "modern"]))
-def test_a_result_for_a_modern_client_is_the_backends_and_our_stamp(result: bytes, method: str, backend: Era) -> None:
+def test_a_modern_result_is_the_backends_plus_our_stamp(result: bytes, method: str, backend: Era) -> None:
     ours = Payload(b'{"name":"ours"}')
     found = last_wins(
         bytes(wire.adapt_result(Payload(result), method=method, backend=backend, client="modern", server_info=ours))
@@ -216,7 +216,7 @@ def test_a_result_for_a_modern_client_is_the_backends_and_our_stamp(result: byte
 
 
 @given(objects(LOOSE))
-def test_a_modern_result_for_a_handshake_client_loses_the_stamps_alone(result: bytes) -> None:
+def test_a_handshake_result_loses_the_stamps_only(result: bytes) -> None:
     ours = Payload(b"{}")
     found = last_wins(
         bytes(
@@ -235,7 +235,7 @@ def test_a_modern_result_for_a_handshake_client_loses_the_stamps_alone(result: b
 
 
 @given(objects(JSON), st.integers(0, 2**53))
-def test_params_are_sent_as_they_came_but_for_what_belongs_to_the_hop(params: bytes, token: int) -> None:
+def test_params_keep_everything_but_hop_members(params: bytes, token: int) -> None:
     try:
         found = wire.members(Payload(params))
     except RequestError:
@@ -259,7 +259,7 @@ def test_params_are_sent_as_they_came_but_for_what_belongs_to_the_hop(params: by
 )
 @example("=?base64?eA==?=")
 @example("=?base64?eB==?=")
-def test_header_values_are_written_and_read_as_the_sdk_does(text: str) -> None:
+def test_header_values_equal_the_sdks(text: str) -> None:
     assume(text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text))
     assert encode_header(text) == encode_header_value(text)
     if text.isascii():

@@ -68,15 +68,16 @@ def test_a_backends_failure_tells_only_what_is_known() -> None:
 
 def test_a_backends_failure_says_what_to_do() -> None:
     assert (
-        BackendUnavailable("notes", "is gone").told == "notes: is gone. Try again later, or go on without this server."
+        BackendUnavailable("notes", "is gone").explanation
+        == "notes: is gone. Try again later, or go on without this server."
     )
-    assert BackendUnavailable("notes", "is gone", advice="Wait.").told == "notes: is gone. Wait."
-    assert BackendError("notes", "is gone").told == "notes: is gone"
+    assert BackendUnavailable("notes", "is gone", advice="Wait.").explanation == "notes: is gone. Wait."
+    assert BackendError("notes", "is gone").explanation == "notes: is gone"
 
 
 def test_when_all_are_gone_each_says_why() -> None:
     gone = AllUnavailable({"git": "no such program", "files": "connection refused"})
-    assert str(gone) == "none of the servers here can be reached (git: no such program; files: connection refused)"
+    assert str(gone) == "all servers of this endpoint are unavailable (git: no such program; files: connection refused)"
     assert gone.data() == {
         "reason": "AllUnavailable",
         "servers": [

@@ -20,10 +20,9 @@ from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.core.hub import MERGED
 from mcp_manifold.core.status import ServerStatus, described, has_all_required, overall, survey
 from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.filtering import unmatched_patterns
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, unmatched_patterns
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload
 
@@ -58,7 +57,7 @@ class Manifold:
         self._watchers: list[Callable[[str], None]] = []
         self._front: HttpFront | None = None
         self._counts = Counts(self._has_server)
-        self.budget = Budget()
+        self.budget = MemoryBudget()
         self._lag = LoopLag()
         self._source = Source()
         self._reloading: Reloading | None = None

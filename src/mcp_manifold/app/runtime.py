@@ -37,11 +37,11 @@ from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.status import rfc3339
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.core.watching import Watching
-from mcp_manifold.model.budget import Budget, most_of
+from mcp_manifold.model.budget import MemoryBudget, default_limit
 from mcp_manifold.model.call import Stage
 from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.model.filtering import policy_of
 from mcp_manifold.model.lifecycle import State
+from mcp_manifold.model.policy import policy_of
 from mcp_manifold.stages.call_log import CallLog
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import Era, Payload
@@ -72,13 +72,13 @@ class Runtime:
         moved: Callable[[str], None],
         counts: Counts,
         environment: Mapping[str, str],
-        budget: Budget,
+        budget: MemoryBudget,
     ) -> None:
         settings = config.manifold
         self.groups = Groups()
         self._environment = environment
         self._budget = budget
-        budget.most = _most(settings)
+        budget.change_limit(_most(settings))
         counted: tuple[Stage, ...] = (counts,) if settings.metrics else ()
         info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
@@ -157,7 +157,7 @@ class Runtime:
         self.fleet.apply(servers, self._context(settings), renewed=what.renewed, drain=settings.drain)
         self.hub.apply(servers, settings, policy, broken=what.settings.broken)
         self._recall([*what.added, *what.renewed])
-        self._budget.most = _most(settings)
+        self._budget.change_limit(_most(settings))
         self.bridge.adapt(settings.limits)
         self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
 
@@ -226,7 +226,7 @@ class Runtime:
 
 
 def _most(settings: ManifoldSettings) -> int:
-    return settings.limits.max_buffered or most_of(memory_given())
+    return settings.limits.max_buffered or default_limit(memory_given())
 
 
 async def environment_of(settings: ManifoldSettings) -> dict[str, str]:

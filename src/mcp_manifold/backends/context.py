@@ -10,7 +10,7 @@ from mcp_manifold.backends.link.server_requests import ServerNotification, Serve
 from mcp_manifold.backends.lists.listing_cache import ListingCache
 from mcp_manifold.backends.process.process import Groups
 from mcp_manifold.config import LimitSettings
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.catalogue import Listing
 
 
@@ -40,7 +40,7 @@ class BackendContext:
     """Told of every link that opened, shared or held; no call uses it before that is over."""
     memory: ListingCache | None = None
     """Where what backends offer is kept for the next time; without it nothing is."""
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     """What large messages take their room from."""
     groups: Groups | None = None
     """Where the processes belong; without it nobody ends them if we are killed."""

@@ -15,7 +15,18 @@ import anyio
 
 from mcp_manifold.config import BrokenServer, ManifoldSettings, OverrideSettings, ServerSettings
 from mcp_manifold.errors import UnknownItem
-from mcp_manifold.model.catalogue import Catalogue, Change, Kind, Listing, Override, Route, Rules, Terms, diff, merge
+from mcp_manifold.model.catalogue import (
+    Catalogue,
+    Change,
+    Kind,
+    Listing,
+    Override,
+    ResourceRoute,
+    Rules,
+    Terms,
+    diff,
+    merge,
+)
 from mcp_manifold.model.names import MAX_URI
 from mcp_manifold.model.policy import ANONYMOUS, Filters, Policy
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
@@ -59,7 +70,7 @@ class Hub:
         *,
         broken: Sequence[BrokenServer] = (),
     ) -> None:
-        self._absences = Unavailability(settings.list_grace)
+        self._unavailability = Unavailability(settings.list_grace)
         self._take(servers, settings, policy, broken)
         self._startup = settings.startup_timeout
         self._listings: dict[str, Listing] = {}
@@ -86,8 +97,8 @@ class Hub:
     ) -> None:
         self._servers = {server.name: server for server in servers if not server.disabled}
         self._broken = tuple(UnavailableServer(server.name, server.reason) for server in broken)
-        self._absences.grace = settings.list_grace
-        self._absences.keep(self._servers)
+        self._unavailability.change_grace(settings.list_grace)
+        self._unavailability.retain(self._servers)
         self._groups = settings.groups
         self._rules = Rules(separator=settings.separator, budget=settings.name_budget)
         self._policy = policy
@@ -111,7 +122,7 @@ class Hub:
         for scope, view in old.items():
             if self.has_scope(scope) or self._watchers.get(scope):
                 self._note(scope, diff(view.shown, self.view(scope).shown))
-        for server in self._absences:
+        for server in self._unavailability:
             self._await_end(server)
 
     # --- what is known from an earlier time ------------------------------------------------------------------------
@@ -141,18 +152,20 @@ class Hub:
 
     def missed(self, backend: str, reason: str, since: str) -> None:
         """A backend failed: lists say so, and show its entries for a while."""
-        if backend in self._servers and self._absences.missed(backend, reason, now=self._loop.time(), since=since):
+        if backend in self._servers and self._unavailability.mark_unavailable(
+            backend, reason, now=self._loop.time(), since=since
+        ):
             self._await_end(backend)
             self._look_again(backend)
 
     def returned(self, backend: str) -> None:
         """A backend is there, or at rest."""
-        if self._absences.returned(backend):
+        if self._unavailability.mark_available(backend):
             self._look_again(backend)
 
     def _await_end(self, backend: str) -> None:
         """Look again when its entries are not to be shown any more; too often does no harm."""
-        left = self._absences.left(backend, self._loop.time())
+        left = self._unavailability.grace_left(backend, self._loop.time())
         if left:
             self._loop.call_later(left, self._look_again, backend)
 
@@ -254,15 +267,15 @@ class Hub:
             while not members <= self._settled:
                 await self._progress.wait()
 
-    def route_resource(self, scope: str, uri: str) -> Route | None:
+    def route_resource(self, scope: str, uri: str) -> ResourceRoute | None:
         """Where a URI is read: what is listed comes first, then who linked to it, then templates and schemes."""
         view = self.view(scope)
         linked = self._links.get(uri)
         if linked is not None and linked in view.catalogue.backends and view.whole.find_resource(uri) is None:
-            return Route(linked, uri) if self._policy.permits_uri(ANONYMOUS, linked, uri) else None
+            return ResourceRoute(linked, uri) if self._policy.permits_uri(ANONYMOUS, linked, uri) else None
         return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
 
-    async def find_resource(self, scope: str, uri: str) -> Route:
+    async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
         """As `route_resource`, once the backends that are just connecting had their chance.
 
         Raises:
@@ -311,10 +324,10 @@ class Hub:
     def _with_absences(self, scope: str, view: View) -> View:
         """The view, with who is missing in it at this moment."""
         now, members = self._loop.time(), self.members(scope)
-        over = {name for name in members if self._absences.is_over(name, now)}
+        over = {name for name in members if self._unavailability.is_grace_over(name, now)}
         found: list[UnavailableServer] = []
         for name in members:
-            absence = self._absences.of(name)
+            absence = self._unavailability.find(name)
             if absence is not None:
                 found.append(replace(absence, is_listed=name not in view.missing and name not in over))
             elif name in view.missing:

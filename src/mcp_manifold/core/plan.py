@@ -43,7 +43,7 @@ class Send(NamedTuple):
     params: dict[str, Payload]
     native: str = ""
     """The name or URI the backend knows the item by."""
-    task: Task | None = None
+    task: Task[Link] | None = None
     """The task a `tasks/*` method is about: it takes no slot, and goes over the link the task was made on."""
     creates_task: bool = False
     """The answer is to create a task (2025-11-25)."""
@@ -240,7 +240,7 @@ def _send(
     params: dict[str, Payload],
     native: str = "",
     *,
-    task: Task | None = None,
+    task: Task[Link] | None = None,
     creates_task: bool = False,
 ) -> Step:
     """Send to a backend, or wait for what is missing: a first connection, a slot, a link, a log level."""
@@ -268,7 +268,7 @@ def _send(
     return Send(backend, link, params, native, task, creates_task, parked)
 
 
-def _open_link(call: Call, backend: Backend, task: Task | None) -> Link | None:
+def _open_link(call: Call, backend: Backend, task: Task[Link] | None) -> Link | None:
     """The open link that serves a call: for a task, the one it was made on."""
     link = None if task is None else task.link
     if link is None or link.ended.done():

@@ -71,7 +71,7 @@ class Results:
         if len(result) >= wire.LONG and view is not None and not (view.is_known and view.is_plain):
             return Wait("long result", partial(self._finish_long, call, send, pending, result, view))
         if has_uri:
-            result = wire.map_links(call.method, result, self._public(call), view)
+            result = wire.map_resource_refs(call.method, result, self._public(call), view)
         return self._named(call, send, pending, result)
 
     async def _ask(self, call: Call, send: Send, wanted: wire.InputRequired) -> Changes:
@@ -84,7 +84,7 @@ class Results:
         self, call: Call, send: Send, pending: PendingRequest, result: Payload, view: ResultView
     ) -> Payload:
         """Finish a result in steps, with a turn for others after each."""
-        steps = wire.link_steps(call.method, result, self._public(call), view)
+        steps = wire.ref_steps(call.method, result, self._public(call), view)
         while True:
             try:
                 next(steps)
@@ -108,7 +108,7 @@ class Results:
             backend=call.backend_era,
             client=call.session.era,
             server_info=self._server_info,
-            look=view,
+            view=view,
         )
 
     def _public(self, call: Call) -> Callable[[str], str]:
@@ -127,7 +127,7 @@ class Results:
                 if instead is not None:
                     return self._named_url(call, instead)
         public = self._hub.view(session.scope).whole.public_uri
-        return failure.rewritten(wire.map_error_link(failure.raw, partial(public, call.backend)))
+        return failure.rewritten(wire.map_error_ref(failure.raw, partial(public, call.backend)))
 
     def _named_url(self, call: Call, result: Payload) -> Payload:
         return self._adapted(call, result, wire.view_of(result))

@@ -11,7 +11,7 @@ from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.capabilities import extending, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
-from mcp_manifold.model.paging import Cursors
+from mcp_manifold.model.catalogue.cursors import Cursors
 from mcp_manifold.wire import MODERN_VERSION, Payload, Pieces
 from mcp_manifold.wire.protocol import META_MISSING, META_SERVER_INFO
 
@@ -136,7 +136,7 @@ class ScopeResponder:
         if version == MODERN_VERSION:
             meta[META_SERVER_INFO] = self._server_info
         if view.unavailable:
-            meta[META_MISSING] = [absence.described() for absence in view.unavailable]
+            meta[META_MISSING] = [absence.to_dict() for absence in view.unavailable]
         if meta:
             page["_meta"] = meta
         if version == MODERN_VERSION:

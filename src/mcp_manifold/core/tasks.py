@@ -60,7 +60,7 @@ class Tasks:
         self._hub = hub
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
-        self._table = TaskTable()
+        self._table: TaskTable[Link] = TaskTable()
         self._expected: Counter[str] = Counter()
         self._early: dict[str, list[Callable[[], None]]] = {}
 
@@ -131,7 +131,7 @@ class Tasks:
         if native is None:
             return result
         token = wire.client_meta(call.params.get("_meta")).get("progressToken")
-        task = self._table.enter(call.backend, native, link=link, session=call.session, number=number, token=token)
+        task = self._table.add(call.backend, native, link=link, session=call.session, number=number, token=token)
         return renamed(result, native, task.public, path, RELATED_TASK)
 
     def need(self, backend: str) -> bool:
@@ -146,7 +146,7 @@ class Tasks:
         """Whether a method is about one task, and goes to its backend."""
         return method in _ABOUT_ONE
 
-    def find(self, call: Call) -> Task:
+    def find(self, call: Call) -> Task[Link]:
         """The task a call is about.
 
         Raises:
@@ -162,12 +162,12 @@ class Tasks:
             raise UnknownMethod(f"Method not found: {call.method}")
         return task
 
-    def native_params(self, call: Call, task: Task) -> dict[str, Payload]:
+    def native_params(self, call: Call, task: Task[Link]) -> dict[str, Payload]:
         """The params of a call about a task, with the backend's own id."""
         encoded = Payload(wire.encode(call.params))
         return wire.members(renamed(encoded, task.public, task.native, ("taskId",), RELATED_TASK))
 
-    def shown(self, method: str, task: Task, scope: str, said: Payload) -> Payload:
+    def shown(self, method: str, task: Task[Link], scope: str, said: Payload) -> Payload:
         """What a backend says of a task in the client's words: its id, URIs in its result as in any tool's, and who
         asks, where it wants input.
         """
@@ -176,11 +176,11 @@ class Tasks:
             return self._hub.public_uri(scope, task.backend, uri)
 
         if method == "tasks/result":
-            return wire.map_links("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
+            return wire.map_resource_refs("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
         shown = renamed(said, task.native, task.public, ("taskId",), RELATED_TASK)
         members = wire.client_meta(shown)
         if "result" in members:
-            mapped = wire.map_links("tools/call", members["result"], public)
+            mapped = wire.map_resource_refs("tools/call", members["result"], public)
             shown = shown if mapped is members["result"] else Payload(wire.encode({**members, "result": mapped}))
         is_signed = "inputRequests" in members and len(self._hub.members(scope)) > 1
         return wire.signed_requests(shown, task.backend) if is_signed else shown
@@ -189,12 +189,12 @@ class Tasks:
         """Whether a scope has tasks of the extension."""
         return any(map(extends_tasks, self._hub.view(scope).listings))
 
-    def watched(self, id_: str, session: Session) -> Task | None:
+    def watched(self, id_: str, session: Session) -> Task[Link] | None:
         """The session's task of that id, if what happens to it may be told: it is one of the extension."""
         task = self._table.find(id_, session)
         return task if task is not None and task.backend in self._hub.members(session.scope) else None
 
-    def told(self, task: Task, scope: str, params: Payload) -> Payload:
+    def told(self, task: Task[Link], scope: str, params: Payload) -> Payload:
         """The params of a `notifications/tasks` in the client's words."""
         return self.shown("tasks/get", task, scope, params)
 
@@ -240,12 +240,12 @@ class Tasks:
             return []
         found: list[Payload] = []
         for item in items:
-            task = self._table.meant(link, text_at(item, "taskId"))
+            task = self._table.find_native(link, text_at(item, "taskId"))
             if task is not None and task.is_listed_for(session):
                 found.append(with_text_at(item, task.public, "taskId"))
         return found
 
-    def _link(self, task: Task, session: Session) -> Link | None:
+    def _link(self, task: Task[Link], session: Session) -> Link | None:
         if task.link is not None and not task.link.ended.done():
             return task.link
         return self._fleet.find(task.backend).link_of(session)
@@ -271,7 +271,7 @@ class Tasks:
         if native is None and notice.method != _STATUS:
             pass_on(notice)
             return
-        task = self._table.meant(notice.link, native)
+        task = self._table.find_native(notice.link, native)
         if task is None and self._keep(notice.link, lambda: self.noticed(replace(notice, call=None), pass_on)):
             return
         if task is not None:
@@ -288,7 +288,7 @@ class Tasks:
         """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
         members = wire.client_meta(notice.params)
         token = bytes(members.get("progressToken", wire.NULL_ID))
-        task = self._table.running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
+        task = self._table.find_running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
         if task is not None and task.token is not None:
             params = Payload(wire.encode({**members, "progressToken": task.token}))
             _tell(task, replace(notice, params=renamed(params, task.native, task.public, RELATED_TASK)))
@@ -297,7 +297,7 @@ class Tasks:
         """Take a server's request to the client of the task it is about, under the task's public id."""
         params = question.params
         native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
-        task = self._table.meant(question.link, native)
+        task = self._table.find_native(question.link, native)
         is_new = native is not None and task is None
         if is_new and self._keep(question.link, lambda: self._asked_late(question, pass_on)):
             question.set_aside()  # the answer that creates the task ends its call, not the question
@@ -324,7 +324,7 @@ class Tasks:
         return True
 
 
-def _tell(task: Task, notice: ServerNotification) -> None:
+def _tell(task: Task[Link], notice: ServerNotification) -> None:
     message = wire.notification(notice.method, notice.params)
     if notice.call is not None:
         notice.call.reply.emit(message)

@@ -133,7 +133,7 @@ class Watching:
             self._release(self._subscriptions.remove(watcher, uri))
             if isinstance(exc, RemoteError):
                 public = self._hub.view(session.scope).whole.public_uri
-                raise exc.rewritten(wire.map_error_link(exc.raw, partial(public, route.backend))) from exc
+                raise exc.rewritten(wire.map_error_ref(exc.raw, partial(public, route.backend))) from exc
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:

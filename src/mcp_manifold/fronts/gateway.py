@@ -5,7 +5,7 @@ from typing import Protocol
 
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.core.dispatcher import InFlightCall
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import Payload
 
@@ -19,7 +19,7 @@ class Gateway(Protocol):
         ...
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> MemoryBudget:
         """The memory that large messages share."""
         ...
 

@@ -24,8 +24,8 @@ from mcp_manifold.backends.calls.breaker import Position
 from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.model.budget import Budget
-from mcp_manifold.stages.metrics import BOUNDS, ENDLESS, Counts
+from mcp_manifold.model.budget import MemoryBudget
+from mcp_manifold.stages.metrics import BOUNDS, UNTIMED, Counts
 
 _PLAIN: Final = "text/plain"
 _LIMITS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
@@ -44,7 +44,7 @@ class Sources:
     """Calls that wait for their client to come back with input."""
     tasks: Callable[[], int] = lambda: len(asyncio.all_tasks())
     """Tasks of the event loop."""
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
 
 class Calls(Collector):
@@ -68,13 +68,13 @@ class Calls(Collector):
             for outcome, number in series.outcomes.items():
                 if number:
                     requests.add_metric((method, server, outcome), number)
-            if method not in ENDLESS:
+            if method not in UNTIMED:
                 buckets = list(zip(_LIMITS, accumulate(series.buckets), strict=True))
                 latency.add_metric((method, server), buckets, series.seconds)
-        flying = GaugeMetricFamily("mcp_proxy_in_flight", "Calls being answered.", labels=("method",))
-        for method, number in sorted(self._counts.flying.items()):
-            flying.add_metric((method,), number)
-        yield from (requests, latency, flying)
+        in_flight = GaugeMetricFamily("mcp_proxy_in_flight", "Calls being answered.", labels=("method",))
+        for method, number in sorted(self._counts.in_flight.items()):
+            in_flight.add_metric((method,), number)
+        yield from (requests, latency, in_flight)
 
 
 class Backends(Collector):

@@ -1,82 +1,87 @@
-"""How many bytes of large messages the whole process holds at the same time. Pure counting; knows no message.
+"""The memory budget of the process: how many bytes of large messages may be buffered at once.
 
-Theory. Sizes of single messages have limits, and so have their numbers; the product of both is more memory than there
-is. So whatever is large is counted while it is held: what comes in from servers is let in only while there is room
-(`keep`), what is inside already is counted until it is out (`hold`), which makes less room for the next. Small ones
-are never counted: they cost nothing but their number, which is limited elsewhere.
+Message sizes and message counts are limited separately; their product can exceed the machine's memory. Every large
+buffer therefore counts against one budget. Incoming data is refused when the budget is spent (`try_resize`). Data that
+is already buffered counts until it is written (`resize`), even beyond the limit. Small buffers are not counted.
 """
 
 import sys
 from typing import Final
 
 SHARE: Final = 8
-"""What part of the memory there is they may take: each is held about three times on its way, and the rest is ours."""
-MOST: Final = 1 << 30
-"""Bytes that are enough, however much memory there is."""
-LARGE: Final = 128 * 1024
-"""Bytes from which on something counts."""
+"""The default budget is this fraction (1/8) of memory: a message is held about three times on its way through."""
+MAX_DEFAULT: Final = 1 << 30
+"""Upper bound of the default budget, in bytes."""
+MIN_COUNTED: Final = 128 * 1024
+"""A buffer counts against the budget once it is larger than this many bytes."""
 
 
-class Budget:
-    """See the module. At most `most` bytes are let in."""
+class MemoryBudget:
+    """Bytes held by all counted buffers, and the limit up to which new ones are admitted."""
 
-    __slots__ = ("held", "most", "refused")
+    __slots__ = ("held", "limit", "refused")
 
-    def __init__(self, most: int = sys.maxsize) -> None:
-        self.most = most
+    def __init__(self, limit: int = sys.maxsize) -> None:
+        self.limit = limit
         self.held = 0
+        """Bytes counted now."""
         self.refused = 0
-        """How often there was no room."""
+        """Times a reservation was refused since the start."""
 
     def __repr__(self) -> str:
-        return f"<Budget {self.held}/{self.most}>"
+        return f"<MemoryBudget {self.held}/{self.limit}>"
 
-    def take(self, size: int) -> bool:
-        """Let so many bytes in; False when there is no room for them."""
-        if self.held + size > self.most:
+    def change_limit(self, limit: int) -> None:
+        """Set another limit, in bytes; what is counted already stays."""
+        self.limit = limit
+
+    def try_add(self, size: int) -> bool:
+        """Count `size` more bytes; False, and nothing counted, when they exceed the limit."""
+        if self.held + size > self.limit:
             self.refused += 1
             return False
         self.held += size
         return True
 
     def add(self, size: int) -> None:
-        """So many bytes are held, room or not; negative ones are held no longer."""
+        """Count `size` more bytes, or fewer when negative, whatever the limit."""
         self.held += size
 
 
-def most_of(memory: int) -> int:
-    """Bytes for large messages where nobody said how many, of so much memory."""
-    return min(MOST, memory // SHARE)
+def default_limit(memory: int) -> int:
+    """The limit, in bytes, for a machine or container with `memory` bytes when none is configured."""
+    return min(MAX_DEFAULT, memory // SHARE)
 
 
-class Load:
-    """What one buffer takes of a budget."""
+class Reservation:
+    """The part of a budget that one buffer uses."""
 
     __slots__ = ("_budget", "size")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.size = 0
+        """Bytes counted for the buffer; 0 while it is small."""
 
     def __repr__(self) -> str:
-        return f"<Load {self.size} of {self._budget!r}>"
+        return f"<Reservation {self.size} of {self._budget!r}>"
 
-    def keep(self, size: int) -> bool:
-        """The buffer is to hold so many bytes now; False when there is no room for more, and nothing has changed."""
-        more = (size if size > LARGE else 0) - self.size
-        if more > 0 and not self._budget.take(more):
+    def try_resize(self, size: int) -> bool:
+        """Reserve room for a buffer of `size` bytes; False, and nothing changed, when the budget has no room."""
+        more = (size if size > MIN_COUNTED else 0) - self.size
+        if more > 0 and not self._budget.try_add(more):
             return False
         if more < 0:
             self._budget.add(more)
         self.size += more
         return True
 
-    def hold(self, size: int) -> None:
-        """The buffer does hold so many bytes."""
-        counted = size if size > LARGE else 0
+    def resize(self, size: int) -> None:
+        """Count a buffer that already holds `size` bytes, whatever the limit."""
+        counted = size if size > MIN_COUNTED else 0
         self._budget.add(counted - self.size)
         self.size = counted
 
-    def drop(self) -> None:
-        """The buffer is gone."""
-        self.hold(0)
+    def release(self) -> None:
+        """Stop counting: the buffer is gone."""
+        self.resize(0)

@@ -1,6 +1,7 @@
-"""What extends the protocol in a scope: tasks, extensions, experiments. Pure on listings; names only what is relayed.
+"""Optional capabilities of a scope: tasks, extensions, experimental ones. Pure functions of listings.
 
-It is declared to clients of the backend's own era only, except for MCP Apps, which is data that both eras carry alike.
+A backend's capability is declared to clients of its own era only, because it is relayed and not translated. The
+exception is MCP Apps: data that both eras carry alike.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +14,11 @@ from mcp_manifold.wire import Era, Payload, era_of
 from mcp_manifold.wire.protocol import MISSING_CLIENT_CAPABILITY, TASKS_EXTENSION, UI_EXTENSION
 
 TASKS_VERSION: Final = "2025-11-25"
-"""The one handshake revision that has tasks."""
+"""The only handshake revision with tasks."""
 
 
 def extending(listings: Sequence[Listing], version: str) -> dict[str, Any]:
-    """The capabilities a client of this revision is told besides those of the protocol's core."""
+    """The `tasks`, `extensions` and `experimental` capabilities to declare to a client of this revision."""
     era = era_of(version)
     found: dict[str, Any] = {
         "tasks": _tasks(listings) if version == TASKS_VERSION else {},
@@ -28,34 +29,34 @@ def extending(listings: Sequence[Listing], version: str) -> dict[str, Any]:
 
 
 def declared(listing: Listing, *path: str) -> Mapping[str, Payload]:
-    """The members of what a backend declared at a path; empty for what is not there."""
-    found = wire.client_meta(Payload(listing.capabilities))
+    """The members at a path of a backend's capabilities; empty when the path does not exist."""
+    found = wire.object_members(Payload(listing.capabilities))
     for key in path:
-        found = wire.client_meta(found.get(key))
+        found = wire.object_members(found.get(key))
     return found
 
 
 def runs_tasks(listing: Listing) -> bool:
-    """Whether its tools can be called as tasks, as 2025-11-25 has them."""
+    """Whether the backend's tools can be called as tasks (2025-11-25 basic/utilities/tasks)."""
     return listing.era == "handshake" and "call" in declared(listing, "tasks", "requests", "tools")
 
 
 def extends_tasks(listing: Listing) -> bool:
-    """Whether it may answer a call with a task, as the extension of 2026-07-28 has them."""
+    """Whether the backend may answer a call with a task (2026-07-28 tasks extension, SEP-2663)."""
     return listing.era == "modern" and TASKS_EXTENSION in declared(listing, "extensions")
 
 
 def knows_tasks(capabilities: Payload) -> bool:
-    """Whether a client's capabilities are those of one that can deal with tasks of the extension."""
-    extensions = wire.client_meta(capabilities).get("extensions")
-    return TASKS_EXTENSION in wire.client_meta(extensions)
+    """Whether a client declared the tasks extension."""
+    extensions = wire.object_members(capabilities).get("extensions")
+    return TASKS_EXTENSION in wire.object_members(extensions)
 
 
 def require_tasks(capabilities: Payload) -> None:
-    """Refuse a request that needs the extension, of a client that did not declare it (SEP-2663).
+    """Require the tasks extension of a client (SEP-2663).
 
     Raises:
-        RequestError: it did not.
+        RequestError: the client did not declare it (-32021).
     """
     if not knows_tasks(capabilities):
         needed: dict[str, object] = {"extensions": {TASKS_EXTENSION: {}}}
@@ -67,7 +68,7 @@ def require_tasks(capabilities: Payload) -> None:
 
 
 def owners(listings: Iterable[Listing], key: str) -> list[str]:
-    """The backends that declare this extension, or experimental capability."""
+    """The backends that declare the extension or experimental capability `key`."""
     return [
         listing.backend
         for listing in listings
@@ -79,8 +80,8 @@ def _tasks(listings: Sequence[Listing]) -> dict[str, Any]:
     able = [listing for listing in listings if runs_tasks(listing)]
     if not able:
         return {}
-    said = {key for listing in able for key in declared(listing, "tasks")}
-    parts: dict[str, Any] = {key: {} for key in ("list", "cancel") if key in said}
+    offered = {key for listing in able for key in declared(listing, "tasks")}
+    parts: dict[str, Any] = {key: {} for key in ("list", "cancel") if key in offered}
     return {**parts, "requests": {"tools": {"call": {}}}}
 
 
@@ -98,7 +99,7 @@ def _extensions(listings: Sequence[Listing], era: Era) -> dict[str, Payload]:
 def _sole(
     listings: Sequence[Listing], era: Era, member: str, *, known: frozenset[str] = frozenset()
 ) -> dict[str, Payload]:
-    """What one backend alone declares: of two who say the same, nobody could tell whom a client means."""
+    """The capabilities that exactly one backend declares. With two, a client's request could not be routed."""
     return {
         key: value
         for listing in listings

@@ -1,55 +1,54 @@
-"""What clients come back to by a key that was made for it: sessions, parked calls, calls to be repeated.
+"""State that a later request finds by a key issued earlier: sessions, parked calls, calls to retry.
 
-Theory. These are the only things a later request needs that an earlier one left behind. All of them are found here and
-nowhere else, so this is the one place that knows that they live in this process. With several processes `issue` would
-write into the key whose it is, and `find` would be asked only for keys that are its own.
+Only this module knows that these values live in this process. With several processes, `issue` would encode the owning
+process in the key, and `find` would be called on the owner only.
 """
 
 import secrets
 from collections.abc import Collection
 from typing import Final, Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-_BYTES: Final = 32
-"""Of chance in a key: nobody guesses one, and nobody meets another's."""
+_KEY_BYTES: Final = 32
+"""Random bytes in a key: it can be neither guessed nor issued twice."""
 
 
-class KeyStore(Protocol[T]):
-    """Keys to what was kept under them. Whether who brings a key may have it is not known here."""
+class KeyStore(Protocol[_T]):
+    """Values by issued key. The caller checks whether the bearer of a key may use the value."""
 
     def issue(self) -> str:
-        """A new key."""
+        """A new random key (43 URL-safe characters in memory)."""
         ...
 
-    def keep(self, key: str, kept: T) -> None:
-        """Keep something under a key that was minted for it."""
+    def keep(self, key: str, kept: _T) -> None:
+        """Store a value under an issued key."""
         ...
 
-    def find(self, key: str) -> T | None:
-        """What is kept under a key, if anything is."""
+    def find(self, key: str) -> _T | None:
+        """The value of a key; None for an unknown key."""
         ...
 
-    def forget(self, key: str) -> T | None:
-        """Keep it no longer; returns what it was."""
+    def forget(self, key: str) -> _T | None:
+        """Remove a key; returns its value."""
         ...
 
-    def all(self) -> Collection[T]:
-        """Everything that is kept in this process, as it is now."""
+    def all(self) -> Collection[_T]:
+        """A snapshot of all values in this process."""
         ...
 
     def __len__(self) -> int:
-        """How much that is."""
+        """Number of values in this process."""
         ...
 
 
-class InMemoryKeyStore(Generic[T]):
-    """A Lookup in this process's memory."""
+class InMemoryKeyStore(Generic[_T]):
+    """A KeyStore in this process's memory."""
 
     __slots__ = ("_kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[str, T] = {}
+        self._kept: dict[str, _T] = {}
 
     def __repr__(self) -> str:
         return f"<InMemoryKeyStore {len(self._kept)} kept>"
@@ -59,20 +58,20 @@ class InMemoryKeyStore(Generic[T]):
 
     def issue(self) -> str:
         """See `KeyStore`."""
-        return secrets.token_urlsafe(_BYTES)
+        return secrets.token_urlsafe(_KEY_BYTES)
 
-    def keep(self, key: str, kept: T) -> None:
+    def keep(self, key: str, kept: _T) -> None:
         """See `KeyStore`."""
         self._kept[key] = kept
 
-    def find(self, key: str) -> T | None:
+    def find(self, key: str) -> _T | None:
         """See `KeyStore`."""
         return self._kept.get(key)
 
-    def forget(self, key: str) -> T | None:
+    def forget(self, key: str) -> _T | None:
         """See `KeyStore`."""
         return self._kept.pop(key, None)
 
-    def all(self) -> Collection[T]:
+    def all(self) -> Collection[_T]:
         """See `KeyStore`."""
         return list(self._kept.values())

@@ -1,7 +1,7 @@
-"""The rules of a backend's life: which state follows which event, and how long to wait. Pure: no clock, no task.
+"""The state machine of a backend: the state that follows each event, and the delays between attempts. Pure.
 
-Theory of operation. A backend is in exactly one state. Events come from its one owner task; `advance` answers with the
-next `Status` and nothing else happens. Time and chance are arguments. What is not in the table is a programming error.
+A backend is in exactly one state. Its owner task reports events; `advance` returns the next `Status` and does nothing
+else. Time and jitter are arguments. An event that is not in the table is a programming error.
 
             started            opened          lost, crashed
     idle ───────────> connecting ──────> ready ─────────────> backing off ──┐
@@ -9,11 +9,10 @@ next `Status` and nothing else happens. Time and chance are arguments. What is n
       │ rested            │  └───────────────────────────────────┘          │
       └─ (*)              └─────────────────────────────────────────────────┘    (stopped: from anywhere, for good)
 
-A link that is open but answers no probe is degraded: calls still go there, `answered` makes it ready again, and it can
-be lost as a ready one can. A process that ends by itself again and again before it is of any use is in a crash loop
-instead of backing off: the waits are longer, and no call cuts them short. (*) What nobody needs comes to rest, from an
-open link as well as from a wait; after a wait it keeps its failures, so that the next start goes on where the last one
-ended. Disabled is no part of a life: such a server is configured, and that is all.
+A link that is open but answers no probe is degraded: calls still use it, `answered` makes it ready again, and it can
+be lost like a ready one. A process that repeatedly exits before it is usable is in a crash loop instead of backing off:
+the delays are longer, and no call shortens them. (*) An unused backend rests, from an open link or from a delay. After
+a delay it keeps its failure count, so that the next start continues the back-off. A disabled backend has no lifecycle.
 """
 
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Where a backend is in its life."""
+    """The state of a backend."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -37,7 +36,7 @@ class State(StrEnum):
 
 
 class LifecycleEvent(StrEnum):
-    """What happened to a backend."""
+    """An event reported by a backend's owner task."""
 
     STARTED = "started"
     OPENED = "opened"
@@ -60,10 +59,8 @@ _NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = MappingProxyType(
         (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
         (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
         (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
-        (
-            State.CONNECTING,
-            LifecycleEvent.CRASHED,
-        ): State.BACKING_OFF,  # or, the CRASHES-th time in a row, State.CRASH_LOOP
+        # The CRASHES-th crash in a row leads to State.CRASH_LOOP instead.
+        (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
         (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
         (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
         (State.READY, LifecycleEvent.RESTED): State.IDLE,
@@ -77,53 +74,53 @@ _NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = MappingProxyType(
 )
 
 FIRST_DELAY: Final = 0.2
-"""Seconds before the first attempt after a failure: long enough not to spin, short enough not to be noticed."""
+"""Seconds before the first attempt after a failure: long enough not to spin, too short to be noticed."""
 MAX_DELAY: Final = 30.0
-"""Seconds no wait exceeds: a backend that came back is found within this time without anybody calling it."""
+"""Longest back-off in seconds: a recovered backend is found within this time even if nobody calls it."""
 STEADY: Final = 10.0
-"""Seconds a link must have lived for its loss to count as the first one again."""
+"""Seconds a link must have been open for its loss to reset the failure count."""
 CRASHES: Final = 5
-"""Times in a row that a process ended by itself before it was of any use, which make a crash loop."""
+"""Crashes in a row, before the process was usable, that make a crash loop."""
 LOOP_DELAY: Final = 30.0
-"""Seconds between two starts in a crash loop, at least: what dies at once is not worth a process more often."""
+"""Shortest delay in seconds between two starts in a crash loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A backend's state as others may see it. `since` and `next_try` are readings of the owner's monotonic clock."""
+    """A backend's state as published. `since` and `next_try` are times of the owner's monotonic clock, in seconds."""
 
     state: State = State.IDLE
     since: float = 0.0
     failures: int = 0
     crashes: int = 0
-    """Those of the failures, the last ones in a row, that were a process which ended before it was of any use."""
+    """How many of the latest failures in a row were crashes."""
     next_try: float | None = None
     last_error: str = ""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a link that calls can use."""
+        """Whether there is a link for calls to use."""
         return self.state in (State.READY, State.DEGRADED)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it failed, and is to be tried again."""
+        """Whether it failed and waits for the next attempt."""
         return self.state in (State.BACKING_OFF, State.CRASH_LOOP)
 
     @property
     def is_resting(self) -> bool:
-        """Whether there is no link because nobody needs one, and no reason to think that it could not be had."""
+        """Whether it has no link because none is needed, and the last one did not fail."""
         return self.state is State.IDLE and not self.failures
 
 
 def backoff(failures: int, *, jitter: float) -> float:
-    """Seconds to wait after `failures` (>= 1) failures in a row; `jitter` in [0, 1) spreads it over 50-100 %."""
+    """Seconds to wait after `failures` (>= 1) failures in a row; `jitter` in [0, 1) spreads them over 50-100 %."""
     ceiling = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
     return ceiling * (0.5 + jitter / 2)
 
 
 def loop_delay(*, jitter: float) -> float:
-    """Seconds to wait in a crash loop: never less than `LOOP_DELAY`, up to half as much again."""
+    """Seconds to wait in a crash loop: `LOOP_DELAY` to 1.5 times that, by `jitter` in [0, 1)."""
     return LOOP_DELAY * (1 + jitter / 2)
 
 
@@ -135,13 +132,13 @@ def advance(status: Status, event: LifecycleEvent, *, now: float, jitter: float 
     """
     state = _NEXT.get((status.state, event))
     if state is None:
-        raise ValueError(f"{event} cannot happen to a backend that is {status.state}")
+        raise ValueError(f'event "{event}" is impossible in state "{status.state}"')
     is_steady = status.is_open and now - status.since >= STEADY
     if is_steady or state is State.STOPPED:
         status = replace(status, failures=0, crashes=0)
     if state is State.BACKING_OFF:
         return _failed(status, now, reason, jitter=jitter, has_crashed=event is LifecycleEvent.CRASHED)
-    if state is State.IDLE and status.is_open:  # it was well, and nobody needed it
+    if state is State.IDLE and status.is_open:  # it worked and is no longer needed
         status = replace(status, failures=0, crashes=0, last_error="")
     keeps_reason = state in (State.CONNECTING, State.IDLE)
     return replace(

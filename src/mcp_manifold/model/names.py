@@ -1,10 +1,12 @@
-"""Public names and URIs: how a native one is qualified, told apart and recognised. Knows no listing and no policy.
+"""Public names and URIs: built from native ones, made unique, normalised and matched. No listings and no policy.
 
-Theory. A name is built in one direction only: nothing here ever takes one apart, the catalogue's tables lead back.
-So a separator inside a server or tool name means nothing. A URI is different: `<server>+<uri>` is accepted for URIs
-nobody listed, and has to be read back. The server stands where a scheme stands, so its label keeps to what a scheme
-may hold (clients that validate URIs drop a whole list over one `my_server+file:///x`): other bytes become `.hh`, and
-a label that would not start with a letter gets `x.` in front. Labels hold no `+`, hence the first `+` ends them.
+Names are built in one direction only. Nothing here parses one: the catalogue's tables lead back to the native name, so
+a separator inside a server or tool name has no meaning.
+
+URIs are also parsed, because `<server>+<uri>` is accepted for URIs that are not listed. The server name stands in the
+place of the scheme. It is encoded as a label of characters legal there (RFC 3986 section 3.1), because clients that
+validate URIs drop a whole list for one `my_server+file:///x`. Other bytes become `.hh`, and a label that would not
+start with a letter starts with `x.`. Labels contain no `+`, so the first `+` ends the label.
 """
 
 import re
@@ -15,9 +17,9 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 MIN_BUDGET: Final = 16
-"""The shortest budget a name can be told apart in."""
+"""The shortest name budget, in characters, that leaves room for a hash."""
 MAX_URI: Final = 8192
-"""Longer names and URIs are not looked at: every rule below is linear, and this bounds the line."""
+"""Longest native name or URI, in characters. Every rule below takes linear time, and this bounds it."""
 
 _ILLEGAL: Final = re.compile(r"[^A-Za-z0-9_-]")
 _HASH: Final = 8
@@ -25,10 +27,10 @@ _LONG_HASH: Final = 16
 
 
 def qualify(prefix: str, native: str, *, owner: str, separator: str = "__", budget: int = 64) -> str:
-    """The public name of `owner`'s `native`: `<prefix><separator><native>`, or just `native` without a prefix.
+    """The public name of `owner`'s item `native`: `<prefix><separator><native>`, or `native` without a prefix.
 
-    Characters a model API would refuse become `_`; a name changed by that, or over `budget`, ends in a hash of what
-    it stands for.
+    Characters that model APIs refuse become `_`. A name that was changed, or is over `budget` characters, ends in a
+    hash of owner and native name.
 
     Raises:
         ValueError: `budget` is below MIN_BUDGET.
@@ -43,10 +45,10 @@ def qualify(prefix: str, native: str, *, owner: str, separator: str = "__", budg
 
 
 def distinguish(name: str, *, owner: str, native: str, budget: int = 64, attempt: int = 0) -> str:
-    """Another name for `owner`'s `native`, because `name` is taken. Ask with a rising `attempt` until one is free.
+    """Another name for `owner`'s item `native` when `name` is taken. Call with a rising `attempt` until one is free.
 
-    The first attempt has a short hash, the next a long one, later ones a long one of something else each time: as
-    no listing is endless, neither is the asking, even where names were made to be in the way.
+    Attempt 0 appends a short hash, attempt 1 a long one, later attempts a long hash of other input each. The number of
+    attempts is bounded by the number of taken names, even if these were chosen to collide.
     """
     stem = name.removesuffix("_" + _digest(owner, native)[:_HASH])
     if attempt < 2:
@@ -75,18 +77,18 @@ _DEFAULT_PORTS: Final = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":4
 
 
 def scheme(uri: str) -> str:
-    """The lower-case scheme of a URI or URI template; empty when it has none that can be read."""
+    """The lower-case scheme of a URI or URI template; empty without a valid one."""
     found = _SCHEME.match(uri)
     return found.group().lower() if found else ""
 
 
 def lower_scheme(uri: str) -> str:
-    """`uri` with its scheme in lower case and nothing else changed."""
+    """`uri` with its scheme in lower case, otherwise unchanged."""
     return scheme(uri) + uri[len(scheme(uri)) :]
 
 
 def prefixed_uri(owner: str, uri: str) -> str:
-    """`<owner>+<uri>`: the name of `owner`'s `uri` that nobody else can have."""
+    """`<owner>+<uri>`: a public URI that only `owner` can have."""
     return f"{_label(owner)}+{uri}"
 
 
@@ -105,11 +107,10 @@ def _escape(text: str) -> str:
 
 
 def split_prefixed_uri(uri: str, owners: Iterable[str]) -> tuple[str, str] | None:
-    """The owner and its own URI that `<owner>+<uri>` stands for, or None when that is not what `uri` is.
+    """Split `<owner>+<uri>` into owner and native URI; None when `uri` has no such form.
 
-    The spelling of `prefixed_uri` comes first, whatever the case of its label (clients lower-case schemes); then an
-    owner's name as the user wrote it, the longest that fits. Where owners differ by case only, the lower-case label
-    may have been made of any of them, so it is nobody's.
+    The label of `prefixed_uri` is tried first, in any case because clients lower-case schemes; then the owner's name as
+    configured, longest match first. If owners differ by case only, a lower-case label is ambiguous and matches none.
     """
     if "+" not in uri:
         return None
@@ -126,10 +127,10 @@ def split_prefixed_uri(uri: str, owners: Iterable[str]) -> tuple[str, str] | Non
 
 
 def normalise_uri(uri: str) -> str:
-    """The key under which equivalent spellings of a URI meet (RFC 3986 section 6.2.2, and what URL parsers send).
+    """A look-up key that is equal for equivalent spellings of a URI (RFC 3986 section 6.2.2, and URL parsers in use).
 
-    Only a key: backends are sent the spelling they listed. It is coarser than any one client's parser, which is safe
-    because exact spellings are looked up first and two backends never share a key.
+    Never sent: backends receive the spelling they listed. The key is coarser than any single client's parser. That is
+    safe: exact spellings are looked up first, and two backends never share a key.
     """
     name = scheme(uri)
     if not name or len(uri) > MAX_URI:
@@ -145,7 +146,7 @@ def normalise_uri(uri: str) -> str:
 
 
 def _components(uri: str) -> tuple[str, str, str, str]:
-    """Authority (with `//`), path, query (with `?`) and fragment (with `#`) behind the scheme."""
+    """Authority (with `//`), path, query (with `?`) and fragment (with `#`) after the scheme."""
     start = len(scheme(uri))
     found = _URI.match(uri, start + 1 if start else 0)
     return (found[1] or "", found[2] or "", found[3] or "", found[4] or "") if found else ("", uri, "", "")
@@ -157,7 +158,7 @@ def _normal_authority(authority: str, name: str) -> str:
 
 
 def _percent(text: str) -> str:
-    """Percent-encoding in one form: never for unreserved characters, always for illegal ones, hex in upper case."""
+    """Percent-encoding in normal form: none for unreserved characters, all illegal ones, upper-case hex."""
     return _ESCAPED.sub(_unescape, quote(text, safe=_LEGAL_IN_URI, errors="surrogatepass"))
 
 
@@ -179,14 +180,13 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def walks(uri: str) -> bool:
-    """Whether the path holds `.` or `..` steps, percent-encoded ones included: such a URI says one place and means
-    another."""
-    return any(step in (".", "..") for step in re.split(r"[/\\]", unquote(_components(uri)[1])))
+def has_dot_segments(uri: str) -> bool:
+    """Whether the path has `.` or `..` segments (RFC 3986 section 3.3), percent-encoded ones and `\\` included."""
+    return any(segment in (".", "..") for segment in re.split(r"[/\\]", unquote(_components(uri)[1])))
 
 
 def spellings(uri: str) -> tuple[str, ...]:
-    """What a rule that forbids has to look at: `uri`, its normal form, and that with every escape and slash folded."""
+    """The spellings a block rule must check: `uri`, its normal form, and that form unescaped with slashes merged."""
     normal = normalise_uri(uri)
     name = scheme(normal)
     authority, path, query, _ = _components(normal)
@@ -210,12 +210,12 @@ _OPERATORS: Final = {
     "?": ("?", "#"),
     "&": ("&", "#"),
 }
-"""Operator to the character its expansion starts with and the characters that end it."""
+"""Operator to the first character of its expansion and the characters that end it (RFC 6570 appendix A)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """What an expression may expand to: nothing, or `lead` followed by characters outside `stop`."""
+    """The possible expansions of an expression: nothing, or `lead` followed by characters outside `stop`."""
 
     lead: str
     stop: str
@@ -223,10 +223,10 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class UriTemplate:
-    """A compiled URI template: literals and gaps, in order. Matches as leniently as servers read their templates.
+    """A compiled URI template: literals and gaps, in order. Matches as leniently as servers do.
 
-    All ways to match are followed at once: bit i of a mask says "the parts so far can end before character i". So
-    the cost is one pass per part whatever the URI, where a regular expression would try one way after another.
+    All possible matches are followed at once: bit i of a mask means that the parts so far can end before character i.
+    The cost is one pass per part for any URI, without the backtracking of a regular expression.
     """
 
     parts: tuple[str | _Gap, ...]
@@ -251,8 +251,8 @@ def _after_literal(reached: int, literal: str, uri: str) -> int:
 def _after_gap(reached: int, gap: _Gap, uri: str) -> int:
     start = (reached & _occurrences(gap.lead, uri)) << 1 if gap.lead else reached
     allowed = int("".join("0" if char in gap.stop else "1" for char in reversed(uri)) or "0", 2)
-    # Adding a bit inside a run of ones carries to the run's end: xor shows the bits the carry went over. A bit the
-    # carry of an earlier one went over already shows as zero again, but it is in `start`.
+    # A bit added inside a run of ones carries to the run's end; xor shows the bits that the carry crossed. A start bit
+    # crossed by an earlier carry shows as zero again, but it is still in `start`.
     return reached | start | (((start & allowed) + allowed) ^ allowed)
 
 
@@ -266,11 +266,11 @@ def _occurrences(literal: str, uri: str) -> int:
 
 
 def compile_template(template: str) -> UriTemplate | None:
-    """The matcher of an RFC 6570 template (all four levels); None for what is not one, or has over 64 expressions."""
+    """The matcher of an RFC 6570 template (all four levels); None if invalid or with over 64 expressions."""
     if len(template) > MAX_URI or template.count("{") > _MAX_EXPRESSIONS:
         return None
     parts: list[str | _Gap] = []
-    # Splitting at the one group leaves literals at even places and expressions at odd ones.
+    # `split` with one group returns literals at even positions and expressions at odd ones.
     for place, piece in enumerate(_EXPRESSION.split(template)):
         gaps = _gaps(piece) if place % 2 else _literal(piece)
         if gaps is None:
@@ -297,6 +297,6 @@ def _gaps(expression: str) -> list[_Gap] | None:
 
 
 def template_matches(template: str, uri: str) -> bool:
-    """Whether `template` can expand to `uri`. Compile a template that is asked about more than once."""
+    """Whether `template` can expand to `uri`. Compile a template that is matched more than once."""
     compiled = compile_template(template)
     return compiled is not None and compiled.matches(uri)

@@ -1,7 +1,7 @@
-"""Who may see and call what: Principal, Filter, Policy. Pure predicates; knows no session, no rate and no secret.
+"""Access rules: which principal may see and call which entry. Pure predicates; no sessions, rates or secrets.
 
-What a principal may not see is, to them, not there: nothing here tells hidden from unknown. Filters speak of native
-names and URIs, so neither an alias nor a rename nor a prefix gets around one.
+A hidden entry looks like an unknown one: nothing here tells them apart. Filters match native names and URIs, so an
+alias, a rename or a prefix cannot bypass one.
 """
 
 import fnmatch
@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Route
-from mcp_manifold.model.names import MAX_URI, lower_scheme, spellings, walks
+from mcp_manifold.config import FilterSettings, ServerSettings
+from mcp_manifold.errors import ConfigError
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, ResourceRoute
+from mcp_manifold.model.names import MAX_URI, has_dot_segments, lower_scheme, spellings
 
 MAX_PATTERN: Final = 512
+"""Longest pattern, in characters."""
 MAX_STARS: Final = 16
-"""Stars in one pattern: each may look through the whole name once, so this bounds the work."""
+"""Stars in one pattern. Each may scan the whole name once, so this bounds the work of a match."""
 
 _DEFAULTS: Final[Mapping[str, bool]] = {
     "readOnlyHint": False,
@@ -23,31 +26,32 @@ _DEFAULTS: Final[Mapping[str, bool]] = {
     "idempotentHint": False,
     "openWorldHint": True,
 }
+"""The protocol's defaults for hints that a tool does not state (2025-11-25 schema, ToolAnnotations)."""
 _TESTS: Final = ("readOnly", "destructive", "idempotent", "openWorld")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking. `key` is an opaque stable identity to bind state to, never the secret that proved it."""
+    """The authenticated caller. `key` is an opaque, stable identity to bind state to, never the credential itself."""
 
     name: str
     key: str
 
 
 ANONYMOUS: Final = Principal("anonymous", "anonymous")
-"""Whoever asks where nobody has to say who they are."""
+"""Every caller of an endpoint without authentication."""
 LOCAL: Final = Principal("local", "local")
-"""The one client of a stdio front: who started the program."""
+"""The single client of a stdio front: the user who started the program."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One item of an allow or block list: a name, a glob, or a test of a tool's hints."""
+    """One item of an allow or block list: a name, a glob, or a test of a tool's annotations."""
 
     text: str
     glob: re.Pattern[str]
     uri_glob: re.Pattern[str]
-    """The same with a lower-case scheme, for URIs nobody listed."""
+    """The glob with a lower-case scheme, for URIs that are not listed."""
     test: str = ""
     expected: bool = True
 
@@ -61,9 +65,9 @@ class _Pattern:
 
 
 def _passes(test: str, tool: Entry) -> bool:
-    """Whether a tool passes an annotation test, with the protocol's defaults for hints it does not state."""
+    """Whether a tool passes an annotation test."""
     hints = {**_DEFAULTS, **dict(tool.annotations)}
-    if test == "destructive":  # means nothing on a tool that only reads
+    if test == "destructive":  # meaningless for a read-only tool
         return hints["destructiveHint"] and not hints["readOnlyHint"]
     return hints[f"{test}Hint"]
 
@@ -76,30 +80,30 @@ def _compiled(text: str) -> _Pattern:
             raise ValueError(f"unknown test {text!r}; known are {', '.join('@' + known for known in _TESTS)}")
         return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in marks)
     if marks:
-        raise ValueError(f"pattern {text!r}: only tests can be negated, as in '!@readOnly'; use the block list")
+        raise ValueError(f"pattern {text!r}: only tests can be negated ('!@readOnly'); use the block list instead")
     if len(text) > MAX_PATTERN or text.count("*") > MAX_STARS:
-        raise ValueError(f"pattern {text[:40]!r}... is too long, or has more than {MAX_STARS} stars")
+        raise ValueError(f"pattern {text[:40]!r}...: over {MAX_PATTERN} characters or {MAX_STARS} stars")
     return _Pattern(text, _glob(text), _glob(lower_scheme(text)))
 
 
 def _glob(text: str) -> re.Pattern[str]:
-    # `translate` puts every star but the last into an atomic group: a match never goes back, it is linear.
+    # `translate` puts every star but the last into an atomic group, so a match never backtracks.
     return re.compile(fnmatch.translate(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What an allow list and a block list let through. Block wins; no allow list allows all, an empty one nothing."""
+    """An allow list and a block list. Block wins. Without an allow list all is allowed; an empty one allows nothing."""
 
     allow: tuple[_Pattern, ...] | None = None
     block: tuple[_Pattern, ...] = ()
 
     @classmethod
     def compile(cls, allow: Sequence[str] | None = None, block: Sequence[str] = ()) -> "Filter":
-        """The filter of these lists: exact names, globs (`*`, `?`, `[...]`), or tests such as `@readOnly`.
+        """The filter of these patterns: exact names, globs (`*`, `?`, `[...]`), or tests such as `@readOnly`.
 
         Raises:
-            ValueError: a pattern names no known test, or costs too much to match.
+            ValueError: a pattern names an unknown test, or is too expensive to match.
         """
         return cls(None if allow is None else tuple(map(_compiled, allow)), tuple(map(_compiled, block)))
 
@@ -109,41 +113,41 @@ class Filter:
 
     @property
     def is_open(self) -> bool:
-        """Whether everything passes."""
+        """Whether the filter allows everything."""
         return self.allow is None and not self.block
 
     def allows(self, entry: Entry) -> bool:
-        """Whether `entry` passes."""
+        """Whether the filter allows `entry`."""
         if self.blocks(entry):
             return False
         return self.allow is None or any(pattern.matches(entry) for pattern in self.allow)
 
     def blocks(self, entry: Entry) -> bool:
-        """Whether the block list names `entry`."""
+        """Whether the block list matches `entry`."""
         return any(pattern.matches(entry) for pattern in self.block)
 
     def allows_uri(self, uri: str) -> bool:
-        """Whether a URI nobody listed passes."""
+        """Whether the filter allows a URI that is not listed."""
         if self.blocks_uri(uri):
             return False
         return self.allow is None or any(pattern.matches_uri(lower_scheme(uri)) for pattern in self.allow)
 
     def blocks_uri(self, uri: str) -> bool:
-        """Whether a URI nobody listed is blocked, in any spelling.
+        """Whether a URI that is not listed is blocked, in any equivalent spelling.
 
-        A filter that restricts anything also blocks what is too long to judge, and what walks (`..`), because it
-        says one place and means another.
+        A filter that restricts anything also blocks URIs over MAX_URI characters and URIs with `.` or `..` segments,
+        which backends may resolve to another resource.
         """
         if self.is_open:
             return False
-        if len(uri) > MAX_URI or walks(uri):
+        if len(uri) > MAX_URI or has_dot_segments(uri):
             return True
         return bool(self.block) and any(
             pattern.matches_uri(spelling) for spelling in spellings(uri) for pattern in self.block
         )
 
     def unmatched(self, entries: Iterable[Entry]) -> tuple[str, ...]:
-        """The patterns that match none of `entries`: most likely typing errors."""
+        """The patterns that match none of `entries`: most likely typos."""
         known = tuple(entries)
         patterns = (*(self.allow or ()), *self.block)
         return tuple(
@@ -156,14 +160,14 @@ OPEN: Final = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The filters of one backend. Templates are filtered as resources are."""
+    """The filters of one backend. Templates use the filter of resources."""
 
     tools: Filter = OPEN
     prompts: Filter = OPEN
     resources: Filter = OPEN
 
     def of(self, kind: Kind) -> Filter:
-        """The filter for entries of a kind."""
+        """The filter for entries of `kind`."""
         match kind:
             case Kind.TOOL:
                 return self.tools
@@ -178,7 +182,7 @@ _UNFILTERED: Final = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one principal is limited to: some backends (None: all), and filters on top of everybody's."""
+    """The limits of one principal: its backends (None: all), and filters in addition to the general ones."""
 
     backends: frozenset[str] | None = None
     filters: Mapping[str, Filters] = field(default_factory=dict)
@@ -189,43 +193,45 @@ _UNLIMITED: Final = Grant()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may see and call which entry. `filters` hold for everybody, by backend; `grants` narrow by principal name."""
+    """The filters of all principals, by backend, and the grants that narrow them, by principal name."""
 
     filters: Mapping[str, Filters] = field(default_factory=dict)
     grants: Mapping[str, Grant] = field(default_factory=dict)
 
     def reaches(self, principal: Principal, backend: str) -> bool:
-        """Whether the principal may deal with the backend at all."""
+        """Whether the principal may use the backend at all."""
         limit = self._grant(principal).backends
         return limit is None or backend in limit
 
     def sees(self, principal: Principal, entry: Entry) -> bool:
-        """Whether the principal may see the entry, which is also whether they may call it."""
+        """Whether the principal may see the entry, and therefore call it."""
         return self.reaches(principal, entry.backend) and all(
             each.allows(entry) for each in self._filters(principal, entry.backend, entry.kind)
         )
 
     def permits_uri(self, principal: Principal, backend: str, uri: str) -> bool:
-        """Whether the principal may read a URI of the backend that nobody listed."""
+        """Whether the principal may read an unlisted URI of the backend."""
         return self.reaches(principal, backend) and all(
             each.allows_uri(uri) for each in self._filters(principal, backend, Kind.RESOURCE)
         )
 
     def view(self, catalogue: Catalogue, principal: Principal) -> Catalogue:
-        """What the principal sees of the catalogue."""
+        """The part of the catalogue that the principal sees."""
         members = [backend for backend in catalogue.backends if self.reaches(principal, backend)]
         return catalogue.restrict(lambda entry: self.sees(principal, entry), members=members)
 
-    def route_resource(self, catalogue: Catalogue, view: Catalogue, principal: Principal, uri: str) -> Route | None:
-        """Where the principal may read `uri`; None if nowhere, be it hidden or unknown.
+    def route_resource(
+        self, catalogue: Catalogue, view: Catalogue, principal: Principal, uri: str
+    ) -> ResourceRoute | None:
+        """The route by which the principal may read `uri`; None when the URI is hidden or unknown.
 
-        The whole catalogue decides whose the URI is, so that hiding one backend's resource does not send its readers
-        to another backend; then it is readable if
+        The whole catalogue decides which backend owns the URI, so that hiding one backend's resource does not route
+        its readers to another backend. The URI is readable if one of these holds:
 
-        * it is listed, and the principal sees that entry; or
-        * nobody listed it, no block list forbids it or a template that can expand to it, and the principal sees a
-          template that can; or
-        * nobody listed it, no hidden template can expand to it, and it passes the filters itself.
+        * it is listed, and the principal sees that entry;
+        * it is unlisted, the principal sees a matching template, and no block list matches the URI or any matching
+          template;
+        * it is unlisted, no hidden template matches it, and the filters allow the URI itself.
         """
         route = catalogue.find_resource(uri)
         if route is None or route.backend not in view.backends:
@@ -235,10 +241,12 @@ class Policy:
             return route if entry.key in view.resources else None
         return route if self._permits_unlisted(catalogue, view, principal, route) else None
 
-    def _permits_unlisted(self, catalogue: Catalogue, view: Catalogue, principal: Principal, route: Route) -> bool:
+    def _permits_unlisted(
+        self, catalogue: Catalogue, view: Catalogue, principal: Principal, route: ResourceRoute
+    ) -> bool:
         filters = self._filters(principal, route.backend, Kind.RESOURCE)
-        # A hidden entry stays hidden under a spelling the backend may take for the same.
-        alike = (catalogue.listed(Route(route.backend, uri)) for uri in spellings(route.uri))
+        # A hidden entry stays hidden under every spelling that the backend may treat as equal.
+        alike = (catalogue.listed(ResourceRoute(route.backend, uri)) for uri in spellings(route.uri))
         if any(entry is not None and entry.key not in view.resources for entry in alike):
             return False
         shapes = {shape.key: shape for uri in spellings(route.uri) for shape in catalogue.matching(route.backend, uri)}
@@ -255,3 +263,45 @@ class Policy:
     def _filters(self, principal: Principal, backend: str, kind: Kind) -> tuple[Filter, Filter]:
         own = self._grant(principal).filters
         return self.filters.get(backend, _UNFILTERED).of(kind), own.get(backend, _UNFILTERED).of(kind)
+
+
+# --- the configured filters -----------------------------------------------------------------------------------
+
+
+def policy_of(servers: Sequence[ServerSettings]) -> Policy:
+    """The policy that the configured filters describe.
+
+    Raises:
+        ConfigError: a pattern is invalid; the error names the server.
+    """
+    filters: dict[str, Filters] = {}
+    for server in servers:
+        try:
+            filters[server.name] = Filters(_filter(server.tools), _filter(server.prompts), _filter(server.resources))
+        except ValueError as exc:
+            raise ConfigError(f'server "{server.name}": {exc}', server=server.name) from exc
+    return Policy(filters)
+
+
+def _filter(settings: FilterSettings) -> Filter:
+    return Filter.compile(settings.allow, settings.block)
+
+
+def unmatched_patterns(servers: Sequence[ServerSettings], whole: Catalogue) -> tuple[str, ...]:
+    """One sentence for each filter pattern and override that matches no item its server lists."""
+    found: list[str] = []
+    for server in servers:
+        if server.disabled or server.name not in whole.backends:
+            continue
+        own = {kind: [each for each in whole.entries(kind) if each.backend == server.name] for kind in Kind}
+        groups = (
+            ("tools", server.tools, own[Kind.TOOL]),
+            ("prompts", server.prompts, own[Kind.PROMPT]),
+            ("resources", server.resources, own[Kind.RESOURCE] + own[Kind.TEMPLATE]),
+        )
+        for group, settings, entries in groups:
+            natives = {entry.native for entry in entries}
+            unmatched = [f'pattern "{pattern}"' for pattern in _filter(settings).unmatched(entries)]
+            unmatched += [f'override "{name}"' for name in getattr(server.overrides, group) if name not in natives]
+            found += [f'server "{server.name}": the {group} {each} matches no item' for each in unmatched]
+    return tuple(found)

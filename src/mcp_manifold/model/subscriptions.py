@@ -1,25 +1,25 @@
-"""Who watches which resource, and over which link: the bookkeeping alone. Knows no link, no client and no message.
+"""Resource subscriptions: which watcher watches which resource over which link. Bookkeeping only; sends nothing.
 
-Theory. A watcher asks under a name, the public URI it knows; what is watched is a Target, the backend's own URI on one
-of its links. Several watchers, and several names of one watcher, may meet in one target: it is asked for once, at the
-first, and let go at the last. Everything that changes answers with the target that nobody watches any more, if any.
+A watcher subscribes under a name, the public URI it knows. The subscription leads to a WatchTarget, the native URI on
+one link of a backend. Several watchers, and several names of one watcher, may share a target: it is subscribed once,
+with the first, and unsubscribed with the last. Every change returns the target that lost its last watcher, if any.
 """
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-MAX_DEPTH: Final = 64
-"""How far up a URI is looked for who watches something above it: deeper than any honest path."""
+MAX_PARENTS: Final = 64
+"""Parent URIs that are checked for watchers when a resource changes: more than any honest path has."""
 _ENDS: Final = "/?#"
-"""Where a URI ends that another one goes on from."""
+"""Characters at which a parent URI may end."""
 
 W = TypeVar("W", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchTarget:
-    """One resource of one backend, as one of its links reports it."""
+    """One resource of one backend, reported over one of its links (`place`)."""
 
     backend: str
     place: str
@@ -28,14 +28,14 @@ class WatchTarget:
 
 @dataclass(frozen=True, slots=True)
 class Watch(Generic[W]):
-    """A watcher to tell, and the name to tell it: its own, or empty for something below what it watches."""
+    """A watcher to notify, and the name it subscribed under; empty when it watches a parent of the resource."""
 
     watcher: W
     name: str
 
 
 class Subscriptions(Generic[W]):
-    """See the module."""
+    """The subscriptions of all watchers."""
 
     def __init__(self) -> None:
         self._names: dict[W, dict[str, WatchTarget]] = {}
@@ -45,15 +45,15 @@ class Subscriptions(Generic[W]):
         return f"<Subscriptions watchers={len(self._names)} links={len(self._watches)}>"
 
     def count(self, watcher: W) -> int:
-        """How many names a watcher watches."""
+        """Number of subscriptions of a watcher."""
         return len(self._names.get(watcher, ()))
 
     def has(self, watcher: W, name: str) -> bool:
-        """Whether it watches that name."""
+        """Whether the watcher subscribed under that name."""
         return name in self._names.get(watcher, ())
 
     def add(self, watcher: W, name: str, target: WatchTarget) -> WatchTarget | None:
-        """Let `watcher` watch `target` under `name`; what the name meant before is watched no more."""
+        """Subscribe `watcher` to `target` under `name`; returns the name's previous target if nobody watches it now."""
         gone = self.remove(watcher, name)
         self._names.setdefault(watcher, {})[name] = target
         link = self._watches.setdefault((target.backend, target.place), {})
@@ -61,7 +61,7 @@ class Subscriptions(Generic[W]):
         return None if gone == target else gone
 
     def remove(self, watcher: W, name: str) -> WatchTarget | None:
-        """Let `watcher` watch `name` no more; the target if it was the last to watch it."""
+        """Unsubscribe `watcher` from `name`; returns the target if nobody watches it now."""
         names = self._names.get(watcher, {})
         target = names.pop(name, None)
         if target is None:
@@ -79,46 +79,46 @@ class Subscriptions(Generic[W]):
         return target
 
     def leave(self, watcher: W) -> tuple[WatchTarget, ...]:
-        """A watcher is gone: the targets it was the last to watch."""
+        """Remove a watcher; returns the targets that nobody watches now."""
         released = [self.remove(watcher, name) for name in list(self._names.get(watcher, ()))]
         return tuple(target for target in released if target is not None)
 
     def watched(self, backend: str, place: str) -> frozenset[str]:
-        """The URIs that somebody watches over one link."""
+        """The native URIs watched over one link."""
         return frozenset(self._watches.get((backend, place), ()))
 
     def elsewhere(self, backend: str, place: str) -> tuple[tuple[W, str, WatchTarget], ...]:
-        """Who watches a backend over another link than that one, under which name, and what."""
+        """The subscriptions to a backend over links other than `place`: (watcher, name, target)."""
         found = [(watcher, name, target) for watcher, names in self._names.items() for name, target in names.items()]
         return tuple(each for each in found if each[2].backend == backend and each[2].place != place)
 
     def places(self, backend: str) -> tuple[str, ...]:
-        """The links of a backend over which something is watched."""
+        """The links of a backend with at least one subscription."""
         return tuple(place for name, place in self._watches if name == backend)
 
     def anyone(self, backend: str, place: str) -> W | None:
-        """Somebody who watches something over that link."""
+        """Any watcher with a subscription over that link."""
         for watches in self._watches.get((backend, place), {}).values():
             return next(iter(watches))[0]
         return None
 
     def watching(self, target: WatchTarget) -> tuple[Watch[W], ...]:
-        """Whom a change of `target` concerns: who watches it, or something it is a part of. Nobody is told twice."""
+        """The watchers of `target` or of a parent URI, each once (2025-11-25 schema, ResourceUpdatedNotification)."""
         link = self._watches.get((target.backend, target.place))
         if link is None:
             return ()
         exact = [Watch(watcher, name) for watcher, name in link.get(target.uri, ())]
-        told = {watch.watcher for watch in exact}
+        notified = {watch.watcher for watch in exact}
         above: dict[W, None] = {}
         for uri in _above(target.uri):
-            above |= {watcher: None for watcher, _ in link.get(uri, ()) if watcher not in told}
+            above |= {watcher: None for watcher, _ in link.get(uri, ()) if watcher not in notified}
         return (*exact, *(Watch(watcher, "") for watcher in above))
 
 
 def _above(uri: str) -> Iterator[str]:
-    """What `uri` may be a sub-resource of, the nearest first: `a://b/c` of `a://b/` and `a://b`."""
+    """The parent URIs of `uri`, nearest first: `a://b/` and `a://b` for `a://b/c`."""
     at = len(uri)
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_PARENTS):
         at = max(uri.rfind(end, 0, at) for end in _ENDS)
         if at <= 0:
             return

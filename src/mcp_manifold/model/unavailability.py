@@ -1,31 +1,31 @@
-"""Which servers cannot be reached, why and since when, and whether their entries are still listed. Pure: no clock.
+"""Unavailable servers: which, why, since when, and whether their entries stay listed. Pure: time is an argument.
 
-Theory. A server that fails keeps its entries listed for a grace: most come back soon, and clients pay for every change
-of a list. After that they are taken off the list, though not out of the catalogue: names stay taken, and a call to one
-still goes the way of all calls, so that it makes an attempt or is told what is wrong.
+The entries of a failed server stay listed for a grace period, because most servers recover soon and every list change
+costs clients a request. Afterwards they leave the lists but not the catalogue: their names stay taken, and a call to
+one is still routed, so that it triggers an attempt or returns the reason.
 """
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 _EARLY = 0.01
-"""Seconds a timer may come before its time."""
+"""Seconds by which a timer may fire early."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnavailableServer:
-    """One server that is missing. `since` is for people (RFC 3339), and empty where it is not known."""
+    """One unavailable server. `since` is an RFC 3339 time, empty when unknown."""
 
     server: str
     reason: str
     since: str = ""
     is_failure: bool = True
-    """It failed, or cannot be used at all; else it has only not listed yet."""
+    """False while the server has not failed but only not listed its entries yet."""
     is_listed: bool = False
-    """Its last known entries are listed all the same."""
+    """Whether its last known entries are still listed."""
 
-    def described(self) -> dict[str, str]:
-        """It as clients are told."""
+    def to_dict(self) -> dict[str, str]:
+        """The JSON object for clients: `server`, `reason`, `since` if known, and `entries` (`kept` or `none`)."""
         found = {"server": self.server, "reason": self.reason}
         if self.since:
             found["since"] = self.since
@@ -33,12 +33,12 @@ class UnavailableServer:
 
 
 class Unavailability:
-    """The servers that failed, and for how long. `now` and `at` are readings of whatever clock the owner has."""
+    """The servers that failed. `grace` is in seconds; every `now` is a time of the owner's clock, in seconds."""
 
-    __slots__ = ("_at", "_found", "grace")
+    __slots__ = ("_at", "_found", "_grace")
 
     def __init__(self, grace: float) -> None:
-        self.grace = grace
+        self._grace = grace
         self._found: dict[str, UnavailableServer] = {}
         self._at: dict[str, float] = {}
 
@@ -48,34 +48,38 @@ class Unavailability:
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
 
-    def missed(self, server: str, reason: str, *, now: float, since: str) -> bool:
-        """A server failed, or failed again; returns whether that is news."""
+    def change_grace(self, grace: float) -> None:
+        """Set another grace period, in seconds, also for servers that failed already."""
+        self._grace = grace
+
+    def mark_unavailable(self, server: str, reason: str, *, now: float, since: str) -> bool:
+        """Record a failure; returns whether the server or its reason is new."""
         before = self._found.get(server)
         after = UnavailableServer(server, reason, since) if before is None else replace(before, reason=reason)
         self._found[server] = after
         self._at.setdefault(server, now)
         return before != after
 
-    def returned(self, server: str) -> bool:
-        """A server is there; returns whether that is news."""
+    def mark_available(self, server: str) -> bool:
+        """Record a recovery; returns whether the server was unavailable."""
         self._at.pop(server, None)
         return self._found.pop(server, None) is not None
 
-    def keep(self, servers: Collection[str]) -> None:
-        """Forget all others."""
+    def retain(self, servers: Collection[str]) -> None:
+        """Forget every server that is not in `servers`."""
         for server in [server for server in self._found if server not in servers]:
-            self.returned(server)
+            self.mark_available(server)
 
-    def of(self, server: str) -> UnavailableServer | None:
-        """The absence of a server; None while it is there."""
+    def find(self, server: str) -> UnavailableServer | None:
+        """The record of a server; None while it is available."""
         return self._found.get(server)
 
-    def left(self, server: str, now: float) -> float:
-        """Seconds its entries stay listed; 0 when that is over."""
+    def grace_left(self, server: str, now: float) -> float:
+        """Seconds until a server's entries leave the lists; 0 when they have left."""
         at = self._at.get(server)
-        left = self.grace if at is None else at + self.grace - now
+        left = self._grace if at is None else at + self._grace - now
         return left if left > _EARLY else 0.0
 
-    def is_over(self, server: str, now: float) -> bool:
-        """Whether a server has been away for so long that its entries are not listed any more."""
-        return server in self._found and self.left(server, now) == 0.0
+    def is_grace_over(self, server: str, now: float) -> bool:
+        """Whether a server has been unavailable for longer than the grace period."""
+        return server in self._found and self.grace_left(server, now) == 0.0

@@ -1,1 +1,1 @@
-"""Cross-cutting concerns, one file each, wrapped around every call in the order `app` lists. None imports another."""
+"""Stages: one concern of every call per file, in the order that `app` lists. No stage imports another."""

@@ -1,30 +1,29 @@
-"""Messages as bytes: envelopes, surgical rewrites, era envelopes on and off, errors to JSON-RPC.
+"""MCP messages as bytes: parsed as envelopes, rewritten member by member, errors mapped to JSON-RPC.
 
-Pure: knows no socket, no session, no catalogue. Theory: a message is decoded one level deep, the envelope's members,
-and where we must route on it the members of `params`. Everything below stays `Payload`, a view on the received
-bytes, and is written out as it came (big integers, `1e999`, key order and unknown members included). Re-encoding
-happens member by member around those views, never through a model.
+Pure: no sockets, sessions or catalogue. A message is decoded one level deep: the members of the envelope, and those of
+`params` or `result` that decide routing. Everything below stays a `Payload`, a view on the received bytes, and is
+written back unchanged (big integers, `1e999`, key order and unknown members included). Import from this package, except
+for `protocol`, `event_stream`, `param_headers` and `lines`.
 """
 
 from mcp_manifold.wire.envelope import (
-    EMPTY,
     LARGE,
     NULL_ID,
     UNSET,
     Envelope,
     ParsedEnvelope,
-    Payload,
-    encode,
-    first_byte,
-    is_object,
+    Pieces,
+    failure,
     members,
     members_of,
+    notification,
+    one_line,
     parse,
     parse_backend,
-    text,
-    texts,
+    request,
+    response,
+    response_pieces,
 )
-from mcp_manifold.wire.errors import backend_code, error_of, http_status
 from mcp_manifold.wire.interaction import (
     NEEDED,
     InputRequest,
@@ -40,8 +39,22 @@ from mcp_manifold.wire.interaction import (
     signed_requests,
     with_extension,
 )
-from mcp_manifold.wire.meta import adapt_result, client_meta, hop_meta, hop_params, modern_stamp, off_hop
-from mcp_manifold.wire.paths import RELATED_TASK, renamed, text_at, with_text_at
+from mcp_manifold.wire.meta import adapt_result, hop_meta, hop_params, modern_stamp, off_hop
+from mcp_manifold.wire.payload import (
+    EMPTY,
+    RELATED_TASK,
+    Payload,
+    encode,
+    first_byte,
+    is_object,
+    object_members,
+    renamed,
+    text,
+    text_at,
+    texts,
+    with_text_at,
+)
+from mcp_manifold.wire.payload import object_members as client_meta
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
     LATEST_HANDSHAKE,
@@ -50,9 +63,9 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
-from mcp_manifold.wire.resource_refs import LONG, link_steps, map_error_link, map_links, may_link
+from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, may_hold_refs, ref_steps
 from mcp_manifold.wire.result_view import ResultView, view_of
-from mcp_manifold.wire.writing import Pieces, failure, notification, one_line, request, response, response_pieces
+from mcp_manifold.wire.rpc_errors import backend_code, error_of, http_status
 
 __all__ = [
     "EMPTY",
@@ -88,20 +101,21 @@ __all__ = [
     "http_status",
     "input_required",
     "is_object",
-    "link_steps",
-    "map_error_link",
-    "map_links",
+    "map_error_ref",
+    "map_resource_refs",
     "may_ask",
-    "may_link",
+    "may_hold_refs",
     "members",
     "members_of",
     "modern_stamp",
     "negotiate_version",
     "notification",
+    "object_members",
     "off_hop",
     "one_line",
     "parse",
     "parse_backend",
+    "ref_steps",
     "refusal",
     "relayable_capabilities",
     "renamed",

@@ -1,38 +1,28 @@
-"""JSON-RPC envelopes: decode strictly what clients send, and leniently what backends send.
+"""JSON-RPC 2.0 envelopes: messages of clients parsed strictly, of backends leniently, and our own messages written.
 
-Clients are refused anything ambiguous, because policy decides on what we read and the backend acts on what we send.
-Backends are read as far as they can be understood, because refusing costs their callers the answer.
+A client's ambiguous message is refused: policy decides on what we read, the backend acts on what we send, and the two
+must be the same. A backend's message is accepted as far as it can be understood, because refusing it costs the caller
+the answer.
 """
 
-import json
-import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from mcp_manifold.errors import InvalidParams, MalformedMessage
+from mcp_manifold.wire.payload import Payload, encode, first_byte, walk_members
 from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
-
-Payload = msgspec.Raw
-"""Raw JSON text of one value: the one name under which foreign payloads travel through this package."""
 
 UNSET: Final = msgspec.UNSET
 NULL_ID: Final = Payload(b"null")
-EMPTY: Final = Payload(b"{}")
 
 _ENVELOPE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
-_ROUTING_KEYS: Final = frozenset(
-    {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskid", "task",
-     "requeststate", "inputresponses", "notifications", "protocolversion", "capabilities", "clientinfo"}
-)  # fmt: skip
 _EXACT_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskId", "task",
      "requestState", "inputResponses", "notifications", "protocolVersion", "capabilities", "clientInfo"}
 )  # fmt: skip
-_SPACE: Final = re.compile(rb"[ \t\r\n]*")
-_KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_ROUTING_KEYS: Final = frozenset(key.casefold() for key in _EXACT_KEYS)
 _REQUEST_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
 _RESPONSE_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"result":}')
 _PARAMS: Final = b'"params":{"'
@@ -41,17 +31,17 @@ _ID_STARTS: Final = b'"-0123456789'
 _OBJECT_START: Final = ord("{")
 _NULL_START: Final = ord("n")
 LARGE: Final = 8192
-"""Bytes from which on a message is looked at once only, since that takes longer than to pass on what was seen."""
-_BEGINNING: Final = 512
-"""Bytes in which a large message shows how it is written."""
+"""Bytes from which a message is parsed once only: parsing it again would take longer than forwarding it."""
+_PREFIX: Final = 512
+"""Bytes at the start of a large message in which its `params` or `result` must begin for the one-pass parse."""
 _MAX_MEMBERS: Final = 64
-"""Members of an envelope that are looked at one by one; without it a message of nothing else would hold the loop."""
+"""Members of an envelope that are checked one by one; the bound keeps a hostile message from blocking the loop."""
 
 
 class Envelope(msgspec.Struct):
     """One JSON-RPC message: request (`id` and `method`), notification (`method`) or response (`id`).
 
-    Absent members are `UNSET`; `"id": null` is the payload `null` and not an absent id.
+    Absent members are `UNSET`; `"id": null` is the payload `null`, not an absent id.
     """
 
     jsonrpc: str = ""
@@ -63,12 +53,13 @@ class Envelope(msgspec.Struct):
 
 
 class ParsedEnvelope(Envelope):
-    """A large request or response whose `params` or `result` was opened in the same pass; never decoded as such."""
+    """A large request or response whose `params` or `result` was parsed one level deep in the same pass.
+
+    `members` are those of `params` or `result`; `text` is the whole message.
+    """
 
     members: dict[str, Payload] = {}
-    """Those of `params`, or of `result`."""
     text: bytes = b""
-    """The whole message."""
 
 
 class _Deep(msgspec.Struct):
@@ -85,24 +76,24 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_deep = msgspec.json.Decoder(_Deep).decode
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_texts = msgspec.json.Decoder(list[str]).decode
-encode = msgspec.json.Encoder().encode
-"""JSON text of plain values; `Payload` members are written as they are."""
+
+
+# --- messages from clients ------------------------------------------------------------------------------------
 
 
 def parse(data: bytes) -> Envelope:
-    """Decode a client's message strictly.
+    """Decode a client's message strictly. Large requests come back as a `ParsedEnvelope`.
 
     Raises:
-        MalformedMessage: -32700 for text that is not UTF-8 JSON (or is nested too deeply), -32600 for JSON that is
+        MalformedMessage: -32700 for text that is not UTF-8 JSON (or is nested too deeply); -32600 for JSON that is
             not one unambiguous JSON-RPC 2.0 message (a batch, a duplicate or look-alike member, a null id).
     """
     try:
         if not data.isascii():
             data.decode()
-        envelope = (_opened(data, _PARAMS) if len(data) >= LARGE else None) or _decode_envelope(data)
+        envelope = (_parse_once(data, _PARAMS) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
-        raise _refused(_shape_problem(data)) from exc
+        raise _invalid(_shape_problem(data)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise MalformedMessage("Parse error: the message is not valid JSON", code=PARSE_ERROR) from exc
     if not _is_plain_request(data, envelope):
@@ -112,17 +103,17 @@ def parse(data: bytes) -> Envelope:
     return envelope
 
 
-def _opened(data: bytes, word: bytes) -> ParsedEnvelope | None:
-    """A request, or a response, without white space and with nothing in it but what it must have; None for all else.
+def _parse_once(data: bytes, word: bytes) -> ParsedEnvelope | None:
+    """A compact request or response with its params or result parsed in the same pass; None for any other message.
 
-    Then the lengths of all members, written as short as they can be, add up to that of the message: so the text of its
-    params or result, which is not told where its members are, begins after the first such word and is as long as they
-    say. Nothing can be there twice.
+    The decoder does not report offsets. They follow from lengths: in a message without white space and with the
+    required members only, the shortest encodings of all members add up to its length. If they do, no member occurs
+    twice. The text of `params` or `result` then starts within the first `word` and is as long as its members.
 
     Args:
-        word: what comes before the members, with the start of the first.
+        word: the key of `params` or `result`, with the opening brace and the quote of the first member.
     """
-    start = data.find(word, 0, _BEGINNING) + len(word) - 2
+    start = data.find(word, 0, _PREFIX) + len(word) - 2
     if start < len(word) - 2:
         return None
     try:
@@ -136,17 +127,17 @@ def _opened(data: bytes, word: bytes) -> ParsedEnvelope | None:
     overhead = _REQUEST_OVERHEAD if word is _PARAMS else _RESPONSE_OVERHEAD
     if overhead + len(deep.id) + len(rest.encode()) + size != len(data):
         return None
-    opened = ParsedEnvelope("2.0", deep.id, members=members, text=data)
+    parsed = ParsedEnvelope("2.0", deep.id, members=members, text=data)
     payload = Payload(memoryview(data)[start : start + size])
     if word is _RESULT:
-        opened.result = payload
+        parsed.result = payload
     else:
-        opened.method, opened.params = rest, payload
-    return opened
+        parsed.method, parsed.params = rest, payload
+    return parsed
 
 
 def _is_plain_request(data: bytes, envelope: Envelope) -> bool:
-    """Whether this is what requests usually are, with nothing in it that has to be looked at more closely."""
+    """Whether the message is a compact request, which needs no further check (the common case)."""
     id_, method, params = envelope.id, envelope.method, envelope.params
     return (
         id_ is not UNSET
@@ -159,7 +150,7 @@ def _is_plain_request(data: bytes, envelope: Envelope) -> bool:
     )
 
 
-def _refused(reason: str) -> MalformedMessage:
+def _invalid(reason: str) -> MalformedMessage:
     return MalformedMessage(reason, code=INVALID_REQUEST)
 
 
@@ -171,28 +162,18 @@ def _shape_problem(data: bytes) -> str:
 
 def _require_rpc(envelope: Envelope) -> None:
     if envelope.jsonrpc != "2.0":
-        raise _refused('Invalid request: "jsonrpc" must be "2.0"')
+        raise _invalid('Invalid request: "jsonrpc" must be "2.0"')
     if envelope.id is not UNSET and first_byte(envelope.id) not in _ID_STARTS:
-        raise _refused('Invalid request: "id" must be a string or a number')
+        raise _invalid('Invalid request: "id" must be a string or a number')
     if envelope.method is not UNSET:
-        if envelope.params is not UNSET and first_byte(envelope.params) not in b"{n":  # null, which some write for none
-            raise _refused('Invalid request: "params" must be an object')
+        if envelope.params is not UNSET and first_byte(envelope.params) not in b"{n":  # some clients send null for none
+            raise _invalid('Invalid request: "params" must be an object')
     elif envelope.id is UNSET or (envelope.result is UNSET) == (envelope.error is UNSET):
-        raise _refused("Invalid request: neither a request nor a response")
-
-
-def first_byte(payload: Payload) -> bytes:
-    """The first byte of a payload, which tells its JSON type."""
-    return memoryview(payload)[:1].tobytes()
-
-
-def is_object(payload: Payload) -> bool:
-    """Whether it is a JSON object."""
-    return memoryview(payload)[0] == _OBJECT_START
+        raise _invalid("Invalid request: neither a request nor a response")
 
 
 def _is_compact(data: bytes, envelope: Envelope) -> bool:
-    """Whether the known members alone, once each and without white space, make up all of `data`."""
+    """Whether the known members, once each and without white space, make up all of `data`."""
     size = 16 if envelope.jsonrpc else 1  # `{"jsonrpc":"2.0"` or `{`
     for overhead, payload in (
         (6, envelope.id),
@@ -208,18 +189,18 @@ def _is_compact(data: bytes, envelope: Envelope) -> bool:
 
 
 def _require_unambiguous(data: bytes) -> None:
-    """Refuse duplicate members, and members that differ from the envelope's by case or folding only (S9)."""
+    """Refuse duplicate members, and members that differ from an envelope member by case or folding only."""
     seen: set[str] = set()
     try:
-        for key, _, _ in _walk(data):
+        for key, _, _ in walk_members(data):
             if key in seen:
-                raise _refused(f'Invalid request: duplicate member "{key[:40]}"')
+                raise _invalid(f'Invalid request: duplicate member "{key[:40]}"')
             if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
-                raise _refused(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
+                raise _invalid(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
             seen.add(key)
             if len(seen) > _MAX_MEMBERS:
-                raise _refused(f"Invalid request: more than {_MAX_MEMBERS} members")
-    except RecursionError as exc:  # its limit is a little nearer here than it was for the first look
+                raise _invalid(f"Invalid request: more than {_MAX_MEMBERS} members")
+    except RecursionError as exc:  # this scan has a slightly lower depth limit than the first parse
         raise MalformedMessage("Parse error: the message is nested too deeply", code=PARSE_ERROR) from exc
 
 
@@ -228,22 +209,21 @@ def _folded(key: str) -> str:
 
 
 def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
-    """The members of `params`, each as raw text. Duplicates collapse to the last one, which is the one that is sent.
+    """The members of `params`, each as raw text. Of duplicates the last one counts, and is the one that is sent.
 
     Raises:
-        InvalidParams: a member differs from one we route on by case or folding only, or they are nested too deeply.
+        InvalidParams: a member differs from one we route on by case or folding only, or is nested too deeply.
     """
     if params is UNSET or memoryview(params)[0] == _NULL_START:
         return {}
     try:
         found = _decode_members(params)
-    except RecursionError as exc:  # its limit is a little nearer here than it was for the whole message
+    except RecursionError as exc:  # this parse has a slightly lower depth limit than that of the message
         raise InvalidParams("Invalid params: nested too deeply") from exc
-    return _spelled(found)
+    return _without_lookalikes(found)
 
 
-def _spelled(found: dict[str, Payload]) -> dict[str, Payload]:
-    """The members of params, if none is a look-alike of one we route on."""
+def _without_lookalikes(found: dict[str, Payload]) -> dict[str, Payload]:
     if not found.keys() <= _EXACT_KEYS:
         for key in found:
             if key not in _EXACT_KEYS and _folded(key) in _ROUTING_KEYS:
@@ -252,92 +232,50 @@ def _spelled(found: dict[str, Payload]) -> dict[str, Payload]:
 
 
 def members_of(envelope: Envelope) -> dict[str, Payload]:
-    """The `members` of a message's params.
+    """The `members` of a message's params, without a second parse for a `ParsedEnvelope`.
 
     Raises:
-        InvalidParams: as `members`.
+        InvalidParams: see `members`.
     """
     if isinstance(envelope, ParsedEnvelope):
-        return _spelled(envelope.members)
+        return _without_lookalikes(envelope.members)
     return members(envelope.params)
 
 
-def text(payload: Payload | None, what: str) -> str:
-    """The string a payload holds.
-
-    Raises:
-        InvalidParams: it is absent or not a string; `what` names it.
-    """
-    if payload is None:
-        raise InvalidParams(f'Invalid params: "{what}" is missing')
-    try:
-        return _decode_text(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidParams(f'Invalid params: "{what}" must be a string') from exc
-
-
-def texts(payload: Payload, what: str) -> list[str]:
-    """The strings of the list a payload holds.
-
-    Raises:
-        InvalidParams: it is no list of strings; `what` names it.
-    """
-    try:
-        return _decode_texts(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidParams(f'Invalid params: "{what}" must be a list of strings') from exc
-
-
-# --- what backends send ---------------------------------------------------------------------------------------
+# --- messages from backends -----------------------------------------------------------------------------------
 
 
 def parse_backend(data: bytes) -> Envelope:
-    """Decode a backend's message, as leniently as its members can still be told apart.
+    """Decode a backend's message leniently. Large responses come back as a `ParsedEnvelope`.
 
-    What strict JSON forbids but servers send inside payloads (lone surrogates, NaN, control characters) is kept as
-    it came. Text that is not UTF-8 is not JSON at all and cannot be relayed.
+    Invalid JSON inside payloads (lone surrogates, NaN, control characters) is kept as received. Text that is not UTF-8
+    cannot be relayed.
 
     Raises:
-        MalformedMessage: nothing like a JSON-RPC message can be made out.
+        MalformedMessage: the text is not recognisable as a JSON-RPC message.
     """
     try:
         if not data.isascii():
             data.decode()
-        envelope = (_opened(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
+        envelope = (_parse_once(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
-        raise _refused("not a JSON-RPC message object") from exc
+        raise _invalid("not a JSON-RPC message object") from exc
     except UnicodeDecodeError as exc:
         raise MalformedMessage("not valid UTF-8", code=PARSE_ERROR) from exc
     except RecursionError as exc:
         raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
     except msgspec.DecodeError:
-        envelope = _sliced(data)
+        envelope = _parse_loosely(data)
     if envelope.error is not UNSET and envelope.result is not UNSET and bytes(envelope.error) == b"null":
         envelope.error = UNSET  # some servers write every absent member as null
     return envelope
 
 
-def loose_members(value: Payload) -> dict[str, Payload]:
-    """The members of an object a backend sent, each as raw text, even where that is only nearly JSON.
-
-    Raises:
-        ValueError: it is no object, or one that cannot be written again.
-        RecursionError: it is nested too deeply.
-    """
-    try:
-        return _decode_members(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        data = bytes(value)
-        found = {key: Payload(data[start:end]) for key, start, end in _walk(data)}
-        "".join(found).encode()  # a key that is no text cannot be written again
-        return found
-
-
-def _sliced(data: bytes) -> Envelope:
-    """An envelope cut out of text that is only nearly JSON."""
+def _parse_loosely(data: bytes) -> Envelope:
+    """The envelope of text that is not valid JSON but has readable top-level members."""
     envelope = Envelope()
     try:
-        for key, start, end in _walk(data):
+        for key, start, end in walk_members(data):
             if key in ("jsonrpc", "method"):
                 setattr(envelope, key, _decode_text(data[start:end]))
             elif key in _ENVELOPE_KEYS:
@@ -347,37 +285,52 @@ def _sliced(data: bytes) -> Envelope:
     return envelope
 
 
-_scan = json.JSONDecoder(strict=False, parse_int=str, parse_float=str).raw_decode  # numbers of any length pass
+# --- our own messages -----------------------------------------------------------------------------------------
+
+Pieces = tuple[bytes | memoryview, ...]
+"""JSON text in pieces that are not joined, because a copy of a large payload is expensive."""
+
+_HEAD: Final = b'{"jsonrpc":"2.0","id":'
+_LF: Final = 0x0A
+_CR: Final = 0x0D
+"""Integers: `int in bytes` takes a quarter of the time of `bytes in bytes`."""
 
 
-def _walk(data: bytes) -> Iterator[tuple[str, int, int]]:
-    """The top-level members of an object in order, duplicates included: key, start and end of the value.
+def one_line(message: bytes) -> bytes:
+    """The message with line breaks replaced by spaces, for transports that end each message with a line break.
 
-    Raises:
-        ValueError: `data` is not an object.
+    Line breaks in JSON are white space between tokens. Relayed as they are, they would let a caller smuggle a second
+    message past every check.
     """
-    source = data.decode("latin-1")  # one character per byte, so that offsets are those of the bytes
-    at = _skip(data, 0)
-    if data[at : at + 1] != b"{":
-        raise ValueError("not an object")
-    at = _skip(data, at + 1)
-    while data[at : at + 1] != b"}":
-        key = _KEY.match(data, at)
-        if key is None:
-            raise ValueError("not a member")
-        colon = _skip(data, key.end())
-        if data[colon : colon + 1] != b":":
-            raise ValueError("no colon")
-        start = _skip(data, colon + 1)
-        _, end = _scan(source, start)
-        yield json.loads(key.group(), strict=False), start, end
-        at = _skip(data, end)
-        if data[at : at + 1] == b",":
-            at = _skip(data, at + 1)
-        elif data[at : at + 1] != b"}":
-            raise ValueError("no comma")
+    if _LF in message or _CR in message:
+        return message.replace(b"\n", b" ").replace(b"\r", b" ")
+    return message
 
 
-def _skip(data: bytes, at: int) -> int:
-    found = _SPACE.match(data, at)
-    return found.end() if found else at
+def request(number: int, method: str, params: bytes | None) -> bytes:
+    """A request with our own integer id."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (number, encode(method))
+    return b"".join((b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":' % (number, encode(method)), params, b"}"))
+
+
+def notification(method: str, params: bytes | Payload | None = None) -> bytes:
+    """A notification."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","method":%b}' % encode(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (encode(method), params)
+
+
+def response(id_: Payload, result: bytes | Payload) -> bytes:
+    """A successful response to the request `id_`."""
+    return b"".join((_HEAD, id_, b',"result":', result, b"}"))  # twice as fast as formatting, at any size
+
+
+def response_pieces(id_: Payload, result: Pieces) -> Pieces:
+    """`response` for a result in pieces, without a copy."""
+    return (b"".join((_HEAD, id_, b',"result":')), *result, b"}")
+
+
+def failure(id_: Payload, error: bytes | Payload) -> bytes:
+    """An error response to the request `id_`."""
+    return b"".join((_HEAD, id_, b',"error":', error, b"}"))

@@ -1,20 +1,19 @@
-"""The event-stream format, both ways: bytes to Events and Events to bytes. Knows nothing of HTTP, JSON or who reads.
+"""The `text/event-stream` format, parsed and written. Bytes in and out; no HTTP and no JSON.
 
-The rules are those of the WHATWG specification, on bytes: a line ends at CR, LF or CRLF and at nothing else, wherever
-the pieces happen to be cut. Two deliberate differences serve MCP: a block without data that carries an `id` or a
-`retry` is reported with empty data (a resumption id must not be lost), and `id` is what the block itself said, not
-what an earlier block did.
+Follows the WHATWG HTML specification, section 9.2, on bytes: lines end at CR, LF or CRLF only, however the data is cut
+into pieces. Two differences serve MCP resumption. A block without data but with an `id` or `retry` is reported, with
+empty data. An event's `id` is the one in its own block, not one carried over from an earlier block.
 """
 
 from dataclasses import dataclass
 
 _BOM = b"\xef\xbb\xbf"
-_RETRY_DIGITS = 15  # more would be no sensible delay, and digits without end cost time to convert
+_RETRY_DIGITS = 15  # longer values make no sensible delay, and are slow to convert
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One dispatched event; `id` and `retry` are None where its block had no such line."""
+    """One dispatched event. `id` and `retry` (milliseconds) are None when the block has no such line."""
 
     data: bytes
     event: str = "message"
@@ -23,38 +22,38 @@ class Event:
 
 
 class EventTooLarge(Exception):
-    """An event, or a single line, is longer than the limit; the parser cannot go on."""
+    """An event or a line exceeds the limit. The parser cannot continue; close the stream."""
 
 
 class EventParser:
-    """Cuts a stream into Events. Holds at most one unfinished event of `max_event` bytes."""
+    """Splits a stream into Events. Buffers at most one incomplete event of `max_event` bytes."""
 
     __slots__ = ("_data", "_event", "_id", "_line", "_max", "_opening", "_retry", "_size", "_skip_lf")
 
     def __init__(self, max_event: int) -> None:
         self._max = max_event
-        self._line = bytearray()  # the unfinished line; grown in place, so a huge line costs linear time
-        self._opening = True  # a byte order mark may still come
-        self._skip_lf = False  # the last line ended with CR: an LF that follows belongs to it
+        self._line = bytearray()  # the incomplete line; grown in place, so that a huge line takes linear time
+        self._opening = True  # a byte order mark may still follow
+        self._skip_lf = False  # the last line ended with CR: a leading LF belongs to it
         self._data: list[bytes] = []
         self._event = ""
         self._id: str | None = None
         self._retry: int | None = None
-        self._size = 0  # of the unfinished event's complete lines
+        self._size = 0  # bytes in complete lines of the incomplete event
 
     def __repr__(self) -> str:
         return f"<EventParser holding={self.held} max={self._max}>"
 
     @property
     def held(self) -> int:
-        """Bytes of the event that is not complete yet."""
+        """Bytes buffered of the incomplete event."""
         return self._size + len(self._line)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes of the stream; return the events they complete.
+        """Parse the next bytes of the stream; returns the events they complete.
 
         Raises:
-            EventTooLarge: the event under construction exceeds the limit.
+            EventTooLarge: the incomplete event exceeds the limit.
         """
         if self._opening:
             data = self._without_bom(data)
@@ -64,10 +63,10 @@ class EventParser:
                 data = data[1:]
         if not data:
             return []
-        if b"\n" not in data and b"\r" not in data:  # inside a long line, and much quicker than splitting
+        if b"\n" not in data and b"\r" not in data:  # within a long line: much faster than splitting
             self._grow(data)
             return []
-        lines = data.splitlines()  # of bytes: CR, LF and CRLF only, unlike that of str
+        lines = data.splitlines()  # for bytes this splits at CR, LF and CRLF only, unlike str
         last = data[-1]
         rest = b"" if last == 10 or last == 13 else lines.pop()
         self._skip_lf = last == 13
@@ -85,7 +84,7 @@ class EventParser:
         self._check(len(self._line))
 
     def _without_bom(self, data: bytes) -> bytes:
-        """Drop one byte order mark at the very start; until that is decided the bytes wait in `_line`."""
+        """Remove a byte order mark at the start. Until it is complete or ruled out, the bytes wait in `_line`."""
         data = bytes(self._line) + data
         self._line = bytearray()
         if len(data) < len(_BOM) and _BOM.startswith(data):
@@ -110,7 +109,7 @@ class EventParser:
         if line.startswith(b":"):
             return  # a comment
         self._size += len(line) + 1
-        if line.startswith(b"data: "):  # most lines, and all long ones: copied once
+        if line.startswith(b"data: "):  # most lines, and all long ones: a single copy
             self._data.append(line[6:])
             return
         name, _, value = line.partition(b":")
@@ -147,10 +146,10 @@ class EventParser:
 
 
 def encode_event(data: bytes, *, event: str = "message", id: str | None = None) -> bytes:
-    """One event as it goes on the wire. Line ends inside `data` become further data lines, joined by LF when read.
+    """One event as bytes. Line breaks in `data` become further data lines; a parser joins them with LF.
 
     Raises:
-        ValueError: `event` or `id` cannot be written on one line.
+        ValueError: `event` or `id` contains CR, LF or NUL.
     """
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
@@ -160,10 +159,10 @@ def encode_event(data: bytes, *, event: str = "message", id: str | None = None) 
 
 
 def encode_opening(id: str, retry: int) -> bytes:
-    """The event a resumable stream begins with: an id to come back to, after so many milliseconds, and no data.
+    """The first event of a resumable stream: an id to resume from, `retry` milliseconds, and empty data.
 
     Raises:
-        ValueError: `id` cannot be written on one line.
+        ValueError: `id` contains CR, LF or NUL.
     """
     return b"id: %b\nretry: %d\ndata: \n\n" % (_one_line(id), retry)
 

@@ -1,4 +1,4 @@
-"""Requests that servers send to clients: which capability each needs, and who may be asked. Pure."""
+"""Requests from servers to clients (sampling, elicitation, roots): needed capabilities, and rewriting. Pure."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,61 +6,61 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.payload import EMPTY, Payload, encode, first_byte, object_members
 from mcp_manifold.wire.protocol import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manifold.wire.result_view import ResultView
 
 NEEDED: Final[Mapping[str, str]] = MappingProxyType(
     {"roots/list": "roots", "sampling/createMessage": "sampling", "elicitation/create": "elicitation"}
 )
-"""Server request to the client capability it needs."""
+"""Method of a server request to the client capability it needs."""
 
 _INPUT_REQUIRED: Final = b'"input_required"'
 _decode_text = msgspec.json.Decoder(str).decode
 
 
 def capability_names(capabilities: Payload) -> frozenset[str]:
-    """The top-level capabilities a peer declared."""
-    return frozenset(_members(capabilities))
+    """The names of the top-level capabilities that a peer declared."""
+    return frozenset(object_members(capabilities))
 
 
 def relayable_capabilities(capabilities: Payload, *, same_era: bool = False) -> Payload:
-    """The capabilities that are relayed: between eras only those of questions, within one what extends it as well.
+    """The client capabilities that a backend is told: those of server requests, within one era also extensions.
 
-    `tasks` is not: a server's question is never made a task of its client's.
+    `tasks` is never relayed: a server request does not become a task of the client.
     """
-    declared = _members(capabilities)
+    declared = object_members(capabilities)
     passed = (*NEEDED.values(), *(("extensions", "experimental") if same_era else ()))
     return Payload(encode({name: declared[name] for name in passed if name in declared}))
 
 
 def capabilities_of(capabilities: Payload, names: frozenset[str]) -> Payload:
-    """These top-level capabilities alone."""
-    return Payload(encode({name: value for name, value in _members(capabilities).items() if name in names}))
+    """The capabilities restricted to the top-level `names`."""
+    return Payload(encode({name: value for name, value in object_members(capabilities).items() if name in names}))
 
 
 def with_extension(capabilities: Payload, name: str) -> Payload:
-    """The same with one extension more, unless it is there."""
-    declared = _members(capabilities)
-    extensions = {name: Payload(b"{}"), **_members(declared.get("extensions", Payload(b"{}")))}
+    """The capabilities with the extension `name` declared as well."""
+    declared = object_members(capabilities)
+    extensions = {name: EMPTY, **object_members(declared.get("extensions"))}
     return Payload(encode({**declared, "extensions": extensions}))
 
 
 def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes | None:
-    """The error a server gets for asking a client what it did not declare; None when it may be asked.
+    """The error object for a server request that the client does not support; None when it can be relayed.
 
-    An undeclared capability is an unknown method (2025-11-25 client/roots, client/sampling); a mode or a field that was
-    not declared within a declared capability is a wrong parameter (client/elicitation, client/sampling).
+    An undeclared capability is -32601 (2025-11-25 client/roots, client/sampling). An undeclared mode or field of a
+    declared capability is -32602 (client/elicitation, client/sampling).
     """
     needed = NEEDED.get(method)
     if needed is None:
         return None
-    declared = _members(capabilities)
+    declared = object_members(capabilities)
     if needed not in declared:
         return _error(METHOD_NOT_FOUND, f"Method not found: the client declared no {needed} capability")
-    inner = _members(declared[needed])
-    asked = {} if params is None else _members(params)
-    if params is not None and not asked and needed != "roots":  # what cannot be read cannot be judged, nor signed
+    inner = object_members(declared[needed])
+    asked = {} if params is None else object_members(params)
+    if params is not None and not asked and needed != "roots":  # unreadable params cannot be checked
         return _error(INVALID_PARAMS, "Invalid params: expected an object with members")
     if needed == "elicitation":
         return _refused_mode(asked, inner)
@@ -71,7 +71,7 @@ def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes
 
 def _refused_mode(asked: Mapping[str, Payload], declared: Mapping[str, Payload]) -> bytes | None:
     mode = _mode_of(asked)
-    if mode == "form" and (not declared or "form" in declared):  # an empty object means forms only
+    if mode == "form" and (not declared or "form" in declared):  # an empty object means form mode only
         return None
     if mode != "form" and mode in declared:
         return None
@@ -87,13 +87,6 @@ def _mode_of(asked: Mapping[str, Payload]) -> str:
 
 def _error(code: int, message: str) -> bytes:
     return encode({"code": code, "message": message})
-
-
-def _members(value: Payload) -> Mapping[str, Payload]:
-    try:
-        return loose_members(value)
-    except (ValueError, RecursionError):
-        return {}
 
 
 class _Elicitations(msgspec.Struct):
@@ -113,29 +106,29 @@ def required_urls(error: bytes) -> list[Payload]:
 
 
 def signed(method: str, params: Payload | None, server: str) -> Payload | None:
-    """An elicitation with the asking server named in its message, where the person who answers reads it.
+    """The params of a server request; an elicitation gets the server's name in front of its message.
 
-    Sources: 2025-11-25 client/elicitation, "clients SHOULD make it clear which server is requesting information".
+    Source: 2025-11-25 client/elicitation, "clients SHOULD make it clear which server is requesting information".
     """
     if method != "elicitation/create" or params is None:
         return params
-    members = _members(params)
+    members = object_members(params)
     message = members.get("message")
     if message is None or first_byte(message) != b'"':
         return params
-    prefix = encode(f"[{server}] ")[:-1]  # in front of the text as it came, which need not be one that can be decoded
+    prefix = encode(f"[{server}] ")[:-1]  # joined as JSON text: the message may be undecodable
     return Payload(encode({**members, "message": Payload(prefix + bytes(message)[1:])}))
 
 
 def signed_requests(value: Payload, server: str) -> Payload:
-    """An object with `inputRequests` (2026-07-28 basic/patterns/mrtr), each of them `signed`."""
-    members = _members(value)
-    requests = {key: _signed_request(each, server) for key, each in _members(members["inputRequests"]).items()}
+    """An object with `inputRequests` (2026-07-28 basic/patterns/mrtr), each `signed` with the server's name."""
+    members = object_members(value)
+    requests = {key: _signed_request(each, server) for key, each in object_members(members["inputRequests"]).items()}
     return Payload(encode({**members, "inputRequests": requests})) if requests else value
 
 
 def _signed_request(request: Payload, server: str) -> Payload:
-    members = _members(request)
+    members = object_members(request)
     try:
         method = _decode_text(members["method"])
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
@@ -145,28 +138,28 @@ def _signed_request(request: Payload, server: str) -> Payload:
 
 
 class InputRequest(msgspec.Struct):
-    """One thing a 2026-07-28 server wants to know of the client before it goes on."""
+    """One client request that a 2026-07-28 server needs answered before it continues the call."""
 
     method: str
     params: Payload | msgspec.UnsetType = msgspec.UNSET
 
 
 class InputRequired(msgspec.Struct):
-    """A result that is none yet: what is wanted first, and the state to bring back with it."""
+    """An `input_required` result: the requests to answer, and the state to send back with the answers."""
 
     kind: str = msgspec.field(name="resultType", default="complete")
     requests: dict[str, InputRequest] = msgspec.field(name="inputRequests", default_factory=dict)
     state: Payload | msgspec.UnsetType = msgspec.field(name="requestState", default=msgspec.UNSET)
 
 
-def may_ask(result: Payload, look: ResultView | None = None) -> bool:
-    """Whether a result of a 2026-07-28 server can ask for something; a cheap look."""
-    return bytes(result).find(_INPUT_REQUIRED) >= 0 if look is None else look.kind == _INPUT_REQUIRED
+def may_ask(result: Payload, view: ResultView | None = None) -> bool:
+    """Whether a result of a 2026-07-28 server may be `input_required`: a cheap test with false positives."""
+    return bytes(result).find(_INPUT_REQUIRED) >= 0 if view is None else view.kind == _INPUT_REQUIRED
 
 
-def input_required(result: Payload, look: ResultView | None = None) -> InputRequired | None:
-    """What a result of a 2026-07-28 server asks for; None for a result that is one."""
-    if not may_ask(result, look):
+def input_required(result: Payload, view: ResultView | None = None) -> InputRequired | None:
+    """The `input_required` result of a 2026-07-28 server; None for a complete or unreadable result."""
+    if not may_ask(result, view):
         return None
     try:
         found = msgspec.json.decode(result, type=InputRequired)

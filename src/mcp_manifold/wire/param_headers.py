@@ -1,6 +1,6 @@
-"""The headers a 2026-07-28 request mirrors from its body: `Mcp-Method`, `Mcp-Name`, `Mcp-Param-*`. Pure.
+"""HTTP headers that mirror a 2026-07-28 request body: `Mcp-Method`, `Mcp-Name`, `Mcp-Param-*`. Pure.
 
-Made anew for every hop from what this hop sends (the names differ in front of us), never copied from the client.
+They are built from the body that this hop sends, never copied from the client, because public and native names differ.
 Source: 2026-07-28 basic/transports/streamable-http, "Standard headers" and "Custom headers".
 """
 
@@ -12,11 +12,11 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
-from mcp_manifold.wire.protocol import NAMED, TASK_METHODS
+from mcp_manifold.wire.payload import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.protocol import NAME_PARAMS, TASK_METHODS
 
 ParameterHeaders = Callable[[str, Payload], Mapping[str, str]]
-"""Native tool name and raw arguments to the `Mcp-Param-*` headers its schema asks for."""
+"""Maps a native tool name and its raw arguments to the `Mcp-Param-*` headers that the tool's schema requires."""
 
 _SAFE: Final = re.compile(r"[\x21-\x7E](?:[\x20-\x7E]*[\x21-\x7E])?")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
@@ -28,14 +28,14 @@ _decode_list = msgspec.json.Decoder(list[Payload]).decode
 
 
 def encode_header(value: str) -> str:
-    """A header value for any string: itself where it survives an HTTP field, else in the base64 sentinel form."""
+    """The header value for a string: the string itself if it is a safe HTTP field value, else its base64 form."""
     if (not value or _SAFE.fullmatch(value)) and not _SENTINEL.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
 def decode_header(value: str) -> str | None:
-    """The string a header value stands for; None for a malformed sentinel, which therefore matches nothing."""
+    """The string that a header value encodes; None for malformed base64, which must match no name."""
     found = _SENTINEL.fullmatch(value)
     if found is None:
         return value
@@ -49,9 +49,9 @@ def decode_header(value: str) -> str | None:
 
 
 def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: ParameterHeaders | None) -> bytes:
-    """The header lines that mirror this request, each ended by CRLF."""
-    lines = f"mcp-method: {method if method in NAMED else encode_header(method)}\r\n"
-    key = "taskId" if method in TASK_METHODS else NAMED.get(method)
+    """The header lines that mirror a request, each ended by CRLF."""
+    lines = f"mcp-method: {method if method in NAME_PARAMS else encode_header(method)}\r\n"
+    key = "taskId" if method in TASK_METHODS else NAME_PARAMS.get(method)
     if key is not None and key in params:
         name = _decode_text(params[key])
         lines += f"mcp-name: {encode_header(name)}\r\n"
@@ -62,14 +62,14 @@ def mirrored_headers(method: str, params: Mapping[str, Payload], parameters: Par
 
 
 def without_annotations(tool: bytes) -> bytes:
-    """A tool whose input schema asks for no headers; everything else is written as it came."""
+    """The tool without `x-mcp-header` annotations in its input schema; everything else unchanged."""
     members = loose_members(Payload(tool))
     members["inputSchema"] = _unannotated(members["inputSchema"], is_schema=True)
     return encode(members)
 
 
 def _unannotated(value: Payload, *, is_schema: bool) -> Payload:
-    """`is_schema`: members are keywords, and not the names of properties or definitions, which may be anything."""
+    """`is_schema`: the members of `value` are schema keywords, not names of properties or definitions."""
     if ANNOTATION.encode() not in bytes(value):
         return value
     if first_byte(value) == b"[":

@@ -1,12 +1,13 @@
-"""The protocol's fixed words: revisions, error codes, reserved keys. Values only.
+"""MCP constants: revisions, error codes, reserved `_meta` keys, method sets. Values only, and what follows from them.
 
-Written out here, and held to `mcp_types` by a contract test, because importing the SDK takes most of a second and a
-front that answers from the catalogue does not need it.
+A contract test compares them with `mcp_types`. They are repeated here because importing the SDK takes most of a second,
+and a front that answers from the catalogue does not need it.
 """
 
 from typing import Final, Literal
 
 Era = Literal["handshake", "modern"]
+"""The two generations of the protocol: revisions with an `initialize` handshake, and 2026-07-28 without one."""
 
 HANDSHAKE_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 LATEST_HANDSHAKE: Final = HANDSHAKE_VERSIONS[-1]
@@ -32,11 +33,11 @@ META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
 META_LOG_LEVEL: Final = META_PREFIX + "logLevel"
 META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
 META_MISSING: Final = "mcp-manifold/missing"
-"""In the `_meta` of a list: the servers that are missing in it, or whose entries may be old, and why."""
+"""In the `_meta` of a list: the servers whose entries are missing or may be outdated, each with the reason."""
 HOP_KEYS: Final = frozenset(
     {META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_SERVER_INFO, META_LOG_LEVEL, META_SUBSCRIPTION}
 )
-"""Members of `_meta` that speak of one hop only: removed from what we receive, set anew on what we send."""
+"""Members of `_meta` that are valid for one hop: removed from received messages, set anew on sent ones."""
 
 HINTED: Final = frozenset(
     {
@@ -51,25 +52,25 @@ HINTED: Final = frozenset(
 """Methods whose modern result must carry `ttlMs` and `cacheScope` (2026-07-28 server/utilities/caching)."""
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-"""The severities of log messages, from the most verbose to the gravest (RFC 5424)."""
+"""Log severities, from the most verbose to the most severe (RFC 5424)."""
 DEFAULT_LOG_LEVEL: Final = "info"
-"""What a handshake-era client that set no level hears of its own calls; the protocol leaves it to the server."""
+"""The log level of a handshake client that set none; the protocol leaves the default to the server."""
 
-NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAME_PARAMS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Method to the member of `params` that the `Mcp-Name` header mirrors (2026-07-28 streamable-http)."""
 
 TASK_METHODS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
-"""Methods of the tasks extension; on them `Mcp-Name` mirrors `taskId` (SEP-2663, "Routing Headers")."""
+"""Methods of the tasks extension; their `Mcp-Name` header mirrors `taskId` (SEP-2663, "Routing Headers")."""
 
 TASKS_EXTENSION: Final = META_PREFIX + "tasks"
 UI_EXTENSION: Final = META_PREFIX + "ui"
 
 
 def era_of(version: str) -> Era:
-    """The era a protocol revision belongs to."""
+    """The era of a protocol revision."""
     return "modern" if version == MODERN_VERSION else "handshake"
 
 
 def negotiate_version(requested: str) -> str:
-    """The handshake revision to answer `initialize` with: the requested one, else the latest (basic/lifecycle)."""
+    """The revision that answers `initialize`: the requested one if supported, else the latest (basic/lifecycle)."""
     return requested if requested in HANDSHAKE_VERSIONS else LATEST_HANDSHAKE

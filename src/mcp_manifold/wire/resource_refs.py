@@ -1,7 +1,7 @@
-"""The resource URIs inside results: found, and replaced where clients know them by another spelling.
+"""Resource refs: the resource URIs inside results and errors, replaced by the URIs clients know.
 
-A result is searched for the word first, or where that takes longer its blocks are asked for their types, and it is
-taken apart only if there may be any. Blocks of unknown types pass untouched.
+A cheap test decides first whether a result can hold any. Only then is it parsed. Content blocks of unknown types pass
+unchanged.
 """
 
 import operator
@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.envelope import LARGE, Payload, encode
-from mcp_manifold.wire.paths import text_at, with_text_at
+from mcp_manifold.wire.envelope import LARGE
+from mcp_manifold.wire.payload import Payload, encode, text_at, with_text_at
 from mcp_manifold.wire.result_view import ResultView
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
@@ -19,9 +19,9 @@ _decode_list = msgspec.json.Decoder(list[Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 LONG: Final = 131_072
-"""Bytes from which on a result is to be mapped in steps: all at once could take longer than others should wait."""
+"""Bytes from which a result must be mapped in steps, because mapping it at once would hold the event loop too long."""
 _STEP: Final = 256
-"""Blocks of one step: some milliseconds where each is a link."""
+"""Content blocks per step: a few milliseconds if each holds a ref."""
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -33,24 +33,26 @@ class _ToolResult(msgspec.Struct):
 
 
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
-_LINKING: Final = frozenset({"resource_link", "resource"})
+_REF_TYPES: Final = frozenset({"resource_link", "resource"})
 
 Steps = Generator[None, None, Payload]
-"""The mapping of one result, in pieces; what it returns is the result."""
+"""The mapping of one result in steps; the generator's return value is the mapped result."""
 
 
-def may_link(result: Payload) -> bool:
-    """Whether a URI can be in a result; a cheap look at one that is short."""
+def may_hold_refs(result: Payload) -> bool:
+    """Whether a result may hold refs: a cheap test with false positives, always true for a large result."""
     return len(result) >= LARGE or bytes(result).find(b'"uri"') >= 0
 
 
-def map_links(method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None) -> Payload:
-    """`result` with every URI that stands for a resource passed through `public`; itself where nothing changes.
+def map_resource_refs(
+    method: str, result: Payload, public: Callable[[str], str], view: ResultView | None = None
+) -> Payload:
+    """`result` with every resource URI replaced by `public(uri)`; the same object if none changes.
 
-    Looked at: the blocks of a tool result's `content`, of a prompt's `messages`, and the `contents` of a read
-    (2026-07-28 server/resources, server/tools "Resource Links", server/prompts).
+    Covers the blocks in a tool result's `content` and a prompt's `messages`, and the `contents` of a read (2026-07-28
+    server/resources, server/tools "Resource Links", server/prompts).
     """
-    steps = link_steps(method, result, public, look)
+    steps = ref_steps(method, result, public, view)
     while True:
         try:
             next(steps)
@@ -59,34 +61,34 @@ def map_links(method: str, result: Payload, public: Callable[[str], str], look: 
             return mapped
 
 
-def link_steps(method: str, result: Payload, public: Callable[[str], str], look: ResultView | None = None) -> Steps:
-    """What `map_links` does, in steps after each of which others may have their turn."""
+def ref_steps(method: str, result: Payload, public: Callable[[str], str], view: ResultView | None = None) -> Steps:
+    """`map_resource_refs` in steps: yield to the event loop after each."""
     try:
-        if not _may_link(method, result, look or ResultView(result)):
+        if not _holds_refs(method, result, view or ResultView(result)):
             return result
         yield
         return (yield from _mapped(method, result, public))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return result  # not of the shape the method promises: nothing in it stands for a resource
+        return result  # not the shape that the method defines, so nothing in it is a resource ref
 
 
-def map_error_link(error: bytes, public: Callable[[str], str]) -> bytes:
-    """An error object with the resource its `data.uri` names passed through `public` (server/resources, Errors)."""
+def map_error_ref(error: bytes, public: Callable[[str], str]) -> bytes:
+    """An error object with `data.uri` replaced by `public(uri)` (2026-07-28 server/resources, "Error Handling")."""
     uri = text_at(Payload(error), "data", "uri") if b'"uri"' in error else None
     if uri is None or (shown := public(uri)) == uri:
         return error
     return bytes(with_text_at(Payload(error), shown, "data", "uri"))
 
 
-def _may_link(method: str, result: Payload, look: ResultView) -> bool:
+def _holds_refs(method: str, result: Payload, view: ResultView) -> bool:
     if method == "tools/call" and len(result) >= LARGE:
-        if look.is_plain:
+        if view.is_plain:
             return False
         try:
-            return any(block.type in _LINKING for block in _decode_tool_result(result).content)
+            return any(block.type in _REF_TYPES for block in _decode_tool_result(result).content)
         except msgspec.ValidationError:
-            pass  # an odd block among others
-    return b'"uri"' in look.text
+            pass  # at least one block is malformed
+    return b'"uri"' in view.text
 
 
 def _mapped(method: str, result: Payload, public: Callable[[str], str]) -> Steps:
@@ -106,7 +108,7 @@ def _message(message: Payload, public: Callable[[str], str]) -> Payload:
 
 
 def _content(content: Payload, public: Callable[[str], str]) -> Payload:
-    """What a prompt's message says: one block or a list of them."""
+    """The content of a prompt message: one block or a list of blocks."""
     if bytes(content)[:1] != b"[":
         return _block(content, public)
     blocks = _decode_list(content)
@@ -131,8 +133,8 @@ def _renamed(item: Payload, public: Callable[[str], str]) -> Payload:
     if "uri" not in members:
         return item
     uri = _decode_text(members["uri"])
-    told = public(uri)
-    return item if told == uri else _object({**members, "uri": Payload(encode(told))})
+    shown = public(uri)
+    return item if shown == uri else _object({**members, "uri": Payload(encode(shown))})
 
 
 def _inner(item: Payload, key: str, change: Callable[[Payload], Payload]) -> Payload:

@@ -1,22 +1,23 @@
-"""One look at a large result, from which everything is decided that has to be: its members, and a text to search.
+"""A view of a large result: its members and text, parsed once and shared by every step that inspects the result.
 
-A look is what takes time: the members of a small result are told again whenever somebody wants to know.
+Parsing a large result is expensive, so its members are indexed once. Small results are parsed again where needed.
 """
 
 from typing import Final
 
-from mcp_manifold.wire.envelope import LARGE, Payload, loose_members
+from mcp_manifold.wire.envelope import LARGE
+from mcp_manifold.wire.payload import Payload, loose_members
 
 _KIND: Final = "resultType"
 _URI: Final = b'"uri"'
 _END: Final = 1024
-"""Bytes at either end that are searched, between which there may be nothing but one string."""
-_FEW: Final = 400
-"""Quotation marks that are looked at one by one."""
+"""Bytes at either end of a text that are searched; the fast case is one long string between them."""
+_MAX_QUOTES: Final = 400
+"""Quotation marks that are checked one by one before the search gives up."""
 
 
 class ResultView:
-    """What there is to see of a result; found out when first asked for, unless whoever read it knows already."""
+    """The members and the text of one result, found on first use unless the parser supplied them."""
 
     __slots__ = ("_is_plain", "_members", "_text", "result")
 
@@ -31,10 +32,11 @@ class ResultView:
 
     @property
     def members(self) -> dict[str, Payload]:
-        """The members, for nobody to change.
+        """The members; do not modify.
 
         Raises:
-            ValueError, RecursionError: as `loose_members`.
+            ValueError: the result is not a readable object.
+            RecursionError: the result is nested too deeply.
         """
         if self._members is None:
             self._members = loose_members(self.result)
@@ -42,26 +44,26 @@ class ResultView:
 
     @property
     def text(self) -> bytes:
-        """A text that is the result, or has it in it."""
+        """The result as text, or the message that contains it."""
         if self._text is None:
             self._text = bytes(self.result)
         return self._text
 
     @property
     def is_known(self) -> bool:
-        """Whether the members are there without taking the result apart."""
+        """Whether the members are known already, so that `members` does not parse."""
         return self._members is not None
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is known that no member in it is called `uri`; it never takes long to say."""
+        """Whether the text certainly has no member `uri`. Bounded work; False when undecided."""
         if self._is_plain is None:
             self._is_plain = lacks_uri(self.text)
         return self._is_plain
 
     @property
     def kind(self) -> bytes:
-        """Its `resultType` as it is written; empty where there is none."""
+        """The JSON text of `resultType`; empty without one."""
         try:
             return bytes(self.members.get(_KIND, b""))
         except (ValueError, RecursionError):
@@ -69,16 +71,16 @@ class ResultView:
 
 
 def lacks_uri(text: bytes) -> bool:
-    """Whether no member of large JSON text is called `uri`; False where there are too many strings to look at.
+    """Whether large JSON text certainly has no member `uri`; False when it has too many strings to check.
 
-    What makes a result large is mostly one long string: what is before and after it is searched, or from quotation mark
-    to quotation mark it is a few steps.
+    A large result is mostly one long string. Then the bytes before and after it are searched, or a few steps lead from
+    quotation mark to quotation mark.
     """
     has_none_outside = text.find(_URI, 0, _END) < 0 and text.find(_URI, -_END) < 0
     if has_none_outside and text.find(b'"', text.rfind(b'"', 0, _END) + 1) >= len(text) - _END:
         return True
     at = -1
-    for _ in range(_FEW):
+    for _ in range(_MAX_QUOTES):
         at = text.find(b'"', at + 1)
         if at < 0:
             return True
@@ -88,7 +90,7 @@ def lacks_uri(text: bytes) -> bool:
 
 
 def view_of(result: Payload, last: ResultView | None = None) -> ResultView | None:
-    """A look at a result if it is large: the last one, if that was at the same."""
+    """The view of a result if it is large, else None. `last` is returned again when it is a view of the same result."""
     if len(result) < LARGE:
         return None
     return last if last is not None and last.result is result else ResultView(result)

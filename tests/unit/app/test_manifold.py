@@ -13,8 +13,7 @@ from mcp_manifold.core.hub import terms_of
 from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing, Rules, merge
-from mcp_manifold.model.filtering import policy_of, unmatched_patterns
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, policy_of, unmatched_patterns
 from mcp_manifold.wire import MODERN_VERSION
 from tests.unit.fronts.fakes import Client, initialize
 
@@ -268,9 +267,9 @@ async def test_what_matches_nothing_is_most_likely_a_typing_error() -> None:
     )
     whole = merge([(listing, terms_of(servers[0], native=False))], Rules())
     assert unmatched_patterns(servers, whole) == (
-        'server "a": the tools pattern "tt" matches nothing it offers',
-        'server "a": the tools pattern "@readOnly" matches nothing it offers',
-        'server "a": the tools pattern "*x" matches nothing it offers',
-        'server "a": the tools override "T" is of nothing it offers',
-        'server "a": the resources pattern "y:*" matches nothing it offers',
+        'server "a": the tools pattern "tt" matches no item',
+        'server "a": the tools pattern "@readOnly" matches no item',
+        'server "a": the tools pattern "*x" matches no item',
+        'server "a": the tools override "T" matches no item',
+        'server "a": the resources pattern "y:*" matches no item',
     )

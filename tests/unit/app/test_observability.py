@@ -16,8 +16,9 @@ from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.fronts.metrics import Exposition, Sources
 from mcp_manifold.model.call import Call, Session, Stages
+from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.stages.metrics import OUTCOMES, Counts
+from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import EMPTY, Payload
 from tests.unit.fronts.fakes import Client
 

@@ -231,7 +231,7 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
         assert "had no answer to the last 3 calls" in refused.message
         assert "500" in refused.message
         assert refused.since.endswith("Z")
-        assert "connected, but answers no calls" in refused.told
+        assert "connected, but answers no calls" in refused.explanation
         assert refused.next_try is not None
         assert 50 < refused.next_try <= 60
         assert len(server.exchanges) == sent

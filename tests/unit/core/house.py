@@ -15,8 +15,7 @@ from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import BackendUnavailable, ManifoldError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.model.filtering import policy_of
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, policy_of
 from mcp_manifold.wire import LATEST_HANDSHAKE, Era, Payload, encode
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")

@@ -9,9 +9,9 @@ import pytest
 
 from mcp_manifold.config import ManifoldSettings, ServerSettings
 from mcp_manifold.core.hub import MAX_LINKS, MERGED, Hub, terms_of
-from mcp_manifold.model.catalogue import Kind, Listing, Route
-from mcp_manifold.model.filtering import policy_of
+from mcp_manifold.model.catalogue import Kind, Listing, ResourceRoute
 from mcp_manifold.model.names import MAX_URI
+from mcp_manifold.model.policy import policy_of
 
 pytestmark = pytest.mark.anyio
 BOUND = 5.0
@@ -282,7 +282,7 @@ async def test_a_link_seen_in_a_result_leads_back_to_its_backend() -> None:
     made.adopt(listing("b"))
     assert made.route_resource(MERGED, "x:1") is None
     assert made.public_uri(MERGED, "b", "x:1") == "x:1"
-    assert made.route_resource(MERGED, "x:1") == Route("b", "x:1")
+    assert made.route_resource(MERGED, "x:1") == ResourceRoute("b", "x:1")
     assert made.route_resource("server:a", "x:1") is None
 
 
@@ -293,11 +293,13 @@ async def test_a_link_never_takes_a_listed_uri_away_from_its_owner() -> None:
     told = [made.public_uri(MERGED, "b", uri) for uri in ("x:1", "y:2", "x:3")]
     assert told == ["b+x:1", "b+y:2", "b+x:3"]
     assert [made.route_resource(MERGED, uri) for uri in ("x:1", "y:2", "x:3")] == [
-        Route("a", "x:1"),
-        Route("a", "y:2"),
-        Route("a", "x:3"),
+        ResourceRoute("a", "x:1"),
+        ResourceRoute("a", "y:2"),
+        ResourceRoute("a", "x:3"),
     ]
-    assert [made.route_resource(MERGED, uri) for uri in told] == [Route("b", uri) for uri in ("x:1", "y:2", "x:3")]
+    assert [made.route_resource(MERGED, uri) for uri in told] == [
+        ResourceRoute("b", uri) for uri in ("x:1", "y:2", "x:3")
+    ]
 
 
 async def test_s43_a_link_is_no_way_around_a_filter() -> None:
@@ -305,7 +307,7 @@ async def test_s43_a_link_is_no_way_around_a_filter() -> None:
     made.adopt(listing("a"))
     for uri in ("x:secret", "x:secret/1", "X:secret", "x:%73ecret", "x:a/../secret", "x:open"):
         made.public_uri(MERGED, "a", uri)
-    assert made.route_resource(MERGED, "x:open") == Route("a", "x:open")
+    assert made.route_resource(MERGED, "x:open") == ResourceRoute("a", "x:open")
     for uri in ("x:secret", "x:secret/1", "X:secret", "x:%73ecret", "x:a/../secret", "a+x:secret"):
         assert made.route_resource(MERGED, uri) is None
 
@@ -316,8 +318,8 @@ async def test_links_are_forgotten_oldest_first() -> None:
     for uri in ("x:first", "x:second", "x:first", *(f"x:{number}" for number in range(MAX_LINKS - 1))):
         made.public_uri(MERGED, "a", uri)
     assert made.route_resource(MERGED, "x:second") is None
-    assert made.route_resource(MERGED, "x:first") == Route("a", "x:first")
-    assert made.route_resource(MERGED, "x:0") == Route("a", "x:0")
+    assert made.route_resource(MERGED, "x:first") == ResourceRoute("a", "x:first")
+    assert made.route_resource(MERGED, "x:0") == ResourceRoute("a", "x:0")
 
 
 async def test_a_link_too_long_to_be_judged_is_not_remembered() -> None:

@@ -31,7 +31,7 @@ from mcp_manifold.wire import (
     MODERN_VERSION,
     Envelope,
     Era,
-    Opened,
+    ParsedEnvelope,
     Payload,
     ResultView,
     encode,
@@ -221,7 +221,7 @@ async def test_a_long_result_that_was_opened_and_has_no_links_arrives_in_the_tur
     ways = Ways(era)
     assert ways.relay(version)
     opened = parse_backend(b'{"jsonrpc":"2.0","id":7,"result":{"content":[],"x":"%b"}}' % (b"y" * LONG))
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, ParsedEnvelope)
     assert isinstance(opened.result, Payload)
     ways.backend.relayed[0][0].look = ResultView(opened.result, opened.members, opened.text)
     ways.backend.told(opened.result, None)

@@ -11,7 +11,7 @@ from mcp_manifold.errors import UnknownMethod
 from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.http.checks import ParamCheck
 from mcp_manifold.fronts.pages import site
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, ResultCallback, Session
 from mcp_manifold.wire import Payload, Pieces
 
@@ -30,7 +30,7 @@ class FakeDesk:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = ManifoldSettings(**settings)
-        self.budget = Budget()
+        self.budget = MemoryBudget()
         self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
         self.lists: dict[str, Pieces | Exception] = {}
         """Lists that are there, or refused."""

@@ -12,7 +12,7 @@ from mcp_manifold.fronts.http.responder import Responder
 from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.fronts.in_flight import Deadline
 from mcp_manifold.fronts.sessions import OpenSession
-from mcp_manifold.model.budget import Budget, Load
+from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
 from tests.unit.fronts.fakes import META, FakeDesk, constant, encoded, note, request
 
@@ -112,7 +112,7 @@ async def test_reading_a_body_can_be_cancelled_by_others() -> None:
     async def receive() -> dict[str, Any]:
         return await asyncio.Event().wait()  # type: ignore[return-value]  # never returns
 
-    task = asyncio.create_task(read_body(receive, {}, 10, Load(Budget())))
+    task = asyncio.create_task(read_body(receive, {}, 10, Reservation(MemoryBudget())))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task}, timeout=5)

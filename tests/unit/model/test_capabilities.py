@@ -1,4 +1,4 @@
-"""What extends the protocol: told to its own era, and only where one server can be meant."""
+"""Optional capabilities: declared in their own era, and only where one server provides them."""
 
 import json
 from typing import Any, Literal
@@ -30,13 +30,13 @@ def test_tasks_are_merged_for_the_one_revision_that_has_them() -> None:
 
 
 @pytest.mark.parametrize("tasks", [{}, {"list": {}}, {"requests": {}}, {"requests": {"tools": {}}}, None, [], 7])
-def test_who_runs_no_calls_as_tasks_has_none(tasks: object) -> None:
+def test_a_backend_without_task_calls_declares_no_tasks(tasks: object) -> None:
     assert not runs_tasks(listing("a", tasks=tasks))
     assert told(LATEST_HANDSHAKE, listing("a", tasks=tasks)) == {}
     assert not runs_tasks(listing("a", "modern", tasks=CALLS))
 
 
-def test_the_tasks_extension_is_told_in_its_own_era_however_many_have_it() -> None:
+def test_the_tasks_extension_is_declared_in_its_own_era_by_any_number() -> None:
     modern = [listing(name, "modern", extensions={TASKS: {}}) for name in "ab"]
     assert told(MODERN_VERSION, *modern) == {"extensions": {TASKS: {}}}
     assert told(LATEST_HANDSHAKE, *modern) == {}
@@ -44,20 +44,20 @@ def test_the_tasks_extension_is_told_in_its_own_era_however_many_have_it() -> No
     assert told(LATEST_HANDSHAKE, listing("a", extensions={TASKS: {}})) == {}
 
 
-def test_apps_are_told_in_both_eras() -> None:
+def test_mcp_apps_are_declared_in_both_eras() -> None:
     for era, version in (("handshake", MODERN_VERSION), ("modern", LATEST_HANDSHAKE)):
         found = listing("a", era, extensions={UI: {"first": 1}})  # type: ignore[arg-type]  # one of the literals
         again = listing("b", era, extensions={UI: {"second": 1}})  # type: ignore[arg-type]  # the same
         assert told(version, found, again) == {"extensions": {UI: {"first": 1}}}
 
 
-def test_what_two_servers_declare_is_told_of_neither() -> None:
+def test_a_capability_of_two_servers_is_not_declared() -> None:
     a, b = listing("a", experimental={"x": 1, "y": 2}), listing("b", "modern", experimental={"y": 3, "z": 4})
     assert told(LATEST_HANDSHAKE, a, b) == {"experimental": {"x": 1}}
     assert told(MODERN_VERSION, a, b) == {"experimental": {"z": 4}}
     assert [owners((a, b), key) for key in "xyzw"] == [["a"], ["a", "b"], ["b"], []]
 
 
-def test_what_cannot_be_read_is_not_declared() -> None:
+def test_unreadable_capabilities_are_not_declared() -> None:
     assert declared(Listing("a", 1, "modern", capabilities=b"[]"), "extensions") == {}
     assert told(MODERN_VERSION, Listing("a", 1, "modern", capabilities=b'{"extensions":[1]}')) == {}

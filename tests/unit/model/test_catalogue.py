@@ -1,4 +1,4 @@
-"""Catalogue: merged, found, restricted, compared, written."""
+"""The catalogue: merge, look-up, restriction, diff, lists."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from mcp_manifold.model.catalogue import (
     Kind,
     Listing,
     Override,
-    Route,
+    ResourceRoute,
     Rules,
     Terms,
     Uris,
@@ -67,10 +67,10 @@ def merged(*offers: tuple[Listing, Terms], rules: Rules | None = None) -> Catalo
     return merge(offers, rules or Rules())
 
 
-# --- names -----------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------
 
 
-def test_entries_come_in_the_order_of_backends_and_of_their_own_lists() -> None:
+def test_entries_keep_the_order_of_backends_and_their_lists() -> None:
     catalogue = merged(offering("b", tools=(tool("z"), tool("a"))), offering("a", tools=(tool("m"),)))
     assert list(catalogue.tools) == ["b__z", "b__a", "a__m"]
     assert catalogue.backends == ("b", "a")
@@ -83,16 +83,16 @@ def test_a_payload_keeps_every_byte_but_its_name() -> None:
     assert entry.native_json == b'"t"'
 
 
-def test_separators_inside_names_do_not_make_two_tools_one() -> None:
+def test_separators_inside_names_do_not_merge_two_tools() -> None:
     catalogue = merged(offering("a", tools=(tool("b__c"),)), offering("a__b", tools=(tool("c"),)))
     first, second = catalogue.entries(Kind.TOOL)
     assert (first.key, first.backend) == ("a__b__c", "a")
     assert (second.backend, second.native) == ("a__b", "c")
     assert second.key.startswith("a__b__c_")
-    assert "a__b__c is a tool of a" in catalogue.problems[0]
+    assert "a__b__c is already a tool of a" in catalogue.problems[0]
 
 
-def test_names_made_to_be_in_the_way_are_got_around() -> None:
+def test_names_chosen_to_collide_do_not_block_others() -> None:
     probe = merged(offering("x", tools=(tool("t"),), prefix=""), offering("y", tools=(tool("t"),), prefix=""))
     wanted = probe.entries(Kind.TOOL)[1].key
     squatters = (tool("t"), tool(wanted))
@@ -100,22 +100,22 @@ def test_names_made_to_be_in_the_way_are_got_around() -> None:
     assert [entry.backend for entry in catalogue.entries(Kind.TOOL)] == ["x", "x", "y"]
 
 
-def test_a_name_without_prefix_cannot_take_a_place_in_another_backends_names() -> None:
+def test_an_unprefixed_name_cannot_enter_another_backends_namespace() -> None:
     catalogue = merged(offering("rogue", tools=(tool("git__push"),), prefix=""), offering("git", tools=(tool("push"),)))
     found = catalogue.find(Kind.TOOL, "git__push")
     assert found is not None
     assert found.backend == "git"
-    assert "reads as a tool of git" in catalogue.problems[0]
+    assert "git__push is in the namespace of git" in catalogue.problems[0]
 
 
 def test_a_name_that_had_to_change_is_reported() -> None:
     catalogue = merged(offering("s", tools=(tool("x.y"),)))
     assert catalogue.problems == (
-        f"tool 'x.y' of s is offered as {next(iter(catalogue.tools))}: 's__x.y' does not fit the rules for names",
+        f"tool 'x.y' of s: renamed to {next(iter(catalogue.tools))} ('s__x.y' is not a valid name)",
     )
 
 
-def test_tools_and_prompts_of_the_same_name_do_not_meet() -> None:
+def test_tools_and_prompts_may_share_a_name() -> None:
     catalogue = merged(offering("s", tools=(tool("x"),), prompts=({"name": "x"},)))
     assert list(catalogue.tools) == list(catalogue.prompts) == ["s__x"]
     assert catalogue.problems == ()
@@ -124,32 +124,32 @@ def test_tools_and_prompts_of_the_same_name_do_not_meet() -> None:
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (b"[1]", "no JSON object"),
-        (b"{", "no JSON object"),
-        (b'{"name":"\xff"}', "no JSON object"),
-        (b'{"name":"t","deep":' + b"[" * 9999 + b"]" * 9999 + b"}", "no JSON object"),
+        (b"[1]", "not a readable JSON object"),
+        (b"{", "not a readable JSON object"),
+        (b'{"name":"\xff"}', "not a readable JSON object"),
+        (b'{"name":"t","deep":' + b"[" * 9999 + b"]" * 9999 + b"}", "not a readable JSON object"),
         (b'{"title":"t"}', "no name"),
         (b'{"name":7}', "no name"),
         (b'{"name":""}', "no name"),
-        (b'{"name":"ok","Name":"git__push"}', "'Name' can be taken for another"),
+        (b'{"name":"ok","Name":"git__push"}', "'Name' is a look-alike"),
         (b'{"name":"' + b"x" * 8193 + b'"}', "longer than 8192"),
     ],
 )
-def test_an_item_that_cannot_be_offered_is_left_out_and_reported(item: bytes, reason: str) -> None:
+def test_an_invalid_item_is_left_out_and_reported(item: bytes, reason: str) -> None:
     catalogue = merged(offering("s", tools=(item, tool("good"))))
     assert list(catalogue.tools) == ["s__good"]
     assert len(catalogue.problems) == 1
-    assert catalogue.problems[0].startswith("tool no. 1 of s is left out")
+    assert catalogue.problems[0].startswith("tool #1 of s: left out")
     assert reason in catalogue.problems[0]
 
 
 def test_of_an_item_listed_twice_the_first_is_offered() -> None:
     catalogue = merged(offering("s", tools=(tool("t", n=1), tool("t", n=2))))
     assert json.loads(catalogue.tools["s__t"].raw)["n"] == 1
-    assert catalogue.problems == ("tool 't' of s is listed more than once; the first is offered",)
+    assert catalogue.problems == ("tool 't' of s: listed more than once; the first is used",)
 
 
-def test_overrides_change_what_an_entry_says_and_not_what_it_calls() -> None:
+def test_overrides_change_the_public_payload_only() -> None:
     overrides = {(Kind.TOOL, "rm"): Override(name="delete", title="Delete", description="Carefully")}
     catalogue = merged(offering("s", tools=(tool("rm", description="old", z=1),), overrides=overrides))
     entry = catalogue.tools["s__delete"]
@@ -158,22 +158,22 @@ def test_overrides_change_what_an_entry_says_and_not_what_it_calls() -> None:
     assert catalogue.find(Kind.TOOL, "rm") == entry
 
 
-def test_hints_are_those_stated_as_booleans() -> None:
+def test_only_boolean_hints_count() -> None:
     stated = {"readOnlyHint": True, "destructiveHint": "no", "openWorldHint": False, "title": "T"}
     entry = merged(offering("s", tools=(tool("t", annotations=stated),))).tools["s__t"]
     assert entry.annotations == {("readOnlyHint", True), ("openWorldHint", False)}
 
 
-def test_header_annotations_in_an_input_schema_are_noticed() -> None:
+def test_header_annotations_in_an_input_schema_are_detected() -> None:
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
     catalogue = merged(offering("s", tools=(tool("t", inputSchema=schema), tool("u", description="x-mcp-header"))))
     assert [entry.input_schema_has_headers for entry in catalogue.entries(Kind.TOOL)] == [True, False]
 
 
-# --- aliases ---------------------------------------------------------------------------------------------------
+# --- aliases ----------------------------------------------------------------------------------------------------
 
 
-def test_a_native_name_only_one_backend_has_is_an_alias() -> None:
+def test_an_unambiguous_native_name_is_an_alias() -> None:
     catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("y"),)))
     found = catalogue.find(Kind.TOOL, "y")
     assert found is not None
@@ -181,62 +181,62 @@ def test_a_native_name_only_one_backend_has_is_an_alias() -> None:
     assert catalogue.find(Kind.PROMPT, "y") is None
 
 
-def test_a_native_name_two_backends_have_is_no_alias() -> None:
+def test_an_ambiguous_native_name_is_not_an_alias() -> None:
     catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("x"),)))
     assert catalogue.find(Kind.TOOL, "x") is None
 
 
-def test_a_public_name_comes_before_an_alias() -> None:
+def test_a_public_name_takes_precedence_over_an_alias() -> None:
     catalogue = merged(offering("a", tools=(tool("b_x"),), prefix=""), offering("c", tools=(tool("b_x"),)))
     found = catalogue.find(Kind.TOOL, "b_x")
     assert found is not None
     assert found.backend == "a"
 
 
-def test_a_native_name_that_reads_as_anothers_public_name_is_no_alias() -> None:
+def test_a_native_name_in_another_namespace_is_not_an_alias() -> None:
     catalogue = merged(offering("a"), offering("b", tools=(tool("a__push"),)))
     assert catalogue.find(Kind.TOOL, "a__push") is None
     assert catalogue.find(Kind.TOOL, "b__a__push") is not None
 
 
-def test_hiding_an_entry_does_not_hand_its_native_name_to_another_backend() -> None:
+def test_hiding_an_entry_does_not_route_its_name_to_another_backend() -> None:
     catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("x"),)))
     assert catalogue.restrict(lambda entry: entry.backend == "b").find(Kind.TOOL, "x") is None
 
 
-# --- URIs ------------------------------------------------------------------------------------------------------
+# --- URIs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Read me.md", "", "\u00fc/\u2028", "x" * 300])
-def test_the_name_of_a_resource_is_for_people_and_only_prefixed(name: str) -> None:
+def test_the_name_of_a_resource_is_only_prefixed(name: str) -> None:
     catalogue = merged(offering("docs", resources=(resource("file:///x", name),)))
     (entry,) = catalogue.entries(Kind.RESOURCE)
     assert entry.name == f"docs__{name}"
     assert catalogue.problems == ()
 
 
-def test_uris_are_kept_and_only_a_later_claim_to_one_is_prefixed() -> None:
+def test_uris_are_kept_and_only_a_collision_is_prefixed() -> None:
     both = (resource("file:///x"),)
     catalogue = merged(offering("a", resources=both), offering("b", resources=both))
     assert list(catalogue.resources) == ["file:///x", "b+file:///x"]
     assert json.loads(catalogue.resources["b+file:///x"].raw) == {"name": "b__thing", "uri": "b+file:///x"}
-    assert catalogue.find_resource("file:///x") == Route("a", "file:///x")
-    assert catalogue.find_resource("b+file:///x") == Route("b", "file:///x")
-    assert "a lists 'file:///x' too" in catalogue.problems[0]
+    assert catalogue.find_resource("file:///x") == ResourceRoute("a", "file:///x")
+    assert catalogue.find_resource("b+file:///x") == ResourceRoute("b", "file:///x")
+    assert "'file:///x' is already listed by a" in catalogue.problems[0]
 
 
-def test_two_spellings_of_one_uri_are_one_claim() -> None:
+def test_two_spellings_of_one_uri_collide() -> None:
     catalogue = merged(
         offering("a", resources=(resource("KITCHEN://Soup"),)), offering("b", resources=(resource("kitchen://Soup"),))
     )
     assert list(catalogue.resources) == ["KITCHEN://Soup", "b+kitchen://Soup"]
-    assert catalogue.find_resource("kitchen://Soup") == Route("a", "KITCHEN://Soup")
+    assert catalogue.find_resource("kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
 
 
-def test_one_backends_two_spellings_are_both_kept() -> None:
+def test_two_spellings_of_one_backend_are_both_kept() -> None:
     catalogue = merged(offering("a", resources=(resource("x://H/p"), resource("x://h/p"))))
-    assert catalogue.find_resource("x://h/p") == Route("a", "x://h/p")
-    assert catalogue.find_resource("X://h/p") == Route("a", "x://H/p")
+    assert catalogue.find_resource("x://h/p") == ResourceRoute("a", "x://h/p")
+    assert catalogue.find_resource("X://h/p") == ResourceRoute("a", "x://H/p")
     assert catalogue.problems == ()
 
 
@@ -246,65 +246,65 @@ def test_prefix_presents_every_uri_of_a_backend_prefixed() -> None:
     )
     assert list(catalogue.resources) == ["a+x:1"]
     assert list(catalogue.templates) == ["a+x:{id}"]
-    assert catalogue.find_resource("a+x:7") == Route("a", "x:7")
+    assert catalogue.find_resource("a+x:7") == ResourceRoute("a", "x:7")
     assert catalogue.public_uri("a", "x:unlisted") == "a+x:unlisted"
 
 
-def test_verbatim_leaves_a_later_claim_out_and_says_so() -> None:
+def test_verbatim_leaves_a_collision_out_and_reports_it() -> None:
     both = (resource("file:///x"),)
     catalogue = merged(offering("a", resources=both), offering("b", resources=both, uris="verbatim"))
     assert list(catalogue.resources) == ["file:///x"]
-    assert catalogue.problems == ("resource 'file:///x' of b is left out: a lists 'file:///x' too",)
+    assert catalogue.problems == ("resource 'file:///x' of b: left out ('file:///x' is already listed by a)",)
     assert catalogue.public_uri("b", "y:1") == "y:1"
 
 
-def test_a_uri_that_reads_as_another_backends_does_not_shadow_it() -> None:
+def test_a_uri_with_another_backends_prefix_does_not_shadow_it() -> None:
     catalogue = merged(offering("rogue", resources=(resource("bank+file:///x"),)), offering("bank"))
-    assert catalogue.find_resource("bank+file:///x") == Route("bank", "file:///x")
-    assert catalogue.find_resource("rogue+bank+file:///x") == Route("rogue", "bank+file:///x")
-    assert "reads as a URI of bank" in catalogue.problems[0]
+    assert catalogue.find_resource("bank+file:///x") == ResourceRoute("bank", "file:///x")
+    assert catalogue.find_resource("rogue+bank+file:///x") == ResourceRoute("rogue", "bank+file:///x")
+    assert "it has the prefix of bank" in catalogue.problems[0]
 
 
-def test_a_backend_is_sent_its_own_spelling_behind_its_prefix_too() -> None:
+def test_a_prefixed_uri_is_sent_in_the_backends_spelling() -> None:
     catalogue = merged(offering("a", resources=(resource("KITCHEN://Soup"),)))
-    assert catalogue.find_resource("a+kitchen://Soup") == Route("a", "KITCHEN://Soup")
+    assert catalogue.find_resource("a+kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
 
 
-def test_an_unlisted_uri_goes_to_the_earliest_template_that_fits() -> None:
+def test_an_unlisted_uri_routes_to_the_first_matching_template() -> None:
     catalogue = merged(
         offering("a", templates=(template("DB://{table}"),)),
         offering("b", templates=(template("db://{table}/{row}"), template("db://{+any}"))),
     )
-    assert catalogue.find_resource("db://users") == Route("a", "DB://users")
-    assert catalogue.find_resource("db://users/1") == Route("b", "db://users/1")
+    assert catalogue.find_resource("db://users") == ResourceRoute("a", "DB://users")
+    assert catalogue.find_resource("db://users/1") == ResourceRoute("b", "db://users/1")
 
 
-def test_an_unlisted_uri_goes_to_the_only_owner_of_its_scheme() -> None:
+def test_an_unlisted_uri_routes_to_the_only_backend_with_its_scheme() -> None:
     catalogue = merged(
         offering("a", resources=(resource("note:1"), resource("file:///a"))),
         offering("b", resources=(resource("file:///b"),)),
     )
-    assert catalogue.find_resource("note:2") == Route("a", "note:2")
+    assert catalogue.find_resource("note:2") == ResourceRoute("a", "note:2")
     assert catalogue.find_resource("file:///c") is None
     assert catalogue.find_resource("other:1") is None
 
 
-def test_a_prefixed_uri_of_a_stranger_does_not_fall_to_its_lookalike_scheme() -> None:
+def test_a_prefixed_uri_of_a_hidden_backend_does_not_route_by_scheme() -> None:
     catalogue = merged(offering("a", tools=(tool("t"),)), offering("b", templates=(template("{+any}"),)))
     only_b = catalogue.restrict(lambda entry: entry.backend == "b")
     assert only_b.find_resource("a+x:1") is None
-    assert only_b.find_resource("x:1") == Route("b", "x:1")
+    assert only_b.find_resource("x:1") == ResourceRoute("b", "x:1")
 
 
-def test_a_later_claim_to_a_template_is_prefixed() -> None:
+def test_a_template_collision_is_prefixed() -> None:
     both = (template("db://{t}"),)
     catalogue = merged(offering("a", templates=both), offering("b", templates=both))
     assert list(catalogue.templates) == ["db://{t}", "b+db://{t}"]
-    assert catalogue.find_resource("b+db://x") == Route("b", "db://x")
+    assert catalogue.find_resource("b+db://x") == ResourceRoute("b", "db://x")
     assert catalogue.restrict(lambda entry: entry.backend == "b").find_resource("db://x") is None
 
 
-def test_a_link_is_prefixed_exactly_when_it_would_lead_elsewhere() -> None:
+def test_a_ref_is_prefixed_only_if_it_would_route_elsewhere() -> None:
     catalogue = merged(
         offering("a", resources=(resource("file:///x"), resource("ui://a"))),
         offering("b", resources=(resource("n:1"),)),
@@ -315,7 +315,7 @@ def test_a_link_is_prefixed_exactly_when_it_would_lead_elsewhere() -> None:
     assert catalogue.public_uri("b", "new:1") == "new:1"
 
 
-def test_a_tools_user_interface_is_named_by_its_public_uri() -> None:
+def test_a_tools_user_interface_has_its_public_uri() -> None:
     ui = (resource("ui://main"),)
     meta = {"keep": [1], "ui": {"resourceUri": "ui://main", "csp": {}}, "ui/resourceUri": "ui://main"}
     catalogue = merged(
@@ -330,10 +330,10 @@ def test_a_tools_user_interface_is_named_by_its_public_uri() -> None:
     }
 
 
-# --- views, changes, lists -------------------------------------------------------------------------------------
+# --- views, changes, lists --------------------------------------------------------------------------------------
 
 
-def test_a_restricted_catalogue_leads_only_to_what_is_left() -> None:
+def test_a_restricted_catalogue_routes_to_its_own_entries_only() -> None:
     catalogue = merged(
         offering("a", tools=(tool("t"),), resources=(resource("x:1"),), templates=(template("y:{v}"),)),
         offering("b", tools=(tool("u"),)),
@@ -348,19 +348,19 @@ def test_a_restricted_catalogue_leads_only_to_what_is_left() -> None:
     assert view.find(Kind.TOOL, "u") is not None
 
 
-def test_members_are_asked_for_unlisted_uris_though_nothing_of_theirs_is_left() -> None:
+def test_members_without_entries_still_get_unlisted_uris() -> None:
     catalogue = merged(offering("a", resources=(resource("x:1"),)))
     view = catalogue.restrict(lambda _: False, members=("a",))
     assert view.entries(Kind.RESOURCE) == ()
-    assert view.find_resource("a+x:2") == Route("a", "x:2")
+    assert view.find_resource("a+x:2") == ResourceRoute("a", "x:2")
 
 
-def test_a_restriction_that_leaves_everything_is_the_same_catalogue() -> None:
+def test_a_restriction_without_effect_is_the_same_catalogue() -> None:
     catalogue = merged(offering("a", tools=(tool("t"),)))
     assert catalogue.restrict(lambda _: True) is catalogue
 
 
-def test_a_change_is_a_difference_clients_can_see() -> None:
+def test_a_change_is_a_visible_difference() -> None:
     old = merged(offering("a", tools=(tool("t"), tool("u")), templates=(template("x:{v}"),)))
     reordered = merged(offering("a", tools=(tool("u"), tool("t")), templates=(template("x:{v}"),)))
     emptied = merged(offering("a", prompts=({"name": "p"},)))
@@ -381,32 +381,32 @@ def test_a_list_for_2026_07_28_keeps_any_schema_and_drops_execution() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": "array"}, {"$ref": "#/x"}, True, {"type": ["object", "null"]}, None])
-def test_a_list_for_the_handshake_era_drops_what_is_no_object_schema(schema: object) -> None:
+def test_a_list_for_the_handshake_era_drops_other_than_object_schemas(schema: object) -> None:
     entries = entries_of(tool("t", outputSchema=schema), tool("u", outputSchema={"type": "object"}))
     listed = json.loads(encode_list(entries, Kind.TOOL, version="2025-11-25"))
     assert listed == [{"name": "s__t"}, {"name": "s__u", "outputSchema": {"type": "object"}}]
 
 
-def test_execution_is_for_2025_11_25_alone() -> None:
+def test_execution_is_listed_for_2025_11_25_only() -> None:
     entries = entries_of(tool("t", execution={"taskSupport": "required"}))
     with_it = {v for v in ("2024-11-05", "2025-06-18", "2025-11-25", "2026-07-28")
                if b"execution" in encode_list(entries, Kind.TOOL, version=v)}  # fmt: skip
     assert with_it == {"2025-11-25"}
 
 
-def test_the_words_inside_a_payload_change_nothing() -> None:
+def test_member_names_inside_a_payload_change_nothing() -> None:
     entries = entries_of(tool("t", inputSchema={"properties": {"execution": {}, "outputSchema": {}}}))
     assert encode_list(entries, Kind.TOOL, version="2024-11-05") == b"[%b]" % entries[0].raw
 
 
-def test_other_kinds_and_empty_lists_are_written_as_they_are() -> None:
+def test_other_kinds_and_empty_lists_are_unchanged() -> None:
     catalogue = merged(offering("s", prompts=(b'{"name":"p","execution":1}',)))
     listed = encode_list(catalogue.entries(Kind.PROMPT), Kind.PROMPT, version="2024-11-05")
     assert listed == b'[{"name":"s__p","execution":1}]'
     assert encode_list((), Kind.TOOL, version="2024-11-05") == b"[]"
 
 
-def test_a_catalogue_tells_its_state() -> None:
+def test_the_repr_of_a_catalogue_counts_its_entries() -> None:
     assert repr(merged(offering("a", tools=(tool("t"),)))) == (
         "<Catalogue of a: 1 tools, 0 prompts, 0 resources, 0 templates; 0 problems>"
     )

@@ -1,4 +1,4 @@
-"""What clients come back to: found by the key that was made for it, and by no other."""
+"""The key store: a value is found by its issued key only."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mcp_manifold.model.key_store import InMemoryKeyStore, KeyStore
 
 
-def test_what_is_kept_is_found_until_it_is_forgotten() -> None:
+def test_a_value_is_found_until_it_is_forgotten() -> None:
     lookup: KeyStore[str] = InMemoryKeyStore()
     key = lookup.issue()
     assert lookup.find(key) is None
@@ -17,7 +17,7 @@ def test_what_is_kept_is_found_until_it_is_forgotten() -> None:
     assert (lookup.find(key), lookup.forget(key), len(lookup)) == (None, None, 0)
 
 
-def test_what_is_kept_may_change_while_all_of_it_is_gone_through() -> None:
+def test_the_store_may_change_during_iteration() -> None:
     lookup: KeyStore[int] = InMemoryKeyStore()
     for number in range(3):
         lookup.keep(lookup.issue(), number)
@@ -26,7 +26,7 @@ def test_what_is_kept_may_change_while_all_of_it_is_gone_through() -> None:
     assert len(lookup) == 6
 
 
-def test_keys_are_long_and_never_the_same() -> None:
+def test_keys_are_long_and_unique() -> None:
     lookup: KeyStore[int] = InMemoryKeyStore()
     keys = {lookup.issue() for _ in range(100)}
     assert len(keys) == 100
@@ -34,7 +34,7 @@ def test_keys_are_long_and_never_the_same() -> None:
 
 
 @given(st.text())
-def test_nothing_is_found_under_a_key_that_was_not_made(key: str) -> None:
+def test_an_unknown_key_has_no_value(key: str) -> None:
     lookup: KeyStore[int] = InMemoryKeyStore()
     lookup.keep(lookup.issue(), 1)
     assert lookup.find(key) is None

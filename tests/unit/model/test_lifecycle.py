@@ -1,4 +1,4 @@
-"""The rules of a backend's life: the whole table, how long it waits, and any sequence of events."""
+"""The lifecycle: the whole transition table, the delays, and arbitrary sequences of events."""
 
 from dataclasses import replace
 
@@ -51,12 +51,12 @@ NEXT = {
 
 @pytest.mark.parametrize("event", LifecycleEvent)
 @pytest.mark.parametrize("state", State)
-def test_every_event_leads_where_the_table_says_or_cannot_happen(state: State, event: LifecycleEvent) -> None:
+def test_every_event_follows_the_table_or_is_impossible(state: State, event: LifecycleEvent) -> None:
     if (state, event) in NEXT:
         after = advance(Status(state), event, now=5.0)
         assert (after.state, after.since) == (NEXT[state, event], 5.0)
     else:
-        with pytest.raises(ValueError, match=f"{event} cannot happen to a backend that is {state}"):
+        with pytest.raises(ValueError, match=f'event "{event}" is impossible in state "{state}"'):
             advance(Status(state), event, now=5.0)
 
 
@@ -67,12 +67,12 @@ def test_a_failure_keeps_its_reason_until_the_next_link_is_open() -> None:
     assert advance(again, LifecycleEvent.OPENED, now=3.0).last_error == ""
 
 
-def test_a_link_that_held_makes_its_loss_the_first_failure_again() -> None:
+def test_losing_a_steady_link_counts_as_the_first_failure() -> None:
     ready = Status(State.READY, since=100.0, failures=7)
     assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY).failures == 1
 
 
-def test_a_link_lost_at_once_counts_as_one_more_failure() -> None:
+def test_losing_a_new_link_counts_as_another_failure() -> None:
     ready = Status(State.READY, since=100.0, failures=7)
     assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY - 0.1).failures == 8
 
@@ -89,7 +89,7 @@ def test_a_degraded_backend_is_open_and_says_why_until_it_answers() -> None:
     assert (answered.is_open, answered.last_error) == (True, "")
 
 
-def test_silence_does_not_make_the_loss_of_a_link_that_held_look_like_a_crash_loop() -> None:
+def test_a_degraded_steady_link_that_is_lost_is_not_a_crash_loop() -> None:
     silent = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.0 + STEADY)
     assert advance(silent, LifecycleEvent.LOST, now=silent.since + 0.1).failures == 1
     shaky = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.1)
@@ -97,7 +97,7 @@ def test_silence_does_not_make_the_loss_of_a_link_that_held_look_like_a_crash_lo
 
 
 def crashed(times: int, status: Status = Status(State.CONNECTING), after: float = 0.0) -> Status:  # noqa: B008 - a value
-    """The status after so many crashes in a row, each `after` seconds from the start."""
+    """The status after `times` crashes in a row, each `after` seconds after its start."""
     for _ in range(times):
         status = advance(
             replace(status, state=State.CONNECTING), LifecycleEvent.CRASHED, now=status.since + after, reason="why"
@@ -105,7 +105,7 @@ def crashed(times: int, status: Status = Status(State.CONNECTING), after: float 
     return status
 
 
-def test_r3_a_process_that_ends_again_and_again_is_in_a_crash_loop() -> None:
+def test_r3_a_process_that_crashes_repeatedly_is_in_a_crash_loop() -> None:
     assert crashed(CRASHES - 1).state is State.BACKING_OFF
     assert crashed(CRASHES).state is State.CRASH_LOOP
     assert crashed(CRASHES + 7).state is State.CRASH_LOOP
@@ -121,27 +121,27 @@ def test_r3_in_a_crash_loop_there_is_at_most_one_start_in_thirty_seconds(times: 
     assert loop_delay(jitter=jitter) >= MAX_DELAY
 
 
-def test_a_link_that_held_is_the_end_of_a_crash_loop() -> None:
+def test_a_steady_link_ends_a_crash_loop() -> None:
     steady = replace(crashed(CRASHES + 3), state=State.READY, since=100.0, next_try=None)
     after = advance(steady, LifecycleEvent.CRASHED, now=100.0 + STEADY)
     assert (after.state, after.failures, after.crashes) == (State.BACKING_OFF, 1, 1)
 
 
-def test_a_failure_that_is_no_crash_begins_the_count_of_crashes_anew() -> None:
+def test_a_failure_other_than_a_crash_resets_the_crash_count() -> None:
     almost = replace(crashed(CRASHES - 1), state=State.CONNECTING)
     failed = advance(almost, LifecycleEvent.FAILED, now=9.0, reason="no answer")
     assert (failed.failures, failed.crashes) == (CRASHES, 0)
     assert advance(replace(failed, state=State.CONNECTING), LifecycleEvent.CRASHED, now=9.5).state is State.BACKING_OFF
 
 
-def test_what_comes_to_rest_from_an_open_link_is_as_good_as_new() -> None:
+def test_resting_from_an_open_link_resets_the_failures() -> None:
     rested = advance(Status(State.READY, 1.0, failures=2, crashes=1), LifecycleEvent.RESTED, now=2.0)
     assert rested == Status(State.IDLE, 2.0)
     assert rested.is_resting
 
 
 @pytest.mark.parametrize("times", [1, CRASHES])
-def test_what_comes_to_rest_after_a_failure_remembers_it(times: int) -> None:
+def test_resting_after_a_failure_keeps_the_failures(times: int) -> None:
     rested = advance(crashed(times), LifecycleEvent.RESTED, now=50.0)
     assert (rested.state, rested.failures, rested.last_error, rested.next_try) == (State.IDLE, times, "why", None)
     assert not rested.is_resting
@@ -149,29 +149,29 @@ def test_what_comes_to_rest_after_a_failure_remembers_it(times: int) -> None:
     assert again.crashes == times + 1
 
 
-def test_a_disabled_server_has_no_life() -> None:
+def test_a_disabled_server_has_no_transitions() -> None:
     for event in LifecycleEvent:
         with pytest.raises(ValueError, match="disabled"):
             advance(Status(State.DISABLED), event, now=1.0)
 
 
 @given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))
-def test_a_wait_is_between_half_and_all_of_its_ceiling(failures: int, jitter: float) -> None:
+def test_a_delay_is_between_half_and_all_of_its_ceiling(failures: int, jitter: float) -> None:
     ceiling = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 30))
     assert ceiling / 2 <= backoff(failures, jitter=jitter) <= ceiling
 
 
 @given(failures=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
-def test_one_more_failure_never_shortens_the_wait(failures: int, jitter: float) -> None:
+def test_another_failure_never_shortens_the_delay(failures: int, jitter: float) -> None:
     assert backoff(failures + 1, jitter=jitter) >= backoff(failures, jitter=jitter)
 
 
-def test_the_first_attempt_after_a_failure_comes_quickly() -> None:
+def test_the_first_attempt_after_a_failure_is_quick() -> None:
     assert backoff(1, jitter=0.999) <= FIRST_DELAY
 
 
 class BackendLife(RuleBasedStateMachine):
-    """Any life a backend can have."""
+    """Any sequence of possible events."""
 
     def __init__(self) -> None:
         super().__init__()

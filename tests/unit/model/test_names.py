@@ -1,4 +1,4 @@
-"""Names: qualified, told apart, recognised."""
+"""Names and URIs: qualified, made unique, normalised, matched."""
 
 import pytest
 from pydantic import AnyUrl
@@ -7,6 +7,7 @@ from mcp_manifold.model.names import (
     MAX_URI,
     compile_template,
     distinguish,
+    has_dot_segments,
     normalise_uri,
     prefixed_uri,
     qualify,
@@ -14,7 +15,6 @@ from mcp_manifold.model.names import (
     spellings,
     split_prefixed_uri,
     template_matches,
-    walks,
 )
 
 
@@ -34,30 +34,30 @@ def test_a_name_of_exactly_the_budget_is_left_alone_and_one_more_is_cut() -> Non
     assert cut[:56] == "x" * 55 + "_"
 
 
-def test_names_that_become_alike_keep_different_hashes() -> None:
+def test_names_that_become_equal_get_different_hashes() -> None:
     dotted, slashed = qualify("a", "x.y", owner="a"), qualify("a", "x/y", owner="a")
     assert dotted.startswith("a__x_y_")
     assert slashed.startswith("a__x_y_")
     assert dotted != slashed
 
 
-def test_a_hashed_name_is_the_same_in_every_run() -> None:
+def test_a_hashed_name_is_stable() -> None:
     assert qualify("a", "x.y", owner="a") == "a__x_y_7ace4eaa"
 
 
-def test_a_budget_too_small_to_tell_names_apart_is_refused() -> None:
+def test_a_budget_too_small_for_a_hash_is_refused() -> None:
     with pytest.raises(ValueError, match="16"):
         qualify("a", "b", owner="a", budget=15)
 
 
-def test_a_taken_name_gets_a_hash_then_a_longer_one_then_others() -> None:
+def test_a_taken_name_gets_a_short_hash_then_longer_ones() -> None:
     tries = [distinguish("tool", owner="b", native="tool", attempt=attempt) for attempt in range(5)]
     assert len(set(tries)) == 5
     assert [len(name) for name in tries] == [13, 21, 21, 21, 21]
     assert tries[1].startswith(tries[0])
 
 
-def test_distinguishing_a_hashed_name_does_not_pile_up_hashes() -> None:
+def test_distinguishing_a_hashed_name_replaces_its_hash() -> None:
     hashed = qualify("a", "x.y", owner="a")
     longer = distinguish(hashed, owner="a", native="x.y", attempt=1)
     assert longer.startswith(hashed)
@@ -74,25 +74,23 @@ def test_distinguishing_a_hashed_name_does_not_pile_up_hashes() -> None:
         ("a+b", "a.2bb+file:///x"),
     ],
 )
-def test_a_prefixed_uri_is_a_uri_to_clients_that_validate_and_reads_back_however_they_spell_it(
-    owner: str, prefixed: str
-) -> None:
+def test_a_prefixed_uri_is_valid_and_splits_back_in_any_case(owner: str, prefixed: str) -> None:
     assert prefixed_uri(owner, "file:///x") == prefixed
     for spelling in (prefixed, str(AnyUrl(prefixed))):
         assert split_prefixed_uri(spelling, ["other", owner]) == (owner, "file:///x")
 
 
-def test_an_owner_as_the_user_spelled_it_is_accepted_and_the_longest_wins() -> None:
+def test_an_owner_as_configured_is_accepted_and_the_longest_wins() -> None:
     assert split_prefixed_uri("my_server+x:y", ["my_server"]) == ("my_server", "x:y")
     assert split_prefixed_uri("m_+n+x:y", ["m_", "m_+n"]) == ("m_+n", "x:y")
 
 
 @pytest.mark.parametrize("uri", ["file:///a+b", "nobody+file:///x", "docs+", "docs", "+file:///x", ""])
-def test_what_names_no_owner_is_no_prefixed_uri(uri: str) -> None:
+def test_a_uri_without_a_known_owner_is_not_prefixed(uri: str) -> None:
     assert split_prefixed_uri(uri, ["docs"]) is None
 
 
-def test_a_lower_case_label_that_may_have_been_either_owners_is_nobodys() -> None:
+def test_an_ambiguous_lower_case_label_matches_no_owner() -> None:
     owners = ["GitHub", "github"]
     assert split_prefixed_uri("github+x:y", owners) is None
     assert split_prefixed_uri("GitHub+x:y", owners) == ("GitHub", "x:y")
@@ -114,11 +112,11 @@ def test_a_lower_case_label_that_may_have_been_either_owners_is_nobodys() -> Non
         "data:text/plain,hi",
     ],
 )
-def test_the_spelling_a_parsing_client_sends_meets_the_listed_one(uri: str) -> None:
+def test_a_client_parsers_spelling_normalises_to_the_listed_one(uri: str) -> None:
     assert normalise_uri(str(AnyUrl(uri))) == normalise_uri(uri)
 
 
-def test_different_resources_do_not_meet() -> None:
+def test_different_resources_normalise_differently() -> None:
     keys = {normalise_uri(uri) for uri in ("file:///a", "file:///A", "file://a", "file:///a/", "file:///a?b", "urn:a")}
     assert len(keys) == 6
 
@@ -134,16 +132,16 @@ def test_scheme_is_lower_case_and_empty_without_one() -> None:
 
 
 @pytest.mark.parametrize("uri", ["file:///a/../b", "file:///a/%2e%2E/b", "file:///a/..%2fb", "file:///.", "x:a/../b"])
-def test_steps_in_a_path_are_seen_through_their_encoding(uri: str) -> None:
-    assert walks(uri)
+def test_dot_segments_are_found_when_encoded(uri: str) -> None:
+    assert has_dot_segments(uri)
 
 
 @pytest.mark.parametrize("uri", ["file:///a/...", "file:///a..b", "x://h/a?p=../b", "https://h"])
-def test_dots_that_are_no_steps_are_none(uri: str) -> None:
-    assert not walks(uri)
+def test_other_dots_are_not_dot_segments(uri: str) -> None:
+    assert not has_dot_segments(uri)
 
 
-def test_forbidding_rules_see_doubled_slashes_and_escapes_folded() -> None:
+def test_block_rules_see_merged_slashes_and_no_escapes() -> None:
     assert "file:///secret/x" in spellings("FILE:////%73ecret%2fx")
 
 
@@ -188,16 +186,16 @@ def test_a_template_matches_what_it_expands_to(template: str, uri: str) -> None:
         ("", "x"),
     ],
 )
-def test_a_template_does_not_match_what_it_cannot_expand_to(template: str, uri: str) -> None:
+def test_a_template_does_not_match_anything_else(template: str, uri: str) -> None:
     assert not template_matches(template, uri)
 
 
 @pytest.mark.parametrize("template", ["x://{", "x://}", "x://{}", "x://{a b}", "x://{=a}", "x://{{a}}", "{a}" * 65])
-def test_what_is_no_template_does_not_compile_and_matches_nothing(template: str) -> None:
+def test_an_invalid_template_does_not_compile_and_matches_nothing(template: str) -> None:
     assert compile_template(template) is None
     assert not template_matches(template, template)
 
 
-def test_a_uri_too_long_matches_nothing() -> None:
+def test_an_overlong_uri_matches_nothing() -> None:
     assert template_matches("{+x}", "x" * MAX_URI)
     assert not template_matches("{+x}", "x" * (MAX_URI + 1))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, Route, Rules, Terms, merge
+from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, ResourceRoute, Rules, Terms, merge
 from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Grant, Policy, Principal
 
 ALICE = Principal("alice", "k1")
@@ -33,7 +33,7 @@ def tool(name: str, **hints: object) -> Entry:
     return merge([listing("s", tools=[(name, hints)])], Rules()).entries(Kind.TOOL)[0]
 
 
-def reads(policy: Policy, catalogue: Catalogue, uri: str, principal: Principal = ANONYMOUS) -> Route | None:
+def reads(policy: Policy, catalogue: Catalogue, uri: str, principal: Principal = ANONYMOUS) -> ResourceRoute | None:
     return policy.route_resource(catalogue, policy.view(catalogue, principal), principal, uri)
 
 
@@ -41,7 +41,7 @@ def resources_of(backend: str, allow: list[str] | None = None, block: Sequence[s
     return Policy({backend: Filters(resources=Filter.compile(allow, block))})
 
 
-def test_no_allow_list_allows_all_and_an_empty_one_nothing() -> None:
+def test_without_an_allow_list_all_is_allowed_and_an_empty_one_allows_nothing() -> None:
     assert Filter.compile().allows(tool("x"))
     assert not Filter.compile(allow=()).allows(tool("x"))
 
@@ -67,7 +67,7 @@ def test_block_wins_over_allow() -> None:
         ("a.c", "abc", False),
     ],
 )
-def test_patterns_are_exact_names_or_globs_and_mind_case(pattern: str, name: str, matches: bool) -> None:
+def test_patterns_are_case_sensitive_names_or_globs(pattern: str, name: str, matches: bool) -> None:
     assert Filter.compile(allow=[pattern]).allows(tool(name)) is matches
 
 
@@ -88,11 +88,11 @@ def test_patterns_are_exact_names_or_globs_and_mind_case(pattern: str, name: str
         ("@readOnly", {"readOnlyHint": "true"}, False),
     ],
 )
-def test_annotation_tests_take_the_protocols_defaults(test: str, hints: dict[str, object], passes: bool) -> None:
+def test_annotation_tests_use_the_protocols_defaults(test: str, hints: dict[str, object], passes: bool) -> None:
     assert Filter.compile(allow=[test]).allows(tool("x", **hints)) is passes
 
 
-def test_annotation_tests_say_nothing_of_resources() -> None:
+def test_annotation_tests_do_not_match_resources() -> None:
     entry = merge([listing("s", resources=["x:1"])], Rules()).entries(Kind.RESOURCE)[0]
     assert not Filter.compile(allow=["@readOnly"]).allows(entry)
     assert not Filter.compile(allow=["!@readOnly"]).allows(entry)
@@ -100,18 +100,18 @@ def test_annotation_tests_say_nothing_of_resources() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["@readonly", "@", "!@nothing"])
-def test_an_unknown_test_is_refused_and_the_known_ones_named(pattern: str) -> None:
+def test_the_error_for_an_unknown_test_names_the_known_ones(pattern: str) -> None:
     with pytest.raises(ValueError, match="@readOnly, @destructive, @idempotent, @openWorld"):
         Filter.compile(allow=[pattern])
 
 
 @pytest.mark.parametrize("pattern", ["!name", "!!@readOnly", "*a" * 17, "x" * 513])
-def test_patterns_that_mean_nothing_or_cost_too_much_are_refused(pattern: str) -> None:
+def test_meaningless_and_expensive_patterns_are_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="pattern"):
         Filter.compile(block=[pattern])
 
 
-def test_patterns_that_match_nothing_are_told() -> None:
+def test_patterns_that_match_nothing_are_reported() -> None:
     judged = Filter.compile(allow=["get_*", "gte_*", "@readOnly"], block=["get_x", "nope"])
     assert judged.unmatched([tool("get_x"), tool("get_y")]) == ("gte_*", "@readOnly", "nope")
 
@@ -124,14 +124,14 @@ def test_resources_match_by_uri_or_by_native_name() -> None:
     assert [by_name.allows(entry) for entry in entries] == [False, True, True]
 
 
-def test_filters_are_kept_apart_by_backend_and_kind() -> None:
+def test_filters_are_separate_per_backend_and_kind() -> None:
     catalogue = merge([listing("a", tools=[("x", {})], resources=["x:1"]), listing("b", tools=[("x", {})])], Rules())
     view = Policy({"a": Filters(tools=Filter.compile(allow=()))}).view(catalogue, ANONYMOUS)
     assert list(view.tools) == ["b__x"]
     assert list(view.resources) == ["x:1"]
 
 
-def test_prompts_have_a_filter_of_their_own() -> None:
+def test_prompts_have_their_own_filter() -> None:
     prompt = Listing("a", 1, "handshake", tools=(b'{"name":"x"}',), prompts=(b'{"name":"x"}',))
     view = Policy({"a": Filters(prompts=Filter.compile(block=["x"]))}).view(
         merge([(prompt, Terms("a"))], Rules()), ANONYMOUS
@@ -139,7 +139,7 @@ def test_prompts_have_a_filter_of_their_own() -> None:
     assert (len(view.tools), len(view.prompts)) == (1, 0)
 
 
-def test_s43_a_blocked_tool_is_reached_by_none_of_its_names() -> None:
+def test_s43_a_blocked_tool_is_unreachable_by_any_name() -> None:
     catalogue = merge([listing("a", tools=[("rm", {}), ("ls", {})])], Rules())
     policy = Policy({"a": Filters(tools=Filter.compile(block=["rm"]))})
     view = policy.view(catalogue, ANONYMOUS)
@@ -157,10 +157,10 @@ def test_a_grant_limits_a_principal_to_some_backends_and_filters_further() -> No
     assert not policy.permits_uri(ALICE, "b", "x:1")
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------
 
 
-def test_a_listed_resource_is_read_only_by_those_who_see_it_whatever_its_spelling() -> None:
+def test_a_listed_resource_is_readable_in_any_spelling_if_visible_only() -> None:
     catalogue = merge([listing("a", resources=["file:///secret", "file:///open"])], Rules())
     policy = resources_of("a", block=["n0"])
     for uri in (
@@ -174,27 +174,27 @@ def test_a_listed_resource_is_read_only_by_those_who_see_it_whatever_its_spellin
     ):
         assert reads(Policy(), catalogue, uri) is not None, uri
         assert reads(policy, catalogue, uri) is None, uri
-    assert reads(policy, catalogue, "file:///open") == Route("a", "file:///open")
+    assert reads(policy, catalogue, "file:///open") == ResourceRoute("a", "file:///open")
 
 
-def test_a_hidden_resource_is_not_looked_for_elsewhere() -> None:
+def test_a_hidden_resource_does_not_route_to_another_backend() -> None:
     catalogue = merge([listing("a", resources=["x:1"]), listing("b", templates=["x:{v}"])], Rules())
     assert reads(resources_of("a", allow=[]), catalogue, "x:1") is None
-    assert reads(resources_of("a", allow=[]), catalogue, "x:2") == Route("b", "x:2")
+    assert reads(resources_of("a", allow=[]), catalogue, "x:2") == ResourceRoute("b", "x:2")
 
 
-def test_a_visible_template_lets_its_uris_through_though_no_pattern_names_them() -> None:
+def test_a_visible_template_permits_its_uris() -> None:
     catalogue = merge([listing("a", templates=["db://{table}"])], Rules())
     policy = resources_of("a", allow=["db://{table}"])
-    assert reads(policy, catalogue, "db://users") == Route("a", "db://users")
+    assert reads(policy, catalogue, "db://users") == ResourceRoute("a", "db://users")
     assert reads(policy, catalogue, "db://users/1") is None
 
 
-def test_a_hidden_template_hides_its_uris_though_a_pattern_allows_them() -> None:
+def test_a_hidden_template_hides_its_uris() -> None:
     catalogue = merge([listing("a", templates=["db://{table}", "x:{v}"])], Rules())
     policy = resources_of("a", allow=["db://u*", "x:*"])
     assert reads(policy, catalogue, "db://users") is None
-    assert reads(policy, catalogue, "x:1") == Route("a", "x:1")
+    assert reads(policy, catalogue, "x:1") == ResourceRoute("a", "x:1")
 
 
 def test_a_blocked_template_or_uri_stays_blocked_under_a_wider_visible_template() -> None:
@@ -217,7 +217,7 @@ def test_s43_a_blocked_uri_is_blocked_in_every_spelling(uri: str) -> None:
     assert reads(resources_of("a", block=["DB:///secret/*"]), catalogue, uri) is None
 
 
-def test_a_uri_that_walks_is_refused_where_a_filter_restricts_and_only_there() -> None:
+def test_dot_segments_are_refused_by_restricting_filters_only() -> None:
     catalogue = merge([listing("a", templates=["file:///pub/{+path}"])], Rules())
     for uri in ("file:///pub/../secret", "file:///pub/%2e%2e/secret", "file:///pub/..%2fsecret"):
         assert reads(Policy(), catalogue, uri) is not None, uri
@@ -225,14 +225,14 @@ def test_a_uri_that_walks_is_refused_where_a_filter_restricts_and_only_there() -
         assert reads(resources_of("a", allow=["file:///pub/{+path}"]), catalogue, uri) is None, uri
 
 
-def test_an_unlisted_uri_passes_by_the_filter_itself() -> None:
+def test_an_unlisted_uri_is_allowed_by_the_filter_itself() -> None:
     catalogue = merge([listing("a", resources=["note:1"])], Rules())
     policy = resources_of("a", allow=["NOTE:*"])
-    assert reads(policy, catalogue, "note:2") == Route("a", "note:2")
+    assert reads(policy, catalogue, "note:2") == ResourceRoute("a", "note:2")
     assert reads(resources_of("a", allow=["memo:*"]), catalogue, "note:2") is None
 
 
-def test_an_unknown_uri_and_that_of_an_unreachable_backend_are_alike() -> None:
+def test_an_unknown_uri_and_one_of_a_hidden_backend_are_alike() -> None:
     catalogue = merge([listing("a", resources=["x:1"])], Rules())
     policy = Policy(grants={"alice": Grant(frozenset())})
     assert reads(policy, catalogue, "x:1", ALICE) is None
@@ -240,10 +240,10 @@ def test_an_unknown_uri_and_that_of_an_unreachable_backend_are_alike() -> None:
     assert reads(policy, catalogue, "other:1", ALICE) is None
 
 
-def test_a_uri_too_long_to_judge_is_blocked_by_any_filter() -> None:
+def test_an_overlong_uri_is_blocked_by_any_filter() -> None:
     assert Filter.compile().allows_uri("x:" + "y" * 9000)
     assert not Filter.compile(allow=["*"]).allows_uri("x:" + "y" * 9000)
 
 
-def test_a_filter_tells_its_state() -> None:
+def test_the_repr_of_a_filter_shows_its_patterns() -> None:
     assert repr(Filter.compile(block=["x"])) == "<Filter allowing everything, blocking ['x']>"

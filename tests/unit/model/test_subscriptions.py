@@ -1,14 +1,14 @@
-"""Who watches what: counted once, told once, let go at the last."""
+"""Subscriptions: a target is shared, notified once, and released by its last watcher."""
 
 import pytest
 
-from mcp_manifold.model.subscriptions import MAX_DEPTH, Subscriptions, Watch, WatchTarget
+from mcp_manifold.model.subscriptions import MAX_PARENTS, Subscriptions, Watch, WatchTarget
 
 NOTES = WatchTarget("files", "", "file:///notes.txt")
 HELD = WatchTarget("files", "one client", "file:///notes.txt")
 
 
-def test_a_target_is_let_go_by_the_last_who_watched_it_and_no_sooner() -> None:
+def test_a_target_is_released_by_its_last_watcher() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "file:///notes.txt", NOTES)
     made.add("bob", "file:///notes.txt", NOTES)
@@ -18,7 +18,7 @@ def test_a_target_is_let_go_by_the_last_who_watched_it_and_no_sooner() -> None:
     assert made.watched("files", "") == frozenset()
 
 
-def test_two_names_of_one_watcher_are_two_watches() -> None:
+def test_two_names_of_one_watcher_are_two_subscriptions() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "file:///notes.txt", NOTES)
     made.add("ann", "files+file:///notes.txt", NOTES)
@@ -28,7 +28,7 @@ def test_two_names_of_one_watcher_are_two_watches() -> None:
     assert made.leave("ann") == (NOTES,)
 
 
-def test_watching_the_same_again_changes_nothing() -> None:
+def test_subscribing_again_changes_nothing() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "n", NOTES)
     assert made.add("ann", "n", NOTES) is None
@@ -36,14 +36,14 @@ def test_watching_the_same_again_changes_nothing() -> None:
     assert made.count("ann") == 1
 
 
-def test_a_name_that_means_something_else_now_lets_go_of_what_it_meant() -> None:
+def test_a_name_with_a_new_target_releases_the_old_one() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "n", NOTES)
     assert made.add("ann", "n", HELD) == NOTES
     assert made.watching(NOTES) == ()
 
 
-def test_one_link_knows_nothing_of_another() -> None:
+def test_subscriptions_are_separate_per_link() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "n", HELD)
     assert made.watching(NOTES) == ()
@@ -53,7 +53,7 @@ def test_one_link_knows_nothing_of_another() -> None:
     assert made.places("other") == ()
 
 
-def test_somebody_is_found_who_watches_over_a_link_as_long_as_there_is_one() -> None:
+def test_any_watcher_of_a_link_is_found_while_there_is_one() -> None:
     made: Subscriptions[str] = Subscriptions()
     assert made.anyone("files", "") is None
     made.add("ann", "n", NOTES)
@@ -72,20 +72,20 @@ def test_somebody_is_found_who_watches_over_a_link_as_long_as_there_is_one() -> 
         ("file://", "file:///a"),
     ],
 )
-def test_a_change_of_a_sub_resource_concerns_who_watches_what_it_is_in(watched: str, changed: str) -> None:
+def test_a_change_of_a_sub_resource_notifies_watchers_of_its_parent(watched: str, changed: str) -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", watched, WatchTarget("files", "", watched))
     assert made.watching(WatchTarget("files", "", changed)) == (Watch("ann", ""),)
 
 
 @pytest.mark.parametrize("changed", ["file:///director", "file:///dir2/a", "file:///di", "file:///", ""])
-def test_a_name_that_only_begins_alike_is_no_sub_resource(changed: str) -> None:
+def test_a_common_prefix_does_not_make_a_sub_resource(changed: str) -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "file:///dir", WatchTarget("files", "", "file:///dir"))
     assert made.watching(WatchTarget("files", "", changed)) == ()
 
 
-def test_who_watches_a_resource_and_what_it_is_in_is_told_once_by_its_own_name() -> None:
+def test_a_watcher_of_a_resource_and_its_parent_is_notified_once() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "file:///", WatchTarget("files", "", "file:///"))
     made.add("ann", "mine", NOTES)
@@ -93,14 +93,14 @@ def test_who_watches_a_resource_and_what_it_is_in_is_told_once_by_its_own_name()
     assert made.watching(NOTES) == (Watch("ann", "mine"), Watch("bob", ""))
 
 
-def test_a_hostile_uri_is_not_looked_at_for_ever() -> None:
+def test_a_hostile_uri_takes_bounded_work() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "x:", WatchTarget("files", "", "x:"))
-    assert made.watching(WatchTarget("files", "", "x:" + "/" * (MAX_DEPTH * 2))) == ()
+    assert made.watching(WatchTarget("files", "", "x:" + "/" * (MAX_PARENTS * 2))) == ()
     assert made.watching(WatchTarget("files", "", "x:" + "/" * 3)) == (Watch("ann", ""),)
 
 
-def test_it_says_how_much_it_holds() -> None:
+def test_its_repr_counts_watchers_and_links() -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", "n", NOTES)
     assert repr(made) == "<Subscriptions watchers=1 links=1>"

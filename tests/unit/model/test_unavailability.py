@@ -1,4 +1,4 @@
-"""Who is missing: what lists say of it, how long entries stay, and when there is nothing left to say but an error."""
+"""Unavailable servers: what lists say of them, how long entries stay, and when lists fail."""
 
 import asyncio
 import json
@@ -11,8 +11,7 @@ from mcp_manifold.core.hub import MERGED, Hub
 from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.filtering import policy_of
-from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.model.policy import ANONYMOUS, policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
 from tests.unit.core.test_hub import BOUND, Watching, listing, server
@@ -25,7 +24,7 @@ GONE = {"server": "git", "reason": "connection refused", "since": SINCE, "entrie
 
 
 class House:
-    """A hub with two servers, of which one may be missing, and what it lists."""
+    """A hub with two servers that may become unavailable, and its lists."""
 
     def __init__(self, *, broken: tuple[BrokenServer, ...] = (), **settings: Any) -> None:
         self.servers = (server("git"), server("files"))
@@ -54,40 +53,40 @@ class House:
         return [tool["name"] for tool in (await self.answer())["tools"]]
 
 
-# --- how long (pure) -----------------------------------------------------------------------------------------------
+# --- bookkeeping ------------------------------------------------------------------------------------------------
 
 
-def test_an_absence_begins_once_and_ends_with_the_return() -> None:
+def test_only_new_failures_and_recoveries_count_as_changes() -> None:
     unavailable = Unavailability(10.0)
-    assert unavailable.missed("a", "refused", now=100.0, since=SINCE)
-    assert not unavailable.missed("a", "refused", now=105.0, since="later")
-    assert unavailable.missed("a", "no such program", now=106.0, since="later")
-    assert unavailable.of("a") == UnavailableServer("a", "no such program", SINCE)
-    assert [unavailable.is_over("a", now) for now in (109.0, 110.0)] == [False, True]
-    assert unavailable.returned("a")
-    assert not unavailable.returned("a")
-    assert unavailable.of("a") is None
-    assert not unavailable.is_over("a", 1000.0)
+    assert unavailable.mark_unavailable("a", "refused", now=100.0, since=SINCE)
+    assert not unavailable.mark_unavailable("a", "refused", now=105.0, since="later")
+    assert unavailable.mark_unavailable("a", "no such program", now=106.0, since="later")
+    assert unavailable.find("a") == UnavailableServer("a", "no such program", SINCE)
+    assert [unavailable.is_grace_over("a", now) for now in (109.0, 110.0)] == [False, True]
+    assert unavailable.mark_available("a")
+    assert not unavailable.mark_available("a")
+    assert unavailable.find("a") is None
+    assert not unavailable.is_grace_over("a", 1000.0)
 
 
-def test_no_grace_is_over_at_once() -> None:
+def test_a_grace_of_zero_is_over_at_once() -> None:
     unavailable = Unavailability(0.0)
-    unavailable.missed("a", "refused", now=100.0, since="")
-    assert unavailable.is_over("a", 100.0)
+    unavailable.mark_unavailable("a", "refused", now=100.0, since="")
+    assert unavailable.is_grace_over("a", 100.0)
 
 
-def test_who_is_not_kept_is_forgotten() -> None:
+def test_servers_that_are_not_retained_are_forgotten() -> None:
     unavailable = Unavailability(1.0)
-    unavailable.missed("a", "refused", now=1.0, since="")
-    unavailable.missed("b", "refused", now=1.0, since="")
-    unavailable.keep({"b"})
+    unavailable.mark_unavailable("a", "refused", now=1.0, since="")
+    unavailable.mark_unavailable("b", "refused", now=1.0, since="")
+    unavailable.retain({"b"})
     assert list(unavailable) == ["b"]
 
 
-# --- what lists say ------------------------------------------------------------------------------------------------
+# --- lists ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_list_of_servers_that_are_all_there_says_nothing_of_it() -> None:
+async def test_a_list_without_unavailable_servers_says_nothing_of_them() -> None:
     house = House()
     house.lists("git", "files")
     assert "_meta" not in await house.answer()
@@ -96,7 +95,7 @@ async def test_a_list_of_servers_that_are_all_there_says_nothing_of_it() -> None
 
 @pytest.mark.parametrize("version", [LATEST_HANDSHAKE, MODERN_VERSION])
 @pytest.mark.parametrize("kind", ["tools", "prompts", "resources", "resources/templates"])
-async def test_every_list_says_who_is_missing_and_why(kind: str, version: str) -> None:
+async def test_every_list_names_unavailable_servers_and_reasons(kind: str, version: str) -> None:
     house = House()
     house.lists("git", "files")
     await house.answer(kind=kind, version=version)
@@ -109,14 +108,14 @@ async def test_every_list_says_who_is_missing_and_why(kind: str, version: str) -
     assert KEY not in (await house.answer(kind=kind, version=version)).get("_meta", {})
 
 
-async def test_the_entries_of_a_server_that_failed_stay_for_the_grace() -> None:
+async def test_the_entries_of_a_failed_server_stay_for_the_grace_period() -> None:
     house = House()
     house.lists("git", "files")
     house.misses("git")
     assert await house.tools() == ["git__t", "files__t"]
 
 
-async def test_after_the_grace_they_go_and_clients_are_told() -> None:
+async def test_after_the_grace_period_entries_leave_and_clients_are_notified() -> None:
     house, watching = House(list_grace=0.05), Watching()
     house.lists("git", "files")
     house.hub.watch(MERGED, watching)
@@ -130,7 +129,7 @@ async def test_after_the_grace_they_go_and_clients_are_told() -> None:
     assert await house.tools() == ["git__t", "files__t"]
 
 
-async def test_who_comes_back_within_the_grace_costs_nobody_a_change() -> None:
+async def test_a_recovery_within_the_grace_period_notifies_nobody() -> None:
     house, watching = House(list_grace=60.0), Watching()
     house.lists("git", "files")
     house.hub.watch(MERGED, watching)
@@ -141,7 +140,7 @@ async def test_who_comes_back_within_the_grace_costs_nobody_a_change() -> None:
     assert watching.told == []
 
 
-async def test_a_name_that_is_not_listed_any_more_still_leads_to_its_server() -> None:
+async def test_a_name_that_left_the_list_still_routes_to_its_server() -> None:
     house = House(list_grace=0)
     house.lists("git", "files")
     house.misses("git")
@@ -151,7 +150,7 @@ async def test_a_name_that_is_not_listed_any_more_still_leads_to_its_server() ->
     assert house.hub.route_resource(MERGED, "git://r") is not None
 
 
-async def test_another_grace_holds_at_once() -> None:
+async def test_a_changed_grace_period_applies_at_once() -> None:
     house = House(list_grace=0)
     house.lists("git", "files")
     house.misses("git")
@@ -161,7 +160,7 @@ async def test_another_grace_holds_at_once() -> None:
     assert await house.tools() == ["git__t", "files__t"]
 
 
-async def test_a_server_that_never_listed_is_missing_too() -> None:
+async def test_a_server_that_never_listed_is_named_too() -> None:
     house = House()
     house.lists("files")
     found = await house.answer()
@@ -169,7 +168,7 @@ async def test_a_server_that_never_listed_is_missing_too() -> None:
     assert found["_meta"][KEY] == [{"server": "git", "reason": reason, "entries": "none"}]
 
 
-async def test_a_server_whose_configuration_is_broken_is_missing_where_it_belongs() -> None:
+async def test_a_misconfigured_server_is_named_in_its_scopes_only() -> None:
     house = House(broken=(BrokenServer("web", "KEY is not set"),), groups={"one": ["web", "git"], "two": ["git"]})
     house.lists("git", "files")
     told = [{"server": "web", "reason": "KEY is not set", "entries": "none"}]
@@ -179,17 +178,17 @@ async def test_a_server_whose_configuration_is_broken_is_missing_where_it_belong
     assert "_meta" not in await house.answer(scope="server:git")
 
 
-async def test_servers_of_other_endpoints_are_not_missing_here() -> None:
+async def test_servers_of_other_endpoints_are_not_named() -> None:
     house = House()
     house.lists("git", "files")
     house.misses("git")
     assert "_meta" not in await house.answer(scope="server:files")
 
 
-# --- all of them ---------------------------------------------------------------------------------------------------
+# --- all servers unavailable ------------------------------------------------------------------------------------
 
 
-async def test_when_all_failed_and_nothing_is_known_lists_are_errors() -> None:
+async def test_lists_fail_when_all_servers_failed_without_entries() -> None:
     house = House()
     house.misses("git")
     house.misses("files", "no such program")
@@ -201,7 +200,7 @@ async def test_when_all_failed_and_nothing_is_known_lists_are_errors() -> None:
     assert await house.tools() == ["files__t"]
 
 
-async def test_while_entries_are_kept_lists_are_no_errors() -> None:
+async def test_lists_succeed_while_entries_are_kept() -> None:
     house = House()
     house.lists("git", "files")
     house.misses("git")
@@ -209,7 +208,7 @@ async def test_while_entries_are_kept_lists_are_no_errors() -> None:
     assert await house.tools() == ["git__t", "files__t"]
 
 
-async def test_after_the_grace_of_all_lists_are_errors() -> None:
+async def test_lists_fail_after_the_grace_period_of_all_servers() -> None:
     house = House(list_grace=0)
     house.lists("git", "files")
     house.misses("git")
@@ -218,13 +217,13 @@ async def test_after_the_grace_of_all_lists_are_errors() -> None:
         await house.answer()
 
 
-async def test_one_that_has_only_not_listed_yet_is_no_failure() -> None:
+async def test_a_server_that_has_not_listed_yet_is_not_a_failure() -> None:
     house = House()
     house.misses("git")
     assert await house.tools() == []
 
 
-async def test_nothing_configured_and_everything_hidden_are_empty_lists() -> None:
+async def test_without_servers_or_visible_entries_lists_are_empty() -> None:
     house = House()
     house.hub.apply((), house.settings, policy_of(()))
     assert await house.tools() == []
@@ -235,7 +234,7 @@ async def test_nothing_configured_and_everything_hidden_are_empty_lists() -> Non
     assert await house.tools() == []
 
 
-async def test_only_broken_servers_are_all_that_failed() -> None:
+async def test_lists_fail_when_all_servers_are_misconfigured() -> None:
     house = House(broken=(BrokenServer("web", "KEY is not set"),))
     house.hub.apply((), house.settings, policy_of(()), broken=(BrokenServer("web", "KEY is not set"),))
     with pytest.raises(AllUnavailable, match="web: KEY is not set"):

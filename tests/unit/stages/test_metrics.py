@@ -1,30 +1,13 @@
-"""What the stage counts: every call once, under labels nobody can make more of."""
+"""Call counts: every call once, under a bounded set of labels."""
 
 import asyncio
-from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mcp_manifold.errors import (
-    BackendLost,
-    BackendProtocolError,
-    BackendTimeout,
-    BackendUnavailable,
-    CallCancelled,
-    Forbidden,
-    InvalidParams,
-    RemoteError,
-    RequestError,
-    SessionExpired,
-    TooManyRequests,
-    UnknownItem,
-    UnknownMethod,
-)
+from mcp_manifold.errors import BackendTimeout, UnknownMethod
 from mcp_manifold.model.call import Call, Session, Stages
 from mcp_manifold.model.policy import Principal
-from mcp_manifold.stages.metrics import BOUNDS, METHODS, OUTCOMES, Counts, is_tool_error
+from mcp_manifold.stages.metrics import BOUNDS, METHODS, Counts
 from mcp_manifold.wire import EMPTY, Payload
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +26,7 @@ def call(method: str = "tools/call") -> Call:
 
 
 class Counted:
-    """A stage around a handler that does as it is told."""
+    """The stage around a handler with a given outcome."""
 
     def __init__(self, *servers: str) -> None:
         self.counts = Counts(lambda name: name in servers)
@@ -51,7 +34,7 @@ class Counted:
     async def ran(self, outcome: Outcome, *, method: str = "tools/call", server: str = "") -> None:
         async def handler(call: Call) -> Payload:
             call.backend = server
-            assert sum(self.counts.flying.values()) == 1
+            assert sum(self.counts.in_flight.values()) == 1
             if isinstance(outcome, BaseException):
                 raise outcome
             return outcome
@@ -73,41 +56,21 @@ class Counted:
     ("outcome", "word"),
     [
         (EMPTY, "ok"),
-        (Payload(b'{"content":[],"isError":false}'), "ok"),
         (FAILED, "tool_error"),
-        (RemoteError(b'{"code":1}', code=1, backend="notes"), "protocol_error"),
-        (BackendProtocolError("notes", "no object"), "protocol_error"),
-        (UnknownItem("tool", SECRET), "invalid"),
-        (UnknownMethod(SECRET), "invalid"),
-        (InvalidParams(SECRET), "invalid"),
-        (Forbidden("tool", SECRET), "invalid"),
-        (RequestError(SECRET), "invalid"),
         (BackendTimeout("notes", SECRET), "timeout"),
-        (CallCancelled(), "cancelled"),
         (asyncio.CancelledError(), "cancelled"),
-        (BackendUnavailable("notes", SECRET), "backend_down"),
-        (BackendLost("notes", SECRET), "backend_down"),
-        (SessionExpired("notes", SECRET), "backend_down"),
-        (TooManyRequests(SECRET, retry_after=1), "overloaded"),
         (ZeroDivisionError(SECRET), "internal_error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_every_way_to_end_has_its_outcome(outcome: Outcome, word: str) -> None:
+async def test_a_call_counts_once_under_its_outcome(outcome: Outcome, word: str) -> None:
     counted = Counted("notes")
     await counted.ran(outcome, server="notes")
     assert counted.found == {("tools/call", "notes", word): 1}
-    assert word in OUTCOMES
-    assert sum(counted.counts.flying.values()) == 0
+    assert sum(counted.counts.in_flight.values()) == 0
 
 
-async def test_only_a_tool_can_report_an_error_in_its_result() -> None:
-    counted = Counted("notes")
-    await counted.ran(FAILED, method="resources/read", server="notes")
-    assert counted.found == {("resources/read", "notes", "ok"): 1}
-
-
-async def test_calls_add_up_by_method_server_and_outcome() -> None:
+async def test_calls_are_counted_by_method_server_and_outcome() -> None:
     counted = Counted("notes", "files")
     for server in ("notes", "notes", "files", ""):
         await counted.ran(EMPTY, server=server)
@@ -122,7 +85,7 @@ async def test_calls_add_up_by_method_server_and_outcome() -> None:
     }
 
 
-async def test_a_latency_falls_into_exactly_one_bucket() -> None:
+async def test_a_latency_counts_in_exactly_one_bucket() -> None:
     counted = Counted("notes")
     for _ in range(3):
         await counted.ran(EMPTY, server="notes")
@@ -131,21 +94,21 @@ async def test_a_latency_falls_into_exactly_one_bucket() -> None:
     assert series.seconds > 0
 
 
-async def test_how_long_a_call_lasts_that_never_ends_by_itself_is_not_a_latency() -> None:
+async def test_an_endless_call_has_no_latency() -> None:
     counted = Counted()
     await counted.ran(EMPTY, method="subscriptions/listen")
     series = counted.counts.series["subscriptions/listen", ""]
     assert (sum(series.buckets), series.seconds, series.outcomes["ok"]) == (0, 0.0, 1)
 
 
-async def test_s21_names_that_clients_make_up_make_no_labels() -> None:
+async def test_s21_made_up_names_create_no_labels() -> None:
     counted = Counted("notes")
     for number in range(200):
         await counted.ran(UnknownMethod("no"), method=f"{SECRET}/{number}")
         await counted.ran(EMPTY, server=f"{SECRET}-{number}")
     assert counted.found == {("other", "", "invalid"): 200, ("tools/call", "", "ok"): 200}
-    assert set(counted.counts.flying) == {*METHODS, "other"}
-    assert SECRET not in repr((counted.counts, list(counted.counts.series.values()), counted.counts.flying))
+    assert set(counted.counts.in_flight) == {*METHODS, "other"}
+    assert SECRET not in repr((counted.counts, list(counted.counts.series.values()), counted.counts.in_flight))
 
 
 async def test_a_call_is_in_flight_until_it_ends() -> None:
@@ -160,41 +123,10 @@ async def test_a_call_is_in_flight_until_it_ends() -> None:
     tasks = [asyncio.ensure_future(handle(call(method))) for method in ("tools/call", "tools/call", "x")]
     for _ in range(2):
         await asyncio.sleep(0)
-    assert (counts.flying["tools/call"], counts.flying["other"], dict(counts.series)) == (2, 1, {})
+    assert (counts.in_flight["tools/call"], counts.in_flight["other"], dict(counts.series)) == (2, 1, {})
     tasks[0].cancel()
     going.set()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert sum(counts.flying.values()) == 0
+    assert sum(counts.in_flight.values()) == 0
     outcomes = counts.series["tools/call", ""].outcomes
     assert (outcomes["ok"], outcomes["cancelled"]) == (1, 1)
-
-
-# --- whether a tool failed ------------------------------------------------------------------------------------------
-
-LONG = b"x" * 10_000
-
-
-@pytest.mark.parametrize(
-    ("result", "is_error"),
-    [
-        (b'{"isError":true}', True),
-        (b'{"content":[],"isError" : true}', True),
-        (b'{"isError":true,"content":["%b"]}' % LONG, True),
-        (b'{"content":["%b"],"isError":true}' % LONG, True),
-        (b'{"content":["%b"],"isError":false}' % LONG, False),
-        (b'{"content":[],"structuredContent":{"isError":true}}', False),
-        (b'{"content":[{"type":"text","text":"\\"isError\\":true"}]}', False),
-        (b'{"isError":"true"}', False),
-        (b"{}", False),
-    ],
-    ids=range(9),
-)
-def test_a_tool_failed_when_its_result_says_so_itself(result: bytes, is_error: bool) -> None:
-    assert is_tool_error(Payload(result)) is is_error
-
-
-@given(
-    st.lists(st.sampled_from([b'"isError":', b"true", b"{", b"}", b",", b'"', b"[", b"\\", b"x" * 2000]), max_size=12)
-)
-def test_whatever_a_result_is_it_can_be_judged(parts: Iterable[bytes]) -> None:
-    assert is_tool_error(Payload(b"".join(parts))) in (True, False)

@@ -1,4 +1,4 @@
-"""Envelopes: what clients are refused, what backends are forgiven, and that payloads keep their bytes."""
+"""Envelopes: strict for clients, lenient for backends, payload bytes unchanged."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from mcp_manifold import wire
 from mcp_manifold.errors import InvalidParams, MalformedMessage
 from mcp_manifold.wire import UNSET, Envelope, Payload
-from mcp_manifold.wire.envelope import loose_members
+from mcp_manifold.wire.payload import loose_members
 
 HEAD = b'{"jsonrpc":"2.0","id":1,"method":"m"'
 DEEP = 100_000
@@ -25,7 +25,7 @@ def raw(member: object) -> bytes:
     return bytes(member)
 
 
-# --- clients: what is refused ---------------------------------------------------------------------------------------
+# --- clients: refused messages ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def raw(member: object) -> bytes:
     ],
     ids=lambda data: repr(data[:60]),
 )
-def test_what_is_not_json_is_a_parse_error(data: bytes) -> None:
+def test_invalid_json_is_a_parse_error(data: bytes) -> None:
     assert refused(data) == -32700
 
 
@@ -89,18 +89,18 @@ def test_what_is_not_json_is_a_parse_error(data: bytes) -> None:
     ],
     ids=lambda data: repr(data[:60]),
 )
-def test_json_that_is_no_message_is_an_invalid_request(data: bytes) -> None:
+def test_json_that_is_not_json_rpc_is_an_invalid_request(data: bytes) -> None:
     assert refused(data) == -32600
 
 
-def test_a_batch_is_refused_with_words_that_say_so() -> None:
+def test_the_error_for_a_batch_names_batches() -> None:
     with pytest.raises(MalformedMessage, match="batches are not supported"):
         wire.parse(b"[" + HEAD + b"}]")
 
 
 @pytest.mark.parametrize("joint", [b",", b" , ", b",\n\t"])
 @pytest.mark.parametrize("key", ["jsonrpc", "id", "method", "params", "result", "error"])
-def test_s9_a_member_given_twice_is_refused(key: str, joint: bytes) -> None:
+def test_s9_a_duplicate_member_is_refused(key: str, joint: bytes) -> None:
     values = {"jsonrpc": b'"2.0"', "id": b"1", "method": b'"m"', "params": b"{}", "result": b"{}", "error": b"{}"}
     members = ["jsonrpc", "id", *(["result"] if key == "result" else ["error"] if key == "error" else [])]
     members += [] if key in ("result", "error") else ["method", "params"]
@@ -126,27 +126,27 @@ def test_s9_a_member_given_twice_is_refused(key: str, joint: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b",", b", ")])
-def test_s9_a_member_that_only_looks_like_ours_is_refused(head: bytes, member: str) -> None:
+def test_s9_a_look_alike_envelope_member_is_refused(head: bytes, member: str) -> None:
     assert refused(head + b"," + member.encode() + b"}") == -32600
 
 
-def test_an_unknown_member_is_nobodys_business() -> None:
+def test_unknown_members_are_accepted() -> None:
     assert wire.parse(HEAD + b',"trace":{"a":1}}').method == "m"
 
 
-def test_an_envelope_of_a_million_members_is_refused() -> None:
+def test_an_envelope_with_a_million_members_is_refused() -> None:
     many = b"".join(b',"%d":1' % number for number in range(1_000_000))
     assert refused(HEAD + many + b"}") == -32600
 
 
-# --- clients: what passes, byte for byte ----------------------------------------------------------------------------
+# --- clients: accepted messages ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "id_",
     [b"1", b"-7", b"1.5", b"1e3", b'""', b'"a b"', rb'"\u0041"', b"9007199254740993000000001", b'"\xc3\xa9"'],
 )
-def test_an_id_is_kept_as_it_was_written(id_: bytes) -> None:
+def test_an_id_keeps_its_bytes(id_: bytes) -> None:
     for text in (b'{"jsonrpc":"2.0","id":%b,"method":"m"}', b'{ "method" : "m" , "id" : %b , "jsonrpc" : "2.0" }'):
         assert raw(wire.parse(text % id_).id) == id_
 
@@ -174,7 +174,7 @@ def test_requests_notifications_and_responses_are_told_apart() -> None:
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_values_no_program_could_hold_pass_through(value: bytes, gap: bytes) -> None:
+def test_values_too_large_to_decode_keep_their_bytes(value: bytes, gap: bytes) -> None:
     data = HEAD + b"," + gap + b'"params":{"x":' + value + b"}}"
     params = wire.parse(data).params
     assert raw(params) == b'{"x":' + value + b"}"
@@ -182,14 +182,14 @@ def test_values_no_program_could_hold_pass_through(value: bytes, gap: bytes) -> 
     assert bytes(wire.members(params)["x"]) == value
 
 
-def test_params_of_a_million_members_are_read() -> None:
+def test_params_with_a_million_members_are_parsed() -> None:
     many = b",".join(b'"%d":1' % number for number in range(1_000_000))
     params = wire.parse(HEAD + b', "params":{' + many + b"}}").params
     assert len(wire.members(params)) == 1_000_000
 
 
-def test_every_depth_either_passes_or_is_refused() -> None:
-    """Where the interpreter's own limit lies is not known, and it is not the same for every step."""
+def test_every_nesting_depth_passes_or_is_refused() -> None:
+    """The interpreter's recursion limit is not known here and differs per parsing step."""
     codes: list[int] = []
     for depth in (10, 500, *range(900, 1010), 100_000):
         data = HEAD + b', "params":{"x":' + b"[" * depth + b"]" * depth + b"}}"
@@ -203,19 +203,19 @@ def test_every_depth_either_passes_or_is_refused() -> None:
     assert set(codes) <= {0, -32700, -32602}
 
 
-# --- members and text -----------------------------------------------------------------------------------------------
+# --- members and text -------------------------------------------------------------------------------------------
 
 
-def test_null_params_are_none() -> None:
+def test_null_params_have_no_members() -> None:
     assert wire.members(wire.parse(HEAD + b',"params":null}').params) == {}
 
 
-def test_no_params_have_no_members() -> None:
+def test_absent_and_empty_params_have_no_members() -> None:
     assert wire.members(UNSET) == {}
     assert wire.members(wire.EMPTY) == {}
 
 
-def test_a_routing_member_given_twice_is_the_last_one_and_only_that_is_sent() -> None:
+def test_of_duplicate_routing_members_only_the_last_is_sent() -> None:
     found = wire.members(Payload(b'{"name":"a","x":1,"name":"b"}'))
     assert wire.encode(found) == b'{"name":"b","x":1}'
 
@@ -223,9 +223,9 @@ def test_a_routing_member_given_twice_is_the_last_one_and_only_that_is_sent() ->
 @pytest.mark.parametrize(
     "key", ["Name", "NAME", "na\u017fe", "Uri", "Arguments", "_Meta", "taskid", "TaskId", "requeststate", "\uff4eame"]
 )
-def test_s9_a_member_that_only_looks_like_one_we_route_on_is_refused(key: str) -> None:
+def test_s9_a_look_alike_routing_member_is_refused(key: str) -> None:
     written = json.dumps({"name": "a", key: "b"}, ensure_ascii=False).encode()
-    if key == "na\u017fe":  # folds to "nase": no name of ours
+    if key == "na\u017fe":  # folds to "nase", which is not a protocol name
         assert key in wire.members(Payload(written))
     else:
         with pytest.raises(InvalidParams, match="not spelled"):
@@ -233,7 +233,7 @@ def test_s9_a_member_that_only_looks_like_one_we_route_on_is_refused(key: str) -
 
 
 @pytest.mark.parametrize("key", ["argument\u017f", "u\u0052i", "cur\u017for", "in\uff50utResponses"])
-def test_s9_folding_is_seen_through(key: str) -> None:
+def test_s9_look_alikes_by_unicode_folding_are_refused(key: str) -> None:
     with pytest.raises(InvalidParams, match="not spelled"):
         wire.members(Payload(json.dumps({key: 1}).encode()))
 
@@ -248,13 +248,13 @@ def test_a_text_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("value", [None, b"1", b"null", b"{}", b'["a"]', rb'"\ud800"', b'"\xff"'])
-def test_a_text_that_is_none_is_named(value: bytes | None) -> None:
+def test_the_error_for_a_missing_string_names_the_member(value: bytes | None) -> None:
     with pytest.raises(InvalidParams, match='"name"') as caught:
         wire.text(None if value is None else Payload(value), "name")
     assert caught.value.code == -32602
 
 
-# --- backends -------------------------------------------------------------------------------------------------------
+# --- backends ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -283,12 +283,12 @@ def test_a_backends_payload_keeps_its_bytes(text: bytes, value: bytes) -> None:
     assert envelope.method is UNSET
 
 
-def test_a_nearly_json_notification_keeps_its_method() -> None:
+def test_a_notification_with_invalid_json_params_keeps_its_method() -> None:
     envelope = wire.parse_backend(b'{"jsonrpc":"2.0","method":"notifications/m","params":{"x":NaN}}')
     assert (envelope.method, raw(envelope.params)) == ("notifications/m", b'{"x":NaN}')
 
 
-def test_a_null_error_beside_a_result_is_none() -> None:
+def test_a_null_error_beside_a_result_is_absent() -> None:
     envelope = wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"result":{},"error":null}')
     assert (raw(envelope.result), envelope.error) == (b"{}", UNSET)
     assert raw(wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"error":null}').error) == b"null"
@@ -320,22 +320,22 @@ def test_a_null_error_beside_a_result_is_none() -> None:
     ],
     ids=lambda data: repr(data[:40]),
 )
-def test_a_backends_garbage_is_a_malformed_message(data: bytes) -> None:
+def test_an_unreadable_backend_message_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         wire.parse_backend(data)
 
 
-def test_the_members_of_a_nearly_json_object_are_told_apart() -> None:
+def test_the_members_of_an_object_with_invalid_json_values_are_found() -> None:
     found = loose_members(Payload(b'{"a" : NaN, "b\x01":[1,NaN], "a":2}'))
     assert {key: bytes(value) for key, value in found.items()} == {"a": b"2", "b\x01": b"[1,NaN]"}
     with pytest.raises(ValueError, match="not an object"):
         loose_members(Payload(b"[NaN]"))
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_json_rpc() -> None:
+def test_written_messages_are_json_rpc() -> None:
     id_ = Payload(b'"x"')
     assert wire.request(7, "m", None) == b'{"jsonrpc":"2.0","id":7,"method":"m"}'
     assert wire.request(7, 'm"', b'{"a":1e999}') == rb'{"jsonrpc":"2.0","id":7,"method":"m\"","params":{"a":1e999}}'
@@ -345,6 +345,6 @@ def test_what_is_written_is_json_rpc() -> None:
     assert wire.failure(wire.NULL_ID, b"{}") == b'{"jsonrpc":"2.0","id":null,"error":{}}'
 
 
-def test_absent_and_null_differ() -> None:
+def test_an_absent_and_a_null_id_differ() -> None:
     assert wire.parse_backend(b'{"jsonrpc":"2.0","method":"m","id":null}').id is not UNSET
     assert Envelope().id is UNSET

@@ -36,12 +36,12 @@ def test_several_data_lines_are_joined_by_lf() -> None:
     assert parse(b"data: a\ndata:\ndata:  b\n\n") == [Event(b"a\n\n b")]
 
 
-def test_only_one_space_after_the_colon_is_dropped() -> None:
+def test_only_one_space_after_the_colon_is_removed() -> None:
     assert parse(b"data:x\n\ndata: x\n\ndata:  x\n\n") == [Event(b"x"), Event(b"x"), Event(b" x")]
 
 
 @pytest.mark.parametrize("pieces", [(b"\xef\xbb\xbfdata: a\n\n",), (b"\xef", b"\xbb", b"\xbfdata: a\n\n")])
-def test_a_byte_order_mark_at_the_start_is_dropped(pieces: tuple[bytes, ...]) -> None:
+def test_a_byte_order_mark_at_the_start_is_removed(pieces: tuple[bytes, ...]) -> None:
     assert parse(*pieces) == [Event(b"a")]
 
 
@@ -57,7 +57,7 @@ def test_a_field_without_a_colon_has_an_empty_value() -> None:
     assert parse(b"data\ndata\n\n") == [Event(b"\n")]
 
 
-def test_a_block_without_data_is_not_dispatched_and_leaves_no_name_behind() -> None:
+def test_a_block_without_data_is_not_dispatched_and_resets_the_name() -> None:
     assert parse(b"event: a\n\ndata: b\n\n") == [Event(b"b")]
 
 
@@ -69,7 +69,7 @@ def test_a_retry_alone_is_reported() -> None:
     assert parse(b"retry: 250\n\n") == [Event(b"", retry=250)]
 
 
-def test_an_id_belongs_to_the_block_that_says_it() -> None:
+def test_an_id_applies_to_its_own_block_only() -> None:
     assert parse(b"id: 1\ndata: a\n\ndata: b\n\nid\ndata: c\n\n") == [
         Event(b"a", id="1"),
         Event(b"b"),
@@ -77,7 +77,7 @@ def test_an_id_belongs_to_the_block_that_says_it() -> None:
     ]
 
 
-def test_an_id_with_nul_and_a_retry_that_is_no_number_are_ignored() -> None:
+def test_an_id_with_nul_and_an_invalid_retry_are_ignored() -> None:
     assert parse(b"id: a\0b\nretry: 1s\nretry: -1\nretry:" + b"9" * 5000 + b"\ndata: a\n\n", max_event=9000) == [
         Event(b"a")
     ]
@@ -99,7 +99,7 @@ def test_an_event_cut_off_by_the_end_of_the_stream_is_not_reported() -> None:
     ids=["unfinished", "one-line", "many-lines", "comment", "no-data"],
 )
 @pytest.mark.parametrize("piece", [1, 7, 1000])
-def test_an_event_beyond_the_limit_is_refused_however_it_is_cut(stream: bytes, piece: int) -> None:
+def test_an_event_over_the_limit_is_refused_however_it_is_cut(stream: bytes, piece: int) -> None:
     pieces = [stream[start : start + piece] for start in range(0, len(stream), piece)]
     with pytest.raises(EventTooLarge, match="64"):
         parse(*pieces, max_event=64)
@@ -109,7 +109,7 @@ def test_the_limit_is_per_event_not_per_stream() -> None:
     assert len(parse(b"data: " + b"x" * 50 + b"\n\n" + b": beat\n\n" * 50 + b"data: y\n\n", max_event=64)) == 2
 
 
-def test_a_huge_line_in_many_pieces_comes_out_whole() -> None:
+def test_a_huge_line_in_many_pieces_is_reassembled() -> None:
     parser = EventParser(32 << 20)
     piece = b"x" * 65536
     events = parser.feed(b"data: ")
@@ -125,19 +125,19 @@ def test_the_repr_of_a_parser_counts_and_shows_no_data() -> None:
     assert repr(parser) == "<EventParser holding=21 max=1000>"
 
 
-def test_an_encoded_event_names_itself() -> None:
+def test_an_encoded_event_has_its_name_and_id() -> None:
     assert encode_event(b"{}") == b"event: message\ndata: {}\n\n"
     assert encode_event(b"{}", event="endpoint", id="5") == b"id: 5\nevent: endpoint\ndata: {}\n\n"
 
 
-def test_json_with_line_ends_between_its_tokens_survives() -> None:
+def test_json_with_line_breaks_between_tokens_survives() -> None:
     raw = b'{\r\n"a":\r[1,\n2]\n}'
     (event,) = parse(encode_event(raw))
     assert json.loads(event.data) == json.loads(raw)
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b"])
-def test_a_name_or_an_id_that_would_break_out_of_its_line_is_refused(bad: str) -> None:
+def test_a_name_or_id_with_a_line_break_or_nul_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         encode_event(b"x", id=bad)
     with pytest.raises(ValueError, match="CR, LF or NUL"):

@@ -1,4 +1,4 @@
-"""What servers may ask clients, and who is named as the one asking."""
+"""Server requests: the capabilities they need, and the server named in elicitations."""
 
 import json
 
@@ -42,31 +42,31 @@ def refused(method: str, params: bytes | None, capabilities: bytes) -> int | Non
         ("unheard/of", None, b"{}", None),
     ],
 )
-def test_a_client_is_asked_only_what_it_declared(
+def test_a_server_request_needs_a_declared_capability(
     method: str, params: bytes | None, capabilities: bytes, code: int | None
 ) -> None:
     assert refused(method, params, capabilities) == code
 
 
 @pytest.mark.parametrize("message", [b'"Your name?"', rb'"\ud83d"', b'"a\x01"', rb'"\"]"', b'""'])
-def test_an_elicitation_names_who_asks_and_keeps_its_text(message: bytes) -> None:
+def test_an_elicitation_names_its_server_and_keeps_its_text(message: bytes) -> None:
     found = signed("elicitation/create", Payload(b'{"message":%b,"x":1e999}' % message), "notes")
     assert found is not None
     assert bytes(found) == b'{"message":"[notes] %b,"x":1e999}' % message[1:]
 
 
 @pytest.mark.parametrize("params", [None, b"{}", b'{"message":5}', b"[]"])
-def test_without_a_message_there_is_nothing_to_sign(params: bytes | None) -> None:
+def test_an_elicitation_without_a_message_is_unchanged(params: bytes | None) -> None:
     payload = None if params is None else Payload(params)
     assert signed("elicitation/create", payload, "notes") is payload
 
 
-def test_other_requests_are_not_signed() -> None:
+def test_other_server_requests_are_unchanged() -> None:
     payload = Payload(FORM)
     assert signed("sampling/createMessage", payload, "notes") is payload
 
 
-def test_only_what_both_eras_mean_alike_is_relayed() -> None:
+def test_only_server_request_capabilities_are_relayed_between_eras() -> None:
     declared = Payload(b'{"tasks":{},"sampling":{ "tools":{} },"roots":{},"extensions":{},"elicitation":{}}')
     assert json.loads(bytes(relayable_capabilities(declared))).keys() == {"roots", "sampling", "elicitation"}
     assert b'{ "tools":{} }' in bytes(relayable_capabilities(declared))

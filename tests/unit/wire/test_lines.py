@@ -1,4 +1,4 @@
-"""Lines out of a byte stream: the same as a split, however the stream is cut; too long ones cost only themselves."""
+"""Lines of a byte stream: equal to a split, however the stream is cut; an oversized line costs only itself."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +13,14 @@ def fed(lines: LineSplitter, *pieces: bytes) -> list[bytes]:
 
 
 @given(pieces=STREAMS)
-def test_lines_are_those_of_a_split_however_the_stream_is_cut(pieces: list[bytes]) -> None:
+def test_lines_equal_a_split_however_the_stream_is_cut(pieces: list[bytes]) -> None:
     whole = b"".join(pieces).split(b"\n")[:-1]
     expected = [line[:-1] if line.endswith(b"\r") else line for line in whole]
     assert fed(LineSplitter(10**6), *pieces) == expected
 
 
 @given(pieces=STREAMS, limit=st.integers(1, 8))
-def test_what_is_too_long_is_left_out_and_reported_once(pieces: list[bytes], limit: int) -> None:
+def test_an_oversized_line_is_dropped_and_reported_once(pieces: list[bytes], limit: int) -> None:
     *whole, rest = b"".join(pieces).split(b"\n")
     splitter = LineSplitter(limit)
     found = fed(splitter, *pieces)
@@ -36,13 +36,13 @@ def test_a_line_of_exactly_the_limit_passes() -> None:
     assert splitter.oversized == []
 
 
-def test_a_line_too_long_is_dropped_to_its_end_and_the_next_one_is_whole() -> None:
+def test_after_an_oversized_line_the_next_one_is_complete() -> None:
     splitter = LineSplitter(8)
     assert fed(splitter, b'{"id":7', b"xxxxxxxx", b"yyyy", b"zzz\nnext\n") == [b"next"]
     assert splitter.oversized == [b'{"id":7xxxxxxxx']
 
 
-def test_of_an_endless_line_only_its_beginning_is_kept() -> None:
+def test_only_the_start_of_an_endless_line_is_kept() -> None:
     splitter = LineSplitter(1000)
     for _ in range(1000):
         assert fed(splitter, b"x" * 10_000) == []
@@ -61,7 +61,7 @@ def test_a_cr_cut_from_its_lf_is_still_a_line_end() -> None:
     assert fed(LineSplitter(100), b"one\r", b"\ntwo\r", b"x\n") == [b"one", b"two\rx"]
 
 
-def test_its_state_can_be_read() -> None:
+def test_its_repr_shows_its_state() -> None:
     splitter = LineSplitter(100)
     assert fed(splitter, b"abc") == []
     assert repr(splitter) == "<LineSplitter held=3>"

@@ -1,4 +1,4 @@
-"""The headers that mirror a request: what they hold, and that nothing gets out of a line."""
+"""Headers that mirror a request: their values, and that no value leaves its line."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def lines(method: str, /, **members: object) -> list[bytes]:
     ("method", "member", "value"),
     [("tools/call", "name", "t"), ("prompts/get", "name", "p"), ("resources/read", "uri", "x:1")],
 )
-def test_what_a_request_names_is_mirrored(method: str, member: str, value: str) -> None:
+def test_the_name_in_a_request_is_mirrored(method: str, member: str, value: str) -> None:
     assert lines(method, **{member: value}) == [b"mcp-method: " + method.encode(), b"mcp-name: " + value.encode()]
 
 
@@ -35,7 +35,7 @@ def test_other_requests_mirror_their_method_only() -> None:
     "name",
     ["a\r\nmcp-evil: 1", "a\nb", "a\rb", "a\0b", " a", "a ", "\t", "é", "日本語", "\u2028", "=?base64?eA==?=", "a\x7f"],
 )
-def test_s45_a_name_stays_in_its_line_and_comes_out_as_it_was(name: str) -> None:
+def test_s45_an_unsafe_name_is_encoded_and_decodes_to_itself(name: str) -> None:
     method, mirrored = lines("tools/call", name=name)
     assert method == b"mcp-method: tools/call"
     value = mirrored.removeprefix(b"mcp-name: ").decode("ascii")
@@ -43,12 +43,12 @@ def test_s45_a_name_stays_in_its_line_and_comes_out_as_it_was(name: str) -> None
     assert decode_header(value) == name
 
 
-def test_s45_a_method_stays_in_its_line() -> None:
+def test_s45_an_unsafe_method_is_encoded() -> None:
     (method,) = lines("a\r\nb: c")
     assert decode_header(method.removeprefix(b"mcp-method: ").decode()) == "a\r\nb: c"
 
 
-def test_parameter_headers_are_asked_for_with_the_native_name_and_the_raw_arguments() -> None:
+def test_parameter_headers_get_the_native_name_and_raw_arguments() -> None:
     asked: list[tuple[str, bytes]] = []
 
     def parameters(name: str, arguments: Payload) -> Mapping[str, str]:
@@ -64,7 +64,7 @@ def test_parameter_headers_are_asked_for_with_the_native_name_and_the_raw_argume
 
 
 @pytest.mark.parametrize("plain", ["", "a", "a b", "~!", "=?base64?x", "é"[:0]])
-def test_plain_values_are_not_wrapped(plain: str) -> None:
+def test_safe_values_are_not_encoded(plain: str) -> None:
     assert encode_header(plain) == plain
     assert decode_header(plain) == plain
 
@@ -72,17 +72,17 @@ def test_plain_values_are_not_wrapped(plain: str) -> None:
 @pytest.mark.parametrize(
     "value", ["=?base64?x?=", "=?base64?eB==?=", "=?base64?/w==?=", "=?base64?e A==?=", "=?base64?é?="]
 )
-def test_a_malformed_sentinel_matches_nothing(value: str) -> None:
+def test_malformed_base64_decodes_to_none(value: str) -> None:
     assert decode_header(value) is None
 
 
-def test_a_task_is_named_by_its_id() -> None:
+def test_a_task_request_mirrors_its_task_id() -> None:
     for method in ("tasks/get", "tasks/update", "tasks/cancel"):
         lines = mirrored_headers(method, {"taskId": Payload(b'"t 1"'), "name": Payload(b'"n"')}, None)
         assert lines == f"mcp-method: {method}\r\nmcp-name: t 1\r\n".encode()
 
 
-def test_annotations_are_stripped_from_schemas_and_from_nothing_else() -> None:
+def test_annotations_are_removed_from_schemas_only() -> None:
     schema = (
         b'{"x-mcp-header":1,"properties":{"x-mcp-header":{"x-mcp-header":"a","n":1.50},'
         b'"b":{"items":[{"x-mcp-header":{}}]}},'

@@ -1,12 +1,12 @@
-"""Large messages opened in the pass that reads them: the same is found as by a second look, and no byte is copied."""
+"""Large messages parsed in one pass: the same result as two passes, without a copy."""
 
 import msgspec
 import pytest
 
 from mcp_manifold import wire
 from mcp_manifold.errors import InvalidParams, MalformedMessage
-from mcp_manifold.wire import LARGE, Envelope, Opened, Payload, ResultView
-from mcp_manifold.wire.envelope import loose_members
+from mcp_manifold.wire import LARGE, Envelope, ParsedEnvelope, Payload, ResultView
+from mcp_manifold.wire.payload import loose_members
 
 FILL = b"x" * LARGE
 RESULT = b'{"content":[{"type":"text","text":"%b"}],"\xc3\xa9":"\\u00e9","isError":false}' % FILL
@@ -23,7 +23,7 @@ def written(message: bytes, body: bytes, id_: bytes = b"7") -> bytes:
 
 
 def same(data: bytes) -> Envelope:
-    """What a backend's message is read as, which must be what its members alone are."""
+    """The parsed message of a backend; asserts that its members equal those of a plain parse."""
     found, plain = wire.parse_backend(data), msgspec.json.decode(data, type=Envelope)
     for member in ("jsonrpc", "id", "method", "params", "result", "error"):
         assert getattr(found, member) == getattr(plain, member)
@@ -32,10 +32,10 @@ def same(data: bytes) -> Envelope:
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("id_", IDS.values(), ids=IDS)
-def test_a_large_response_is_opened_where_it_is_read_and_keeps_its_bytes(order: bytes, id_: bytes) -> None:
+def test_a_large_compact_response_is_parsed_once_and_keeps_its_bytes(order: bytes, id_: bytes) -> None:
     data = written(order, RESULT, id_)
     found = same(data)
-    assert isinstance(found, Opened)
+    assert isinstance(found, ParsedEnvelope)
     assert found.text is data
     assert isinstance(found.result, Payload)
     assert bytes(found.result) == RESULT
@@ -60,27 +60,27 @@ NOT_OPENED = {
 
 
 @pytest.mark.parametrize("data", NOT_OPENED.values(), ids=NOT_OPENED)
-def test_a_response_that_is_written_otherwise_is_read_as_ever(data: bytes) -> None:
-    assert not isinstance(same(data), Opened)
+def test_any_other_response_is_parsed_as_a_small_one(data: bytes) -> None:
+    assert not isinstance(same(data), ParsedEnvelope)
 
 
-def test_a_large_result_that_is_only_nearly_json_keeps_its_bytes() -> None:
+def test_a_large_result_with_invalid_json_values_keeps_its_bytes() -> None:
     result = RESULT.replace(b"false", b"NaN")
     found = wire.parse_backend(written(ORDERS["id first"], result))
     assert isinstance(found.result, Payload)
     assert bytes(found.result) == result
 
 
-# --- requests ---------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------
 
 REQUEST = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%(body)b}'
 CALL = written(REQUEST, PARAMS)
 
 
 @pytest.mark.parametrize("params", [PARAMS, PARAMS.replace(b",", b", ", 1), PARAMS.replace(b'"t"', b'"s","name":"t"')])
-def test_a_large_requests_params_are_those_a_second_look_finds(params: bytes) -> None:
+def test_a_large_requests_params_equal_those_of_a_second_parse(params: bytes) -> None:
     found = wire.parse(written(REQUEST, params))
-    assert isinstance(found, Opened) == (params is PARAMS)
+    assert isinstance(found, ParsedEnvelope) == (params is PARAMS)
     assert isinstance(found.params, Payload)
     assert bytes(found.params) == params
     assert wire.members_of(found) == wire.members(Payload(params))
@@ -98,22 +98,22 @@ def test_a_large_requests_params_are_those_a_second_look_finds(params: bytes) ->
         CALL[:-1],
     ],
 )
-def test_a_large_request_is_refused_as_a_small_one_is(data: bytes) -> None:
+def test_a_large_invalid_request_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         wire.parse(data)
 
 
 def test_s9_a_look_alike_in_large_params_is_refused() -> None:
     found = wire.parse(CALL.replace(b'"_meta"', b'"_META"'))
-    assert isinstance(found, Opened)
+    assert isinstance(found, ParsedEnvelope)
     with pytest.raises(InvalidParams):
         wire.members_of(found)
 
 
-# --- looks ------------------------------------------------------------------------------------------------------------
+# --- views ------------------------------------------------------------------------------------------------------
 
 
-def test_a_look_tells_members_kind_and_text_of_who_was_not_opened() -> None:
+def test_a_view_finds_members_kind_and_text() -> None:
     result = Payload(b'{"resultType":"task","a":[1]}')
     look = ResultView(result)
     assert not look.is_known
@@ -122,11 +122,11 @@ def test_a_look_tells_members_kind_and_text_of_who_was_not_opened() -> None:
     assert look.text == bytes(result)
 
 
-def test_what_is_no_object_has_no_kind() -> None:
+def test_a_result_that_is_not_an_object_has_no_kind() -> None:
     assert ResultView(Payload(b"[]")).kind == b""
 
 
-def test_a_look_is_kept_for_as_long_as_it_is_the_same_result() -> None:
+def test_a_view_is_reused_for_the_same_result() -> None:
     result = Payload(RESULT)
     first = wire.view_of(result)
     assert first is not None
@@ -139,7 +139,7 @@ URI = b',"uri":1'
 
 
 @pytest.mark.parametrize("at", [0, 700, 1020, 1021, 1022, 1023, 1024, 1025, 1026, 5000, LARGE - 1])
-def test_a_uri_is_found_wherever_it_is(at: int) -> None:
+def test_a_uri_member_is_found_at_any_position(at: int) -> None:
     for before in range(6):
         text = b'{"a":"%b"%b,"b":"%b"}' % (b"x" * (at + before), URI, b"y" * (LARGE - at))
         assert not ResultView(Payload(text)).is_plain
@@ -166,16 +166,16 @@ META = {
 @pytest.mark.parametrize("backend", ERAS)
 @pytest.mark.parametrize("client", ERAS)
 @pytest.mark.parametrize("method", ["tools/call", "resources/read"])
-def test_a_result_is_adapted_the_same_whoever_looked_at_it(
+def test_a_result_is_adapted_the_same_with_and_without_a_view(
     result: bytes, backend: wire.Era, client: wire.Era, method: str
 ) -> None:
     def adapted(look: ResultView | None) -> bytes:
         ours = Payload(b'{"name":"ours"}')
         return bytes(
-            wire.adapt_result(payload, method=method, backend=backend, client=client, server_info=ours, look=look)
+            wire.adapt_result(payload, method=method, backend=backend, client=client, server_info=ours, view=look)
         )
 
     payload = Payload(result)
     opened = wire.parse_backend(written(ORDERS["id first"], result)) if result[-1:] == b"}" else None
-    known = opened.members if isinstance(opened, Opened) else None
+    known = opened.members if isinstance(opened, ParsedEnvelope) else None
     assert adapted(None) == adapted(ResultView(payload)) == adapted(ResultView(payload, known, TWO))

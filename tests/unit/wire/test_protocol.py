@@ -11,10 +11,10 @@ def test_every_revision_has_its_era() -> None:
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)
-def test_a_known_handshake_revision_is_agreed_to(version: str) -> None:
+def test_a_known_handshake_revision_is_accepted(version: str) -> None:
     assert negotiate_version(version) == version
 
 
 @pytest.mark.parametrize("version", ["", "2099-01-01", "1.0", MODERN_VERSION])
-def test_any_other_is_answered_with_the_latest_handshake_revision(version: str) -> None:
+def test_any_other_revision_is_answered_with_the_latest(version: str) -> None:
     assert negotiate_version(version) == LATEST_HANDSHAKE

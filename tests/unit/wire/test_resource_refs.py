@@ -1,11 +1,11 @@
-"""Resource URIs inside results: found where they stand for a resource, and nowhere else."""
+"""Resource URIs inside results: replaced where they name a resource, and nowhere else."""
 
 import json
 from typing import Any
 
 import pytest
 
-from mcp_manifold.wire import Payload, link_steps, map_links
+from mcp_manifold.wire import Payload, map_resource_refs, ref_steps
 
 LINK = {"type": "resource_link", "uri": "x:1", "name": "n", "extra": None}
 EMBEDDED = {"type": "resource", "resource": {"uri": "x:1", "text": "t", "extra": 1}, "annotations": {}}
@@ -16,7 +16,7 @@ def public(uri: str) -> str:
 
 
 def mapped(method: str, result: object) -> Any:
-    return json.loads(bytes(map_links(method, Payload(json.dumps(result).encode()), public)))
+    return json.loads(bytes(map_resource_refs(method, Payload(json.dumps(result).encode()), public)))
 
 
 def uris(method: str, result: object) -> list[str]:
@@ -32,7 +32,7 @@ def uris(method: str, result: object) -> list[str]:
     return found
 
 
-def test_tool_results_name_resources_by_public_uris() -> None:
+def test_tool_results_hold_public_uris() -> None:
     result = {"content": [{"type": "text", "text": "x:1"}, LINK, EMBEDDED], "isError": False, "extra": None}
     found = mapped("tools/call", result)
     assert found["content"][0] == {"type": "text", "text": "x:1"}
@@ -42,12 +42,12 @@ def test_tool_results_name_resources_by_public_uris() -> None:
 
 
 @pytest.mark.parametrize("content", [LINK, EMBEDDED, [LINK], [{"type": "text", "text": ""}, EMBEDDED]])
-def test_prompts_may_hold_one_block_or_a_list(content: object) -> None:
+def test_prompt_messages_hold_one_block_or_a_list(content: object) -> None:
     result = {"messages": [{"role": "user", "content": content}, {"role": "user", "content": {"type": "text"}}]}
     assert uris("prompts/get", result) == ["a+x:1"]
 
 
-def test_what_was_read_is_named_by_public_uris() -> None:
+def test_read_contents_hold_public_uris() -> None:
     result = {"contents": [{"uri": "x:1", "text": "1"}, {"uri": "y:2", "blob": ""}]}
     assert uris("resources/read", result) == ["a+x:1", "a+y:2"]
 
@@ -69,9 +69,9 @@ def test_what_was_read_is_named_by_public_uris() -> None:
         ("tasks/get", {"content": [LINK]}),
     ],
 )
-def test_anything_else_passes_as_the_same_object(method: str, result: object) -> None:
+def test_anything_else_is_the_same_object(method: str, result: object) -> None:
     payload = Payload(json.dumps(result).encode())
-    assert map_links(method, payload, public) is payload
+    assert map_resource_refs(method, payload, public) is payload
 
 
 @pytest.mark.parametrize(
@@ -86,34 +86,34 @@ def test_anything_else_passes_as_the_same_object(method: str, result: object) ->
     ],
     ids=lambda value: repr(value[:30]),
 )
-def test_what_is_not_of_the_promised_shape_passes_as_the_same_object(method: str, body: bytes) -> None:
+def test_a_malformed_result_is_the_same_object(method: str, body: bytes) -> None:
     payload = Payload(body)
-    assert map_links(method, payload, public) is payload
+    assert map_resource_refs(method, payload, public) is payload
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
-def test_where_no_uri_changes_the_result_is_the_same_object(method: str) -> None:
+def test_a_result_whose_uris_do_not_change_is_the_same_object(method: str) -> None:
     message = {"role": "user", "content": [LINK, EMBEDDED]}
     result = {"content": [LINK, EMBEDDED], "messages": [message], "contents": [{"uri": "x:1"}]}
     payload = Payload(json.dumps(result).encode())
-    assert map_links(method, payload, lambda uri: uri) is payload
+    assert map_resource_refs(method, payload, lambda uri: uri) is payload
 
 
-def test_without_the_word_nobody_is_asked() -> None:
+def test_a_result_without_uris_is_not_mapped() -> None:
     payload = Payload(b'{"content":[{"type":"text","text":"x:1"}]}')
 
     def asked(uri: str) -> str:
         raise AssertionError(uri)
 
-    assert map_links("tools/call", payload, asked) is payload
+    assert map_resource_refs("tools/call", payload, asked) is payload
 
 
-def test_what_stands_beside_a_changed_uri_keeps_its_bytes() -> None:
+def test_everything_beside_a_changed_uri_keeps_its_bytes() -> None:
     body = (
         b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
     )
     expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
-    assert bytes(map_links("tools/call", Payload(body), public)) == expected
+    assert bytes(map_resource_refs("tools/call", Payload(body), public)) == expected
 
 
 FILLER = {"type": "text", "text": "x" * 10_000}
@@ -129,42 +129,40 @@ FILLER = {"type": "text", "text": "x" * 10_000}
     ],
 )
 @pytest.mark.parametrize("odd", [[], [5]])
-def test_large_results_are_looked_at_as_small_ones_are(
-    block: dict[str, Any], expected: list[str], odd: list[int]
-) -> None:
+def test_large_results_are_mapped_like_small_ones(block: dict[str, Any], expected: list[str], odd: list[int]) -> None:
     assert uris("tools/call", {"content": [FILLER, *odd, block]}) == expected
 
 
-def test_a_large_result_with_an_escaped_type_is_understood() -> None:
+def test_a_large_result_with_an_escaped_type_is_mapped() -> None:
     body = json.dumps({"content": [FILLER, LINK]}).replace("resource_link", "re\\u0073ource_link").encode()
-    assert b'"a+x:1"' in bytes(map_links("tools/call", Payload(body), public))
+    assert b'"a+x:1"' in bytes(map_resource_refs("tools/call", Payload(body), public))
 
 
-def test_a_large_result_that_only_mentions_resources_passes_as_the_same_object() -> None:
+def test_a_large_result_with_refs_in_text_only_is_the_same_object() -> None:
     result = {"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "structuredContent": LINK}
     payload = Payload(json.dumps(result).encode())
-    assert map_links("tools/call", payload, public) is payload
+    assert map_resource_refs("tools/call", payload, public) is payload
 
 
-def test_a_long_result_is_mapped_in_steps_to_the_same_end() -> None:
+def test_a_long_result_mapped_in_steps_is_the_same() -> None:
     payload = Payload(json.dumps({"content": [LINK, EMBEDDED, FILLER] * 500}).encode())
-    steps = link_steps("tools/call", payload, public)
+    steps = ref_steps("tools/call", payload, public)
     for _ in range(1500 // 256 + 2):  # and one before the first block, one after the last
         next(steps)
     with pytest.raises(StopIteration) as done:
         next(steps)
-    assert bytes(done.value.value) == bytes(map_links("tools/call", payload, public))
+    assert bytes(done.value.value) == bytes(map_resource_refs("tools/call", payload, public))
 
 
-def test_a_result_without_links_takes_no_step() -> None:
+def test_a_result_without_refs_takes_no_step() -> None:
     payload = Payload(json.dumps({"content": [FILLER] * 500}).encode())
     with pytest.raises(StopIteration) as done:
-        next(link_steps("tools/call", payload, public))
+        next(ref_steps("tools/call", payload, public))
     assert done.value.value is payload
 
 
 @pytest.mark.parametrize("filling", ["x" * 200_000, '"' * 200_000, "\\" * 100_000, '"uri' * 50_000, '"uri":' * 40_000])
-def test_in_a_large_result_links_are_found_whatever_its_text_is_made_of(filling: str) -> None:
+def test_refs_in_a_large_result_are_found_beside_any_text(filling: str) -> None:
     text, second = {"type": "text", "text": filling}, {"type": "resource_link", "uri": "x:2"}
     assert uris("tools/call", {"content": [text]}) == []
     assert uris("tools/call", {"content": [LINK, text]}) == ["a+x:1"]

@@ -14,7 +14,7 @@ from mcp_manifold.backends.http.streams import IdleWatch, NotificationPost
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 ENDPOINT_WAIT: Final = 30.0
@@ -33,7 +33,7 @@ class SseTransport:
         headers: Mapping[str, str],
         max_message: int,
         idle_limit: float,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._idle_limit = idle_limit
         self._idle: IdleWatch | None = None
@@ -44,7 +44,7 @@ class SseTransport:
         self._post: bytes = b""
         self._exchange: Exchange | None = None
         self._events = EventParser(max_message)
-        self._load = Load(budget or Budget())
+        self._reservation = Reservation(budget or MemoryBudget())
         self._endpoint: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -110,8 +110,9 @@ class SseTransport:
         except EventTooLarge:
             self._broken(BackendLost(self._link.backend, "an event is larger than the message limit"))
             return
-        if self._events.held > LARGE or self._load.size:
-            self._load.hold(self._events.held)  # the stream is everybody's: it is not broken for the size of one answer
+        if self._events.held > MIN_COUNTED or self._reservation.size:
+            # The stream is shared: one large response must not break it.
+            self._reservation.resize(self._events.held)
         for event in found:
             if event.event == "endpoint":
                 self._named(event.data.decode("utf-8", "replace"))
@@ -147,7 +148,7 @@ class SseTransport:
             self._idle = IdleWatch(self._idle_limit, self._silent)
 
     def _broken(self, reason: BackendError) -> None:
-        self._load.drop()
+        self._reservation.release()
         if not self._endpoint.done():
             self._endpoint.set_exception(reason)
         if self._idle is not None:

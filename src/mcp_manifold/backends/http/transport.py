@@ -24,7 +24,7 @@ from mcp_manifold.errors import (
     MalformedMessage,
     SessionExpired,
 )
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 from mcp_manifold.wire.param_headers import mirrored_headers
 
@@ -52,12 +52,12 @@ class HttpTransport:
         headers: Mapping[str, str],
         max_message: int,
         idle_limit: float,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.link = link
         self.max_message = max_message
         self.idle_limit = idle_limit
-        self.budget = budget or Budget()
+        self.budget = budget or MemoryBudget()
         self._pool = pool
         self._headers = dict(headers)
         self._session = ""
@@ -155,8 +155,8 @@ class _Reply:
     """The reply to one request: JSON, or an event stream that may be resumed."""
 
     __slots__ = (
-        "_body", "_events", "_expected", "_idle", "_last_event", "_load", "_resumes", "_retry", "_size", "_status",
-        "_transport", "exchange", "pending",
+        "_body", "_events", "_expected", "_idle", "_last_event", "_reservation", "_resumes", "_retry", "_size",
+        "_status", "_transport", "exchange", "pending",
     )  # fmt: skip
 
     def __init__(self, transport: HttpTransport, pending: PendingRequest) -> None:
@@ -168,7 +168,7 @@ class _Reply:
         self._size = 0
         self._events: EventParser | None = None
         self._idle: IdleWatch | None = None
-        self._load: Load | None = None
+        self._reservation: Reservation | None = None
         self._expected = 0
         self._last_event: str | None = None
         self._retry = RETRY
@@ -195,7 +195,7 @@ class _Reply:
             if headers.is_event_stream:
                 self._events = EventParser(self._transport.max_message)
                 self._idle = IdleWatch(self._transport.idle_limit, self._silent)
-            elif headers.length > LARGE:
+            elif headers.length > MIN_COUNTED:
                 self._expect(headers.length)
 
     def received(self, data: bytes) -> None:
@@ -210,7 +210,7 @@ class _Reply:
             self.abort()
         elif self._size > self._transport.max_message:
             self._refuse("its answer is larger than the message limit")
-        elif self._size > LARGE:
+        elif self._size > MIN_COUNTED:
             self._weigh(self._size)
 
     def ended(self) -> None:
@@ -262,9 +262,9 @@ class _Reply:
 
     def _weigh(self, size: int) -> None:
         """So much is held of the answer now; without room for it, it is dropped."""
-        if self._load is None:
-            self._load = Load(self._transport.budget)
-        if not self._load.keep(max(size, self._expected)):
+        if self._reservation is None:
+            self._reservation = Reservation(self._transport.budget)
+        if not self._reservation.try_resize(max(size, self._expected)):
             self._fail(AnswerDropped(self._transport.link.backend))
             self.abort()
 
@@ -275,9 +275,9 @@ class _Reply:
             self._weigh(size)
 
     def _unload(self) -> None:
-        if self._load is not None:
-            self._load.drop()
-            self._load = None
+        if self._reservation is not None:
+            self._reservation.release()
+            self._reservation = None
 
     def _stream(self, events: EventParser, data: bytes) -> None:
         try:
@@ -285,7 +285,7 @@ class _Reply:
         except EventTooLarge:
             self._refuse("an event is larger than the message limit")
             return
-        if events.held > LARGE or self._load is not None:
+        if events.held > MIN_COUNTED or self._reservation is not None:
             self._weigh(events.held)
         for event in found:
             if event.id is not None:

@@ -15,7 +15,7 @@ from mcp_manifold.backends.process.stdio import StdioCommand, open_stdio
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.config.environment import inherited
 from mcp_manifold.errors import BackendUnavailable
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.wire import Era
 
 Kind = Literal["stdio", "http", "sse"]
@@ -34,13 +34,13 @@ class Connector:
         *,
         environment: Mapping[str, str] | None = None,
         groups: Groups | None = None,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._server = server
         self._limits = limits
         self._environment = environment
         self._groups = groups
-        self._budget = budget or Budget()
+        self._budget = budget or MemoryBudget()
         self._pool: HttpPool | None = None
         self._kind: Kind | None = None if server.transport == "auto" else server.transport
         self._era: Era | None = None if server.era == "auto" else server.era

@@ -30,7 +30,7 @@ from mcp_manifold.errors import (
     BackendProtocolError,
     BackendUnavailable,
 )
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire import one_line
 from mcp_manifold.wire.lines import LineSplitter
 
@@ -67,11 +67,11 @@ class StdioCommand:
 class _Pipes:
     """Feeds the link from the child's stdout; synchronous, in the order of the bytes. Knows when it has all been."""
 
-    def __init__(self, link: Link, tail: StderrTail, limit: int, budget: Budget) -> None:
+    def __init__(self, link: Link, tail: StderrTail, limit: int, budget: MemoryBudget) -> None:
         self._link = link
         self._tail = tail
         self._lines = LineSplitter(limit)
-        self._load = Load(budget)
+        self._reservation = Reservation(budget)
         self._loop = asyncio.get_running_loop()
         self._stdout, self._stderr = RateLimiter(LINES_A_SECOND), RateLimiter(STDERR_A_SECOND)
         self._open = {1, 2}
@@ -91,14 +91,14 @@ class _Pipes:
             lines += 1
             if line:
                 self._link.fed(line)
-        if self._lines.is_idle and not self._load.size:
+        if self._lines.is_idle and not self._reservation.size:
             return self._stdout.rest(lines, self._loop.time())
         if self._lines.oversized:
             for start in self._lines.oversized:
                 self._link.oversized(start)
             self._lines.oversized.clear()
         held = self._lines.held
-        if (held > LARGE or self._load.size) and not self._load.keep(held):
+        if (held > MIN_COUNTED or self._reservation.size) and not self._reservation.try_resize(held):
             self._drop()
         if self._lines.is_endless:
             self._link.lost(BackendProtocolError(self._link.backend, "it writes a line that does not end"))
@@ -107,7 +107,7 @@ class _Pipes:
     def _drop(self) -> None:
         """There is no room for the message that comes in: its caller is told so."""
         pending = self._link.pending.get(number_in(self._lines.skip()))
-        self._load.drop()
+        self._reservation.release()
         if pending is not None:
             self._link.fail(pending, AnswerDropped(self._link.backend))
 
@@ -138,7 +138,7 @@ class _Pipes:
 
     def _settle(self) -> None:
         if not self._open and not self.exited.done():
-            self._load.drop()
+            self._reservation.release()
             self.exited.set_result(None)
 
 
@@ -328,7 +328,7 @@ async def open_stdio(
     tail: StderrTail,
     limit: int,
     groups: Groups | None = None,
-    budget: Budget | None = None,
+    budget: MemoryBudget | None = None,
 ) -> StdioTransport:
     """Start the server in a process group of its own.
 
@@ -347,7 +347,7 @@ async def open_stdio(
         odd = "its arguments or its environment cannot be passed on" if isinstance(exc, ValueError) else str(exc)
         reason = getattr(exc, "strerror", None) or odd
         raise BackendUnavailable(link.backend, f"{command.program!r} could not be started: {reason}") from exc
-    transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit, budget or Budget()), tail)
+    transport = StdioTransport(link, process, groups, _Pipes(link, tail, limit, budget or MemoryBudget()), tail)
     with anyio.CancelScope(shield=True):  # it takes no time, and half of it would leave pipes to nobody
         try:
             await transport.connect()

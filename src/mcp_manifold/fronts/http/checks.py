@@ -22,7 +22,7 @@ from mcp_manifold.wire.protocol import (
     META_CLIENT_INFO,
     META_LOG_LEVEL,
     META_VERSION,
-    NAMED,
+    NAME_PARAMS,
     TASK_METHODS,
     UNSUPPORTED_VERSION,
 )
@@ -187,7 +187,7 @@ def _require_equal(header: bytes, headers: Headers, expected: str) -> None:
 
 
 def _require_named(method: str, params: dict[str, Payload], headers: Headers) -> None:
-    key = NAMED.get(method)
+    key = NAME_PARAMS.get(method)
     if key is None:
         if method not in TASK_METHODS or NAME_HEADER not in headers:
             return

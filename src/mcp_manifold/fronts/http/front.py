@@ -49,7 +49,7 @@ from mcp_manifold.fronts.http.standing import StandingStreams
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.http1.head import Head, Line
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session
 from mcp_manifold.wire import (
     MODERN_VERSION,
@@ -216,24 +216,24 @@ class HttpFront:
                 await send_empty(send, 204)
 
     async def _post_asgi(self, head: Head, decision: AdmissionDecision, request: HttpRequest) -> None:
-        load = Load(self.tally.budget)
+        reservation = Reservation(self.tally.budget)
         try:
-            body = await read_body(request.receive, head.headers, self._validator.max_body, load)
+            body = await read_body(request.receive, head.headers, self._validator.max_body, reservation)
             writer = AsgiWriter(request.receive, request.send, self.tally.budget)
             await writer.run(self._post(Exchange(head, decision, writer, ()), body))
         finally:
-            load.drop()
+            reservation.release()
 
     async def _post_message(self, request: HttpRequest) -> None:
         """A message of the 2024-11-05 SSE transport, whose answer goes over its session's stream."""
         conversation = self._sse.accept(request)
-        load = Load(self.tally.budget)
+        reservation = Reservation(self.tally.budget)
         try:
-            body = await read_body(request.receive, request.headers, self._validator.max_body, load)
+            body = await read_body(request.receive, request.headers, self._validator.max_body, reservation)
             self.tally.bytes_in += len(body)
             await self._sse.post(request, conversation, body)
         finally:
-            load.drop()
+            reservation.release()
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

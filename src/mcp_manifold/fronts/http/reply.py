@@ -19,7 +19,7 @@ from mcp_manifold.fronts.http.resumption import Journal
 from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.http1.head import Head, Line
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
     Payload,
@@ -321,7 +321,7 @@ class AsgiWriter:
 
     __slots__ = ("_answer", "_budget", "_is_dropped", "_receive", "_send", "_signal", "_work")
 
-    def __init__(self, receive: Receive, send: Send, budget: Budget) -> None:
+    def __init__(self, receive: Receive, send: Send, budget: MemoryBudget) -> None:
         self._budget = budget
         self._receive = receive
         self._send = send
@@ -391,16 +391,16 @@ class AsgiWriter:
                 watcher.cancel()
 
     async def _send_answer(self, status: int, body: bytes, lines: Sequence[Line]) -> None:
-        load = Load(self._budget)
-        if len(body) > LARGE:
-            load.hold(len(body))
+        reservation = Reservation(self._budget)
+        if len(body) > MIN_COUNTED:
+            reservation.resize(len(body))
         try:
             if body:
                 await send_json(self._send, status, body, lines)
             else:
                 await send_empty(self._send, status, lines)
         finally:
-            load.drop()
+            reservation.release()
 
 
 async def _watch(receive: Receive, reply: HttpReply) -> None:

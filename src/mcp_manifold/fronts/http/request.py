@@ -8,7 +8,7 @@ from typing import Final
 from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Receive, Refused, Send
 from mcp_manifold.fronts.http.routes import EndpointRoute
 from mcp_manifold.http1.head import Line
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.policy import Principal
 
 _LATER: Final = (b"retry-after", b"1")
@@ -36,7 +36,7 @@ class Hangup(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) -> bytes:
+async def read_body(receive: Receive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
     """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
 
     Raises:
@@ -50,15 +50,15 @@ async def read_body(receive: Receive, headers: Headers, limit: int, load: Load) 
             raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
         if len(declared) > 18 or int(declared) > limit:
             raise _too_large(limit)
-        _require_room(load, int(declared))
+        _require_room(reservation, int(declared))
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _collect(receive, limit, load)
+            return await _collect(receive, limit, reservation)
     except TimeoutError:
         raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
 
 
-async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
+async def _collect(receive: Receive, limit: int, reservation: Reservation) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -72,16 +72,16 @@ async def _collect(receive: Receive, limit: int, load: Load) -> bytes:
         size += len(chunks[-1])
         if size > limit:
             raise _too_large(limit)
-        if size > load.size:
-            _require_room(load, size)
+        if size > reservation.size:
+            _require_room(reservation, size)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()
     raise Hangup
 
 
-def _require_room(load: Load, size: int) -> None:
-    if not load.keep(size):
+def _require_room(reservation: Reservation, size: int) -> None:
+    if not reservation.try_resize(size):
         raise Refused(503, "Too much is on its way at the moment, try again later", headers=(_LATER, CLOSE))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mcp_manifold.fronts.http.stream import EventStream
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import encode_event, encode_opening
 
 KEPT_EVENTS: Final = 1000
@@ -164,11 +164,11 @@ class Journals:
         budget: what is kept takes its room from this; without room it is not kept.
     """
 
-    __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_load", "_mark", "_standing", "_version")
+    __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_mark", "_reservation", "_standing", "_version")
 
-    def __init__(self, mark: str, version: str, budget: Budget | None = None) -> None:
+    def __init__(self, mark: str, version: str, budget: MemoryBudget | None = None) -> None:
         self._mark = mark
-        self._load = Load(budget or Budget())
+        self._reservation = Reservation(budget or MemoryBudget())
         self._version = version
         self._count = 0
         self._by_name: dict[str, Journal] = {}
@@ -232,7 +232,7 @@ class Journals:
         self._by_name.clear()
         self._kept.clear()
         self._bytes = 0
-        self._load.drop()
+        self._reservation.release()
         self._standing = None
 
     def keep(self, journal: Journal, number: int, event: bytes) -> None:
@@ -243,12 +243,12 @@ class Journals:
         self._bytes += len(event)
         while len(self._kept) > 1 and (len(self._kept) > KEPT_EVENTS or self._bytes > KEPT_BYTES):
             self._bytes -= len(self._kept.popleft().event)
-        while self._bytes > LARGE and not self._load.keep(self._bytes):
+        while self._bytes > MIN_COUNTED and not self._reservation.try_resize(self._bytes):
             oldest = self._kept.popleft()
             self._bytes -= len(oldest.event)
             if not self._kept:  # the answer itself: whoever came back would wait for it in vain
                 self.drop(oldest.journal)
-        self._load.hold(self._bytes)
+        self._reservation.resize(self._bytes)
 
     def after(self, journal: Journal, number: int) -> list[bytes]:
         """What is kept of a journal, from the event after that one."""
@@ -260,7 +260,7 @@ class Journals:
             return
         self._kept = deque(kept for kept in self._kept if kept.journal is not journal)
         self._bytes = sum(len(kept.event) for kept in self._kept)
-        self._load.hold(self._bytes)
+        self._reservation.resize(self._bytes)
         if self._standing is journal:
             self._standing = None
 

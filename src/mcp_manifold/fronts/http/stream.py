@@ -10,7 +10,7 @@ from typing import Final
 
 from mcp_manifold.fronts.http.asgi import PIECE, STALL, Receive, Refused, Send, send_pieces
 from mcp_manifold.http1.head import Line
-from mcp_manifold.model.budget import LARGE, Budget, Load
+from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 
 _logger = logging.getLogger("mcp_manifold.fronts.http.stream")
 
@@ -38,7 +38,7 @@ class Tally:
     refused: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     """What large messages take their room from; counted elsewhere as well."""
 
     def count_sessions(self, count: int) -> None:
@@ -82,7 +82,7 @@ class EventStream:
         "_ended",
         "_events",
         "_headers",
-        "_load",
+        "_reservation",
         "_send",
         "_tally",
         "_timer",
@@ -98,7 +98,7 @@ class EventStream:
         self._headers = headers
         self._events: deque[bytes] = deque()
         self._bytes = 0
-        self._load = Load(tally.budget)
+        self._reservation = Reservation(tally.budget)
         self._dropped = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -120,7 +120,7 @@ class EventStream:
         if len(self._events) >= MAX_EVENTS or (self._events and self._bytes + len(event) > MAX_BYTES):
             self._drop()
             return False
-        if self._bytes > LARGE and not self._load.keep(self._bytes + len(event)):
+        if self._bytes > MIN_COUNTED and not self._reservation.try_resize(self._bytes + len(event)):
             self._drop()
             return False
         self._append(event)
@@ -143,7 +143,7 @@ class EventStream:
         self.gone = True
         self._events.clear()
         self._bytes = 0
-        self._load.drop()
+        self._reservation.release()
         self._wake()
         if self._write is not None:
             self._write.reschedule(asyncio.get_running_loop().time())
@@ -175,7 +175,7 @@ class EventStream:
             pass  # the reader hung up: nothing is left to do for it
         finally:
             self.gone = True
-            self._load.drop()
+            self._reservation.release()
             self._write = None
             self._wake()
 
@@ -196,13 +196,13 @@ class EventStream:
             async with asyncio.timeout(STALL) as self._write:
                 await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
         self._write = None
-        self._load.hold(self._bytes)
+        self._reservation.resize(self._bytes)
 
     def _append(self, event: bytes) -> None:
         self._events.append(event)
         self._bytes += len(event)
-        if self._bytes > LARGE:
-            self._load.hold(self._bytes)
+        if self._bytes > MIN_COUNTED:
+            self._reservation.resize(self._bytes)
         self._wake()
 
     def _wake(self) -> None:

@@ -32,7 +32,7 @@ from mcp_manifold.fronts.server.service import (
 )
 from mcp_manifold.http1.head import Head, Line, header_lines
 from mcp_manifold.http1.known_heads import KnownHeads
-from mcp_manifold.model.budget import Load
+from mcp_manifold.model.budget import Reservation
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,35 @@ class Connection(asyncio.Protocol):
     """See the module. Also the parser's callbacks (`on_...`), and the writer of what is being answered."""
 
     __slots__ = (
-        "_ahead", "_arriving", "_cycle", "_fields", "_head", "_idle", "_is_between", "_is_busy", "_is_excess",
-        "_is_full", "_is_paused", "_is_stopping", "_known", "_load", "_loop", "_parser", "_phase", "_pieces",
-        "_received", "_refused", "_reply", "_served", "_service", "_started", "_target", "_transport", "_unsent",
-        "_writer", "is_gone",
+        "_ahead",
+        "_arriving",
+        "_cycle",
+        "_fields",
+        "_head",
+        "_idle",
+        "_is_between",
+        "_is_busy",
+        "_is_excess",
+        "_is_full",
+        "_is_paused",
+        "_is_stopping",
+        "_known",
+        "_loop",
+        "_parser",
+        "_phase",
+        "_pieces",
+        "_received",
+        "_refused",
+        "_reply",
+        "_reservation",
+        "_served",
+        "_service",
+        "_started",
+        "_target",
+        "_transport",
+        "_unsent",
+        "_writer",
+        "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -57,7 +82,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._loop = asyncio.get_running_loop()
-        self._load = Load(service.budget)
+        self._reservation = Reservation(service.budget)
         """What waits for the client to read it, once that is much."""
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
@@ -129,11 +154,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_full = True
-        self._load.hold(self._transport.get_write_buffer_size())
+        self._reservation.resize(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._is_full, self._unsent = False, 0
-        self._load.drop()
+        self._reservation.release()
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
         if self._ahead and not self._is_busy:
@@ -372,7 +397,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(b"".join((head, *pieces)))
         if is_shared:
-            self._load.drop()  # what is not written yet takes no memory of its own
+            self._reservation.release()  # what is not written yet takes no memory of its own
         self.completed(keeps_alive=keeps_alive)
 
     def upgrade_to_stream(self) -> Send:

@@ -12,7 +12,7 @@ import httptools
 from mcp_manifold.clock import Clock
 from mcp_manifold.fronts.http.asgi import Receive, Refused, Scope, Send
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
-from mcp_manifold.model.budget import Budget
+from mcp_manifold.model.budget import MemoryBudget
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     keep_alive: float = 65.0
-    """Seconds an idle connection is kept: longer than load balancers do, which should close first."""
+    """Seconds an idle connection is kept: longer than reservation balancers do, which should close first."""
     linger: float = 5.0
     """Seconds a client may go on sending after its last answer; unbounded, it could hold the connection open."""
 
@@ -80,7 +80,7 @@ class Service:
     clock: Clock
     max_connections: Callable[[], int] = lambda: sys.maxsize
     """How many connections may be open; one more is refused."""
-    budget: Budget = field(default_factory=Budget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     """The memory for what waits for slow readers."""
     max_body: Callable[[], int] = lambda: sys.maxsize
     """Bytes of the largest body the application takes; a larger one is not collected, so that it can refuse it."""

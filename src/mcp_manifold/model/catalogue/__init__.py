@@ -1,9 +1,21 @@
-"""What all backends offer, merged into one immutable value: Listing, Entry, Catalogue, Change; merge and diff.
+"""The catalogue: the listings of all backends merged into one immutable value, with merge and diff.
 
-Pure: knows no backend, no client, no policy. Listings come in, a Catalogue goes out; nothing is ever changed in place.
+Pure: no backends, clients or policy. Listings come in, a Catalogue comes out; nothing is changed in place. Import from
+this package, except for `cursors`.
 """
 
-from mcp_manifold.model.catalogue.entry import Change, Entry, Hint, Kind, Listing, Override, Route, Rules, Terms, Uris
+from mcp_manifold.model.catalogue.entry import (
+    Change,
+    Entry,
+    Hint,
+    Kind,
+    Listing,
+    Override,
+    ResourceRoute,
+    Rules,
+    Terms,
+    Uris,
+)
 from mcp_manifold.model.catalogue.merge import merge
 from mcp_manifold.model.catalogue.payload import encode_list
 from mcp_manifold.model.catalogue.snapshot import Catalogue, diff
@@ -16,7 +28,7 @@ __all__ = [
     "Kind",
     "Listing",
     "Override",
-    "Route",
+    "ResourceRoute",
     "Rules",
     "Terms",
     "Uris",

@@ -1,4 +1,4 @@
-"""The values around a catalogue: Listing, Terms, Rules go in; Entry, Route, Change come out. Decides nothing."""
+"""The values a catalogue is merged from (Listing, Terms, Rules) and made of (Entry, ResourceRoute, Change)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Uris = Literal["auto", "prefix", "verbatim"]
 
 
 class Kind(StrEnum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     TOOL = "tool"
     PROMPT = "prompt"
@@ -18,15 +18,15 @@ class Kind(StrEnum):
 
 
 class Change(StrEnum):
-    """A part of the catalogue that differs now. Templates change as resources do: the protocol has one notice."""
+    """A part of the catalogue that changed. Templates count as resources, which share their notification."""
 
     TOOLS = "tools"
     PROMPTS = "prompts"
     RESOURCES = "resources"
 
 
-NAMED: Final = (Kind.TOOL, Kind.PROMPT)
-"""The kinds clients address by name; the others are addressed by URI."""
+NAMED_KINDS: Final = (Kind.TOOL, Kind.PROMPT)
+"""The kinds that clients address by name; the others are addressed by URI."""
 
 CHANGE_OF: Final[Mapping[Kind, Change]] = {
     Kind.TOOL: Change.TOOLS,
@@ -38,7 +38,7 @@ CHANGE_OF: Final[Mapping[Kind, Change]] = {
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """How long an answer may be kept, from `at` on (seconds of the loop's clock), and whether by everybody."""
+    """A cache hint: milliseconds to live since `at` (loop time, seconds), and whether clients may share the result."""
 
     ttl_ms: int
     is_public: bool
@@ -47,7 +47,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one backend offers, each item one JSON object exactly as the backend sent it."""
+    """The items of one backend, each the JSON object that the backend sent, unchanged."""
 
     backend: str
     revision: int
@@ -60,7 +60,7 @@ class Listing:
     instructions: str = ""
     server_info: bytes = b"{}"
     hints: Mapping[str, Hint] = field(default_factory=dict)
-    """By list method, and `server/discover`: how long the backend's answer may be kept, where it said so."""
+    """Cache hints that the backend gave, by list method and for `server/discover`."""
 
     def items(self, kind: Kind) -> tuple[bytes, ...]:
         """The items of one kind."""
@@ -77,7 +77,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What the user wants one entry to say instead; `name` stands for the native name, so a prefix still applies."""
+    """The user's changes to one entry. `name` replaces the native name, so the prefix still applies."""
 
     name: str | None = None
     title: str | None = None
@@ -86,7 +86,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How one backend is presented. Overrides are keyed by kind and native name, URI or URI template."""
+    """How one backend's entries are presented. Overrides are keyed by kind and native name, URI or URI template."""
 
     prefix: str
     uris: Uris = "auto"
@@ -95,7 +95,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every public name."""
+    """The rules for all public names: the separator, and the longest name in characters."""
 
     separator: str = "__"
     budget: int = 64
@@ -105,9 +105,9 @@ class Rules:
 class Entry:
     """One public item.
 
-    `key` is what clients address it by (name, URI or URI template), `native` what its backend does, `native_json`
-    the same as JSON text. `raw` is the public payload: the backend's, with the names and URIs replaced.
-    `annotations` holds the hints the backend stated (hint, value), and only those.
+    Clients address it by `key` (name, URI or URI template), its backend by `native`; `native_json` is that as JSON
+    text. `raw` is the public payload: the backend's, with names and URIs replaced. `annotations` holds the hints that
+    the backend stated, as (hint, value).
     """
 
     kind: Kind
@@ -124,8 +124,8 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Where a resource is read: the backend, and the URI as that backend knows it."""
+class ResourceRoute:
+    """Where a resource is read: the backend, and the URI in that backend's spelling."""
 
     backend: str
     uri: str

@@ -1,9 +1,8 @@
-"""Merging: listings in, one catalogue out. Deterministic, and injective by construction.
+"""Merging listings into a catalogue: assigns every item its public key. Deterministic, and injective by construction.
 
-Knows no policy and no live state. Backends are taken in the given order, each in the order of its own list. A public
-key belongs to the first that claims it; whoever comes later gets a key of its own or is left out, and `problems`
-says so. URIs are claimed in every spelling at once, so that a client's URL parser cannot turn one backend's into
-another's.
+Uses no policy and no live state. Backends are merged in the given order, their items in list order. A public key
+belongs to the first item that claims it. A later item gets another key or is left out, and `problems` says so. A URI is
+claimed in all equivalent spellings, so that a client's URL parser cannot turn one backend's URI into another's.
 """
 
 import unicodedata
@@ -12,18 +11,18 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from mcp_manifold.model.catalogue.entry import NAMED, Entry, Kind, Listing, Override, Rules, Terms
+from mcp_manifold.model.catalogue.entry import NAMED_KINDS, Entry, Kind, Listing, Override, Rules, Terms
 from mcp_manifold.model.catalogue.payload import (
     Members,
     hints_of,
-    members_of,
     object_of,
+    parse_object,
+    parse_text,
     payload_of,
-    text_of,
     ui_uris,
     with_ui_uris,
 )
-from mcp_manifold.model.catalogue.snapshot import Catalogue, Routes, Table
+from mcp_manifold.model.catalogue.snapshot import Catalogue, ResourceRoutes, Table
 from mcp_manifold.model.names import (
     MAX_URI,
     distinguish,
@@ -46,7 +45,7 @@ _NO_SCHEMA: Final = Payload(b"")
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """One readable item on its way to becoming an entry."""
+    """One valid item of a listing, before it has a public key."""
 
     kind: Kind
     backend: str
@@ -68,15 +67,15 @@ def _shown(text: str) -> str:
 
 
 def merge(listings: Sequence[tuple[Listing, Terms]], rules: Rules) -> Catalogue:
-    """The catalogue of these backends, in this order.
+    """The catalogue of these listings, in this order of precedence.
 
     Raises:
-        ValueError: the name budget is below what names can be told apart in.
+        ValueError: the name budget is below `names.MIN_BUDGET`.
     """
     merging = _Merging(tuple(listings), rules)
     resources = merging.table(Kind.RESOURCE, merging.uri_key)
     templates = merging.table(Kind.TEMPLATE, merging.uri_key)
-    routes = Routes.to(
+    routes = ResourceRoutes.to(
         resources.values(), templates.values(), {listing.backend: terms.uris for listing, terms in listings}
     )
     backends = tuple(routes.uris)
@@ -95,13 +94,13 @@ def merge(listings: Sequence[tuple[Listing, Terms]], rules: Rules) -> Catalogue:
 def _with_public_ui(tool: Entry, linked: Catalogue) -> Entry:
     if b"resourceUri" not in tool.raw:
         return tool
-    members = members_of(tool.raw) or {}
+    members = parse_object(tool.raw) or {}
     public = {uri: linked.public_uri(tool.backend, uri) for uri in ui_uris(members)}
     return replace(tool, raw=object_of(with_ui_uris(members, public)))
 
 
 class _Merging:
-    """One merge in progress: who has claimed what, and what there is to report."""
+    """One merge in progress: the claimed keys and the problems so far."""
 
     def __init__(self, listings: tuple[tuple[Listing, Terms], ...], rules: Rules) -> None:
         self.problems: list[str] = []
@@ -115,16 +114,16 @@ class _Merging:
         return f"<merging {len(self._listings)} listings: {len(self.problems)} problems so far>"
 
     def table(self, kind: Kind, claim: Callable[[_Offer, Table], str | None]) -> Table:
-        """Public key to entry of one kind; `claim` gives each offer its key, or None to leave it out."""
+        """Public key to entry of one kind; `claim` returns the key of an offer, or None to leave it out."""
         table: dict[str, Entry] = {}
         seen: set[tuple[str, str]] = set()
         for listing, terms in self._listings:
             for place, raw in enumerate(listing.items(kind), start=1):
                 offer = _read(kind, listing.backend, terms, raw)
                 if isinstance(offer, str):
-                    self.problems.append(f"{kind} no. {place} of {listing.backend} is left out: {offer}")
+                    self.problems.append(f"{kind} #{place} of {listing.backend}: left out ({offer})")
                 elif (offer.backend, offer.native) in seen:
-                    self.problems.append(f"{offer} is listed more than once; the first is offered")
+                    self.problems.append(f"{offer}: listed more than once; the first is used")
                 else:
                     seen.add((offer.backend, offer.native))
                     key = claim(offer, table)
@@ -144,35 +143,35 @@ class _Merging:
             )
             attempt += 1
         if obstacle:
-            self.problems.append(f"{offer} is offered as {free}: {obstacle}")
+            self.problems.append(f"{offer}: renamed to {free} ({obstacle})")
         elif name != plain:
-            self.problems.append(f"{offer} is offered as {name}: {_shown(plain)} does not fit the rules for names")
+            self.problems.append(f"{offer}: renamed to {name} ({_shown(plain)} is not a valid name)")
         return free
 
     def _name_obstacle(self, offer: _Offer, name: str, table: Table) -> str:
         if name in table:
-            return f"{name} is a {offer.kind} of {table[name].backend}"
+            return f"{name} is already a {offer.kind} of {table[name].backend}"
         if not offer.terms.prefix and (other := self._namespace_of(name, besides=offer.backend)):
-            return f"{name} reads as a {offer.kind} of {other}"
+            return f"{name} is in the namespace of {other}"
         return ""
 
     def _namespace_of(self, name: str, *, besides: str) -> str:
-        """The backend whose names start as `name` does, if that is another one."""
+        """The backend other than `besides` whose prefix starts `name`; empty if none."""
         for start, backend in self._namespaces:
             if backend != besides and name.startswith(start):
                 return backend
         return ""
 
     def uri_key(self, offer: _Offer, table: Table) -> str | None:
-        """The public URI or template of a resource."""
+        """The public URI or URI template of a resource; None to leave it out."""
         own = prefixed_uri(offer.backend, offer.native)
         key = own if offer.terms.uris == "prefix" else offer.native
         obstacle = self._uri_obstacle(offer, key, table)
         if obstacle and offer.terms.uris == "auto" and not self._uri_obstacle(offer, own, table):
-            self.problems.append(f"{offer} is offered as {_shown(own)}: {obstacle}")
+            self.problems.append(f"{offer}: renamed to {_shown(own)} ({obstacle})")
             key, obstacle = own, ""
         if obstacle:
-            self.problems.append(f"{offer} is left out: {obstacle}")
+            self.problems.append(f"{offer}: left out ({obstacle})")
             return None
         self._claims.setdefault((offer.kind, normalise_uri(key)), offer.backend)
         return key
@@ -180,14 +179,14 @@ class _Merging:
     def _uri_obstacle(self, offer: _Offer, key: str, table: Table) -> str:
         claimed = self._claims.get((offer.kind, normalise_uri(key)), offer.backend)
         if claimed != offer.backend or key in table:
-            return f"{claimed} lists {_shown(key)} too"
-        meant = split_prefixed_uri(key, self._owners)
-        if meant is not None and meant[0] != offer.backend:
-            return f"it reads as a URI of {meant[0]}"
+            return f"{_shown(key)} is already listed by {claimed}"
+        prefixed = split_prefixed_uri(key, self._owners)
+        if prefixed is not None and prefixed[0] != offer.backend:
+            return f"it has the prefix of {prefixed[0]}"
         return ""
 
     def aliases(self, table: Table) -> dict[tuple[Kind, str], Entry]:
-        """Native names only one backend has, that are no public name and do not read as somebody else's."""
+        """Unambiguous native names: of one backend only, not a public name, not in another backend's namespace."""
         owners: dict[str, list[Entry]] = {}
         for entry in table.values():
             owners.setdefault(entry.native, []).append(entry)
@@ -199,27 +198,27 @@ class _Merging:
 
 
 def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
-    """The offer an item makes, or why it is none."""
-    members = members_of(raw)
+    """The offer of a listed item, or the reason why the item is invalid."""
+    members = parse_object(raw)
     if members is None:
-        return "it is no JSON object that can be read"
+        return "not a readable JSON object"
     key_member = _KEY_MEMBER[kind]
     routed = {"name", key_member}
-    native, native_name = text_of(members.get(key_member)), text_of(members.get("name"))
+    native, native_name = parse_text(members.get(key_member)), parse_text(members.get("name"))
     if not native or native_name is None:
-        return f"it has no {' and no '.join(sorted(routed))} that is a string"
+        return f"no {' or no '.join(sorted(routed))} that is a string"
     if len(native) > MAX_URI:
-        return f"its {key_member} is longer than {MAX_URI} characters"
+        return f"{key_member} is longer than {MAX_URI} characters"
     folded = {member.casefold() for member in routed}
     for member in members.keys() - routed:
-        # Some clients read `Name` or `na\u017fe` where we and the backend mean `name`: they would see another item.
+        # Some clients read `Name` or `na\u017fe` as `name`, and would see another item than we do.
         if unicodedata.normalize("NFKC", member).casefold() in folded:
-            return f"its member {_shown(member)} can be taken for another"
+            return f"member {_shown(member)} is a look-alike of another"
     return _Offer(kind, backend, terms, native, native_name, members)
 
 
 def _plain(offer: _Offer, rules: Rules) -> str:
-    """The name with its prefix and nothing else changed: all that a resource needs, which nobody addresses by it."""
+    """The prefixed name, otherwise unchanged. Resources keep it, because clients do not address them by name."""
     wanted = offer.override.name or offer.native_name
     return f"{offer.terms.prefix}{rules.separator}{wanted}" if offer.terms.prefix else wanted
 
@@ -235,7 +234,7 @@ def _qualified(offer: _Offer, rules: Rules) -> str:
 
 
 def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
-    name = key if offer.kind in NAMED else _plain(offer, rules)
+    name = key if offer.kind in NAMED_KINDS else _plain(offer, rules)
     override = offer.override
     members = {**offer.members, "name": payload_of(name)}
     if key != offer.native:
@@ -254,7 +253,7 @@ def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
         native_name=offer.native_name,
         native_json=bytes(payload_of(offer.native)),
         raw=object_of(members),
-        title=text_of(members.get("title")) or "",
+        title=parse_text(members.get("title")) or "",
         annotations=hints_of(offer.members) if is_tool else frozenset(),
         input_schema_has_headers=is_tool and b"x-mcp-header" in bytes(offer.members.get("inputSchema", _NO_SCHEMA)),
     )

@@ -1,6 +1,6 @@
-"""Payload bytes of entries: taken apart one level deep, changed member by member, written for a protocol version.
+"""The payloads of entries: members read and replaced, lists written for a protocol revision. No naming rules.
 
-Knows no naming. What is not changed is written as it came.
+Members that are not replaced are written back unchanged.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,8 +21,8 @@ _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def members_of(raw: bytes | Payload | None) -> Members | None:
-    """The members of a JSON object, duplicates collapsed to the last; None for anything else."""
+def parse_object(raw: bytes | Payload | None) -> Members | None:
+    """The members of a valid JSON object, of duplicates the last; None for anything else."""
     if raw is None:
         return None
     try:
@@ -34,8 +34,8 @@ def members_of(raw: bytes | Payload | None) -> Members | None:
         return None
 
 
-def text_of(raw: Payload | None) -> str | None:
-    """The string a member holds; None for anything else."""
+def parse_text(raw: Payload | None) -> str | None:
+    """The string of a JSON value; None for anything else."""
     if raw is None:
         return None
     try:
@@ -55,24 +55,24 @@ def object_of(members: Mapping[str, Payload]) -> bytes:
 
 
 def hints_of(tool: Members) -> frozenset[tuple[str, bool]]:
-    """The behaviour hints a tool states. A hint that is not a boolean is no hint."""
-    stated = members_of(tool.get("annotations")) or {}
+    """The behaviour hints that a tool states, as (hint, value); values that are not booleans are ignored."""
+    stated = parse_object(tool.get("annotations")) or {}
     values = {hint: bytes(stated[hint]).strip() for hint in _HINTS if hint in stated}
     return frozenset((hint, value == b"true") for hint, value in values.items() if value in (b"true", b"false"))
 
 
 def ui_uris(tool: Members) -> tuple[str, ...]:
-    """The URIs by which a tool's `_meta` names its user interface."""
-    meta = members_of(tool.get("_meta")) or {}
-    ui = members_of(meta.get("ui")) or {}
-    found = (text_of(ui.get("resourceUri")), text_of(meta.get(_UI_KEY)))
+    """The URIs of a tool's user interface in its `_meta` (MCP Apps extension)."""
+    meta = parse_object(tool.get("_meta")) or {}
+    ui = parse_object(meta.get("ui")) or {}
+    found = (parse_text(ui.get("resourceUri")), parse_text(meta.get(_UI_KEY)))
     return tuple(uri for uri in found if uri is not None)
 
 
 def with_ui_uris(tool: Members, public: Mapping[str, str]) -> Members:
-    """`tool` with the URIs of its user interface replaced."""
-    meta = members_of(tool.get("_meta")) or {}
-    ui = members_of(meta.get("ui")) or {}
+    """`tool` with the URIs of its user interface replaced by their values in `public`."""
+    meta = parse_object(tool.get("_meta")) or {}
+    ui = parse_object(meta.get("ui")) or {}
     changed = _replaced(meta, _UI_KEY, public)
     inner = _replaced(ui, "resourceUri", public)
     if inner is not ui:
@@ -81,7 +81,7 @@ def with_ui_uris(tool: Members, public: Mapping[str, str]) -> Members:
 
 
 def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
-    uri = text_of(members.get(key))
+    uri = parse_text(members.get(key))
     if uri is None or public.get(uri, uri) == uri:
         return members
     return {**members, key: payload_of(public[uri])}
@@ -91,11 +91,11 @@ def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
 
 
 def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()) -> bytes:
-    """The JSON array of public payloads as a client of protocol `version` can take it.
+    """The JSON array of public payloads for a client of protocol `version`.
 
-    Handshake clients lose an `outputSchema` that is no object schema, because their SDKs refuse the whole list over
-    one; only 2025-11-25 has `execution`, and its `taskSupport` is left out for the backends in `without_tasks`.
-    Everything else passes as it is.
+    Handshake clients get no `outputSchema` that is not an object schema, because their SDKs refuse the whole list for
+    one. `execution` exists in 2025-11-25 only; its `taskSupport` is removed for the backends in `without_tasks`. All
+    other members pass unchanged.
     """
     if kind is Kind.TOOL:
         return b"[%b]" % b",".join(
@@ -105,12 +105,12 @@ def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str, without_t
 
 
 def _adapted(raw: bytes, version: str) -> bytes:
-    # Merging wrote every top-level key in its plainest spelling, so the words can be searched for.
+    # `merge` wrote every top-level key without escapes, so a byte search finds them.
     schema = version != MODERN_VERSION and b'"outputSchema"' in raw
     execution = version != _EXECUTION_VERSION and b'"execution"' in raw
     if not schema and not execution:
         return raw
-    members = members_of(raw) or {}
+    members = parse_object(raw) or {}
     unfit = {"execution"} & members.keys() if execution else set()
     if schema and "outputSchema" in members and not _is_object_schema(members["outputSchema"]):
         unfit.add("outputSchema")
@@ -120,9 +120,9 @@ def _adapted(raw: bytes, version: str) -> bytes:
 def _untasked(raw: bytes) -> bytes:
     if b'"execution"' not in raw:
         return raw
-    members = members_of(raw) or {}
-    execution = members_of(members.get("execution")) or {}
-    if text_of(execution.get("taskSupport")) in (None, "forbidden"):  # what is not offered need not be taken back
+    members = parse_object(raw) or {}
+    execution = parse_object(members.get("execution")) or {}
+    if parse_text(execution.get("taskSupport")) in (None, "forbidden"):  # no task support to remove
         return raw
     left = {key: value for key, value in execution.items() if key != "taskSupport"}
     if left:
@@ -131,4 +131,4 @@ def _untasked(raw: bytes) -> bytes:
 
 
 def _is_object_schema(schema: Payload) -> bool:
-    return text_of((members_of(schema) or {}).get("type")) == "object"
+    return parse_text((parse_object(schema) or {}).get("type")) == "object"

@@ -1,15 +1,15 @@
-"""The catalogue: all entries of all backends as one immutable value, and where a key or URI leads in it.
+"""The Catalogue value: all entries of all backends, and the routing of names and URIs to them.
 
-Knows nothing of how it was merged, of who asks, or of live links. A restricted catalogue never leads anywhere the
-whole one does not: aliases and routes are thinned out, never worked out anew, so that hiding one backend's entry
-cannot hand its calls to another backend.
+No merging, principals or live links. A restricted catalogue never routes to anything that the whole one does not: its
+aliases and routes are a subset, never computed anew, so that hiding one backend's entry cannot route its calls to
+another backend.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from mcp_manifold.model.catalogue.entry import CHANGE_OF, Change, Entry, Kind, Route, Uris
+from mcp_manifold.model.catalogue.entry import CHANGE_OF, Change, Entry, Kind, ResourceRoute, Uris
 from mcp_manifold.model.names import (
     UriTemplate,
     compile_template,
@@ -25,36 +25,36 @@ Table = Mapping[str, Entry]
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A listed template, ready to be matched. `backend` knows it by its native spelling."""
+    """A listed template, compiled for matching."""
 
     entry: Entry
     template: UriTemplate
     scheme: str
-    """The scheme as the backend spells it."""
+    """The template's scheme in the backend's spelling."""
 
     def native_of(self, uri: str) -> str | None:
-        """`uri` as the template's backend spells it, if the template can expand to it."""
+        """`uri` with the scheme in the backend's spelling; None when the template cannot expand to it."""
         if not self.template.matches(lower_scheme(uri)):
             return None
         return self.scheme + uri[len(self.scheme) :] if self.scheme else uri
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
-    """The tables that lead from a URI to its backend, beside the public keys themselves."""
+class ResourceRoutes:
+    """The tables that route a URI to its backend when it is not a public key."""
 
     uris: Mapping[str, Uris] = field(default_factory=dict)
-    """How each backend's URIs are presented."""
+    """The `uris` setting of each backend."""
     natives: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
-    """Resources by backend and native URI, and by backend and normal form of it."""
+    """Resources by backend and native URI, and by backend and normalised native URI."""
     spellings: Table = field(default_factory=dict)
-    """Resources by the normal form of their public URI."""
+    """Resources by normalised public URI."""
     matchers: tuple[Matcher, ...] = ()
     schemes: Mapping[str, str] = field(default_factory=dict)
-    """The schemes that only one backend lists, and that backend."""
+    """URI schemes that only one backend lists, and that backend."""
 
     @classmethod
-    def to(cls, resources: Iterable[Entry], templates: Iterable[Entry], uris: Mapping[str, Uris]) -> "Routes":
+    def to(cls, resources: Iterable[Entry], templates: Iterable[Entry], uris: Mapping[str, Uris]) -> "ResourceRoutes":
         """The routes to these entries."""
         resources, templates = tuple(resources), tuple(templates)
         natives: dict[tuple[str, str], Entry] = {(entry.backend, entry.native): entry for entry in resources}
@@ -65,9 +65,9 @@ class Routes:
         matchers = tuple(matcher for entry in templates if (matcher := _matcher(entry)) is not None)
         return cls(uris, natives, spellings, matchers, _only_owners((*resources, *templates)))
 
-    def restrict(self, keep: Callable[[Entry], bool], members: Collection[str]) -> "Routes":
-        """The routes that lead to kept entries, and to members for URIs nobody listed."""
-        return Routes(
+    def restrict(self, keep: Callable[[Entry], bool], members: Collection[str]) -> "ResourceRoutes":
+        """The routes to kept entries, and to `members` for unlisted URIs."""
+        return ResourceRoutes(
             self.uris,
             {key: entry for key, entry in self.natives.items() if keep(entry)},
             {key: entry for key, entry in self.spellings.items() if keep(entry)},
@@ -90,7 +90,7 @@ def _only_owners(entries: Iterable[Entry]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Everything on offer: public key to entry by kind, in the order of the backends and of their own lists."""
+    """All entries: public key to entry by kind, in the order of the backends and of their own lists."""
 
     backends: tuple[str, ...] = ()
     tools: Table = field(default_factory=dict)
@@ -98,17 +98,17 @@ class Catalogue:
     resources: Table = field(default_factory=dict)
     templates: Table = field(default_factory=dict)
     aliases: Mapping[tuple[Kind, str], Entry] = field(default_factory=dict)
-    """Native tool and prompt names that are unambiguous and no public name."""
+    """Native tool and prompt names that are unambiguous and not public names."""
     problems: tuple[str, ...] = ()
-    """What a user should know about this merge, in sentences."""
-    routes: Routes = field(default_factory=Routes, repr=False)
+    """Problems of the merge for the user, one sentence each."""
+    routes: ResourceRoutes = field(default_factory=ResourceRoutes, repr=False)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.table(kind))} {kind}s" for kind in Kind)
         return f"<Catalogue of {', '.join(self.backends) or 'no backend'}: {counts}; {len(self.problems)} problems>"
 
     def table(self, kind: Kind) -> Table:
-        """Public key to entry, of one kind."""
+        """Public key to entry of one kind."""
         match kind:
             case Kind.TOOL:
                 return self.tools
@@ -124,58 +124,58 @@ class Catalogue:
         return tuple(self.table(kind).values())
 
     def find_tool(self, name: str) -> Entry | None:
-        """As `find`, for what is looked up most."""
+        """`find` for tools, which are looked up most."""
         return self.tools.get(name) or self.aliases.get((Kind.TOOL, name))
 
     def find(self, kind: Kind, key: str) -> Entry | None:
-        """The entry clients mean by `key`: its public key, else a tool's or prompt's unambiguous native name."""
+        """The entry with a public key, else the tool or prompt with that unambiguous native name."""
         return self.table(kind).get(key) or self.aliases.get((kind, key))
 
-    def find_resource(self, uri: str) -> Route | None:
-        """Where `uri` is read, listed or not; None when nobody here can be meant.
+    def find_resource(self, uri: str) -> ResourceRoute | None:
+        """The route of a URI, listed or not; None when no backend matches.
 
-        In this order: the public URI; another spelling of it; `<server>+<uri>`; the earliest backend with a template
-        for it; the only backend that lists anything of its scheme.
+        Precedence: a public URI; another spelling of one; `<server>+<uri>`; the first backend with a matching
+        template; the only backend that lists the URI's scheme.
         """
         entry = self.resources.get(uri) or self.routes.spellings.get(normalise_uri(uri))
         if entry is not None:
-            return Route(entry.backend, entry.native)
+            return ResourceRoute(entry.backend, entry.native)
         prefixed = split_prefixed_uri(uri, self.routes.uris)
         if prefixed is not None:
             return self._of_member(*prefixed)
         return self._templated(uri) or self._by_scheme(uri)
 
-    def _of_member(self, backend: str, own: str) -> Route | None:
+    def _of_member(self, backend: str, own: str) -> ResourceRoute | None:
         if backend not in self.backends:
             return None
-        entry = self.listed(Route(backend, own))
-        return Route(backend, entry.native if entry else own)
+        entry = self.listed(ResourceRoute(backend, own))
+        return ResourceRoute(backend, entry.native if entry else own)
 
-    def _templated(self, uri: str) -> Route | None:
+    def _templated(self, uri: str) -> ResourceRoute | None:
         for matcher in self.routes.matchers:
             if matcher.entry.key == matcher.entry.native and (native := matcher.native_of(uri)) is not None:
-                return Route(matcher.entry.backend, native)
+                return ResourceRoute(matcher.entry.backend, native)
         return None
 
-    def _by_scheme(self, uri: str) -> Route | None:
+    def _by_scheme(self, uri: str) -> ResourceRoute | None:
         backend = self.routes.schemes.get(scheme(uri))
-        return Route(backend, uri) if backend is not None else None
+        return ResourceRoute(backend, uri) if backend is not None else None
 
-    def listed(self, route: Route) -> Entry | None:
-        """The resource entry a route leads to, if its backend lists that URI in whatever spelling."""
+    def listed(self, route: ResourceRoute) -> Entry | None:
+        """The entry of a route's resource, if its backend lists that URI in any spelling."""
         natives = self.routes.natives
         return natives.get((route.backend, route.uri)) or natives.get((route.backend, normalise_uri(route.uri)))
 
     def matching(self, backend: str, uri: str) -> Iterator[Entry]:
-        """The templates of `backend` that can expand to its own `uri`."""
+        """The templates of `backend` that can expand to its native `uri`."""
         for matcher in self.routes.matchers:
             if matcher.entry.backend == backend and matcher.native_of(uri) is not None:
                 yield matcher.entry
 
     def public_uri(self, backend: str, native: str) -> str:
-        """The URI clients are to be told where `backend` says `native`: one that leads back to `backend`.
+        """The public URI for a backend's `native` URI: one that routes back to that backend.
 
-        That is `native` itself unless the backend's URIs are always prefixed, or somebody else would be asked.
+        It is `native` itself, unless the backend's URIs are always prefixed or `native` routes to another backend.
         """
         entry = self.routes.natives.get((backend, native))
         if entry is not None:
@@ -186,13 +186,13 @@ class Catalogue:
         if style == "verbatim":
             return native
         route = self.find_resource(native)
-        return native if route is None or route == Route(backend, native) else prefixed_uri(backend, native)
+        return native if route is None or route == ResourceRoute(backend, native) else prefixed_uri(backend, native)
 
     def restrict(self, predicate: Callable[[Entry], bool], *, members: Collection[str] | None = None) -> "Catalogue":
-        """The catalogue of the entries for which `predicate` is true, and of nobody else's URIs.
+        """The catalogue of the entries for which `predicate` is true.
 
-        `members` are the backends that may still be asked for URIs nobody listed; unless told, those with an entry
-        left. What is hidden is not told in `problems` either.
+        `members` are the backends that unlisted URIs may still route to; by default those with an entry left.
+        `problems` is empty, because it would reveal hidden entries.
         """
         tables = {kind: _only(self.table(kind), predicate) for kind in Kind}
         if members is None:
@@ -222,7 +222,7 @@ def _only(table: Table, predicate: Callable[[Entry], bool]) -> Table:
 
 
 def diff(old: Catalogue, new: Catalogue) -> frozenset[Change]:
-    """What clients would see differ: other payloads, or the same in another order."""
+    """The parts in which clients see a difference: other payloads, or another order."""
     return frozenset(CHANGE_OF[kind] for kind in Kind if _payloads(old, kind) != _payloads(new, kind))
 
 

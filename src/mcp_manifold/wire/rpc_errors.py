@@ -1,8 +1,8 @@
-"""Exceptions to JSON-RPC error objects: the one place where an error of ours gets a code.
+"""The JSON-RPC code and the HTTP status of every error are decided here: exceptions become JSON-RPC error objects.
 
-Our own failures use the codes the protocol defines, and -32603 with a structured `data` for everything that went
-wrong behind us: local errors must not look like the peer's, and the ranges around are reserved (2026-07-28 basic,
-"Error codes"). A backend's own error passes through, except where the caller's revision forbids its code.
+Our own errors use the codes the protocol defines. A failed backend is -32603 with a structured `data`, because the
+other ranges are reserved (2026-07-28 basic, "Error codes"). A backend's own error is relayed unchanged, unless the
+caller's revision forbids its code.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.errors import BackendError, RemoteError, RequestError, UnknownItem
-from mcp_manifold.wire.envelope import Payload, encode, first_byte, loose_members
+from mcp_manifold.wire.payload import Payload, encode, first_byte, object_members
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -35,31 +35,36 @@ _HTTP_STATUS: Final = {
     METHOD_NOT_FOUND: 404,
 }
 _DEFINED_MODERN: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
+_RESERVED_MODERN: Final = range(-32099, -32019)
+"""Codes that a 2026-07-28 server may use only as the protocol defines them."""
 
 
-class _Head(msgspec.Struct):
+class _Code(msgspec.Struct):
     code: int = INTERNAL_ERROR
 
 
-class _Shape(msgspec.Struct):
+class _ErrorObject(msgspec.Struct):
     code: int
     message: str
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_shape = msgspec.json.Decoder(_Shape).decode
+_decode_code = msgspec.json.Decoder(_Code).decode
+_decode_error = msgspec.json.Decoder(_ErrorObject).decode
 
 
 def backend_code(error: Payload) -> int:
-    """The code of a backend's error object; -32603 when it has none that can be read."""
+    """The code of a backend's error object; -32603 when it has no readable code."""
     try:
-        return _decode_head(error).code
+        return _decode_code(error).code
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return INTERNAL_ERROR
 
 
 def error_of(exc: Exception, era: Era, *, method: str = "") -> bytes:
-    """The JSON-RPC error object for an exception, as the caller's era wants it. Never carries a traceback."""
+    """The JSON-RPC error object of an exception, for a client of `era` that called `method`.
+
+    An exception outside the error tree becomes "Internal error" without any detail.
+    """
     if isinstance(exc, RemoteError):
         return _relayed(exc, era, method)
     if isinstance(exc, UnknownItem):
@@ -67,7 +72,7 @@ def error_of(exc: Exception, era: Era, *, method: str = "") -> bytes:
     if isinstance(exc, RequestError):
         return _object(exc.code, exc.message, exc.data)
     if isinstance(exc, BackendError):
-        return _object(INTERNAL_ERROR, exc.told, exc.data())
+        return _object(INTERNAL_ERROR, exc.explanation, exc.data())
     return _object(INTERNAL_ERROR, "Internal error", None)
 
 
@@ -86,14 +91,14 @@ def _unknown(exc: UnknownItem, era: Era) -> bytes:
 
 
 def _relayed(exc: RemoteError, era: Era, method: str) -> bytes:
-    """The backend's error object; only a code the caller's revision forbids is exchanged (spec section 8)."""
-    if not _is_error_object(exc.raw):  # a client could not read it, and would wait for an answer
+    """The backend's error object, with another code where the caller's revision forbids the original."""
+    if not _is_error_object(exc.raw):  # a client cannot read it, and would wait for a response
         return _recoded(exc, INTERNAL_ERROR)
     code = exc.code
     if era == "modern":
         if code == RESOURCE_NOT_FOUND:
             return _recoded(exc, INVALID_PARAMS)
-        if code == URL_ELICITATION_REQUIRED or (-32099 <= code <= -32020 and code not in _DEFINED_MODERN):
+        if code == URL_ELICITATION_REQUIRED or (code in _RESERVED_MODERN and code not in _DEFINED_MODERN):
             return _recoded(exc, INTERNAL_ERROR)
     elif method == "resources/read" and code == INVALID_PARAMS and exc.era == "modern":
         return _recoded(exc, RESOURCE_NOT_FOUND)
@@ -102,27 +107,24 @@ def _relayed(exc: RemoteError, era: Era, method: str) -> bytes:
 
 def _is_error_object(raw: bytes) -> bool:
     try:
-        _decode_shape(raw)
+        _decode_error(raw)
     except msgspec.ValidationError:
         return False
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # only nearly JSON, which passes
+        pass  # invalid JSON that lenient clients read
     return True
 
 
 def _recoded(exc: RemoteError, code: int) -> bytes:
-    try:
-        said = loose_members(Payload(exc.raw))
-    except (ValueError, RecursionError):
-        said = {}
-    message = said.get("message")
-    told = str(exc) if message is None or first_byte(message) != b'"' else message
-    error: dict[str, object] = {**said, "code": code, "message": told}
-    if "data" not in said and code == INTERNAL_ERROR:
+    received = object_members(Payload(exc.raw))
+    message = received.get("message")
+    has_message = message is not None and first_byte(message) == b'"'
+    error: dict[str, object] = {**received, "code": code, "message": message if has_message else str(exc)}
+    if "data" not in received and code == INTERNAL_ERROR:
         error["data"] = {"server": exc.backend, "code": exc.code}
     return encode(error)
 
 
 def http_status(error: bytes) -> int:
-    """The HTTP status of a modern error response (2026-07-28 streamable-http); 200 where the spec assigns none."""
+    """The HTTP status of a modern error response (2026-07-28 streamable-http); 200 where the specification has none."""
     return _HTTP_STATUS.get(backend_code(Payload(error)), 200)

@@ -1,4 +1,4 @@
-"""Exceptions as JSON-RPC errors, for either era."""
+"""Exceptions as JSON-RPC errors, in either era."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ def coded(code: int, data: str = "") -> RemoteError:
     return remote(b'{"code": %d,"message":"their words"%b}' % (code, data.encode()))
 
 
-# --- ours -------------------------------------------------------------------------------------------------------------
+# --- our own errors ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -58,11 +58,11 @@ def coded(code: int, data: str = "") -> RemoteError:
         (UnknownItem("prompt", "p"), -32602, "Unknown prompt: p"),
     ],
 )
-def test_a_clients_fault_has_the_protocols_code(exc: Exception, code: int, message: str, era: Era) -> None:
+def test_a_request_error_has_its_protocol_code(exc: Exception, code: int, message: str, era: Era) -> None:
     assert told(exc, era) == {"code": code, "message": message}
 
 
-def test_an_unknown_resource_has_its_eras_code() -> None:
+def test_an_unknown_resource_has_the_code_of_the_era() -> None:
     assert told(UnknownItem("resource", "x:1"), "handshake") == {
         "code": -32002,
         "message": "Resource not found: x:1",
@@ -77,7 +77,7 @@ def test_s43_forbidden_and_unknown_are_the_same_on_the_wire(kind: str, era: Era)
     assert error_of(Forbidden(kind, "x"), era) == error_of(UnknownItem(kind, "x"), era)
 
 
-def test_too_many_requests_says_when_to_come_back() -> None:
+def test_too_many_requests_says_when_to_retry() -> None:
     found = told(TooManyRequests("slow down", retry_after=1.5))
     assert found == {"code": -32603, "message": "slow down", "data": {"retryAfterSeconds": 1.5}}
 
@@ -86,7 +86,7 @@ def test_too_many_requests_says_when_to_come_back() -> None:
 @pytest.mark.parametrize(
     "kind", [BackendError, BackendUnavailable, BackendTimeout, BackendLost, SessionExpired, BackendProtocolError]
 )
-def test_a_backends_failure_names_the_backend_and_what_happened(kind: type[BackendError], era: Era) -> None:
+def test_a_backend_error_names_the_backend_and_the_reason(kind: type[BackendError], era: Era) -> None:
     found = told(kind("notes", "is gone", since="2026-01-01T00:00:00Z", next_try=1.234, status=502), era)
     assert found == {
         "code": -32603,
@@ -115,45 +115,45 @@ def test_a_backends_failure_names_the_backend_and_what_happened(kind: type[Backe
         RecursionError("secret"),
     ],
 )
-def test_what_nobody_expected_tells_nothing(exc: Exception, era: Era) -> None:
+def test_an_unexpected_exception_reveals_nothing(exc: Exception, era: Era) -> None:
     with pytest.raises(type(exc)) as caught:
         raise exc
     assert told(caught.value, era) == {"code": -32603, "message": "Internal error"}
 
 
-# --- a backend's own --------------------------------------------------------------------------------------------------
+# --- remote errors ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize(
     "code", [-32700, -32600, -32601, -32603, -32000, -32001, -32019, -32020, -32021, -32022, 1, 0, -1]
 )
-def test_a_backends_error_passes_byte_for_byte(code: int, era: Era) -> None:
+def test_a_remote_error_is_relayed_byte_for_byte(code: int, era: Era) -> None:
     exc = coded(code, ', "data":{"a":1e999,"a":2},"extra":null')
     assert error_of(exc, era, method="tools/call") == exc.raw
 
 
 @pytest.mark.parametrize("code", [-32002, -32042, -32023, -32099, -32602])
-def test_handshake_clients_get_what_their_revision_allows_as_it_came(code: int) -> None:
+def test_handshake_clients_get_allowed_codes_unchanged(code: int) -> None:
     exc = coded(code)
     assert error_of(exc, "handshake", method="tools/call") == exc.raw
 
 
-def test_modern_clients_never_see_the_old_code_of_an_unknown_resource() -> None:
+def test_modern_clients_never_get_the_handshake_code_of_an_unknown_resource() -> None:
     found = told(coded(-32002, ',"data":{"uri": "x:1"}'), "modern", "resources/read")
     assert found == {"code": -32602, "message": "their words", "data": {"uri": "x:1"}}
     assert told(coded(-32002), "modern", "resources/read") == {"code": -32602, "message": "their words"}
 
 
 @pytest.mark.parametrize("code", [-32042, -32023, -32050, -32099])
-def test_modern_clients_never_see_a_reserved_code_misused(code: int) -> None:
+def test_modern_clients_never_get_a_misused_reserved_code(code: int) -> None:
     found = told(coded(code), "modern")
     assert found == {"code": -32603, "message": "their words", "data": {"server": "notes", "code": code}}
     kept = error_of(coded(code, ',"data":[ 1e999 ]'), "modern")
     assert kept == b'{"code":-32603,"message":"their words","data":[ 1e999 ]}'
 
 
-def test_handshake_clients_are_told_of_an_unknown_resource_in_their_own_code() -> None:
+def test_handshake_clients_get_their_code_of_an_unknown_resource() -> None:
     modern = RemoteError(b'{"code":-32602,"message":"their words"}', code=-32602, backend="notes", era="modern")
     assert told(modern, "handshake", "resources/read")["code"] == -32002
     assert told(coded(-32602, ',"data":1'), "handshake", "resources/read")["code"] == -32602
@@ -162,18 +162,18 @@ def test_handshake_clients_are_told_of_an_unknown_resource_in_their_own_code() -
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("raw", [b"null", b'"boom"', b"5", b"[]", b"{}", b'{"code":1}', b'{"code":"E1"}'])
-def test_an_error_no_client_could_read_becomes_one_it_can(raw: bytes, era: Era) -> None:
+def test_an_unreadable_error_object_is_replaced(raw: bytes, era: Era) -> None:
     found = told(remote(raw), era)
     assert found["code"] == -32603
     assert "notes" in found["message"]
 
 
-def test_what_can_be_read_of_such_an_error_is_kept() -> None:
+def test_the_readable_members_of_an_error_object_are_kept() -> None:
     found = told(remote(b'{"code":"E1","message":"their words","data":{"a":1}}'))
     assert found == {"code": -32603, "message": "their words", "data": {"a": 1}}
 
 
-def test_an_error_that_is_only_nearly_json_passes() -> None:
+def test_an_error_object_with_invalid_json_values_is_relayed() -> None:
     for raw in (rb'{"code":-32000,"message":"\ud83d"}', b'{"code":-32000,"message":"x","data":NaN}'):
         assert error_of(remote(raw), "modern") == raw
     recoded = error_of(RemoteError(b'{"code":-32002,"message":"x","data":NaN}', code=-32002, backend="n"), "modern")
@@ -193,7 +193,7 @@ def test_an_error_that_is_only_nearly_json_passes() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_code_is_read_where_there_is_one(error: bytes, code: int) -> None:
+def test_an_error_object_without_a_readable_code_counts_as_internal(error: bytes, code: int) -> None:
     assert backend_code(Payload(error)) == code
 
 
@@ -201,5 +201,5 @@ def test_a_code_is_read_where_there_is_one(error: bytes, code: int) -> None:
     ("code", "status"),
     [(-32700, 400), (-32600, 400), (-32602, 400), (-32601, 404), (-32022, 400), (-32603, 200), (-32000, 200), (1, 200)],
 )
-def test_an_error_has_the_http_status_the_protocol_gives_it(code: int, status: int) -> None:
+def test_an_error_has_the_http_status_of_its_code(code: int, status: int) -> None:
     assert http_status(b'{"code":%d,"message":""}' % code) == status

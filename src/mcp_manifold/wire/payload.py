@@ -1,0 +1,163 @@
+"""One JSON value as bytes: its type, its members, a string inside it read or replaced. Pure.
+
+Only the values that are named here are parsed. Everything around them is written back as received, so numbers of any
+size, key order and unknown members survive.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from mcp_manifold.errors import InvalidParams
+from mcp_manifold.wire.protocol import META_PREFIX
+
+Payload = msgspec.Raw
+"""The JSON text of one value, unparsed. A view on the received bytes where possible."""
+
+EMPTY: Final = Payload(b"{}")
+RELATED_TASK: Final = ("_meta", META_PREFIX + "related-task", "taskId")
+"""Path of the task id in any message (2025-11-25 basic/utilities/tasks, "Related Task Metadata")."""
+
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
+_KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_OBJECT_START: Final = ord("{")
+
+_decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_texts = msgspec.json.Decoder(list[str]).decode
+encode = msgspec.json.Encoder().encode
+"""JSON text of plain values; `Payload` members are written as they are."""
+
+
+def first_byte(payload: Payload) -> bytes:
+    """The first byte of a payload, which identifies its JSON type."""
+    return memoryview(payload)[:1].tobytes()
+
+
+def is_object(payload: Payload) -> bool:
+    """Whether the payload is a JSON object."""
+    return memoryview(payload)[0] == _OBJECT_START
+
+
+def text(payload: Payload | None, what: str) -> str:
+    """The string in a payload from a client.
+
+    Raises:
+        InvalidParams: the payload is absent or not a string; the message names `what`.
+    """
+    if payload is None:
+        raise InvalidParams(f'Invalid params: "{what}" is missing')
+    try:
+        return _decode_text(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidParams(f'Invalid params: "{what}" must be a string') from exc
+
+
+def texts(payload: Payload, what: str) -> list[str]:
+    """The strings in a list from a client.
+
+    Raises:
+        InvalidParams: the payload is not a list of strings; the message names `what`.
+    """
+    try:
+        return _decode_texts(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidParams(f'Invalid params: "{what}" must be a list of strings') from exc
+
+
+def loose_members(value: Payload) -> dict[str, Payload]:
+    """The members of an object from a backend, each as raw text. Accepts some invalid JSON (see `walk_members`).
+
+    Raises:
+        ValueError: the value is not an object, or a key in it is not valid text.
+        RecursionError: the value is nested too deeply.
+    """
+    try:
+        return _decode_members(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        data = bytes(value)
+        found = {key: Payload(data[start:end]) for key, start, end in walk_members(data)}
+        "".join(found).encode()  # raises for a key with a lone surrogate, which cannot be written again
+        return found
+
+
+def object_members(value: Payload | None) -> dict[str, Payload]:
+    """The members of an object, each as raw text; empty when the value is absent, not an object or unreadable."""
+    if value is None:
+        return {}
+    try:
+        return loose_members(value)
+    except (ValueError, RecursionError):
+        return {}
+
+
+def text_at(value: Payload | None, *path: str) -> str | None:
+    """The string at a path of member names; None when there is no string."""
+    for key in path:
+        value = object_members(value).get(key)
+    if value is None or first_byte(value) != b'"':
+        return None
+    try:
+        return _decode_text(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def with_text_at(value: Payload, text: str, *path: str) -> Payload:
+    """`value` with the string at a path replaced; unchanged when the path does not exist."""
+    if not path:
+        return Payload(encode(text))
+    members = object_members(value)
+    if path[0] not in members:
+        return value
+    return Payload(encode({**members, path[0]: with_text_at(members[path[0]], text, *path[1:])}))
+
+
+def renamed(value: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payload:
+    """`value` with `new` at each of the paths where the string is `old`."""
+    for path in paths:
+        if text_at(value, *path) == old:
+            value = with_text_at(value, new, *path)
+    return value
+
+
+_scan = json.JSONDecoder(strict=False, parse_int=str, parse_float=str).raw_decode  # accepts numbers of any length
+
+
+def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
+    """The top-level members of an object in order, duplicates included: (key, start, end) of each value.
+
+    Accepts what strict JSON forbids but some servers send: lone surrogates, NaN, control characters.
+
+    Raises:
+        ValueError: `data` is not an object.
+        RecursionError: a value is nested too deeply.
+    """
+    source = data.decode("latin-1")  # one character per byte, so that offsets are byte offsets
+    at = _skip_space(data, 0)
+    if data[at : at + 1] != b"{":
+        raise ValueError("not an object")
+    at = _skip_space(data, at + 1)
+    while data[at : at + 1] != b"}":
+        key = _KEY.match(data, at)
+        if key is None:
+            raise ValueError("not a member")
+        colon = _skip_space(data, key.end())
+        if data[colon : colon + 1] != b":":
+            raise ValueError("no colon")
+        start = _skip_space(data, colon + 1)
+        _, end = _scan(source, start)
+        yield json.loads(key.group(), strict=False), start, end
+        at = _skip_space(data, end)
+        if data[at : at + 1] == b",":
+            at = _skip_space(data, at + 1)
+        elif data[at : at + 1] != b"}":
+            raise ValueError("no comma")
+
+
+def _skip_space(data: bytes, at: int) -> int:
+    found = _SPACE.match(data, at)
+    return found.end() if found else at
