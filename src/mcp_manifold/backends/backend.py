@@ -15,10 +15,9 @@ from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.life.life import Life, Uses
 from mcp_manifold.backends.life.stats import BackendStats
 from mcp_manifold.backends.link.client_links import ClientLinks, bounds_of
-from mcp_manifold.backends.link.connect import Kind
 from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, link_key_of
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Negotiation
+from mcp_manifold.backends.link.negotiation import Kind, Negotiation
 from mcp_manifold.backends.link.opener import LinkOpener
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.lister import Lister
@@ -43,9 +42,8 @@ class Backend:
         self._opener = LinkOpener(server, context, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
             server.name,
-            context.limits,
+            context,
             timeout=server.list_timeout or context.list_timeout,
-            parameters=context.parameters,
             on_listing=self._listed,
             keep=self._keep,
             latest=None if cached is None else cached.listing,
@@ -54,7 +52,9 @@ class Backend:
         self.request = self.executor.request
         self.request_aside = self.executor.request_aside
         self.relay = self.executor.relay
-        self._held = ClientLinks(server.name, self._opened_for, **bounds_of(server, context.limits))
+        self._held = ClientLinks(
+            server.name, self._opened_for, **bounds_of(server, context.limits), clock=context.clock
+        )
         limiter = self.executor.limiter
         uses = Uses(lambda: limiter.used, self._is_in_use, on_opened=self._greeted, on_rest=self._held.close)
         self._life = Life(server, context, opener=self._opener, lister=self._lister, uses=uses)
@@ -177,7 +177,7 @@ class Backend:
         self.executor.adapt(server, context)
         self._life.adapt(server, context)
         self._opener.adapt(server, context)
-        self._lister.adapt(context.limits, timeout=server.list_timeout or context.list_timeout)
+        self._lister.adapt(context, timeout=server.list_timeout or context.list_timeout)
         self._held.adapt(**bounds_of(server, context.limits))
 
     def retire(self) -> None:

@@ -14,7 +14,7 @@ from mcp_manifold.fronts.http.request import read_body
 from mcp_manifold.fronts.http.resumption import Journals
 from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.model.budget import LARGE, MOST, Budget, Load, most_of
-from mcp_manifold.wire.lines import LineSplitter
+from mcp_manifold.wire.lines import LineCutter
 
 MIB = 1 << 20
 
@@ -85,7 +85,7 @@ def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path) -> No
 
 
 def test_a_line_can_be_dropped_before_its_end() -> None:
-    lines = LineSplitter(1000)
+    lines = LineCutter(1000)
     assert list(lines.feed(b'{"id":7,')) == []
     assert lines.held == 8
     assert lines.skip() == b'{"id":7,'

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 from mcp_manifold.errors import RequestError
+from mcp_manifold.http1.head import Line as Line  # the fronts take it from here
 from mcp_manifold.wire import NULL_ID, error_of, failure
 
 Message = MutableMapping[str, Any]
@@ -12,7 +13,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Line = tuple[bytes, bytes]
 Headers = dict[bytes, bytes]
 """Header lines by lower-case name; of a repeated name the last line."""
 
