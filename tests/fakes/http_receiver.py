@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from mcp_manifold.backends.http import Headers, HttpFailure
+from mcp_manifold.backends.http.exchange import HttpFailure, ResponseHeaders
 
 
 class Recorder:
@@ -12,7 +12,7 @@ class Recorder:
     def __init__(self, then: Callable[[], object] | None = None) -> None:
         self.calls: list[str] = []
         self.status = 0
-        self.headers: Headers | None = None
+        self.headers: ResponseHeaders | None = None
         self.body = b""
         self.failure: HttpFailure | None = None
         self.answered = asyncio.Event()
@@ -22,7 +22,7 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder {self.status} {self.calls}>"
 
-    def responded(self, status: int, headers: Headers) -> None:
+    def responded(self, status: int, headers: ResponseHeaders) -> None:
         self.calls.append("responded")
         self.status = status
         self.headers = headers

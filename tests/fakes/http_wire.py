@@ -2,7 +2,7 @@
 
 import asyncio
 
-from mcp_manifold.backends.http.client_connection import Connection
+from mcp_manifold.backends.http.client_connection import ClientConnection
 
 
 class FakeTransport(asyncio.Transport):
@@ -39,19 +39,19 @@ class FakeKeeper:
     def __init__(self, *, max_head: int, max_body: int) -> None:
         self.max_head = max_head
         self.max_body = max_body
-        self.released: list[Connection] = []
+        self.released: list[ClientConnection] = []
 
     def __repr__(self) -> str:
         return f"<FakeKeeper released={len(self.released)}>"
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         pass
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: ClientConnection) -> None:
         self.released.append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         pass
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: ClientConnection) -> None:
         pass

@@ -88,7 +88,7 @@ async def test_a_file_that_cannot_be_trusted_is_ignored_with_a_warning_and_repla
         spoil(files(tmp_path)[0])
         async with manifold(server, tmp_path) as client:
             await works(client)
-            assert len([said for said in warnings(caplog) if "what it offered last time is ignored" in said]) == 1
+            assert len([said for said in warnings(caplog) if "cached listing ignored" in said]) == 1
             await until(lambda: files(tmp_path)[0].is_file(), "another file in its place")
         caplog.clear()
         async with manifold(server, tmp_path) as client:
@@ -107,7 +107,7 @@ async def test_a_directory_that_cannot_be_made_is_said_and_costs_nothing(
     state = tmp_path / ("state" if where == "file" else "taken")
     async with HttpBackend(offering("web")) as server, manifold(server, state) as client:
         await works(client)
-        await until(lambda: any("not kept for the next start" in said for said in warnings(caplog)), "a warning")
+        await until(lambda: any("listing cache cannot be written" in said for said in warnings(caplog)), "a warning")
 
 
 async def test_two_manifolds_share_a_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -394,13 +394,9 @@ async def test_the_path_of_the_login_shell_is_taken_when_asked_for(
         assert "was not found on PATH" in running.status()[0].last_error
 
 
-@pytest.mark.parametrize("profile", ["exec sleep 100", "exit 1"], ids=["hangs", "fails"])
-async def test_a_login_shell_that_does_not_answer_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
-) -> None:
-    monkeypatch.setattr("mcp_manifold.backends.process.login_shell.WAIT", 0.2)
+async def test_a_login_shell_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = tmp_path / "shell"
-    shell.write_text(f"#!/bin/sh\n{profile}\n")
+    shell.write_text("#!/bin/sh\nexit 1\n")
     shell.chmod(0o755)
     monkeypatch.setenv("SHELL", str(shell))
     assert await told({}, "echo $PATH", loginShellPath=True) == [os.environ["PATH"]]

@@ -45,12 +45,12 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     "no_program": ({"command": "HOLLOW"}, "could not be started: Exec format error"),
     "no_interpreter": ({"command": "SCRIPT"}, "could not be started: No such file or directory"),
     "too_long": ({"command": "cat", "args": ["x" * 3_000_000]}, "could not be started: Argument list too long"),
-    "no_text": ({"command": "cat", "args": ["\ud800"]}, "cannot be passed on"),
-    "in_a_file": ({"command": "cat", "cwd": "FILE"}, "its working directory"),
-    "no_host": ({"url": "http://a..b/mcp"}, "its url cannot be used"),
-    "a_long_host": ({"url": f"http://{'a' * 300}.test/mcp"}, "its url cannot be used"),
+    "no_text": ({"command": "cat", "args": ["\ud800"]}, "NUL or an invalid character"),
+    "in_a_file": ({"command": "cat", "cwd": "FILE"}, "working directory"),
+    "no_host": ({"url": "http://a..b/mcp"}, "url cannot be used"),
+    "a_long_host": ({"url": f"http://{'a' * 300}.test/mcp"}, "url cannot be used"),
     "no_memory": ({"command": "cat", "rlimits": {"memory": 1}}, "the server"),
-    "an_echo_of_us": ({"command": "cat"}, "it refused the connection"),
+    "an_echo_of_us": ({"command": "cat"}, "connection refused by the server"),
     "at_once_over": ({"command": "true"}, "exited with status 0"),
     "half_a_line": ({"command": "printf", "args": ['{"jsonrpc":"2.0","id":1,"resu']}, "exited with status 0"),
     "a_child_left": ({"command": "sh", "args": ["-c", "sleep 1000 & exit 3"]}, "exited with status 3"),
@@ -81,8 +81,8 @@ def _filled(value: Any, made: Mapping[str, Path]) -> Any:
 # --- floods ----------------------------------------------------------------------------------------------------------
 
 FLOODS: dict[str, tuple[dict[str, Any], str]] = {
-    "lines": ({"command": "yes"}, "invalid messages"),
-    "line": ({"command": "cat", "args": ["/dev/zero"]}, "a line that does not end"),
+    "lines": ({"command": "yes"}, "floods us"),
+    "line": ({"command": "cat", "args": ["/dev/zero"]}, "line without an end"),
     "stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, ""),
 }
 
@@ -120,7 +120,7 @@ async def test_a_server_that_does_not_read_refuses_calls_and_does_not_fill_our_m
             ]
             await until(lambda: any(each.is_done for each in calls), "the first refusal")
             refused = [await each.reply() for each in calls if each.is_done]
-            assert all(b"does not read its input" in (each.error or b"") for each in refused), refused
+            assert all(b"does not read its stdin" in (each.error or b"") for each in refused), refused
         finally:
             os.kill(pid, signal.SIGCONT)
         for each in calls:

@@ -13,14 +13,14 @@ import anyio.to_thread
 from mcp_manifold import wire
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.fleet import Fleet
-from mcp_manifold.backends.link.lazy_packages import leave_unopened
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Negotiation
+from mcp_manifold.backends.link.negotiation import Identity, Negotiation, import_lazily
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.listing_cache import ListingCache
-from mcp_manifold.backends.process.login_shell import login_path
+from mcp_manifold.backends.process.command import login_path
+from mcp_manifold.backends.process.groups import Groups
 from mcp_manifold.backends.process.orphans import mark
-from mcp_manifold.backends.process.process import Groups
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.locations import catalogue_directory
@@ -234,7 +234,7 @@ async def environment_of(settings: ManifoldSettings) -> dict[str, str]:
     found = {**inherited(), **mark()}
     shell = login_shell()
     if settings.login_shell_path and shell:
-        path = await login_path(shell, found)
+        path = await login_path(shell, found, clock=LoopClock())
         if path:
             found["PATH"] = path
     return found
@@ -249,7 +249,7 @@ def deferred(module: str) -> Any:
 
 def _sdk() -> Any:
     """Our side of the SDK; of the SDK's own side no more is read than that needs."""
-    leave_unopened("mcp", "mcp.client")
+    import_lazily("mcp", "mcp.client")
     return deferred("backends.link.sdk")
 
 

@@ -15,15 +15,13 @@ from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.life.life import Life, Uses
 from mcp_manifold.backends.life.stats import BackendStats
 from mcp_manifold.backends.link.client_links import ClientLinks, bounds_of
-from mcp_manifold.backends.link.connect import Kind
 from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, is_always_shared, link_key_of
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Negotiation
+from mcp_manifold.backends.link.negotiation import Kind, Negotiation
 from mcp_manifold.backends.link.opener import LinkOpener
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.lister import Lister
 from mcp_manifold.backends.lists.listing_cache import CachedListing
-from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
 from mcp_manifold.model.call import Call, Session
@@ -41,19 +39,19 @@ class Backend:
         self.name = server.name
         self.settings = server
         self._context = context
-        self._clock = LoopClock()
         self._opener = LinkOpener(server, context, on_notification=self._notified, on_question=self._questioned)
         self._lister = Lister(
             server.name,
-            context.limits,
+            context,
             timeout=server.list_timeout or context.list_timeout,
-            parameters=context.parameters,
             on_listing=self._listed,
             keep=self._keep,
             latest=None if cached is None else cached.listing,
         )
-        self.executor = RequestExecutor(server, context, lister=self._lister, clock=self._clock)
-        self._client_links = ClientLinks(server.name, self._opened_for, **bounds_of(server, context.limits))
+        self.executor = RequestExecutor(server, context, lister=self._lister, clock=context.clock)
+        self._client_links = ClientLinks(
+            server.name, self._opened_for, **bounds_of(server, context.limits), clock=context.clock
+        )
         uses = Uses(
             lambda: self.executor.used, self._is_in_use, on_opened=self._negotiated, on_rest=self._client_links.close
         )
@@ -182,7 +180,7 @@ class Backend:
         self.executor.adapt(server, context)
         self.life.adapt(server, context)
         self._opener.adapt(server, context)
-        self._lister.adapt(context.limits, timeout=server.list_timeout or context.list_timeout)
+        self._lister.adapt(context, timeout=server.list_timeout or context.list_timeout)
         self._learn(self._known)
         self._client_links.adapt(**bounds_of(server, context.limits))
 

@@ -1,4 +1,4 @@
-"""What every backend is given alike: limits, who we say we are, and whom it reports to. Values and callbacks only."""
+"""The context that all backends share: limits, identity, clock, and callbacks. Values only."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,8 @@ from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Greet, Identity, Parameters
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.listing_cache import ListingCache
-from mcp_manifold.backends.process.process import Groups
+from mcp_manifold.backends.process.groups import Groups
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.catalogue import Listing
@@ -16,33 +17,35 @@ from mcp_manifold.model.catalogue import Listing
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What every backend is given alike."""
+    """See the module. The composition root creates it."""
 
     limits: LimitSettings
     identity: Identity
     greet: Greet
     parameters: Parameters
     patience: float
-    """Seconds a call waits for a backend that is just connecting."""
+    """Seconds a call waits for a backend that is connecting."""
     list_timeout: float
-    """Seconds fetching all its lists may take, where it has no setting of its own."""
+    """Seconds fetching all lists may take; a server's own setting comes first."""
     start: Literal["eager", "lazy"]
-    """When a backend is connected to that does not say so itself: at once, or when a call needs it."""
+    """When to connect: at once, or when a call needs it. A server's own setting comes first."""
     idle_timeout: float
-    """Seconds after which one that nobody uses is closed, if it does not say so itself; 0 for never."""
+    """Seconds after which an unused backend is closed, 0 for never. A server's own setting comes first."""
     is_needed: Callable[[str], bool]
-    """Whether a backend is used though no call is in flight: a resource is watched, a task was made."""
+    """Whether a backend is needed without a call in flight: a resource is watched, or a task exists."""
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
     on_question: Callable[[ServerRequest], None]
     on_notice: Callable[[ServerNotification], None]
     on_link: Callable[[Link], Awaitable[None]]
-    """Told of every link that opened, shared or held; no call uses it before that is over."""
+    """Called with every new link, shared or not; calls use the link only after it returns."""
     memory: ListingCache | None = None
-    """Where what backends offer is kept for the next time; without it nothing is."""
+    """Listings of earlier runs; None to keep none."""
     budget: MemoryBudget = field(default_factory=MemoryBudget)
-    """What large messages take their room from."""
+    """Room for large messages."""
     groups: Groups | None = None
-    """Where the processes belong; without it nobody ends them if we are killed."""
+    """Process groups of stdio servers; without it they outlive a kill of this process."""
     environment: Mapping[str, str] | None = None
-    """What every process inherits, instead of the usual few variables."""
+    """Environment of every process, in place of the allow-list."""
+    clock: Clock = field(default_factory=LoopClock)
+    """Time of everything that waits here."""

@@ -1,4 +1,4 @@
-"""All backends of a configuration, each running in its own task; none of them can end another."""
+"""The fleet: all backends of a configuration, each in its own task, none of which can end another."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from mcp_manifold.errors import BackendUnavailable
 
 
 @dataclass(slots=True, eq=False)
-class _Home:
-    """Where one backend runs, and whether it is gone."""
+class _Running:
+    """The task of one backend: its cancel scope, and whether it has ended."""
 
     backend: Backend
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -25,16 +25,16 @@ class _Home:
 class Fleet(Mapping[str, Backend]):
     """The backends by name, in configuration order. `run` is entered once, by the composition root.
 
-    Theory. A backend that is left out, or replaced by one of another definition, is out of the mapping at once; it goes
-    on in the background until its calls are over, or its time is, and only then its successor starts: two processes of
-    one server may not bear each other.
+    Theory. A removed or replaced backend leaves the mapping at once. It runs in the background until its calls end, or
+    the drain time is over. Only then its successor starts, because a server may not tolerate two of its processes.
     """
 
     def __init__(self, servers: Sequence[ServerSettings], context: BackendContext) -> None:
+        self._clock = context.clock
         self.backends: Mapping[str, Backend] = {
-            server.name: _made(server, context) for server in servers if not server.disabled
+            server.name: _new_backend(server, context) for server in servers if not server.disabled
         }
-        self._homes: dict[str, _Home] = {}
+        self._running: dict[str, _Running] = {}
         self._group: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class Fleet(Mapping[str, Backend]):
         """The backend of that name.
 
         Raises:
-            BackendUnavailable: it is gone from the configuration.
+            BackendUnavailable: it is no longer configured.
         """
         backend = self.backends.get(name)
         if backend is None:
@@ -61,18 +61,18 @@ class Fleet(Mapping[str, Backend]):
         return backend
 
     def release(self, session: str) -> None:
-        """A client's session is over: close the links held for it."""
+        """Close the links of a client session that ended."""
         for backend in self.backends.values():
             backend.release(session)
 
     def apply(
         self, servers: Sequence[ServerSettings], context: BackendContext, *, renewed: Collection[str], drain: float
     ) -> None:
-        """Be the backends of these servers from now on; the others, and the `renewed`, are stopped within bounds.
+        """Switch to these servers; stop the backends of all others.
 
         Args:
-            renewed: servers whose connection is to be a new one.
-            drain: seconds that calls in flight are given before a backend is stopped.
+            renewed: servers that get a new backend.
+            drain: seconds that calls in flight get before their backend is stopped.
         """
         old, now = self.backends, dict[str, Backend]()
         for server in servers:
@@ -80,7 +80,7 @@ class Fleet(Mapping[str, Backend]):
                 continue
             backend = None if server.name in renewed else old.get(server.name)
             if backend is None:
-                backend = _made(server, context)
+                backend = _new_backend(server, context)
             else:
                 backend.adapt(server, context)
             now[server.name] = backend
@@ -98,45 +98,49 @@ class Fleet(Mapping[str, Backend]):
             async with anyio.create_task_group() as group:
                 self._group = group
                 for backend in tuple(self.backends.values()):
-                    if self.backends.get(backend.name) is backend:  # the settings may have changed in between
+                    if self.backends.get(backend.name) is backend:  # `apply` may have replaced it meanwhile
                         self._admit(backend)
-                    await checkpoint()  # to start a process takes milliseconds: the fronts have their turn after each
+                    await checkpoint()  # starting a process blocks for milliseconds: let the fronts run in between
                 await anyio.sleep_forever()
         finally:
             self._group = None
 
     def _admit(self, backend: Backend) -> None:
-        if self._group is not None:  # otherwise `run` will
-            before = self._homes.get(backend.name)
-            home = self._homes[backend.name] = _Home(backend)
-            self._group.start_soon(self._house, home, before, name=f"backend {backend.name}")
+        if self._group is not None:  # otherwise `run` starts it
+            before = self._running.get(backend.name)
+            running = self._running[backend.name] = _Running(backend)
+            self._group.start_soon(self._run_one, running, before, name=f"backend {backend.name}")
 
     def _dismiss(self, backend: Backend, drain: float) -> None:
         backend.retire()
-        home = self._homes.get(backend.name)
-        if self._group is not None and home is not None:
-            self._group.start_soon(self._see_out, home, drain, name=f"end of backend {backend.name}")
+        running = self._running.get(backend.name)
+        if self._group is not None and running is not None:
+            self._group.start_soon(self._drain, running, drain, name=f"end of backend {backend.name}")
 
-    async def _house(self, home: _Home, before: _Home | None) -> None:
-        """The task of one backend, which begins when the last one of its name is gone."""
-        name = home.backend.name
+    async def _run_one(self, running: _Running, before: _Running | None) -> None:
+        """Run one backend, once the previous one of its name has ended."""
+        name = running.backend.name
         try:
             if before is not None:
                 await before.gone.wait()
-            if not home.scope.cancel_called:
-                with home.scope:
-                    await home.backend.run()
+            if not running.scope.cancel_called:
+                with running.scope:
+                    await running.backend.run()
         finally:
-            home.gone.set()
-            if self._homes.get(name) is home:
-                del self._homes[name]
+            running.gone.set()
+            if self._running.get(name) is running:
+                del self._running[name]
 
-    async def _see_out(self, home: _Home, drain: float) -> None:
-        with anyio.move_on_after(drain):
-            await home.backend.idle()
-        home.scope.cancel()
+    async def _drain(self, running: _Running, drain: float) -> None:
+        with anyio.CancelScope() as waiting:
+            timer = self._clock.call_later(drain, waiting.cancel)
+            try:
+                await running.backend.idle()
+            finally:
+                timer.cancel()
+        running.scope.cancel()
 
 
-def _made(server: ServerSettings, context: BackendContext) -> Backend:
-    """A new backend, with what is known of it from an earlier time."""
+def _new_backend(server: ServerSettings, context: BackendContext) -> Backend:
+    """A new backend, with its cached Listing."""
     return Backend(server, context, cached=None if context.memory is None else context.memory.recall(server))

@@ -52,8 +52,7 @@ class Dispatcher:
         self.lower_level = lower_level
         self.end = end
         self._stages = tuple(stages)
-        self.began = tuple(stage.began for stage in stages)
-        self.ended = tuple(stage.ended for stage in reversed(stages))
+        self.adapt()
         self.tasks: set[asyncio.Task[Payload | Changes | None]] = set()
         """The waits of calls in flight."""
         self.spawn = asyncio.get_running_loop().create_task
@@ -61,6 +60,12 @@ class Dispatcher:
     def __repr__(self) -> str:
         names = ", ".join(type(stage).__name__ for stage in self._stages)
         return f"<Dispatcher stages=({names}) waiting={len(self.tasks)}>"
+
+    def adapt(self) -> None:
+        """Let the stages observe that want to, by the settings now in force; calls in flight go on as they began."""
+        active = [stage for stage in self._stages if stage.is_active]
+        self.began = tuple(stage.began for stage in active)
+        self.ended = tuple(stage.ended for stage in reversed(active))
 
     def dispatch(self, call: Call) -> "InFlightCall":
         """Begin a call. Its reply gets the answer once, possibly before this returns; nothing is raised."""
@@ -79,11 +84,13 @@ class Dispatcher:
 class InFlightCall:
     """One call between its request and its answer."""
 
-    __slots__ = ("_dispatcher", "_expects", "_pending", "_plans", "_send", "_task", "_waited", "call")
+    __slots__ = ("_dispatcher", "_ended", "_expects", "_pending", "_plans", "_send", "_task", "_waited", "call")
 
     def __init__(self, call: Call, dispatcher: Dispatcher) -> None:
         self.call = call
         self._dispatcher = dispatcher
+        self._ended = dispatcher.ended
+        """The stages to tell of its end."""
         self._send: Send | None = None
         """The last step that went to a backend."""
         self._pending: PendingRequest | None = None
@@ -109,7 +116,8 @@ class InFlightCall:
                 began(call)
                 told += 1
         except ManifoldError as exc:
-            self._complete(None, exc, told)
+            self._ended = self._ended[len(self._ended) - told :]  # the others did not see it begin
+            self._complete(None, exc)
             return
         self._advance()
 
@@ -244,9 +252,7 @@ class InFlightCall:
         else:
             self._complete(finished, None)
 
-    def _complete(
-        self, result: Payload | Pieces | None, failure: BaseException | None, told: int | None = None
-    ) -> None:
+    def _complete(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
         """End the call: release what it holds, tell the stages that saw it begin, and answer."""
         call, dispatcher = self.call, self._dispatcher
         if call.is_done:
@@ -261,9 +267,8 @@ class InFlightCall:
         if isinstance(failure, BackendError | RemoteError) and not call.backend:
             call.backend = failure.backend
         seen = Payload(result[0]) if isinstance(result, tuple) else result
-        ended = dispatcher.ended if told is None else dispatcher.ended[len(dispatcher.ended) - told :]
-        for each in ended:
-            each(call, seen, failure)
+        for ended in self._ended:
+            ended(call, seen, failure)
         call.reply.respond(result, failure)
 
     def _lower_level(self) -> None:

@@ -19,8 +19,15 @@ from mcp_manifold.backends.link.isolation import home_of
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.server_requests import ServerNotification
 from mcp_manifold.backends.lists.listening import Listening
-from mcp_manifold.backends.lists.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, Reports, offers_subscriptions
-from mcp_manifold.backends.lists.subscribing import Subscribing
+from mcp_manifold.backends.lists.reports import (
+    START_WAIT,
+    TASK_TOLD,
+    UPDATED,
+    Outcome,
+    Reports,
+    Subscribing,
+    offers_subscriptions,
+)
 from mcp_manifold.core.hub import Hub
 from mcp_manifold.core.listen import ACKNOWLEDGED, MAX_WATCHED, Listen
 from mcp_manifold.core.tasks import Tasks

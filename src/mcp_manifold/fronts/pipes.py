@@ -1,4 +1,4 @@
-"""Lines from file descriptors, and this process's own ones: reading and cutting. Knows no JSON and no session.
+"""Reads file descriptors, this process's own ones included. Knows no JSON and no session.
 
 Pipes and sockets are the event loop's: what comes in is handed on in the turn in which it does. A terminal is left as
 it is (making it non-blocking would do that to the shell that shares it), and a regular file cannot be waited for at
@@ -15,50 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Protocol, cast
 
 _CHUNK: Final = 64 * 1024
-
-
-class Lines:
-    """Cuts bytes into lines, in linear time, holding at most one unfinished line of `limit` bytes."""
-
-    __slots__ = ("_held", "_limit", "_skipping")
-
-    def __init__(self, limit: int) -> None:
-        self._held = bytearray()
-        self._limit = limit
-        self._skipping = False
-
-    def __repr__(self) -> str:
-        return f"<Lines held={len(self._held)}{' skipping' if self._skipping else ''}>"
-
-    def feed(self, data: bytes) -> list[bytes | None]:
-        """The lines that `data` completes, without their ends; None for one that was too long and is lost."""
-        *whole, rest = data.split(b"\n")
-        lines = [self._complete(line) for line in whole]
-        if rest:
-            self._hold(rest)
-        return lines
-
-    def finish(self) -> list[bytes | None]:
-        """What came after the last line end."""
-        return [self._complete(b"")] if self._held or self._skipping else []
-
-    def _complete(self, line: bytes) -> bytes | None:
-        if not self._held and not self._skipping and len(line) <= self._limit:
-            return line
-        self._hold(line)
-        skipped, self._skipping = self._skipping, False
-        line = bytes(self._held)
-        self._held = bytearray()
-        return None if skipped else line
-
-    def _hold(self, piece: bytes) -> None:
-        if self._skipping:
-            return
-        if len(self._held) + len(piece) > self._limit:
-            self._skipping = True
-            self._held = bytearray()
-        else:
-            self._held += piece
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from typing import Final
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.line_writer import LineWriter
-from mcp_manifold.fronts.pipes import Inlet, Lines, claimed_stdio, is_file, reading, unblocked
+from mcp_manifold.fronts.pipes import Inlet, claimed_stdio, is_file, reading, unblocked
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.policy import LOCAL
 from mcp_manifold.wire import NULL_ID, encode, failure
+from mcp_manifold.wire.lines import LineCutter
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class _Intake:
         self._gateway = gateway
         self._conversation = conversation
         self._writer = writer
-        self._lines = Lines(gateway.settings.limits.max_body)
+        self._lines = LineCutter(gateway.settings.limits.max_body)
         self._waiting: deque[bytes | None] = deque()
         self._is_paused = False
         self._has_ended = False
@@ -135,6 +136,8 @@ class _Intake:
         if self.over.done():
             return
         self._waiting.extend(self._lines.feed(data) if data else self._lines.finish())
+        if self._lines.oversized:
+            self._waiting.extend(None for _ in self._lines.take_oversized())
         self._has_ended = not data
         if not self._is_paused:
             self._take(inlet)

@@ -1,18 +1,41 @@
-"""The head of a request as it was parsed, and the bytes of a response's head. Pure."""
+"""HTTP/1.1 heads: the parsed head of a request, and status and header lines as safe bytes. Pure.
 
-from collections.abc import Iterable
+Every header line of both sides is written here. A value from a configuration file, a client or a backend must never
+start a second header line, let alone a second message.
+"""
+
+import re
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from typing import Final
 
 Line = tuple[bytes, bytes]
-"""One header line: its name in lower case, and its value."""
+"""Name and value of one header line."""
+MAX_HEAD: Final = 65536
+"""Bytes of the largest head that is read."""
+RESERVED_HEADERS: Final = frozenset(
+    {
+        b"accept-encoding",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Request headers that only the connection sets: they decide where a message ends, or where it goes."""
 
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-_SPOILERS: Final = b"\r\n\0"
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_BREAK: Final = re.compile(rb"[\r\n\0]")
 
 
 class Head:
-    """What a request says before its body. Names are in lower case; of a repeated one `headers` has the last line."""
+    """The head of a request. Names are in lower case; `headers` has the last line of a repeated name."""
 
     __slots__ = ("decision", "headers", "keeps_alive", "lines", "method", "target", "version")
 
@@ -24,28 +47,33 @@ class Head:
         self.version = version
         self.keeps_alive = keeps_alive
         self.decision: object = None
-        """What was decided on it; a head that comes again, byte for byte, is the same object."""
+        """The front's decision on this head; a head that comes again, byte for byte, is the same object."""
 
     def __repr__(self) -> str:
         return f"<Head {self.method.decode('latin-1')} with {len(self.lines)} lines>"
 
     def remember(self, decision: object) -> None:
-        """Keep what was decided on it."""
+        """Keep the front's decision."""
         self.decision = decision
 
     @property
     def length(self) -> int | None:
-        """The length of the body, where the head tells it in one plain number."""
+        """Bytes of the body; None unless the head declares them as one plain number."""
         declared = self.headers.get(b"content-length")
         if declared is None or b"transfer-encoding" in self.headers or not declared.isdigit() or len(declared) > 18:
             return None
         return int(declared)
 
     def sized(self, length: int) -> "Head":
-        """The same head before a body of that length."""
-        told = b"%d" % length
-        lines = [(name, told if name == b"content-length" else value) for name, value in self.lines]
+        """A copy of this head for a body of `length` bytes."""
+        size = b"%d" % length
+        lines = [(name, size if name == b"content-length" else value) for name, value in self.lines]
         return Head(self.method, self.target, lines, self.version, keeps_alive=self.keeps_alive)
+
+
+def is_token(name: bytes) -> bool:
+    """Whether `name` can be a method or a header name (RFC 9110, 5.6.2)."""
+    return _TOKEN.fullmatch(name) is not None
 
 
 def status_line(status: int) -> bytes:
@@ -53,15 +81,35 @@ def status_line(status: int) -> bytes:
     return _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def header_lines(lines: Iterable[Line]) -> bytes:
-    """The header lines of a response.
+def header_lines(lines: Iterable[Line], *, reserved: Collection[bytes] = ()) -> bytes:
+    """Header lines as bytes, each with its line end.
+
+    Args:
+        reserved: lower-case names that are refused.
 
     Raises:
-        ValueError: one could end its line early.
+        ValueError: a name is no token or reserved, or a value contains CR, LF or NUL. Values are not quoted.
     """
-    written = []
-    for name, value in lines:
-        if any(byte in name or byte in value for byte in _SPOILERS):
-            raise ValueError("a header line of ours contains a line end or NUL")
-        written.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(written)
+    return b"".join([_written(name, value, reserved) for name, value in lines])
+
+
+def header_line(name: str, value: str, *, reserved: Collection[bytes] = ()) -> bytes:
+    """One header line from text; see `header_lines`.
+
+    Raises:
+        ValueError: as `header_lines`, or for a character outside Latin-1.
+    """
+    try:
+        return _written(name.encode("latin-1"), value.encode("latin-1"), reserved)
+    except UnicodeEncodeError:
+        raise ValueError(f"header {name!r}: contains a character outside Latin-1") from None
+
+
+def _written(name: bytes, value: bytes, reserved: Collection[bytes]) -> bytes:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name.decode('latin-1')!r} is not a header name")
+    if _LINE_BREAK.search(value):
+        raise ValueError(f"header {name.decode()!r}: value contains CR, LF or NUL")
+    if name.lower() in reserved:
+        raise ValueError(f"header {name.decode()!r}: set by the connection itself")
+    return b"%b: %b\r\n" % (name, value)

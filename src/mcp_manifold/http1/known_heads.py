@@ -1,8 +1,8 @@
-"""HTTP heads recognised by their bytes: what was parsed once need not be parsed again. Pure; knows no meaning.
+"""Recognises HTTP heads by their bytes, so that a repeated head is not parsed again. Pure; knows no header's meaning.
 
-Theory. A peer that keeps a connection writes the same head before every message, but for the length of the body. A head
-that equals one the parser accepted, byte for byte outside the digits of that one length, can only mean the same; so if
-the message is whole, there is nothing left for the parser to find out. Anything else is the parser's business.
+Theory. A peer that keeps a connection writes the same head before every message, except for the body's length. A head
+that equals an accepted one in every byte outside those digits has the same meaning. If the message is also complete,
+the parser could find nothing else. Every other message goes to the parser.
 """
 
 from typing import Final, Generic, TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class HeadTemplate:
-    """A head as it was written, without the digits of its length."""
+    """The bytes of an accepted head around the digits of its content-length."""
 
     __slots__ = ("_after", "_before", "_reach")
 
@@ -29,10 +29,10 @@ class HeadTemplate:
 
     @classmethod
     def of(cls, message: bytes) -> "HeadTemplate | None":
-        """What to recognise the head of a message by; None unless it gives the length once, in plain digits.
+        """The template of a message's head; None unless it declares the length once, in plain digits.
 
         Args:
-            message: one that a parser accepted, from its first byte on.
+            message: a message that the parser accepted, from its first byte.
         """
         end = message.find(_END)
         head = message[: end + len(_END)]
@@ -47,7 +47,7 @@ class HeadTemplate:
         return cls(head[:start], head[stop:]) if head[start:stop].isdigit() else None
 
     def body(self, message: bytes) -> bytes | None:
-        """The body of a message with such a head; None if its head is another, or it is not one whole message."""
+        """The body of `message`; None if its head differs, or it is not exactly one complete message."""
         if not message.startswith(self._before):
             return None
         start = len(self._before)
@@ -59,7 +59,7 @@ class HeadTemplate:
 
 
 class KnownHeads(Generic[T]):
-    """The last heads of one connection that were parsed, at most `most`, and what each was found to be."""
+    """The last `most` parsed heads of one connection, each with the value that the parser made of it."""
 
     __slots__ = ("_found", "_most")
 
@@ -71,7 +71,7 @@ class KnownHeads(Generic[T]):
         return f"<KnownHeads {len(self._found)} of {self._most} heads>"
 
     def find(self, message: bytes) -> tuple[T, bytes] | None:
-        """What the head of a whole message was found to be, and its body; None for the parser's business."""
+        """The value of a known head and the body of the message; None if the parser has to read it."""
         for template, found in self._found:
             body = template.body(message)
             if body is not None:
@@ -79,7 +79,7 @@ class KnownHeads(Generic[T]):
         return None
 
     def learn(self, message: bytes, found: T) -> None:
-        """A parser accepted one message, which is all of `message`; otherwise nothing is learnt."""
+        """Remember `found` for the head of `message`, which the parser accepted; only if it is one complete message."""
         template = HeadTemplate.of(message)
         if template is not None and template.body(message) is not None:
             self._found = [(template, found), *self._found[: self._most - 1]]

@@ -160,6 +160,11 @@ Handler = Callable[[Call], Awaitable[Payload]]
 class Stage(Protocol):
     """One concern of every call, such as counting. It is told when a call begins and when it ends, and never waits."""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it observes calls at present; asked when the settings change, not for each call."""
+        ...
+
     def began(self, call: Call) -> None:
         """A call begins. Raises ManifoldError to refuse it; stages that saw it begin are told of that end."""
         ...

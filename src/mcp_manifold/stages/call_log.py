@@ -19,13 +19,16 @@ class CallLog:
     def __repr__(self) -> str:
         return "<CallLog>"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the log wants the line."""
+        return logger.isEnabledFor(logging.DEBUG)
+
     def began(self, call: Call) -> None:
         """Log nothing yet."""
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """Log the call. `error` is the class of the failure, if any."""
-        if not logger.isEnabledFor(logging.DEBUG):
-            return
         milliseconds = (time.perf_counter() - call.began) * 1000
         outcome = outcome_of(failure, method=call.method, result=result)
         fields = {

@@ -29,6 +29,15 @@ UNTIMED: Final = frozenset({"subscriptions/listen"})
 """Methods without a latency: they last until the client ends them."""
 
 
+_SMALL: Final = 2048
+"""Bytes of a result that is searched for `isError` before anything else decides on its outcome."""
+
+
+def _is_plain(result: Payload | None) -> bool:
+    """Whether a result is small and certainly no tool error."""
+    return result is not None and len(result) <= _SMALL and b'"isError"' not in bytes(result)
+
+
 class Series:
     """The counts of one method on one server. `buckets` are not cumulative; the last one is above all bounds."""
 
@@ -66,6 +75,11 @@ class Counts:
         """The counts by (method, server). The server is empty for calls answered without a backend."""
         return self._series
 
+    @property
+    def is_active(self) -> bool:
+        """Whether calls are counted: always, where there are metrics at all."""
+        return True
+
     def began(self, call: Call) -> None:
         """Count a call in flight."""
         self.in_flight[call.method if call.method in METHODS else OTHER] += 1
@@ -75,7 +89,7 @@ class Counts:
         method = call.method if call.method in METHODS else OTHER
         self.in_flight[method] -= 1
         series = self._series.get((method, call.backend)) or self._new_series(method, call.backend)
-        series.outcomes[outcome_of(failure, method=method, result=result)] += 1
+        series.outcomes["ok" if _is_plain(result) else outcome_of(failure, method=method, result=result)] += 1
         if method not in UNTIMED:
             seconds = perf_counter() - call.began
             series.seconds += seconds

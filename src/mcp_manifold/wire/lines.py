@@ -1,87 +1,93 @@
-"""Splits a byte stream into lines, in linear time and bounded memory. Pure: feed it pieces, take lines."""
+"""Cuts a byte stream into lines, in linear time and bounded memory. Pure: it reads no descriptor and no message."""
 
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 _CR: Final = 0x0D
 ENDLESS: Final = 16 << 20
-"""Bytes that are dropped of a line before it counts as one without an end."""
+"""Skipped bytes of one line after which the line counts as endless."""
+_START: Final = 4096
+"""Bytes of an oversized line that are kept for its report."""
+_SMALL: Final = 4096
+"""Pieces below this size are collected in one buffer: a list entry for each would cost more than its bytes."""
+_BUFFER: Final = 65536
 
 
-class LineSplitter:
-    """Lines of at most `limit` bytes, without their LF (and CR). A longer one is dropped to its end and reported."""
+class LineCutter:
+    """Lines of at most `limit` bytes, without their LF or CR LF. Oversized lines are skipped and reported."""
 
-    __slots__ = ("_dropped", "_dropping", "_limit", "_parts", "_size", "oversized")
+    __slots__ = ("_is_skipping", "_limit", "_parts", "_skipped", "held", "oversized")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._dropping = False
-        self._dropped = 0
+        self.held = 0
+        """Bytes of the unfinished line."""
         self.oversized: list[bytes] = []
-        """The first kilobytes of lines that were too long, oldest first; whoever reads them clears them."""
+        """The first bytes of each line above the limit, oldest first, reported once; `take_oversized` clears it."""
+        self._limit = limit
+        self._parts: list[bytes | bytearray] = []
+        self._is_skipping = False
+        self._skipped = 0
 
     def __repr__(self) -> str:
-        return f"<LineSplitter held={self._size}{' dropping' if self._dropping else ''}>"
+        return f"<LineCutter held={self.held}{' skipping' if self._is_skipping else ''}>"
 
     @property
     def is_idle(self) -> bool:
-        """Whether no line has begun, or is being dropped, and none was too long."""
-        return not (self._parts or self._dropping or self.oversized)
+        """Whether no line is unfinished or being skipped, and none is left to report."""
+        return not (self._parts or self._is_skipping or self.oversized)
 
     @property
     def is_endless(self) -> bool:
-        """Whether a line that is being dropped is so long that it will hardly ever end."""
-        return self._dropping and self._dropped > ENDLESS
+        """Whether the line being skipped has passed `ENDLESS` bytes."""
+        return self._is_skipping and self._skipped > ENDLESS
 
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        """The lines that `data` completes."""
-        if not self._parts and not self._dropping and data.endswith(b"\n") and len(data) <= self._limit:
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Whole lines in one piece take one `split`."""
+        if not self._parts and not self._is_skipping and data.endswith(b"\n") and len(data) <= self._limit:
             lines = data.split(b"\n")
             lines.pop()
             return lines if _CR not in data else [line.removesuffix(b"\r") for line in lines]
-        return self._pieced(data)
+        *ends, rest = data.split(b"\n")
+        lines = [line for end in ends if (line := self._complete(end)) is not None]
+        if rest:
+            self._hold(rest)
+        return lines
 
-    def _pieced(self, data: bytes) -> Iterator[bytes]:
-        """The same, where lines are not whole, or not all of them are to be had."""
-        start = 0
-        while True:
-            end = data.find(b"\n", start)
-            if end < 0:
-                break
-            line = self._complete(data[start:end])
-            if line is not None:
-                yield line
-            start = end + 1
-        if start < len(data):
-            self._hold(data[start:] if start else data)
+    def finish(self) -> list[bytes]:
+        """The last line, when the stream ends without a line end."""
+        line = self._complete(b"") if self._parts or self._is_skipping else None
+        return [] if line is None else [line]
 
-    def _complete(self, piece: bytes) -> bytes | None:
-        self._hold(piece)
-        parts, self._parts, self._size = self._parts, [], 0
-        if self._dropping:
-            self._dropping = False
-            return None
-        line = parts[0] if len(parts) == 1 else b"".join(parts)
-        return line[:-1] if line.endswith(b"\r") else line
-
-    def _hold(self, piece: bytes) -> None:
-        if self._dropping:
-            self._dropped += len(piece)
-            return
-        self._parts.append(piece)
-        self._size += len(piece)
-        if self._size > self._limit:
-            self.oversized.append(self.skip())
-
-    @property
-    def held(self) -> int:
-        """Bytes of the line that is not complete yet."""
-        return self._size
+    def take_oversized(self) -> list[bytes]:
+        """The reports of oversized lines since the last time."""
+        taken, self.oversized = self.oversized, []
+        return taken
 
     def skip(self) -> bytes:
-        """Drop the line that is not complete yet, to its end; returns how it begins."""
-        start = b"".join(self._parts[:64])[:4096]
-        self._parts, self._size, self._dropping, self._dropped = [], 0, True, 0
+        """Skip the unfinished line to its end, without a report; returns its first bytes."""
+        start = b"".join(self._parts[:64])[:_START]
+        self._parts, self.held, self._is_skipping, self._skipped = [], 0, True, 0
         return start
+
+    def _complete(self, end: bytes) -> bytes | None:
+        """The line that ends with `end`; None for an oversized one."""
+        self._hold(end)
+        parts, self._parts, self.held = self._parts, [], 0
+        if self._is_skipping:
+            self._is_skipping = False
+            return None
+        return b"".join(parts).removesuffix(b"\r")
+
+    def _hold(self, piece: bytes) -> None:
+        if self._is_skipping:
+            self._skipped += len(piece)
+            return
+        self.held += len(piece)
+        parts = self._parts
+        if not parts or len(piece) >= _SMALL:
+            parts.append(piece)
+        elif isinstance(last := parts[-1], bytearray) and len(last) < _BUFFER:
+            last += piece
+        else:
+            parts.append(bytearray(piece))
+        if self.held > self._limit:
+            self.oversized.append(self.skip())

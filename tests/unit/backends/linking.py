@@ -1,7 +1,9 @@
 """A link on a transport that only remembers, and the calls that go over it. Knows no network and no process."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -153,6 +155,28 @@ def text_of(result: Payload) -> str:
     """The text of the first content block."""
     found: str = msgspec.json.decode(result)["content"][0]["text"]
     return found
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """A port on which connections are neither accepted nor refused: its backlog is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+async def eventually(found: Callable[[], object]) -> None:
+    """Let the loop run until something is so: what a socket or a process brings has no event here."""
+    async with asyncio.timeout(10):
+        while not found():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0)
 
 
 async def within(waiting: Any, seconds: float = 10.0) -> Any:

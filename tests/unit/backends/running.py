@@ -14,6 +14,7 @@ from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Identity
 from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
@@ -26,12 +27,13 @@ IDENTITY = Identity(Payload(b'{"name":"test","version":"1"}'), Payload(b'{"roots
 class Around:
     """What backends are told to report to: remembers it."""
 
-    def __init__(self, *, patience: float = 10.0) -> None:
+    def __init__(self, *, patience: float = 10.0, clock: Clock | None = None) -> None:
         self.listings: list[Listing] = []
         self.questions: list[ServerRequest] = []
         self.notices: list[ServerNotification] = []
         self.needed: set[str] = set()
         self._patience = patience
+        self._clock = clock or LoopClock()
         self._grown = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -54,6 +56,7 @@ class Around:
             on_notice=self.notices.append,
             on_link=self._opened,
             with_level=lambda link, level: contextlib.nullcontext(),
+            clock=self._clock,
         )
 
     async def _opened(self, link: Link) -> None:
@@ -113,9 +116,11 @@ def over_web(url: str, name: str = "notes", **more: object) -> ServerSettings:
 
 
 @asynccontextmanager
-async def running(settings: ServerSettings, *, patience: float = 10.0) -> AsyncIterator[Run]:
+async def running(
+    settings: ServerSettings, *, patience: float = 10.0, clock: Clock | None = None
+) -> AsyncIterator[Run]:
     """A running backend, stopped in the end."""
-    context = Around(patience=patience)
+    context = Around(patience=patience, clock=clock)
     backend = Backend(settings, context.surroundings())
     async with anyio.create_task_group() as group:
         group.start_soon(backend.run)

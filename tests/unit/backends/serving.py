@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_manifold.backends.http import HttpPool
+from mcp_manifold.backends.http.pool import HttpPool
 from mcp_manifold.backends.http.transport import HttpTransport
 from mcp_manifold.backends.link.link import Link
+from mcp_manifold.clock import Clock, LoopClock
 from tests.fakes.hostile_http import HostileServer, Peer
 from tests.unit.backends.linking import Heard, new_link, within
 
@@ -146,11 +147,15 @@ async def over_http(
     headers: Mapping[str, str] | None = None,
     max_message: int = 1 << 20,
     idle_limit: float = 30.0,
+    clock: Clock | None = None,
+    max_tools: int = 1000,
 ) -> AsyncIterator[tuple[Link, HttpTransport]]:
     """A link over Streamable HTTP, closed in the end with everything it held."""
     link = new_link(heard)
-    pool = HttpPool(url, max_body=max_message, connect_timeout=5.0)
-    transport = HttpTransport(link, pool, headers=headers or {}, max_message=max_message, idle_limit=idle_limit)
+    pool = HttpPool(url, max_body=max_message, clock=clock or LoopClock())
+    transport = HttpTransport(
+        link, pool, headers=headers or {}, max_message=max_message, idle_limit=idle_limit, max_tools=max_tools
+    )
     link.attach(transport)
     try:
         yield link, transport

@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends.http import pool
-from mcp_manifold.backends.life import life as module
+from mcp_manifold.backends.life.life import NUDGE_EVERY
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -19,8 +18,9 @@ from mcp_manifold.errors import (
     SessionExpired,
 )
 from mcp_manifold.model.lifecycle import State
+from tests.fakes.clock import FakeClock
 from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
-from tests.unit.backends.linking import Caller, within
+from tests.unit.backends.linking import Caller, eventually, full_listener, within
 from tests.unit.backends.running import Run, over_stdio, over_web, running
 
 pytestmark = pytest.mark.anyio
@@ -101,11 +101,11 @@ async def test_an_error_of_a_tool_is_the_servers_own() -> None:
 
 
 @asynccontextmanager
-async def away(server: HttpBackend) -> AsyncIterator[Run]:
-    """A backend whose server cannot be reached, and has been tried a few times."""
+async def away(server: HttpBackend, clock: FakeClock) -> AsyncIterator[Run]:
+    """A backend whose server cannot be reached, and that waits for its next attempt."""
     await server.refuse()
-    async with running(over_web(server.url)) as run:
-        await run.context.until(lambda: run.backend.status.failures >= 3)
+    async with running(over_web(server.url), clock=clock) as run:
+        await run.context.until(lambda: run.backend.status.state is State.BACKING_OFF)
         yield run
 
 
@@ -146,24 +146,30 @@ async def test_r1_a_kill_in_mid_call_fails_everything_at_once_and_it_comes_back(
         assert await run.echo("again") == "again"
 
 
-async def test_a_call_while_it_backs_off_makes_one_attempt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NUDGE_EVERY", 0.0)
-    async with HttpBackend(HANDSHAKE) as server, away(server) as run:
+async def test_a_call_while_it_backs_off_makes_one_attempt_at_once() -> None:
+    clock = FakeClock()
+    async with HttpBackend(HANDSHAKE) as server, away(server, clock) as run:
         failed = await failure(run)
         assert isinstance(failed, BackendUnavailable)
         assert "is not reachable" in failed.message
         assert failed.next_try is not None
+        assert run.backend.status.failures == 2
         await server.listen()
+        await clock.advance(NUDGE_EVERY)
         assert await run.echo("again") == "again"
 
 
 async def test_calls_do_not_make_it_try_as_often_as_they_come() -> None:
-    async with HttpBackend(HANDSHAKE) as server, away(server) as run:
-        before = run.backend.status
+    clock = FakeClock()
+    async with HttpBackend(HANDSHAKE) as server, away(server, clock) as run:
+        while (left := (run.backend.status.next_try or 0) - clock.now()) < NUDGE_EVERY:
+            failures = run.backend.status.failures
+            await clock.advance(left)
+            await run.context.until(lambda seen=failures: run.backend.status.failures > seen)  # type: ignore[misc]
+        failures = run.backend.status.failures
         for _ in range(20):
             assert "next attempt in" in (await failure(run)).message
-        # those of the back-off itself until it is a second long, and one for the calls
-        assert run.backend.status.failures <= before.failures + 7
+        assert run.backend.status.failures == failures + 1
 
 
 async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -215,7 +221,7 @@ async def test_a_crash_loop_backs_off_and_keeps_its_last_words() -> None:
         running(over_stdio(server), patience=0.2) as run,
     ):
         await run.context.until(lambda: run.backend.status.failures >= 3)
-        assert "exited with status 7; its last words: KEY is not set" in run.backend.status.last_error
+        assert "exited with status 7; last line of stderr: KEY is not set" in run.backend.status.last_error
         assert run.backend.stderr[-1] == "KEY is not set"
 
 
@@ -365,14 +371,14 @@ async def test_a_server_that_never_lists_is_not_waited_for_longer_than_said(capl
         assert "listing failed" in caplog.text
 
 
-async def test_an_address_that_takes_no_connection_has_a_deadline_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object, **__: object) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    monkeypatch.setattr(pool, "dial", never)
-    async with running(over_web("http://127.0.0.1:9/mcp", connect_timeout=0.2)) as run:
-        await run.context.until(lambda: run.backend.status.failures > 0)
-        assert "no connection within 0.2 s" in run.backend.status.last_error
+async def test_an_address_that_takes_no_connection_has_a_deadline_for_that() -> None:
+    clock = FakeClock()
+    with full_listener() as port:
+        async with running(over_web(f"http://127.0.0.1:{port}/mcp", connect_timeout=7), clock=clock) as run:
+            await eventually(lambda: clock.pending >= 2)  # the request's, and the dial's
+            await clock.advance(7)
+            await run.context.until(lambda: run.backend.status.failures > 0)
+            assert "no connection within 7 s" in run.backend.status.last_error
 
 
 async def test_other_limits_hold_for_calls_from_then_on() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.backends.http import Exchange, HttpPool, header_line
+from mcp_manifold.backends.http.exchange import Exchange
+from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.clock import LoopClock
+from mcp_manifold.http1.head import header_line
 from tests.fakes.certificate import tls_contexts
 from tests.fakes.hostile_http import HostileServer, Peer, answering, answering_always
 from tests.fakes.http_receiver import Recorder, within
@@ -34,7 +37,7 @@ async def open_pool() -> AsyncIterator[OpenPool]:
     pools: list[HttpPool] = []
 
     def open_one(url: str, **options: object) -> HttpPool:
-        settings: dict[str, object] = {"max_body": 10_000_000, **options}
+        settings: dict[str, object] = {"max_body": 10_000_000, "clock": LoopClock(), **options}
         pools.append(HttpPool(url, **settings))  # type: ignore[arg-type]  # each test names real options
         return pools[-1]
 

@@ -5,7 +5,7 @@ import base64
 
 import pytest
 
-from mcp_manifold.backends.http import transport as http
+from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.errors import (
     BackendError,
@@ -18,8 +18,9 @@ from mcp_manifold.errors import (
     SessionExpired,
 )
 from mcp_manifold.wire import MODERN_VERSION, Payload, modern_stamp
+from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
-from tests.unit.backends.linking import Caller, Heard, raw, tool, within
+from tests.unit.backends.linking import Caller, Heard, eventually, raw, tool, within
 from tests.unit.backends.serving import (
     Act,
     Asked,
@@ -93,14 +94,14 @@ async def test_an_error_reply_with_a_json_rpc_error_is_that_error() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, BackendUnavailable, "it wants other credentials (HTTP 401): check the configured headers"),
-        (403, BackendUnavailable, "it refuses access (HTTP 403): check the configured headers"),
-        (404, BackendProtocolError, "there is no MCP endpoint at that URL (HTTP 404)"),
-        (405, BackendProtocolError, "there is no Streamable HTTP endpoint at that URL (HTTP 405)"),
-        (429, BackendUnavailable, "it is rate limiting us (HTTP 429)"),
-        (500, BackendUnavailable, "it answered HTTP 500 instead of MCP"),
-        (502, BackendUnavailable, "it answered HTTP 502 instead of MCP"),
-        (202, BackendProtocolError, "it answered HTTP 202 instead of MCP"),
+        (401, BackendUnavailable, "the server rejected the credentials (HTTP 401); check the configured headers"),
+        (403, BackendUnavailable, "the server refused access (HTTP 403); check the configured headers"),
+        (404, BackendProtocolError, "no MCP endpoint at that URL (HTTP 404); check the url"),
+        (405, BackendProtocolError, "no Streamable HTTP endpoint at that URL (HTTP 405); check the url"),
+        (429, BackendUnavailable, "rate limited by the server (HTTP 429)"),
+        (500, BackendUnavailable, "the server answered HTTP 500 instead of MCP"),
+        (502, BackendUnavailable, "the server answered HTTP 502 instead of MCP"),
+        (202, BackendProtocolError, "the server answered HTTP 202 instead of MCP"),
     ],
 )
 @pytest.mark.parametrize("page", [b"<h1>no</h1>", b"<h1>no</h1>" * 20_000], ids=["small", "large"])
@@ -125,7 +126,7 @@ async def test_a_reply_with_another_answer_in_it_is_refused() -> None:
         Server(replying(whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'))) as server,
         over_http(server.url) as (link, _),
     ):
-        assert "not the answer to the request" in str(await failure(link))
+        assert "not the response to the request" in str(await failure(link))
 
 
 @pytest.mark.parametrize("kind", ["json", "event"])
@@ -185,7 +186,7 @@ async def test_a_stream_cut_without_event_ids_is_lost() -> None:
     async with Server(replying(stream(event(b"")) + chunk(b""))) as server, over_http(server.url) as (link, _):
         failed = await failure(link)
         assert isinstance(failed, BackendLost)
-        assert failed.message == "the server ended its reply before the answer: the outcome is unknown"
+        assert failed.message == "the server ended its reply without a response; the outcome is unknown"
         assert len(server.asked) == 1
 
 
@@ -197,10 +198,15 @@ async def test_a_silent_stream_is_given_up_and_closed() -> None:
         await peer.until_closed()
         closed.set()
 
-    async with Server(silent) as server, over_http(server.url, idle_limit=0.05) as (link, _):
-        failed = await failure(link)
+    clock = FakeClock()
+    async with Server(silent) as server, over_http(server.url, clock=clock) as (link, _):
+        asked = asyncio.ensure_future(failure(link))
+        await server.heard(1)
+        await eventually(lambda: clock.pending == 1)  # that of the stream alone: there is a connection
+        await clock.advance(30)
+        failed = await within(asked)
         assert isinstance(failed, BackendTimeout)
-        assert "its event stream was silent for 0.05 s" in failed.message
+        assert failed.message == "event stream idle for 30 s"
         await within(closed.wait())
 
 
@@ -223,11 +229,11 @@ async def test_a_stream_with_event_ids_is_resumed_where_it_broke() -> None:
         assert server.asked[1].headers["accept"] == "text/event-stream"
 
 
-async def test_resuming_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resuming_without_end_is_given_up() -> None:
     bare = replying(stream(b"retry: 0\n\n") + chunk(b""))
     async with Server(cutting, rest=bare) as server, over_http(server.url) as (link, _):
         assert isinstance(await failure(link), BackendLost)
-        assert len(server.asked) == 1 + http.MAX_RESUMES
+        assert len(server.asked) == 1 + MAX_RESUMES
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
@@ -325,17 +331,18 @@ async def test_404_with_a_session_means_that_it_is_over_and_the_call_was_not_rea
         assert isinstance(link.ended.result(), SessionExpired)
 
 
-async def test_a_server_that_does_not_answer_the_delete_does_not_hold_up_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http, "GOODBYE", 0.05)
-
+async def test_a_server_that_does_not_answer_the_delete_does_not_hold_up_the_end() -> None:
     async def hang(peer: Peer, asked: Asked) -> None:
         await peer.until_closed()
 
-    async with Server(opening(), hang) as server, over_http(server.url) as (link, _):
+    clock = FakeClock()
+    async with Server(opening(), hang) as server, over_http(server.url, clock=clock) as (link, transport):
         await ask(link, "initialize")
-    assert server.asked[-1].method == "DELETE"
+        closing = asyncio.ensure_future(transport.aclose())
+        await server.heard(1, "DELETE")
+        await clock.advance(GOODBYE)
+        await within(closing)
+        assert [asked.method for asked in server.asked] == ["POST", "DELETE"]
 
 
 async def test_closing_fails_what_is_in_flight() -> None:
@@ -396,9 +403,8 @@ async def test_modern_requests_mirror_method_and_name(method: str, key: str, val
         assert "x-evil" not in headers
 
 
-async def test_the_headers_of_few_tools_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MOST_TOOLS", 2)
-    async with Server() as server, over_http(server.url) as (link, transport):
+async def test_the_headers_of_few_tools_are_remembered() -> None:
+    async with Server() as server, over_http(server.url, max_tools=2) as (link, transport):
         modern(link)
         for name in ("a", "b", "a", "c", "a"):
             await within(link.request("tools/call", raw(name=name), timeout=30))

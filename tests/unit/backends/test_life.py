@@ -10,6 +10,7 @@ import pytest
 from mcp_manifold.backends.calls.breaker import Position
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
 from mcp_manifold.model.lifecycle import CRASHES, State
+from tests.fakes.clock import FakeClock
 from tests.peers.backend import Act, Fault, HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import Caller, within
 from tests.unit.backends.linking import tool as arguments
@@ -187,11 +188,14 @@ async def test_stopping_for_idleness_and_calls_at_the_same_time_lose_no_call() -
 # --- crash loop -------------------------------------------------------------------------------------------------------
 
 
-async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_manifold.model.lifecycle.FIRST_DELAY", 0.001)
-    script = Script(exit_code=7, stderr="KEY is not set\n")
-    async with StdioBackend(script) as server, running(over_stdio(server)) as run:
-        await run.context.until(lambda: run.backend.status.state is State.CRASH_LOOP)
+async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once() -> None:
+    clock, script = FakeClock(), Script(exit_code=7, stderr="KEY is not set\n")
+    async with StdioBackend(script) as server, running(over_stdio(server), clock=clock) as run:
+        for crashes in range(1, CRASHES + 1):
+            await run.context.until(lambda crashes=crashes: run.backend.status.crashes == crashes)  # type: ignore[misc]
+            if crashes < CRASHES:
+                await clock.advance(60)
+        assert run.backend.status.state is State.CRASH_LOOP
         before = run.backend.status
         assert before.crashes == CRASHES
         failed = await failure(run)

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists import listening
-from mcp_manifold.backends.lists.listening import Listening
-from mcp_manifold.backends.lists.reports import offers_subscriptions
-from mcp_manifold.backends.lists.subscribing import Subscribing
+from mcp_manifold.backends.lists.listening import ACK_WAIT, RETRY_FIRST, Listening
+from mcp_manifold.backends.lists.reports import Subscribing, offers_subscriptions
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import EMPTY, Payload, client_meta, encode, modern_stamp
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION
+from tests.fakes.clock import FakeClock
 from tests.unit.backends.linking import FakeTransport, Heard, connected, within
 
 pytestmark = pytest.mark.anyio
@@ -227,18 +226,18 @@ async def test_a_backend_that_knows_no_subscriptions_is_not_asked_again() -> Non
     assert "refused" in repr(reports)
 
 
-async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made_up_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(listening, "RETRY_FIRST", 0.01)
+async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made_up_for() -> None:
+    clock = FakeClock()
     server = Server(modern=True)
-    reports = Listening(server.link, lists=True)
+    reports = Listening(server.link, lists=True, clock=clock)
     reports.start()
     reports.want("a://x")
     await server.acknowledge(reports, 1, "a://x")
     assert server.heard.notes == []
     await server.answer(1)  # it ends, well
+    await clock.advance(RETRY_FIRST)
     await server.answer(2, "busy")  # the second attempt fails
+    await clock.advance(2 * RETRY_FIRST)
     await server.acknowledge(reports, 3, "a://x")
     told = [(method, params) for method, params, _ in server.heard.notes]
     assert told == [
@@ -249,12 +248,14 @@ async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made
     assert reports.is_due({}), "what carries no tag is not doubted"
 
 
-async def test_a_backend_that_never_acknowledges_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "ACK_WAIT", 0.01)
+async def test_a_backend_that_never_acknowledges_leaves_nobody_waiting() -> None:
+    clock = FakeClock()
     server = Server(modern=True)
-    reports = Listening(server.link, lists=False)
-    with pytest.raises(BackendTimeout):
-        await within(reports.want("a://x"))
+    reports = Listening(server.link, lists=False, clock=clock)
+    wanted = reports.want("a://x")
+    await server.transport.sent(1)
+    await clock.advance(ACK_WAIT)
+    assert isinstance(wanted.exception(), BackendTimeout)
     assert gone(server.transport) == [1]
 
 

@@ -10,15 +10,14 @@ import pytest
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.link.sdk import parameters
-from mcp_manifold.backends.lists import lister as module
-from mcp_manifold.backends.lists.lister import Lister
+from mcp_manifold.backends.lists.lister import REFRESH_EVERY, RETRY_FIRST, Lister
 from mcp_manifold.backends.lists.pages import LISTS
-from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, BackendLost
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.unit.backends.linking import FakeTransport, connected, within
+from tests.unit.backends.running import Around
 
 pytestmark = pytest.mark.anyio
 
@@ -38,9 +37,9 @@ class Kept:
         self.transport: FakeTransport
         self.link, self.transport = connected(self._answer)
         self.link.adopt("2025-11-25", Payload(b'{"tools":{},"prompts":{},"resources":{}}'))
-        self.lister = Lister(
-            "notes", LimitSettings(), timeout=30, parameters=parameters, on_listing=self._listed, keep=self._keep
-        )
+        self.clock = FakeClock()
+        context = Around(clock=self.clock).surroundings()
+        self.lister = Lister("notes", context, timeout=30, on_listing=self._listed, keep=self._keep)
 
     def __repr__(self) -> str:
         return f"<Kept {self.lister!r}>"
@@ -80,13 +79,6 @@ async def keeping(kept: Kept) -> AsyncIterator["asyncio.Task[BackendError]"]:
         assert (await within(work)).message == "over"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same rules at another pace."""
-    monkeypatch.setattr(module, "REFRESH_EVERY", 0.05)
-    monkeypatch.setattr(module, "RETRY_FIRST", 0.02)
-
-
 async def test_everything_is_listed_once_when_a_link_opens() -> None:
     kept = Kept()
     async with keeping(kept):
@@ -110,6 +102,7 @@ async def test_a_change_refreshes_only_that_kind(method: str, asked: set[str]) -
     async with keeping(kept):
         await kept.listing()
         kept.lister.notified(method)
+        await kept.clock.advance(REFRESH_EVERY)
         assert (await kept.listing(2)).revision == 2
     assert kept.asked == {name: 2 if name in asked else 1 for name in LISTS}
 
@@ -121,6 +114,9 @@ async def test_a_storm_of_changes_is_one_refresh() -> None:
         kept.tools = (b'{"name":"b"}',)
         for _ in range(1000):
             kept.lister.notified(TOOLS)
+        await kept.clock.advance(0.9 * REFRESH_EVERY)
+        assert len(kept.published) == 1
+        await kept.clock.advance(0.1 * REFRESH_EVERY)
         assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
     assert kept.asked["tools/list"] == 2
 
@@ -130,6 +126,8 @@ async def test_a_change_during_a_listing_is_not_missed() -> None:
     async with keeping(kept):
         await kept.transport.sent(4)
         kept.lister.notified(TOOLS)
+        await kept.listing()
+        await kept.clock.advance(REFRESH_EVERY)
         await kept.listing(2)
     assert kept.asked["tools/list"] == 2
 
@@ -140,6 +138,7 @@ async def test_other_notifications_refresh_nothing() -> None:
         await kept.listing()
         kept.lister.notified("notifications/message")
         kept.lister.notified(TOOLS)
+        await kept.clock.advance(REFRESH_EVERY)
         await kept.listing(2)
     assert kept.asked["prompts/list"] == 1
 
@@ -150,20 +149,26 @@ async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> 
         first = await kept.listing()
         kept.broken, kept.tools = {"tools/list"}, (b'{"name":"b"}',)
         kept.lister.notified(TOOLS)
-        await kept.transport.sent(6)
+        await kept.clock.advance(REFRESH_EVERY)
+        await kept.clock.advance(RETRY_FIRST)
+        assert kept.asked["tools/list"] == 3
+        await kept.clock.advance(RETRY_FIRST)
+        assert kept.asked["tools/list"] == 3, "each wait is twice the one before"
         assert kept.lister.latest is first
         kept.broken = set()
+        await kept.clock.advance(RETRY_FIRST)
         assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
-    assert kept.asked["tools/list"] >= 3
+    assert kept.asked["tools/list"] == 4
 
 
 async def test_a_first_listing_that_fails_is_tried_again() -> None:
     kept = Kept()
     kept.broken = {"prompts/list"}
     async with keeping(kept):
-        await kept.transport.sent(5)
+        await kept.clock.advance(RETRY_FIRST)
         assert kept.lister.latest is None
         kept.broken = set()
+        await kept.clock.advance(2 * RETRY_FIRST)
         assert (await kept.listing()).revision == 1
 
 
@@ -191,6 +196,8 @@ async def test_a_relisting_is_waited_for() -> None:
     async with keeping(kept):
         await kept.listing()
         kept.tools = ()
-        await within(kept.lister.relist())
+        relisting = asyncio.ensure_future(kept.lister.relist())
+        await kept.clock.advance(REFRESH_EVERY)
+        await within(relisting)
         assert kept.lister.latest is not None
         assert kept.lister.latest.tools == ()

@@ -93,9 +93,9 @@ def _without_tools() -> Listing:
         (lambda data: data[:30], "damaged"),
         (lambda data: data + b"x", "damaged"),
         (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "damaged"),
-        (lambda data: data.replace(b"listing 1", b"listing 2"), "of another version"),
-        (lambda data: b"", "not one of ours"),
-        (lambda data: b"\x80\x04}", "not one of ours"),
+        (lambda data: data.replace(b"listing 1", b"listing 2"), "another version"),
+        (lambda data: b"", "not a listing"),
+        (lambda data: b"\x80\x04}", "not a listing"),
     ],
 )
 async def test_what_is_damaged_or_foreign_is_ignored_with_a_warning_and_replaced(
@@ -120,7 +120,7 @@ async def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytes
         await kept.keep(NOTES, LISTING, GREETING, "http")
     warned = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert len(warned) == 1
-    assert "not kept for the next start" in warned[0].getMessage()
+    assert "listing cache cannot be written" in warned[0].getMessage()
 
 
 @given(st.binary(max_size=300))

@@ -9,6 +9,8 @@ import pytest
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.lists.pages import LISTS, Pages, list_all
+from mcp_manifold.clock import LoopClock
+from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
 from mcp_manifold.wire import Payload
 from tests.unit.backends.linking import Answer, FakeTransport, connected, within
@@ -40,8 +42,8 @@ async def walked(
     link: Link, *methods: str, pages: int = 10, entries: int = 100, size: int = 10_000, timeout: float = 30
 ) -> dict[str, Pages]:
     asked = frozenset(methods or LISTS)
-    bounds = {"max_pages": pages, "max_entries": entries, "max_bytes": size}
-    found: Any = await within(list_all(link, asked, timeout=timeout, **bounds))
+    limits = LimitSettings().model_copy(update={"list_pages": pages, "list_entries": entries, "max_message": size})
+    found: Any = await within(list_all(link, asked, clock=LoopClock(), timeout=timeout, limits=limits))
     return dict(found)
 
 
@@ -89,7 +91,7 @@ async def test_as_many_pages_as_allowed_are_taken() -> None:
 async def test_a_cursor_that_comes_twice_is_noticed() -> None:
     pages = {"": b'{"tools":[],"nextCursor":"a"}', "a": b'{"tools":[],"nextCursor":"b"}'}
     link, transport = listing(paged({**pages, "b": b'{"tools":[],"nextCursor":"a"}'}))
-    with pytest.raises(BackendProtocolError, match="turns in a circle"):
+    with pytest.raises(BackendProtocolError, match="a cursor was repeated"):
         await walked(link, "tools/list")
     assert len(transport.requests) == 3
 
@@ -105,14 +107,14 @@ async def test_the_size_of_a_list_is_bounded_over_all_its_pages() -> None:
 async def test_the_number_of_entries_is_bounded() -> None:
     link, _ = listing(paged({"": b'{"tools":[1,2,3],"nextCursor":"x"}', "x": b'{"tools":[4,5,6]}'}))
     assert (await walked(link, "tools/list", entries=6))["tools/list"].items[-1] == b"6"
-    with pytest.raises(BackendProtocolError, match="gives more than 5 entries"):
+    with pytest.raises(BackendProtocolError, match="has more than 5 entries"):
         await walked(link, "tools/list", entries=5)
 
 
 @pytest.mark.parametrize("odd", [b'{"tools":{}}', b'{"tools":null}', b'{"tools":[],"nextCursor":7}'])
 async def test_what_is_no_list_is_told_as_such(odd: bytes) -> None:
     link, _ = listing(paged({"": odd}))
-    with pytest.raises(BackendProtocolError, match="its answer to tools/list is not a list"):
+    with pytest.raises(BackendProtocolError, match="invalid response to tools/list"):
         await walked(link)
 
 

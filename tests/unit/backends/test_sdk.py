@@ -1,13 +1,13 @@
 """Greeting a backend: which era is tried when, what gives way to the next one, and who we say we are."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
-from mcp_manifold.backends.link import sdk
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Negotiation
+from mcp_manifold.backends.link.negotiation import PROBE_WAIT, Identity, Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.errors import (
@@ -116,10 +116,13 @@ async def test_refused_discovery_gives_way_to_the_handshake_without_a_trace_of_t
     assert transport.versions == [MODERN_VERSION, "", "2025-06-18"]
 
 
-async def test_silence_on_discovery_gives_way_to_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk, "PROBE_WAIT", 0.05)
-    link, _ = connected(lambda pending: b'"result":' + INITIALIZED if pending.method == "initialize" else None)
-    assert (await greeted(link, *MODERN_FIRST)).era == "handshake"
+async def test_silence_on_discovery_gives_way_to_the_handshake() -> None:
+    link, transport = connected(lambda pending: b'"result":' + INITIALIZED if pending.method == "initialize" else None)
+    greeting = asyncio.ensure_future(greeted(link, *MODERN_FIRST))
+    silent = await transport.sent(1)
+    assert (silent.method, silent.timeout) == ("server/discover", PROBE_WAIT)
+    link.fail(silent, BackendTimeout("notes", f"no answer within {PROBE_WAIT:g} s"))
+    assert (await within(greeting)).era == "handshake"
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 406, 415, 501])
@@ -165,7 +168,7 @@ async def test_a_refusal_by_the_last_era_is_told_with_the_servers_words() -> Non
     link, _ = connected(lambda pending: b'"error":{"code":-32000,"message":"licence expired"}')
     failed = await refusal(link, *MODERN_FIRST)
     assert isinstance(failed, BackendProtocolError)
-    assert failed.message == "it refused the connection: licence expired (-32000)"
+    assert failed.message == "connection refused by the server: licence expired (-32000)"
 
 
 async def test_an_initialize_that_is_not_answered_is_a_timeout() -> None:

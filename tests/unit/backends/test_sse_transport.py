@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends.http import HttpPool, sse
-from mcp_manifold.backends.http.sse import SseTransport
-from mcp_manifold.backends.http.streams import IdleWatch
+from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.sse import ENDPOINT_WAIT, SseTransport
 from mcp_manifold.backends.link.link import Link
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
 from tests.peers.backend import Act, Fault, Script, SseBackend, tool
 from tests.peers.sse_backend import Endpoint
@@ -31,11 +32,11 @@ ENDPOINT = b"event: endpoint\ndata: /messages?x=1\n\n"
 
 @asynccontextmanager
 async def over_sse(
-    url: str, *, heard: Heard | None = None, max_message: int = 1 << 24, idle_limit: float = 30.0
+    url: str, *, heard: Heard | None = None, max_message: int = 1 << 24, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Link, SseTransport]]:
-    link, pool = new_link(heard), HttpPool(url, max_body=max_message, connect_timeout=5.0)
+    link, pool = new_link(heard), HttpPool(url, max_body=max_message, clock=clock or LoopClock())
     headers = {"Authorization": "Bearer k"}
-    transport = SseTransport(link, pool, url, headers=headers, max_message=max_message, idle_limit=idle_limit)
+    transport = SseTransport(link, pool, url, headers=headers, max_message=max_message, idle_limit=30)
     link.attach(transport)
     try:
         await within(transport.open())
@@ -45,9 +46,9 @@ async def over_sse(
         await within(pool.aclose())
 
 
-async def refusal(url: str) -> BackendError:
+async def refusal(url: str, clock: Clock | None = None) -> BackendError:
     with pytest.raises(BackendError) as caught:
-        async with over_sse(url):
+        async with over_sse(url, clock=clock):
             pass
     return caught.value
 
@@ -75,7 +76,7 @@ async def test_s20_an_endpoint_on_another_origin_is_refused_and_gets_nothing() -
     async with SseBackend(QUIET, endpoint="foreign") as backend:
         failed = await refusal(backend.url)
         assert isinstance(failed, BackendProtocolError)
-        assert failed.message == "its endpoint is on another origin"
+        assert failed.message == "SSE endpoint is on another origin"
         assert [item.method for item in backend.exchanges] == ["GET"]
 
 
@@ -84,7 +85,7 @@ async def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     async with Server(replying(stream(event(endpoint.encode(), name="endpoint")))) as server:
         failed = await refusal(server.url)
         assert isinstance(failed, BackendProtocolError)
-        assert failed.message == "its endpoint is not an address"
+        assert failed.message == "SSE endpoint is not a valid URL"
 
 
 async def test_the_same_origin_in_another_spelling_is_accepted() -> None:
@@ -103,7 +104,7 @@ async def test_the_same_origin_in_another_spelling_is_accepted() -> None:
 async def test_a_status_instead_of_the_stream_is_told(status: int) -> None:
     async with Server(replying(whole(status))) as server:
         failed = await refusal(server.url)
-        assert (failed.message, failed.status) == (f"there is no event stream at that URL (HTTP {status})", status)
+        assert (failed.message, failed.status) == (f"no event stream at that URL (HTTP {status})", status)
 
 
 async def test_a_page_instead_of_the_stream_is_told() -> None:
@@ -111,8 +112,7 @@ async def test_a_page_instead_of_the_stream_is_told() -> None:
         assert isinstance(await refusal(server.url), BackendProtocolError)
 
 
-async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "ENDPOINT_WAIT", 0.5)
+async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed() -> None:
     closed = asyncio.Event()
 
     async def silent(peer: Peer, asked: Asked) -> None:
@@ -121,7 +121,11 @@ async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed(monkeypatc
         closed.set()
 
     async with Server(silent) as server:
-        assert "named no endpoint in time" in (await refusal(server.url)).message
+        clock = FakeClock()
+        opening = asyncio.ensure_future(refusal(server.url, clock))
+        await server.heard(1)
+        await clock.advance(ENDPOINT_WAIT)
+        assert "no endpoint event on the event stream within 30 s" in (await within(opening)).message
         await within(closed.wait())
 
 
@@ -139,7 +143,7 @@ async def test_a_refused_post_fails_its_call_at_once_and_no_other() -> None:
         waiting = ask(link, "hang")
         await backend.wait_for("tools/call")
         backend.fail(Fault(503, method="tools/call"))
-        assert "it refused the message (HTTP 503)" in (await failure(ask(link))).message
+        assert "the server refused the message (HTTP 503)" in (await failure(ask(link))).message
         assert not waiting.done()
         await backend.release()
         await within(waiting)
@@ -207,28 +211,15 @@ async def test_an_event_over_the_limit_ends_the_link() -> None:
         assert "larger than the message limit" in str(await within(asyncio.shield(link.ended)))
 
 
-async def test_silence_while_an_answer_is_due_ends_the_link() -> None:
-    async with SseBackend(QUIET) as backend, over_sse(backend.url, idle_limit=0.05) as (link, _):
-        failed = await failure(ask(link, "hang"))
-        assert "its event stream was silent for 0.05 s" in failed.message
-
-
-async def test_silence_alone_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = asyncio.Event()
-
-    class Counted(IdleWatch):
-        made = 0
-
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]  # passed on as they are
-            Counted.made += 1
-            if Counted.made == 4:
-                looks.set()
-
-    monkeypatch.setattr(sse, "IdleWatch", Counted)
-    async with SseBackend(QUIET) as backend, over_sse(backend.url, idle_limit=0.01) as (link, _):
-        await within(looks.wait())
+async def test_an_idle_stream_ends_the_link_only_while_an_answer_is_due() -> None:
+    clock = FakeClock()
+    async with SseBackend(QUIET) as backend, over_sse(backend.url, clock=clock) as (link, _):
+        await clock.advance(100)
         assert not link.ended.done()
+        asked = ask(link, "hang")
+        await backend.wait_for("tools/call")
+        await clock.advance(30)
+        assert "event stream idle for 30 s while responses were due" in (await failure(asked)).message
 
 
 async def test_closing_closes_the_stream_and_fails_what_is_in_flight() -> None:

@@ -13,18 +13,14 @@ import pytest
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.process import stdio
+from mcp_manifold.backends.process.command import SHELL_WAIT, StdioCommand, login_path
 from mcp_manifold.backends.process.stderr_tail import LOG_RATE, TAIL_LINES, StderrTail, printable
-from mcp_manifold.backends.process.stdio import (
-    StdioCommand,
-    StdioTransport,
-    exit_reason,
-    open_stdio,
-)
+from mcp_manifold.backends.process.stdio import STDIN_GRACE, StdioTransport, exit_reason, open_stdio
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.peers.backend import ROOT, Script, StdioBackend, tool
-from tests.unit.backends.linking import Heard, new_link, raw, within
+from tests.unit.backends.linking import Heard, eventually, new_link, raw, within
 
 pytestmark = pytest.mark.anyio
 
@@ -65,19 +61,23 @@ class Child:
 
 
 @asynccontextmanager
-async def started(*argv: str, limit: int = 1 << 26, env: dict[str, str] | None = None) -> AsyncIterator[Child]:
+async def started(
+    *argv: str, limit: int = 1 << 26, env: dict[str, str] | None = None, clock: FakeClock | None = None
+) -> AsyncIterator[Child]:
     heard = Heard()
     link, tail = new_link(heard), StderrTail("notes")
-    transport = await open_stdio(link, StdioCommand(argv[0], argv[1:], env or ENV), tail=tail, limit=limit)
+    transport = await open_stdio(link, StdioCommand(argv[0], argv[1:], env or ENV), tail=tail, limit=limit, clock=clock)
     link.attach(transport)
     try:
         yield Child(link, transport, tail, heard)
     finally:
-        await within(transport.aclose())
+        await closed(transport, clock)
 
 
-def shell(script: str, *args: str, limit: int = 1 << 26) -> AbstractAsyncContextManager[Child]:
-    return started("sh", "-c", NOTE + ANSWER + script, "sh", *args, limit=limit)
+def shell(
+    script: str, *args: str, limit: int = 1 << 26, clock: FakeClock | None = None
+) -> AbstractAsyncContextManager[Child]:
+    return started("sh", "-c", NOTE + ANSWER + script, "sh", *args, limit=limit, clock=clock)
 
 
 async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
@@ -104,7 +104,17 @@ async def test_a_missing_command_is_told_with_what_to_do() -> None:
 
 async def test_a_missing_working_directory_is_told_as_such() -> None:
     told = await refusal(StdioCommand("sh", (), ENV, "/no/such/folder"))
-    assert told == "notes: its working directory '/no/such/folder' does not exist"
+    assert told == "notes: working directory '/no/such/folder' does not exist"
+
+
+async def test_a_login_shell_that_hangs_is_given_up(tmp_path: Path) -> None:
+    hanging, clock = tmp_path / "shell", FakeClock()
+    hanging.write_text("#!/bin/sh\nexec sleep 100\n")
+    hanging.chmod(0o755)
+    asking = asyncio.ensure_future(login_path(str(hanging), ENV, clock=clock))
+    await eventually(lambda: clock.pending)
+    await clock.advance(SHELL_WAIT)
+    assert await within(asking) == ""
 
 
 async def test_a_file_that_is_no_program_is_told_as_such(tmp_path: Path) -> None:
@@ -213,7 +223,7 @@ async def test_a_server_that_does_not_read_costs_no_memory_without_end() -> None
     async with shell("exec sleep 100") as child:
         child.link.write_limit = 100_000
         asked = [child.ask(text="x" * 100_000) for _ in range(10)]
-        assert "does not read its input" in str(await failure(asked[-1]))
+        assert "does not read its stdin" in str(await failure(asked[-1]))
         assert not child.link.ended.done()
         child.link.lost(BackendLost("notes", "over"))
         await asyncio.gather(*asked, return_exceptions=True)
@@ -258,9 +268,9 @@ def test_only_what_prints_is_kept() -> None:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_reason_of_an_end_is_its_status_and_its_last_words() -> None:
+async def test_the_reason_of_an_end_is_its_status_and_its_last_line_of_stderr() -> None:
     async with shell("echo 'KEY is not set' >&2; exit 3") as child:
-        assert (await child.end()).message == "the server exited with status 3; its last words: KEY is not set"
+        assert (await child.end()).message == "the server exited with status 3; last line of stderr: KEY is not set"
 
 
 def test_a_signal_is_told_by_its_name() -> None:
@@ -269,7 +279,7 @@ def test_a_signal_is_told_by_its_name() -> None:
     assert exit_reason(-250, tail) == "the server exited with status -250"
     assert exit_reason(0, tail) == "the server exited with status 0"
     tail.fed(b"out of memory\n", 0.0)
-    assert exit_reason(-9, tail) == "the server was killed by SIGKILL; its last words: out of memory"
+    assert exit_reason(-9, tail) == "the server was killed by SIGKILL; last line of stderr: out of memory"
 
 
 async def test_r1_a_killed_server_fails_every_call_in_flight_with_the_reason() -> None:
@@ -288,7 +298,7 @@ async def test_an_answer_given_just_before_the_exit_still_counts() -> None:
     big = 'printf \'{"jsonrpc":"2.0","id":1,"result":{"x":"\'; head -c 1000000 /dev/zero | tr "\\0" x; echo \'"}}\'; '
     async with shell(f"read -r a; {big} echo bye >&2; exit 4") as child:
         assert len(bytes(await within(child.ask()))) == 1_000_008
-        assert (await child.end()).message == "the server exited with status 4; its last words: bye"
+        assert (await child.end()).message == "the server exited with status 4; last line of stderr: bye"
 
 
 async def test_a_server_that_closes_its_stdout_is_lost_though_it_lives() -> None:
@@ -309,35 +319,35 @@ async def test_a_well_behaved_server_leaves_when_its_stdin_ends(tmp_path: Path) 
     assert not psutil.pid_exists(child.transport.pid)
 
 
-async def test_a_server_that_ignores_the_end_of_stdin_gets_sigterm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stdio, "STDIN_GRACE", 0.1)
-    told = tmp_path / "told"
-    async with shell('trap "echo term > $1; exit 0" TERM; note ready; sleep 100 & wait', str(told)) as child:
+async def test_a_server_that_ignores_the_end_of_stdin_gets_sigterm(tmp_path: Path) -> None:
+    clock, told = FakeClock(), tmp_path / "told"
+    async with shell(
+        'trap "echo term > $1; exit 0" TERM; note ready; sleep 100 & wait', str(told), clock=clock
+    ) as child:
         await child.said()
+        closing = asyncio.ensure_future(child.transport.aclose())
+        await clock.advance(STDIN_GRACE)
+        await eventually(told.exists)
+    await within(closing)
     assert told.read_text() == "term\n"
-    assert not psutil.pid_exists(child.transport.pid)
 
 
-async def test_a_server_that_ignores_sigterm_gets_sigkill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdio, "STDIN_GRACE", 0.1)
-    monkeypatch.setattr(stdio, "TERM_GRACE", 0.1)
-    async with shell('trap "" TERM; sleep 100 & note "$!"; while :; do wait; done') as child:
+async def test_a_server_that_ignores_sigterm_gets_sigkill() -> None:
+    clock = FakeClock()
+    async with shell('trap "" TERM; sleep 100 & note "$!"; while :; do wait; done', clock=clock) as child:
         ended = ending_of(int(await child.said()))
-    assert not psutil.pid_exists(child.transport.pid)
+    await eventually(lambda: not psutil.pid_exists(child.transport.pid))
     await within(ended)
 
 
-async def test_r26_grandchildren_go_with_their_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdio, "TERM_GRACE", 0.2)
-    async with shell('(trap "" TERM; sleep 100) </dev/null & note "$!"; cat >/dev/null') as child:
+async def test_r26_grandchildren_go_with_their_server() -> None:
+    clock = FakeClock()
+    async with shell('(trap "" TERM; sleep 100) </dev/null & note "$!"; cat >/dev/null', clock=clock) as child:
         ended = ending_of(int(await child.said()))
     await within(ended)
 
 
-async def test_r26_grandchildren_of_a_crashed_server_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdio, "TERM_GRACE", 0.2)
+async def test_r26_grandchildren_of_a_crashed_server_go_too() -> None:
     async with shell('sleep 100 </dev/null & note "$!"; read -r line; exit 1') as child:
         ended = ending_of(int(await child.said()))
         child.link.notify("crash")
@@ -352,6 +362,15 @@ async def test_closing_fails_what_is_in_flight_and_leaves_no_zombie() -> None:
     assert "the connection was closed" in str(await failure(asked))
     pid = child.transport.pid
     assert pid not in {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+async def closed(transport: StdioTransport, clock: FakeClock | None) -> None:
+    """Close it; a clock of the test's own moves on for as long as that takes."""
+    closing = asyncio.ensure_future(transport.aclose())
+    async with asyncio.timeout(10):
+        while clock is not None and not closing.done():
+            await clock.advance(0.1)
+        await closing
 
 
 def ending_of(pid: int) -> "asyncio.Future[None]":

@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
-from mcp_manifold.backends.http import Headers, HttpFailure
-from mcp_manifold.backends.http.streams import IdleWatch, NotificationPost
+from mcp_manifold.backends.http.exchange import HttpFailure, ResponseHeaders
+from mcp_manifold.backends.http.streams import NOTE_WAIT, RETRY, NotificationPost
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import SessionExpired
+from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
-from tests.unit.backends.linking import Heard, raw, within
+from tests.unit.backends.linking import Heard, eventually, raw, within
 from tests.unit.backends.serving import Asked, Server, answer, chunk, event, over_http, replying, stream, whole
 
 pytestmark = pytest.mark.anyio
@@ -66,8 +68,13 @@ async def test_a_silent_one_is_opened_anew() -> None:
         await peer.send(stream(b"retry: 0\n\n"))
         await peer.until_closed()
 
-    async with Server(rest=silent) as server, over_http(server.url, idle_limit=0.05) as (link, transport):
+    clock = FakeClock()
+    async with Server(rest=silent) as server, over_http(server.url, idle_limit=30, clock=clock) as (link, transport):
         transport.listen()
+        opening = clock.pending
+        await eventually(lambda: clock.pending > opening)
+        await clock.advance(30)
+        await clock.advance(RETRY)
         await server.heard(2, "GET")
         assert not link.ended.done()
 
@@ -118,13 +125,13 @@ async def test_closing_the_link_closes_it_for_good() -> None:
 
 
 async def test_a_note_is_accepted_or_tells_why_not() -> None:
-    for status, problem in ((202, ""), (403, "it refused the message (HTTP 403)")):
-        note = NotificationPost("notes")
+    for status, problem in ((202, ""), (403, "the server refused the message (HTTP 403)")):
+        note = NotificationPost("notes", LoopClock())
         assert "waiting" in repr(note)
-        note.responded(status, Headers([]))
+        note.responded(status, ResponseHeaders([]))
         note.ended()
         assert (note.accepted.done(), note.problem) == (True, problem)
-    note = NotificationPost("notes")
+    note = NotificationPost("notes", LoopClock())
     note.failed(HttpFailure("connect", "connection refused", sent=False))
     assert (note.accepted.done(), note.problem) == (True, "connection refused")
 
@@ -137,12 +144,19 @@ async def test_a_notification_that_is_refused_holds_up_nobody() -> None:
         assert not link.ended.done()
 
 
-async def test_a_touched_watch_waits_anew_and_a_stopped_one_is_quiet() -> None:
-    fired = asyncio.Event()
-    stopped = IdleWatch(0.01, lambda: pytest.fail("it was stopped"))
-    stopped.stop()
-    watch = IdleWatch(0.02, fired.set)
-    watch.touch()
-    assert "on" in repr(watch)
-    await within(fired.wait())
-    assert "off" in repr(watch)
+async def test_a_notification_that_gets_no_reply_is_given_up() -> None:
+    closed = asyncio.Event()
+
+    async def silent(peer: Peer, asked: Asked) -> None:
+        await peer.until_closed()
+        closed.set()
+
+    clock = FakeClock()
+    async with Server(silent) as server, over_http(server.url, clock=clock) as (link, _):
+        accepted = link.notify("notifications/initialized")
+        assert accepted is not None
+        await server.heard(1)
+        await clock.advance(NOTE_WAIT)
+        assert accepted.done()
+        await within(closed.wait())
+        assert not link.ended.done()

@@ -1,4 +1,4 @@
-"""The memory budget: large buffers are admitted within it and counted until released; small ones are not counted."""
+"""Room for large messages: let in while there is some, counted until they are gone, and small ones never."""
 
 import asyncio
 from pathlib import Path
@@ -13,72 +13,68 @@ from mcp_manifold.fronts.http.asgi import PIECE, Message, Receive, Refused, send
 from mcp_manifold.fronts.http.request import read_body
 from mcp_manifold.fronts.http.resumption import Journals
 from mcp_manifold.fronts.http.stream import EventStream, Tally
-from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED, MemoryBudget, Reservation, default_limit
-from mcp_manifold.wire.lines import LineSplitter
+from mcp_manifold.model.budget import MIN_COUNTED, MOST, MemoryBudget, Reservation, most_of
+from mcp_manifold.wire.lines import LineCutter
 
 MIB = 1 << 20
 
 
 async def nowhere(message: object) -> None:
-    """A client that reads everything at once."""
+    """A client that reads everything."""
 
 
-def test_small_buffers_are_not_counted() -> None:
+def test_what_is_small_takes_no_room() -> None:
     budget = MemoryBudget(0)
-    reservation = Reservation(budget)
-    assert reservation.try_resize(MIN_COUNTED)
-    assert (budget.held, reservation.size) == (0, 0)
+    load = Reservation(budget)
+    assert load.try_resize(MIN_COUNTED)
+    assert (budget.held, load.size) == (0, 0)
 
 
-def test_large_buffers_are_admitted_within_the_limit() -> None:
+def test_what_is_large_is_let_in_while_there_is_room() -> None:
     budget = MemoryBudget(3 * MIB)
     first, second = Reservation(budget), Reservation(budget)
-    assert first.try_resize(2 * MIB)
-    assert not second.try_resize(2 * MIB)
+    assert first.keep(2 * MIB)
+    assert not second.keep(2 * MIB)
     assert (budget.held, second.size, budget.refused) == (2 * MIB, 0, 1)
-    assert first.try_resize(MIB)
-    assert second.try_resize(2 * MIB)
-    first.release()
-    second.release()
+    assert first.keep(MIB)
+    assert second.keep(2 * MIB)
+    first.drop()
+    second.drop()
     assert budget.held == 0
 
 
-def test_buffered_data_counts_beyond_the_limit() -> None:
+def test_what_is_inside_counts_whether_there_is_room_or_not() -> None:
     budget = MemoryBudget(MIB)
     inside = Reservation(budget)
-    inside.resize(2 * MIB)
+    inside.hold(2 * MIB)
     assert budget.held == 2 * MIB
-    assert not Reservation(budget).try_resize(MIN_COUNTED + 1)
-    inside.resize(MIN_COUNTED)
+    assert not Reservation(budget).keep(MIN_COUNTED + 1)
+    inside.hold(MIN_COUNTED)
     assert budget.held == 0
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.sampled_from(["try_resize", "resize", "release"]), st.integers(0, 4 * MIB))
-    )
-)
-def test_the_budget_equals_the_sum_of_its_reservations(steps: list[tuple[int, str, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["keep", "hold", "drop"]), st.integers(0, 4 * MIB))))
+def test_nothing_is_counted_twice_or_forgotten(steps: list[tuple[int, str, int]]) -> None:
     budget = MemoryBudget(6 * MIB)
-    reservations = [Reservation(budget) for _ in range(4)]
+    loads = [Reservation(budget) for _ in range(4)]
     for which, step, size in steps:
-        reservation, before = reservations[which], budget.held
-        if step == "try_resize":
-            if reservation.try_resize(size) and budget.held > before:
-                assert budget.held <= budget.limit
-        elif step == "resize":
-            reservation.resize(size)
+        load, before = loads[which], budget.held
+        if step == "keep":
+            if load.try_resize(size) and budget.held > before:
+                assert budget.held <= budget.most
+        elif step == "hold":
+            load.resize(size)
         else:
-            reservation.release()
-        assert budget.held == sum(each.size for each in reservations)
-    for reservation in reservations:
-        reservation.release()
+            load.release()
+        assert budget.held == sum(each.size for each in loads)
+    for load in loads:
+        load.release()
     assert budget.held == 0
 
 
-@pytest.mark.parametrize(("there", "limit"), [(256 * MIB, 32 * MIB), (1 << 40, MAX_DEFAULT)])
-def test_the_default_limit_is_a_fraction_of_the_memory(there: int, limit: int) -> None:
-    assert default_limit(there) == limit
+@pytest.mark.parametrize(("there", "most"), [(256 * MIB, 32 * MIB), (1 << 40, MOST)])
+def test_without_a_word_it_is_a_part_of_the_memory_there_is(there: int, most: int) -> None:
+    assert most_of(there) == most
 
 
 def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path) -> None:
@@ -88,8 +84,8 @@ def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path) -> No
     assert memory_given([tmp_path / "unlimited"]) > 256 * MIB
 
 
-def test_an_incomplete_line_can_be_dropped() -> None:
-    lines = LineSplitter(1000)
+def test_a_line_can_be_dropped_before_its_end() -> None:
+    lines = LineCutter(1000)
     assert list(lines.feed(b'{"id":7,')) == []
     assert lines.held == 8
     assert lines.skip() == b'{"id":7,'
@@ -97,11 +93,11 @@ def test_an_incomplete_line_can_be_dropped() -> None:
     assert (lines.held, lines.oversized) == (0, [])
 
 
-# --- data from clients ------------------------------------------------------------------------------------------
+# --- what comes from clients ---------------------------------------------------------------------------------------
 
 
 def arriving(*pieces: bytes) -> Receive:
-    """A request body that arrives in these pieces."""
+    """A body that comes in these pieces."""
     left = list(pieces)
 
     async def receive() -> Message:
@@ -113,7 +109,7 @@ def arriving(*pieces: bytes) -> Receive:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("headers", [{}, {b"content-length": b"%d" % (2 * MIB)}])
-async def test_a_large_request_reserves_memory_or_is_refused(headers: dict[bytes, bytes]) -> None:
+async def test_a_large_request_takes_room_or_is_refused(headers: dict[bytes, bytes]) -> None:
     budget = MemoryBudget(3 * MIB)
     first, second = Reservation(budget), Reservation(budget)
     body = await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, first)
@@ -121,17 +117,17 @@ async def test_a_large_request_reserves_memory_or_is_refused(headers: dict[bytes
     with pytest.raises(Refused) as refused:
         await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, second)
     assert (refused.value.status, refused.value.headers[0]) == (503, (b"retry-after", b"1"))
-    second.release()
+    second.drop()
     assert len(await read_body(arriving(b"small"), {}, 4 * MIB, second)) == 5
-    first.release()
+    first.drop()
     assert budget.held == 0
 
 
-# --- data for clients -------------------------------------------------------------------------------------------
+# --- what waits for clients ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_an_unread_stream_uses_the_budget_then_drops_droppable_events() -> None:
+async def test_a_stream_nobody_reads_takes_room_and_then_loses_what_may_be_lost() -> None:
     tally = Tally(budget=MemoryBudget(MIB))
     stream = EventStream(nowhere, tally)
     taken = [stream.push(b"x" * 200_000) for _ in range(10)]
@@ -144,7 +140,7 @@ async def test_an_unread_stream_uses_the_budget_then_drops_droppable_events() ->
 
 
 @pytest.mark.anyio
-async def test_a_large_response_is_sent_in_pieces_until_the_reader_stalls(
+async def test_a_large_answer_goes_piece_by_piece_and_not_to_who_stopped_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[bytes] = []
@@ -165,7 +161,7 @@ async def test_a_large_response_is_sent_in_pieces_until_the_reader_stalls(
 
 
 @pytest.mark.anyio
-async def test_written_data_releases_its_memory() -> None:
+async def test_what_was_written_takes_no_room_any_more() -> None:
     tally = Tally(budget=MemoryBudget(MIB))
     stream = EventStream(nowhere, tally)
     stream.post(b"x" * MIB)
@@ -176,7 +172,7 @@ async def test_written_data_releases_its_memory() -> None:
 
 
 @pytest.mark.anyio
-async def test_journals_release_memory_first() -> None:
+async def test_what_is_kept_for_clients_that_may_come_back_gives_way_first() -> None:
     budget = MemoryBudget(MIB)
     journals = Journals("m", "2025-11-25", budget)
     first = journals.begin(EventStream(nowhere, Tally()))

@@ -1,67 +1,78 @@
-"""Lines of a byte stream: equal to a split, however the stream is cut; an oversized line costs only itself."""
+"""Lines out of a byte stream: the same as a split, however the stream is cut; too long ones cost only themselves."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.wire.lines import LineSplitter
+from mcp_manifold.wire.lines import LineCutter
 
 STREAMS = st.lists(st.sampled_from([b"a", b"bb", b"\r", b"\n", b"\r\n", b"", b"xyz"]), max_size=60)
 
 
-def fed(lines: LineSplitter, *pieces: bytes) -> list[bytes]:
+def fed(lines: LineCutter, *pieces: bytes) -> list[bytes]:
     return [line for piece in pieces for line in lines.feed(piece)]
 
 
 @given(pieces=STREAMS)
-def test_lines_equal_a_split_however_the_stream_is_cut(pieces: list[bytes]) -> None:
+def test_lines_are_those_of_a_split_however_the_stream_is_cut(pieces: list[bytes]) -> None:
     whole = b"".join(pieces).split(b"\n")[:-1]
     expected = [line[:-1] if line.endswith(b"\r") else line for line in whole]
-    assert fed(LineSplitter(10**6), *pieces) == expected
+    assert fed(LineCutter(10**6), *pieces) == expected
 
 
 @given(pieces=STREAMS, limit=st.integers(1, 8))
-def test_an_oversized_line_is_dropped_and_reported_once(pieces: list[bytes], limit: int) -> None:
+def test_what_is_too_long_is_left_out_and_reported_once(pieces: list[bytes], limit: int) -> None:
     *whole, rest = b"".join(pieces).split(b"\n")
-    splitter = LineSplitter(limit)
-    found = fed(splitter, *pieces)
+    cutter = LineCutter(limit)
+    found = fed(cutter, *pieces)
     expected = [line for line in whole if len(line) <= limit]
     assert found == [line[:-1] if line.endswith(b"\r") else line for line in expected]
-    assert len(splitter.oversized) == sum(len(line) > limit for line in [*whole, rest])
-    assert all(0 < len(start) <= 4096 for start in splitter.oversized)
+    assert len(cutter.oversized) == sum(len(line) > limit for line in [*whole, rest])
+    assert all(0 < len(start) <= 4096 for start in cutter.oversized)
 
 
 def test_a_line_of_exactly_the_limit_passes() -> None:
-    splitter = LineSplitter(4)
-    assert fed(splitter, b"abcd\n") == [b"abcd"]
-    assert splitter.oversized == []
+    cutter = LineCutter(4)
+    assert fed(cutter, b"abcd\n") == [b"abcd"]
+    assert cutter.oversized == []
 
 
-def test_after_an_oversized_line_the_next_one_is_complete() -> None:
-    splitter = LineSplitter(8)
-    assert fed(splitter, b'{"id":7', b"xxxxxxxx", b"yyyy", b"zzz\nnext\n") == [b"next"]
-    assert splitter.oversized == [b'{"id":7xxxxxxxx']
+def test_a_line_too_long_is_dropped_to_its_end_and_the_next_one_is_whole() -> None:
+    cutter = LineCutter(8)
+    assert fed(cutter, b'{"id":7', b"xxxxxxxx", b"yyyy", b"zzz\nnext\n") == [b"next"]
+    assert cutter.oversized == [b'{"id":7xxxxxxxx']
 
 
-def test_only_the_start_of_an_endless_line_is_kept() -> None:
-    splitter = LineSplitter(1000)
+def test_of_an_endless_line_only_its_beginning_is_kept() -> None:
+    cutter = LineCutter(1000)
     for _ in range(1000):
-        assert fed(splitter, b"x" * 10_000) == []
-    assert [len(start) for start in splitter.oversized] == [4096]
-    assert repr(splitter) == "<LineSplitter held=0 dropping>"
+        assert fed(cutter, b"x" * 10_000) == []
+    assert [len(start) for start in cutter.oversized] == [4096]
+    assert repr(cutter) == "<LineCutter held=0 skipping>"
 
 
 def test_a_long_line_in_very_many_pieces_takes_linear_time() -> None:
-    splitter = LineSplitter(1 << 30)
+    cutter = LineCutter(1 << 30)
     for _ in range(200_000):
-        assert fed(splitter, b"x" * 20) == []
-    assert fed(splitter, b"\n") == [b"x" * 4_000_000]
+        assert fed(cutter, b"x" * 20) == []
+    assert fed(cutter, b"\n") == [b"x" * 4_000_000]
 
 
 def test_a_cr_cut_from_its_lf_is_still_a_line_end() -> None:
-    assert fed(LineSplitter(100), b"one\r", b"\ntwo\r", b"x\n") == [b"one", b"two\rx"]
+    assert fed(LineCutter(100), b"one\r", b"\ntwo\r", b"x\n") == [b"one", b"two\rx"]
 
 
-def test_its_repr_shows_its_state() -> None:
-    splitter = LineSplitter(100)
-    assert fed(splitter, b"abc") == []
-    assert repr(splitter) == "<LineSplitter held=3>"
+@given(pieces=STREAMS, limit=st.integers(1, 8))
+def test_a_line_without_an_end_is_the_last_one_of_the_stream(pieces: list[bytes], limit: int) -> None:
+    stream = b"".join(pieces)
+    cutter = LineCutter(limit)
+    found = fed(cutter, *pieces) + cutter.finish()
+    lines = stream.split(b"\n") if stream and not stream.endswith(b"\n") else stream.split(b"\n")[:-1]
+    assert found == [line.removesuffix(b"\r") for line in lines if len(line) <= limit]
+    assert len(cutter.take_oversized()) == sum(len(line) > limit for line in lines)
+    assert (cutter.oversized, cutter.held, cutter.finish()) == ([], 0, [])
+
+
+def test_its_state_can_be_read() -> None:
+    cutter = LineCutter(100)
+    assert fed(cutter, b"abc") == []
+    assert repr(cutter) == "<LineCutter held=3>"

@@ -1,50 +1,50 @@
-"""One HTTP/1.1 connection, idle or busy with one Exchange. Does not choose connections, nor open or keep them.
+"""One HTTP/1.1 connection to a backend, idle or busy with one Exchange. The pool opens, selects and keeps connections.
 
-A response is parsed first and delivered after, per piece of input: no receiver ever runs inside the parser, and the
-connection is back with its pool before the receiver is told that the response has ended (what it sends then goes out
-on the same connection). Nothing that could make two sides disagree on where a response ends is repaired: the
-connection is closed instead.
+Each piece of input is parsed first and delivered after: no receiver runs inside the parser. The connection returns to
+its pool before the receiver hears that the response has ended: what the receiver sends then reuses the connection. A
+response whose end is ambiguous is never repaired; the connection is closed instead.
 """
 
 import asyncio
 import zlib
-from typing import Protocol
+from typing import Final, Protocol
 
 import httptools
 
-from mcp_manifold.backends.http.exchange import Exchange, FailureKind, Headers
+from mcp_manifold.backends.http.exchange import Exchange, FailureKind, ResponseHeaders
 from mcp_manifold.backends.http.inflate import Inflater, UnknownEncoding, inflater
 from mcp_manifold.http1.known_heads import KnownHeads
 
-_BULKY = 65536  # a body beyond this is written by itself: copying it behind its head would cost more than a write
+_BULKY: Final = 65536
+"""Bytes of a body above which it is written separately: copying it behind its head would cost more than a write."""
 
 
 class Keeper(Protocol):
-    """The pool, as a connection sees it."""
+    """The pool, as its connections see it."""
 
     where: str
     max_body: int
     max_head: int
 
-    def opened(self, connection: "Connection") -> None:
-        """It exists: it counts."""
+    def opened(self, connection: "ClientConnection") -> None:
+        """A connection is open."""
 
-    def release(self, connection: "Connection") -> None:
-        """It is free for the next request."""
+    def release(self, connection: "ClientConnection") -> None:
+        """A connection is free for the next request."""
 
-    def forget(self, connection: "Connection") -> None:
-        """It is closing: no request may go to it."""
+    def forget(self, connection: "ClientConnection") -> None:
+        """A connection is closing: it takes no more requests."""
 
-    def lost(self, connection: "Connection") -> None:
-        """It is gone: another one may be opened in its place."""
+    def lost(self, connection: "ClientConnection") -> None:
+        """A connection is closed: another one may be opened in its place."""
 
 
 class _Broken(Exception):
-    """The peer does not speak the protocol, in a way the parser itself accepts."""
+    """The response is invalid in a way that the parser accepts."""
 
 
-class Connection(asyncio.Protocol):
-    """One connection: idle, or busy with one exchange. Also the parser's callbacks (`on_...`)."""
+class ClientConnection(asyncio.Protocol):
+    """One connection: idle, or busy with one exchange. Methods named `on_...` are the parser's callbacks."""
 
     __slots__ = (
         "_announced",
@@ -77,30 +77,29 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._inflater: Inflater | None = None
         self._bulky = self._reusable = False
-        self._known: KnownHeads[Headers] = KnownHeads(1)
+        self._known: KnownHeads[ResponseHeaders] = KnownHeads(1)
         self._rest = 0
-        """Bytes of the body that come past the parser."""
+        """Remaining bytes of a body that bypasses the parser."""
         self._started = b""
-        """The piece of input in which the response that is coming in began."""
+        """The piece of input in which the current response began."""
         self.idle_since = 0.0
         self.is_closed = False
         self._expect_head()
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "busy" if self._exchange else "idle"
-        return f"<Connection {self._pool.where} {state}>"
+        return f"<ClientConnection {self._pool.where} {state}>"
 
     def _expect_head(self) -> None:
         self._fields: list[tuple[bytes, bytes]] = []
-        self._status = 0  # of the final response, once its head is complete
+        self._status = 0  # set once the final response's head is complete
         self._announced = self._complete = self._may_be_coded = self._has_begun = False
-        self._room = self._pool.max_head  # bytes that may still come before they amount to a head or a piece of body
+        self._room = self._pool.max_head  # bytes that may still come without a complete head or a piece of body
 
     def begin(self, exchange: Exchange, head: bytes, extra: bytes, body: bytes) -> None:
-        """Write the request and wait for its response."""
+        """Write a request; its response belongs to `exchange`."""
         self._exchange = exchange
-        exchange.owner = self
-        exchange.sent = True
+        exchange.start(self)
         size = len(body)
         if size > _BULKY:
             self._bulky = True
@@ -112,16 +111,16 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"%b%b\r\n" % (head, extra))
 
     def can_take(self, oldest: float) -> bool:
-        """Whether it is still good for a request: idle since no earlier than `oldest`, and not closing."""
+        """Whether the connection can take a request: idle since `oldest` or later, and not closing."""
         return self.idle_since >= oldest and not self._transport.is_closing()
 
     def give_up(self, exchange: Exchange) -> None:
-        """A response nobody wants would have to be read to its end: closing is cheaper."""
+        """Close: reading an unwanted response to its end costs more than a new connection."""
         if exchange is self._exchange:
             self.close()
 
     def close(self) -> None:
-        """Drop the connection now; its exchange, if any, is forgotten."""
+        """Close now. The exchange, if any, is dropped without a word to its receiver."""
         if not self.is_closed:
             self.is_closed = True
             self._exchange = None
@@ -129,13 +128,13 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def fail(self, kind: FailureKind, reason: str) -> None:
-        """Close, and tell the receiver why."""
+        """Close, and report the reason to the receiver."""
         exchange = self._exchange
         self.close()
         if exchange is not None:
             exchange.fail(kind, f"{self._pool.where}: {reason}")
 
-    # --- the transport's calls ---
+    # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
@@ -143,7 +142,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
-        if exchange is None:  # nothing was asked: it could be taken for the next response
+        if exchange is None:  # unsolicited bytes would be taken for the next response
             self.close()
             return
         if self._rest:
@@ -166,8 +165,8 @@ class Connection(asyncio.Protocol):
             reason = "the response is not valid HTTP" if not isinstance(exc, _Broken) else str(exc)
             self.fail("protocol", reason)
 
-    def _recognised(self, exchange: Exchange, headers: Headers, body: bytes) -> None:
-        """A whole response, with the head of the one before it."""
+    def _recognised(self, exchange: Exchange, headers: ResponseHeaders, body: bytes) -> None:
+        """A complete response whose head equals the previous one's."""
         self._reusable = True
         exchange.receiver.responded(200, headers)
         if body:
@@ -176,10 +175,10 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
 
     def _take(self, exchange: Exchange, data: bytes) -> None:
-        """More of a body whose length is known, past the parser, which would copy it."""
+        """More of a body of known length, without the copy that the parser would make."""
         self._rest -= len(data)
         if self._rest < 0:
-            self.fail("protocol", "the response is longer than it says")
+            self.fail("protocol", "the response is longer than declared")
             return
         self._accept(exchange, data)
         if not self._rest and not exchange.done:
@@ -190,7 +189,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del self._parser  # the two refer to each other
+        del self._parser  # breaks a reference cycle
         self._pool.lost(self)
         exchange = self._exchange
         if exchange is None:
@@ -210,7 +209,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._status:  # trailers are ignored
             self._fields.append((name, value))
-            if 15 < len(name) < 18:  # content-encoding or transfer-encoding: cheaper to suspect than to look up
+            if 15 < len(name) < 18:  # perhaps content-encoding or transfer-encoding; `_deliver` looks closer
                 self._may_be_coded = True
 
     def on_headers_complete(self) -> None:
@@ -220,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._reusable = self._parser.should_keep_alive()
         elif status < 100 or status == 101:
             raise _Broken
-        else:  # an interim response: the real one follows
+        else:  # an interim response; the final one follows
             self._fields = []
 
     def on_body(self, data: bytes) -> None:
@@ -229,17 +228,17 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._complete = self._status > 0
 
-    # --- what was parsed, delivered ---
+    # --- delivery ---
 
     def _feed_beyond_room(self, data: bytes) -> None:
-        """More input than fits into what is left for a head: either body follows, or nothing but overhead."""
+        """Input beyond the room for a head: it must complete the head or bring body, or the response is invalid."""
         if not self._status:
             self._parser.feed_data(data[: self._room])
             self._require_head()
             data = data[self._room :]
         self._parser.feed_data(data)
         if not (self._pieces or self._complete):
-            raise _Broken("the response carries too much besides its body")
+            raise _Broken("the response has too much overhead besides its body")
 
     def _require_head(self) -> None:
         if not self._status:
@@ -248,7 +247,7 @@ class Connection(asyncio.Protocol):
     def _deliver(self, exchange: Exchange) -> None:
         if self._status and not self._announced:
             self._announced = True
-            headers = Headers(self._fields)
+            headers = ResponseHeaders(self._fields)
             if self._may_be_coded:
                 self._adopt_coding(headers)
             elif self._complete and self._reusable and self._status == 200:
@@ -269,14 +268,14 @@ class Connection(asyncio.Protocol):
         if self._complete and not exchange.done:
             self._end(exchange)
 
-    def _expect_rest(self, headers: Headers) -> None:
-        """Take what is left of a bulky body past the parser, if its length is known; the next response gets another."""
+    def _expect_rest(self, headers: ResponseHeaders) -> None:
+        """Let the rest of a large body of known length bypass the parser; the next response gets a new parser."""
         rest = headers.length - sum(map(len, self._pieces))
         if rest > _BULKY:
             self._rest = rest
             self._parser = httptools.HttpResponseParser(self)
 
-    def _adopt_coding(self, headers: Headers) -> None:
+    def _adopt_coding(self, headers: ResponseHeaders) -> None:
         transfer = headers.get(b"transfer-encoding")
         if transfer is not None and transfer.strip().lower() != "chunked":
             raise _Broken("the response has an unknown transfer-encoding")
@@ -297,16 +296,11 @@ class Connection(asyncio.Protocol):
             raise _Broken("the response's content-encoding is corrupt") from None
 
     def _accept(self, exchange: Exchange, data: bytes) -> None:
-        if exchange.done:
-            return
-        exchange.left -= len(data)
-        if exchange.left < 0:
+        if not (exchange.done or exchange.take(data)):
             self.fail("limit", f"the response is larger than {self._pool.max_body} bytes")
-        else:
-            exchange.receiver.received(data)
 
     def _ends_with_connection(self) -> bool:
-        """Whether closing the connection is how this response says that it is complete."""
+        """Whether the end of the connection is the end of this response: it declares no length."""
         fields = {name.lower() for name, _ in self._fields}
         return self._announced and not fields & {b"content-length", b"transfer-encoding"}
 
@@ -319,8 +313,7 @@ class Connection(asyncio.Protocol):
     def _end(self, exchange: Exchange) -> None:
         coded, self._inflater = self._inflater, None
         if coded is not None and not coded.is_finished:
-            raise _Broken("the response's content-encoding is cut off")
-        exchange.done = True
+            raise _Broken("the response's content-encoding is truncated")
         self._exchange = None
         if self._reusable and not (self._bulky and self._transport.get_write_buffer_size()):
             self._bulky = False
@@ -328,4 +321,4 @@ class Connection(asyncio.Protocol):
             self._pool.release(self)
         else:
             self.close()
-        exchange.receiver.ended()
+        exchange.end()

@@ -1,7 +1,7 @@
-"""Opens a TCP or TLS connection to a host by racing its addresses. Knows nothing of what is then said on it.
+"""Opens a TCP or TLS connection to a host by racing its addresses (RFC 8305, "happy eyeballs"). Knows no HTTP.
 
-A name with addresses of both families is tried as RFC 8305 says: families in turn, each next attempt a little after
-the one before, or at once when that one failed; the first to connect wins and the others are closed.
+Address families alternate. Each attempt starts a moment after the previous one, or as soon as that one fails. The first
+socket to connect wins; the others are closed.
 """
 
 import asyncio
@@ -12,29 +12,35 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from mcp_manifold.clock import Clock
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
-_STAGGER = 0.25  # RFC 8305, section 5: what one address has for itself before the next one joins
-_PENDING_END = 1.0  # seconds for a lost attempt to end; closing a socket takes no time, so nothing should reach this
+_STAGGER: Final = 0.25
+"""Seconds before the next address is tried as well (RFC 8305, section 5)."""
+_CANCEL_WAIT: Final = 1.0
+"""Seconds for a cancelled attempt to end; without it a socket that does not close would hang the dial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One resolved place to connect to."""
+    """One resolved socket address."""
 
     family: int
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
-async def dial(factory: Callable[[], P], host: str, port: int, *, ssl_context: ssl.SSLContext | None) -> P:
-    """Connect, shake hands, and return the protocol that got the connection.
+async def dial(
+    factory: Callable[[], P], host: str, port: int, *, ssl_context: ssl.SSLContext | None, clock: Clock
+) -> P:
+    """Connect, do the TLS handshake, and return the protocol of the new connection.
 
     Raises:
         OSError: no address could be connected to (`socket.gaierror`: no address at all; `ssl.SSLError`: TLS).
     """
-    sock = await race(await resolve(host, port))
+    sock = await race(await resolve(host, port), clock)
     try:
         _, protocol = await asyncio.get_running_loop().create_connection(
             factory, sock=sock, ssl=ssl_context, server_hostname=host if ssl_context else None
@@ -46,7 +52,7 @@ async def dial(factory: Callable[[], P], host: str, port: int, *, ssl_context: s
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a host, families alternating; a literal address needs no resolver."""
+    """The addresses of a host, families alternating. A literal address needs no resolver."""
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
@@ -65,11 +71,11 @@ def _alternate(addresses: Iterable[Address]) -> list[Address]:
     return [address for row in rows for address in row if address is not None]
 
 
-async def race(addresses: Sequence[Address]) -> socket.socket:
+async def race(addresses: Sequence[Address], clock: Clock) -> socket.socket:
     """The first socket to connect; every other one is closed.
 
     Raises:
-        OSError: that of the first attempt, when all have failed.
+        OSError: the first attempt's, when all have failed.
     """
     if len(addresses) == 1:
         return await _attempt(addresses[0])
@@ -81,15 +87,15 @@ async def race(addresses: Sequence[Address]) -> socket.socket:
             if waiting:
                 running.add(asyncio.create_task(_attempt(waiting.popleft()), name="dial attempt"))
             stagger = _STAGGER if waiting else None  # bounded by the caller's connect timeout
-            done, _ = await asyncio.wait(running, timeout=stagger, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            await clock.wait(*running, seconds=stagger)
+            for task in [task for task in running if task.done()]:
                 running.discard(task)
                 error = task.exception()
                 if error is None:
                     return task.result()
                 errors.append(error)
     finally:
-        await _call_off(running)
+        await _cancel(running, clock)
     raise errors[0] if errors else OSError("the name has no address")
 
 
@@ -97,7 +103,7 @@ async def _attempt(address: Address) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only for sockets it made itself
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only on sockets it creates
         await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
     except BaseException:
         sock.close()
@@ -105,12 +111,12 @@ async def _attempt(address: Address) -> socket.socket:
     return sock
 
 
-async def _call_off(attempts: set[asyncio.Task[socket.socket]]) -> None:
+async def _cancel(attempts: set[asyncio.Task[socket.socket]], clock: Clock) -> None:
     for task in attempts:
         task.cancel()
     if not attempts:
         return
-    await asyncio.wait(attempts, timeout=_PENDING_END)
+    await clock.wait(asyncio.gather(*attempts, return_exceptions=True), seconds=_CANCEL_WAIT)
     for task in attempts:
         if task.done() and not task.cancelled() and task.exception() is None:
             task.result().close()

@@ -1,14 +1,14 @@
-"""One request and its response, seen from the caller: Exchange, Receiver, Headers, HttpFailure. Opens nothing."""
+"""One HTTP request and its response, as the caller sees them. Opens no connection."""
 
 import sys
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 FailureKind = Literal["connect", "tls", "timeout", "reset", "protocol", "limit"]
 
-_MOST_DIGITS = 16
-ENDLESS = sys.maxsize
-"""What is left of the body limit of an exchange that has none."""
+_MAX_DIGITS: Final = 16
+NO_LIMIT: Final = sys.maxsize
+"""Remaining bytes of an exchange whose body has no limit."""
 
 
 class HttpFailure(Exception):
@@ -20,8 +20,8 @@ class HttpFailure(Exception):
         self.sent = sent
 
 
-class Headers:
-    """The header fields of a response, as received. Made once for all responses whose heads are the same."""
+class ResponseHeaders:
+    """The header fields of a response, as received. Responses with the same head share one object."""
 
     __slots__ = ("_index", "_pairs", "is_event_stream", "length")
 
@@ -33,29 +33,29 @@ class Headers:
             self._index[key] = value if key not in self._index else self._index[key] + b", " + value
         self.is_event_stream = self._index.get(b"content-type", b"").startswith(b"text/event-stream")
         length = self._index.get(b"content-length", b"")
-        self.length = int(length) if length.isdigit() and len(length) < _MOST_DIGITS else 0
-        """Bytes of the body, as announced; 0 where nothing is. Of a response that is recognised, those of the first."""
+        self.length = int(length) if length.isdigit() and len(length) < _MAX_DIGITS else 0
+        """Declared bytes of the body, 0 if undeclared. Where responses share a head: those of the first response."""
 
     def __repr__(self) -> str:
-        return f"<Headers {', '.join(name.decode('latin-1') for name, _ in self._pairs)}>"
+        return f"<ResponseHeaders {', '.join(name.decode('latin-1') for name, _ in self._pairs)}>"
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._pairs)
 
     def get(self, name: bytes | str) -> str | None:
-        """The value of a field, by its lower-case name; several fields of one name are joined with commas."""
+        """The value of a field, by its lower-case name; repeated fields are joined with commas."""
         found = self._index.get(name if isinstance(name, bytes) else name.encode("latin-1"))
         return None if found is None else found.decode("latin-1")
 
 
 class Receiver(Protocol):
-    """Where a response goes. Called synchronously and in order; exactly one of `ended` and `failed` comes last."""
+    """Receives a response. Calls are synchronous and in order; exactly one of `ended` and `failed` comes last."""
 
-    def responded(self, status: int, headers: Headers) -> None:
+    def responded(self, status: int, headers: ResponseHeaders) -> None:
         """The head of the final response."""
 
     def received(self, data: bytes) -> None:
-        """A piece of the body, decoded."""
+        """A decoded piece of the body."""
 
     def ended(self) -> None:
         """The response is complete."""
@@ -65,10 +65,10 @@ class Receiver(Protocol):
 
 
 class Owner(Protocol):
-    """Who has the exchange in hand: the pool while it waits, then its connection."""
+    """The current owner of an exchange: the pool while it waits, then its connection."""
 
     def give_up(self, exchange: "Exchange") -> None:
-        """Its caller no longer wants this exchange."""
+        """The caller aborted this exchange."""
 
 
 class Exchange:
@@ -79,25 +79,40 @@ class Exchange:
     def __init__(self, receiver: Receiver, owner: Owner, left: int) -> None:
         self.receiver = receiver
         self.owner = owner
-        self.left = left  # how much more body is accepted
+        self.left = left
+        """Bytes of the body that may still come."""
         self.sent = False
         self.done = False
 
     def __repr__(self) -> str:
         return f"<Exchange {'done' if self.done else 'sent' if self.sent else 'waiting'}>"
 
-    def lift_limit(self) -> None:
-        """The body turned out to be an event stream: its whole length is not limited."""
-        self.left = ENDLESS
+    def start(self, owner: Owner) -> None:
+        """The request is written to a connection, which owns the exchange now."""
+        self.owner = owner
+        self.sent = True
+
+    def take(self, data: bytes) -> bool:
+        """Pass a piece of the body on; False, and nothing passed, when it exceeds the limit."""
+        self.left -= len(data)
+        if self.left < 0:
+            return False
+        self.receiver.received(data)
+        return True
+
+    def end(self) -> None:
+        """The response is complete."""
+        self.done = True
+        self.receiver.ended()
 
     def abort(self) -> None:
-        """Give the exchange up, and its connection with it; the receiver hears nothing more. Harmless when done."""
+        """Drop the exchange and its connection; the receiver is not called again. No effect when done."""
         if not self.done:
             self.done = True
             self.owner.give_up(self)
 
     def fail(self, kind: FailureKind, reason: str) -> None:
-        """End without a response, unless it is done already."""
+        """End without a response. No effect when done."""
         if not self.done:
             self.done = True
             self.receiver.failed(HttpFailure(kind, reason, sent=self.sent))

@@ -1,19 +1,21 @@
-"""Undoes a response's content-encoding, a bounded piece at a time. Knows nothing of connections or limits."""
+"""Decodes a response's content-encoding, a bounded piece at a time. Pure; knows no connection and no limit."""
 
 import zlib
 from collections.abc import Iterator
+from typing import Final
 
-_PIECE = 65536  # the most that one step may inflate to: a bomb is stopped by its reader, not by memory
-_AUTO = zlib.MAX_WBITS + 32  # gzip or zlib, as the data itself says
-_RAW = -zlib.MAX_WBITS
+_PIECE: Final = 65536
+"""Bytes that one step may inflate to: the body limit stops a decompression bomb, not the memory."""
+_AUTO: Final = zlib.MAX_WBITS + 32  # gzip or zlib, by the data's header
+_RAW: Final = -zlib.MAX_WBITS
 
 
 class UnknownEncoding(Exception):
-    """The response is encoded in a way that was neither asked for nor is known."""
+    """The response has a content-encoding that this client does not know."""
 
 
 class Inflater:
-    """One gzip or deflate body. `deflate` is read both as specified (zlib) and as often sent (raw)."""
+    """Decoder of one gzip or deflate body. `deflate` is read as specified (zlib) and as often sent (raw)."""
 
     __slots__ = ("_begun", "_decoder", "_first", "_raw_allowed")
 
@@ -28,14 +30,14 @@ class Inflater:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the body may end here: at the end of its data, or before its first byte."""
+        """Whether the body may end here: after its last byte, or before its first."""
         return self._decoder.eof or not (self._begun or self._first)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Inflate the next bytes.
+        """Decode the next bytes.
 
         Raises:
-            zlib.error: the data is corrupt, or goes on after its end.
+            zlib.error: the data is corrupt, or continues after its end.
         """
         if not self._begun:
             data = self._first + data
@@ -59,10 +61,10 @@ class Inflater:
 
 
 def inflater(encoding: str | None) -> Inflater | None:
-    """What undoes this `content-encoding`; None where there is nothing to undo.
+    """The decoder for a `content-encoding`; None for identity.
 
     Raises:
-        UnknownEncoding: nothing here can undo it.
+        UnknownEncoding: no decoder is known.
     """
     match (encoding or "identity").strip().lower():
         case "identity" | "":

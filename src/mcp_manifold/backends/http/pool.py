@@ -1,7 +1,7 @@
-"""The warm connections to one origin, and the requests waiting for one. Knows nothing of what travels on them.
+"""The connection pool of one origin: idle connections, and requests that wait for one. Knows no message.
 
-A request on a warm connection is one write and a few callbacks: no task, no lock, no queue and no future. Only opening
-a connection takes a task, which the pool owns.
+A request on an idle connection is one write and a few callbacks: no task, lock, queue or future. Opening a connection
+takes a task, which the pool owns.
 """
 
 import asyncio
@@ -12,19 +12,24 @@ import ssl
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from mcp_manifold.backends.http.client_connection import Connection
+from mcp_manifold.backends.http.client_connection import ClientConnection
 from mcp_manifold.backends.http.dial import dial
-from mcp_manifold.backends.http.exchange import ENDLESS, Exchange, FailureKind, Receiver
-from mcp_manifold.backends.http.request_head import Origin
+from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange, FailureKind, Receiver
+from mcp_manifold.clock import Clock, Timer
+from mcp_manifold.http1.head import MAX_HEAD
+from mcp_manifold.http1.origin import Origin
 
-_MAX_WAITING = 1000  # requests waiting for a connection; beyond it a stuck backend would only grow the queue
-_CLOSE_TIMEOUT = 1.0  # aborted connections report their loss at once; a transport that never does would hang aclose
+_MAX_WAITING: Final = 1000
+"""Requests that may wait for a connection; without it a stuck backend would grow the queue."""
+_CLOSE_WAIT: Final = 1.0
+"""Seconds for aborted connections to report their loss; a transport that never does would hang `aclose`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A request for which there is no connection yet."""
+    """A request without a connection yet."""
 
     exchange: Exchange
     head: bytes
@@ -34,7 +39,7 @@ class _Waiting:
 
 
 class HttpPool:
-    """The connections to one origin; made inside a running event loop, and closed with `aclose`."""
+    """The connections to one origin. Create it inside a running event loop, and close it with `aclose`."""
 
     def __init__(
         self,
@@ -45,9 +50,14 @@ class HttpPool:
         max_connections: int = 256,
         keepalive: float = 4.0,
         max_body: int,
-        max_head: int = 65536,
+        clock: Clock,
     ) -> None:
-        """Open nothing yet. `keepalive` is to stay below the 5 s after which common servers close.
+        """Store the settings; opens nothing yet.
+
+        Args:
+            connect_timeout: seconds a request may wait for a connection.
+            keepalive: seconds an idle connection is kept; below the 5 s after which common servers close it.
+            max_body: bytes of the largest response body.
 
         Raises:
             ValueError: `url` is not an absolute http or https URL, or carries credentials.
@@ -58,15 +68,16 @@ class HttpPool:
         self._max_connections = max_connections
         self._keepalive = keepalive
         self.max_body = max_body
-        self.max_head = max_head
+        self.max_head = MAX_HEAD
+        self.clock = clock
         self.where = f"{self._origin.host}:{self._origin.port}"
         self._loop = asyncio.get_running_loop()
-        self._connections: set[Connection] = set()
-        self._idle: list[Connection] = []  # the longest idle first
-        self._waiting: deque[_Waiting] = deque()  # the oldest first, so the next to time out first
+        self._connections: set[ClientConnection] = set()
+        self._idle: list[ClientConnection] = []  # longest idle first
+        self._waiting: deque[_Waiting] = deque()  # oldest first, which is the order of deadlines
         self._dials: set[asyncio.Task[None]] = set()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._expiry: asyncio.TimerHandle | None = None
+        self._sweep: Timer | None = None
+        self._expiry: Timer | None = None
         self._emptied = asyncio.Event()
         self._is_closed = False
 
@@ -75,21 +86,26 @@ class HttpPool:
         return f"<HttpPool {self.where} {'closed ' if self._is_closed else ''}{counts}>"
 
     def head(self, method: str, path: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-        """The reusable part of a request; `path` defaults to that of the pool's URL.
+        """The head of a request, for any number of them; `path` defaults to that of the pool's URL.
 
         Raises:
-            ValueError: something cannot be written safely, or belongs to the connection (`RESERVED_HEADERS`).
+            ValueError: see `Origin.head`.
         """
         return self._origin.head(method, path, headers)
 
     def send(
         self, head: bytes, body: bytes, receiver: Receiver, *, extra: bytes = b"", unlimited: bool = False
     ) -> Exchange:
-        """Send a request; `extra` is made of `header_line`s. Never calls the receiver before it has returned."""
-        exchange = Exchange(receiver, self, ENDLESS if unlimited else self.max_body)
+        """Send a request; never calls the receiver before it returns.
+
+        Args:
+            extra: further header lines, written by `http1.head`.
+            unlimited: the response body has no limit.
+        """
+        exchange = Exchange(receiver, self, NO_LIMIT if unlimited else self.max_body)
         idle = self._idle
         if idle:
-            oldest = self._loop.time() - self._keepalive
+            oldest = self.clock.now() - self._keepalive
             while idle:
                 connection = idle.pop()
                 if connection.can_take(oldest):
@@ -100,7 +116,7 @@ class HttpPool:
         return exchange
 
     async def aclose(self) -> None:
-        """Fail everything in flight and close every connection."""
+        """Fail all requests and close all connections; bounded."""
         self._is_closed = True
         for timer in (self._sweep, self._expiry):
             if timer is not None:
@@ -115,32 +131,32 @@ class HttpPool:
         if self._connections:
             self._emptied.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                async with self.clock.timeout(_CLOSE_WAIT):
                     await self._emptied.wait()
 
-    # --- what connections report ---
+    # --- Keeper, called by connections ---
 
-    def opened(self, connection: Connection) -> None:
-        """A connection exists: it counts."""
+    def opened(self, connection: ClientConnection) -> None:
+        """See `Keeper`."""
         self._connections.add(connection)
 
-    def release(self, connection: Connection) -> None:
-        """A connection is free: for the oldest waiting request, or to be kept."""
+    def release(self, connection: ClientConnection) -> None:
+        """See `Keeper`: the oldest waiting request gets the connection, or it is kept."""
         if self._waiting:
             self._serve(connection)
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.clock.now()
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._keepalive, self._drop_stale)
+            self._sweep = self.clock.call_later(self._keepalive, self._drop_stale)
 
-    def forget(self, connection: Connection) -> None:
-        """A connection is closing: no request may go to it."""
+    def forget(self, connection: ClientConnection) -> None:
+        """See `Keeper`."""
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def lost(self, connection: Connection) -> None:
-        """A connection is gone: another one may be opened in its place."""
+    def lost(self, connection: ClientConnection) -> None:
+        """See `Keeper`."""
         self._connections.discard(connection)
         self.forget(connection)
         if not self._connections:
@@ -151,13 +167,13 @@ class HttpPool:
 
     def _drop_stale(self) -> None:
         self._sweep = None
-        now = self._loop.time()
+        now = self.clock.now()
         while self._idle and self._idle[0].idle_since + self._keepalive <= now:
             self._idle[0].close()
         if self._idle:
-            self._sweep = self._loop.call_at(self._idle[0].idle_since + self._keepalive, self._drop_stale)
+            self._sweep = self.clock.call_at(self._idle[0].idle_since + self._keepalive, self._drop_stale)
 
-    # --- waiting requests, and the connections opened for them ---
+    # --- waiting requests, and dials for them ---
 
     def _wait(self, exchange: Exchange, head: bytes, extra: bytes, body: bytes) -> None:
         if self._is_closed:
@@ -166,31 +182,31 @@ class HttpPool:
         if len(self._waiting) >= _MAX_WAITING:
             self._loop.call_soon(exchange.fail, "limit", f"{self.where}: too many requests are waiting")
             return
-        deadline = self._loop.time() + self._connect_timeout
+        deadline = self.clock.now() + self._connect_timeout
         self._waiting.append(_Waiting(exchange, head, extra, body, deadline))
         if self._expiry is None:
-            self._expiry = self._loop.call_at(deadline, self._expire)
+            self._expiry = self.clock.call_at(deadline, self._expire)
         self._open_more()
 
     def give_up(self, exchange: Exchange) -> None:
-        """The caller of a waiting request does not want it any more."""
+        """See `Owner`: the caller aborted a waiting request."""
         self._waiting = deque(one for one in self._waiting if one.exchange is not exchange)
 
     def _expire(self) -> None:
         self._expiry = None
-        now = self._loop.time()
+        now = self.clock.now()
         while self._waiting and self._waiting[0].deadline <= now:
             waiting = self._waiting.popleft()
             waiting.exchange.fail("timeout", f"{self.where}: no connection within {self._connect_timeout:g} s")
         if self._waiting:
-            self._expiry = self._loop.call_at(self._waiting[0].deadline, self._expire)
+            self._expiry = self.clock.call_at(self._waiting[0].deadline, self._expire)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: ClientConnection) -> None:
         waiting = self._waiting.popleft()
         connection.begin(waiting.exchange, waiting.head, waiting.extra, waiting.body)
 
     def _open_more(self) -> None:
-        """A dial for every waiting request, as far as the limit allows; whichever is free first serves the oldest."""
+        """Dial once per waiting request, within the limit. The first free connection serves the oldest request."""
         while (
             len(self._dials) < len(self._waiting)
             and len(self._connections) + len(self._dials) < self._max_connections
@@ -203,13 +219,17 @@ class HttpPool:
     async def _dial(self) -> None:
         origin = self._origin
         try:
-            async with asyncio.timeout(self._connect_timeout) as clock:
-                connection = await dial(lambda: Connection(self), origin.host, origin.port, ssl_context=self._ssl)
-        except (OSError, ValueError) as exc:  # ValueError: a name that resolver or TLS cannot take
-            if not clock.expired():  # else the requests that waited as long expire by themselves
-                self._refuse(*_told(exc))
+            async with self.clock.timeout(self._connect_timeout):
+                connection = await dial(
+                    lambda: ClientConnection(self), origin.host, origin.port, ssl_context=self._ssl, clock=self.clock
+                )
+        except TimeoutError as exc:
+            if exc.errno is not None:  # the system's, not ours: the requests that waited as long expire by themselves
+                self._refuse(*_reason(exc))
+        except (OSError, ValueError) as exc:  # ValueError: the resolver or TLS cannot take the name
+            self._refuse(*_reason(exc))
         else:
-            if connection.is_closed:  # whatever the peer said before it was asked
+            if connection.is_closed:  # the peer sent bytes before any request
                 self._refuse("reset", "the connection was closed as soon as it was open")
             else:
                 self.release(connection)
@@ -219,17 +239,17 @@ class HttpPool:
         self._open_more()
 
     def _refuse(self, kind: FailureKind, reason: str) -> None:
-        """One dial failed: so does one request, the oldest. The others have a dial each, or get one."""
+        """A dial failed: fail the oldest request. Every other one has a dial of its own, or gets one."""
         if self._waiting:
             self._waiting.popleft().exchange.fail(kind, f"{self.where}: {reason}")
 
 
-def _told(exc: OSError | ValueError) -> tuple[FailureKind, str]:
-    """What is worth saying about a failed dial."""
+def _reason(exc: OSError | ValueError) -> tuple[FailureKind, str]:
+    """Kind and text of a failed dial."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return "tls", f"the certificate is not accepted: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):
-        return "tls", f"the TLS handshake failed: {exc.reason or 'it was cut off'}"
+        return "tls", f"the TLS handshake failed: {exc.reason or 'connection closed'}"
     if isinstance(exc, socket.gaierror):
         return "connect", "the name cannot be resolved"
     if isinstance(exc, OSError) and exc.errno:

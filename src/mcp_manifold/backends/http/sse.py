@@ -1,28 +1,31 @@
-"""A backend behind the legacy HTTP+SSE transport (2024-11-05): one event stream in, one POST for each message out.
+"""The HTTP+SSE transport (2024-11-05): one event stream in, one POST for each message out.
 
-Our own, and not the SDK's `sse_client`, because that one re-encodes messages through models, serialises slow POSTs,
-and lets a call hang whose POST was refused (docs/decisions/0004).
+It replaces the SDK's `sse_client`, which re-encodes messages, serialises slow POSTs, and hangs a call whose POST is
+refused (docs/decisions/0004).
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from mcp_manifold.backends.http import Exchange, Headers, HttpFailure, HttpPool
-from mcp_manifold.backends.http.streams import IdleWatch, NotificationPost
+from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
+from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.streams import NotificationPost
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import IdleTimer
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
+from mcp_manifold.http1.origin import Origin
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 ENDPOINT_WAIT: Final = 30.0
-"""Seconds to wait for the stream's first event, which names where to POST; without, a silent server hangs us."""
+"""Seconds to wait for the `endpoint` event, which names the URL to POST to; a silent server would hang the connect."""
 
 
 class SseTransport:
-    """Carries one link; the stream is the session, its end the link's."""
+    """Carries one link. The event stream is the session; its end is the end of the link."""
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class SseTransport:
         budget: MemoryBudget | None = None,
     ) -> None:
         self._idle_limit = idle_limit
-        self._idle: IdleWatch | None = None
+        self._idle = IdleTimer(pool.clock, self._silent)
         self._link = link
         self._pool = pool
         self._url = url
@@ -51,41 +54,42 @@ class SseTransport:
         return f"<SseTransport {self._link.backend} {'open' if self._post else 'opening'}>"
 
     async def open(self) -> None:
-        """Open the stream and learn the endpoint.
+        """Open the stream and wait for the endpoint.
 
         Raises:
-            BackendError: there is no such stream, or it names an endpoint elsewhere.
+            BackendError: there is no event stream, or its endpoint is unusable.
         """
         head = self._pool.head("GET", headers={"accept": "text/event-stream", **self._headers}.items())
         self._exchange = self._pool.send(head, b"", self, unlimited=True)
         try:
-            self._post = await asyncio.wait_for(self._endpoint, ENDPOINT_WAIT)
+            async with self._pool.clock.timeout(ENDPOINT_WAIT):
+                self._post = await self._endpoint
         except TimeoutError as exc:
-            raise BackendUnavailable(self._link.backend, "its event stream named no endpoint in time") from exc
+            reason = f"no endpoint event on the event stream within {ENDPOINT_WAIT:g} s"
+            raise BackendUnavailable(self._link.backend, reason) from exc
         finally:
             if not self._post:
                 self._broken(BackendUnavailable(self._link.backend, "the connection was closed"))
 
-    # the Transport of link.py
+    # --- Transport ---
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
-        note = NotificationPost(self._link.backend)
+        note = NotificationPost(self._link.backend, self._pool.clock)
         note.accepted.add_done_callback(lambda _: self._posted(pending, note))
         note.watch(self._pool.send(self._post, body, note))
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
-        note = NotificationPost(self._link.backend)
+        note = NotificationPost(self._link.backend, self._pool.clock)
         note.watch(self._pool.send(self._post, body, note))
         return note.accepted
 
     def adopt(self, version: str) -> None:
-        pass  # the revision of this transport is fixed
+        pass  # this transport has one revision
 
     async def aclose(self) -> None:
-        """Close the stream, which ends the session."""
+        """Close the stream, and with it the session."""
         self._link.lost(BackendUnavailable(self._link.backend, "the connection was closed"))
-        if self._idle is not None:
-            self._idle.stop()
+        self._idle.stop()
         if self._exchange is not None:
             self._exchange.abort()
 
@@ -93,26 +97,27 @@ class SseTransport:
         if note.problem:
             self._link.fail(pending, BackendUnavailable(self._link.backend, note.problem))
 
-    # the Receiver of http1
+    # --- Receiver of the event stream ---
 
-    def responded(self, status: int, headers: Headers) -> None:
+    def responded(self, status: int, headers: ResponseHeaders) -> None:
         if status != 200 or not (headers.get("content-type") or "").startswith("text/event-stream"):
-            reason = f"there is no event stream at that URL (HTTP {status})"
+            reason = f"no event stream at that URL (HTTP {status})"
             self._broken(BackendProtocolError(self._link.backend, reason, status=status))
         else:
-            self._idle = IdleWatch(self._idle_limit, self._silent)
+            self._idle.allow(self._idle_limit)
+            self._idle.start()
 
     def received(self, data: bytes) -> None:
-        if self._idle is not None:
-            self._idle.touch()
+        self._idle.allow(self._idle_limit)
         try:
             found = self._events.feed(data)
         except EventTooLarge:
-            self._broken(BackendLost(self._link.backend, "an event is larger than the message limit"))
+            self._broken(BackendLost(self._link.backend, "event larger than the message limit"))
             return
         if self._events.held > MIN_COUNTED or self._reservation.size:
-            # The stream is shared: one large response must not break it.
-            self._reservation.resize(self._events.held)
+            self._reservation.resize(
+                self._events.held
+            )  # every call shares this stream: one large result must not break it
         for event in found:
             if event.event == "endpoint":
                 self._named(event.data.decode("utf-8", "replace"))
@@ -127,42 +132,36 @@ class SseTransport:
         self._broken(kind(self._link.backend, str(exc)))
 
     def _named(self, endpoint: str) -> None:
-        """The endpoint event; it must stay on the configured origin, which the credentials are for (S20)."""
+        """Accept the endpoint, unless it is on another origin: the credentials are for the configured one (S20)."""
         if self._endpoint.done():
             return
         try:
-            target = urljoin(self._url, endpoint)
-            if _origin_of(target) != _origin_of(self._url):
-                self._broken(BackendProtocolError(self._link.backend, "its endpoint is on another origin"))
+            target = Origin.of(urljoin(self._url, endpoint))
+            if not target.is_same(Origin.of(self._url)):
+                self._broken(BackendProtocolError(self._link.backend, "SSE endpoint is on another origin"))
                 return
             headers = {"content-type": "application/json", **self._headers}
-            self._endpoint.set_result(self._pool.head("POST", _path_of(target), headers=headers.items()))
+            self._endpoint.set_result(self._pool.head("POST", target.path, headers=headers.items()))
         except ValueError:
-            self._broken(BackendProtocolError(self._link.backend, "its endpoint is not an address"))
+            self._broken(BackendProtocolError(self._link.backend, "SSE endpoint is not a valid URL"))
 
     def _silent(self) -> None:
-        """Silence alone is no fault (many servers send no keep-alive); silence while answers are due is one."""
+        """Idle for too long: a fault only while responses are due, because many servers send no keep-alive."""
         if self._link.is_busy:
-            self._broken(BackendLost(self._link.backend, f"its event stream was silent for {self._idle_limit:g} s"))
+            self._broken(
+                BackendLost(
+                    self._link.backend, f"event stream idle for {self._idle_limit:g} s while responses were due"
+                )
+            )
         else:
-            self._idle = IdleWatch(self._idle_limit, self._silent)
+            self._idle.allow(self._idle_limit)
+            self._idle.start()
 
     def _broken(self, reason: BackendError) -> None:
         self._reservation.release()
         if not self._endpoint.done():
             self._endpoint.set_exception(reason)
-        if self._idle is not None:
-            self._idle.stop()
+        self._idle.stop()
         if self._exchange is not None:
             self._exchange.abort()
         self._link.lost(reason)
-
-
-def _origin_of(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _path_of(url: str) -> str:
-    parts = urlsplit(url)
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -1,7 +1,7 @@
-"""A backend behind Streamable HTTP: every request its own exchange, one standing GET stream for the rest.
+"""The Streamable HTTP transport: one exchange for each request, and one standing GET stream for everything else.
 
-Knows the transport's rules (session id, revision and routing headers, JSON or event-stream replies, resumption); the
-exchanges themselves are `http1`'s, what the messages mean is the link's.
+Owns the transport's rules: session id, revision and routing headers, JSON or event-stream replies, resumption. The pool
+carries the exchanges; the link reads the messages.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from mcp_manifold import wire
-from mcp_manifold.backends.http import Exchange, Headers, HttpFailure, HttpPool
-from mcp_manifold.backends.http.streams import RETRY, RETRY_CEILING, IdleWatch, NotificationPost, StandingStream
+from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
+from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.streams import RETRY, RETRY_CEILING, NotificationPost, StandingStream
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import IdleTimer
 from mcp_manifold.errors import (
     AnswerDropped,
     BackendError,
@@ -24,6 +26,7 @@ from mcp_manifold.errors import (
     MalformedMessage,
     SessionExpired,
 )
+from mcp_manifold.http1.head import header_lines
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 from mcp_manifold.wire.param_headers import mirrored_headers
@@ -31,18 +34,21 @@ from mcp_manifold.wire.param_headers import mirrored_headers
 logger = logging.getLogger(__name__)
 
 GOODBYE: Final = 2.0
-"""Seconds the DELETE that ends a session may take; without it a vanished server would hold up the shutdown."""
+"""Seconds the DELETE that ends a session may take; a server that is gone would delay the shutdown."""
 MAX_RESUMES: Final = 10
-"""Times one reply may be resumed without progress: a server that closes early for ever is not answering."""
-MOST_TOOLS: Final = 1000
-"""Tools whose headers are remembered."""
+"""Resumptions of one reply without a new event, before the server counts as not responding."""
 ERROR_BODY: Final = 65536
-"""Bytes of an error reply that are read: enough for a JSON-RPC error, not for a page of HTML."""
-_BROKEN_OFF: Final = "the server ended its reply before the answer: the outcome is unknown"
+"""Bytes of an error reply that are read: enough for a JSON-RPC error, too few for an HTML page."""
+_INCOMPLETE: Final = "the server ended its reply without a response; the outcome is unknown"
 
 
 class HttpTransport:
-    """Carries one link over HTTP. The pool is shared by all links of the backend and not closed here."""
+    """Carries one link. All links of the backend share the pool, which the opener closes.
+
+    Args:
+        idle_limit: seconds an event stream may be idle.
+        max_tools: tools whose mirrored headers are cached.
+    """
 
     def __init__(
         self,
@@ -53,8 +59,10 @@ class HttpTransport:
         max_message: int,
         idle_limit: float,
         budget: MemoryBudget | None = None,
+        max_tools: int = 1000,
     ) -> None:
         self.link = link
+        self.clock = pool.clock
         self.max_message = max_message
         self.idle_limit = idle_limit
         self.budget = budget or MemoryBudget()
@@ -63,15 +71,16 @@ class HttpTransport:
         self._session = ""
         self._version = ""
         self._standing: StandingStream | None = None
+        self._max_tools = max_tools
         self._tools: dict[bytes, bytes] = {}
-        """The headers that mirror a call, by the name of the tool as it is written."""
+        """Mirrored header lines of a call, by the raw name of its tool."""
         self._compose()
 
     def __repr__(self) -> str:
         return f"<HttpTransport {self.link.backend} session={'yes' if self._session else 'no'}>"
 
     def _compose(self) -> None:
-        """The fixed part of every request's head, written once per change of session or revision."""
+        """Write the heads of all requests, once per change of session or revision."""
         common = dict(self._headers)
         if self._session:
             common["mcp-session-id"] = self._session
@@ -82,7 +91,7 @@ class HttpTransport:
         self._get = self._pool.head("GET", headers={"accept": "text/event-stream", **common}.items())
         self._delete = self._pool.head("DELETE", headers=common.items())
 
-    # --- the Transport of link.py ---------------------------------------------------------------------------------
+    # --- Transport --------------------------------------------------------------------------------------------------
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
         extra = b""
@@ -99,13 +108,13 @@ class HttpTransport:
         name = bytes(params["name"])
         found = self._tools.get(name)
         if found is None:
-            if len(self._tools) >= MOST_TOOLS:  # of a server whose tools come and go
+            if len(self._tools) >= self._max_tools:  # tools that come and go must not grow it
                 self._tools.clear()
             found = self._tools[name] = mirrored_headers(method, params, None)
         return found
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
-        note = NotificationPost(self.link.backend)
+        note = NotificationPost(self.link.backend, self.clock)
         extra = b"mcp-method: notifications/cancelled\r\n" if self.link.era == "modern" else b""
         note.watch(self._pool.send(self._post, body, note, extra=extra))
         return note.accepted
@@ -115,44 +124,43 @@ class HttpTransport:
         self._compose()
 
     def listen(self) -> None:
-        """Open the standing GET stream, on which a handshake-era server sends what belongs to no request."""
+        """Open the standing GET stream of a handshake-era server."""
         self._standing = StandingStream(self)
         self._standing.open()
 
     async def aclose(self) -> None:
-        """End the session with a DELETE, as far as the server listens."""
+        """End the session with a DELETE, within `GOODBYE` seconds."""
         self.link.lost(BackendUnavailable(self.link.backend, "the connection was closed"))
         if self._standing is not None:
             self._standing.close()
         if self._session:
-            note = NotificationPost(self.link.backend)
+            note = NotificationPost(self.link.backend, self.clock)
             exchange = self._pool.send(self._delete, b"", note)
-            done, _ = await asyncio.wait({note.accepted}, timeout=GOODBYE)
-            if not done:
+            if not await self.clock.wait(note.accepted, seconds=GOODBYE):
                 exchange.abort()
                 note.accepted.cancel()
 
-    # --- what replies ask of it -------------------------------------------------------------------------------------
+    # --- called by replies and the standing stream ------------------------------------------------------------------
 
     def assigned(self, session: str) -> None:
-        """The server assigned a session id (2025-11-25 streamable-http, Session Management)."""
+        """Adopt the session id that the server assigned (2025-11-25 streamable-http, Session Management)."""
         if session and session != self._session and session.isascii() and session.isprintable():
             self._session = session
             self._compose()
 
     @property
     def has_session(self) -> bool:
-        """Whether the server keeps a session for this link."""
+        """Whether the server assigned a session id."""
         return bool(self._session)
 
     def stream(self, receiver: "_Reply | StandingStream", last_event: str | None) -> Exchange:
-        """Open a GET stream, resuming after `last_event` where there is one."""
-        extra = b"last-event-id: %b\r\n" % last_event.encode() if last_event else b""
+        """Open a GET stream; with `last_event`, resume after that event id."""
+        extra = header_lines([(b"last-event-id", last_event.encode())]) if last_event else b""
         return self._pool.send(self._get, b"", receiver, extra=extra, unlimited=True)
 
 
 class _Reply:
-    """The reply to one request: JSON, or an event stream that may be resumed."""
+    """The reply to one request: JSON, or an event stream that can be resumed."""
 
     __slots__ = (
         "_body", "_events", "_expected", "_idle", "_last_event", "_reservation", "_resumes", "_retry", "_size",
@@ -167,7 +175,7 @@ class _Reply:
         self._body: list[bytes] = []
         self._size = 0
         self._events: EventParser | None = None
-        self._idle: IdleWatch | None = None
+        self._idle: IdleTimer | None = None
         self._reservation: Reservation | None = None
         self._expected = 0
         self._last_event: str | None = None
@@ -178,29 +186,31 @@ class _Reply:
         return f"<_Reply to {self.pending!r} status={self._status}>"
 
     def abort(self) -> None:
-        """Nobody waits for this reply any more."""
+        """Drop the reply: nothing waits for it any more."""
         self._unwatch()
         self._unload()
-        self._body, self._events, self.pending.abort = [], None, None  # a circle would keep what has come so far
+        self._body, self._events, self.pending.abort = [], None, None  # a reference cycle would keep the payload
         if self.exchange is not None:
             self.exchange.abort()
 
-    # the Receiver of http1
+    # --- Receiver ---
 
-    def responded(self, status: int, headers: Headers) -> None:
+    def responded(self, status: int, headers: ResponseHeaders) -> None:
         self._status = status
         if status == 200:
             if self.pending.method == "initialize":
                 self._transport.assigned(headers.get("mcp-session-id") or "")
             if headers.is_event_stream:
                 self._events = EventParser(self._transport.max_message)
-                self._idle = IdleWatch(self._transport.idle_limit, self._silent)
+                self._idle = IdleTimer(self._transport.clock, self._silent)
+                self._idle.allow(self._transport.idle_limit)
+                self._idle.start()
             elif headers.length > MIN_COUNTED:
                 self._expect(headers.length)
 
     def received(self, data: bytes) -> None:
         if self._events is not None and self._idle is not None:
-            self._idle.touch()
+            self._idle.allow(self._transport.idle_limit)
             self._stream(self._events, data)
             return
         self._body.append(data)
@@ -209,13 +219,13 @@ class _Reply:
             self._failed_status()
             self.abort()
         elif self._size > self._transport.max_message:
-            self._refuse("its answer is larger than the message limit")
+            self._refuse("response larger than the message limit")
         elif self._size > MIN_COUNTED:
             self._weigh(self._size)
 
     def ended(self) -> None:
         self._unwatch()
-        self.exchange = self.pending.abort = None  # they lead back here: a circle would keep the payload
+        self.exchange = self.pending.abort = None  # breaks a reference cycle, which would keep the payload
         if self.pending.is_done:
             self._unload()
             return
@@ -223,7 +233,7 @@ class _Reply:
             self._resume()
         elif self._status == 200 and self._body:
             self._transport.link.fed(self._body[0] if len(self._body) == 1 else b"".join(self._body), self.pending)
-            self._settle("its reply is not the answer to the request")
+            self._settle("invalid response: not the response to the request")
         else:
             self._failed_status()
         self._unload()
@@ -243,16 +253,16 @@ class _Reply:
         else:
             self._fail(BackendLost(backend, f"{exc}, with the request in flight: its outcome is unknown"))
 
-    # decisions
+    # --- decisions ---
 
     @property
     def _is_resumed(self) -> bool:
-        """Whether this is the rest of a reply that broke: the server has read the request long ago."""
+        """Whether this is the rest of a broken reply: the server read the request before."""
         return self._events is None and self._last_event is not None
 
     def _silent(self) -> None:
         limit = self._transport.idle_limit
-        self._fail(BackendTimeout(self._transport.link.backend, f"its event stream was silent for {limit:g} s"))
+        self._fail(BackendTimeout(self._transport.link.backend, f"event stream idle for {limit:g} s"))
         self.abort()
 
     def _unwatch(self) -> None:
@@ -261,7 +271,7 @@ class _Reply:
             self._idle = None
 
     def _weigh(self, size: int) -> None:
-        """So much is held of the answer now; without room for it, it is dropped."""
+        """Reserve room for `size` bytes of the response; drop it if there is none."""
         if self._reservation is None:
             self._reservation = Reservation(self._transport.budget)
         if not self._reservation.try_resize(max(size, self._expected)):
@@ -269,7 +279,7 @@ class _Reply:
             self.abort()
 
     def _expect(self, size: int) -> None:
-        """Take the room for the whole answer at once, so that those that are let in find enough to come to an end."""
+        """Reserve room for the whole response at once, so that an admitted response can always complete."""
         if size <= self._transport.max_message:
             self._expected = size
             self._weigh(size)
@@ -283,7 +293,7 @@ class _Reply:
         try:
             found = events.feed(data)
         except EventTooLarge:
-            self._refuse("an event is larger than the message limit")
+            self._refuse("event larger than the message limit")
             return
         if events.held > MIN_COUNTED or self._reservation is not None:
             self._weigh(events.held)
@@ -296,15 +306,15 @@ class _Reply:
                 self._transport.link.fed(event.data, self.pending)
 
     def _resume(self) -> None:
-        """The stream ended without the answer: pick it up where it broke, if the server gave ids to its events."""
+        """The stream ended without the response: resume after its last event id, if it had one."""
         link = self._transport.link
         if self._last_event is None or link.era == "modern" or self._resumes >= MAX_RESUMES or link.ended.done():
-            self._fail(BackendLost(link.backend, _BROKEN_OFF))
+            self._fail(BackendLost(link.backend, _INCOMPLETE))
             return
         self._resumes += 1
-        if self.pending.call is not None:  # a server that breaks off takes its time: let our client do the same
+        if self.pending.call is not None:  # resuming takes time: let the client wait on an event stream too
             self.pending.call.reply.stream()
-        asyncio.get_running_loop().call_later(self._retry, self._reopen)
+        self._transport.clock.call_later(self._retry, self._reopen)
 
     def _reopen(self) -> None:
         if not self.pending.is_done and not self._transport.link.ended.done():
@@ -312,13 +322,13 @@ class _Reply:
             self.exchange = self._transport.stream(self, self._last_event)
 
     def _failed_status(self) -> None:
-        """An HTTP status instead of an answer, unless a JSON-RPC error came with it."""
+        """Fail for an HTTP status, unless a JSON-RPC error is in the body."""
         backend, body = self._transport.link.backend, b"".join(self._body)
-        if self._is_resumed:  # whatever it says now, it had begun to answer
-            self._fail(BackendLost(backend, _BROKEN_OFF, status=self._status))
+        if self._is_resumed:  # whatever the status, the server had begun to respond
+            self._fail(BackendLost(backend, _INCOMPLETE, status=self._status))
             return
         if self._status == 404 and self._transport.has_session and self.pending.method != "initialize":
-            expired = SessionExpired(backend, "it no longer knows our session", status=404)
+            expired = SessionExpired(backend, "the server no longer knows the session", status=404)
             self._fail(expired)
             self._transport.link.lost(expired)
             return
@@ -341,7 +351,7 @@ class _Reply:
 
 
 def _rpc_error(body: bytes) -> wire.Payload | None:
-    """The error object of a JSON-RPC error response, if that is what the body is."""
+    """The error object, if the body is a JSON-RPC error response."""
     try:
         envelope = wire.parse_backend(body)
     except MalformedMessage:
@@ -349,16 +359,16 @@ def _rpc_error(body: bytes) -> wire.Payload | None:
     return None if envelope.error is wire.UNSET else envelope.error
 
 
-_WORDS: Final = {
-    401: "it wants other credentials (HTTP 401): check the configured headers",
-    403: "it refuses access (HTTP 403): check the configured headers",
-    404: "there is no MCP endpoint at that URL (HTTP 404)",
-    405: "there is no Streamable HTTP endpoint at that URL (HTTP 405)",
-    429: "it is rate limiting us (HTTP 429)",
+_STATUS_REASONS: Final = {
+    401: "the server rejected the credentials (HTTP 401); check the configured headers",
+    403: "the server refused access (HTTP 403); check the configured headers",
+    404: "no MCP endpoint at that URL (HTTP 404); check the url",
+    405: "no Streamable HTTP endpoint at that URL (HTTP 405); check the url",
+    429: "rate limited by the server (HTTP 429)",
 }
 
 
 def _status_error(backend: str, status: int) -> BackendError:
-    words = _WORDS.get(status, f"it answered HTTP {status} instead of MCP")
+    reason = _STATUS_REASONS.get(status, f"the server answered HTTP {status} instead of MCP")
     kind = BackendUnavailable if status in (401, 403, 429) or status >= 500 else BackendProtocolError
-    return kind(backend, words, status=status)
+    return kind(backend, reason, status=status)

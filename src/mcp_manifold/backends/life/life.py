@@ -1,10 +1,10 @@
-"""One backend's life: the owner task, the link everybody shares, and who waits for it.
+"""One backend's life: the owner task, the shared link, and the calls that wait for it.
 
-The owner task does connect, greet, list, wait, close, back off, over and over by the rules of `lifecycle`; nothing else
-enters or leaves a link's context. Callers only ever wait for futures. Which link serves whom is not known here.
+The owner task loops by the rules of `lifecycle`: connect, negotiate, list, wait, close, back off. Only this task enters
+and leaves the shared link's context; callers wait for futures. It does not know which link serves which client.
 
-A backend that nobody needs is at rest: without a link, until somebody waits for one. One that starts lazily rests from
-the beginning, once it is known what it offers; to learn that, it is started once, and rests as soon as it has listed.
+A backend that is not needed rests: it has no link until a call waits for one. A lazy backend rests from the start, once
+its Listing is known; without a cached Listing it is started once, and rests as soon as it has listed.
 """
 
 import asyncio
@@ -19,10 +19,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcp_manifold.backends.context import BackendContext
-from mcp_manifold.backends.life.idle_monitor import IdleMonitor
-from mcp_manifold.backends.life.probe import Probe
-from mcp_manifold.backends.life.stats import BackendStats
-from mcp_manifold.backends.life.unavailable_error import unavailable_error
+from mcp_manifold.backends.life.monitors import IdleMonitor, Probe
+from mcp_manifold.backends.life.stats import BackendStats, unavailable_error
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.opener import LinkOpener
@@ -33,23 +31,23 @@ from mcp_manifold.model.lifecycle import LifecycleEvent, State, Status, advance
 
 logger = logging.getLogger(__name__)
 
-_AT_REST: Final = "is not needed now"
+_AT_REST: Final = "is at rest: not in use"
 NUDGE_EVERY: Final = 1.0
 """Seconds between two attempts that calls may trigger before the back-off is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What a life has to know of the way its backend is used, and what that has to know of it."""
+    """Questions that a life asks about the use of its backend, and events that it reports."""
 
     last: Callable[[], float]
-    """When the last call ended, by the loop's clock."""
+    """Time of the last call's end."""
     is_any: Callable[[], bool]
-    """Whether a link is in use: a call is in flight or parked, somebody is told things over it."""
+    """Whether a link is in use: a call is in flight or parked, or a subscription is active."""
     on_opened: Callable[[Negotiation], None]
-    """The shared link is open."""
+    """The shared link was opened."""
     on_rest: Callable[[], None]
-    """Nobody uses the backend: close what else it has open."""
+    """The backend comes to rest: close its other links."""
 
 
 class Life:
@@ -64,15 +62,16 @@ class Life:
         lister: Lister,
         uses: Uses,
     ) -> None:
-        self.status = Status(since=_now())
+        self._context = context
+        self._clock = context.clock
+        self.status = Status(since=self._clock.now())
         self.greeting: Negotiation | None = None
         self.stats = BackendStats()
         self.shared: Link | None = None
-        """The link everybody shares, from its greeting on; it may have ended since."""
+        """The shared link, once it is negotiated; it may have ended since."""
         self.group: TaskGroup | None = None
-        """Where the tasks of this life belong; None before it began and once it is over."""
+        """Task group of this life; None before it starts and after it ends."""
         self._server = server
-        self._context = context
         self._opener = opener
         self._lister = lister
         self._uses = uses
@@ -82,8 +81,8 @@ class Life:
         self._is_learning = False
         self._has_listed = False
         self._rested: BackendUnavailable | None = None
-        self._changed = asyncio.Event()
-        self._nudged = asyncio.Event()
+        self._changed = _signal()
+        self._nudged = _signal()
         self._nudged_at = -NUDGE_EVERY
 
     def __repr__(self) -> str:
@@ -96,43 +95,42 @@ class Life:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it is at rest, and nothing is known against a start."""
+        """Whether it rests, with no failure on record."""
         return self._is_resting and self.status.is_resting
 
     def wake(self) -> None:
-        """Do not rest before it was connected to."""
+        """Connect before resting again."""
         self._is_woken = True
-        self._nudged.set()
+        self._nudge()
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Go by other settings from now on."""
+        """Use other settings from now on."""
         was_lazy = self._is_lazy
         self._server, self._context = server, context
         if was_lazy and not self._is_lazy:
-            self._nudged.set()
+            self._nudge()
 
     def unavailable(self) -> BackendUnavailable:
-        """Why there is no link, as the caller is told."""
-        return unavailable_error(
-            self._server.name, self.status, now=_now(), away=self.stats.away, today=datetime.now(UTC)
-        )
+        """The error of a call while there is no link."""
+        now, today = self._clock.now(), datetime.now(UTC)
+        return unavailable_error(self._server.name, self.status, now=now, away=self.stats.away, today=today)
 
     async def until_ready(self) -> Link:
-        """The shared link; waits, within bounds, for a backend that is connecting, or whose link was lost a moment ago.
-        One that is at rest is started; one that is backing off makes an attempt at once, unless callers had it make one
-        just before. In a crash loop nobody waits.
+        """The shared link. Waits, within bounds, while the backend connects or has just lost its link.
+
+        A resting backend is started. A backend that is backing off reconnects at once, unless another call has just
+        triggered that. In a crash loop the call fails at once.
 
         Raises:
-            BackendUnavailable: there is no link, and none is to be had soon.
+            BackendUnavailable: there is no link, and none is expected soon.
         """
         patience = self._context.patience
-        if self._is_resting:  # this very call starts it, and would have to come again if it did not wait
+        if self._is_resting:  # this call starts it, so it should get the answer
             patience = max(patience, self._server.timeout)
         self._is_learning = False
         self._waiting += 1
         try:
-            with anyio.move_on_after(patience):
-                await self._opened_or_failed()
+            await self._opened_or_failed(self._clock.now() + patience)
         finally:
             self._waiting -= 1
         link = self.live
@@ -140,32 +138,38 @@ class Life:
             raise self.unavailable()
         return link
 
-    async def _opened_or_failed(self) -> None:
+    async def _opened_or_failed(self, until: float) -> None:
         attempted = False
         while self.live is None or not self.status.is_open:
             match self.status.state:
                 case State.STOPPED | State.CRASH_LOOP:
                     return
-                case State.BACKING_OFF if attempted or not self._nudge():
+                case State.BACKING_OFF if attempted or not self._retry_early():
                     return
                 case State.IDLE:
-                    self._nudged.set()
+                    self._nudge()
             attempted = attempted or self.status.state is not State.READY
-            await self._changed.wait()
+            if not await self._clock.wait(self._changed, seconds=until - self._clock.now()):
+                return
 
-    def _nudge(self) -> bool:
-        """End the back-off early; False if that was done too short a while ago and nothing is due soon."""
-        now = _now()
+    def _retry_early(self) -> bool:
+        """End the back-off now; False if that happened less than `NUDGE_EVERY` ago and no attempt is due soon."""
+        now = self._clock.now()
         if now - self._nudged_at >= NUDGE_EVERY:
             self._nudged_at = now
-            self._nudged.set()
+            self._nudge()
             return True
         return self.status.next_try is not None and self.status.next_try - now < NUDGE_EVERY
+
+    def _nudge(self) -> None:
+        """End a rest or a back-off."""
+        if not self._nudged.done():
+            self._nudged.set_result(None)
 
     # --- the owner task -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Live until cancelled; leaves nothing behind."""
+        """Run until cancelled; closes every link."""
         try:
             async with anyio.create_task_group() as group:
                 self.group = group
@@ -184,7 +188,7 @@ class Life:
         return (self._server.start or self._context.start) == "lazy"
 
     def _may_rest(self) -> bool:
-        """Whether there need not be a link: nobody waits for one, and what would be listed is known."""
+        """Whether a lazy backend needs no link: no call waits for one, and its Listing is known."""
         is_kept = self._server.keep_alive and self.stats.lives > 0
         is_known = self._lister.latest is not None
         is_wanted = self._waiting or self._is_woken or self._is_needed()
@@ -194,66 +198,67 @@ class Life:
         return self._context.is_needed(self._server.name)
 
     async def _rest(self) -> None:
-        """Have no link until somebody waits for one."""
+        """Have no link until a call waits for one."""
         if not self._is_resting:
             self._move(LifecycleEvent.RESTED)
-        await self._nudged.wait()
+        await self._clock.wait(self._nudged, seconds=None)
 
     async def _live_once(self) -> None:
-        """From connecting to the loss of the link."""
+        """One life, from connecting to the loss of the link."""
         self._has_listed = False
         is_wanted = self._waiting or self._is_woken or self._server.keep_alive
         self._is_learning, self._is_woken = self._is_lazy and not is_wanted, False
         self._move(LifecycleEvent.STARTED)
         event, reason = LifecycleEvent.FAILED, ""
         try:
-            async with self._opener.shared() as (link, greeting):
+            async with self._opener.shared() as (link, negotiation):
                 event = LifecycleEvent.LOST
-                self._opened(link, greeting)
-                raise await self._lister.keep(link, greeting, over_http=self._opener.kind == "http")
+                self._opened(link, negotiation)
+                raise await self._lister.keep(link, negotiation, over_http=self._opener.kind == "http")
         except (BackendError, RemoteError) as exc:
             event = self._end_of(exc, event)
             reason = exc.message if isinstance(exc, BackendError) else str(exc)
-        except Exception as exc:  # the owner task's boundary: a fault of ours in one backend must not end the others
+        except Exception as exc:  # task boundary: a defect in one backend must not end the others
             logger.exception("backend task failed", extra={"backend": self._server.name})
             reason = f"internal error: {type(exc).__name__}"
         finally:
             self.shared = None
         self._rested = None
         if event is LifecycleEvent.RESTED:
-            logger.info("backend at rest: nobody uses it", extra={"backend": self._server.name})
+            logger.info("backend at rest: not in use", extra={"backend": self._server.name})
             reason = ""
         else:
             self._log_end(event, reason)
         self._move(event, reason)
 
     def _end_of(self, exc: BackendError | RemoteError, event: LifecycleEvent) -> LifecycleEvent:
-        """What the end of a life for this reason was, if it was not just `event`."""
+        """The lifecycle event for this reason: at rest, crashed, or `event`."""
         if exc is self._rested:
             return LifecycleEvent.RESTED
         return LifecycleEvent.CRASHED if isinstance(exc, BackendCrashed) and not self._has_listed else event
 
     def _log_end(self, event: LifecycleEvent, reason: str) -> None:
-        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # say the same thing once
+        level = logging.DEBUG if reason == self.status.last_error else logging.WARNING  # log the same reason once
         what = "lost" if self.status.is_open else "not reached"
         logger.log(level, "backend %s: %s", what, reason, extra={"backend": self._server.name})
 
-    def _opened(self, link: Link, greeting: Negotiation) -> None:
-        self.greeting = greeting
+    def _opened(self, link: Link, negotiation: Negotiation) -> None:
+        self.greeting = negotiation
         self.stats.links = self._opener.opened
-        self._uses.on_opened(greeting)
+        self._uses.on_opened(negotiation)
         self.shared = link
         self._move(LifecycleEvent.OPENED)
         self._begin_probing(link)
         if self.group is not None:
-            leisure = IdleMonitor(
+            monitor = IdleMonitor(
                 link,
+                self._clock,
                 after=self._idle_timeout,
                 used=self._uses.last,
                 is_in_use=self._is_in_use,
                 on_idle=lambda: self._close(link),
             )
-            self.group.start_soon(leisure.run, name=f"{self._server.name} leisure")
+            self.group.start_soon(monitor.run, name=f"{self._server.name} idle monitor")
 
     def _idle_timeout(self) -> float:
         server = self._server
@@ -265,22 +270,20 @@ class Life:
         return self._waiting > 0 or self._uses.is_any() or self._is_needed()
 
     def learned(self) -> None:
-        """It has listed: if that was all it was started for, it rests."""
+        """The backend has listed. If it was started only for that, it rests."""
         self._has_listed = True
         link = self.live
         if self._is_learning and link is not None and not self._is_in_use():
             self._close(link)
 
     def _close(self, link: Link) -> None:
-        """Close the open link, and all others, for want of use. Nothing is in flight, and from now on nothing is sent
-        over it, since a link that ended is never used.
-        """
+        """Come to rest: end this link, and close all others. Nothing is in flight, and an ended link is never used."""
         self._rested = BackendUnavailable(self._server.name, _AT_REST)
         link.lost(self._rested)
         self._uses.on_rest()
 
     def _begin_probing(self, link: Link) -> None:
-        """Keep asking the shared link whether anybody is there; the task ends with the link."""
+        """Probe the shared link until it ends."""
 
         def move(event: LifecycleEvent, reason: str = "") -> None:
             if self.shared is link:
@@ -291,6 +294,7 @@ class Life:
         if self.group is not None and self._server.ping_interval:
             probe = Probe(
                 link,
+                self._clock,
                 every=self._server.ping_interval,
                 on_silence=lambda reason: move(LifecycleEvent.FELL_SILENT, reason),
                 on_answer=lambda: move(LifecycleEvent.ANSWERED),
@@ -298,19 +302,20 @@ class Life:
             self.group.start_soon(probe.run, name=f"{self._server.name} probe")
 
     async def _back_off(self) -> None:
-        wait = 0.0 if self.status.next_try is None else max(0.0, self.status.next_try - _now())
-        with anyio.move_on_after(wait):
-            await self._nudged.wait()
+        now = self._clock.now()
+        wait = 0.0 if self.status.next_try is None else max(0.0, self.status.next_try - now)
+        await self._clock.wait(self._nudged, seconds=wait)
 
     def _move(self, event: LifecycleEvent, reason: str = "") -> None:
-        self.status = advance(self.status, event, now=_now(), jitter=random.random(), reason=reason)
+        self.status = advance(self.status, event, now=self._clock.now(), jitter=random.random(), reason=reason)
         self.stats.happened(event)
         self._is_resting = event is LifecycleEvent.RESTED
-        self._nudged.clear()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._nudged.done():
+            self._nudged = _signal()
+        changed, self._changed = self._changed, _signal()
+        changed.set_result(None)
         self._context.on_status(self._server.name)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _signal() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()

@@ -1,9 +1,29 @@
-"""What a backend's life leaves behind for those who watch it: counts and times. Decides nothing."""
+"""Counts and times of one backend's life, and the error of a call while it is unavailable. Decides nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
 
-from mcp_manifold.model.lifecycle import LifecycleEvent
+from mcp_manifold.errors import BackendUnavailable
+from mcp_manifold.model.lifecycle import LifecycleEvent, State, Status
+
+_WHAT: Final[Mapping[State, str]] = MappingProxyType(
+    {
+        State.CONNECTING: "is still connecting",
+        State.BACKING_OFF: "is not reachable",
+        State.STOPPED: "is stopped",
+    }
+)
+_ADVICE: Final[Mapping[State, str]] = MappingProxyType(
+    {
+        State.CONNECTING: "Try again in a few seconds.",
+        State.BACKING_OFF: "Try again then, or go on without this server; `mcp-manifold status` says more.",
+        State.CRASH_LOOP: "Go on without this server: its program or its configuration has to be fixed first.",
+        State.STOPPED: "Go on without this server.",
+    }
+)
 
 
 def _now() -> datetime:
@@ -12,24 +32,52 @@ def _now() -> datetime:
 
 @dataclass(slots=True)
 class BackendStats:
-    """Written by the backend alone."""
+    """Counts and times of one backend; only the backend writes them."""
 
     moved: datetime = field(default_factory=_now)
-    """When it came into the state it is in: wall clock, for people; nothing is reckoned with it."""
+    """When it entered its state. Wall clock, for display only."""
     away: datetime | None = None
-    """Since when it cannot be reached though it should be; None while it can be, or need not."""
+    """Since when it is unavailable; None while it is available, or not needed. Wall clock."""
     listed: float | None = None
-    """When it last listed, by the loop's clock."""
+    """Time of the last listing, by the clock of its context."""
     lives: int = 0
-    """Times its shared link was opened."""
+    """Times the shared link was opened."""
     links: int = 0
-    """Links opened in all, those held for single clients included."""
+    """Links opened in all, clients' own links included."""
 
     def happened(self, event: LifecycleEvent) -> None:
-        """Take note of a move."""
+        """Count a lifecycle event."""
         self.moved = _now()
         self.lives += event is LifecycleEvent.OPENED
         if event in (LifecycleEvent.OPENED, LifecycleEvent.RESTED):
             self.away = None
         elif event in (LifecycleEvent.STARTED, LifecycleEvent.FAILED, LifecycleEvent.LOST, LifecycleEvent.CRASHED):
             self.away = self.away or self.moved
+
+
+def unavailable_error(
+    backend: str, status: Status, *, now: float, away: datetime | None, today: datetime
+) -> BackendUnavailable:
+    """The error of a call to a backend without a link: what, why, since when, next attempt, advice.
+
+    Args:
+        now: the time on the clock of `status`.
+        away: since when the backend is unavailable, on the wall clock.
+        today: the time on the wall clock.
+    """
+    what = _WHAT.get(status.state, "is not ready")
+    if status.state is State.CRASH_LOOP:
+        what = f"is in a crash loop: exited {status.crashes} times in a row"
+    reason = f"{what} ({status.last_error})" if status.last_error else what
+    left = None if status.next_try is None else max(0.0, status.next_try - now)
+    seconds = now - status.since if away is None else (today - away).total_seconds()
+    soon = f"; next attempt in {left:.1f} s" if left is not None else ""
+    since = "" if away is None else away.isoformat(timespec="seconds").replace("+00:00", "Z")
+    message = f"{reason}, for {_rounded(seconds)}{soon}"
+    return BackendUnavailable(backend, message, next_try=left, since=since, advice=_ADVICE.get(status.state, ""))
+
+
+def _rounded(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,6 +1,6 @@
-"""Links of one backend that not everybody shares: held for a client session, or lent for one call at a time.
+"""Client links: one backend's links for single clients, held for a session or leased for one call at a time.
 
-Owns their tasks' life. Who gets which is `isolation`'s decision; how a link is opened is the backend's.
+Owns the task of each link. `isolation` decides which client gets which link; the opener opens them.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import TypedDict
 
 from anyio.abc import TaskGroup
 
-from mcp_manifold.backends.link.isolation import LinkKey, home_of, lent
+from mcp_manifold.backends.link.isolation import LinkKey, home_of, leased
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.pending import either
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.errors import BackendError, BackendUnavailable, RemoteError
 from mcp_manifold.model.call import Call, Session
@@ -23,11 +23,11 @@ from mcp_manifold.model.policy import ANONYMOUS
 logger = logging.getLogger(__name__)
 
 Opened = Callable[[LinkKey, Session], AbstractAsyncContextManager[Link]]
-"""Opens a link for a place; closes it, within a bound, when the context is left."""
+"""Opens a link for a key; closes it, bounded, on leaving the context."""
 
 
 class Bounds(TypedDict):
-    """The keyword arguments of that meaning."""
+    """Limits of ClientLinks: the number of links, and the idle seconds of each."""
 
     most: int
     idle: float
@@ -43,24 +43,24 @@ def _signal() -> "asyncio.Future[None]":
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """One held link, on its way (`link` not done), open, or failed."""
+    """One link: opening (`link` is not done), open, or failed."""
 
     link: "asyncio.Future[Link]" = field(default_factory=_future)
     released: "asyncio.Future[None]" = field(default_factory=_signal)
     used: float = 0.0
-    lent: Call | None = None
-    """The call it was last lent for, which may not have been sent yet."""
+    leased: Call | None = None
+    """The call it was last leased to, which may not be sent yet."""
 
     def is_free_for(self, call: Call | None) -> bool:
-        """Whether nobody else is about to call over it; what is due on the link by then says the rest."""
-        lent = self.lent
-        return lent is None or lent is call or lent.attempts > 0 or lent.is_cancelled or lent.is_done
+        """Whether no other call holds the lease without having been sent; `Link.is_busy` covers those that were."""
+        leased = self.leased
+        return leased is None or leased is call or leased.attempts > 0 or leased.is_cancelled or leased.is_done
 
-    def is_to_lend(self, link: Link, call: Call | None) -> bool:
-        """Whether the call may be the one at a time.
+    def can_lease(self, link: Link, call: Call | None) -> bool:
+        """Whether the call can be the only one on this link.
 
-        A call given up just now may still be worked on, and ask; where it may be another client's, the next one goes
-        elsewhere. Not so if somebody watches over the link: what calls do is to be seen there.
+        After a cancelled call the backend may still send requests for it, so a call of another client needs another
+        link. A watched link is the exception: its client has to see what its calls do.
         """
         if link.is_busy or not self.is_free_for(call):
             return False
@@ -74,18 +74,18 @@ class _Held:
 
 
 class ClientLinks:
-    """The held links of one backend, by key; at most `most`, each closed after `idle` seconds without a call."""
+    """The client links of one backend, by key: at most `most`, each closed after `idle` seconds without a call."""
 
-    def __init__(self, backend: str, opened: Opened, *, most: int, idle: float) -> None:
+    def __init__(self, backend: str, opened: Opened, *, most: int, idle: float, clock: Clock | None = None) -> None:
         self._backend = backend
         self._opened = opened
         self._most = most
         self._idle = idle
         self._held: dict[str, _Held] = {}
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock or LoopClock()
 
     def adapt(self, *, most: int, idle: float) -> None:
-        """Other limits hold from now on; links that are too many are not closed for that."""
+        """Use other limits from now on; links above them stay open."""
         self._most = most
         self._idle = idle
 
@@ -96,26 +96,26 @@ class ClientLinks:
         return len(self._held)
 
     def live(self, place: LinkKey, call: Call | None = None) -> Link | None:
-        """The open link of a place, if there is one that may be used now; of those that are lent, for this call."""
+        """The open link of a key, if it can be used now; an exclusive one is leased to `call`."""
         for key in self._keys(place):
             held = self._held.get(key)
             link = None if held is None else held.live()
             if held is None or link is None:
                 continue
             if place.exclusive:
-                if not held.is_to_lend(link, call):
+                if not held.can_lease(link, call):
                     continue
-                held.lent = call
-            held.used = asyncio.get_running_loop().time()
+                held.leased = call
+            held.used = self._clock.now()
             return link
         return None
 
     def find(self, key: str) -> Link | None:
-        """The open link of a place that is not exclusive."""
+        """The open link of a key that is not exclusive."""
         held = self._held.get(key)
         link = None if held is None else held.live()
         if held is not None and link is not None:
-            held.used = self._loop.time()
+            held.used = self._clock.now()
         return link
 
     def links(self) -> list[Link]:
@@ -123,7 +123,7 @@ class ClientLinks:
         return [link for held in self._held.values() if (link := held.live()) is not None]
 
     async def link(self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
-        """The link of a place, opened in `group` if need be.
+        """The link of a key, opened in `group` if needed.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
@@ -135,7 +135,7 @@ class ClientLinks:
     def open(
         self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None
     ) -> "asyncio.Future[Link]":
-        """Begin to open the link of a place, unless that goes on already.
+        """Start to open the link of a key, unless it is opening already.
 
         Raises:
             BackendUnavailable: too many are open.
@@ -151,43 +151,43 @@ class ClientLinks:
                 at = place._replace(key=key, exclusive=False)
                 group.start_soon(self._own, at, session, held, name=f"{self._backend} for one client")
         if place.exclusive:
-            held.lent = call
+            held.leased = call
         return held.link
 
     def release(self, key: str) -> None:
-        """The client is gone: close its link."""
+        """Close the link of a client that left."""
         held = self._held.get(key)
         if held is not None and not held.released.done():
             held.released.set_result(None)
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all links."""
         for key in list(self._held):
             self.release(key)
 
     def _keys(self, place: LinkKey) -> list[str]:
-        """Where its links may be, home first."""
+        """The keys of its links, the primary first."""
         if not place.exclusive:
             return [place.key]
         more = [key for key in self._held if key != place.key and home_of(key) == place.key]
         return [place.key, *sorted(more, key=lambda key: (len(key), key))]
 
     def _free_key(self, place: LinkKey, call: Call | None) -> str:
-        """Where a link is to be opened; or is being opened for nobody in particular."""
+        """A key without a link, or whose link is opening without a lease."""
         key, number = place.key, 0
         while place.exclusive and (held := self._held.get(key)) is not None:
             if not held.link.done() and held.is_free_for(call):
                 break
             number += 1
-            key = lent(place.key, number)
+            key = leased(place.key, number)
         return key
 
     async def _own(self, place: LinkKey, session: Session, held: _Held) -> None:
-        """The owner task of one held link."""
+        """The owner task of one client link."""
         key = place.key
         try:
             async with self._opened(place, session) as link:
-                held.used = asyncio.get_running_loop().time()
+                held.used = self._clock.now()
                 if held.link.cancelled():
                     return
                 held.link.set_result(link)
@@ -195,28 +195,27 @@ class ClientLinks:
         except (BackendError, RemoteError) as exc:
             if not held.link.done():
                 held.link.set_exception(exc)
-        except Exception:  # the task's boundary: a fault of ours on one client's link must not end the others
-            logger.exception("link for one client failed", extra={"backend": self._backend})
+        except Exception:  # task boundary: a defect on one client's link must not end the others
+            logger.exception("client link failed", extra={"backend": self._backend})
         finally:
             if not held.link.done():
                 held.link.set_exception(BackendUnavailable(self._backend, "is stopped"))
-            held.link.exception()  # read here, since the caller it was meant for may be gone
+            held.link.exception()  # retrieved here, because its caller may be gone
             if self._held.get(key) is held:
                 del self._held[key]
 
     async def _until_over(self, link: Link, held: _Held) -> None:
-        """Wait until the link is lost, its client is gone, or nobody used it for long."""
-        loop = asyncio.get_running_loop()
+        """Wait until the link ends, its client leaves, or it was idle for too long."""
         left = self._idle
         while left > 0 and not link.ended.done() and not held.released.done():
-            await asyncio.wait(either(link.ended, held.released), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            left = self._idle if link.is_busy or link.is_watched else held.used + self._idle - loop.time()
+            await self._clock.wait(link.ended, held.released, seconds=left)
+            left = self._idle if link.is_busy or link.is_watched else held.used + self._idle - self._clock.now()
         if left <= 0:
             logger.info("idle link closed", extra={"backend": self._backend})
 
 
 def bounds_of(server: ServerSettings, limits: LimitSettings) -> Bounds:
-    """How many links are held for single clients, and for how long: a process is dearer than a session."""
+    """The limits of a server's client links: a process costs more than a session."""
     if server.transport == "stdio":
         return {"most": limits.max_client_processes, "idle": limits.client_idle}
     return {"most": limits.max_sessions, "idle": limits.session_idle}

@@ -1,9 +1,9 @@
-"""Who gets which link of a backend (D9). Pure: settings, what was learnt of the backend and the client in; a place out.
+"""Isolation: which client uses which link of a backend (D9). Pure: settings, backend traits and session in; a key out.
 
-Over HTTP a shared link tells from the stream which call provoked what the server sends, so it is only split to keep
-clients' state apart. On a pipe or an event stream nothing tells; there a server that turned out to ask its clients
-things gets a link for each client that can answer, and one for all alike who cannot, which says when it opens what
-else they can do. A 2026-07-28 client has no session but its principal: it is lent links, one call at a time.
+Over HTTP the response stream tells which call caused a server request, so links are split only to keep clients' state
+apart. On a pipe or an SSE stream nothing tells. A server there that sends requests to its clients gets one link per
+client that can answer, and one per set of capabilities for all that cannot. A modern client has no session, only a
+principal: it leases links, for one call at a time.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Isolation = Literal["auto", "shared", "client"]
 
 
 class LinkKey(NamedTuple):
-    """A link, by who uses it. `key` is empty for the one everybody shares, whose listing is the backend's.
+    """A link, identified by its users. `key` is empty for the shared link, which gives the backend's Listing.
 
-    `exclusive`: lent for one call at a time; there may be several, the first of which is home. `exact`: opened with the
-    client's own identity and capabilities, not with everything we could relay. `only`: opened with these capabilities
-    alone. `eras`: those to try instead of the backend's usual ones.
+    `exclusive`: leased for one call at a time; of several such links the first is the primary. `exact`: opened with the
+    client's own identity and capabilities, instead of everything that can be relayed. `only`: opened with these
+    capabilities alone. `eras`: tried in place of the backend's usual ones.
     """
 
     key: str = ""
@@ -31,36 +31,36 @@ class LinkKey(NamedTuple):
 
     @property
     def home(self) -> "LinkKey":
-        """Where it belongs what is no call, subscriptions above all: the first of those that are lent."""
+        """The key for everything but calls, such as subscriptions: the primary of leased links."""
         return self._replace(exclusive=False) if self.exclusive else self
 
 
 SHARED: Final = LinkKey()
 
 
-def lent(key: str, number: int) -> str:
-    """The key of one of the links that are lent; number 0 is home."""
+def leased(key: str, number: int) -> str:
+    """The key of a leased link; number 0 is the primary."""
     return f"{key}#{number}" if number else key
 
 
 def home_of(key: str) -> str:
-    """The key of the home that a link which is lent belongs to; itself for every other."""
+    """The key of a leased link's primary; every other key itself."""
     return key.partition("#")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendTraits:
-    """What is known of a backend: how it is spoken to, what it has asked its clients for, which eras it has."""
+    """What isolation depends on: transport, era, and the capabilities that the backend asked its clients for."""
 
     kind: str
     era: Era
     asks: frozenset[str] = frozenset()
     has_handshake: bool = True
-    """Whether a backend spoken to in the modern era may have the handshake as well."""
+    """Whether a backend in the modern era may speak the handshake era too."""
 
 
 def link_key_of(session: Session, isolation: Isolation, known: BackendTraits) -> LinkKey:
-    """The link that serves a session's calls."""
+    """The key of the link for a session's calls."""
     if isolation == "shared":
         return SHARED
     if isolation == "client":
@@ -68,7 +68,7 @@ def link_key_of(session: Session, isolation: Isolation, known: BackendTraits) ->
     if known.kind == "http":
         return _over_http(session, known)
     if known.era == "modern":
-        return SHARED  # stateless: nothing is asked outside of results
+        return SHARED  # stateless: it sends no requests outside of results
     if known.kind == "sse" and session.key:
         return LinkKey(session.key, exact=True)
     if not known.asks:
@@ -86,7 +86,7 @@ def is_always_shared(isolation: Isolation, known: BackendTraits) -> bool:
 
 
 def _own(session: Session, known: BackendTraits) -> LinkKey:
-    """A link of the client's own; without a session to hold it by, of its principal."""
+    """A link for this client alone: for its session, or without one for its principal."""
     if session.key or session.era != "modern":
         return LinkKey(session.key, exact=True) if session.key else SHARED
     tells = known.kind == "http" or known.era == "modern" or not session.wants & known.asks
@@ -94,7 +94,7 @@ def _own(session: Session, known: BackendTraits) -> LinkKey:
 
 
 def _over_http(session: Session, known: BackendTraits) -> LinkKey:
-    """One link a client session in the handshake era; a backend that has both eras is spoken to in the client's."""
+    """One link per session for handshake clients, in the handshake era if the backend has both."""
     if not session.key or session.era == "modern":
         return SHARED
     if known.era == "handshake":

@@ -1,9 +1,14 @@
-"""What two sides of a link learn of each other when it opens. Values only; `sdk` carries it out."""
+"""The negotiation of a link: what both sides declare when it opens. Values only; `sdk` carries it out.
 
-import asyncio
+Also defers the SDK's import, which takes longer than everything else at the start.
+"""
+
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -14,14 +19,16 @@ from mcp_manifold.wire.param_headers import ParameterHeaders
 from mcp_manifold.wire.protocol import META_SERVER_INFO
 
 EraChoice = Literal["auto", "handshake", "modern"]
+Kind = Literal["stdio", "http", "sse"]
+"""A transport to a backend."""
 
 PROBE_WAIT: Final = 5.0
-"""Seconds a server may be silent on `server/discover` before it counts as one that does not know the method."""
+"""Seconds without a response to `server/discover` before a server counts as one that does not know the method."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who we say we are towards a backend: raw `clientInfo` and `capabilities`."""
+    """What we declare to a backend: raw `clientInfo` and `capabilities`."""
 
     client_info: Payload
     capabilities: Payload
@@ -29,7 +36,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Negotiation:
-    """What the backend said of itself, raw where it is passed on."""
+    """What a backend declared: era, revision, capabilities; raw where it is passed on."""
 
     era: Era
     version: str
@@ -37,14 +44,14 @@ class Negotiation:
     server_info: Payload
     instructions: str
     hint: Hint | None = None
-    """How long a `server/discover` may be kept; `initialize` does not say."""
+    """Caching hint of a `server/discover`; None after `initialize`, which has none."""
 
 
 class Greet(Protocol):
-    """Negotiates a fresh link.
+    """Negotiates a new link.
 
     Raises:
-        BackendError: no common revision, no answer in time, or an answer that is not MCP.
+        BackendError: no common revision, no response in time, or a response that is not MCP.
         RemoteError: the backend refused.
     """
 
@@ -58,10 +65,11 @@ class Parameters(Protocol):
     def __call__(
         self, backend: str, tools: Sequence[bytes], *, mirrored: bool
     ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-        """The tools as they may be offered over HTTP, and what computes the headers they ask for, if any does.
+        """The tools as offered to clients, and the function that computes their `Mcp-Param-*` headers.
 
-        Where this hop mirrors arguments into headers, a tool with an annotation that is not valid is left out, because
-        it cannot be called; elsewhere it only loses its annotations, or clients over HTTP would leave it out.
+        Args:
+            mirrored: this hop mirrors arguments into headers. A tool with an invalid annotation is then left out,
+                because it cannot be called. Otherwise it loses its annotations, so that HTTP clients can call it.
         """
 
 
@@ -81,14 +89,54 @@ class _Discovered(msgspec.Struct):
 
 
 def initialized(result: Payload) -> Negotiation:
-    """The greeting in a raw `initialize` result. Raises msgspec.DecodeError for what is none."""
+    """Read a raw `initialize` result.
+
+    Raises:
+        msgspec.DecodeError: it is invalid.
+    """
     found = msgspec.json.decode(result, type=_Initialized)
     return Negotiation("handshake", found.version, found.capabilities, found.server_info, found.instructions or "")
 
 
-def discovered(result: Payload) -> Negotiation:
-    """The greeting in a raw `server/discover` result. Raises msgspec.DecodeError for what is none."""
+def discovered(result: Payload, *, now: float) -> Negotiation:
+    """Read a raw `server/discover` result, received at `now`.
+
+    Raises:
+        msgspec.DecodeError: it is invalid.
+    """
     found = msgspec.json.decode(result, type=_Discovered)
     info = found.meta.get(META_SERVER_INFO, EMPTY)
-    hint = Hint(max(0, int(found.ttl_ms)), found.scope == "public", asyncio.get_running_loop().time())
+    hint = Hint(max(0, int(found.ttl_ms)), found.scope == "public", now)
     return Negotiation("modern", MODERN_VERSION, found.capabilities, info, found.instructions or "", hint)
+
+
+class _LazyPackage(ModuleType):
+    """A package whose `__init__` runs when a name of it is first used. Its modules can be imported before."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]  # from here on an ordinary module
+        if self.__spec__ is not None and self.__spec__.loader is not None:
+            self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def import_lazily(*packages: str) -> None:
+    """Defer the `__init__` of these packages, outer ones first; packages that are imported already stay as they are.
+
+    `mcp.client.session` needs a third of the SDK, but `mcp/__init__.py` imports all of it, server and web framework
+    included. Deferring it saves half of the import's time and memory.
+    """
+    for name in packages:
+        if name in sys.modules:
+            continue
+        spec = find_spec(name)
+        if spec is None:
+            continue
+        module = module_from_spec(spec)
+        module.__class__ = _LazyPackage
+        sys.modules[name] = module
+        outer, _, inner = name.rpartition(".")
+        if outer:
+            setattr(sys.modules[outer], inner, module)

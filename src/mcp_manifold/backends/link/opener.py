@@ -1,39 +1,161 @@
-"""Opens a backend's links: transport, era, greeting, in that order; and closes them, shielded and within a bound.
+"""Opens a backend's links: transport, negotiation, first requests; and closes them, shielded and bounded.
 
-Knows one backend's settings and what was learnt on the way. Whose link it is, and how long it is kept, others decide.
+Owns what the links of one backend share: connection pool, stderr tail, and what earlier attempts taught about transport
+and era. It does not decide who uses a link, or for how long.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
 
 from mcp_manifold.backends.context import BackendContext
+from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
-from mcp_manifold.backends.link.connect import Connector, Kind
 from mcp_manifold.backends.link.isolation import SHARED, LinkKey
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Negotiation
+from mcp_manifold.backends.link.negotiation import Identity, Kind, Negotiation
 from mcp_manifold.backends.link.pending import Transport
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest, open_link
-from mcp_manifold.backends.process.stdio import EXIT_GRACE, StdioTransport
-from mcp_manifold.clock import RateLimiter
+from mcp_manifold.backends.process.command import StdioCommand
+from mcp_manifold.backends.process.groups import Ceilings
+from mcp_manifold.backends.process.stderr_tail import StderrTail
+from mcp_manifold.backends.process.stdio import EXIT_GRACE, StdioTransport, open_stdio
+from mcp_manifold.clock import Clock, RateLimiter
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.errors import BackendCrashed, BackendError, BackendProtocolError, BackendTimeout
+from mcp_manifold.config.environment import inherited
+from mcp_manifold.errors import (
+    BackendCrashed,
+    BackendError,
+    BackendProtocolError,
+    BackendTimeout,
+    BackendUnavailable,
+)
 from mcp_manifold.model.call import Session
-from mcp_manifold.wire import capabilities_of
+from mcp_manifold.wire import Era, capabilities_of
 
 logger = logging.getLogger(__name__)
 
 CLOSE_WAIT: Final = 8.0
-"""Seconds closing a link may take: longer than the graces for stdin, SIGTERM and SIGKILL together."""
+"""Seconds closing a link may take: more than the graces for stdin, SIGTERM and SIGKILL together."""
+MAX_CONNECTIONS: Final = 4096
+"""Connections to one server: a client session holds one for its standing stream, and one for each call in flight."""
+
+
+class Connector:
+    """Opens transports to one server, and remembers which transport and era worked."""
+
+    def __init__(self, server: ServerSettings, context: BackendContext) -> None:
+        self._server = server
+        self._context = context
+        self._pool: HttpPool | None = None
+        self._kind: Kind | None = None if server.transport == "auto" else server.transport
+        self._era: Era | None = None if server.era == "auto" else server.era
+        self.tail = StderrTail(server.name)
+
+    def __repr__(self) -> str:
+        return f"<Connector {self._server.name} {self._kind or 'http or sse'} {self._era or 'any era'}>"
+
+    def adapt(self, server: ServerSettings, context: BackendContext) -> None:
+        """Use other settings for transports opened from now on; the shared pool keeps its own."""
+        self._server, self._context = server, context
+
+    @property
+    def kind(self) -> Kind | None:
+        """The transport in use; None until one has worked."""
+        return self._kind
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """The transports to try, in order (2026-07-28 streamable-http, Backward Compatibility)."""
+        if self._kind is None:
+            return ("http", "sse")
+        if self._server.transport != "auto":
+            return (self._kind,)
+        return ("http", "sse") if self._kind == "http" else ("sse", "http")
+
+    def eras(self, kind: Kind) -> tuple[Era, ...]:
+        """The eras to try, in order.
+
+        Over stdio the handshake comes first: the first message locks some servers into their era, and others exit on an
+        unknown method. Over HTTP, where requests are independent, the modern era comes first. SSE has no modern era.
+        """
+        if kind == "sse":
+            return ("handshake",)
+        if self._server.era != "auto":
+            return (self._server.era,)
+        if self._era is None:
+            return ("handshake", "modern") if kind == "stdio" else ("modern", "handshake")
+        return ("modern", "handshake") if self._era == "modern" else ("handshake", "modern")
+
+    def learned(self, kind: Kind, era: Era) -> None:
+        """Try this transport and era first from now on. The others stay in the list: the server may be replaced."""
+        self._kind = kind
+        self._era = era
+
+    async def open(self, kind: Kind, link: Link) -> Transport:
+        """Open a transport for `link`.
+
+        Raises:
+            BackendError: it cannot be opened.
+        """
+        server, context, limit = self._server, self._context, self._context.limits.max_message
+        if kind == "stdio":
+            return await open_stdio(
+                link,
+                self._command(),
+                tail=self.tail,
+                limit=limit,
+                groups=context.groups,
+                budget=context.budget,
+                clock=context.clock,
+            )
+        headers = {name: value.get_secret_value() for name, value in server.headers.items()}
+        idle, budget, pool = server.sse_read_timeout, context.budget, self._shared_pool()
+        if kind == "http":
+            return HttpTransport(link, pool, headers=headers, max_message=limit, idle_limit=idle, budget=budget)
+        transport = SseTransport(
+            link, pool, server.url, headers=headers, max_message=limit, idle_limit=idle, budget=budget
+        )
+        await transport.open()
+        return transport
+
+    def _command(self) -> StdioCommand:
+        server = self._server
+        common = inherited() if self._context.environment is None else self._context.environment
+        env = {**common, **{name: value.get_secret_value() for name, value in server.env.items()}}
+        bounds = server.rlimits
+        ceilings = Ceilings(memory=bounds.memory or 0, files=bounds.files or 0, cpu=bounds.cpu or 0)
+        return StdioCommand(server.command, server.args, env, server.cwd, ceilings)
+
+    def _shared_pool(self) -> HttpPool:
+        if self._pool is None:
+            tls = ssl.create_default_context() if self._server.url.lower().startswith("https:") else None
+            try:
+                self._pool = HttpPool(
+                    self._server.url,
+                    ssl_context=tls,
+                    connect_timeout=self._server.connect_timeout,
+                    max_body=self._context.limits.max_message,
+                    max_connections=MAX_CONNECTIONS,
+                    clock=self._context.clock,
+                )
+            except ValueError as exc:
+                raise BackendUnavailable(self._server.name, f"url cannot be used: {exc}") from exc
+        return self._pool
+
+    async def aclose(self) -> None:
+        """Close the shared connections."""
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None
 
 
 class LinkOpener:
-    """See the module. `opened` counts the links it opened."""
+    """Opens links that are negotiated and ready for use. `opened` counts them."""
 
     def __init__(
         self,
@@ -43,12 +165,10 @@ class LinkOpener:
         on_notification: Callable[[ServerNotification], None],
         on_question: Callable[[ServerRequest], None],
     ) -> None:
-        self.connector = Connector(
-            server, context.limits, environment=context.environment, groups=context.groups, budget=context.budget
-        )
+        self.connector = Connector(server, context)
         self.opened = 0
         self.pace = RateLimiter(context.limits.max_notifications)
-        """How many notifications are passed on in a second, over all links."""
+        """Notifications that are passed on in a second, over all links."""
         self._server = server
         self._context = context
         self._on_notification = on_notification
@@ -59,30 +179,29 @@ class LinkOpener:
 
     @property
     def kind(self) -> Kind | None:
-        """The transport in use, once it is known."""
+        """The transport in use; None until one has worked."""
         return self.connector.kind
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Other settings hold for links opened from now on."""
+        """Use other settings for links opened from now on."""
         self._server, self._context = server, context
         self.pace.most = context.limits.max_notifications
-        self.connector.adapt(server, context.limits)
+        self.connector.adapt(server, context)
 
     async def aclose(self) -> None:
-        """Let go of what links shared; bounded."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-            await self.connector.aclose()
+        """Close what the links share; bounded."""
+        await _bounded(self.connector.aclose, self._context.clock)
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[tuple[Link, Negotiation]]:
-        """The link for everybody, greeted as one that can relay everything."""
-        link, transport, greeting = await self._connect(self._context.identity, SHARED)
-        async with _closing(transport):
-            yield link, greeting
+        """The shared link, negotiated with every capability that can be relayed."""
+        link, transport, negotiation = await self._connect(self._context.identity, SHARED)
+        async with self._closing(transport):
+            yield link, negotiation
 
     @asynccontextmanager
     async def for_client(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
-        """A link that is not for everybody: greeted with exactly what its client is and can do."""
+        """A link for some clients only, negotiated with exactly their identity or capabilities."""
         identity = self._context.identity
         if place.exact:
             info = session.client_info if bytes(session.client_info) != b"{}" else identity.client_info
@@ -91,7 +210,7 @@ class LinkOpener:
             identity = Identity(identity.client_info, capabilities_of(identity.capabilities, place.only))
         holder = session if place.exact else None
         link, transport, _ = await self._connect(identity, place, holder)
-        async with _closing(transport):
+        async with self._closing(transport):
             yield link
 
     async def _connect(
@@ -121,36 +240,43 @@ class LinkOpener:
         transport = await self.connector.open(kind, link)
         try:
             link.attach(transport)
-            patience = self._server.initialize_timeout
-            greeting = await self._context.greet(link, eras=eras, identity=identity, timeout=patience)
+            timeout = self._server.initialize_timeout
+            negotiation = await self._context.greet(link, eras=eras, identity=identity, timeout=timeout)
             if holder is None:
-                self.connector.learned(kind, greeting.era)
-            if isinstance(transport, HttpTransport) and greeting.era == "handshake":
+                self.connector.learned(kind, negotiation.era)
+            if isinstance(transport, HttpTransport) and negotiation.era == "handshake":
                 transport.listen()
             await self._context.on_link(link)
             self.opened += 1
         except BackendError as exc:
-            async with _closing(transport):
-                raise await _why(link, exc) from exc
+            async with self._closing(transport):
+                raise await self._reason(link, exc) from exc
         except BaseException:
-            async with _closing(transport):
+            async with self._closing(transport):
                 raise
-        return link, transport, greeting
+        return link, transport, negotiation
+
+    async def _reason(self, link: Link, exc: BackendError) -> BackendError:
+        """Why a link could not be opened: a process that crashed is the first cause of whatever failed after."""
+        if isinstance(link.transport, StdioTransport) and not isinstance(exc, BackendTimeout):
+            await self._context.clock.wait(link.ended, seconds=EXIT_GRACE)  # its pipes may close before it exits
+        ended = link.ended.result() if link.ended.done() else None
+        return ended if isinstance(ended, BackendCrashed) else exc
+
+    @asynccontextmanager
+    async def _closing(self, transport: Transport) -> AsyncIterator[None]:
+        """Closes the transport on leaving the context."""
+        try:
+            yield
+        finally:
+            await _bounded(transport.aclose, self._context.clock)
 
 
-async def _why(link: Link, exc: BackendError) -> BackendError:
-    """Why a link could not be opened: a process that ended is the reason, whatever that made of the greeting."""
-    if isinstance(link.transport, StdioTransport) and not isinstance(exc, BackendTimeout):
-        await asyncio.wait({link.ended}, timeout=EXIT_GRACE)  # its pipes may break before its end is known
-    ended = link.ended.result() if link.ended.done() else None
-    return ended if isinstance(ended, BackendCrashed) else exc
-
-
-@asynccontextmanager
-async def _closing(transport: Transport) -> AsyncIterator[None]:
-    """Closes the transport when the context is left: shielded, and within a bound."""
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_WAIT):
-            await transport.aclose()
+async def _bounded(close: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Close within `CLOSE_WAIT` seconds, even while this task is being cancelled."""
+    with anyio.CancelScope(shield=True) as scope:
+        timer = clock.call_later(CLOSE_WAIT, scope.cancel)
+        try:
+            await close()
+        finally:
+            timer.cancel()

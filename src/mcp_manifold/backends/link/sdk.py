@@ -1,9 +1,10 @@
-"""The official SDK's client session, run on a link of ours: it negotiates, the link relays.
+"""Negotiates a link with the official SDK's `ClientSession`, which runs on the link through a `Dispatcher` of ours.
 
-The only importer of `mcp.client`. `ClientSession` takes any `Dispatcher`; ours hands its requests to the link, keeps
-the raw answers, and is left once the session is agreed, because everything later is relayed as bytes.
+The only importer of `mcp.client`. The dispatcher passes the session's requests to the link and keeps the raw results.
+The session ends after the negotiation, because all later messages are relayed as bytes.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,17 +38,17 @@ __all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 logger = logging.getLogger(__name__)
 
 _PLACEHOLDER: Final = mcp_types.Implementation(name="mcp-manifold", version="0")
-"""What the session would say we are; the dispatcher says it in the identity's own words instead."""
+"""Required by the session; the dispatcher sends the identity's raw `clientInfo` in its place."""
 NOTE_WAIT: Final = 5.0
-"""Seconds to wait until `initialized` was accepted; a server that never says so hangs the connect without."""
+"""Seconds to wait until `initialized` is accepted; a silent server would hang the connect."""
 
 
 class _LinkDispatcher:
-    """A link as the SDK's `Dispatcher` (mcp/shared/dispatcher.py)."""
+    """Adapts a link to the SDK's `Dispatcher` (mcp/shared/dispatcher.py)."""
 
     def __init__(self, link: Link, identity: Identity, timeout: float) -> None:
         self._link = link
-        self._identity = identity
+        self.identity = identity
         self._timeout = timeout
         self.raw: Payload = wire.EMPTY
 
@@ -59,18 +60,18 @@ class _LinkDispatcher:
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """The link is fed by its transport; there is no loop to drive."""
+        """Wait: the transport feeds the link, so there is no loop to run."""
         task_status.started()
         await anyio.sleep_forever()
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> dict[str, Any]:
-        """Relay a request of the session's; who we are is said in the words we were given."""
+        """Send a request of the session, with the identity's raw members."""
         sent = {key: Payload(wire.encode(value)) for key, value in (params or {}).items()}
         timeout = self._timeout
         if method == "initialize":
-            sent["clientInfo"], sent["capabilities"] = self._identity.client_info, self._identity.capabilities
+            sent["clientInfo"], sent["capabilities"] = self.identity.client_info, self.identity.capabilities
         else:
             timeout = min(timeout, PROBE_WAIT)
         try:
@@ -78,13 +79,13 @@ class _LinkDispatcher:
         except RemoteError as exc:
             raise _as_mcp_error(exc) from exc
         if method == "initialize":
-            greeting = initialized(self.raw)
-            self._link.adopt(greeting.version, greeting.capabilities)
+            negotiation = initialized(self.raw)
+            self._link.adopt(negotiation.version, negotiation.capabilities)
         decoded: dict[str, Any] = msgspec.json.decode(self.raw)
         return decoded
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Relay a notification and wait, within a bound, until it was accepted."""
+        """Send a notification and wait, bounded, until it is accepted."""
         accepted = self._link.notify(method, None if params is None else Payload(wire.encode(params)))
         if accepted is not None:
             with anyio.move_on_after(NOTE_WAIT):
@@ -100,26 +101,28 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
 
 
 async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
-    """See `greeting.Greet`. An era that is refused, or met with silence, gives way to the next one."""
+    """See `negotiation.Greet`. After a refusal or a timeout the next era is tried."""
     dispatcher = _LinkDispatcher(link, identity, timeout)
     async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
         outcome = await _negotiate(session, dispatcher, link, eras)
     if isinstance(outcome, Negotiation):
         return outcome
-    raise outcome  # out here, because the session's task group would wrap it
+    raise outcome  # outside the session, whose task group would wrap it
 
 
 async def _negotiate(
     session: ClientSession, dispatcher: _LinkDispatcher, link: Link, eras: tuple[Era, ...]
 ) -> Negotiation | BackendError | RemoteError:
-    outcome: BackendError | RemoteError = BackendProtocolError(link.backend, "no era of the protocol may be tried")
+    outcome: BackendError | RemoteError = BackendProtocolError(link.backend, "no protocol era is enabled")
     for era in eras:
         try:
-            return await _greet_in(session, dispatcher, link, era)
+            return await _negotiate_in(session, dispatcher, link, era)
         except (BackendProtocolError, BackendTimeout) as exc:
             outcome = exc
         except MCPError as exc:
-            outcome = BackendProtocolError(link.backend, f"it refused the connection: {exc.message} ({exc.code})")
+            outcome = BackendProtocolError(
+                link.backend, f"connection refused by the server: {exc.message} ({exc.code})"
+            )
         except (BackendError, RemoteError) as exc:
             return exc
         link.stamp(None)
@@ -127,8 +130,8 @@ async def _negotiate(
     return outcome
 
 
-async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: Link, era: Era) -> Negotiation:
-    identity = dispatcher._identity
+async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, link: Link, era: Era) -> Negotiation:
+    identity = dispatcher.identity
     try:
         if era == "handshake":
             await session.initialize()
@@ -141,16 +144,16 @@ async def _greet_in(session: ClientSession, dispatcher: _LinkDispatcher, link: L
             raise
         raise BackendProtocolError(link.backend, exc.message, status=exc.status) from exc
     except (ValidationError, RuntimeError, msgspec.DecodeError) as exc:
-        raise BackendProtocolError(link.backend, f"its {era} greeting is not MCP: {_first_line(exc)}") from exc
-    greeting = discovered(dispatcher.raw)
-    link.adopt(greeting.version, greeting.capabilities)
-    return greeting
+        raise BackendProtocolError(link.backend, f"invalid {era} negotiation: {_first_line(exc)}") from exc
+    negotiation = discovered(dispatcher.raw, now=asyncio.get_running_loop().time())
+    link.adopt(negotiation.version, negotiation.capabilities)
+    return negotiation
 
 
 def parameters(
     backend: str, tools: Sequence[bytes], *, mirrored: bool
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-    """See `greeting.Parameters`."""
+    """See `negotiation.Parameters`."""
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:
@@ -161,7 +164,7 @@ def parameters(
             continue
         try:
             decoded = msgspec.json.decode(schema)
-        except msgspec.DecodeError:  # only nearly JSON: as it came, somebody may still understand it
+        except msgspec.DecodeError:  # not quite JSON: forwarded as it is, a client may still read it
             kept.append(raw)
             continue
         problem = find_invalid_x_mcp_header(decoded)
@@ -169,13 +172,13 @@ def parameters(
             kept.append(raw)
             maps[str(json.loads(bytes(tool.get("name", wire.NULL_ID))))] = x_mcp_header_map(decoded)
         elif mirrored:
-            logger.warning("tool left out: %s", problem, extra={"backend": backend})
+            logger.warning("tool left out, invalid x-mcp-header: %s", problem, extra={"backend": backend})
         else:
             kept.append(without_annotations(raw))
 
     def headers(tool: str, arguments: Payload) -> Mapping[str, str]:
         wanted = maps.get(tool)
-        return mcp_param_headers(wanted, json.loads(bytes(arguments))) if wanted else {}  # which may hold 1e999
+        return mcp_param_headers(wanted, json.loads(bytes(arguments))) if wanted else {}  # msgspec refuses 1e999
 
     return tuple(kept), headers if maps and mirrored else None
 

@@ -1,8 +1,7 @@
-"""Reports of a 2026-07-28 backend: changes of resources, of lists and of tasks, over one `subscriptions/listen`.
+"""Reports of a modern backend: changes of resources, lists and tasks, over one `subscriptions/listen` stream.
 
-Theory. A subscription cannot be changed: when the wishes change another one is opened, and the old one closed once the
-new one is acknowledged, one at a time. What is wanted is a topic: a member of the filter, and a URI or task id in it.
-Knows no client.
+Theory. A subscription cannot be changed. When the wanted topics change, a new stream is opened; the old one is closed
+once the new one is acknowledged; one change at a time. A topic is a member of the filter with one URI or task id.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.lists.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, new_outcome, settle
+from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION, METHOD_NOT_FOUND
@@ -23,45 +23,46 @@ logger = logging.getLogger(__name__)
 
 RETRY_FIRST: Final = 1.0
 RETRY_CEILING: Final = 30.0
-"""Seconds between two attempts to listen; a stream that lived longer than this begins anew with the first."""
+"""Seconds until a lost stream is reopened: the first, doubled each time up to the ceiling. A stream that lived longer
+than the ceiling starts again with the first."""
 ACK_WAIT: Final = 10.0
-"""Seconds a backend may take to acknowledge; one that never does would leave every later wish waiting."""
+"""Seconds a backend may take to acknowledge; without it a silent one would block every later change."""
 _NONE: Final = Payload(b"[]")
 _LISTS: Final = {"tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged"}
 _RESOURCES: Final = "resourceSubscriptions"
 _TASKS: Final = "taskIds"
 
 Topic = tuple[str, str]
-"""A member of a subscription's filter that is a list, and one of its items."""
+"""A list member of a subscription's filter, and one of its items."""
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """One `subscriptions/listen` of ours, on its way or acknowledged."""
+    """One `subscriptions/listen`, opening or acknowledged."""
 
     pending: PendingRequest
     topics: frozenset[Topic]
     since: float
-    timer: asyncio.TimerHandle | None = None
+    timer: Timer | None = None
 
 
 class Listening:
-    """`subscriptions/listen` over one link: one stream at a time, and again after its loss.
+    """`subscriptions/listen` over one link: one stream at a time, reopened when it is lost.
 
     Args:
-        lists: whether changes of lists are asked for as well, as far as the backend declares them.
+        lists: subscribe to list changes too, where the backend declares them.
     """
 
-    def __init__(self, link: Link, *, lists: bool) -> None:
+    def __init__(self, link: Link, *, lists: bool, clock: Clock | None = None) -> None:
         self._link = link
         self._lists = _declared_lists(link) if lists else {}
-        self._loop = asyncio.get_running_loop()
-        self._born = self._loop.time()
+        self._clock = clock or LoopClock()
+        self._born = self._clock.now()
         self._wanted: dict[Topic, list[Outcome]] = {}
         self._opening: _Stream | None = None
         self._current: _Stream | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._turning = False
+        self._timer: Timer | None = None
+        self._is_updating = False
         self._failures = 0
         self._missed = False
         self._refused = False
@@ -72,11 +73,11 @@ class Listening:
         return f"<Listening {self._link.backend} {state} topics={len(self._wanted)}>"
 
     def start(self) -> Outcome:
-        """Begin; done when the backend listens, or when it is clear that it does not."""
+        """Open the first stream. Done when it is acknowledged, or has failed."""
         outcome = new_outcome()
         if self._lists or self._wanted:
             self._ready.append(outcome)
-            self._turn_soon()
+            self._update_soon()
         else:
             outcome.set_result(None)
         return outcome
@@ -86,32 +87,32 @@ class Listening:
         return self._want((_RESOURCES, uri))
 
     def want_task(self, id_: str) -> Outcome:
-        """As `want`, reports on a task of the extension."""
+        """Subscribe to a task of the extension; see `want`."""
         return self._want((_TASKS, id_))
 
     def view_of(self, task: str) -> None:
-        """Tell how a task stands now, which is what its notifications say: some may have been missed."""
+        """Fetch a task's state and feed it as a notification, because earlier ones may have been missed."""
         try:
             pending = self._link.begin("tasks/get", {"taskId": Payload(wire.encode(task))}, timeout=ACK_WAIT)
-        except BackendError:  # the link is going down, and the next one makes up for it
+        except BackendError:  # the link is ending; the next one catches up
             return
-        pending.future.add_done_callback(self._looked)
+        pending.future.add_done_callback(self._on_task)
 
     def drop(self, uri: str) -> None:
         """See `Reports`."""
         self._drop((_RESOURCES, uri))
 
     def drop_task(self, id_: str) -> None:
-        """Nobody wants reports on that task any more."""
+        """Unsubscribe from a task."""
         self._drop((_TASKS, id_))
 
     def is_due(self, params: dict[str, Payload]) -> bool:
-        """See `Reports`: what an older stream still brings, the current one brings as well."""
+        """See `Reports`. A report on an older stream is a duplicate: the current stream brings it too."""
         tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
         return tag is None or (self._current is not None and _is_number(tag, self._current.pending.number))
 
     def acknowledged(self, params: dict[str, Payload]) -> None:
-        """The backend's `notifications/subscriptions/acknowledged`: the newest stream is the one from now on."""
+        """Handle `notifications/subscriptions/acknowledged`: the opening stream becomes the current one."""
         tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
         stream = self._opening
         if stream is None or (tag is not None and not _is_number(tag, stream.pending.number)):
@@ -121,12 +122,12 @@ class Listening:
         if old is not None:
             self._link.abandon(old.pending, None)
         self._answer(stream, wire.client_meta(params.get("notifications")))
-        is_late = bool(self._ready) and self._loop.time() - self._born > START_WAIT
+        is_late = bool(self._ready) and self._clock.now() - self._born > START_WAIT
         missed, self._missed = self._missed or is_late, False
         if missed:
-            self._make_up()
+            self._catch_up()
         settle(self._ready)
-        self._turn_soon()
+        self._update_soon()
 
     def _answer(self, stream: _Stream, granted: dict[str, Payload]) -> None:
         honoured = {(member, name) for member in (_RESOURCES, _TASKS) for name in _names(granted.get(member))}
@@ -134,8 +135,8 @@ class Listening:
             refused = InvalidParams(f"Invalid params: the server does not report changes of {topic[1]}")
             settle(self._wanted[topic], None if topic in honoured else refused)
 
-    def _make_up(self) -> None:
-        """Whatever may have changed while nobody listened counts as changed: told again, it is read again."""
+    def _catch_up(self) -> None:
+        """Report everything as changed, because changes without a stream go unseen."""
         for kind in self._lists:
             self._link.fed(wire.notification(f"notifications/{kind}/list_changed"))
         for member, name in list(self._wanted):
@@ -144,7 +145,7 @@ class Listening:
             else:
                 self.view_of(name)
 
-    def _looked(self, done: "asyncio.Future[Payload]") -> None:
+    def _on_task(self, done: "asyncio.Future[Payload]") -> None:
         if not done.cancelled() and done.exception() is None:
             members = wire.client_meta(done.result())
             said = {key: value for key, value in members.items() if key not in ("resultType", "_meta")}
@@ -153,24 +154,24 @@ class Listening:
     def _want(self, topic: Topic) -> Outcome:
         outcome = new_outcome()
         self._wanted.setdefault(topic, []).append(outcome)
-        self._turn_soon()
+        self._update_soon()
         return outcome
 
     def _drop(self, topic: Topic) -> None:
         settle(self._wanted.pop(topic, []))
         if self._timer is None:
-            self._turn_soon()
+            self._update_soon()
 
-    # --- one stream after the other -----------------------------------------------------------------------------------
+    # --- one stream at a time -----------------------------------------------------------------------------------------
 
-    def _turn_soon(self) -> None:
-        """Look at what is to be done, once for all that is wished for at the same time."""
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+    def _update_soon(self) -> None:
+        """Schedule `_update`, once for all topics that change in the same turn."""
+        if not self._is_updating:
+            self._is_updating = True
+            asyncio.get_running_loop().call_soon(self._update)
 
-    def _turn(self) -> None:
-        self._turning = False
+    def _update(self) -> None:
+        self._is_updating = False
         if self._opening is not None:
             return
         if self._timer is not None:
@@ -178,7 +179,7 @@ class Listening:
             self._timer = None
         topics = frozenset(self._wanted)
         if self._refused or self._link.ended.done():
-            self._fail(topics, BackendLost(self._link.backend, "it reports nothing over this connection"))
+            self._fail(topics, BackendLost(self._link.backend, "no reports over this connection"))
         elif not topics and not self._lists:
             self._close()
         elif self._current is None or self._current.topics != topics:
@@ -199,27 +200,29 @@ class Listening:
             self._fail(topics, exc)
             self._retry()
             return
-        self._opening = stream = _Stream(pending, topics, self._loop.time())
-        stream.timer = self._loop.call_later(ACK_WAIT, self._unacknowledged, stream)
+        self._opening = stream = _Stream(pending, topics, self._clock.now())
+        stream.timer = self._clock.call_later(ACK_WAIT, self._unacknowledged, stream)
         pending.future.add_done_callback(lambda done: self._over(stream, done.exception()))
 
     def _unacknowledged(self, stream: _Stream) -> None:
         self._link.abandon(stream.pending, None)
-        self._over(stream, BackendTimeout(self._link.backend, f"did not acknowledge within {ACK_WAIT:g} s"))
+        self._over(stream, BackendTimeout(self._link.backend, f"subscription not acknowledged within {ACK_WAIT:g} s"))
 
     def _over(self, stream: _Stream, exc: BaseException | None) -> None:
-        """A stream ended that was not closed by us."""
+        """A stream ended that we did not close."""
         _stop(stream)
         if stream is self._opening:
             self._opening = None
             self._refused = isinstance(exc, RemoteError) and exc.code == METHOD_NOT_FOUND
-            self._fail(stream.topics, exc or BackendLost(self._link.backend, "it ended the subscription at once"))
+            self._fail(
+                stream.topics, exc or BackendLost(self._link.backend, "the server ended the subscription at once")
+            )
         elif stream is self._current:
             self._current = None
             self._missed = True
         else:
             return
-        if self._loop.time() - stream.since > RETRY_CEILING:
+        if self._clock.now() - stream.since > RETRY_CEILING:
             self._failures = 0
         if not self._refused and not self._link.ended.done():
             logger.debug("subscription ended: %s", exc or "by the server", extra={"backend": self._link.backend})
@@ -235,7 +238,7 @@ class Listening:
         delay = min(RETRY_CEILING, RETRY_FIRST * 2 ** min(self._failures, 8))
         self._failures += 1
         if self._timer is None:
-            self._timer = self._loop.call_later(delay, self._turn)
+            self._timer = self._clock.call_later(delay, self._update)
 
     def _close(self) -> None:
         current, self._current = self._current, None

@@ -1,8 +1,7 @@
-"""What servers offered last time, kept on disk: read when the program starts, written each time one has listed.
+"""The listing cache: each server's last Listing on disk, read at start and written after each listing.
 
-Owns the form of a file, which begins with its version and a digest, so that what is damaged, or of another version, is
-recognised and left alone. It holds what the server said, byte for byte, and nothing of the configuration: the file's
-name is a hash of that.
+Owns the file format. A file begins with a version and a digest, so that damaged files and other versions are detected
+and ignored. It holds the server's data byte for byte, and no configuration: the file name is a hash of that.
 """
 
 import hashlib
@@ -15,8 +14,7 @@ from typing import Final, Literal
 import anyio.to_thread
 import msgspec
 
-from mcp_manifold.backends.link.connect import Kind
-from mcp_manifold.backends.link.negotiation import Negotiation
+from mcp_manifold.backends.link.negotiation import Kind, Negotiation
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.identity import fingerprint
 from mcp_manifold.config.state_directory import StateDirectory
@@ -30,14 +28,14 @@ _HEAD: Final = _MAGIC + b"1\n"
 _DIGEST: Final = 32
 _SUFFIX: Final = ".listing"
 KEPT: Final = 90 * 86400
-"""Seconds after which the entries of a server that nobody configured any more are forgotten."""
+"""Seconds after which the file of a server that is no longer listed is deleted."""
 
 
 class _Entries(msgspec.Struct):
     """The content of a file."""
 
     at: float
-    """When it was listed, in seconds since the epoch."""
+    """Time of the listing, in seconds since the epoch."""
     kind: Literal["stdio", "http", "sse"]
     era: Literal["handshake", "modern"]
     version: str
@@ -49,7 +47,7 @@ class _Entries(msgspec.Struct):
     resources: tuple[bytes, ...]
     templates: tuple[bytes, ...]
     is_public: dict[str, bool]
-    """By method: whether the answer may be kept by everybody. For how long is over by the time it is read again."""
+    """Method to whether its cache scope is public. Lifetimes are not kept: they are over when the file is read."""
 
 
 _decode = msgspec.msgpack.Decoder(_Entries).decode
@@ -58,39 +56,39 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class CachedListing:
-    """What is known of a server from an earlier time."""
+    """A server's Listing and negotiation from an earlier run."""
 
     kind: Kind
     greeting: Negotiation
     listing: Listing
     age: float
-    """Seconds since it was listed."""
+    """Seconds since the listing."""
 
 
 class ListingCache:
-    """See the module. What goes wrong is logged, once, and nothing more: without memory everything works, later."""
+    """See the module. Failures are only logged, once: without the cache everything works, but starts later."""
 
-    def __init__(self, shelf: StateDirectory) -> None:
-        self._shelf = shelf
+    def __init__(self, directory: StateDirectory) -> None:
+        self._directory = directory
         self._written: dict[str, bytes] = {}
         self._failed = ""
         self._is_tidy = False
 
     def __repr__(self) -> str:
-        return f"<ListingCache {self._shelf!r} written={len(self._written)}>"
+        return f"<ListingCache {self._directory!r} written={len(self._written)}>"
 
     def recall(self, server: ServerSettings) -> CachedListing | None:
-        """What this server offered when it was last listed, by whoever keeps their memory here."""
+        """The cached Listing of a server, which any process with this state directory may have written."""
         try:
-            data = self._shelf.get(_name_of(server))
+            data = self._directory.get(_name_of(server))
             return None if data is None else _recalled(server.name, _entries_in(data))
         except (OSError, _Unusable) as exc:
-            logger.warning("what it offered last time is ignored: %s", exc, extra={"backend": server.name})
+            logger.warning("cached listing ignored: %s", exc, extra={"backend": server.name})
             return None
 
-    async def keep(self, server: ServerSettings, listing: Listing, greeting: Negotiation, kind: Kind) -> None:
-        """Remember this; what is known already costs nothing."""
-        name, content = _name_of(server), _content(listing, greeting, kind)
+    async def keep(self, server: ServerSettings, listing: Listing, negotiation: Negotiation, kind: Kind) -> None:
+        """Write a Listing, unless the file holds it already."""
+        name, content = _name_of(server), _content(listing, negotiation, kind)
         known = self._written.get(name, b"")
         try:
             self._written[name] = await anyio.to_thread.run_sync(
@@ -100,26 +98,26 @@ class ListingCache:
         except OSError as exc:
             level = logging.DEBUG if str(exc) == self._failed else logging.WARNING
             self._failed = str(exc)
-            logger.log(level, "what servers offer is not kept for the next start: %s", exc)
+            logger.log(level, "listing cache cannot be written: %s", exc)
 
     def _write(self, name: str, content: _Entries, known: bytes) -> bytes:
-        """Write a file unless its digest is `known`; the digest. In a thread: a listing may be large, a disk slow."""
+        """Write the file unless its digest is `known`; returns the digest. In a thread: disks can be slow."""
         digest = hashlib.sha256(_encode(content)).digest()
         if digest != known:
             content.at = _now()
-            self._shelf.put(name, _file_of(content))
+            self._directory.put(name, _file_of(content))
         return digest
 
     async def _tidy(self) -> None:
-        """Forget servers that were not listed for a long time; once is enough."""
+        """Delete old files, once per run."""
         if self._is_tidy:
             return
         self._is_tidy, before = True, _now() - KEPT
-        await anyio.to_thread.run_sync(lambda: self._shelf.tidy(_SUFFIX, before=before), abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(lambda: self._directory.tidy(_SUFFIX, before=before), abandon_on_cancel=True)
 
 
 class _Unusable(Exception):
-    """A file that is not one of ours; says why."""
+    """The file cannot be used; the message says why."""
 
 
 def _name_of(server: ServerSettings) -> str:
@@ -130,12 +128,12 @@ def _now() -> float:
     return datetime.now(UTC).timestamp()
 
 
-def _content(listing: Listing, greeting: Negotiation, kind: Kind) -> _Entries:
+def _content(listing: Listing, negotiation: Negotiation, kind: Kind) -> _Entries:
     return _Entries(
         at=0.0,
         kind=kind,
         era=listing.era,
-        version=greeting.version,
+        version=negotiation.version,
         capabilities=listing.capabilities,
         server_info=listing.server_info,
         instructions=listing.instructions,
@@ -153,20 +151,20 @@ def _file_of(content: _Entries) -> bytes:
 
 
 def _entries_in(data: bytes) -> _Entries:
-    """The content of a file.
+    """Read the content of a file.
 
     Raises:
-        _Unusable: it is damaged, or of another version.
+        _Unusable: it is damaged, or has another version.
     """
     if not data.startswith(_HEAD):
-        raise _Unusable("its file is of another version" if data.startswith(_MAGIC) else "its file is not one of ours")
+        raise _Unusable("the file has another version" if data.startswith(_MAGIC) else "the file is not a listing")
     digest, body = data[len(_HEAD) : len(_HEAD) + _DIGEST], data[len(_HEAD) + _DIGEST :]
     if hashlib.sha256(body).digest() != digest:
-        raise _Unusable("its file is damaged")
+        raise _Unusable("the file is damaged")
     try:
         return _decode(body)
     except msgspec.DecodeError as exc:
-        raise _Unusable(f"its file cannot be read: {exc}") from exc
+        raise _Unusable(f"the file cannot be read: {exc}") from exc
 
 
 def _recalled(backend: str, found: _Entries) -> CachedListing:
@@ -184,7 +182,7 @@ def _recalled(backend: str, found: _Entries) -> CachedListing:
         server_info=found.server_info,
         hints=hints,
     )
-    greeting = Negotiation(
+    negotiation = Negotiation(
         era=found.era,
         version=found.version,
         capabilities=Payload(found.capabilities),
@@ -192,4 +190,4 @@ def _recalled(backend: str, found: _Entries) -> CachedListing:
         instructions=found.instructions,
         hint=hints.get("server/discover"),
     )
-    return CachedListing(found.kind, greeting, listing, max(0.0, _now() - found.at))
+    return CachedListing(found.kind, negotiation, listing, max(0.0, _now() - found.at))

@@ -1,13 +1,14 @@
-"""Walks a backend's lists to their end: every page, within bounds, without believing its cursors."""
+"""Fetches all pages of a backend's lists, within limits. Cursors are not trusted to end."""
 
-import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import msgspec
 
 from mcp_manifold.backends.link.link import Link
+from mcp_manifold.clock import Clock
+from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.wire import Payload, encode
@@ -19,7 +20,7 @@ LISTS: Final[Mapping[str, tuple[str, str]]] = {
     "resources/list": ("resources", "resources"),
     "resources/templates/list": ("resources", "resourceTemplates"),
 }
-"""List method to the capability that offers it, and the member of the result that holds the items."""
+"""List method to its capability and to the result member that holds the items."""
 
 
 class _Page(msgspec.Struct):
@@ -36,9 +37,9 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 
 
 class Pages(msgspec.Struct, frozen=True):
-    """What one list method gave in the end, raw; with the shortest lifetime and narrowest scope of its pages.
+    """All items of one list method, raw, with the shortest lifetime and narrowest scope of the pages.
 
-    A list that the backend does not offer has no hint.
+    `hint` is None for a list that the backend does not offer.
     """
 
     items: tuple[bytes, ...] = ()
@@ -46,31 +47,30 @@ class Pages(msgspec.Struct, frozen=True):
 
 
 async def list_all(
-    link: Link, methods: frozenset[str], *, timeout: float, max_pages: int, max_entries: int, max_bytes: int
+    link: Link, methods: frozenset[str], *, clock: Clock, timeout: float, limits: LimitSettings
 ) -> dict[str, Pages]:
-    """The full lists of a backend, asked for at the same time.
+    """Fetch several complete lists of a backend at the same time.
 
     Args:
-        methods: which of `LISTS`; those of an undeclared capability, or unknown to the backend, give empty pages.
+        methods: keys of `LISTS`. An undeclared capability or an unknown method gives empty pages.
         timeout: seconds for all of it.
 
     Raises:
-        BackendError: no answer, or not a list.
-        RemoteError: the backend refused a list it declared.
+        BackendError: no response, an invalid one, or more than the limits allow.
+        RemoteError: the backend refused a list that it declared.
     """
     declared = msgspec.json.decode(link.capabilities, type=dict[str, Payload])
     found: dict[str, Pages] = {}
-    end = asyncio.get_running_loop().time() + timeout
+    walk = _Walk(link, clock, timeout, clock.now() + timeout, limits)
 
-    async def walk(method: str) -> None:
-        bounds = {"max_pages": max_pages, "max_entries": max_entries, "max_bytes": max_bytes}
-        found[method] = await _walk(link, method, timeout=timeout, end=end, **bounds)
+    async def fetch(method: str) -> None:
+        found[method] = await walk.all_pages(method)
 
     try:
         async with anyio.create_task_group() as group:
             for method in methods:
                 if LISTS[method][0] in declared:
-                    group.start_soon(walk, method, name=f"{link.backend} {method}")
+                    group.start_soon(fetch, method, name=f"{link.backend} {method}")
                 else:
                     found[method] = Pages()
     except* (BackendError, RemoteError) as failures:
@@ -78,54 +78,66 @@ async def list_all(
     return found
 
 
-async def _walk(
-    link: Link, method: str, *, timeout: float, end: float, max_pages: int, max_entries: int, max_bytes: int
-) -> Pages:
-    loop = asyncio.get_running_loop()
-    field = "templates" if method == "resources/templates/list" else LISTS[method][1]
-    items: list[bytes] = []
-    size = 0
-    ttls: list[int] = []
-    scopes: set[str] = set()
-    seen: set[str] = set()
-    params: dict[str, Payload] = {}
-    cursor: str | None = None
-    for _ in range(max_pages):
-        try:
-            result = await link.request(method, params, timeout=timeout, waited=timeout - (end - loop.time()))
-        except RemoteError as exc:
-            if exc.code == METHOD_NOT_FOUND or cursor == "":  # which may be one, but some write it for the end
+class _Walk(NamedTuple):
+    """One walk through a backend's lists. `end` is the time of `clock` at which `timeout` is over."""
+
+    link: Link
+    clock: Clock
+    timeout: float
+    end: float
+    limits: LimitSettings
+
+    async def all_pages(self, method: str) -> Pages:
+        """All pages of one list; raises as `list_all` does."""
+        field = "templates" if method == "resources/templates/list" else LISTS[method][1]
+        items: list[bytes] = []
+        size = 0
+        ttls: list[int] = []
+        scopes: set[str] = set()
+        seen: set[str] = set()
+        cursor: str | None = None
+        for _ in range(self.limits.list_pages):
+            try:
+                result = await self._request(method, cursor)
+            except RemoteError as exc:
+                if exc.code == METHOD_NOT_FOUND or cursor == "":  # some servers mean the end by an empty cursor
+                    break
+                raise
+            page = _page(self.link, method, result)
+            if page.cursor == cursor == "":  # the first page again
                 break
-            raise
-        page = _page(link, method, result)
-        if page.cursor == cursor == "":  # the first page again
-            break
-        items += [bytes(item) for item in getattr(page, field)]
-        size += memoryview(result).nbytes
-        if size > max_bytes:
-            raise BackendProtocolError(link.backend, f"{method} is larger than {max_bytes} bytes")
-        ttls.append(max(0, int(page.ttl_ms or 0)))
-        scopes.add(page.scope or "private")
-        if len(items) > max_entries:
-            raise BackendProtocolError(link.backend, f"{method} gives more than {max_entries} entries")
-        if page.cursor is None:
-            break
-        if page.cursor in seen:
-            raise BackendProtocolError(link.backend, f"{method} turns in a circle: a cursor came twice")
-        cursor = page.cursor
-        seen.add(cursor)
-        params = {"cursor": Payload(encode(cursor))}
-    else:
-        raise BackendProtocolError(link.backend, f"{method} has more than {max_pages} pages")
-    hint = Hint(min(ttls, default=0), scopes == {"public"}, loop.time())
-    return Pages(tuple(items), hint)
+            items += [bytes(item) for item in getattr(page, field)]
+            size += memoryview(result).nbytes
+            ttls.append(max(0, int(page.ttl_ms or 0)))
+            scopes.add(page.scope or "private")
+            self._check(method, size=size, entries=len(items))
+            if page.cursor is None:
+                break
+            if page.cursor in seen:
+                raise BackendProtocolError(self.link.backend, f"invalid {method}: a cursor was repeated")
+            cursor = page.cursor
+            seen.add(cursor)
+        else:
+            raise BackendProtocolError(self.link.backend, f"{method} has more than {self.limits.list_pages} pages")
+        return Pages(tuple(items), Hint(min(ttls, default=0), scopes == {"public"}, self.clock.now()))
+
+    async def _request(self, method: str, cursor: str | None) -> Payload:
+        params = {} if cursor is None else {"cursor": Payload(encode(cursor))}
+        waited = self.timeout - (self.end - self.clock.now())
+        return await self.link.request(method, params, timeout=self.timeout, waited=waited)
+
+    def _check(self, method: str, *, size: int, entries: int) -> None:
+        if size > self.limits.max_message:
+            raise BackendProtocolError(self.link.backend, f"{method} is larger than {self.limits.max_message} bytes")
+        if entries > self.limits.list_entries:
+            raise BackendProtocolError(self.link.backend, f"{method} has more than {self.limits.list_entries} entries")
 
 
 def _page(link: Link, method: str, result: Payload) -> _Page:
     try:
         return _decode_page(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise BackendProtocolError(link.backend, f"its answer to {method} is not a list: {exc}") from exc
+        raise BackendProtocolError(link.backend, f"invalid response to {method}: {exc}") from exc
 
 
 class _TaskPage(msgspec.Struct):
@@ -134,10 +146,10 @@ class _TaskPage(msgspec.Struct):
 
 
 async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payload]:
-    """The tasks a link's backend lists, as far as `max_pages` go.
+    """The tasks that a backend lists over a link, at most `max_pages` pages.
 
     Raises:
-        BackendError: no answer, or not a list.
+        BackendError: no response, or an invalid one.
         RemoteError: the backend refused.
     """
     items: list[Payload] = []
@@ -147,7 +159,7 @@ async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payl
         try:
             page = msgspec.json.decode(result, type=_TaskPage)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise BackendProtocolError(link.backend, f"its answer to tasks/list is not a list: {exc}") from exc
+            raise BackendProtocolError(link.backend, f"invalid response to tasks/list: {exc}") from exc
         items += page.tasks
         if page.cursor is None:
             break

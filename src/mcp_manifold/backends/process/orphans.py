@@ -1,6 +1,6 @@
-"""Processes without a parent: those of a manifold that was killed, and those that became ours by being PID 1.
+"""Orphaned processes: those of a killed manifold, and zombies that we adopt as PID 1. Linux only: reads /proc.
 
-Reads /proc, so it does nothing elsewhere. Kills nothing that does not carry the mark of a manifold that is gone.
+Kills only processes that carry the mark of a manifold that no longer runs.
 """
 
 import asyncio
@@ -18,18 +18,22 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 MARK: Final = "MCP_MANIFOLD_PARENT"
-"""By which a process is known as a manifold's: `<pid>:<start time>` of that. `config.environment` has the name as well,
-since every command imports this file, and importing that package takes long; a test holds the two together.
+"""Variable that marks a manifold's processes: `<pid>:<start time>` of the manifold.
+
+`config.environment` repeats the name: every command imports this file, and importing `config` is slow. A test compares
+the two.
 """
 PROC: Final = pathlib.Path("/proc")
 REAP_EVERY: Final = 1.0
+"""Seconds between two looks for zombies."""
 REAP_NEXT: Final = 0.05
+"""Seconds until the second look at a zombie."""
 PR_GET_CHILD_SUBREAPER: Final = 37
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Of /proc/<pid>/stat, what is asked for here."""
+    """Fields of /proc/<pid>/stat: state, session id, start time in clock ticks."""
 
     state: str
     session: int
@@ -37,7 +41,7 @@ class Stat:
 
     @classmethod
     def of(cls, pid: int | str) -> "Stat | None":
-        """None when there is no such process, or it is a zombie."""
+        """Read them; None if there is no such process, or it is a zombie."""
         try:
             fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
@@ -47,15 +51,15 @@ class Stat:
 
 
 def mark() -> dict[str, str]:
-    """What to put into the environment of a child, so that the next manifold knows it."""
+    """Environment variables that mark a child for the next manifold."""
     own = Stat.of(os.getpid()) if sys.platform == "linux" else None
     return {} if own is None else {MARK: f"{os.getpid()}:{own.started}"}
 
 
 def sweep() -> list[int]:
-    """Kill what a killed manifold left behind; the pids, which are logged as well.
+    """Kill the processes that a killed manifold left behind; returns their pids.
 
-    A process that made a session of its own is let be: who detaches it means it to stay.
+    A process that leads its own session stays: it was detached on purpose.
     """
     if sys.platform != "linux":
         return []
@@ -63,12 +67,12 @@ def sweep() -> list[int]:
     for pid in swept:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-            logger.warning("process of a killed manifold ended", extra={"pid": pid})
+            logger.warning("killed a process of an earlier manifold", extra={"pid": pid})
     return swept
 
 
 def _processes() -> Iterator[int]:
-    """Processes of our user that we may look into, but for ourselves."""
+    """Pids of our user's other processes."""
     own, user = os.getpid(), os.geteuid()
     for entry in os.scandir(PROC):
         with contextlib.suppress(OSError):
@@ -80,7 +84,7 @@ def _is_orphan(pid: int) -> bool:
     try:
         manifold = _mark_of(pid)
         if not manifold or os.readlink(PROC / str(pid) / "ns/pid") != os.readlink(PROC / "self/ns/pid"):
-            return False  # of another container, whose numbers mean something else
+            return False  # of another container, with pids of its own
     except OSError:
         return False
     parent, _, started = manifold.partition(":")
@@ -99,10 +103,10 @@ def _mark_of(pid: int) -> str:
 
 
 class Reaper:
-    """Takes leave of the zombies that are nobody's: as PID 1 of a container, every orphan becomes our child.
+    """Reaps adopted zombies: as PID 1 of a container, this process becomes the parent of every orphan.
 
-    Not driven by SIGCHLD, which uvloop keeps for itself. It takes a zombie only when it saw it twice: those the event
-    loop waits for are gone after one turn of it.
+    It polls, because uvloop keeps SIGCHLD for itself. It reaps a zombie only when it sees it twice: the event loop
+    reaps its own children within one turn.
     """
 
     def __init__(self) -> None:
@@ -110,15 +114,15 @@ class Reaper:
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Reaper {'at work' if self._timer is not None else 'idle'}>"
+        return f"<Reaper {'running' if self._timer is not None else 'idle'}>"
 
     def begin(self) -> None:
-        """Look after zombies from now on, if that falls to us."""
+        """Start polling, if orphans become our children."""
         if adopts():
             self._timer = asyncio.get_running_loop().call_later(REAP_EVERY, self._look)
 
     def end(self) -> None:
-        """Leave them to whoever comes next."""
+        """Stop polling."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,7 +140,7 @@ class Reaper:
 
 
 def adopts() -> bool:
-    """Whether orphans become our children: we are PID 1, or were made a subreaper before we were executed."""
+    """Whether orphans become our children: this process is PID 1, or a subreaper."""
     if sys.platform != "linux":
         return False
     if os.getpid() == 1:

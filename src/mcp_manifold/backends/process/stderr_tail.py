@@ -1,43 +1,51 @@
-"""The last lines a child wrote to stderr, logged at a bounded rate. Knows no pipe and no process."""
+"""The last lines that a child wrote to stderr, logged at a bounded rate. Knows no pipe and no process."""
 
 import logging
 from collections import deque
 from typing import Final
 
-from mcp_manifold.wire.lines import LineSplitter
+from mcp_manifold.wire.lines import LineCutter
 
 logger = logging.getLogger(__name__)
 
 TAIL_LINES: Final = 20
 LINE_LIMIT: Final = 4096
 LOG_RATE: Final = 50
-"""Lines of stderr logged in a second; the rest is counted, so that a flood costs nobody anything."""
-_LOOKED_AT: Final = 16384
-"""Bytes of one read that are looked at; of a longer one it is the end."""
-_GLANCED_AT: Final = 4096
-"""The same once there was too much to log in this second."""
+"""Lines of stderr logged in a second; the rest is counted only."""
+_READ: Final = 16384
+"""Bytes of one piece that are decoded: the end of a longer one."""
+_READ_IN_FLOOD: Final = 4096
+"""The same once the rate is exceeded."""
 
 
 class StderrTail:
-    """The last lines a server wrote to stderr, logged at a bounded rate."""
+    """The last lines of a server's stderr, over all its processes."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._lines = LineSplitter(LINE_LIMIT)
+        self._lines = LineCutter(LINE_LIMIT)
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._second = 0
         self._logged = 0
         self._suppressed = 0
-        self.exit = ""
-        """How the server last ended without being told to, in words."""
+        self._exit = ""
 
     def __repr__(self) -> str:
         return f"<StderrTail {self._backend} lines={len(self._tail)}>"
 
+    @property
+    def exit(self) -> str:
+        """How the server last ended on its own, in words; empty if it never did."""
+        return self._exit
+
+    def exited(self, how: str) -> None:
+        """The server ended on its own."""
+        self._exit = how
+
     def fed(self, data: bytes, now: float) -> None:
-        """Take what the server wrote. Of a flood only the end is looked at."""
+        """Take what the server wrote. In a flood only the end of each piece is decoded."""
         is_flood = self._second == int(now) and self._logged >= LOG_RATE
-        most = _GLANCED_AT if is_flood else _LOOKED_AT
+        most = _READ_IN_FLOOD if is_flood else _READ
         if len(data) > most:
             self._suppressed += data.count(b"\n", 0, len(data) - most)
             data = data[-most:]
@@ -46,10 +54,10 @@ class StderrTail:
             if text:
                 self._tail.append(text)
                 self._log(text, int(now))
-        self._lines.oversized.clear()
+        self._lines.take_oversized()
 
     def last(self) -> str:
-        """The last line, for an error message; empty when there was none."""
+        """The last line, for an error message; empty when there is none."""
         return self._tail[-1] if self._tail else ""
 
     def lines(self) -> tuple[str, ...]:
@@ -69,5 +77,5 @@ class StderrTail:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters: what a server writes must not drive the terminal that shows our log (S44)."""
+    """`text` without control characters: a server's output must not drive the terminal that shows our log (S44)."""
     return "".join(char if char.isprintable() else " " for char in text).strip()

@@ -1,7 +1,7 @@
-"""A guard over process groups that outlives its manifold: ends them when that dies, however it dies. POSIX.
+"""The warden: a small process that outlives its manifold, and ends the process groups when that dies. POSIX.
 
-A shell that reads the groups' numbers from a pipe only we can write to; the kernel closes it when we are gone. It is
-started with the first group, and leaves with us.
+A shell script that reads group numbers from a pipe. The kernel closes the pipe when the manifold is gone, however that
+happened. The warden starts with the first group, and exits with the manifold.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ for each in $groups; do kill -s TERM -- "-$each"; done
 sleep 2
 for each in $groups; do kill -s KILL -- "-$each"; done
 """
-"""SIGTERM first, as in an orderly stop: `docker run` takes its container along then, but not when it is killed."""
+"""SIGTERM first: `docker run` stops its container on SIGTERM, but not when it is killed."""
 NAME: Final = "mcp-manifold-warden"
-LEAVE: Final = 1.0
-"""Seconds it gets to leave when it has nothing more to watch."""
+EXIT_WAIT: Final = 1.0
+"""Seconds the warden may take to exit."""
 
 
 class Warden:
-    """See the module. Where there is no shell there is no warden, which is said once."""
+    """Handle of the warden process. Without a shell there is none, which is logged once."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,35 +44,35 @@ class Warden:
         return f"<Warden {'watching' if self._is_alive() else 'not started'}>"
 
     def begin(self, groups: Iterable[int]) -> None:
-        """Start it if it does not run, over these groups."""
+        """Start the warden over these groups, unless it runs."""
         if self._is_alive() or not self._has_shell:
             return
-        self._leave()
+        self._close_pipe()
         try:
             self._process = _started()
         except OSError as exc:
             self._has_shell = False
-            logger.warning("what servers start themselves would outlive us if we were killed: %s", exc)
+            logger.warning("no warden: server processes may outlive a kill of this process: %s", exc)
             return
         for group in groups:
             self.watch(group)
 
     def watch(self, group: int) -> None:
-        """End this group if we die."""
+        """End this group if the manifold dies."""
         self._tell(f"+ {group}\n")
 
     def forget(self, group: int) -> None:
-        """It was stopped."""
+        """This group has ended."""
         self._tell(f"- {group}\n")
 
     def close(self) -> None:
-        """Let it leave; it ends the groups it was not told to forget."""
-        self._leave()
+        """Let the warden exit; it ends the groups that are left."""
+        self._close_pipe()
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LEAVE)
+                self._process.wait(EXIT_WAIT)
 
-    def _leave(self) -> None:
+    def _close_pipe(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -81,14 +81,14 @@ class Warden:
 
     def _tell(self, line: str) -> None:
         if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):  # it is gone: the next group starts another
+            with contextlib.suppress(OSError, ValueError):  # it died; the next group starts another
                 self._process.stdin.write(line.encode())
 
 
 def _started() -> "subprocess.Popen[bytes]":
     shell = shutil.which("sh")
     if shell is None:
-        raise FileNotFoundError("there is no shell")
+        raise FileNotFoundError("no shell found")
     return subprocess.Popen(
         [shell, "-c", SCRIPT, NAME],
         bufsize=0,

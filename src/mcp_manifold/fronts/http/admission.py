@@ -71,15 +71,19 @@ class ClientContext:
 
 
 class AdmissionDecision:
-    """What was decided on a head, by the validator then in force. `refusal` is None for one that is let in."""
+    """What was decided on a head. `refusal` is None for one that is let in.
+
+    It may be used again while its `validator` is in force and its `session` has not ended.
+    """
 
     __slots__ = (
-        "_validator", "context", "cors", "has_mirrors", "is_modern", "named", "principal", "refusal", "route",
+        "context", "cors", "has_mirrors", "is_modern", "named", "principal", "refusal", "route",
         "session", "session_refusal", "speaks_handshake",
+        "validator",
     )  # fmt: skip
 
     def __init__(self, validator: "RequestValidator") -> None:
-        self._validator = validator
+        self.validator = validator
         self.refusal: Refused | None = None
         self.cors: tuple[Line, ...] = ()
         """Header lines that let the page of the request's Origin read the answer."""
@@ -104,10 +108,6 @@ class AdmissionDecision:
     def __repr__(self) -> str:
         state = "refused" if self.refusal else "other path" if self.route is None else f"scope={self.route.scope!r}"
         return f"<AdmissionDecision {state}>"
-
-    def holds(self, validator: "RequestValidator") -> bool:
-        """Whether it would be the same now."""
-        return self._validator is validator and (self.session is None or not self.session.ended)
 
     def client(self, method: str, params: dict[str, Payload], headers: Headers) -> ClientContext:
         """The client of a 2026-07-28 request, checked unless the last request described the same; raises as that."""

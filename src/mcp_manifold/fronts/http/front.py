@@ -154,12 +154,14 @@ class HttpFront:
         Returns the reply that is still to come; True if the request was answered; False, with nothing done, if it must
         be served as an ASGI call.
         """
-        decision = head.decision
-        if not isinstance(decision, AdmissionDecision) or not decision.holds(self._validator):
-            decision = self._validator.admit(head)
+        decision, validator = head.decision, self._validator
+        if not isinstance(decision, AdmissionDecision) or not (
+            decision.validator is validator and (decision.session is None or not decision.session.ended)
+        ):
+            decision = validator.admit(head)
             head.remember(decision)
         route = decision.route
-        if route is None or route.kind != "mcp" or len(body) > self._validator.max_body:
+        if route is None or route.kind != "mcp" or len(body) > validator.max_body:
             return False
         return self._post(Exchange(head, decision, writer, decision.cors), body) or True
 

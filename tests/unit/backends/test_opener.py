@@ -5,13 +5,14 @@ import pytest
 
 from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
-from mcp_manifold.backends.link.connect import Connector
+from mcp_manifold.backends.link.opener import Connector
 from mcp_manifold.backends.process.stdio import StdioTransport
-from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.environment import INHERITED
 from mcp_manifold.wire import Era
 from tests.peers.backend import Script, SseBackend
 from tests.unit.backends.linking import Heard, new_link, within
+from tests.unit.backends.running import Around
 
 pytestmark = pytest.mark.anyio
 
@@ -25,17 +26,17 @@ def connector(**settings: object) -> Connector:
     given: dict[str, object] = {"name": "notes", **settings}
     if "command" not in given:
         given.setdefault("url", "http://127.0.0.1:9/mcp")
-    return Connector(ServerSettings.model_validate(given), LimitSettings())
+    return Connector(ServerSettings.model_validate(given), Around().surroundings())
 
 
-def test_a_command_is_stdio_and_an_address_is_http_and_then_sse() -> None:
+async def test_a_command_is_stdio_and_an_address_is_http_and_then_sse() -> None:
     assert connector(command="x").kinds() == ("stdio",)
     assert connector().kinds() == ("http", "sse")
     assert connector(transport="sse").kinds() == ("sse",)
     assert connector(transport="streamable-http").kinds() == ("http",)
 
 
-def test_what_worked_is_tried_first_from_then_on() -> None:
+async def test_what_worked_is_tried_first_from_then_on() -> None:
     made = connector()
     made.learned("sse", "handshake")
     assert (made.kind, made.kinds()) == ("sse", ("sse", "http"))
@@ -58,7 +59,7 @@ def test_what_worked_is_tried_first_from_then_on() -> None:
         ({"era": "modern"}, "sse", ("handshake",)),
     ],
 )
-def test_the_eras_to_try_follow_from_transport_and_settings(
+async def test_the_eras_to_try_follow_from_transport_and_settings(
     settings: dict[str, object], kind: str, eras: tuple[Era, ...]
 ) -> None:
     assert connector(**settings).eras(kind) == eras  # type: ignore[arg-type]  # one of the literals

@@ -1,4 +1,4 @@
-"""Packages left unopened: their modules are there, and their names as soon as somebody asks."""
+"""Packages imported lazily: their modules are there, and their names as soon as one is used."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.backends.link.lazy_packages import leave_unopened
+from mcp_manifold.backends.link.negotiation import import_lazily
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_module_is_imported_and_its_packages_are_not_opened(package: str) -> None:
-    leave_unopened(package, f"{package}.inner")
+    import_lazily(package, f"{package}.inner")
     assert import_module(f"{package}.inner.part").value == 21
     assert not {"twice", "value"} & vars(sys.modules[package]).keys()
 
 
 def test_a_name_that_is_asked_for_opens_the_package(package: str) -> None:
-    leave_unopened(package, f"{package}.inner")
+    import_lazily(package, f"{package}.inner")
     part = import_module(f"{package}.inner.part")
     whole = import_module(package)
     assert (whole.twice, whole.inner.part, whole.inner.name) == (42, part, "inner")
@@ -43,7 +43,7 @@ def test_a_name_that_is_asked_for_opens_the_package(package: str) -> None:
 
 def test_what_was_imported_before_and_what_is_not_there_stays_as_it_is(package: str) -> None:
     whole = import_module(package)
-    leave_unopened(package, "no_such_package")
+    import_lazily(package, "no_such_package")
     assert sys.modules[package] is whole
     assert "no_such_package" not in sys.modules
 
@@ -51,8 +51,8 @@ def test_what_was_imported_before_and_what_is_not_there_stays_as_it_is(package: 
 def test_our_side_of_the_sdk_does_without_most_of_it() -> None:
     code = (
         "import sys\n"
-        "from mcp_manifold.backends.link.lazy_packages import leave_unopened\n"
-        "leave_unopened('mcp', 'mcp.client')\n"
+        "from mcp_manifold.backends.link.negotiation import import_lazily\n"
+        "import_lazily('mcp', 'mcp.client')\n"
         "from mcp_manifold.backends.link import sdk\n"
         "print(*{'mcp.server', 'starlette', 'cryptography'} & set(sys.modules))\n"
         "from mcp import ClientSession\n"

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mcp_manifold.backends.life.probe import SILENCES, Probe
+from mcp_manifold.backends.life.monitors import SILENCES, Probe
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import BackendLost
 from mcp_manifold.model.lifecycle import State
 from mcp_manifold.wire import Payload
@@ -32,7 +33,9 @@ class Probed:
         self.link, self.transport = connected(self._answer)
         if modern:
             self.link.stamp({})
-        self.probe = Probe(self.link, every=SOON, on_silence=self._tell, on_answer=lambda: self._tell("answered"))
+        self.probe = Probe(
+            self.link, LoopClock(), every=SOON, on_silence=self._tell, on_answer=lambda: self._tell("answered")
+        )
 
     def __repr__(self) -> str:
         return f"<Probed {self.probe!r} told={self.told}>"

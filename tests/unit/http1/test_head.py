@@ -1,10 +1,11 @@
-"""What may get into the head of a request, and what may not."""
+"""Heads are written safely: what may get into a line, a request line or an origin, and what may not."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.http.request_head import RESERVED_HEADERS, Origin, header_line
+from mcp_manifold.http1.head import RESERVED_HEADERS, header_line, header_lines, status_line
+from mcp_manifold.http1.origin import Origin
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,9 @@ def test_a_head_names_the_host_of_the_url() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_HEADERS))
-def test_a_header_of_the_connection_is_refused(name: str) -> None:
+def test_a_header_of_the_connection_is_refused(name: bytes) -> None:
     with pytest.raises(ValueError, match="set by the connection"):
-        Origin.of("http://a").head("POST", None, [(name.title(), "x")])
+        Origin.of("http://a").head("POST", None, [(name.decode().title(), "x")])
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,26 @@ def test_a_header_line_is_one_line_or_refused(name: str, value: str) -> None:
         return
     assert line.endswith(b"\r\n")
     assert not set(line[:-2]) & set(b"\r\n\0")
+
+
+BYTES = st.lists(st.sampled_from([b"a", b"Z", b"-", b":", b" ", b"\r", b"\n", b"\0", b"\xff"])).map(b"".join)
+
+
+@given(lines=st.lists(st.tuples(BYTES, BYTES), max_size=4))
+def test_no_name_or_value_starts_a_line_of_its_own(lines: list[tuple[bytes, bytes]]) -> None:
+    try:
+        written = header_lines(lines)
+    except ValueError:
+        return
+    assert [line.partition(b": ")[::2] for line in written.split(b"\r\n")[:-1]] == [
+        (name, value) for name, value in lines
+    ]
+
+
+def test_a_reserved_name_is_refused_in_any_case() -> None:
+    with pytest.raises(ValueError, match="set by the connection"):
+        header_lines([(b"Host", b"x")], reserved=RESERVED_HEADERS)
+
+
+def test_a_status_without_a_name_has_a_line_all_the_same() -> None:
+    assert (status_line(404), status_line(599)) == (b"HTTP/1.1 404 Not Found\r\n", b"HTTP/1.1 599 \r\n")
