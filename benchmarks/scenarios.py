@@ -90,13 +90,17 @@ STDIO_PAYLOADS: Final = Scenario(
 _IN_FLIGHT: Final = [Cell(f"{count} in flight", {"in_flight": count}) for count in (1, 8)]
 FRONT: Final = Scenario(
     name="front-stdio",
-    title="Spoken to over stdio, to stdio servers",
+    title="From clients over stdio, to stdio servers",
     kind="stdio",
     cells=_IN_FLIGHT,
     transport="stdio",
 )
 FRONT_HTTP: Final = Scenario(
-    name="front-http", title="Spoken to over stdio, to HTTP servers", kind="http", cells=_IN_FLIGHT, transport="stdio"
+    name="front-http",
+    title="From clients over stdio, to HTTP servers",
+    kind="http",
+    cells=_IN_FLIGHT,
+    transport="stdio",
 )
 LISTS: Final = Scenario(
     name="lists",

@@ -243,7 +243,7 @@ PROMPT = types.Prompt(
 # --- The protocol -----------------------------------------------------------------------------------------
 
 
-class Notifications:
+class NoteHandlers:
     """The request handlers, and the URIs the one client of this process has subscribed to."""
 
     def __init__(self, directory: NoteDirectory, bus: InMemorySubscriptionBus) -> None:
@@ -252,7 +252,7 @@ class Notifications:
         self._watched: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<Notifications of {self._directory!r}, {len(self._watched)} watched>"
+        return f"<NoteHandlers of {self._directory!r}, {len(self._watched)} watched>"
 
     async def list_tools(self, _ctx: Context, _params: object) -> types.ListToolsResult:
         """Answer tools/list."""
@@ -427,11 +427,11 @@ def failed(words: str) -> types.CallToolResult:
 def notes_server(directory: NoteDirectory) -> Server[dict[str, Any]]:
     """The server over one directory."""
     bus = InMemorySubscriptionBus()
-    notes = Notifications(directory, bus)
+    notes = NoteHandlers(directory, bus)
     return Server(
         "notes",
         version="1.0.0",
-        title="Notifications",
+        title="Notes",
         instructions="Keeps short Markdown notes. Search before adding: a title can be used once.",
         on_list_tools=notes.list_tools,
         on_call_tool=notes.call_tool,
