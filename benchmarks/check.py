@@ -1,7 +1,7 @@
 """Compares the cost of a call with benchmarks/baseline.json: multiples of the lower bound, and instruction counts.
 
-    scripts/bench-check             compare; exit code 1 says that something has become worse by more than the margin
-    scripts/bench-check --accept    write down what is measured as what is compared with from now on
+    scripts/bench-check             compare; exit code 1 if a figure exceeds its baseline by more than the margin
+    scripts/bench-check --accept    measure and write a new baseline
 
 The time a call takes depends on the machine and on what else it does; its ratio to the limit, measured in turns in the
 same minute, hardly does. What seems worse is measured again before it is called so.
@@ -174,7 +174,7 @@ def main() -> None:
         rounded = {part: {name: round(value, 2) for name, value in figures.items()} for part, figures in now.items()}
         BASELINE.write_text(json.dumps({**was, **{k: v for k, v in rounded.items() if v}}, indent=2) + "\n")
     elif worse := [verdict.name for verdict in found if verdict.is_worse]:
-        sys.exit(f"bench-check: dearer than {BASELINE.name} says, by more than the margin: {'; '.join(worse)}")
+        sys.exit(f"bench-check: above {BASELINE.name} by more than the margin: {'; '.join(worse)}")
 
 
 if __name__ == "__main__":
