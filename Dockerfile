@@ -3,14 +3,13 @@
 #   docker build -t mcp-manifold .
 #   docker run --init -p 127.0.0.1:8808:8808 -v "$PWD/mcp.json:/config/mcp.json:ro" -e MCP_MANIFOLD_TOKENS mcp-manifold
 #
-# It listens on all of the container's addresses, so it wants MCP_MANIFOLD_TOKENS (clients then send
-# "Authorization: Bearer <token>"), or `serve --host 0.0.0.0 --insecure` where the published port is private anyway.
+# The server listens on all addresses of the container, so it requires MCP_MANIFOLD_TOKENS. Clients then send
+# "Authorization: Bearer <token>". If the published port is private, run `serve --host 0.0.0.0 --insecure` instead.
 #
-# --init (compose: `init: true`) puts a small init at PID 1. mcp-manifold stops on SIGTERM and ends every server it
-# started, the server's own children included, without it; but whoever loses its parent is handed to PID 1, which has to
-# reap it, and that is an init's work.
+# --init (compose: `init: true`) runs a small init as PID 1, which reaps orphaned processes. mcp-manifold itself stops on
+# SIGTERM and ends every server that it started, with the server's children.
 #
-# The image has python and uvx, so servers started with `uvx` or `python -m` work as they are. For `npx`, build on it:
+# The image contains python and uvx, for servers started with `uvx` or `python -m`. For `npx`, extend it:
 #
 #   FROM mcp-manifold
 #   USER root
@@ -21,7 +20,7 @@ FROM python:3.13-slim AS build
 RUN pip install --no-cache-dir uv
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/mcp-manifold
 WORKDIR /build
-# the dependencies first: they change less often than the source
+# The dependencies come first, because they change less often than the source.
 COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev --no-install-project
 COPY README.md LICENSE ./
@@ -38,7 +37,7 @@ ENV PATH=/opt/mcp-manifold/bin:$PATH \
 USER manifold
 WORKDIR /home/manifold
 EXPOSE 8808
-# With another port or a base path, give the check of your own.
+# Replace this check if you change the port or the base path.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8808/_healthz', timeout=3)"]
 ENTRYPOINT ["mcp-manifold"]

@@ -1,1 +1,1 @@
-"""What a hop costs, measured beside the least it could cost and beside others. docs/performance.md tells of it."""
+"""The benchmark: the cost of a call through mcp-manifold, a lower bound and other proxies. See docs/performance.md."""

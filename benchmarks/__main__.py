@@ -1,4 +1,4 @@
-"""The command line: `uv run --group bench python -m benchmarks`, or `scripts/bench`, which is the same."""
+"""The command line of the benchmark: `scripts/bench`, which runs `uv run --group bench python -m benchmarks`."""
 
 import argparse
 import os
@@ -21,24 +21,28 @@ _SPECIAL = {"tail": tail.run, "start": starting.run, "memory": memory.run}
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """What was asked for."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the main figures only, in a few minutes")
-    parser.add_argument("--peers", help="names from peers.toml, separated by commas; all without")
+    parser.add_argument("--quick", action="store_true", help="only the main figures, in a few minutes")
+    parser.add_argument("--peers", help="names from peers.toml, separated by commas (all)")
     parser.add_argument("--scenarios", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--rounds", type=int, help="of everything, interleaved (3; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of each measured stretch (2; quick: 1)")
-    parser.add_argument("--sessions", type=int, default=2000, help="open at the same time, for memory")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks", help="where results go")
-    parser.add_argument("--cpus", help="processors of what is measured and of the load, such as 0:1 or 0-3:4-7")
-    parser.add_argument("--after", type=Path, metavar="RESULTS", help="take over the other scenarios of an earlier run")
-    parser.add_argument("--docs", action="store_true", help="write the figures into docs/performance.md as well")
-    parser.add_argument("--show", type=Path, metavar="RESULTS", help="measure nothing, show a file of results")
+    parser.add_argument("--rounds", type=int, help="repetitions of every measurement, interleaved (3; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="duration of one measurement (2; quick: 1)")
+    parser.add_argument("--sessions", type=int, default=2000, help="open sessions of the memory scenario")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks", help="directory of the results")
+    parser.add_argument("--cpus", help="processors of the measured process and of the load, such as 0:1 or 0-3:4-7")
+    parser.add_argument(
+        "--after", type=Path, metavar="RESULTS", help="keep the other scenarios of these earlier results"
+    )
+    parser.add_argument(
+        "--docs", action="store_true", help="renew the figures in README.md and docs/, and benchmarks/results.json"
+    )
+    parser.add_argument("--show", type=Path, metavar="RESULTS", help="measure nothing; show the results in this file")
     return parser.parse_args(given)
 
 
 def planned(given: argparse.Namespace, names: list[str], work: Path) -> Plan:
-    """The run that was asked for."""
+    """The plan of a run: peers, scenarios, rounds and processors."""
     usual = QUICK if given.quick else NAMES
     target, load = processors(given.cpus)
     return Plan(
@@ -55,7 +59,7 @@ def planned(given: argparse.Namespace, names: list[str], work: Path) -> Plan:
 
 
 def processors(given: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where what is measured runs, and where the load does: apart, as soon as there are two."""
+    """Processors of the measured process and of the load: separate if the machine has two or more."""
     if given is None:
         there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         return (tuple(there[:1]), tuple(there[1:])) if len(there) > 1 else ((), ())
@@ -72,7 +76,7 @@ def _several(given: str) -> tuple[int, ...]:
 
 
 def commit() -> str:
-    """Which source this is."""
+    """The short hash of the checked-out commit, or `unknown`."""
     said = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -80,7 +84,7 @@ def commit() -> str:
 
 
 def measured(plan: Plan, out: Path | None, after: Results | None = None) -> Results:
-    """Do what is planned; scenarios that are not, are taken over from an earlier run."""
+    """Run the plan; take the other scenarios from the earlier results, if given."""
     specs = read()
     chosen = [specs[name] for name in plan.peers]
     for spec in chosen:
@@ -106,7 +110,7 @@ def measured(plan: Plan, out: Path | None, after: Results | None = None) -> Resu
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM also stops the processes of the run
     given = arguments()
     if given.show:
         results = Results.read(given.show)

@@ -1,7 +1,7 @@
-"""Whether a hop has become dearer: ratios to the limit, and instructions, compared with those that are checked in.
+"""Compares the cost of a call with benchmarks/baseline.json: multiples of the lower bound, and instruction counts.
 
-    scripts/bench-check             compare; exit code 1 says that something has become worse by more than the margin
-    scripts/bench-check --accept    write down what is measured as what is compared with from now on
+    scripts/bench-check             compare; exit code 1 if a figure exceeds its baseline by more than the margin
+    scripts/bench-check --accept    measure and write a new baseline
 
 The time a call takes depends on the machine and on what else it does; its ratio to the limit, measured in turns in the
 same minute, hardly does. What seems worse is measured again before it is called so.
@@ -32,9 +32,9 @@ from benchmarks.upstream import Upstream
 
 BASELINE: Final = HERE / "baseline.json"
 MARGIN: Final = 1.25
-"""By how much a ratio may be higher: what two runs of the same source differ by on a busy machine, and some more."""
+"""Allowed growth of a multiple: more than two runs of the same source differ by on a busy machine."""
 INSTRUCTIONS_MARGIN: Final = 1.05
-"""The same for instructions, which differ from one version of Python or a library to the next."""
+"""Allowed growth of an instruction count: more than versions of Python and the libraries differ by."""
 _TIMES: Final = 200
 _WATCHED: Final = (
     (HTTP, "8 clients", "limit"),
@@ -47,8 +47,8 @@ _WATCHED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionDecision:
-    """One figure beside the one it is compared with; `was` is None where there is none yet."""
+class Comparison:
+    """One figure and its baseline; `was` is None for a new figure."""
 
     name: str
     now: float
@@ -57,7 +57,7 @@ class AdmissionDecision:
 
     @property
     def is_worse(self) -> bool:
-        """By more than the margin."""
+        """Whether the figure exceeds its baseline by more than the margin."""
         return self.was is not None and self.now > self.was * self.margin
 
     def __str__(self) -> str:
@@ -66,13 +66,13 @@ class AdmissionDecision:
         return f"{word:5}  {self.name:44} {self.now:12,.2f}  {before}"
 
 
-def verdicts(now: Mapping[str, float], was: Mapping[str, float], margin: float) -> list[AdmissionDecision]:
-    """Each figure beside its predecessor."""
-    return [AdmissionDecision(name, value, was.get(name), margin) for name, value in now.items()]
+def verdicts(now: Mapping[str, float], was: Mapping[str, float], margin: float) -> list[Comparison]:
+    """Each figure with its baseline."""
+    return [Comparison(name, value, was.get(name), margin) for name, value in now.items()]
 
 
 def ratio(plan: Plan, specs: Mapping[str, Spec], scenario: Scenario, cell: Cell, limit: str) -> float:
-    """How many times the limit's CPU a call takes: the median of rounds in which both were measured in turns."""
+    """CPU of a call as a multiple of the lower bound: the median of rounds that measure both in turn."""
     with Upstream(plan) as upstream:
         servers = upstream.some(scenario.kind, scenario.count, tools=scenario.tools)
         tools = scenario.count * scenario.tools
@@ -96,21 +96,21 @@ def _costs(plan: Plan, peers: Sequence[Peer], job: Mapping[str, object]) -> list
 
 
 def ratios(plan: Plan, was: Mapping[str, float]) -> dict[str, float]:
-    """All that are watched; the better of two where the first seems worse."""
+    """Every watched multiple; one that seems worse is measured again, and the better of the two counts."""
     specs, found = read(), {}
     for scenario, name, limit in _WATCHED:
         cell = next(cell for cell in scenario.cells if cell.name == name)
         key = f"{scenario.name}, {name}: x {limit}"
         value = ratio(plan, specs, scenario, cell, limit)
-        if AdmissionDecision(key, value, was.get(key), MARGIN).is_worse:
+        if Comparison(key, value, was.get(key), MARGIN).is_worse:
             value = min(value, ratio(plan, specs, scenario, cell, limit))
         found[key] = value
-        sys.stderr.write(f"{AdmissionDecision(key, value, was.get(key), MARGIN)}\n")
+        sys.stderr.write(f"{Comparison(key, value, was.get(key), MARGIN)}\n")
     return found
 
 
 def instructions() -> dict[str, float]:
-    """Thousands of instructions that the bytes of a call take, where valgrind is there to count them."""
+    """Thousands of instructions per call for message handling; empty if valgrind is not installed."""
     if shutil.which("valgrind") is None:
         return {}
     return {f"wire, {work}: thousand instructions": _counted(work) / 1000 for work in ("small", "large")}
@@ -174,7 +174,7 @@ def main() -> None:
         rounded = {part: {name: round(value, 2) for name, value in figures.items()} for part, figures in now.items()}
         BASELINE.write_text(json.dumps({**was, **{k: v for k, v in rounded.items() if v}}, indent=2) + "\n")
     elif worse := [verdict.name for verdict in found if verdict.is_worse]:
-        sys.exit(f"bench-check: dearer than {BASELINE.name} says, by more than the margin: {'; '.join(worse)}")
+        sys.exit(f"bench-check: above {BASELINE.name} by more than the margin: {'; '.join(worse)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A blocking client for what is not measured by the load: readiness, first lists. Knows Streamable HTTP only."""
+"""A blocking Streamable HTTP client for everything but the load: readiness and first lists."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ _VERSION = "2025-06-18"
 
 
 class BlockingClient:
-    """One session, within a `with`."""
+    """One session, as a context manager."""
 
     def __init__(self, url: str, headers: Mapping[str, str], *, timeout: float) -> None:
         parts = urlsplit(url)
@@ -25,11 +25,11 @@ class BlockingClient:
         return f"<BlockingClient of {self._path} after {self._id}>"
 
     def __enter__(self) -> "BlockingClient":
-        """Shake hands.
+        """Open the session.
 
         Raises:
-            RuntimeError: it was refused.
-            OSError: nobody listens, or answers in time.
+            RuntimeError: the server refused it.
+            OSError: no connection, or no answer in time.
         """
         try:
             info = {"name": "benchmark", "version": "1"}
@@ -67,7 +67,7 @@ class BlockingClient:
         return result
 
     def get(self, path: str) -> str:
-        """A page beside the endpoint."""
+        """The body of another page of the same server."""
         self._connection.request("GET", path, headers=self._headers)
         return self._connection.getresponse().read().decode()
 
@@ -75,7 +75,7 @@ class BlockingClient:
         self._connection.request("POST", self._path, json.dumps(message), self._headers)
         response = self._connection.getresponse()
         body = b""
-        while chunk := response.read1(1 << 20):  # a stream's comments must not put off the timeout for ever
+        while chunk := response.read1(1 << 20):  # comments of a stream must not extend the timeout
             body += chunk
             if time.perf_counter() > self._deadline:
                 raise TimeoutError("no answer in time")

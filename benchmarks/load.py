@@ -1,4 +1,4 @@
-"""The load generator's process, seen from outside: started with a job, measured beside the peer it is for."""
+"""The load generator's process, as the harness sees it: started with a job, measured together with its peer."""
 
 import json
 import select
@@ -13,15 +13,15 @@ from benchmarks.peers import Peer
 from benchmarks.plan import ROOT, Plan
 
 _MORE: Final = 90
-"""Seconds beyond the measured time until nothing more is expected of it."""
+"""Seconds after the measured time until the load generator must have ended."""
 
 
 class LoadError(RuntimeError):
-    """The load could not be put on, or its answers were wrong from the beginning."""
+    """The load could not start, or its first answers were wrong."""
 
 
 class Load:
-    """Clients of a peer, connected and warm within a `with`."""
+    """The clients of a peer, connected and warm, as a context manager."""
 
     def __init__(self, peer: Peer, plan: Plan, job: Mapping[str, Any]) -> None:
         self.ready: dict[str, Any] = {}
@@ -45,10 +45,10 @@ class Load:
         return f"<Load on {self._peer!r}>"
 
     def __enter__(self) -> Self:
-        """Connect.
+        """Connect the clients.
 
         Raises:
-            LoadError: it went wrong.
+            LoadError: a client could not connect.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.loadgen", json.dumps(self._job)],
@@ -72,21 +72,21 @@ class Load:
 
     @property
     def root(self) -> int:
-        """The process that is measured."""
+        """The measured process."""
         return self.ready.get("pid") or self._peer.pid
 
     def begin(self) -> None:
-        """Let it run."""
+        """Start the measured time."""
         if self._process.stdin is not None:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """What it found, once it is over."""
+        """The outcome, once the load has ended."""
         return self._said("result")
 
     def measured(self) -> dict[str, float]:
-        """Run, and what it took: the load's own figures, and the peer's CPU and memory."""
+        """Run the load; returns its own figures with the peer's CPU and memory."""
         used, begun = processes.cpu(self.root), time.perf_counter()
         self.begin()
         found = self.result()

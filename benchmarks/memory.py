@@ -1,4 +1,4 @@
-"""What is held: idle with ten servers and with one, for each session, and after clients have come and gone."""
+"""Memory: idle with one and ten servers, per session, and after clients have disconnected."""
 
 import time
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from benchmarks.upstream import Upstream
 
 NAME: Final = "memory"
 _SETTLE: Final = 2.0
-"""Seconds until what a start needed is put away."""
+"""Seconds for a peer to release start-up memory."""
 _CHURN: Final = 10
-"""Times as many clients come and go; the first half of them is for what grows once."""
+"""Rounds of clients that connect and disconnect; the first half absorbs one-time growth."""
 _CHURNING: Final = 200
 
 
 def run(bench: Bench) -> None:
-    """Measure it, with a process of its own for each cell: what an earlier one freed would hide what the next needs."""
+    """Measure every cell with a new process, because freed memory of an earlier cell would hide its growth."""
     with Upstream(bench.plan) as upstream:
         ten = upstream.http(10)
         cells: dict[str, Callable[[Peer], Figures]] = {

@@ -1,4 +1,4 @@
-"""The peers: read from a table, wired to servers, started and stopped. Knows no scenario."""
+"""The peers: read from peers.toml, configured for servers, started and stopped."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from benchmarks.plan import HERE, ROOT, Plan
 from benchmarks.upstream import Server
 
 _INSTALL: Final = 600
-"""Seconds an installation may take."""
+"""Seconds for an installation."""
 _READY: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A peer as its table has it."""
+    """A peer, as its table describes it."""
 
     name: str
     label: str
@@ -34,12 +34,12 @@ class Spec:
     install: Sequence[str] = ()
     transport: str = "http"
     servers: Sequence[str] = ("http", "http-sse", "stdio")
-    """The kinds of servers it can be put in front of."""
+    """The kinds of servers the peer supports."""
     tool: str = "{tool}"
-    """How a server's tool is called."""
+    """The public name of a server's tool."""
     headers: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What is in its configuration beside the servers."""
+    """Configuration besides the servers."""
 
 
 def read(path: Path = HERE / "peers.toml") -> dict[str, Spec]:
@@ -48,7 +48,7 @@ def read(path: Path = HERE / "peers.toml") -> dict[str, Spec]:
 
 
 def filled(words: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """`{name}` replaced in every word; a word that is `{name...}` by several."""
+    """The words with each `{name}` replaced; a word `{name...}` becomes several."""
     found: list[str] = []
     for word in words:
         several = values.get(word[1:-4]) if word.startswith("{") and word.endswith("...}") else None
@@ -62,7 +62,7 @@ def filled(words: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> l
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -90,12 +90,12 @@ class Peer:
 
     @property
     def transport(self) -> str:
-        """How it is spoken to."""
+        """The address of the peer."""
         return "stdio" if self.spec.direct and not self.url else self.spec.transport
 
     @property
     def command(self) -> list[str]:
-        """How it is started, its configuration having been written."""
+        """The start command, after writing the configuration."""
         if self.spec.direct:
             return list(self.servers[0].command)
         self.work.mkdir(parents=True, exist_ok=True)
@@ -107,19 +107,19 @@ class Peer:
         return filled(self.spec.start, {**values, "servers": listed, "tools": str(self._tools)})
 
     def tools(self, tool: str) -> tuple[str, ...]:
-        """What a tool is called behind each server; a server that is spoken to directly has one."""
+        """The name of a tool at each server; a server without a proxy has one."""
         servers = self.servers[:1] if self.spec.direct else self.servers
         return tuple(self.spec.tool.format(server=server.name, tool=tool) for server in servers)
 
     def client(self, timeout: float = 10.0) -> BlockingClient:
-        """A client of its own."""
+        """A new client of the peer."""
         return BlockingClient(self.url, self.spec.headers, timeout=timeout)
 
     def start(self, *, expected: int | None = 1) -> None:
-        """Start it, and wait until it lists as many tools; None: do not wait.
+        """Start the peer and wait until it lists this many tools; None does not wait.
 
         Raises:
-            RuntimeError: it did not come up.
+            RuntimeError: it did not start.
         """
         if self.spec.direct:
             self.pid = self.servers[0].pid
@@ -133,14 +133,14 @@ class Peer:
             self.pin()
 
     def spawned(self, command: Sequence[str], **pipes: Any) -> "subprocess.Popen[bytes]":
-        """Its process, begun now, where what is measured runs; what it keeps for its next start has its own place."""
+        """The peer's process, on the measured processors, with its own state directory."""
         environment = {**os.environ, "XDG_STATE_HOME": str(self.work / "state")}
         words = _on(self._plan.target_cpus, command)
         self.started = time.perf_counter()
         return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
     def wait(self, expected: int, limit: float = _READY) -> int:
-        """Wait until it lists as many tools; how many there are.
+        """Wait until the peer lists this many tools; returns their number.
 
         Raises:
             RuntimeError: it did not in time.
@@ -162,7 +162,7 @@ class Peer:
         raise RuntimeError(f"no {expected} tools in {limit:g} s; the last was {last}")
 
     def wait_answering(self, limit: float) -> float:
-        """The seconds from its start until it greets a client.
+        """Seconds from the start until the peer answers `initialize`.
 
         Raises:
             RuntimeError: it did not in time.
@@ -176,12 +176,12 @@ class Peer:
         raise RuntimeError(f"no answer in {limit:g} s")
 
     def pin(self) -> None:
-        """Have it run where what is measured runs."""
+        """Move the peer to the measured processors."""
         if self.pid and not self.spec.direct:
             processes.pin(self.pid, self._plan.target_cpus, self._plan.load_cpus)
 
     def stop(self, *, keep: bool = False) -> None:
-        """End it; what it wrote is kept only if it is to be started again."""
+        """Stop the peer; keep its files only if it starts again."""
         if self._process is not None:
             processes.end(self._process)
             self._process = None
@@ -193,13 +193,13 @@ class Peer:
 
 
 def places(spec: Spec, plan: Plan) -> dict[str, str]:
-    """What a table may refer to, wherever the peer is wired to."""
+    """The placeholders of a table, for any servers."""
     environment = plan.environments / "-".join(spec.install).replace("==", "-")
     return {"python": plan.python, "here": str(HERE), "environment": str(environment)}
 
 
 def install(spec: Spec, plan: Plan) -> None:
-    """Make the environment of a peer that needs one, once."""
+    """Create the environment of a peer that needs one, once."""
     environment = Path(places(spec, plan)["environment"])
     if not spec.install or (environment / "installed").exists():
         return
@@ -210,7 +210,7 @@ def install(spec: Spec, plan: Plan) -> None:
 
 
 def version(spec: Spec, plan: Plan) -> str:
-    """What a peer says its version is."""
+    """The version that a peer reports."""
     if not spec.version:
         return ""
     command = filled(spec.version, places(spec, plan))
@@ -219,7 +219,7 @@ def version(spec: Spec, plan: Plan) -> str:
 
 
 def _on(cpus: Sequence[int], command: Sequence[str]) -> Sequence[str]:
-    """A command that is run on certain processors from its beginning."""
+    """A command that starts on certain processors."""
     if not cpus or not hasattr(os, "sched_setaffinity"):
         return command
     return ["taskset", "-c", ",".join(map(str, cpus)), *command]

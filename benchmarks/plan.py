@@ -1,4 +1,4 @@
-"""What a run is to do: how often, how long, where, with whom. Values."""
+"""The plan of a run: rounds, durations, processors and peers."""
 
 import sys
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class Plan:
     peers: tuple[str, ...]
     scenarios: tuple[str, ...]
     rounds: int = 3
-    """Of everything; they are interleaved, so that a noisy minute is nobody's alone."""
+    """Repetitions of every measurement. They are interleaved, so a noisy minute affects every peer."""
     seconds: float = 2.0
-    """Of each measured stretch."""
+    """Duration of each measurement."""
     sessions: int = 2000
     work: Path
     environments: Path
-    """Where peers are installed that are none of this project's dependencies."""
+    """Directory of environments for peers that are not this project's dependencies."""
     target_cpus: tuple[int, ...] = ()
     load_cpus: tuple[int, ...] = ()
     python: str = sys.executable

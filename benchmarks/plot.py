@@ -1,4 +1,4 @@
-"""The picture: CPU per call as bars on a logarithmic scale, drawn as SVG by hand."""
+"""The plot: CPU per call as bars on a logarithmic scale, written as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def bars(results: Results, scenario: str, cell: str) -> list[Bar]:
 
 
 def picture(results: Results) -> str:
-    """The whole picture; empty without anything to show."""
+    """The whole plot; empty without figures."""
     panels = [(title, bars(results, scenario, cell)) for scenario, cell, title in _PANELS]
     panels = [(title, found) for title, found in panels if found]
     values = [bar.value for _, found in panels for bar in found]

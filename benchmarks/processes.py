@@ -1,4 +1,4 @@
-"""Processes: what a tree of them used, where they may run, and their end. The servers behind are never counted in."""
+"""Process trees: their CPU and memory, their processors, and their end. The servers behind a proxy are not counted."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from typing import Any, Final
 import psutil
 
 _SERVERS: Final = ("stdio_server.py", "servers.http_server")
-"""By what in its command line a process is known for one of the servers behind."""
+"""Words in the command line that identify a server."""
 _PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ListingCache:
-    """Megabytes of a tree of processes."""
+    """Memory of a process tree in megabytes."""
 
     rss: float
     pss: float
@@ -25,7 +25,7 @@ class ListingCache:
 
 
 def tree(root: int, *, servers: bool = False) -> list[psutil.Process]:
-    """A process and all below it."""
+    """A process and its descendants."""
     try:
         top = psutil.Process(root)
         found = [top, *top.children(recursive=True)]
@@ -42,7 +42,7 @@ def _is_server(process: psutil.Process) -> bool:
 
 
 def cpu(root: int) -> float:
-    """Seconds of user and system time of a tree, those of children that have ended included."""
+    """Seconds of user and system time of a tree, ended children included."""
     used = 0.0
     for process in tree(root):
         with suppress(psutil.Error):
@@ -52,7 +52,7 @@ def cpu(root: int) -> float:
 
 
 def memory(root: int) -> ListingCache:
-    """What a tree holds now."""
+    """The current memory of a tree."""
     rss = pss = count = 0
     for process in tree(root):
         with suppress(psutil.Error):
@@ -62,7 +62,7 @@ def memory(root: int) -> ListingCache:
 
 
 def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
-    """Have a tree run on these processors, and the servers below it on those."""
+    """Move a tree to these processors, and its servers to those."""
     for process in tree(root, servers=True):
         wanted = set(servers) if process.pid != root and _is_server(process) else set(cpus)
         if wanted:
@@ -72,7 +72,7 @@ def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
 
 
 def end(started: "subprocess.Popen[Any]") -> None:
-    """End a process we started, and everything below it: asked first, then killed."""
+    """Terminate a process that we started, with its descendants; kill it if it does not exit."""
     left = tree(started.pid, servers=True)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in left:

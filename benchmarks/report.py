@@ -1,4 +1,4 @@
-"""Results as Markdown tables. Knows which limit a figure is compared with, and judges nothing."""
+"""Results as Markdown tables. Compares each cost with the lower bound of its scenario; gives no verdict."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -8,15 +8,15 @@ from benchmarks.scenarios import THROUGHPUT, Scenario
 
 _NONE: Final = "\u2013"
 LIMITS: Final = ("limit", "limit-stdio", "limit-list")
-"""What costs are compared with; a scenario has one of them at most."""
+"""The peers that are lower bounds; a scenario has at most one of them."""
 _SPECIAL: Final = {
     "tail": (
-        "The slowest answers",
+        "Tail latency",
         ("p50_ms", "p99_ms", "p999_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
     ),
-    "start": ("From the start of the process", ("answers_s", "seconds", "cpu_s")),
+    "start": ("Start-up", ("answers_s", "seconds", "cpu_s")),
     "memory": (
-        "ListingCache",
+        "Memory",
         ("rss_mb", "pss_mb", "kb_per_session", "rss_after_mb", "grown_mb", "idle_cpu_percent", "processes"),
     ),
 }
@@ -24,38 +24,60 @@ _SPELLED: Final = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
     "p999_ms": "p99.9 ms",
-    "max_ms": "slowest ms",
+    "max_ms": "maximum ms",
     "p99_of_p50": "p99 / p50",
-    "lag_ms": "loop late by, ms",
+    "lag_ms": "event loop lag ms",
     "large_p50_ms": "p50 of the 10 MB ms",
     "seconds": "seconds",
-    "answers_s": "greets after, s",
+    "answers_s": "first answer, s",
     "cpu_s": "CPU s",
     "rss_mb": "RSS MB",
     "pss_mb": "PSS MB",
     "kb_per_session": "KB per session",
-    "rss_after_mb": "RSS MB when they left",
-    "grown_mb": "grown by MB",
+    "rss_after_mb": "RSS MB after they disconnected",
+    "grown_mb": "growth MB",
     "idle_cpu_percent": "CPU % when idle",
     "processes": "processes",
 }
 
 
 def tables(results: Results) -> str:
-    """All of it."""
+    """Every scenario's tables, in the order they are measured."""
     parts = [_throughput(results, scenario) for scenario in THROUGHPUT if results.cells(scenario.name)]
     parts += [_special(results, name) for name in _SPECIAL if results.cells(name)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def summary(results: Results) -> str:
+    """One table: mcp-manifold's cost as a multiple of the lower bound, from the cheapest cell to the dearest."""
+    lines = []
+    for scenario in THROUGHPUT:
+        found = []
+        for cell in results.cells(scenario.name):
+            ours, limit = (
+                results.median(scenario.name, cell, "manifold", "cpu_us"),
+                limit_of(results, scenario.name, cell),
+            )
+            if ours is not None and limit:
+                found.append(ours / limit)
+        if found:
+            lines.append(f"| {scenario.title} | {_spread(times(min(found)), times(max(found)))} |")
+    return "\n".join(["| mcp-manifold | times the lower bound |", "|---|--:|", *lines])
+
+
 def limit_of(results: Results, scenario: str, cell: str) -> float | None:
-    """The CPU per call of the limit a cell is compared with."""
+    """The lower bound's CPU per call in a cell, in microseconds; None if it has none."""
     found = (results.median(scenario, cell, limit, "cpu_us") for limit in LIMITS)
     return next((value for value in found if value is not None), None)
 
 
+def times(value: float) -> str:
+    """A multiple of the lower bound, such as `1.3x` or `1,032x`."""
+    return f"{value:.1f}x" if value < 10 else f"{value:,.0f}x"
+
+
 def number(value: float | None) -> str:
-    """A figure with three significant digits."""
+    """A figure with three significant digits; a dash for None."""
     if value is None:
         return _NONE
     if value >= 100:
@@ -74,7 +96,7 @@ def _throughput(results: Results, scenario: Scenario) -> str:
         value, limit = results.median(scenario.name, cell, peer, "cpu_us"), limit_of(results, scenario.name, cell)
         if value is None or limit is None or peer in LIMITS or peer == "direct":
             return number(value)
-        return f"{number(value)} ({value / limit:.1f}x)"
+        return f"{number(value)} ({times(value / limit)})"
 
     def speed(cell: str, peer: str) -> str:
         figures = [results.median(scenario.name, cell, peer, name) for name in ("p50_ms", "p99_ms", "calls_per_s")]
@@ -88,6 +110,10 @@ def _throughput(results: Results, scenario: Scenario) -> str:
         *_failures(results, scenario.name),
     ]
     return "\n\n".join(lines)
+
+
+def _spread(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def _special(results: Results, name: str) -> str:
@@ -115,7 +141,7 @@ def _table(corner: str, heads: Sequence[str], sides: Sequence[str], entry: Calla
 
 
 def _peers(results: Results, scenario: str, cells: Sequence[str]) -> list[str]:
-    """Those with a figure, the cheapest first."""
+    """The peers with a figure: the backend itself, the lower bound, then the others from cheap to dear."""
     costs: dict[str, float] = {}
     for cell in cells:
         for peer, rows in results.of(scenario, cell).items():

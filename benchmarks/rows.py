@@ -1,4 +1,4 @@
-"""Results: a row for each peer, cell and round; what a run knows of itself. Kept as JSON after every row."""
+"""Results: one row per peer, cell and round, and the facts of the run. They are stored as JSON after every row."""
 
 import json
 import os
@@ -15,7 +15,7 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement, or why there is none."""
+    """One measurement, or the reason of its absence."""
 
     scenario: str
     cell: str
@@ -27,7 +27,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a reader must know to repeat a run."""
+    """The facts a reader needs to repeat a run."""
 
     date: str
     machine: str
@@ -43,7 +43,7 @@ class Facts:
     def now(
         cls, *, commit: str, rounds: int, seconds: float, versions: Mapping[str, str], labels: Mapping[str, str]
     ) -> Self:
-        """Those of a run that begins."""
+        """The facts of a run that starts now."""
         return cls(
             date=time.strftime("%Y-%m-%d", time.gmtime()),
             machine=f"{platform.system()} {platform.machine()}",
@@ -57,13 +57,13 @@ class Facts:
         )
 
     def joined(self, other: "Facts") -> "Facts":
-        """These, with the peers of another run as well."""
+        """These facts, with the peers of another run added."""
         versions, labels = {**other.versions, **self.versions}, {**other.labels, **self.labels}
         return replace(self, versions=versions, labels=labels)
 
 
 class Results:
-    """The rows of a run, in a file if there is one."""
+    """The rows of a run, stored in a file if one is given."""
 
     def __init__(self, facts: Facts, rows: Iterable[Row] = (), path: Path | None = None) -> None:
         self.facts = facts
@@ -75,18 +75,18 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Those of a file."""
+        """The results in a file."""
         found: dict[str, Any] = json.loads(path.read_text())
         return cls(Facts(**found["facts"]), (Row(**row) for row in found["rows"]))
 
     def add(self, row: Row) -> None:
-        """One more; whatever ends the run later, it is kept."""
+        """Add a row and store it, so that an interrupted run keeps its rows."""
         self.rows.append(row)
         if self._path is not None:
             self._path.write_text(json.dumps({"facts": asdict(self.facts), "rows": [asdict(row) for row in self.rows]}))
 
     def cells(self, scenario: str) -> list[str]:
-        """The cells of a scenario, in the order they were measured."""
+        """The cells of a scenario, in the order of measurement."""
         return list(dict.fromkeys(row.cell for row in self.rows if row.scenario == scenario))
 
     def of(self, scenario: str, cell: str) -> dict[str, list[Row]]:
@@ -98,7 +98,7 @@ class Results:
         return found
 
     def median(self, scenario: str, cell: str, peer: str, figure: str) -> float | None:
-        """The median of a figure over the rounds; None if nobody has it."""
+        """The median of a figure over the rounds; None if no round has it."""
         return median(self.of(scenario, cell).get(peer, []), figure)
 
 

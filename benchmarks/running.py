@@ -1,4 +1,4 @@
-"""Runs scenarios: servers up, peers up, rounds interleaved. Knows what to do with a peer that fails, and no figure."""
+"""Runs scenarios: starts servers and peers, interleaves rounds, and records failures."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ _FAILURES = (OSError, RuntimeError, ValueError, KeyError)
 
 
 class Bench:
-    """A run: what is planned, who takes part, what came of it."""
+    """A run: its plan, peers and results."""
 
     def __init__(self, plan: Plan, specs: Mapping[str, Spec], results: Results) -> None:
         self.plan = plan
@@ -30,7 +30,7 @@ class Bench:
         return f"<Bench {', '.join(self.plan.peers)}>"
 
     def specs(self, kind: str, transport: str = "http", *, direct: bool = True) -> list[Spec]:
-        """The peers of the run that can stand in front of such servers."""
+        """The peers of the run that support such servers."""
         chosen = [self._specs[name] for name in self.plan.peers]
         return [
             spec
@@ -39,7 +39,7 @@ class Bench:
         ]
 
     def measure(self, scenario: str, cell: str, peer: str, round_: int, work: Callable[[], Figures]) -> bool:
-        """Add what `work` finds, or why it found nothing; whether it went well."""
+        """Record the figures of `work`, or its failure; returns whether it succeeded."""
         try:
             row = Row(scenario, cell, peer, round_, work())
         except _FAILURES as exc:
@@ -50,7 +50,7 @@ class Bench:
         return not row.failed
 
     def throughput(self, scenario: Scenario) -> None:
-        """All cells of a scenario, for all peers, in rounds."""
+        """Measure all cells of a scenario for all peers, in rounds."""
         with Upstream(self.plan) as upstream:
             servers = upstream.some(scenario.kind, scenario.count, tools=scenario.tools)
             with self._up(scenario, servers) as peers:
@@ -77,7 +77,7 @@ class Bench:
 
     @contextmanager
     def _up(self, scenario: Scenario, servers: Sequence[Server]) -> Iterator[list[Peer]]:
-        """The peers that came up."""
+        """The peers that started."""
         kinds = {scenario.kind, "list"} if scenario.job.get("operation") == "list" else {scenario.kind}
         with ExitStack() as stack:
             peers = []
@@ -113,6 +113,6 @@ _TOLD = (
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
-    """The items, beginning with another one each time."""
+    """The items, starting with another one each round."""
     start = by % len(items) if items else 0
     return [*items[start:], *items[:start]]

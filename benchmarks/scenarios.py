@@ -1,4 +1,4 @@
-"""What is measured: every scenario and its cells. Values only."""
+"""The scenarios and their cells, as values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MB: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measurement: what differs from the usual Job."""
+    """One measurement: its differences from the default Job."""
 
     name: str
     job: Mapping[str, Any] = field(default_factory=dict)
@@ -25,17 +25,17 @@ class Scenario:
     name: str
     title: str
     kind: str
-    """Of the servers: `http`, `http-sse` or `stdio`."""
+    """Kind of the servers: `http`, `http-sse` or `stdio`."""
     cells: Sequence[Cell]
     count: int = 2
-    """Calls go round the servers, so that whoever is quick with one only gains nothing."""
+    """Number of servers. Calls rotate among them, so a shortcut for one server gains nothing."""
     tools: int = 5
     transport: str = "http"
-    """How peers are spoken to."""
+    """Transport of the clients."""
     only: frozenset[str] = frozenset()
     """The peers that take part; empty for all that can."""
     job: Mapping[str, Any] = field(default_factory=dict)
-    """What all cells have in common."""
+    """Job members that all cells share."""
 
 
 def _clients(*counts: int, **more: Any) -> list[Cell]:
@@ -90,13 +90,17 @@ STDIO_PAYLOADS: Final = Scenario(
 _IN_FLIGHT: Final = [Cell(f"{count} in flight", {"in_flight": count}) for count in (1, 8)]
 FRONT: Final = Scenario(
     name="front-stdio",
-    title="Spoken to over stdio, to stdio servers",
+    title="From clients over stdio, to stdio servers",
     kind="stdio",
     cells=_IN_FLIGHT,
     transport="stdio",
 )
 FRONT_HTTP: Final = Scenario(
-    name="front-http", title="Spoken to over stdio, to HTTP servers", kind="http", cells=_IN_FLIGHT, transport="stdio"
+    name="front-http",
+    title="From clients over stdio, to HTTP servers",
+    kind="http",
+    cells=_IN_FLIGHT,
+    transport="stdio",
 )
 LISTS: Final = Scenario(
     name="lists",
@@ -121,6 +125,6 @@ LONG_LISTS: Final = Scenario(
 
 THROUGHPUT: Final = (HTTP, STDIO, STREAMS, PAYLOADS, STDIO_PAYLOADS, FRONT, FRONT_HTTP, LISTS, LONG_LISTS)
 SPECIAL: Final = ("tail", "start", "memory")
-"""Those with a way of their own; each is a module."""
+"""Scenarios with a module of their own."""
 NAMES: Final = (*(scenario.name for scenario in THROUGHPUT), *SPECIAL)
 QUICK: Final = ("http", "stdio", "payloads", "lists")

@@ -1,4 +1,4 @@
-"""How long it takes from the start of the process: to the version, to the first answer, to the first full list."""
+"""Start-up time: to the version, to the first answer, and to the first complete list."""
 
 import json
 import subprocess
@@ -18,13 +18,13 @@ NAME: Final = "start"
 SERVERS: Final = 10
 TOOLS: Final = 5
 _PATIENCE: Final = 45.0
-"""Seconds after which a list that waits for a server that says nothing is given up."""
+"""Seconds for a list that waits for a silent server."""
 _WHO: Final = {"name": "benchmark", "version": "1"}
 _GREETING: Final = {"clientInfo": _WHO, "capabilities": {}, "protocolVersion": "2025-06-18"}
 
 
 def run(bench: Bench) -> None:
-    """Measure it."""
+    """Measure every start."""
     _versions(bench)
     with Upstream(bench.plan) as upstream:
         whole = upstream.stdio(SERVERS, tools=TOOLS)
@@ -51,7 +51,7 @@ def _versions(bench: Bench) -> None:
 
 
 def _twice(bench: Bench, spec: Spec, servers: Sequence[Server], round_: int) -> None:
-    """The first start, and one that finds what the first left behind."""
+    """The first start, and one with the files of the first."""
     way, work = ("over stdio", _asked) if spec.transport == "stdio" else ("over HTTP", _listed)
     peer = Peer(spec, bench.plan, servers)
     try:

@@ -1,4 +1,4 @@
-"""The slowest answers: at half of what can be done, and while results of 10 MB pass."""
+"""Tail latency: at half of capacity, and during results of 10 MB."""
 
 import re
 import time
@@ -16,15 +16,15 @@ NAME: Final = "tail"
 _CLIENTS: Final = 32
 _LARGE: Final = 10 * MB
 _LONGER: Final = 5
-"""Times as long: the loop's lag is looked at once a second only."""
+"""Factor of the duration, because the event loop's lag is sampled once a second."""
 _GENTLE: Final = 200.0
 _FEW: Final = 8
-"""Small calls in a second beside the large ones, and the clients that make them."""
+"""Small calls per second during the large ones, and their clients."""
 _LAG: Final = re.compile(r"^mcp_\w*lag\w*(?:\{[^}]*\})? ([\d.e+-]+)$", re.MULTILINE)
 
 
 def run(bench: Bench) -> None:
-    """Measure it."""
+    """Measure both."""
     with Upstream(bench.plan) as upstream, Upstream(bench.plan) as apart:
         servers = [*upstream.http(1), *(server for server in apart.http(1))]
         for round_ in range(bench.plan.rounds):
@@ -62,7 +62,7 @@ def _beside(bench: Bench, peer: Peer) -> Figures:
 
 
 def _lag(peer: Peer) -> Figures:
-    """How late the peer's own loop was at worst, where it tells."""
+    """The maximum lag of the peer's event loop, if it reports one."""
     with peer.client() as client:
         found = [float(value) for value in _LAG.findall(client.get("/metrics"))]
     return {"lag_ms": max(found) * 1000} if found else {}

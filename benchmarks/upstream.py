@@ -1,4 +1,4 @@
-"""The servers behind what is measured: started where the load runs, and ended."""
+"""The servers behind the measured proxies, on the processors of the load."""
 
 import random
 import socket
@@ -30,7 +30,7 @@ class Server:
 
 
 class Upstream:
-    """Starts servers within a `with`, and ends them after it."""
+    """Starts servers, and stops them at the end of the context."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -46,13 +46,13 @@ class Upstream:
         self._stack.close()
 
     def some(self, kind: str, count: int, *, tools: int = 5) -> list[Server]:
-        """So many servers of a kind: `http`, `http-sse` or `stdio`."""
+        """This many servers of a kind: `http`, `http-sse` or `stdio`."""
         if kind == "stdio":
             return self.stdio(count, tools=tools)
         return self.http(count, tools=tools, streams=kind == "http-sse")
 
     def http(self, count: int, *, tools: int = 5, streams: bool = False) -> list[Server]:
-        """HTTP servers, all of one process."""
+        """HTTP servers in one process."""
         first = _free_range(count)
         ports, more = f"{first}-{first + count - 1}", ["--stream"] if streams else []
         command = [self._plan.python, "-m", "benchmarks.servers.http_server", "--modern", "--ports", ports, *more]
@@ -68,7 +68,7 @@ class Upstream:
         ]
 
     def stdio(self, count: int, *, tools: int = 5, silent: Sequence[int] = ()) -> list[Server]:
-        """stdio servers, started by whoever is put in front of them."""
+        """stdio servers, which the proxy starts."""
         command = [self._plan.python, str(HERE / "servers" / "stdio_server.py"), "--tools", str(tools)]
         if self._plan.load_cpus:
             command += ["--cpus", ",".join(map(str, self._plan.load_cpus))]
@@ -80,7 +80,7 @@ class Upstream:
 
 
 def _free_range(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
+    """The first of this many free ports in a row."""
     while True:
         first = random.randrange(*_PORTS)
         try:

@@ -1,4 +1,4 @@
-"""What is done to the bytes of one call, a number of times: for counting instructions, which no other load disturbs.
+"""The message handling of one call, repeated: for counting instructions, which other load does not change.
 
 python -m benchmarks.wirework small 1000
 """
@@ -22,7 +22,7 @@ _STAMP: Final[Mapping[str, Payload]] = wire.modern_stamp(_OURS, Payload(b"{}"))
 
 
 def call(response: bytes, backend: wire.Era, client: wire.Era) -> bytes:
-    """One call there and back."""
+    """One call and its result."""
     asked = wire.parse(_REQUEST)
     params = {**wire.members_of(asked), "name": Payload(b'"echo"')}
     wire.request(99, "tools/call", wire.hop_params(params, token=99, stamp=_STAMP if backend == "modern" else None))
@@ -40,7 +40,7 @@ def call(response: bytes, backend: wire.Era, client: wire.Era) -> bytes:
 
 
 def small() -> None:
-    """A call in each combination of eras."""
+    """A call for each combination of eras."""
     response = _RESPONSE % (b"x" * 64)
     for backend, client in itertools.product(_ERAS, _ERAS):
         call(response, backend, client)

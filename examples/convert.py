@@ -1,7 +1,7 @@
-"""An MCP server that converts units and times: owns a table of units, keeps no state, touches no files.
+"""An MCP server that converts units and times. It has a table of units, no state and no files.
 
-It is written on the SDK's `MCPServer`: a function's signature becomes the input schema, its return type the
-output schema. Amounts are exact fractions, so 0.1 km is 100 m and not 100.00000000000001.
+It uses the SDK's `MCPServer`: a function's signature becomes the input schema, its return type the output schema.
+Amounts are exact fractions, so 0.1 km is 100 m and not 100.00000000000001.
 
     python examples/convert.py               # stdio
     python examples/convert.py --http 8801   # Streamable HTTP on http://127.0.0.1:8801/mcp
@@ -31,16 +31,16 @@ logger = logging.getLogger("convert")
 
 Kind = Literal["length", "mass", "temperature", "volume", "speed", "data"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-DIGITS = 28  # significant digits of a result that has no end
-MAX_DIGITS = 60  # longer amounts, and results, are not what a converter is for
-MAX_COMPLETIONS = 100  # the protocol's own limit
+DIGITS = 28  # significant digits of an infinite decimal
+MAX_DIGITS = 60  # limit for amounts and results
+MAX_COMPLETIONS = 100  # limit of the protocol
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One unit: an amount of it, plus `offset`, times `scale`, is an amount of its kind's base unit."""
+    """One unit: `(amount + offset) * scale` is the amount in the base unit of its kind."""
 
     kind: Kind
     name: str
@@ -73,7 +73,7 @@ def unit_table() -> dict[str, Unit]:
 
 UNITS: Mapping[str, Unit] = MappingProxyType(unit_table())
 
-# Amounts are accepted as numbers and as strings, since a JSON number may have lost digits before it comes here.
+# Amounts may be numbers or strings, because a client may lose digits of a JSON number.
 Amount = Annotated[Decimal, WithJsonSchema({"type": ["number", "string"], "examples": [12.5, "0.1"]})]
 UnitName = Annotated[str, Field(max_length=64, description="A name or symbol from list_units; plurals are understood.")]
 Zone = Annotated[str, Field(max_length=64, description="An IANA time zone, such as Europe/Paris.")]
@@ -120,7 +120,7 @@ class ConvertedTime(BaseModel):
 
 
 class Difference(BaseModel):
-    """Result of date_difference; all of it is negative when the end is before the start."""
+    """Result of date_difference; every value is negative if the end is before the start."""
 
     days: int
     weeks: int
@@ -129,7 +129,7 @@ class Difference(BaseModel):
 
 
 def find_unit(text: str) -> Unit:
-    """The unit of that name, symbol or plural: symbols exactly as written, since mg is not Mg."""
+    """The unit with this name, plural or symbol. Symbols are case-sensitive, because mg is not Mg."""
     by_symbol = {unit.symbol: unit for unit in UNITS.values()}
     name = text.strip().casefold().replace(" ", "_").replace("meter", "metre").replace("liter", "litre")
     plurals = {"feet": "foot", "inches": "inch"}
@@ -142,7 +142,7 @@ def find_unit(text: str) -> Unit:
 
 
 def decimal_of(amount: Fraction) -> tuple[str, bool]:
-    """Write a fraction as a decimal, and say whether that is exact: it is if 2 and 5 alone divide its bottom."""
+    """The fraction as a decimal, and whether the decimal is exact."""
     precise = Context(prec=MAX_DIGITS)
     result = precise.divide(Decimal(amount.numerator), Decimal(amount.denominator))
     exact = Fraction(result) == amount
@@ -153,7 +153,7 @@ def decimal_of(amount: Fraction) -> tuple[str, bool]:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of that name; only names in the database are looked up."""
+    """The time zone with this name in the database."""
     zones = available_timezones()
     if name not in zones:
         near = difflib.get_close_matches(name, zones, n=3)
@@ -163,7 +163,7 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def moment_of(time: datetime, zone: ZoneInfo) -> Moment:
-    """Describe an aware time in a zone."""
+    """An aware time, shown in a zone."""
     there = time.astimezone(zone)
     return Moment(
         zone=zone.key,
@@ -174,7 +174,7 @@ def moment_of(time: datetime, zone: ZoneInfo) -> Moment:
 
 
 def working_days(start: date, days: int) -> int:
-    """Count the Mondays to Fridays among that many days from the start."""
+    """The number of Mondays to Fridays in a period."""
     weeks, rest = divmod(days, 7)
     return weeks * 5 + sum((start.weekday() + offset) % 7 < 5 for offset in range(rest))
 
@@ -273,7 +273,7 @@ def explain_conversion(amount: str, unit: str, target: str) -> str:
 async def complete(
     ref: PromptReference | TemplateReference, argument: CompletionArgument, context: CompletionContext | None
 ) -> Completion:
-    """Complete kinds in the template; in the prompt units, and targets of the same kind as the unit given."""
+    """Complete kinds in the template, and units in the prompt; a target has the kind of the given unit."""
     known: list[str] = []
     if isinstance(ref, TemplateReference) and argument.name == "kind":
         known = list(KINDS)
@@ -286,7 +286,7 @@ async def complete(
 
 
 def port_number(text: str) -> int:
-    """Read a TCP port from the command line."""
+    """Parse a TCP port of the command line."""
     port = int(text)
     if not 1 <= port <= 65535:
         raise argparse.ArgumentTypeError("a port is between 1 and 65535")
@@ -294,7 +294,7 @@ def port_number(text: str) -> int:
 
 
 def main() -> None:
-    """Read the arguments and serve."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description="An MCP server that converts units, times and dates.")
     parser.add_argument(
         "--http", type=port_number, metavar="PORT", help="serve Streamable HTTP on 127.0.0.1:PORT/mcp, not stdio"

@@ -1,6 +1,6 @@
-"""Use many MCP servers from a Python program, through one object: shows the embedded Manifold, serves nobody.
+"""A program that calls the tools of many MCP servers through one `Manifold`, without serving clients.
 
-From the root of a checkout:
+Run it from the root of a checkout:
 
     python examples/embed.py
 """
@@ -19,7 +19,7 @@ def show(title: str, value: object) -> None:
 
 
 async def run(config: str) -> None:
-    """Open the servers of the configuration, use what they offer, and close them again."""
+    """Start the configured servers, use their tools, a resource and a prompt, and stop them."""
     async with Manifold.from_config(config) as manifold:
         tools = await manifold.list_tools()
         show("tools", [tool["name"] for tool in tools])
@@ -31,9 +31,9 @@ async def run(config: str) -> None:
 
 
 def main() -> None:
-    """Read the arguments and run."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description="Call tools of several MCP servers from Python.")
-    parser.add_argument("--config", default="config.example.json", help="the servers to open (%(default)s)")
+    parser.add_argument("--config", default="config.example.json", help="configuration file (%(default)s)")
     asyncio.run(run(parser.parse_args().config))
 
 

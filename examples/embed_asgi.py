@@ -1,6 +1,6 @@
-"""Serve many MCP servers as a part of a web application: shows the Manifold mounted under Starlette.
+"""A Starlette application that serves the MCP endpoints of many servers beside its own pages.
 
-From the root of a checkout; the merged endpoint is then http://127.0.0.1:8800/tools/mcp:
+Run it from the root of a checkout. The merged endpoint is http://127.0.0.1:8800/mcp.
 
     python examples/embed_asgi.py --port 8800
 """
@@ -19,27 +19,27 @@ from mcp_manifold import Manifold
 
 
 async def home(_request: Request) -> PlainTextResponse:
-    """The rest of the application, which goes on as before."""
-    return PlainTextResponse("An application with MCP at /tools/mcp\n")
+    """A page of the application itself."""
+    return PlainTextResponse("An application with MCP at /mcp\n")
 
 
 def application(config: str) -> Starlette:
-    """An application with the servers of the configuration below /tools."""
+    """The application: its own routes first, then the MCP endpoints."""
     manifold = Manifold.from_config(config)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        # A mounted application gets no lifespan events of its own: the outer one opens and closes the servers.
+        # Starlette sends no lifespan events to mounted applications, so the outer one opens and closes the servers.
         async with manifold:
             yield
 
-    return Starlette(routes=[Route("/", home), Mount("/tools", app=manifold.asgi_app())], lifespan=lifespan)
+    return Starlette(routes=[Route("/", home), Mount("/", app=manifold.asgi_app())], lifespan=lifespan)
 
 
 def main() -> None:
-    """Read the arguments and serve."""
-    parser = argparse.ArgumentParser(description="A web application with MCP servers mounted in it.")
-    parser.add_argument("--config", default="config.example.json", help="the servers to open (%(default)s)")
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(description="A web application that serves MCP endpoints.")
+    parser.add_argument("--config", default="config.example.json", help="configuration file (%(default)s)")
     parser.add_argument("--port", type=int, default=8800, help="port on 127.0.0.1 (%(default)s)")
     arguments = parser.parse_args()
     uvicorn.run(application(arguments.config), host="127.0.0.1", port=arguments.port)

@@ -1,8 +1,8 @@
-"""An MCP server that keeps notes: owns one directory of Markdown files, knows nothing of other servers.
+"""An MCP server that keeps notes in a directory of Markdown files.
 
-It is written on the SDK's low-level `Server`, because its resources come and go: it lists them, reads them,
-lets clients subscribe, and says when they change, to handshake clients (resources/subscribe) and to
-2026-07-28 clients (subscriptions/listen) alike. One process serves one client, over stdio.
+It uses the SDK's low-level `Server`, because its resources change. It lists and reads them, and notifies subscribers of
+both eras: handshake clients (resources/subscribe) and 2026-07-28 clients (subscriptions/listen). One process serves one
+client over stdio.
 
     python examples/notes.py --dir ~/notes
 """
@@ -36,10 +36,10 @@ logger = logging.getLogger("notes")
 
 SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 MAX_SLUG = 64
-MAX_TEXT = 200_000  # characters in one addition: a note is something to read, not a store
+MAX_TEXT = 200_000  # characters in one addition
 MAX_WATCHED = 1_000  # subscriptions of one client
-MAX_EMBEDDED = 20  # notes put into one prompt
-MAX_COMPLETIONS = 100  # the protocol's own limit
+MAX_EMBEDDED = 20  # notes in one prompt
+MAX_COMPLETIONS = 100  # limit of the protocol
 SCHEME = "note://"
 TEMPLATE = "note://{slug}"
 STYLES = ("bullets", "detailed", "short")
@@ -51,12 +51,12 @@ Context = ServerRequestContext[dict[str, Any]]
 
 
 class NoteError(Exception):
-    """A request that cannot be met, in words the caller can act on."""
+    """A failed request, with a message that the caller can act on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One note as read from its file."""
+    """One note, read from its file."""
 
     slug: str
     title: str
@@ -71,14 +71,14 @@ class Note:
 
 
 def slug_of(title: str) -> str:
-    """Turn a title into a file name that is safe everywhere; titles without ASCII letters get a hash."""
+    """A file name for a title, safe on every system. A title without ASCII letters becomes a hash."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:MAX_SLUG].strip("-")
     return slug or "note-" + hashlib.sha256(title.encode()).hexdigest()[:12]
 
 
 class NoteDirectory:
-    """The notes on disk. A slug is checked before it becomes a path, and links are never followed."""
+    """The notes on disk. Every slug is validated before it becomes a path; symbolic links are never followed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -87,7 +87,7 @@ class NoteDirectory:
         return f"<NoteDirectory {self._path}>"
 
     def slugs(self) -> list[str]:
-        """The notes there are, in order; files that are not notes are passed over."""
+        """The slugs of all notes, sorted; other files are skipped."""
         if not self._path.is_dir():
             return []
         files = (file for file in self._path.glob("*.md") if file.is_file() and not file.is_symlink())
@@ -97,7 +97,7 @@ class NoteDirectory:
         """Read one note.
 
         Raises:
-            NoteError: There is no such note.
+            NoteError: there is no such note.
         """
         file = self._existing(slug)
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -106,7 +106,7 @@ class NoteDirectory:
         return Note(slug, title, text, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def create(self, slug: str, text: str) -> None:
-        """Write a new note, and the directory if it is the first."""
+        """Write a new note; create the directory if needed."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with self._file(slug).open("x", encoding="utf-8", newline="\n") as file:
@@ -115,7 +115,7 @@ class NoteDirectory:
             raise NoteError(f"There is a note '{slug}' already; set append to add to it.") from error
 
     def append(self, slug: str, text: str) -> None:
-        """Add text at the end of a note."""
+        """Append text to a note."""
         with self._existing(slug).open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
 
@@ -124,7 +124,7 @@ class NoteDirectory:
         self._existing(slug).unlink()
 
     def search(self, query: str) -> list[Note]:
-        """The notes that contain every word of the query, in any case; all notes when it is empty."""
+        """The notes that contain every word of the query, ignoring case; all notes for an empty query."""
         words = query.casefold().split()
         notes = (self.read(slug) for slug in self.slugs())
         return [note for note in notes if all(word in note.text.casefold() for word in words)]
@@ -141,7 +141,7 @@ class NoteDirectory:
         return file
 
 
-# --- What the tools take and give -------------------------------------------------------------------------
+# --- Arguments and results of the tools -------------------------------------------------------------------
 
 
 class AddNote(BaseModel):
@@ -243,8 +243,8 @@ PROMPT = types.Prompt(
 # --- The protocol -----------------------------------------------------------------------------------------
 
 
-class Notifications:
-    """The request handlers, and the URIs the one client of this process has subscribed to."""
+class NoteHandlers:
+    """The request handlers, and the URIs that the client has subscribed to."""
 
     def __init__(self, directory: NoteDirectory, bus: InMemorySubscriptionBus) -> None:
         self._directory = directory
@@ -252,14 +252,14 @@ class Notifications:
         self._watched: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<Notifications of {self._directory!r}, {len(self._watched)} watched>"
+        return f"<NoteHandlers of {self._directory!r}, {len(self._watched)} watched>"
 
     async def list_tools(self, _ctx: Context, _params: object) -> types.ListToolsResult:
         """Answer tools/list."""
         return types.ListToolsResult(tools=list(TOOLS))
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """Answer tools/call; what the model can put right is a result with isError, not a protocol error."""
+        """Answer tools/call. An error that the model can correct is a result with isError, not a protocol error."""
         arguments = params.arguments or {}
         try:
             match params.name:
@@ -322,7 +322,7 @@ class Notifications:
         return types.ReadResourceResult(contents=[contents_of(self._note_at(params.uri))])
 
     async def subscribe(self, _ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
-        """Answer resources/subscribe, which handshake clients use."""
+        """Answer resources/subscribe of handshake clients."""
         if len(self._watched) >= MAX_WATCHED:
             raise MCPError(types.INVALID_PARAMS, f"At most {MAX_WATCHED} subscriptions")
         self._watched.add(self._note_at(params.uri).uri)
@@ -338,7 +338,7 @@ class Notifications:
         return types.ListPromptsResult(prompts=[PROMPT])
 
     async def get_prompt(self, _ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        """Answer prompts/get: the request in words, then the notes themselves."""
+        """Answer prompts/get: the request as text, then the notes."""
         arguments = params.arguments or {}
         topic, style = arguments.get("topic", ""), arguments.get("style", "short")
         if params.name != PROMPT.name or style not in STYLES:
@@ -351,7 +351,7 @@ class Notifications:
         return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=block) for block in blocks])
 
     async def complete(self, _ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
-        """Answer completion/complete, for the template's slug and the prompt's arguments."""
+        """Answer completion/complete for the template's slug and the prompt's arguments."""
         typed = params.argument.value.lower()
         match params.ref, params.argument.name:
             case types.ResourceTemplateReference(uri="note://{slug}"), "slug":
@@ -374,8 +374,8 @@ class Notifications:
         except NoteError as error:
             raise MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri}) from error
 
-    # Each change is said twice: the session drops what a 2026-07-28 client may not get outside of a listen
-    # stream, and a handshake client has no such stream on the bus.
+    # Each change is sent twice, once per era. The session drops it for 2026-07-28 clients, and the bus has no
+    # subscriber for handshake clients.
 
     async def _announce_list(self, ctx: Context) -> None:
         await ctx.session.send_resource_list_changed()
@@ -388,7 +388,7 @@ class Notifications:
 
 
 def described(note: Note) -> dict[str, Any]:
-    """What a resource and a link to it say about a note."""
+    """The members that a resource and a link to it have in common."""
     return {
         "uri": note.uri,
         "name": note.slug,
@@ -405,7 +405,7 @@ def contents_of(note: Note) -> types.TextResourceContents:
 
 
 def excerpt(note: Note, query: str) -> str:
-    """The first line that contains a word of the query, else the first line of the note's body."""
+    """The first line with a word of the query, or else the first line of the body."""
     words = query.casefold().split()
     lines = [line.strip() for line in note.text.splitlines()[1:] if line.strip()]
     hits = (line for line in lines if any(word in line.casefold() for word in words))
@@ -413,25 +413,25 @@ def excerpt(note: Note, query: str) -> str:
 
 
 def succeeded(words: str, result: BaseModel, links: Sequence[Note]) -> types.CallToolResult:
-    """A result in words, as structured content, and with a link to each note it is about."""
+    """A result with text, structured content, and a link to each note."""
     content: list[types.ContentBlock] = [types.TextContent(text=words)]
     content += [types.ResourceLink(**described(note)) for note in links]
     return types.CallToolResult(content=content, structured_content=result.model_dump(mode="json"))
 
 
 def failed(words: str) -> types.CallToolResult:
-    """A failure the model can read and put right."""
+    """An error result that the model can correct."""
     return types.CallToolResult(content=[types.TextContent(text=words)], is_error=True)
 
 
 def notes_server(directory: NoteDirectory) -> Server[dict[str, Any]]:
-    """The server over one directory."""
+    """The server for one directory."""
     bus = InMemorySubscriptionBus()
-    notes = Notifications(directory, bus)
+    notes = NoteHandlers(directory, bus)
     return Server(
         "notes",
         version="1.0.0",
-        title="Notifications",
+        title="Notes",
         instructions="Keeps short Markdown notes. Search before adding: a title can be used once.",
         on_list_tools=notes.list_tools,
         on_call_tool=notes.call_tool,
@@ -456,7 +456,7 @@ async def serve(directory: NoteDirectory) -> None:
 
 
 def default_directory() -> Path:
-    """Where this user's notes are kept unless told otherwise."""
+    """The default directory of the user's notes."""
     home = Path.home()
     match platform.system():
         case "Windows":
@@ -469,18 +469,20 @@ def default_directory() -> Path:
 
 
 def main() -> None:
-    """Read the arguments and serve."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description="An MCP server that keeps notes as Markdown files (stdio).")
     parser.add_argument(
         "--dir",
         type=Path,
         default=default_directory(),
-        help="where the notes are, made on the first write (%(default)s)",
+        help="directory of the notes, created on the first write (%(default)s)",
     )
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")  # to stderr: stdout is the protocol's
+    logging.basicConfig(
+        level=logging.INFO, format="%(name)s: %(message)s"
+    )  # to stderr, because stdout carries the protocol
     logger.info("serving the notes in %s", arguments.dir)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # or Ctrl-C would wait for one more line of input
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # otherwise Ctrl-C waits for one more line of input
     anyio.run(serve, NoteDirectory(arguments.dir.expanduser()))
 
 

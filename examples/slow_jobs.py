@@ -1,8 +1,8 @@
-"""An MCP server whose tools take their time: owns the jobs of this process and forgets them when it ends.
+"""An MCP server with slow tools. It keeps its jobs in memory.
 
-It shows what a long call looks like from outside: progress, log messages, cancellation, and a job that goes
-on while its caller does something else. It is written on the SDK's low-level `Server`, which can offer
-logging/setLevel to handshake clients; 2026-07-28 clients ask for a level with each request instead.
+It shows a long call from outside: progress, log messages, cancellation, and a background job. It uses the SDK's
+low-level `Server`, which supports logging/setLevel for handshake clients. 2026-07-28 clients send a level with each
+request instead.
 
     python examples/slow_jobs.py
 """
@@ -30,8 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 logger = logging.getLogger("slow_jobs")
 
-MAX_RUNNING = 16  # background jobs at a time
-MAX_KEPT = 200  # jobs remembered; the oldest that ended goes first
+MAX_RUNNING = 16  # jobs running at once
+MAX_KEPT = 200  # jobs in memory; the oldest ended job is dropped first
 LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)  # from debug to emergency
 
 State = Literal["running", "done", "cancelled"]
@@ -40,11 +40,11 @@ Report = Callable[["Job"], Awaitable[None]]
 
 
 class JobError(Exception):
-    """A request that cannot be met, in words the caller can act on."""
+    """A failed request, with a message that the caller can act on."""
 
 
 class Job:
-    """One job: so many steps of so many seconds. It ends once, done or cancelled."""
+    """One job with a number of steps and seconds per step. It ends once: done or cancelled."""
 
     def __init__(self, name: str, steps: int, seconds: float) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class Job:
         return f"<Job {self.name} {self.state}, {self.finished} of {self.steps} steps>"
 
     async def run(self, report: Report) -> None:
-        """Take the steps, and report after each."""
+        """Run the steps and report after each."""
         try:
             for _ in range(self.steps):
                 await anyio.sleep(self._seconds)
@@ -71,7 +71,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of this process, the group the background ones run in, and the log level of its one client."""
+    """The jobs of this process, the task group of background jobs, and the client's log level."""
 
     def __init__(self, background: TaskGroup) -> None:
         self.level: types.LoggingLevel = "info"
@@ -83,10 +83,10 @@ class Jobs:
         return f"<Jobs {[*self._jobs.values()]!r}>"
 
     def add(self, steps: int, seconds: float) -> Job:
-        """Note down a new job.
+        """Register a new job.
 
         Raises:
-            JobError: Too many are running.
+            JobError: too many jobs are running.
         """
         running = [job for job in self._jobs.values() if job.state == "running"]
         if len(running) >= MAX_RUNNING:
@@ -101,14 +101,14 @@ class Jobs:
     def start(self, steps: int, seconds: float) -> Job:
         """Run a new job in the background."""
         job = self.add(steps, seconds)
-        self._background.start_soon(job.run, say_nothing, name=job.name)
+        self._background.start_soon(job.run, discard, name=job.name)
         return job
 
     def find(self, name: str) -> Job:
-        """The job of that name.
+        """The job with this name.
 
         Raises:
-            JobError: There is none.
+            JobError: there is no such job.
         """
         job = self._jobs.get(name)
         if job is None:
@@ -116,17 +116,17 @@ class Jobs:
         return job
 
     def all(self) -> list[Job]:
-        """Every job remembered, oldest first."""
+        """Every job in memory, oldest first."""
         return list(self._jobs.values())
 
 
-async def say_nothing(_job: Job) -> None:
-    """Report to nobody: a background job has no call to report on."""
+async def discard(_job: Job) -> None:
+    """Discard a report, because a background job has no call."""
 
 
 @asynccontextmanager
 async def jobs_of_process(_server: Server[Jobs]) -> AsyncIterator[Jobs]:
-    """Keep the jobs while the server runs, and end the background ones with it."""
+    """Keep the jobs while the server runs, and cancel background jobs when it ends."""
     async with anyio.create_task_group() as background:
         yield Jobs(background)
         background.cancel_scope.cancel()
@@ -140,7 +140,7 @@ class JobPlan(BaseModel):
     seconds_per_step: float = Field(default=1.0, ge=0, le=60, allow_inf_nan=False)
 
 
-class JobQuestion(BaseModel):
+class JobStatusRequest(BaseModel):
     """Arguments of job_status."""
 
     model_config = ConfigDict(extra="forbid")
@@ -150,14 +150,14 @@ class JobQuestion(BaseModel):
     )
 
 
-class Nothing(BaseModel):
+class NoArguments(BaseModel):
     """Arguments of list_jobs."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class JobStatus(BaseModel):
-    """How one job stands."""
+    """State of one job."""
 
     job: str
     state: State
@@ -198,7 +198,7 @@ TOOLS = (
         name="job_status",
         title="Job status",
         description="Tell how a job stands, at once or when it ended.",
-        input_schema=JobQuestion.model_json_schema(),
+        input_schema=JobStatusRequest.model_json_schema(),
         output_schema=JobStatus.model_json_schema(),
         annotations=READS,
     ),
@@ -206,7 +206,7 @@ TOOLS = (
         name="list_jobs",
         title="List jobs",
         description="List the jobs of this server, oldest first.",
-        input_schema=Nothing.model_json_schema(),
+        input_schema=NoArguments.model_json_schema(),
         output_schema=JobList.model_json_schema(),
         annotations=READS,
     ),
@@ -214,14 +214,14 @@ TOOLS = (
 
 
 def status_of(job: Job) -> JobStatus:
-    """How a job stands now."""
+    """The current state of a job."""
     return JobStatus(job=job.name, state=job.state, finished_steps=job.finished, steps=job.steps)
 
 
 async def log(ctx: Context, level: types.LoggingLevel, words: str) -> None:
-    """Send a log message on the call's own stream, if the client wants that level.
+    """Send a log message on the call's stream, if the client's level includes it.
 
-    The session checks what a 2026-07-28 client asked for; what a handshake client set is for us to check.
+    The session checks the level of 2026-07-28 clients. This function checks the level of handshake clients.
     """
     is_handshake = ctx.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS
     if not is_handshake or LEVELS.index(level) >= LEVELS.index(ctx.lifespan_context.level):
@@ -229,7 +229,7 @@ async def log(ctx: Context, level: types.LoggingLevel, words: str) -> None:
 
 
 async def run_job(ctx: Context, plan: JobPlan) -> JobStatus:
-    """Run a job within the call: when the client cancels the call, the job is cancelled where it waits."""
+    """Run a job within the call. Cancelling the call cancels the job."""
     job = ctx.lifespan_context.add(plan.steps, plan.seconds_per_step)
 
     async def report(job: Job) -> None:
@@ -242,8 +242,8 @@ async def run_job(ctx: Context, plan: JobPlan) -> JobStatus:
     return status_of(job)
 
 
-async def job_status(ctx: Context, question: JobQuestion) -> JobStatus:
-    """Tell how a job stands, waiting for its end as long as asked."""
+async def job_status(ctx: Context, question: JobStatusRequest) -> JobStatus:
+    """The state of a job, after waiting for its end up to `wait_seconds`."""
     job = ctx.lifespan_context.find(question.job)
     with anyio.move_on_after(question.wait_seconds):
         await job.ended.wait()
@@ -251,7 +251,7 @@ async def job_status(ctx: Context, question: JobQuestion) -> JobStatus:
 
 
 async def answer(ctx: Context, name: str, arguments: dict[str, Any]) -> BaseModel:
-    """Run the tool of that name."""
+    """Run the tool with this name."""
     jobs = ctx.lifespan_context
     match name:
         case "run_job":
@@ -260,16 +260,16 @@ async def answer(ctx: Context, name: str, arguments: dict[str, Any]) -> BaseMode
             plan = JobPlan.model_validate(arguments)
             return status_of(jobs.start(plan.steps, plan.seconds_per_step))
         case "job_status":
-            return await job_status(ctx, JobQuestion.model_validate(arguments))
+            return await job_status(ctx, JobStatusRequest.model_validate(arguments))
         case "list_jobs":
-            Nothing.model_validate(arguments)
+            NoArguments.model_validate(arguments)
             return JobList(jobs=[status_of(job) for job in jobs.all()])
         case _:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
 
 
 async def call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-    """Answer tools/call; what the model can put right is a result with isError, not a protocol error."""
+    """Answer tools/call. An error that the model can correct is a result with isError, not a protocol error."""
     try:
         result = await answer(ctx, params.name, params.arguments or {})
     except ValidationError as error:
@@ -314,14 +314,16 @@ async def serve() -> None:
 
 
 def main() -> None:
-    """Read the arguments and serve."""
+    """Parse the arguments and serve."""
     argparse.ArgumentParser(
         description="An MCP server with slow jobs: progress, logs, cancellation (stdio)."
     ).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")  # to stderr: stdout is the protocol's
-    # Log messages are on their way out of the protocol, and still what clients of every revision understand.
+    logging.basicConfig(
+        level=logging.INFO, format="%(name)s: %(message)s"
+    )  # to stderr, because stdout carries the protocol
+    # The protocol deprecates log messages, but clients of every revision support them.
     warnings.simplefilter("ignore", MCPDeprecationWarning)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # or Ctrl-C would wait for one more line of input
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # otherwise Ctrl-C waits for one more line of input
     anyio.run(serve)
 
 

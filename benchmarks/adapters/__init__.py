@@ -1,1 +1,1 @@
-"""Start helpers of single peers."""
+"""Start programs of single peers."""

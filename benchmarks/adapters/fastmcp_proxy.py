@@ -1,8 +1,8 @@
-"""Starts a FastMCP proxy over the servers of a configuration file. Runs in an environment of its own.
+"""A FastMCP proxy for the servers of a configuration file. It runs in its own environment.
 
---shape config   what its documentation shows: `create_proxy(config)`
---shape mounted  one proxy for each server, mounted, each over one connected client that all requests share: the
-                 cheapest arrangement FastMCP offers
+--shape config   as in FastMCP's documentation: `create_proxy(config)`
+--shape mounted  one mounted proxy per server, each with one connected client that all requests share: the cheapest
+                 arrangement of FastMCP
 """
 
 import argparse

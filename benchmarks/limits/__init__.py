@@ -1,1 +1,1 @@
-"""The least a hop in Python can cost: nothing but the moving of messages. What everything else is compared with."""
+"""The lower bounds: Python proxies that only move messages."""

@@ -1,9 +1,9 @@
-"""The limit for HTTP: uvicorn with uvloop and httptools; parse, rename, pass on over warm connections, parse, write.
+"""The lower bound for HTTP: uvicorn with uvloop and httptools; parse, rename, forward over warm connections.
 
     python -m benchmarks.limits.asgi_hop --port 9000 --server a=http://127.0.0.1:9100/mcp ...
-    python -m benchmarks.limits.asgi_hop --port 9000 --list 500      a list of so many tools, always the same bytes
+    python -m benchmarks.limits.asgi_hop --port 9000 --list 500      a constant list with this many tools
 
-It has no sessions, checks nothing, limits nothing, and breaks at the first thing that is unusual.
+It has no sessions, checks, limits or error handling.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _JSON: Final = (b"content-type", b"application/json")
 
 
 class Hop:
-    """The ASGI application that passes messages on."""
+    """The ASGI application that forwards messages."""
 
     def __init__(self, servers: dict[str, Pool]) -> None:
         self._servers = servers

@@ -1,8 +1,8 @@
-"""The limit for stdio servers: HTTP on a bare uvloop protocol in front, one child for each server behind.
+"""The lower bound for stdio servers: HTTP on a bare uvloop protocol, and one child process per server.
 
     python -m benchmarks.limits.stdio_hop --port 9000 --config mcp.json
 
-Parses and writes each message once each way, and gives requests ids of its own. Checks nothing else.
+It parses and writes each message once in each direction and assigns its own request ids. It checks nothing else.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _REFUSED: Final = b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n
 
 
 class Child(asyncio.SubprocessProtocol):
-    """One server's process, and who waits for what."""
+    """One server's process and its pending requests."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[Any, Callable[[bytes], None]]] = {}
@@ -33,7 +33,7 @@ class Child(asyncio.SubprocessProtocol):
         return f"<Child waiting={len(self._waiting)}>"
 
     def ask(self, message: dict[str, Any], done: Callable[[bytes], None]) -> None:
-        """Pass a request on."""
+        """Forward a request."""
         id_ = next(self._ids)
         self._waiting[id_] = (message["id"], done)
         message["id"] = id_

@@ -1,4 +1,4 @@
-"""Warm connections to one HTTP server, on bare protocols: replies with a length only, no timeout, no error."""
+"""Warm connections to one HTTP server on bare protocols: replies with a length only, no timeouts, no error handling."""
 
 import asyncio
 from collections.abc import Callable
@@ -67,7 +67,7 @@ class Pool:
         return f"<Pool {self._host}:{self._port} idle={len(self.idle)}>"
 
     async def post(self, body: bytes) -> tuple[bytes, bytes]:
-        """Send a message; the head and the body of the reply."""
+        """Send a message; returns the head and the body of the reply."""
         answer: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         while self.idle:
             connection = self.idle.pop()

@@ -1,1 +1,1 @@
-"""The load: clients that cost little themselves, check every answer, and run in a process of their own."""
+"""The load generator: cheap clients in their own process that check every answer."""

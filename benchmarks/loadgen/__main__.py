@@ -1,7 +1,7 @@
-"""The load generator's process. `argv[1]` is a Job as JSON; the rest goes over stdin and stdout, line by line.
+"""The load generator's process. `argv[1]` is a Job as JSON; stdin and stdout carry one message a line.
 
-It says `{"ready": ...}` once every client is connected and warm, starts to measure when it reads a line, says
-`{"result": ...}`, and leaves when it reads another one. `{"failed": ...}` may come instead of either.
+It writes `{"ready": ...}` once every client is connected and warm. A line on stdin starts the measured time, and
+`{"result": ...}` ends it. Another line ends the process. `{"failed": ...}` may replace either message.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from benchmarks.loadgen.worker import Load, Worker
 from benchmarks.servers.allocator import keep_large_blocks
 
 _AT_ONCE: Final = 16
-"""Clients that connect at the same time."""
+"""Clients that connect concurrently."""
 _WARM_UP: Final = 1.0
 
 
@@ -39,7 +39,7 @@ async def _connected(load: Load) -> list[HttpClient | StdioClient]:
 
 
 async def _run(load: Load, workers: list[Worker], seconds: float, count: int = -1, rate: float = 0) -> None:
-    """Have all workers work, until a time, or at a rate until then."""
+    """Run all workers until a time, at full speed or at a rate."""
     until = time.perf_counter_ns() + int(seconds * 1e9) if seconds else 0
     arrivals = Arrivals(rate, until) if rate else None
     runs = [worker.run(count=count, until=until, arrivals=arrivals) for worker in workers]
@@ -49,7 +49,7 @@ async def _run(load: Load, workers: list[Worker], seconds: float, count: int = -
 
 
 async def _warm(load: Load, workers: list[Worker]) -> float:
-    """Calls that are not counted; returns the seconds until every worker had its first answer."""
+    """Send uncounted calls; returns the seconds until every worker had its first answer."""
     job = load.job
     if job.operation == "none" or not job.warm_up:
         return 0.0
@@ -68,7 +68,7 @@ async def _measured(load: Load, workers: list[Worker]) -> dict[str, Any]:
         return {}
     load.tally.is_measuring = True
     gc.collect()
-    gc.disable()  # its own pauses must not be taken for the peer's; it makes no circles to speak of
+    gc.disable()  # pauses of this process must not count as the peer's; it creates hardly any reference cycles
     cpu, begun = _cpu(), time.perf_counter()
     await _run(load, workers, load.job.seconds, rate=load.job.rate)
     return load.tally.result(time.perf_counter() - begun, _cpu() - cpu)
@@ -113,4 +113,4 @@ async def main() -> None:
 if __name__ == "__main__":
     keep_large_blocks()
     uvloop.run(main())
-    os._exit(0)  # thousands of connections need not be closed one by one
+    os._exit(0)  # skip closing thousands of connections one by one

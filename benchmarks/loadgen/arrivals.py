@@ -1,8 +1,8 @@
-"""When requests are due that come at a rate, whatever becomes of the ones before. Knows workers, and no transport.
+"""The arrival times of requests at a fixed rate, independent of earlier requests.
 
-They come at random, as from many clients that know nothing of each other, and each at its own time: the loop's timers
-count milliseconds, so with them all requests of a millisecond would come at once, and the queue that makes would be
-measured as if it were the peer's. The gaps are the same in every run, but for the rate.
+Arrivals are random, as from many independent clients, and each has its own time. The event loop's timers have a
+resolution of a millisecond, which would bunch requests and measure the resulting queue. The gaps are the same in every
+run, apart from the rate.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ _SEED: Final = 1
 _MONOTONIC: Final = 1
 _NON_BLOCKING: Final = 0o4000
 _ABSOLUTE: Final = 1
-"""CLOCK_MONOTONIC, which is what `perf_counter` reads, TFD_NONBLOCK and TFD_TIMER_ABSTIME."""
+"""CLOCK_MONOTONIC, the clock of `perf_counter`; TFD_NONBLOCK; TFD_TIMER_ABSTIME."""
 
 
 class Sender(Protocol):
-    """Who sends one request after the other."""
+    """Sends one request at a time."""
 
     def send(self, due: int) -> None:
-        """Send one that was due then, in nanoseconds of `perf_counter`."""
+        """Send a request with this due time, in nanoseconds of `perf_counter`."""
 
     def end(self) -> None:
-        """There will be no more."""
+        """Stop: no more requests follow."""
 
 
 class Arrivals:
-    """Hands out what is due to senders that are free; what finds none waits, and is late."""
+    """Assigns due requests to free senders. A request without a free sender waits and counts as late."""
 
     def __init__(self, rate: float, until: int) -> None:
         self._rate = rate
         self._until = until
-        self._random = random.Random(_SEED)  # no secret
+        self._random = random.Random(_SEED)  # not used for secrets
         self._free: deque[Sender] = deque()
         self._late: deque[int] = deque()
         self._next = time.perf_counter_ns()
@@ -50,7 +50,7 @@ class Arrivals:
         return f"<Arrivals {self._rate:g} a second, {len(self._late)} late>"
 
     def free(self, sender: Sender) -> None:
-        """A sender has nothing to do."""
+        """Register a free sender."""
         if self._late:
             sender.send(self._late.popleft())
         elif self._is_over:
@@ -76,7 +76,7 @@ class Arrivals:
 
 
 class Timer(Protocol):
-    """Rings once, at a time in nanoseconds of `perf_counter`."""
+    """A timer that fires once, at a time in nanoseconds of `perf_counter`."""
 
     def ring_at(self, when: int) -> None: ...
 
@@ -84,12 +84,12 @@ class Timer(Protocol):
 
 
 def timer(ring: Callable[[], None]) -> Timer:
-    """The most exact there is."""
+    """The most exact timer of the platform."""
     return KernelTimer(ring) if sys.platform == "linux" else LoopTimer(ring)
 
 
 class KernelTimer:
-    """A descriptor that becomes readable to the microsecond."""
+    """A timer descriptor, exact to the microsecond."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
@@ -97,7 +97,7 @@ class KernelTimer:
         self._fd: int = self._libc.timerfd_create(_MONOTONIC, _NON_BLOCKING)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._times = (ctypes.c_long * 4)()  # an interval of nothing, then when
+        self._times = (ctypes.c_long * 4)()  # interval 0, then the time
         asyncio.get_running_loop().add_reader(self._fd, self._rung)
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ class KernelTimer:
 
 
 class LoopTimer:
-    """The loop's own."""
+    """The timer of the event loop."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection of the load, one request at a time. Knows no MCP but its session header."""
+"""One keep-alive HTTP/1.1 connection of the load, with one request at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import httptools
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back; status 0 if the connection was lost first."""
+    """A reply; status 0 means that the connection was lost first."""
 
     status: int
     is_stream: bool = False
@@ -18,7 +18,7 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """See the module."""
+    """One connection, as the module describes it."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -34,13 +34,13 @@ class Connection(asyncio.Protocol):
         return f"<Connection {'open' if self.is_open else 'closed'}>"
 
     def send(self, data: bytes, done: Callable[[Reply], None]) -> None:
-        """Send a request; `done` gets its reply."""
+        """Send a request; `done` receives its reply."""
         self._done = done
         assert self._transport is not None, "it is connected"
         self._transport.write(data)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are of no common class
+        self._transport = transport  # type: ignore[assignment]  # uvloop transports have no common base class
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
@@ -87,6 +87,6 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(host: str, port: int) -> Connection:
-    """A connection."""
+    """Open a connection."""
     _, made = await asyncio.get_running_loop().create_connection(Connection, host, port)
     return made

@@ -1,4 +1,4 @@
-"""A client over Streamable HTTP: a session, if its revision has one, and a connection for each request in flight."""
+"""A Streamable HTTP client: a session, if its revision has one, and one connection per request in flight."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from benchmarks.loadgen.worker import Load, Worker
 
 
 class HttpClient:
-    """One client. `open` makes its session; its `workers` do the rest."""
+    """One client. `open` creates its session, and its `workers` send the requests."""
 
     def __init__(self, load: Load, number: int) -> None:
         job = load.job
@@ -33,10 +33,10 @@ class HttpClient:
         return f"<HttpClient {self._number} of {self._host}:{self._port}>"
 
     async def open(self) -> None:
-        """Connect, and shake hands where that is done.
+        """Connect, and initialize a session if the revision has one.
 
         Raises:
-            RuntimeError: it was refused.
+            RuntimeError: the server refused it.
         """
         first = await self.connect()
         if not self.load.job.is_modern:
@@ -90,7 +90,7 @@ class HttpClient:
 
 
 class _HttpLane:
-    """One connection of a client; opened again where the other side closed it."""
+    """One connection of a client; reopened when the server closed it."""
 
     def __init__(self, client: HttpClient, connection: Connection) -> None:
         self._client = client

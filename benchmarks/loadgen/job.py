@@ -1,4 +1,4 @@
-"""What one run of the load generator is to do, and what it found: values that travel as JSON lines."""
+"""The job of one run of the load generator, and its outcome: values that travel as JSON lines."""
 
 import array
 from dataclasses import dataclass, field
@@ -10,54 +10,54 @@ _SAMPLES: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run: who is spoken to, by how many, with what, for how long."""
+    """One run: target, clients, requests and duration."""
 
     transport: str = "http"
-    """`http`, or `stdio` for a program that is started."""
+    """`http`, or `stdio` for a program to start."""
     url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     cwd: str | None = None
     clients: int = 1
     in_flight: int = 1
-    """Requests in flight for each client."""
+    """Requests in flight per client."""
     version: str = "2025-06-18"
     operation: str = "call"
-    """`call`, `list`, or `none`: only be there."""
+    """`call`, `list`, or `none` for idle clients."""
     tools: tuple[str, ...] = ("echo",)
-    """The names of one tool behind each server; calls go round them."""
+    """One tool name per server; calls rotate among them."""
     shape: str = "echo"
-    """What is large: `echo` both, `blob` the result, `sink` the arguments."""
+    """The large part: `echo` both, `blob` the result, `sink` the arguments."""
     size: int = 64
     expect_tools: int = 0
     seconds: float = 2.0
     rate: float = 0.0
-    """Calls per second of all clients together, at random times; 0: each as soon as the last is answered."""
+    """Calls per second of all clients together, at random times; 0: each call follows the previous answer."""
     warm_up: int = 20
-    """Calls per client before the measured time, a second at most."""
+    """Calls per client before the measured time, for a second at most."""
     holds_stream: bool = False
-    """Each client holds a standing stream, as those of the SDKs do."""
+    """Each client holds a standing stream, as SDK clients do."""
     ends_sessions: bool = False
-    """Sessions are ended with a DELETE at last, as clients do that do not just vanish."""
+    """Sessions end with a DELETE."""
     timeout: float = 60.0
     cpus: tuple[int, ...] = ()
     target_cpus: tuple[int, ...] = ()
 
     @property
     def is_modern(self) -> bool:
-        """Whether requests are of the revision without a handshake."""
+        """Whether requests use the revision without a handshake."""
         return self.version == MODERN
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "Job":
-        """The job in a line of JSON."""
+        """The job as one line of JSON."""
         lists = ("command", "tools", "cpus", "target_cpus")
         found: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in given.items()}
         return cls(**found)
 
 
 class Tally:
-    """What was answered, how late, and what was wrong with it."""
+    """The answers, their latencies and their errors."""
 
     def __init__(self) -> None:
         self.latencies = array.array("q")
@@ -70,18 +70,18 @@ class Tally:
         return f"<Tally {len(self.latencies)} answers, {self.errors} errors>"
 
     def answered(self, nanoseconds: int) -> None:
-        """A right answer."""
+        """Count a correct answer."""
         if self.is_measuring:
             self.latencies.append(nanoseconds)
 
     def wrong(self, why: str, body: bytes = b"") -> None:
-        """A wrong answer, or none."""
+        """Count a wrong or missing answer."""
         self.errors += 1
         if len(self.samples) < _SAMPLES:
             self.samples.append(f"{why}: {body[:300]!r}")
 
     def result(self, wall: float, cpu: float) -> dict[str, Any]:
-        """All of it, as it is reported."""
+        """The outcome as it is reported."""
         found = sorted(self.latencies)
         return {
             "calls": len(found),

@@ -1,7 +1,7 @@
-"""The requests of the load, and whether an answer is the right one. Knows no transport.
+"""The requests of the load, and the check of their answers.
 
-Every call carries a token nobody else has, and its answer must hold it: one that was crossed with another, or is a
-copy of an earlier one, counts as an error. The first answer of every client is parsed as well.
+Every call carries a unique token, and its answer must contain it. A crossed or repeated answer counts as an error. The
+first answer of every client is also parsed.
 """
 
 import json
@@ -19,11 +19,11 @@ _ENVELOPE: Final = {
 }
 INITIALIZED: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 _PROBE: Final = 2048
-"""Bytes at either end of a large answer that are searched for what must be, and must not be, in it."""
+"""Bytes at either end of a large answer that are searched for required and forbidden content."""
 
 
 class Messages:
-    """Writes a job's requests."""
+    """Writes the requests of a job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -35,12 +35,12 @@ class Messages:
         return f"<Messages of {self._job.shape} {self._job.size}>"
 
     def initialize(self, id_: int) -> bytes:
-        """The handshake's request."""
+        """The initialize request."""
         params = {"protocolVersion": self._job.version, "capabilities": {}, "clientInfo": CLIENT_INFO}
         return orjson.dumps({"jsonrpc": "2.0", "id": id_, "method": "initialize", "params": params})
 
     def call(self, id_: int, tool: str, token: bytes) -> bytes:
-        """A call of a tool."""
+        """A tool call."""
         if self._job.shape == "blob":
             arguments = b'{"token":"%b","size":%d}' % (token, self._job.size)
         else:
@@ -55,7 +55,7 @@ class Messages:
 
 
 def wrong_call(job: Job, body: bytes, token: bytes, *, thorough: bool) -> str:
-    """What is wrong with the answer to a call; empty if nothing is."""
+    """The error in the answer to a call; empty if it is correct."""
     if token not in body:
         return "not its own answer"
     probe = body if len(body) <= 2 * _PROBE else body[:_PROBE] + body[-_PROBE:]
@@ -76,7 +76,7 @@ def _wrong_text(job: Job, body: bytes, token: str) -> str:
 
 
 def wrong_list(job: Job, body: bytes, tally: Tally, *, thorough: bool) -> str:
-    """What is wrong with a list; empty if nothing is."""
+    """The error in a list; empty if it is correct."""
     if b'"result"' not in body[:_PROBE] + body[-_PROBE:]:
         return "no result"
     tally.list_bytes = len(body)
@@ -92,7 +92,7 @@ def wrong_list(job: Job, body: bytes, tally: Tally, *, thorough: bool) -> str:
 
 
 def own_message(body: bytes, id_: int) -> bytes:
-    """The response to request `id_` out of an event stream's text; empty if it is not there."""
+    """The response to request `id_` in an event stream's text; empty if it is absent."""
     wanted = (b'"id":%d,' % id_, b'"id":%d}' % id_, b'"id": %d' % id_)
     for line in body.split(b"\n"):
         if line.startswith(b"data:"):

@@ -1,4 +1,4 @@
-"""A client over stdio: starts the program, and has several requests in flight on its pipes."""
+"""A stdio client: starts the program and keeps several requests in flight."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from benchmarks.loadgen.worker import Load, Worker
 
 _ID: Final = re.compile(rb'"id":\s*(\d+)')
 _PATIENCE: Final = 3.0
-"""Seconds a program may take to end after its stdin did."""
+"""Seconds for a program to exit after the end of stdin."""
 
 
 class StdioClient(asyncio.SubprocessProtocol):
@@ -32,10 +32,10 @@ class StdioClient(asyncio.SubprocessProtocol):
         return f"<StdioClient {self.pid} waiting={len(self._waiting)}>"
 
     async def open(self) -> None:
-        """Start the program and shake hands.
+        """Start the program and initialize a session.
 
         Raises:
-            RuntimeError: it was refused.
+            RuntimeError: the program refused it.
         """
         job, loop = self.load.job, asyncio.get_running_loop()
         transport, _ = await loop.subprocess_exec(lambda: self, *job.command, cwd=job.cwd, stderr=subprocess.DEVNULL)
@@ -53,7 +53,7 @@ class StdioClient(asyncio.SubprocessProtocol):
         self.workers = [Worker(self.load, self, number) for number in range(job.in_flight * job.clients)]
 
     async def close(self) -> None:
-        """End it: a program that is well-behaved ends with its stdin."""
+        """Close stdin and end the program."""
         if self._stdin is None or self._transport is None:
             return
         self._stdin.close()
@@ -65,7 +65,7 @@ class StdioClient(asyncio.SubprocessProtocol):
         self.send(worker.id, body, worker.answered)
 
     def send(self, id_: int, body: bytes, done: Callable[[bytes], None]) -> None:
-        """Send a request; `done` gets the line that answers it."""
+        """Send a request; `done` receives the line of its answer."""
         self._waiting[id_] = done
         self._write(body)
 

@@ -1,4 +1,4 @@
-"""One request after the other: sends, times, checks. Knows nothing of how a request travels."""
+"""A worker that sends requests in sequence, measures their latency and checks the answers, over any transport."""
 
 import asyncio
 import itertools
@@ -12,12 +12,12 @@ from benchmarks.loadgen.job import Job, Tally
 from benchmarks.loadgen.messages import Messages, wrong_call, wrong_list
 
 _ENOUGH = 500
-"""Errors after which there is nothing more to learn."""
+"""Errors after which a worker stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What all clients of a run share."""
+    """The state that all clients of a run share."""
 
     job: Job
     tally: Tally
@@ -27,19 +27,19 @@ class Load:
 
     @classmethod
     def of(cls, job: Job) -> "Load":
-        """That of a job."""
+        """The shared state of a job."""
         return cls(job, Tally(), Messages(job), itertools.cycle(job.tools), itertools.count(1))
 
 
 class Lane(Protocol):
-    """How a worker's requests travel; it tells the worker of each answer through `answered`."""
+    """The transport of a worker's requests; it reports each answer through `answered`."""
 
     def emit(self, worker: "Worker", body: bytes, tool: str) -> None:
         """Send one request."""
 
 
 class Worker:
-    """Sends the next request as soon as the last one is answered, or the next that is due if they come at a rate."""
+    """Sends the next request when the last one is answered, or when it is due at a fixed rate."""
 
     def __init__(self, load: Load, lane: Lane, number: int) -> None:
         self.load = load
@@ -58,14 +58,14 @@ class Worker:
         return f"<Worker {self._number} at {self.id}>"
 
     def run(self, *, count: int = -1, until: int = 0, arrivals: Arrivals | None = None) -> "asyncio.Future[None]":
-        """Send `count` requests, or until a time, or what arrives."""
+        """Send `count` requests, or until a time, or as they arrive."""
         self._left, self._until, self._arrivals = count, until, arrivals
         self._over = asyncio.get_running_loop().create_future()
         self._next()
         return self._over
 
     def answered(self, body: bytes, trouble: str = "") -> None:
-        """The answer is here, or never will be."""
+        """Take an answer, or its definite absence."""
         job, tally = self.load.job, self.load.tally
         took = time.perf_counter_ns() - self._started
         if trouble:
@@ -85,7 +85,7 @@ class Worker:
             self._next()
 
     def send(self, due: int) -> None:
-        """Send a request that was due at a time, from which it counts."""
+        """Send a request whose latency counts from its due time."""
         self._started = due
         load = self.load
         self.id = next(load.ids)
@@ -98,7 +98,7 @@ class Worker:
         self._lane.emit(self, body, tool)
 
     def end(self) -> None:
-        """It was the last one."""
+        """Stop after the last answer."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 

@@ -1,1 +1,1 @@
-"""The MCP servers behind whatever is measured: as quick as they can be made, so that they are not what is measured."""
+"""The MCP servers behind the measured proxies. They are as fast as possible, so that they do not dominate."""

@@ -1,6 +1,6 @@
-"""Has glibc keep large blocks, so that the bench's own processes are not what large messages wait for.
+"""Lets glibc keep large freed blocks, so that the benchmark's own processes do not slow large messages.
 
-Programs that are measured decide for themselves; the limits of what a hop can cost run as they are.
+Measured programs keep their own settings; the lower bounds run unchanged.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ _KEPT: Final = 32 << 20
 
 
 def keep_large_blocks() -> None:
-    """Without effect where the C library is not glibc."""
+    """Does nothing with a C library other than glibc."""
     option = getattr(ctypes.CDLL(None), "mallopt", None)
     if option is not None:
         option(_MMAP_THRESHOLD, _KEPT)

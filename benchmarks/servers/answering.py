@@ -1,4 +1,4 @@
-"""The servers' answers, as the bytes of a JSON-RPC response's result. Knows no transport."""
+"""The servers' answers, as the bytes of a JSON-RPC result."""
 
 from typing import Any, Final
 
@@ -7,7 +7,7 @@ import orjson
 from benchmarks.servers.tools import CAPABILITIES, negotiated, tools
 
 _HEAD: Final = 40
-"""Characters of its text that `sink` returns: the token is among them."""
+"""Characters of the text that `sink` returns, the token included."""
 _DISCOVERED: Final = {
     "supportedVersions": ["2026-07-28"],
     "capabilities": CAPABILITIES,
@@ -19,7 +19,7 @@ _DISCOVERED: Final = {
 
 
 class Answers:
-    """Answers requests, the same in both eras but for what 2026-07-28 adds to a result."""
+    """Answers requests of both eras; 2026-07-28 results have more members."""
 
     def __init__(self, count: int, *, speaks_modern: bool = False) -> None:
         listed = {
@@ -39,7 +39,7 @@ class Answers:
         return f"<Answers {len(self._plain['tools/list'])} bytes of tools>"
 
     def result(self, message: dict[str, Any], *, modern: bool = False) -> bytes | None:
-        """The result of a request; None for a method there is not."""
+        """The result of a request; None for an unknown method."""
         method = message["method"]
         if method == "tools/call":
             return self._called(message["params"], b',"resultType":"complete"}' if modern else b"}")

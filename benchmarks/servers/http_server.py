@@ -1,9 +1,9 @@
-"""Streamable HTTP servers, any number of them in one process, each on a port of its own.
+"""Streamable HTTP servers, any number in one process, each on its own port.
 
     python -m benchmarks.servers.http_server --ports 9100-9109 --tools 50 [--modern] [--stream]
 
-Says "ready" once all of them listen. Answers are JSON, or event streams with `--stream`. `initialize` hands out a
-session id, as most servers do; nobody checks it. Written on a bare protocol, for HTTP as decent clients speak it.
+Prints "ready" once all of them listen. Answers are JSON, or event streams with `--stream`. `initialize` returns a
+session id, as in most servers, but nothing checks it. The protocol is minimal and expects well-formed HTTP.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python stdio_server.py --tools 5 [--silent] [--cpus 1]
 
-`--silent` never answers `initialize`. Run by its path, since whoever starts it knows no package of ours.
+`--silent` never answers `initialize`. It runs by its path, because its parent may not have our packages.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the servers offer: three tools that are called, and any number of others as large as those of real servers."""
+"""The tools of the servers: three that are called, and any number of realistic size."""
 
 import itertools
 from typing import Any, Final
@@ -27,7 +27,7 @@ _CALLED: Final = (
 
 
 def _realistic(number: int) -> dict[str, Any]:
-    """A tool of about 1.1 kB, as they are in public servers."""
+    """A tool of about 1.1 kB, as in public servers."""
     verb, noun = _VERBS[number % len(_VERBS)], _NOUNS[(number // len(_VERBS)) % len(_NOUNS)]
     plain = noun.replace("_", " ")
     return {
@@ -64,10 +64,10 @@ def _realistic(number: int) -> dict[str, Any]:
 
 
 def tools(count: int) -> list[dict[str, Any]]:
-    """So many tools, the called ones first."""
+    """This many tools, the called ones first."""
     return list(itertools.islice(itertools.chain(_CALLED, map(_realistic, itertools.count())), count))
 
 
 def negotiated(requested: object) -> str:
-    """The revision a server of the handshake era agrees to."""
+    """The revision that a handshake server selects."""
     return requested if isinstance(requested, str) and requested in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]

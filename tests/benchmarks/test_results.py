@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.check import AdmissionDecision, verdicts
-from benchmarks.page import BEGIN, END, PAGE, renewed
+from benchmarks.check import Comparison, verdicts
+from benchmarks.page import dumped, renewed, speed
 from benchmarks.plot import bars, picture
 from benchmarks.report import number, tables
 from benchmarks.rows import Facts, Results, Row
@@ -36,7 +36,7 @@ def results() -> Results:
 
 
 def test_a_table_has_medians_and_their_ratio_to_the_limit(results: Results) -> None:
-    assert "| 8 clients | 40.0 | 80.0 (2.0x) | 3,000 (75.0x) |" in tables(results)
+    assert "| 8 clients | 40.0 | 80.0 (2.0x) | 3,000 (75x) |" in tables(results)
 
 
 def test_what_was_not_measured_is_told(results: Results) -> None:
@@ -75,17 +75,36 @@ def test_there_is_no_plot_of_nothing() -> None:
     assert picture(Results(FACTS)) == ""
 
 
-def test_the_page_keeps_its_words_around_the_tables(results: Results) -> None:
-    page = renewed(f"before\n{BEGIN}\nyesterday\n{END}\nafter\n", results)
-    assert page.startswith(f"before\n{BEGIN}\n\nRun of 2026-01-31 at `abc1234`")
-    assert page.endswith(f"{END}\nafter\n")
-    assert "yesterday" not in page
-    with pytest.raises(ValueError, match="measured: begin"):
-        renewed("no marks", results)
+def test_a_page_keeps_its_words_around_the_generated_text() -> None:
+    marks = ("<!-- a -->", "<!-- b -->")
+    page = renewed("before\n<!-- a -->\nyesterday\n<!-- b -->\nafter\n", marks, "today\n")
+    assert page == "before\n<!-- a -->\n\ntoday\n\n<!-- b -->\nafter\n"
+    with pytest.raises(ValueError, match="<!-- a -->"):
+        renewed("no marks", marks, "today\n")
 
 
-def test_the_page_has_its_marks() -> None:
-    assert PAGE.read_text().count(BEGIN) == PAGE.read_text().count(END) == 1
+def test_the_stored_results_are_the_medians_of_the_rounds(results: Results, tmp_path: Path) -> None:
+    results.add(Row("http", "8 clients", "broken", 0, failed="LoadError: refused"))
+    (tmp_path / "results.json").write_text(dumped(results), "utf-8")
+    stored = Results.read(tmp_path / "results.json")
+    assert stored.facts == FACTS
+    assert [(row.peer, row.round, row.figures.get("cpu_us"), row.failed) for row in stored.rows] == [
+        ("other", 0, 3000.0, ""),
+        ("manifold", 0, 80.0, ""),
+        ("limit", 0, 40.0, ""),
+        ("broken", 0, None, "LoadError: refused"),
+    ]
+    assert dumped(stored) == dumped(results)
+
+
+def test_the_table_for_readme_compares_with_the_lower_bound(results: Results) -> None:
+    with pytest.raises(ValueError, match="rss_mb of memory"):
+        speed(results)
+    results.add(Row("memory", "idle, 10 servers", "manifold", 0, {"rss_mb": 71.0}))
+    results.add(Row("memory", "2000 sessions, nothing else", "manifold", 0, {"kb_per_session": 9.0}))
+    results.add(Row("start", "the same over HTTP, started again", "manifold", 0, {"answers_s": 0.5}))
+    assert "| 8 | 40.0 µs | 80.0 µs (2.0x) |" in speed(results)
+    assert "With 10 servers the process holds 71.0 MB" in speed(results)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +117,11 @@ def test_figures_have_three_digits_or_so(value: float | None, spelled: str) -> N
 @pytest.mark.parametrize(("now", "is_worse"), [(1.0, False), (2.4, False), (2.6, True)])
 def test_only_what_is_beyond_the_margin_is_worse(now: float, is_worse: bool) -> None:
     assert [verdict.is_worse for verdict in verdicts({"a": now}, {"a": 2.0}, 1.25)] == [is_worse]
-    assert ("WORSE" in str(AdmissionDecision("a", now, 2.0, 1.25))) == is_worse
+    assert ("WORSE" in str(Comparison("a", now, 2.0, 1.25))) == is_worse
 
 
 def test_what_is_new_is_not_worse() -> None:
-    assert not AdmissionDecision("a", 9.0, None, 1.25).is_worse
+    assert not Comparison("a", 9.0, None, 1.25).is_worse
 
 
 def test_runs_are_joined_with_the_peers_of_both() -> None:

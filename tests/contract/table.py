@@ -1,7 +1,7 @@
-"""The table of which behaviour is shown over which way with which backends, read off the tests. Judges none of them.
+"""Generates docs/protocol-support.md from the contract tests: which behaviour is tested on which front and backends.
 
-`python -m tests.contract.table` writes it to docs/protocol-support.md. No test is really run for it: each is entered
-with servers and clients that only note which they are, and left at the first thing it asks a client for.
+`python -m tests.contract.table` writes the page. It does not run the tests. It calls each one with recording servers
+and clients, and stops it at its first use of a client.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ NOT_OF_FRONTS: Final = ("test_behaviours", "test_sdk_words")
 COLUMNS: Final = (*HANDSHAKE, *MODERN)
 LETTERS: Final = dict(zip(stands.KINDS, "phsPH", strict=True))
 Seen = dict[str, dict[str, tuple[set[str], set[str]]]]
-"""By behaviour and column: the kinds of backends, and the revisions of the clients."""
+"""By behaviour and column: the backend kinds and the client revisions."""
 
 
 def every_test() -> Iterator[tuple[ModuleType, str, Any]]:
-    """Every test of a behaviour: its module, name and function."""
+    """Every contract test: its module, name and function."""
     for file in sorted(HERE.glob("test_*.py")):
         if file.stem not in NOT_OF_FRONTS:
             module = importlib.import_module(f"tests.contract.{file.stem}")
@@ -40,86 +40,86 @@ def every_test() -> Iterator[tuple[ModuleType, str, Any]]:
 
 
 def column_of(way: Way) -> str:
-    """Where a way is shown."""
+    """The column of a way."""
     front = {"stdio": "stdio", "http": "HTTP", "sse": "SSE"}[way.transport]
     return f"{front} 2026" if way.version == MODERN_VERSION else front
 
 
-# --- tests that are entered and left --------------------------------------------------------------------------------
+# --- recording the tests --------------------------------------------------------------------------------------------
 
 
 class Enough(BaseException):
-    """All that a test says about itself was noted."""
+    """Stops a test once its servers and clients are recorded."""
 
 
-class Notifications:
-    """Stands in for whatever a test is given, and notes the backends and the ways."""
+class Recorder:
+    """Records the backend kinds and the ways that a test uses."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
         self.ways: set[Way] = set()
 
     def __repr__(self) -> str:
-        return f"<Notifications {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
+        return f"<Recorder {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
 
     @asynccontextmanager
-    async def standing(self, scripts: Mapping[str, Any], **_: Any) -> AsyncIterator["Noting"]:
-        """In the place of `stand.standing`."""
+    async def standing(self, scripts: Mapping[str, Any], **_: Any) -> AsyncIterator["RecordingStand"]:
+        """Replaces `stand.standing`."""
         self.kinds |= {server.partition("_")[0] for server in scripts} & LETTERS.keys()
-        yield Noting(self, scripts)
+        yield RecordingStand(self, scripts)
 
 
-class Noting:
-    """In the place of a Stand."""
+class RecordingStand:
+    """Replaces a Stand."""
 
-    def __init__(self, notes: Notifications, scripts: Mapping[str, Any]) -> None:
-        self._notes = notes
-        self.backends = {server: Quiet(notes) for server in scripts}
+    def __init__(self, recorder: Recorder, scripts: Mapping[str, Any]) -> None:
+        self._recorder = recorder
+        self.backends = {server: Quiet(recorder) for server in scripts}
         self.config: dict[str, Any] = {"manifold": {}, "mcpServers": {}}
 
     def __getitem__(self, server: str) -> "Quiet":
         return self.backends[server]
 
     def __repr__(self) -> str:
-        return f"<Noting {self._notes}>"
+        return f"<RecordingStand {self._recorder}>"
 
     @asynccontextmanager
     async def client(self, way: Way, **_: Any) -> AsyncIterator["Silent"]:
-        """In the place of `Stand.client`."""
-        self._notes.ways.add(way)
+        """Replaces `Stand.client`."""
+        self._recorder.ways.add(way)
         yield Silent()
 
     async def origin(self) -> str:
-        """In the place of `Stand.origin`."""
+        """Replaces `Stand.origin`."""
         raise Enough
 
 
 class Quiet:
-    """In the place of a backend: does nothing of what it is told, until there is a client that would see it."""
+    """Replaces a backend: accepts every command, and stops the test once a client is connected."""
 
-    def __init__(self, notes: Notifications) -> None:
-        self._notes = notes
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     def __repr__(self) -> str:
         return "<Quiet>"
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
         async def nothing(*_: Any, **__: Any) -> None:
-            if self._notes.ways:
+            if self._recorder.ways:
                 raise Enough
 
         return nothing
 
 
 class Silent:
-    """In the place of a client: the first thing that is wanted of it is the end."""
+    """Replaces a client: stops the test at its first use."""
 
     def __getattr__(self, name: str) -> Any:
         raise Enough
 
 
 def cases(test: Any) -> Iterator[dict[str, Any]]:
-    """The arguments a test is run with, one case after the other."""
+    """The arguments of each parametrised case of a test."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     given = dict.fromkeys(inspect.signature(test).parameters)
     for values in itertools.product(*(mark.args[1] for mark in marks)):
@@ -130,27 +130,27 @@ def cases(test: Any) -> Iterator[dict[str, Any]]:
         yield case
 
 
-async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Notifications:
-    """What one case of a test says about itself."""
-    notes = Notifications()
+async def recorded(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Recorder:
+    """The recording of one case of a test."""
+    recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "standing", notes.standing, raising=False)
+        patch.setattr(module, "standing", recorder.standing, raising=False)
         try:
             await test(**case)
         except* Enough:
             pass
-    return notes
+    return recorder
 
 
 async def seen() -> Seen:
-    """What all tests say about themselves."""
+    """The recordings of all tests."""
     found: Seen = defaultdict(lambda: defaultdict(lambda: (set(), set())))
     for module, _, test in every_test():
         for case in cases(test):
-            notes = await noted(module, test, case)
-            for behaviour, way in itertools.product(getattr(test, "behaviours", ()), notes.ways):
+            recorder = await recorded(module, test, case)
+            for behaviour, way in itertools.product(getattr(test, "behaviours", ()), recorder.ways):
                 kinds, versions = found[behaviour][column_of(way)]
-                kinds |= notes.kinds
+                kinds |= recorder.kinds
                 versions.add(way.version)
     return found
 
@@ -158,13 +158,12 @@ async def seen() -> Seen:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 _HEAD: Final = """\
-# What is supported, and shown
+# Protocol support
 
 <!-- Written by `uv run python -m tests.contract.table` from the tests; do not edit. -->
 
-One row is one promise, one column one way a client comes in: a transport with the handshake revisions (2024-11-05,
-2025-03-26, 2025-06-18, 2025-11-25), or with 2026-07-28. The letters in a cell are the kinds of server behind the
-manifold that the promise is tested with, over that way:
+Each row is a tested behaviour. Each column is a client transport, with the handshake revisions (2024-11-05, 2025-03-26,
+2025-06-18, 2025-11-25) or with 2026-07-28. The letters in a cell are the kinds of server that the tests use there:
 
 | letter | kind of server |
 |---|---|
@@ -174,31 +173,32 @@ manifold that the promise is tested with, over that way:
 | `P` | stdio, 2026-07-28 |
 | `H` | Streamable HTTP, 2026-07-28 |
 
-`×4` says that the test runs in every handshake revision, `×2` in the oldest and the latest; without it, in one. A
-number in brackets says why there can be nothing in a cell; an empty cell is one that no test of that promise comes
-through, and `none` one that needs no server at all. There is no column for HTTP+SSE with 2026-07-28: that revision
-defines stdio and Streamable HTTP only, and HTTP+SSE is the transport of 2024-11-05.
+`×4` means every handshake revision, `×3` three of them, `×2` the oldest and the latest; without it, the test uses one.
+`none` means that the behaviour needs no server. An empty cell is untested. A number in brackets refers to the reason in
+[Not applicable](#not-applicable).
+
+HTTP+SSE with 2026-07-28 has no column: that revision defines stdio and Streamable HTTP only.
 
 """
-_BESIDE: Final = """
-## Beside the conversation
+_ENDPOINTS: Final = """
+## HTTP endpoints
 
-Shown with plain HTTP requests, which belong to no revision:
+Tested with plain HTTP requests, independent of the protocol revision:
 
 """
 _RULE: Final = "|---|" + ":-:|" * len(COLUMNS)
 
 
 async def page() -> str:
-    """The whole page."""
+    """The text of the page."""
     found = await seen()
     parts = [_HEAD]
     for feature, rows in itertools.groupby(BEHAVIOURS, lambda behaviour: behaviour.feature):
         lines = [_row(behaviour, found[behaviour.id]) for behaviour in rows if found[behaviour.id]]
         if lines:
             parts += [f"## {feature}\n\n| | {' | '.join(COLUMNS)} |\n{_RULE}\n", *lines, "\n"]
-    parts += ["## Why not\n\n", *(f"{number}. {absent.why}\n" for number, absent in enumerate(ABSENT, start=1))]
-    parts += [_BESIDE, *(f"- {behaviour.says}\n" for behaviour in BEHAVIOURS if not found[behaviour.id])]
+    parts += ["## Not applicable\n\n", *(f"{number}. {absent.why}\n" for number, absent in enumerate(ABSENT, start=1))]
+    parts += [_ENDPOINTS, *(f"- {behaviour.says}\n" for behaviour in BEHAVIOURS if not found[behaviour.id])]
     return "".join(parts)
 
 
