@@ -93,13 +93,13 @@ class House:
     @property
     def flying(self) -> int:
         """Calls the stages were told of that they were not told the end of."""
-        return sum(self.manifold._counts.flying.values())
+        return sum(self.manifold.runtime.counts.flying.values())
 
     @property
     def counted(self) -> dict[str, int]:
         """Calls of tools the stages were told the end of, by outcome."""
         found: dict[str, int] = {}
-        for (method, _), series in self.manifold._counts.series.items():
+        for (method, _), series in self.manifold.runtime.counts.series.items():
             for outcome, count in series.outcomes.items() if method == CALL else ():
                 if count:
                     found[outcome] = found.get(outcome, 0) + count
