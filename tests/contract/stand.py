@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mcp_manifold import Manifold
-from mcp_manifold.app.serving import HttpServer
+from mcp_manifold.app.http_server import HttpServer
 from mcp_manifold.fronts.stdio import StdioFront
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
 from tests.peers.clients import (
@@ -139,7 +139,7 @@ async def _inside(config: dict[str, Any], scope: str, options: dict[str, Any]) -
     group = scope.removeprefix("groups/")
     part = "" if not scope else f"group:{group}" if group != scope else f"server:{scope}"
     async with Manifold.from_config(config) as manifold, PairClient(**options) as client:
-        front = StdioFront(manifold, scope=part, claim=lambda: nullcontext(client.theirs))
+        front = StdioFront(manifold.runtime, scope=part, claim=lambda: nullcontext(client.theirs))
         serving = asyncio.create_task(front.serve(), name="stdio front")
         try:
             yield client

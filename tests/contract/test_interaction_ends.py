@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_question_leaves_nothing_b
             await stand["pipe"].wait_all_gone()
             return
         await stand["pipe"].wait_cancelled()
-        parts = stand.manifold._running
+        parts = stand.manifold.runtime
         await until(lambda: "held=0" in repr(parts.fleet["web"]), "the end of the client's links")
         assert not [repr(task) for task in asyncio.all_tasks() if "front." in task.get_name()]
 
@@ -230,7 +230,7 @@ async def test_a_state_is_good_once_for_its_own_call_and_its_own_principal(kind:
         assert answers(await resumed(client, f"{kind}__elicit", parked, ACCEPTED)) == [ACCEPTED.encode()]
         assert (await resumed(client, f"{kind}__elicit", parked, ACCEPTED)).code == -32602
         assert len(stand[kind].calls("tools/call")) == 1
-        assert "parked=0" in repr(stand.manifold._running.bridge)
+        assert "parked=0" in repr(stand.manifold.runtime.bridge)
 
 
 @shows("ask-state")
@@ -253,7 +253,7 @@ async def test_a_parked_call_nobody_comes_back_for_is_cancelled_at_its_server(ki
         asked = stand[kind].calls("tools/call")[0]
         assert (await stand[kind].wait_cancelled()).id == asked.id
         assert (await resumed(client, f"{kind}__elicit", parked, ACCEPTED)).code == -32602
-        assert "parked=0" in repr(stand.manifold._running.bridge)
+        assert "parked=0" in repr(stand.manifold.runtime.bridge)
         assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
 
 

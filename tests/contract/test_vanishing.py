@@ -160,8 +160,7 @@ async def test_nothing_is_left_of_a_client_that_vanished(
 
 async def nothing_left(stand: Stand) -> None:
     """Wait until the manifold keeps nothing of any client."""
-    parts = stand.manifold._running
-    assert parts is not None
+    parts = stand.manifold.runtime
 
     def is_so() -> bool:
         links = [link for backend in parts.fleet.values() for link in backend.links()]

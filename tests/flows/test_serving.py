@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from mcp_manifold.app.serving import bound
+from mcp_manifold.app.http_server import bound
 from mcp_manifold.config import ManifoldSettings
 
 pytestmark = pytest.mark.anyio

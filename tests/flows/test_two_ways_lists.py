@@ -41,7 +41,7 @@ class Lists(House):
     def listed(self) -> dict[str, int]:
         """Lists the stages were told the end of, by outcome."""
         found: dict[str, int] = {}
-        for (method, _), series in self.manifold._counts.series.items():
+        for (method, _), series in self.manifold.runtime.counts.series.items():
             for outcome, count in series.outcomes.items() if method in LISTS else ():
                 if count:
                     found[outcome] = found.get(outcome, 0) + count
@@ -186,7 +186,7 @@ async def test_a_list_a_stage_refuses_is_refused_whichever_way_it_takes() -> Non
         def began(call: object) -> None:
             raise TooManyRequests("not now", retry_after=1.0)
 
-        stages: Any = house.manifold._running.lists._stages
+        stages: Any = house.manifold.runtime.lists._stages
         stages._inward = (*stages._inward, type("Refusing", (), {"began": staticmethod(began)}))
         for sent in (post(message("tools/list"), session=house.session), modern("tools/list")):
             (answer,) = await house.taken(sent)
@@ -216,7 +216,7 @@ async def test_a_list_is_of_what_there_is_now() -> None:
         await house.taken(*sent)
         await house.stand["web"].set_tools((tool("fresh"),))
         await until(
-            lambda: house.manifold._running.hub.view("").catalogue.find_tool("web__fresh") is not None, "the change"
+            lambda: house.manifold.runtime.hub.view("").catalogue.find_tool("web__fresh") is not None, "the change"
         )
         for answer in await house.taken(*sent):
             assert "web__fresh" in tools(answer)

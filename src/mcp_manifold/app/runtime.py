@@ -1,26 +1,23 @@
-"""Everything that exists only while a Manifold is entered: made here, wired here, stopped here. Decides no message."""
+"""Everything that exists while a Manifold is entered: creates the parts, connects them, stops them. A Gateway."""
 
 import asyncio
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
-from typing import Any, Final
-
-import anyio
-import anyio.to_thread
+from typing import Final
 
 from mcp_manifold import wire
+from mcp_manifold.app.lazy_sdk import LazyNegotiator, header_parameters
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Negotiation, import_lazily
+from mcp_manifold.backends.link.negotiation import Identity
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.listing_cache import ListingCache
 from mcp_manifold.backends.process.command import login_path
 from mcp_manifold.backends.process.groups import Groups
 from mcp_manifold.backends.process.orphans import mark
-from mcp_manifold.clock import LoopClock
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.locations import catalogue_directory
@@ -34,172 +31,213 @@ from mcp_manifold.core.notifications import Notifications
 from mcp_manifold.core.plan import Facts
 from mcp_manifold.core.results import Results
 from mcp_manifold.core.scope_responder import ScopeResponder
-from mcp_manifold.core.status import rfc3339
+from mcp_manifold.core.status import ServerStatus, rfc3339, survey
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.core.watching import Watching
 from mcp_manifold.model.budget import MemoryBudget, default_limit
-from mcp_manifold.model.call import Stage
+from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.lifecycle import State
-from mcp_manifold.model.policy import policy_of
+from mcp_manifold.model.policy import policy_of, unmatched_patterns
 from mcp_manifold.stages.call_log import CallLog
 from mcp_manifold.stages.metrics import Counts
-from mcp_manifold.wire import Era, Payload
-from mcp_manifold.wire.param_headers import ParameterHeaders
+from mcp_manifold.wire import Payload
 
 logger = logging.getLogger(__name__)
 
-STAGES: Final[tuple[Stage, ...]] = (CallLog(),)
-"""What sees every call begin and end, outside in. To follow a call, read this list and then `router`."""
-
-EVERYTHING: Final = Payload(
+CLIENT_CAPABILITIES: Final = Payload(
     b'{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},'
     b'"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}}'
 )
-"""What we can relay to a client that can do it: declared on links that many share. Whether the one client whose call is
-concerned can do it is decided when the server asks."""
+"""Declared on links that several clients share: everything the bridge can relay. When a server sends a request, the
+bridge checks whether the client concerned supports it."""
 VERSION: Final = version_of("mcp-manifold")
-STOP_WAIT: Final = 12.0
-"""Seconds stopping the fleet may take in all; longer than closing one backend, since all close at once."""
+STOP_TIMEOUT: Final = 12.0
+"""Seconds to stop the whole fleet; longer than stopping one backend takes, because all stop at once."""
 
 
 class Runtime:
-    """Everything that exists only while a Manifold is entered. Owns the fleet's task."""
+    """The parts of one entered Manifold and the task that runs the fleet. Implements the `Gateway` of the fronts.
+
+    Args:
+        environment: variables that every server process inherits.
+        budget: room for large messages; it outlives the runtime.
+        counts: the metrics stage; it outlives the runtime.
+        on_status: called with a server's name whenever its status changes. Must not raise.
+    """
 
     def __init__(
         self,
         config: Settings,
-        moved: Callable[[str], None],
-        counts: Counts,
+        *,
         environment: Mapping[str, str],
         budget: MemoryBudget,
+        counts: Counts,
+        on_status: Callable[[str], None],
+        clock: Clock | None = None,
     ) -> None:
         settings = config.manifold
+        self.config = config
+        self.budget = budget
+        self.counts = counts
         self.groups = Groups()
+        self._on_status = on_status
+        self._clock = clock or LoopClock()
         self._environment = environment
-        self._budget = budget
-        budget.change_limit(_most(settings))
-        counted: tuple[Stage, ...] = (counts,) if settings.metrics else ()
-        info = self._info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
-        self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
-        self.bridge = Bridge(settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1)
-        self._moved = moved
+        self._info = info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         directory = catalogue_directory(config)
-        self._memory = None if directory is None else ListingCache(StateDirectory(directory))
-        self.fleet = Fleet(config.servers, self._context(settings))
-        self._recall(self.fleet)
-        offering = self._offering = ScopeResponder(
-            self.hub,
-            server_info=info,
-            instructions=settings.instructions,
-            page_size=settings.limits.page_size,
+        self._listing_cache = None if directory is None else ListingCache(StateDirectory(directory))
+        budget.change_limit(_buffer_limit(settings))
+        self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
+        self.bridge = Bridge(
+            settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1, clock=self._clock
         )
+        self.fleet = Fleet(config.servers, self._context(settings))
+        self._publish_cached(self.fleet)
         self.tasks = Tasks(self.hub, self.fleet)
-        extensions = ExtensionMethods(self.hub, self.fleet)
-        self.notes = Notifications(self.fleet, extensions, completed=self.bridge.completed)
         self.watching = Watching(self.hub, self.fleet.find, self.tasks, server_info=info)
         self.levels = LogLevels(self.hub, self.fleet.find)
+        self._wire_calls(settings)
+        self._task = asyncio.create_task(self.fleet.run(), name="fleet")
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self.fleet!r}>"
+
+    # --- assembly ---------------------------------------------------------------------------------------------------
+
+    def _wire_calls(self, settings: ManifoldSettings) -> None:
+        """Connect everything that answers a call, and everything that handles server requests and notifications."""
+        info = self._info
+        extensions = ExtensionMethods(self.hub, self.fleet)
+        self.notes = Notifications(self.fleet, extensions, completed=self.bridge.completed)
         self._notices = {**self.watching.notices, **self.levels.notices}
+        self._responder = ScopeResponder(
+            self.hub, server_info=info, instructions=settings.instructions, page_size=settings.limits.page_size
+        )
         facts = Facts(
             self.hub,
             self.fleet,
-            offering,
+            self._responder,
             self.tasks,
             self.bridge,
             extensions,
             local={**self.tasks.methods, **self.watching.methods, **self.levels.methods},
             raise_level=self.levels.raise_level,
         )
-        results = Results(self.hub, self.bridge, self.tasks, server_info=info)
         self.dispatcher = Dispatcher(
             facts,
-            results,
-            (*counted, *STAGES),
+            Results(self.hub, self.bridge, self.tasks, server_info=info),
+            stages=[*([self.counts] if settings.metrics else []), CallLog()],
             lower_level=self.levels.lower_level,
             end=self.watching.end,
         )
         self.dispatch = self.dispatcher.dispatch
-        self._task = asyncio.create_task(self.fleet.run(), name="fleet")
-
-    def __repr__(self) -> str:
-        return f"<Runtime {self.fleet!r}>"
+        """Begins a call: the one way in for every front, and for this program's own calls."""
 
     def _context(self, settings: ManifoldSettings) -> BackendContext:
         return BackendContext(
             limits=settings.limits,
-            identity=Identity(self._info, EVERYTHING),
-            greet=_Greeter().greet,
-            parameters=_parameters,
+            identity=Identity(self._info, CLIENT_CAPABILITIES),
+            greet=LazyNegotiator().greet,
+            parameters=header_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
             start=settings.start,
             idle_timeout=settings.idle_timeout,
             is_needed=self._is_needed,
             on_listing=self._on_listing,
-            on_status=self._on_status,
-            on_question=self._on_question,
-            on_notice=self._on_notice,
+            on_status=self._on_backend_status,
+            on_question=self._on_server_request,
+            on_notice=self._on_server_notification,
             on_link=self._on_link,
-            memory=self._memory,
-            budget=self._budget,
+            memory=self._listing_cache,
+            budget=self.budget,
             groups=self.groups,
             environment=self._environment,
+            clock=self._clock,
         )
 
-    def apply(self, what: Plan) -> None:
-        """Go by other settings from now on.
+    def apply(self, changes: Plan) -> None:
+        """Put other settings in force. Servers whose connection settings are unchanged keep their links.
 
         Raises:
-            ConfigError: a pattern is none; nothing has changed.
+            ConfigError: a filter pattern is invalid; nothing has changed.
         """
-        servers, settings = what.settings.servers, what.settings.manifold
-        policy = policy_of(servers)
-        self.fleet.apply(servers, self._context(settings), renewed=what.renewed, drain=settings.drain)
-        self.hub.apply(servers, settings, policy, broken=what.settings.broken)
-        self._recall([*what.added, *what.renewed])
-        self._budget.change_limit(_most(settings))
+        config = changes.settings
+        settings = config.manifold
+        policy = policy_of(config.servers)
+        self.fleet.apply(config.servers, self._context(settings), renewed=changes.renewed, drain=settings.drain)
+        self.hub.apply(config.servers, settings, policy, broken=config.broken)
+        self._publish_cached([*changes.added, *changes.renewed])
+        self.budget.change_limit(_buffer_limit(settings))
         self.bridge.adapt(settings.limits)
-        self._offering.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
+        self.dispatcher.adapt()
+        self._responder.adapt(instructions=settings.instructions, page_size=settings.limits.page_size)
+        self.config = config
+        for name in (*changes.added, *changes.removed, *changes.changed):
+            self._on_status(name)
 
-    def _recall(self, names: Iterable[str]) -> None:
-        """Publish what these backends are known to have offered last time."""
+    def _publish_cached(self, names: Iterable[str]) -> None:
+        """Publish the cached listings of these backends."""
         for name in names:
             listing = self.fleet[name].listing
             if listing is not None:
                 self.hub.recall(listing)
 
     async def wake(self) -> None:
-        """Connect to every backend that is at rest, and wait until each was tried."""
+        """Connect to every idle backend; returns when each was tried once."""
         for name, backend in self.fleet.items():
             if not backend.has_connected:
                 self.hub.expect(name)
                 backend.wake()
         await self.hub.tried(MERGED)
 
-    def _on_question(self, question: ServerRequest) -> None:
+    async def aclose(self) -> None:
+        """Stop every backend; takes at most `STOP_TIMEOUT` seconds."""
+        self.watching.close()
+        await self.dispatcher.aclose()
+        self._task.cancel()
+        await self._clock.wait(self._task, seconds=STOP_TIMEOUT)
+        if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
+            logger.error("the fleet failed", exc_info=self._task.exception())
+        self.groups.close()
+
+    # --- status -----------------------------------------------------------------------------------------------------
+
+    def status(self) -> list[ServerStatus]:
+        """Every configured server, in configuration order, disabled and broken ones included."""
+        return survey(self.config, self.fleet, self.hub.view(MERGED), now=self._clock.now())
+
+    def problems(self) -> tuple[str, ...]:
+        """Sentences for the user: colliding names, shortened names, patterns that match nothing."""
+        view = self.hub.view(MERGED)
+        return view.whole.problems + unmatched_patterns(self.config.servers, view.whole)
+
+    # --- callbacks of the backends ----------------------------------------------------------------------------------
+
+    def _on_server_request(self, question: ServerRequest) -> None:
         self.tasks.asked(question, self._ask)
 
     def _ask(self, question: ServerRequest) -> None:
         self.notes.asked(question)
         self.bridge.asked(question)
 
-    def _on_notice(self, notice: ServerNotification) -> None:
-        self.tasks.noticed(notice, self._tell)
+    def _on_server_notification(self, notice: ServerNotification) -> None:
+        self.tasks.noticed(notice, self._notify)
 
-    def _tell(self, notice: ServerNotification) -> None:
-        """What backends tell beside lists and tasks, to whom it concerns."""
+    def _notify(self, notice: ServerNotification) -> None:
         self._notices.get(notice.method, self.notes.noticed)(notice)
 
     async def _on_link(self, link: Link) -> None:
-        """A link opened: what its clients asked for is asked for over it."""
+        """Restore log levels and resource subscriptions on a link that has just opened."""
         await self.levels.opened(link)
         await self.watching.opened(link)
 
     def _on_listing(self, listing: Listing) -> None:
         self.hub.adopt(listing)
-        self._moved(listing.backend)
+        self._on_status(listing.backend)
 
-    def _on_status(self, name: str) -> None:
+    def _on_backend_status(self, name: str) -> None:
         backend = self.fleet[name]
         status = backend.status
         if status.is_open or backend.is_resting:
@@ -209,28 +247,53 @@ class Runtime:
             self.hub.missed(name, status.last_error, "" if away is None else rfc3339(away))
         if status.failures or status.state in (State.STOPPED, State.IDLE):
             self.hub.settled(name)
-        self._moved(name)
+        self._on_status(name)
 
     def _is_needed(self, name: str) -> bool:
         return self.watching.needs(name) or self.tasks.need(name)
 
-    async def aclose(self) -> None:
-        """Stop every backend; bounded."""
-        self.watching.close()
-        await self.dispatcher.aclose()
-        self._task.cancel()
-        await asyncio.wait({self._task}, timeout=STOP_WAIT)
-        if self._task.done() and not self._task.cancelled() and self._task.exception() is not None:
-            logger.error("the fleet ended with an error", exc_info=self._task.exception())
-        self.groups.close()
+    # --- Gateway ----------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> ManifoldSettings:
+        """See `Gateway`."""
+        return self.config.manifold
+
+    def has_scope(self, scope: str) -> bool:
+        """See `Gateway`."""
+        return self.hub.has_scope(scope)
+
+    def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
+        """See `Gateway`."""
+        self.notes.told(session, method, params)
+
+    def ended(self, session: Session) -> None:
+        """See `Gateway`."""
+        if session.key:
+            self.watching.ended(session)
+            self.levels.ended(session)
+            self.bridge.ended(session)
+            self.fleet.release(session.key)
+
+    def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
+        """See `Gateway`."""
+        return self.hub.watch(scope, changed)
+
+    def input_schema(self, scope: str, tool: str) -> bytes | None:
+        """See `Gateway`."""
+        entry = self.hub.view(scope).catalogue.find_tool(tool)
+        if entry is None or not entry.input_schema_has_headers:
+            return None
+        return bytes(wire.client_meta(Payload(entry.raw)).get("inputSchema", wire.EMPTY))
 
 
-def _most(settings: ManifoldSettings) -> int:
+def _buffer_limit(settings: ManifoldSettings) -> int:
+    """Bytes of large messages the process may hold."""
     return settings.limits.max_buffered or default_limit(memory_given())
 
 
-async def environment_of(settings: ManifoldSettings) -> dict[str, str]:
-    """What the processes of all servers inherit."""
+async def process_environment(settings: ManifoldSettings) -> dict[str, str]:
+    """The variables that every server process inherits."""
     found = {**inherited(), **mark()}
     shell = login_shell()
     if settings.login_shell_path and shell:
@@ -238,48 +301,3 @@ async def environment_of(settings: ManifoldSettings) -> dict[str, str]:
         if path:
             found["PATH"] = path
     return found
-
-
-def deferred(module: str) -> Any:
-    """A part of this package that is imported when it is first needed, because what it stands on takes long to import
-    and many runs never need it: the SDK for a front that answers from the catalogue, HTTP for one on stdio.
-    """
-    return importlib.import_module(f"mcp_manifold.{module}")
-
-
-def _sdk() -> Any:
-    """Our side of the SDK; of the SDK's own side no more is read than that needs."""
-    import_lazily("mcp", "mcp.client")
-    return deferred("backends.link.sdk")
-
-
-class _Greeter:
-    """Greets servers by the SDK, which is imported in a thread when the first one is: that one waits, not the loop."""
-
-    def __init__(self) -> None:
-        self._sdk: Any = None
-        self._importing = anyio.Lock()
-
-    def __repr__(self) -> str:
-        return f"<_Greeter {'ready' if self._sdk else 'nothing imported'}>"
-
-    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
-        """Negotiate with one server."""
-        if self._sdk is None:
-            async with self._importing:  # so that servers that start together take one thread, and not one each
-                self._sdk = await anyio.to_thread.run_sync(_sdk)
-        greeting: Negotiation = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
-        return greeting
-
-
-def _parameters(
-    backend: str, tools: Sequence[bytes], *, mirrored: bool
-) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-    if not any(b"x-mcp-header" in tool for tool in tools):
-        return tuple(tools), None
-    found: tuple[tuple[bytes, ...], ParameterHeaders | None] = _sdk().parameters(backend, tools, mirrored=mirrored)
-    return found
-
-
-def check_params(schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]) -> Any:
-    return _sdk().validate_mcp_param_headers(schema, arguments, headers)

@@ -1,41 +1,183 @@
-"""Puts the HTTP front on a socket, and takes it off again in order. Knows no signal. The only importer of uvicorn."""
+"""Which fronts serve a Manifold, and how they stop: the mounted application, HTTP on a socket, one client on stdio."""
 
-import asyncio
-import contextlib
 import ipaddress
-import logging
-import socket
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
-import uvicorn
-
+from mcp_manifold.app.holder import RuntimeHolder
+from mcp_manifold.app.lazy_sdk import check_params
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
-from mcp_manifold.fronts.http.front import HttpFront
-from mcp_manifold.fronts.server.connection import Connection
-from mcp_manifold.fronts.server.service import Limits, Service
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
-BACKLOG: Final = 2048
-LAST_WRITES: Final = 2
-"""Seconds the last answers may take to be written, when there is nothing more to answer."""
+    from mcp_manifold.fronts.http.asgi import Receive, Scope, Send
+    from mcp_manifold.fronts.http.front import HttpFront
+    from mcp_manifold.fronts.metrics import LoopLag
+
+
+class Stoppable(Protocol):
+    """A front that is serving."""
+
+    def stop(self) -> None:
+        """Drain and end; the second call ends at once."""
+        ...
+
+
+class MountedApp:
+    """The ASGI application to mount in another one. It may be mounted before the Manifold is entered."""
+
+    def __init__(self, front: Callable[[], "HttpFront"]) -> None:
+        self._front = front
+
+    def __repr__(self) -> str:
+        return "<MountedApp>"
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Serve one request. Raises RuntimeError while the Manifold is not entered."""
+        await self._front()(scope, receive, send)
+
+
+class Serving:
+    """The fronts of one Manifold. Makes them on first use, because HTTP and its libraries take long to import."""
+
+    def __init__(self, holder: RuntimeHolder) -> None:
+        self._holder = holder
+        self._mounted = MountedApp(self.front)
+        self._front: HttpFront | None = None
+        self._lag: LoopLag | None = None
+        self._current: Stoppable | None = None
+        self._is_listening = False
+        self._is_stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Serving {self._current or self._front or 'nothing'}>"
+
+    # --- fronts -----------------------------------------------------------------------------------------------------
+
+    def asgi_app(self) -> MountedApp:
+        """The ASGI application with all endpoints; always the same one."""
+        return self._mounted
+
+    def front(self) -> "HttpFront":
+        """The HTTP front with its pages, made on first use.
+
+        Raises:
+            RuntimeError: the Manifold is not entered.
+        """
+        if self._front is None:
+            from mcp_manifold.fronts.http.front import HttpFront  # noqa: PLC0415 - stdio needs no HTTP
+            from mcp_manifold.fronts.pages import site  # noqa: PLC0415 - as above
+
+            holder, settings = self._holder, self._holder.settings
+            runtime = holder.runtime
+            pages = site(
+                settings.base_path,
+                health=holder.health,
+                servers=holder.servers_health,
+                ready=self.readiness,
+                more=[self._metrics_page()] if settings.metrics else [],
+            )
+            self._front = HttpFront(runtime, pages, check_params=check_params)
+            if self._lag is not None:
+                self._lag.begin(LoopClock())
+        return self._front
+
+    def _metrics_page(self) -> "Route":
+        from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources  # noqa: PLC0415 - as above
+
+        lag = self._lag = LoopLag()
+        sources = Sources(
+            counts=self._holder.counts,
+            lag=lag,
+            servers=self._holder.servers,
+            tally=lambda: None if self._front is None else self._front.tally,
+            budget=self._holder.budget,
+            parked=self._holder.parked,
+        )
+        return Exposition(sources).route(self._holder.settings.base_path)
+
+    async def http(self, ready: Callable[[str, int], None]) -> None:
+        """Serve on a socket until `stop`; `ready` gets the host and port.
+
+        Raises:
+            ConfigError: the address is unsafe or unavailable.
+        """
+        from mcp_manifold.app.http_server import HttpServer  # noqa: PLC0415 - imports uvicorn
+
+        self._is_listening = True
+        require_safe(self._holder.settings)
+        server = HttpServer(self.front(), self._holder.settings, ready, current=lambda: self._holder.settings)
+        await self._serve(server, server.run())
+
+    async def stdio(self, scope: str) -> None:
+        """Serve one client on stdin and stdout until it leaves, or `stop`."""
+        from mcp_manifold.fronts.stdio import StdioFront  # noqa: PLC0415 - HTTP needs no stdio
+
+        front = StdioFront(self._holder.runtime, scope=scope)
+        await self._serve(front, front.serve())
+
+    async def _serve(self, front: Stoppable, serving: Coroutine[Any, Any, None]) -> None:
+        self._current = front
+        try:
+            if self._is_stopping:
+                serving.close()
+            else:
+                await serving
+        finally:
+            self._current = None
+
+    # --- the life of the manifold -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """The Manifold is being left: end all sessions and streams."""
+        if self._front is not None:
+            self._front.close()
+            self._front = None
+        if self._lag is not None:
+            self._lag.end()
+
+    def stop(self) -> None:
+        """Stop serving: requests in flight get `drain` to finish, new ones are refused.
+
+        The second call, or one while nothing is served, ends everything at once, server processes included.
+        """
+        if self._holder.is_entered and (self._is_stopping or self._current is None):
+            self._holder.runtime.groups.kill()
+        self._is_stopping = True
+        if self._current is not None:
+            self._current.stop()
+
+    def readiness(self) -> dict[str, object]:
+        """The body of `/_readyz`."""
+        is_closed = self._front is not None and self._front.is_closed
+        return {"ready": not is_closed and self._holder.is_ready()}
+
+    def require_applicable(self, settings: ManifoldSettings) -> None:
+        """Refuse settings that would make a listening endpoint unsafe; raises ConfigError."""
+        if self._is_listening:
+            require_safe(settings)
+
+    def adopt_settings(self) -> None:
+        """The settings in force have changed."""
+        if self._front is not None:
+            self._front.reload()
 
 
 def require_safe(settings: ManifoldSettings) -> None:
-    """Refuse to offer every configured server's powers to a network that nobody has to log in from.
+    """Refuse to listen for other machines without authentication.
 
     Raises:
-        ConfigError: not a loopback address, no token, and not told to.
+        ConfigError: the host is not a loopback address, there is no token, and `insecure` is off.
     """
     if settings.tokens or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigError(
-        f'refusing to listen on "{settings.host}" without authentication: everybody who can reach it could use every '
+        f'refusing to listen on "{settings.host}" without authentication: anyone who can reach it could use every '
         'configured server. Set "tokens" in the "manifold" object (or MCP_MANIFOLD_TOKENS), or pass --insecure if '
-        "something in front of it checks who is asking"
+        "a proxy in front of it authenticates clients"
     )
 
 
@@ -47,130 +189,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def bound(settings: ManifoldSettings) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: the address cannot be had; says what to do.
-    """
-    host, port = settings.host.strip("[]"), settings.port
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except (OSError, ValueError) as exc:  # ValueError: not even the shape of a host name
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from exc
-    listening.setblocking(False)
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio sets it for some sockets only
-    return listening
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without signal handling, and with a word when it listens."""
-
-    def __init__(self, config: uvicorn.Config, front: HttpFront, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._front = front
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the program's."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._front.close()
-        await super().shutdown(sockets)
-
-
-class HttpServer:
-    """A front on a socket, from `run` until `stop`."""
-
-    def __init__(
-        self,
-        front: HttpFront,
-        settings: ManifoldSettings,
-        ready: Callable[[str, int], None],
-        *,
-        current: Callable[[], ManifoldSettings],
-    ) -> None:
-        self._front = front
-        self._settings = settings
-        self._ready = ready
-        self._current = current
-        """The settings in force, of which some may change while it serves."""
-        self._uvicorn: _Uvicorn | None = None
-        self._service: Service | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        state = "not running" if self._uvicorn is None else "draining" if self._front.is_closed else "serving"
-        return f"<HttpServer {state}>"
-
-    def stop(self) -> None:
-        """Make `run` end: requests in flight get the time to drain, others are refused. Again: nobody is waited for.
-
-        It listens on while it drains, so that others learn from an answer, and not from silence, that they should go
-        elsewhere.
-        """
-        if self._uvicorn is None:
-            return
-        if self._front.is_closed:
-            self._uvicorn.force_exit = True
-            self._end()
-            return
-        self._alarm = asyncio.get_running_loop().call_later(self._current().drain, self._end)
-        self._front.drain(self._end)
-
-    async def run(self) -> None:
-        """Serve until `stop`.
-
-        Raises:
-            ConfigError: it may not, or cannot, listen there.
-        """
-        require_safe(self._settings)
-        listening = bound(self._settings)
-        host, port = listening.getsockname()[:2]
-        config = uvicorn.Config(
-            self._front,
-            http=self._connection,  # type: ignore[arg-type]  # it is only called, as the class would be
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=LAST_WRITES,
-            backlog=BACKLOG,
-        )
-        self._uvicorn = _Uvicorn(config, self._front, lambda: self._ready(host, port))
-        try:
-            await self._uvicorn.serve(sockets=[listening])
-        finally:
-            self._uvicorn = None
-            if self._alarm is not None:
-                self._alarm.cancel()
-            listening.close()
-
-    def _connection(self, *, server_state: Any, **_: object) -> Connection:
-        """What uvicorn makes for each connection: ours, counted in its books."""
-        if self._service is None:
-            self._service = Service(
-                self._front,
-                Limits(),
-                server_state,
-                LoopClock(),
-                lambda: self._current().limits.max_connections,
-                self._front.tally.budget,
-                lambda: self._current().limits.max_body,
-            )
-        return Connection(self._service)
-
-    def _end(self) -> None:
-        if self._uvicorn is not None:
-            self._uvicorn.should_exit = True

@@ -1,4 +1,4 @@
-"""The command line: arguments, output and exit codes. Imports nothing heavy before a command needs it."""
+"""The command line. Imports nothing heavy before a command needs it."""
 
 from mcp_manifold.cli.root import cli, main
 

@@ -10,10 +10,8 @@ import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
-from mcp_manifold.cli.layout import counted, say
-from mcp_manifold.cli.logs import visible
-from mcp_manifold.cli.opening import Endpoint, Invocation
-from mcp_manifold.cli.options import JSON, WAIT, common, patience
+from mcp_manifold.cli.invocation import JSON, WAIT, Endpoint, Invocation, common, patience
+from mcp_manifold.cli.output import counted, say, visible
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import ConfigError
 

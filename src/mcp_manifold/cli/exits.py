@@ -1,4 +1,4 @@
-"""Exit codes, and how an error of ours becomes a line on stderr and one of them. Knows no command."""
+"""Exit codes, and the errors that end the program with one of them."""
 
 import difflib
 import json
@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from mcp_manifold.cli.logs import visible_text
+from mcp_manifold.cli.output import visible_text
 from mcp_manifold.errors import ConfigError, ManifoldError, RemoteError
 
 OK: Final = 0
@@ -17,27 +17,27 @@ SIGNALLED: Final = 128
 """Plus the number of the signal: 130 interrupted, 143 terminated."""
 INTERRUPTED: Final = 130
 
-EXIT_CODES: Final = "Exit codes: 0 ok, 1 what was asked for failed, 2 usage or configuration, 130 interrupted."
+EXIT_CODES: Final = "Exit codes: 0 ok, 1 the operation failed, 2 usage or configuration error, 130 interrupted."
 
 
 class Failed(click.ClickException):
-    """What was asked for failed; ends the program with a line on stderr."""
+    """The operation failed: exit code 1, with the message on stderr."""
 
     exit_code = FAILED
 
     def format_message(self) -> str:
-        """The message, without anything that could drive the terminal."""
+        """The message with control characters escaped."""
         return visible_text(self.message)
 
 
 class Misconfigured(Failed):
-    """The configuration, or how it was asked for, is wrong."""
+    """The configuration or the usage is wrong: exit code 2."""
 
     exit_code = USAGE
 
 
 class Signalled(Exception):
-    """A signal told the program to end."""
+    """A signal ended the program."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -45,14 +45,14 @@ class Signalled(Exception):
 
 
 def as_exit(exc: ManifoldError) -> click.ClickException:
-    """The error as click ends a program with it."""
+    """The click exception that ends the program for an error of ours."""
     if isinstance(exc, ConfigError):
         return Misconfigured(str(exc))
-    return Failed(remote_message(exc) if isinstance(exc, RemoteError) else str(exc))
+    return Failed(_remote_message(exc) if isinstance(exc, RemoteError) else str(exc))
 
 
-def remote_message(exc: RemoteError) -> str:
-    """What a server's own error says, for a person."""
+def _remote_message(exc: RemoteError) -> str:
+    """The message and data of a server's own error."""
     try:
         error = json.loads(exc.raw)
     except ValueError:
@@ -64,7 +64,7 @@ def remote_message(exc: RemoteError) -> str:
 
 
 def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error a group of them is about; the group itself when there are several."""
+    """The single error in a group, however deep; the group itself when it holds several."""
     if len(group.exceptions) != 1:
         return group
     inner = group.exceptions[0]
@@ -72,7 +72,7 @@ def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean "x" or "y"?` for the names most like `name`; empty when none is."""
+    """` Did you mean "x" or "y"?` with the names closest to `name`; empty when none is close."""
     names = list(dict.fromkeys(known))
     folded = {other.casefold(): other for other in reversed(names)}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.75)

@@ -1,19 +1,27 @@
-"""Runs one coroutine as the program: the event loop, and what a signal does. Knows no command."""
+"""Runs a coroutine as the program: event loop, signals, memory allocator and garbage collector."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from mcp_manifold.backends.process.orphans import Reaper, sweep
-from mcp_manifold.cli.allocator import keep_blocks
 from mcp_manifold.cli.exits import Signalled
 
 T = TypeVar("T")
 
+YOUNG: Final = 20_000
+"""Net new objects before the garbage collector examines the youngest generation; about 500 calls."""
+_MMAP_THRESHOLD: Final = -3
+_TRIM_THRESHOLD: Final = -1
+"""Options of glibc's mallopt (malloc.h)."""
+_KEPT: Final = 32 << 20
+"""Bytes of free memory that glibc keeps for later messages. Larger blocks go back to the system at once."""
 _ENDING: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _HANGUP: Final = getattr(signal, "SIGHUP", None)
 
@@ -24,12 +32,11 @@ def run(
     hangup: Callable[[], None] | None = None,
     stop: Callable[[], None] | None = None,
 ) -> T:
-    """The result of `main`, on uvloop where there is one. Whatever ends the program, `main` is left in order.
+    """Run `main` on uvloop where available, and return its result. A signal cancels `main` and lets it clean up.
 
     Args:
-        hangup: what SIGHUP does, instead of ending the program; but if it comes because the terminal it was started
-            from was closed, it ends the program nevertheless.
-        stop: what SIGTERM and SIGINT do, each time they come, instead of ending the program; `main` ends by it.
+        hangup: called on SIGHUP, which then does not end the program, unless its terminal was closed.
+        stop: called on each SIGTERM and SIGINT, which then do not cancel `main`; it must make `main` return.
 
     Raises:
         Signalled: SIGTERM or SIGHUP came.
@@ -44,7 +51,7 @@ def run(
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415 - not there on Windows, and --help should not pay for it
+        import uvloop  # noqa: PLC0415 - does not exist on Windows
     except ImportError:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
@@ -52,7 +59,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _tended(main: Coroutine[Any, Any, T]) -> T:
-    """`main`, without what a predecessor that was killed left behind, and with zombies reaped if that falls to us."""
+    """Run `main` after ending orphans of killed instances; reaps zombies meanwhile if this process is PID 1."""
     sweep()
     reaper = Reaper()
     reaper.begin()
@@ -65,7 +72,7 @@ async def _tended(main: Coroutine[Any, Any, T]) -> T:
 async def _until_signalled(
     main: Coroutine[Any, Any, T], hangup: Callable[[], None] | None, stop: Callable[[], None] | None
 ) -> T:
-    """Without this SIGTERM would end us on the spot, and leave the servers we started behind."""
+    """Run `main` with signal handlers. By default SIGTERM would end the process without stopping the servers."""
     caught: list[int] = []
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     is_in_terminal = _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN and _has_terminal()
@@ -79,10 +86,10 @@ async def _until_signalled(
             task.cancel()
 
     for number in _ENDING:
-        with suppress(NotImplementedError):  # Windows: its default action stands
+        with suppress(NotImplementedError):  # Windows: the default action applies
             loop.add_signal_handler(number, end, number)
     if stop is not None:
-        with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt, which ends the run as well
+        with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt, which ends `main` as well
             loop.add_signal_handler(signal.SIGTERM, stop)
             loop.add_signal_handler(signal.SIGINT, stop)
     try:
@@ -94,9 +101,34 @@ async def _until_signalled(
 
 
 def _has_terminal() -> bool:
-    """Whether there is a terminal that signals of its own come from."""
+    """Whether the process has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
         return False
     return True
+
+
+def keep_blocks() -> None:
+    """Let glibc keep the memory of large messages for the next ones.
+
+    By default it returns each block to the system, which then clears every page again: most of the time that a result
+    of 1 MB takes. Other C libraries keep their defaults.
+    """
+    if sys.platform != "linux":
+        return
+    option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if option is not None:
+        option(_MMAP_THRESHOLD, _KEPT)
+        option(_TRIM_THRESHOLD, _KEPT)  # always both: setting one switches off glibc's own adjustment of the other
+
+
+def settle_memory() -> None:
+    """Exclude the objects of a started program from garbage collection, and collect the others less often.
+
+    Imported and configured objects never die, yet every full collection would walk over them. Calls leave almost
+    nothing to cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, 20, 50)

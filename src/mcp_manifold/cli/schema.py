@@ -5,9 +5,8 @@ import json
 import click
 
 from mcp_manifold.cli.exits import EXIT_CODES
-from mcp_manifold.cli.layout import say
-from mcp_manifold.cli.opening import Invocation
-from mcp_manifold.cli.options import common
+from mcp_manifold.cli.invocation import Invocation, common
+from mcp_manifold.cli.output import say
 
 
 @click.command(epilog=EXIT_CODES)

@@ -1,37 +1,45 @@
-"""`mcp-manifold serve`: the endpoint over HTTP, and how its servers get on meanwhile."""
+"""`mcp-manifold serve` and `mcp-manifold stdio`: the endpoint over HTTP, or for one client over stdin and stdout."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import click
-from rich.console import Console
-from rich.live import Live
 
-from mcp_manifold.cli import statuses
-from mcp_manifold.cli.addresses import Addresses, banner
-from mcp_manifold.cli.allocator import settle_memory
-from mcp_manifold.cli.exits import EXIT_CODES
-from mcp_manifold.cli.logs import visible
-from mcp_manifold.cli.opening import Endpoint, Invocation
-from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
-from mcp_manifold.cli.reload_signal import Following
-from mcp_manifold.cli.running import run
+from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
+from mcp_manifold.cli.invocation import REMEMBER, STATE_DIR, Endpoint, Invocation, common, overrides_of
+from mcp_manifold.cli.output import columns, counted, note, visible
+from mcp_manifold.cli.running import run, settle_memory
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mcp_manifold.cli.statuses import PlainConsole, Reporter
+    from mcp_manifold.config import Reloaded, Settings
+    from mcp_manifold.config.instances import Announced
 
-    from mcp_manifold.config import Reloaded
-    from mcp_manifold.core.status import ServerStatus
+logger = logging.getLogger(__name__)
+
+NO_FILE: Final = "<dict>"
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_SHOWN: Final = 12
+"""Servers, and groups, that the banner names."""
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
 
 
 @click.command(epilog=EXIT_CODES)
 @common
-@click.option("--host", help="The address to listen on (127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (8808); 0 for any free one.")
-@click.option("--base-path", metavar="PATH", help='A path all endpoints are below, such as "/tools".')
-@click.option("--insecure", is_flag=True, help="Listen on other addresses than this machine's own without tokens.")
+@click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on. Default: 8808; 0 for any free port.")
+@click.option("--base-path", metavar="PATH", help='Path prefix of all endpoints, such as "/tools".')
+@click.option("--insecure", is_flag=True, help="Allow addresses other than loopback without tokens.")
 @STATE_DIR
 @REMEMBER
 def serve(
@@ -41,36 +49,40 @@ def serve(
     port: int | None,
     base_path: str | None,
     insecure: bool,
-    state_dir: "Path | None",
+    state_dir: Path | None,
     remember: bool | None,
 ) -> None:
-    """Serve all configured servers as one, over HTTP, until a signal.
+    """Serve all configured servers as one endpoint over HTTP, until SIGINT or SIGTERM.
 
-    Listens at once; servers that are still starting, or down, join as soon as they are ready. Prints where to
-    point a client, and what to paste into its configuration. The log goes to stderr.
+    Listens at once; servers that are still starting, or unavailable, join when they are ready. Prints the URLs and an
+    entry for your client's configuration. The log goes to stderr.
 
     \b
     mcp-manifold serve -c mcp.json
     mcp-manifold serve -c mcp.json --port 9000 --base-path /tools
     MCP_MANIFOLD_TOKENS=... mcp-manifold serve -c mcp.json --host 0.0.0.0
     """
-    given: dict[str, object] = {"host": host, "port": port, "basePath": base_path, "insecure": insecure or None}
-    given |= {"stateDir": None if state_dir is None else str(state_dir), "remember": remember}
-    manifold = invocation.manifold({key: value for key, value in given.items() if value is not None})
-    invocation.log_as_configured(manifold.config)
-    console = Paper()
+    from mcp_manifold.cli.statuses import PlainConsole  # noqa: PLC0415 - imports rich, which stdio must not wait for
 
-    def reloaded(what: "Reloaded") -> None:
+    manifold = invocation.manifold(
+        overrides_of(state_dir, remember, host=host, port=port, basePath=base_path, insecure=insecure or None)
+    )
+    invocation.log_as_configured(manifold.config)
+    console = PlainConsole()
+
+    def reloaded(outcome: "Reloaded") -> None:
         invocation.log_as_configured(manifold.config)
-        with suppress(OSError):  # a reader who left
-            console.print(visible(str(what)))
+        with suppress(OSError):  # the reader of stdout has gone
+            console.print(visible(str(outcome)))
 
     manifold.on_reload(reloaded)
-    following = Following(invocation, manifold)
-    run(_serve(manifold, console, following), hangup=following.again, stop=manifold.stop)
+    signals = ReloadSignal(invocation, manifold)
+    run(_serve(manifold, console, signals), hangup=signals.received, stop=manifold.stop)
 
 
-async def _serve(manifold: Endpoint, console: Console, following: Following) -> None:
+async def _serve(manifold: Endpoint, console: "PlainConsole", signals: "ReloadSignal") -> None:
+    from mcp_manifold.cli.statuses import Reporter  # noqa: PLC0415 - as above
+
     for warning in manifold.config.warnings:
         console.print(f"warning: {visible(warning)}")
     reporter = Reporter(manifold.status, console)
@@ -84,7 +96,7 @@ async def _serve(manifold: Endpoint, console: Console, following: Following) -> 
         unwatch = manifold.watch("", lambda *_: reporter.review())
         started = group.create_task(_until_started(manifold, reporter), name="first attempts")
         try:
-            with following.announced():
+            with signals.announced():
                 await manifold.serve_http(ready=ready)
         finally:
             started.cancel()
@@ -92,128 +104,192 @@ async def _serve(manifold: Endpoint, console: Console, following: Following) -> 
             reporter.end()
 
 
-async def _until_started(manifold: Endpoint, reporter: "Reporter") -> None:
+async def _until_started(manifold: Endpoint, reporter: "Reporter | None" = None) -> None:
     await manifold.settle()
     settle_memory()
-    reporter.settled(manifold.problems())
+    if reporter is not None:
+        reporter.settled(manifold.problems())
 
 
-class Paper(Console):
-    """A console that takes text for text. Its reader may leave: an error to its caller, not the end of the program."""
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The URLs of one listening endpoint."""
 
-    def __init__(self, file: IO[str] | None = None, *, force_terminal: bool | None = None, width: int | None = None):
-        super().__init__(
-            file=file,
-            force_terminal=force_terminal,
-            width=width,
-            markup=False,
-            highlight=False,
-            emoji=False,
-            soft_wrap=True,
-        )
+    host: str
+    port: int
+    base_path: str = ""
 
-    def on_broken_pipe(self) -> None:
-        """Let the caller know."""
-        raise BrokenPipeError
+    @property
+    def root(self) -> str:
+        """The prefix of all URLs. A wildcard host becomes the loopback address."""
+        host = _ANYWHERE.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{self.base_path}"
+
+    @property
+    def merged(self) -> str:
+        """All servers, over Streamable HTTP."""
+        return f"{self.root}/mcp"
+
+    @property
+    def sse(self) -> str:
+        """All servers, over SSE."""
+        return f"{self.root}/sse"
+
+    def server(self, name: str) -> str:
+        """One server."""
+        return f"{self.root}/{quote(name, safe='')}/mcp"
+
+    def group(self, name: str) -> str:
+        """One group."""
+        return f"{self.root}/groups/{quote(name, safe='')}/mcp"
 
 
-class Reporter:
-    """Tells how the servers get on: as a table that changes while they start, else and later a line per change.
+def banner(settings: "Settings", addresses: Addresses) -> list[str]:
+    """The lines that `serve` prints once it listens: the URLs, and an entry for a client's configuration."""
+    servers = [server.name for server in settings.servers if not server.disabled]
+    rows = [
+        ("all servers", addresses.merged),
+        ("  over SSE", addresses.sse),
+        *_each("server", servers, addresses.server),
+        *_each("group", list(settings.manifold.groups), addresses.group),
+        ("health", f"{addresses.root}/health"),
+    ]
+    return [
+        f"{visible(settings.manifold.name)}: {counted(len(servers), 'server')} from {visible(settings.source)}, "
+        f"listening on {addresses.root}",
+        "",
+        *columns(rows),
+        "",
+        "Entry for your client's configuration:",
+        "",
+        *json.dumps(snippet(settings, addresses), indent=2).splitlines(),
+        "",
+    ]
 
-    Called from within the backends' tasks: it never raises, and says nothing before `begin` and after `end`. A server
-    is told of again only when there is something new, so one that stays away does not fill the screen.
+
+def _each(word: str, names: Sequence[str], address: Callable[[str], str]) -> list[tuple[str, str]]:
+    shown = [(f"{word} {visible(name)}", address(name)) for name in names[:_SHOWN]]
+    rest = len(names) - _SHOWN
+    return [*shown, (f"{word} ...", f"and {rest} more")] if rest > 0 else shown
+
+
+def snippet(settings: "Settings", addresses: Addresses) -> dict[str, object]:
+    """An entry for a client's `mcpServers`, with a placeholder for the token."""
+    entry: dict[str, object] = {"type": "http", "url": addresses.merged}
+    if settings.manifold.tokens:
+        entry["headers"] = {"Authorization": "Bearer YOUR_TOKEN"}
+    return {"mcpServers": {settings.manifold.name: entry}}
+
+
+# --- stdio ------------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=EXIT_CODES)
+@common
+@click.option("--server", metavar="NAME", help="Only this server, under its own names.")
+@click.option("--group", metavar="NAME", help="Only this group of servers.")
+@STATE_DIR
+@REMEMBER
+def stdio(
+    invocation: Invocation, *, server: str | None, group: str | None, state_dir: Path | None, remember: bool | None
+) -> None:
+    """Serve one client over stdin and stdout, for clients that start their servers as processes.
+
+    stdout carries only the protocol. Warnings and errors go to stderr (more with --log-level). Ends when stdin closes.
+
+    \b
+    In a client's configuration:
+      "manifold": {"command": "uvx", "args": ["mcp-manifold", "stdio", "-c", "/path/to/mcp.json"]}
+    Only some of the servers:
+      mcp-manifold stdio -c mcp.json --group writing
+    """
+    if server and group:
+        raise click.UsageError("--server and --group cannot be combined.")
+    manifold = invocation.manifold(overrides_of(state_dir, remember))
+    invocation.log_as_configured(manifold.config, default="warning")
+    for warning in manifold.config.warnings:
+        note(f"warning: {visible(warning)}")
+    scope = scope_of(manifold.config, server=server, group=group)
+    manifold.on_reload(lambda _: invocation.log_as_configured(manifold.config, default="warning"))
+    signals = ReloadSignal(invocation, manifold)
+    run(_serve_stdio(manifold, scope, signals), hangup=signals.received, stop=manifold.stop)
+
+
+async def _serve_stdio(manifold: Endpoint, scope: str, signals: "ReloadSignal") -> None:
+    async with manifold, asyncio.TaskGroup() as group:
+        started = group.create_task(_until_started(manifold), name="first attempts")
+        try:
+            with signals.announced():
+                await manifold.serve_stdio(scope=scope)
+        finally:
+            started.cancel()
+
+
+def scope_of(settings: "Settings", *, server: str | None, group: str | None) -> str:
+    """The scope that the options name.
+
+    Raises:
+        Misconfigured: no enabled server, or no group, has that name.
+    """
+    if server:
+        _require("server", server, [known.name for known in settings.servers if not known.disabled])
+        return f"server:{server}"
+    if group:
+        _require("group", group, settings.manifold.groups)
+        return f"group:{group}"
+    return ""
+
+
+def _require(kind: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        raise Misconfigured(f'unknown {kind} "{name}"; configured: {", ".join(names)}.{did_you_mean(name, names)}')
+
+
+# --- reloading on SIGHUP ----------------------------------------------------------------------------------------------
+
+
+class ReloadSignal:
+    """Reloads on SIGHUP, and writes the outcome where `mcp-manifold reload` finds it.
+
+    Reloads are numbered, so that the command recognises the outcome of its own request.
     """
 
-    def __init__(self, status: "Callable[[], list[ServerStatus]]", console: Console) -> None:
-        self._status = status
-        self._console = console
-        self._live: Live | None = None
-        self._told: dict[str, str] = {}
-        self._is_open = False
-        self._is_settled = False
+    def __init__(self, invocation: Invocation, manifold: Endpoint) -> None:
+        self._invocation = invocation
+        self._manifold = manifold
+        self._note: Announced | None = None
+        self._count = 0
 
     def __repr__(self) -> str:
-        phase = "closed" if not self._is_open else "live" if self._live else "lines"
-        return f"<Reporter {phase}, {len(self._told)} servers told of>"
+        return f"<ReloadSignal {self._note!r} received={self._count}>"
 
-    def say(self, lines: list[str]) -> None:
-        """Print lines; a reader who left is no reason to stop serving."""
-        try:
-            self._console.print("\n".join(lines))
-        except OSError:
-            self.end()
+    def received(self) -> None:
+        """Handle one SIGHUP."""
+        self._count += 1
+        number = self._count
+        self._manifold.reload_soon(lambda outcome: self._publish(number, outcome))
 
-    def begin(self) -> None:
-        """From now on there is something to tell."""
-        self._is_open = True
-        if self._console.is_terminal and not self._is_settled:
-            self._live = Live(
-                console=self._console,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=Console(stderr=True).is_terminal,
-            )
-            self._live.start()
-        self.review()
-
-    def moved(self, name: str) -> None:
-        """A server's state moved."""
-        self.review()
-
-    def settled(self, problems: tuple[str, ...]) -> None:
-        """Every server was tried: the table stays as it is, and lines follow."""
-        self._is_settled = True
-        if not self._is_open:
-            return
-        self.review()
-        self._stop_live()
-        self.review()
-        if problems:
-            self.say([f"note: {visible(problem)}" for problem in problems])
-
-    def review(self) -> None:
-        """Tell what is new."""
-        if not self._is_open:
-            return
-        found = self._status()
-        fresh = [status for status in found if self._is_news(status)]
-        if self._live is None:
-            self._tell(fresh)
-            return
-        try:
-            self._live.update(statuses.table(found), refresh=True)  # has no room for reasons: those follow as lines
-        except OSError:
-            self.end()
-        self._told.update((status.name, _gist(status)) for status in fresh if statuses.is_fine(status))
-
-    def end(self) -> None:
-        """Say nothing more."""
-        self._is_open = False
-        self._stop_live()
-
-    def _tell(self, fresh: "list[ServerStatus]") -> None:
-        self._told.update((status.name, _gist(status)) for status in fresh)
-        if fresh:
-            self.say([statuses.line(status) for status in fresh])
-
-    def _is_news(self, status: "ServerStatus") -> bool:
-        if statuses.is_pending(status):
-            return False
-        has_listed = statuses.offer(status) != statuses.NOTHING
-        if status.state == "ready" and not has_listed and not self._is_settled:
-            return False  # it is ready before its lists are here
-        return self._told.get(status.name) != _gist(status)
-
-    def _stop_live(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Announce this instance to `mcp-manifold reload`; best effort."""
+        if self._manifold.config.source != NO_FILE and hasattr(signal, "SIGHUP"):
+            note = self._invocation.opening.announced(Path(self._manifold.config.source))
             try:
-                live.stop()
-            except OSError:
-                self._is_open = False
+                note.open()
+                self._note = note
+            except OSError as exc:
+                logger.info("`mcp-manifold reload` will not find this instance, but SIGHUP works: %s", exc)
+        try:
+            yield
+        finally:
+            if self._note is not None:
+                self._note.close()
+                self._note = None
 
-
-def _gist(status: "ServerStatus") -> str:
-    """What makes a status worth telling: all of it but the passing of time."""
-    is_known = status.state in ("ready", "idle")
-    return f"{status.state}\0{statuses.outcome(status) if is_known else status.last_error}"
+    def _publish(self, number: int, outcome: "Reloaded") -> None:
+        if self._note is not None:
+            try:
+                self._note.tell(number, asdict(outcome))
+            except OSError as exc:
+                logger.warning("cannot report the outcome of the reload: %s", exc)

@@ -1,14 +1,15 @@
-"""What a server's status reads like: a line, a table, a remedy. Pure: statuses in, text out."""
+"""The status of servers as text: a sentence, a table, a remedy, and the live progress that `serve` shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mcp_manifold.cli.layout import counted
-from mcp_manifold.cli.logs import visible
+from mcp_manifold.cli.output import counted, visible
 
 if TYPE_CHECKING:
     from mcp_manifold.core.status import ServerStatus
@@ -27,31 +28,32 @@ _FINE: Final = frozenset({"ready", "disabled"})
 _SHUT: Final = frozenset({"open", "half-open"})
 STDERR_SHOWN: Final = 5
 NOTHING: Final = "nothing offered"
+_UNKNOWN: Final = "reason unknown"
 
 _REMEDIES: Final = (
-    (("could not be started",), 'is its "command" a program this user may run?'),
+    (("could not be started",), 'check that this user may run its "command"'),
     (("working directory",), 'correct "cwd", or create the directory'),
-    (("401", "403", "unauthorized", "forbidden"), 'give the credential it wants under "headers"'),
+    (("401", "403", "unauthorized", "forbidden"), 'set the credential it requires under "headers"'),
     (("404", "405"), 'check the path of its "url"'),
-    (("certificate", "tls", "ssl"), 'check the certificate, or the "url"'),
-    (("refused", "resolve", "getaddrinfo", "not known", "unreachable"), 'is it running? check its "url"'),
-    (("exited", "stdout", "signal"), "run its command by hand to see why it ends"),
-    (("did not answer", "no answer", "timed out", "within"), 'give it longer with "timeout", or --wait'),
+    (("certificate", "tls", "ssl"), 'check the certificate and the "url"'),
+    (("refused", "resolve", "getaddrinfo", "not known", "unreachable"), 'check that it is running, and its "url"'),
+    (("exited", "stdout", "signal"), "run its command by hand to see why it exits"),
+    (("did not answer", "no answer", "timed out", "within"), 'increase its "timeout", or --wait'),
 )
 
 
 def is_fine(status: "ServerStatus") -> bool:
-    """Whether there is nothing to put right."""
+    """Whether the server needs no attention."""
     return status.is_resting or (status.state in _FINE and status.breaker not in _SHUT)
 
 
 def is_pending(status: "ServerStatus") -> bool:
-    """Whether nothing can be said of it yet."""
+    """Whether the first attempt is still running."""
     return status.state == "connecting" or (status.state == "idle" and not status.is_resting and not status.last_error)
 
 
 def offer(status: "ServerStatus") -> str:
-    """`3 tools, 2 resources, 1 prompt`; what there is none of is left out."""
+    """`3 tools, 2 resources, 1 prompt`, without zeros."""
     counts = (
         (status.tools, "tool"),
         (status.resources, "resource"),
@@ -71,23 +73,25 @@ def way(status: "ServerStatus") -> str:
 
 
 def line(status: "ServerStatus") -> str:
-    """The status in one sentence."""
+    """The status as one sentence."""
     name, error = visible(status.name), visible(status.last_error)
     match status.state:
         case "ready" if status.breaker in _SHUT:
-            return f"{name}: ready over {way(status)}, but answers no calls ({error}){_next_attempt(status)}"
+            return (
+                f"{name}: ready over {way(status)}, circuit breaker {status.breaker} ({error}){_next_attempt(status)}"
+            )
         case "ready":
             return f"{name}: ready over {way(status)}, {offer(status)}"
         case "idle" if status.is_resting:
-            return f"{name}: idle until it is called, {offer(status)}"
+            return f"{name}: idle until the next call, {offer(status)}"
         case "idle" if error:
             return f"{name}: idle, its last start failed ({error}); the next call starts it again"
         case "degraded":
-            return f"{name}: degraded ({error or 'no reason known'}), calls still go there over {way(status)}"
+            return f"{name}: degraded ({error or _UNKNOWN}), still called over {way(status)}"
         case "backing off":
-            return f"{name}: not reachable ({error or 'no reason known'}){_next_attempt(status)}"
+            return f"{name}: not reachable ({error or _UNKNOWN}){_next_attempt(status)}"
         case "crash loop":
-            return f"{name}: in a crash loop ({error or 'no reason known'}){_next_attempt(status)}"
+            return f"{name}: in a crash loop ({error or _UNKNOWN}){_next_attempt(status)}"
         case "broken":
             return f"{name}: broken: {error}"
         case _:
@@ -95,7 +99,7 @@ def line(status: "ServerStatus") -> str:
 
 
 def outcome(status: "ServerStatus") -> str:
-    """The same for a program that is about to end, and makes no other attempt."""
+    """The same without the next attempt, for a program that is about to end."""
     return line(replace(status, next_try=None))
 
 
@@ -104,9 +108,9 @@ def _next_attempt(status: "ServerStatus") -> str:
 
 
 def remedy(status: "ServerStatus") -> str:
-    """What to try; empty where nothing is known to help."""
+    """Advice for an unavailable server; empty when there is none."""
     if status.state == "connecting":
-        return "it is still starting: give it longer with --wait"
+        return "it is still starting; increase --wait"
     error = status.last_error.lower()
     if status.state not in ("backing off", "crash loop"):
         return ""
@@ -114,7 +118,7 @@ def remedy(status: "ServerStatus") -> str:
 
 
 def report(status: "ServerStatus", took: float | None) -> list[str]:
-    """The status for `check --live`: the sentence, and below it what helps to find the fault."""
+    """The status for `check --live`: the sentence, then the remedy and the end of stderr."""
     after = "" if took is None or status.state == "disabled" else f" (after {took:.1f} s)"
     mark = "-" if status.state == "disabled" else "ok" if is_fine(status) else "!!"
     lines = [f"{mark:<3}{outcome(status)}{after}"]
@@ -127,7 +131,7 @@ def report(status: "ServerStatus", took: float | None) -> list[str]:
 
 
 def table(statuses: Sequence["ServerStatus"]) -> Table:
-    """All servers at a glance, for a terminal. Why one is away takes a line of its own, elsewhere."""
+    """All servers as a table for a terminal. Error messages do not fit; they follow as lines."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("server", "state", "transport", "tools", "resources", "prompts"):
         shown.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=heading != "transport")
@@ -145,3 +149,124 @@ def _cells(status: "ServerStatus") -> list[Text]:
         Text(way(status) if status.transport else ""),
         *(Text(str(count) if is_open else "") for count in counts),
     ]
+
+
+class PlainConsole(Console):
+    """A console that prints text without markup. A closed pipe raises BrokenPipeError instead of ending the program."""
+
+    def __init__(self, file: IO[str] | None = None, *, force_terminal: bool | None = None, width: int | None = None):
+        super().__init__(
+            file=file,
+            force_terminal=force_terminal,
+            width=width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Raise, so that the caller decides."""
+        raise BrokenPipeError
+
+
+class Reporter:
+    """Shows the servers while `serve` runs: on a terminal a live table until all were tried, else a line per change.
+
+    Prints only between `begin` and `end`, and never raises. A server that fails again and again for the same reason is
+    printed once.
+    """
+
+    def __init__(self, status: "Callable[[], list[ServerStatus]]", console: Console) -> None:
+        self._status = status
+        self._console = console
+        self._live: Live | None = None
+        self._shown: dict[str, str] = {}
+        self._is_open = False
+        self._is_settled = False
+
+    def __repr__(self) -> str:
+        phase = "closed" if not self._is_open else "live" if self._live else "lines"
+        return f"<Reporter {phase} shown={len(self._shown)}>"
+
+    def say(self, lines: list[str]) -> None:
+        """Print lines. When the reader has closed the pipe, reporting ends and serving continues."""
+        try:
+            self._console.print("\n".join(lines))
+        except OSError:
+            self.end()
+
+    def begin(self) -> None:
+        """Start reporting."""
+        self._is_open = True
+        if self._console.is_terminal and not self._is_settled:
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=Console(stderr=True).is_terminal,
+            )
+            self._live.start()
+        self.review()
+
+    def moved(self, name: str) -> None:
+        """Handle a changed status."""
+        self.review()
+
+    def settled(self, problems: tuple[str, ...]) -> None:
+        """Every server was tried: freeze the table, and print lines from now on."""
+        self._is_settled = True
+        if not self._is_open:
+            return
+        self.review()
+        self._stop_live()
+        self.review()
+        if problems:
+            self.say([f"note: {visible(problem)}" for problem in problems])
+
+    def review(self) -> None:
+        """Print the servers whose status is news."""
+        if not self._is_open:
+            return
+        found = self._status()
+        fresh = [status for status in found if self._is_news(status)]
+        if self._live is None:
+            self._print(fresh)
+            return
+        try:
+            self._live.update(table(found), refresh=True)  # without error messages, which follow as lines
+        except OSError:
+            self.end()
+        self._shown.update((status.name, _gist(status)) for status in fresh if is_fine(status))
+
+    def end(self) -> None:
+        """Stop reporting."""
+        self._is_open = False
+        self._stop_live()
+
+    def _print(self, fresh: "list[ServerStatus]") -> None:
+        self._shown.update((status.name, _gist(status)) for status in fresh)
+        if fresh:
+            self.say([line(status) for status in fresh])
+
+    def _is_news(self, status: "ServerStatus") -> bool:
+        if is_pending(status):
+            return False
+        has_listed = offer(status) != NOTHING
+        if status.state == "ready" and not has_listed and not self._is_settled:
+            return False  # its lists are still being fetched
+        return self._shown.get(status.name) != _gist(status)
+
+    def _stop_live(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            try:
+                live.stop()
+            except OSError:
+                self._is_open = False
+
+
+def _gist(status: "ServerStatus") -> str:
+    """The part of a status that makes it news: everything but times."""
+    is_known = status.state in ("ready", "idle")
+    return f"{status.state}\0{outcome(status) if is_known else status.last_error}"

@@ -1,4 +1,4 @@
-"""What the outside may know of a server's state, as values. Makes them from a backend; knows no format."""
+"""The status of every configured server as values, and the bodies of the health pages."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ BROKEN: Final = "broken"
 STATES: Final = (*(state.value for state in State), BROKEN)
 """Every state a configured server can be in."""
 _WORDS: Final = MappingProxyType({State.READY.value: "healthy", State.DEGRADED.value: "degraded", DISABLED: DISABLED})
-"""A state in the words of health; unhealthy otherwise."""
+"""The health word of a state; `unhealthy` for all others."""
 _OPEN: Final = frozenset({State.READY.value, State.DEGRADED.value})
 _HEALTHY: Final = "healthy"
 _SHUT: Final = frozenset({Position.OPEN.value, Position.HALF_OPEN.value})
@@ -27,7 +27,7 @@ _SHUT: Final = frozenset({Position.OPEN.value, Position.HALF_OPEN.value})
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One configured server. Counts are of visible entries; `next_try` and `since` are seconds from and before now."""
+    """The status of one configured server. Counts are of visible entries."""
 
     name: str
     state: str
@@ -39,40 +39,43 @@ class ServerStatus:
     resources: int = 0
     templates: int = 0
     hidden: int = 0
+    """Entries that filters hide."""
     last_error: str = ""
     next_try: float | None = None
+    """Seconds until the next attempt to connect; None when none is scheduled."""
     since: float = 0.0
+    """Seconds since it entered its state."""
     stderr: tuple[str, ...] = ()
     moved: str = ""
-    """When it came into its state (RFC 3339); empty where it is in none."""
+    """When it entered its state (RFC 3339); empty for disabled and broken servers."""
     latency: float | None = None
-    """Seconds the last request it answered took."""
+    """Duration in seconds of the last answered request."""
     listed: float | None = None
-    """Seconds since it last listed."""
+    """Seconds since its lists were last fetched."""
     lives: int = 0
-    """Times it was connected to."""
+    """How often it was connected."""
     links: int = 0
-    """Links opened in all."""
+    """Links opened so far."""
     held: int = 0
-    """Links held for single clients now."""
+    """Links held for single clients."""
     due: int = 0
-    """Answers it owes now."""
+    """Requests in flight."""
     waiting: int = 0
-    """Calls that wait for their turn now."""
+    """Calls queued by the concurrency limit."""
     overloaded: int = 0
-    """Calls refused since there were too many."""
+    """Calls refused by the concurrency limit."""
     retries: int = 0
-    """Calls that were sent to it once more."""
+    """Calls that were retried."""
     dropped: int = 0
-    """Notifications that were too many to be passed on."""
+    """Notifications dropped by the rate limit."""
     last_exit: str = ""
-    """How its process last ended that was not told to, in words."""
+    """How its process last ended unexpectedly, as a sentence."""
     is_resting: bool = False
-    """Nobody needs it, so it is not connected to; it can be."""
+    """Idle: not connected because nothing needs it; the next call connects."""
     breaker: str = ""
-    """Whether it is spared calls because it answers none: `closed`, `open`, `half-open`; empty where it has no life."""
+    """Position of the circuit breaker: `closed`, `open`, `half-open`; empty for disabled and broken servers."""
     openings: int = 0
-    """Times that began."""
+    """How often the circuit breaker opened."""
 
     @property
     def word(self) -> str:
@@ -84,7 +87,7 @@ class ServerStatus:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether there is a connection, or nothing known against one."""
+        """Whether it is connected, or idle and expected to connect."""
         return self.state in _OPEN or self.is_resting
 
 
@@ -93,7 +96,11 @@ Counted = Mapping[tuple[Kind, str], int]
 
 
 def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now: float) -> list[ServerStatus]:
-    """Every configured server, in configuration order, disabled ones included; then the broken ones."""
+    """The status of every server: in configuration order, disabled ones included, then the broken ones.
+
+    Args:
+        now: the time of the backends' clock, in seconds.
+    """
     visible, whole = _count(view.catalogue), _count(view.whole)
     found = [
         of_disabled(server) if server.disabled else of_backend(backends[server.name], visible, whole, now=now)
@@ -103,12 +110,12 @@ def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now
 
 
 def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float) -> ServerStatus:
-    """The status of a running backend."""
+    """The status of an enabled server."""
     status, greeting, stats, links = backend.status, backend.greeting, backend.stats, backend.links()
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
     executor = backend.executor
     breaker, is_shut = executor.breaker, executor.breaker.is_shut
-    next_try = breaker.left(now) if is_shut and status.is_open else _left(status.next_try, now)
+    scheduled = None if status.next_try is None else max(0.0, status.next_try - now)
     answered = [(link.heard, link.latency) for link in links if link.latency is not None]
     return ServerStatus(
         name=backend.name,
@@ -122,7 +129,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         templates=counts[Kind.TEMPLATE],
         hidden=sum(whole.get((kind, backend.name), 0) for kind in Kind) - sum(counts.values()),
         last_error=breaker.reason if is_shut and status.is_open else status.last_error,
-        next_try=next_try,
+        next_try=breaker.left(now) if is_shut and status.is_open else scheduled,
         since=max(0.0, now - status.since),
         stderr=backend.stderr,
         moved=rfc3339(stats.moved),
@@ -143,17 +150,13 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
     )
 
 
-def _left(moment: float | None, now: float) -> float | None:
-    return None if moment is None else max(0.0, moment - now)
-
-
 def of_disabled(server: ServerSettings) -> ServerStatus:
-    """The status of a server that is switched off."""
+    """The status of a disabled server."""
     return ServerStatus(name=server.name, state=DISABLED)
 
 
 def of_broken(server: BrokenServer) -> ServerStatus:
-    """The status of a server whose configuration cannot be used."""
+    """The status of a server whose configuration is invalid."""
     return ServerStatus(name=server.name, state=BROKEN, last_error=server.reason)
 
 
@@ -162,12 +165,12 @@ def _count(catalogue: Catalogue) -> Counter[tuple[Kind, str]]:
 
 
 def rfc3339(moment: datetime) -> str:
-    """A moment in UTC as the world writes it."""
+    """A time in UTC as RFC 3339, with milliseconds."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def overall(servers: Sequence[ServerStatus]) -> dict[str, object]:
-    """All servers in one word: healthy when every enabled one is, unhealthy when none can be called."""
+    """The body of `/health`: `healthy` when every enabled server is, `unhealthy` when none can be called."""
     enabled = [server for server in servers if server.state != DISABLED]
     healthy = sum(1 for server in enabled if server.word == _HEALTHY)
     connected = sum(1 for server in enabled if server.state in _OPEN)
@@ -177,13 +180,13 @@ def overall(servers: Sequence[ServerStatus]) -> dict[str, object]:
 
 
 def has_all_required(config: Settings, servers: Sequence[ServerStatus]) -> bool:
-    """Whether every server the whole is nothing without can be called."""
+    """Whether every enabled server with `required` can be called."""
     required = {server.name for server in config.servers if server.required and not server.disabled}
     return required <= {server.name for server in servers if server.can_be_called}
 
 
 def described(server: ServerStatus) -> dict[str, object]:
-    """One server as JSON. Its stderr stays here: it may say anything."""
+    """One server as JSON. Without its stderr, which may contain secrets."""
     return {
         "name": server.name,
         "status": server.word,

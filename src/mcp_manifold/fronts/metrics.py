@@ -1,13 +1,15 @@
-"""The metrics as Prometheus asks for them. Counts nothing itself: reads what others count, when it is asked.
+"""The `/metrics` page in Prometheus format, and the lag of the event loop. Reads the counters of others on request.
 
-Every label comes from a bounded set: configured servers, known methods, states, kinds. No name of a client, no public
-name, no text of an error.
+Label values come from bounded sets: configured servers, known methods, states, kinds. Never client names, public names
+or error texts.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import attrgetter
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -21,34 +23,82 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_manifold.backends.calls.breaker import Position
+from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
 from mcp_manifold.fronts.http.stream import Tally
-from mcp_manifold.fronts.lag import LoopLag
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.stages.metrics import BOUNDS, UNTIMED, Counts
 
 _PLAIN: Final = "text/plain"
+_SAMPLE_EVERY: Final = 1.0
+"""Seconds between two samples of the loop's lag."""
 _LIMITS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
+
+
+class LoopLag:
+    """Measures once a second, from `begin` to `end`, by how many seconds the event loop runs a timer late.
+
+    Args:
+        now: the time in seconds. Not the loop's: that stands still during a callback and has milliseconds at best.
+    """
+
+    __slots__ = ("_due", "_now", "_timer", "_worst", "last")
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self.last = 0.0
+        self._worst = 0.0
+        self._due = 0.0
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<LoopLag {'sampling' if self._timer else 'idle'} last={self.last:.4f}s>"
+
+    def begin(self, clock: Clock) -> None:
+        """Start sampling, unless it has started."""
+        if self._timer is None:
+            self._arm(clock)
+
+    def end(self) -> None:
+        """Stop sampling."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def worst(self) -> float:
+        """The worst sample since the last call of this method; a sample that is overdue now counts."""
+        overdue = 0.0 if self._timer is None else self._now() - self._due
+        worst, self._worst = max(self._worst, overdue, 0.0), 0.0
+        return worst
+
+    def _arm(self, clock: Clock) -> None:
+        self._due = self._now() + _SAMPLE_EVERY
+        self._timer = clock.call_later(_SAMPLE_EVERY, self._sample, clock)
+
+    def _sample(self, clock: Clock) -> None:
+        self.last = max(0.0, self._now() - self._due)
+        self._worst = max(self._worst, self.last)
+        self._arm(clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the numbers are."""
+    """The objects that the metrics are read from."""
 
     counts: Counts
     lag: LoopLag
     servers: Callable[[], Sequence[ServerStatus]]
     tally: Callable[[], Tally | None]
-    """None while there is no front."""
+    """The HTTP front's counters; None while there is no front."""
     parked: Callable[[], int]
-    """Calls that wait for their client to come back with input."""
+    """Calls that wait for their client's input."""
     tasks: Callable[[], int] = lambda: len(asyncio.all_tasks())
     """Tasks of the event loop."""
     budget: MemoryBudget = field(default_factory=MemoryBudget)
 
 
 class Calls(Collector):
-    """What the stage counted."""
+    """Metrics of calls, as the metrics stage counts them."""
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
@@ -57,13 +107,9 @@ class Calls(Collector):
         return f"<Calls of {self._counts!r}>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment."""
-        requests = CounterMetricFamily(
-            "mcp_proxy_requests", "Calls that ended.", labels=("method", "server", "outcome")
-        )
-        latency = HistogramMetricFamily(
-            "mcp_proxy_latency_seconds", "How long calls took.", labels=("method", "server")
-        )
+        """The metrics now."""
+        requests = CounterMetricFamily("mcp_proxy_requests", "Completed calls.", labels=("method", "server", "outcome"))
+        latency = HistogramMetricFamily("mcp_proxy_latency_seconds", "Duration of calls.", labels=("method", "server"))
         for (method, server), series in self._counts.series.items():
             for outcome, number in series.outcomes.items():
                 if number:
@@ -71,14 +117,14 @@ class Calls(Collector):
             if method not in UNTIMED:
                 buckets = list(zip(_LIMITS, accumulate(series.buckets), strict=True))
                 latency.add_metric((method, server), buckets, series.seconds)
-        in_flight = GaugeMetricFamily("mcp_proxy_in_flight", "Calls being answered.", labels=("method",))
+        flying = GaugeMetricFamily("mcp_proxy_in_flight", "Calls in flight.", labels=("method",))
         for method, number in sorted(self._counts.in_flight.items()):
-            in_flight.add_metric((method,), number)
-        yield from (requests, latency, in_flight)
+            flying.add_metric((method,), number)
+        yield from (requests, latency, flying)
 
 
 class Backends(Collector):
-    """How the servers are."""
+    """Metrics of each server."""
 
     def __init__(self, servers: Callable[[], Sequence[ServerStatus]]) -> None:
         self._servers = servers
@@ -87,29 +133,39 @@ class Backends(Collector):
         return "<Backends>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment."""
+        """The metrics now."""
         servers = self._servers()
         yield _states(servers)
         yield _entries(servers)
         yield _breakers(servers)
         live = [server for server in servers if server.moved]
-        yield _counter("mcp_backend_restarts", "Times it was connected to again.", live, _restarts)
-        yield _counter(
-            "mcp_backend_breaker_openings", "Times its breaker opened.", live, lambda server: server.openings
-        )
-        yield _counter("mcp_backend_links_opened", "Links opened to it.", live, lambda server: server.links)
-        yield _gauge("mcp_backend_held_links", "Links held for single clients.", live, lambda server: server.held)
-        yield _gauge("mcp_backend_pending_requests", "Answers it owes.", live, lambda server: server.due)
-        yield _gauge("mcp_backend_waiting_calls", "Calls waiting for their turn.", live, lambda server: server.waiting)
-        yield _counter("mcp_backend_overloaded", "Calls refused by its limits.", live, lambda server: server.overloaded)
-        yield _counter("mcp_backend_retries", "Calls sent to it once more.", live, lambda server: server.retries)
-        yield _counter("mcp_backend_dropped_notifications", "Too many to pass on.", live, lambda server: server.dropped)
-        yield _gauge("mcp_backend_listing_age_seconds", "Since it last listed.", live, lambda server: server.listed)
-        yield _gauge("mcp_backend_latency_seconds", "What it took to answer last.", live, lambda server: server.latency)
+        for name, meaning, number in _COUNTERS:
+            yield _filled(CounterMetricFamily(name, meaning, labels=("server",)), live, number)
+        for name, meaning, number in _GAUGES:
+            yield _filled(GaugeMetricFamily(name, meaning, labels=("server",)), live, number)
+
+
+_Number = Callable[[ServerStatus], float | None]
+
+_COUNTERS: Final[tuple[tuple[str, str, _Number], ...]] = (
+    ("mcp_backend_restarts", "Connections after the first one.", lambda server: max(0, server.lives - 1)),
+    ("mcp_backend_breaker_openings", "Times the circuit breaker opened.", attrgetter("openings")),
+    ("mcp_backend_links_opened", "Links opened.", attrgetter("links")),
+    ("mcp_backend_overloaded", "Calls refused by the concurrency limit.", attrgetter("overloaded")),
+    ("mcp_backend_retries", "Calls that were retried.", attrgetter("retries")),
+    ("mcp_backend_dropped_notifications", "Notifications over the rate limit.", attrgetter("dropped")),
+)
+_GAUGES: Final[tuple[tuple[str, str, _Number], ...]] = (
+    ("mcp_backend_held_links", "Links held for single clients.", attrgetter("held")),
+    ("mcp_backend_pending_requests", "Requests in flight.", attrgetter("due")),
+    ("mcp_backend_waiting_calls", "Calls queued by the concurrency limit.", attrgetter("waiting")),
+    ("mcp_backend_listing_age_seconds", "Time since the lists were fetched.", attrgetter("listed")),
+    ("mcp_backend_latency_seconds", "Duration of the last answered request.", attrgetter("latency")),
+)
 
 
 class Fronts(Collector):
-    """How the fronts, the bridge and the event loop are."""
+    """Metrics of the fronts, the bridge and the event loop."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -118,26 +174,28 @@ class Fronts(Collector):
         return "<Fronts>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment; the worst lag begins anew."""
-        tally, lag = self._sources.tally() or Tally(), self._sources.lag
-        yield GaugeMetricFamily("mcp_proxy_sessions", "Client sessions open.", tally.sessions)
-        yield GaugeMetricFamily("mcp_proxy_streams", "Standing event streams open.", tally.streams)
-        yield CounterMetricFamily("mcp_proxy_dropped_events", "Events slow readers lost.", tally.dropped_events)
-        yield CounterMetricFamily("mcp_proxy_dropped_notifications", "Too many of a client's.", tally.dropped_notes)
-        yield CounterMetricFamily("mcp_proxy_refused_requests", "Requests turned away unread.", tally.refused)
+        """The metrics now; resets the worst lag."""
+        sources = self._sources
+        tally, budget, lag = sources.tally() or Tally(), sources.budget, sources.lag
+        yield GaugeMetricFamily("mcp_proxy_sessions", "Open client sessions.", tally.sessions)
+        yield GaugeMetricFamily("mcp_proxy_streams", "Open standing event streams.", tally.streams)
+        yield CounterMetricFamily("mcp_proxy_dropped_events", "Events dropped for slow clients.", tally.dropped_events)
+        yield CounterMetricFamily(
+            "mcp_proxy_dropped_notifications", "Client notifications over the rate limit.", tally.dropped_notes
+        )
+        yield CounterMetricFamily("mcp_proxy_refused_requests", "HTTP requests refused unread.", tally.refused)
         yield CounterMetricFamily("mcp_proxy_received_bytes", "Bytes of messages from clients.", tally.bytes_in)
-        yield CounterMetricFamily("mcp_proxy_sent_bytes", "Bytes of answers and events to clients.", tally.bytes_out)
-        budget = self._sources.budget
-        yield GaugeMetricFamily("mcp_proxy_buffered_bytes", "Bytes of large messages held.", budget.held)
-        yield CounterMetricFamily("mcp_proxy_buffer_refusals", "Times there was no room for one.", budget.refused)
-        yield GaugeMetricFamily("mcp_proxy_parked_calls", "Calls waiting for input.", self._sources.parked())
-        yield GaugeMetricFamily("mcp_proxy_tasks", "Tasks of the event loop.", self._sources.tasks())
-        yield GaugeMetricFamily("mcp_proxy_loop_lag_seconds", "How late the event loop was last.", lag.last)
-        yield GaugeMetricFamily("mcp_proxy_loop_lag_max_seconds", "The same, worst since asked last.", lag.worst())
+        yield CounterMetricFamily("mcp_proxy_sent_bytes", "Bytes of responses and events to clients.", tally.bytes_out)
+        yield GaugeMetricFamily("mcp_proxy_buffered_bytes", "Bytes of large messages in memory.", budget.held)
+        yield CounterMetricFamily("mcp_proxy_buffer_refusals", "Large messages refused by maxBuffered.", budget.refused)
+        yield GaugeMetricFamily("mcp_proxy_parked_calls", "Calls waiting for client input.", sources.parked())
+        yield GaugeMetricFamily("mcp_proxy_tasks", "Tasks of the event loop.", sources.tasks())
+        yield GaugeMetricFamily("mcp_proxy_loop_lag_seconds", "Last event loop lag.", lag.last)
+        yield GaugeMetricFamily("mcp_proxy_loop_lag_max_seconds", "Worst lag since the last scrape.", lag.worst())
 
 
 class Exposition:
-    """The registry of one manifold, and the route that shows it."""
+    """The metrics registry of one Manifold, and the route of its page."""
 
     def __init__(self, sources: Sources) -> None:
         self._registry = CollectorRegistry()
@@ -162,13 +220,13 @@ class Exposition:
         try:
             encode, content_type = choose_encoder(accept)
             return encode(self._registry), content_type
-        except (ValueError, TypeError):  # the header asks for a version or an escaping that is none
+        except (ValueError, TypeError):  # the header names an unknown version or escaping
             encode, content_type = choose_encoder(_PLAIN)
             return encode(self._registry), content_type
 
 
 def _states(servers: Sequence[ServerStatus]) -> Metric:
-    family = GaugeMetricFamily("mcp_backend_state", "1 for the state it is in.", labels=("server", "state"))
+    family = GaugeMetricFamily("mcp_backend_state", "1 for the current state.", labels=("server", "state"))
     for server in servers:
         for state in STATES:
             family.add_metric((server.name, state), float(server.state == state))
@@ -176,7 +234,9 @@ def _states(servers: Sequence[ServerStatus]) -> Metric:
 
 
 def _breakers(servers: Sequence[ServerStatus]) -> Metric:
-    family = GaugeMetricFamily("mcp_backend_breaker", "1 for where its breaker stands.", labels=("server", "position"))
+    family = GaugeMetricFamily(
+        "mcp_backend_breaker", "1 for the current position of the circuit breaker.", labels=("server", "position")
+    )
     for server in servers:
         for position in Position if server.breaker else ():
             family.add_metric((server.name, position.value), float(server.breaker == position))
@@ -184,7 +244,7 @@ def _breakers(servers: Sequence[ServerStatus]) -> Metric:
 
 
 def _entries(servers: Sequence[ServerStatus]) -> Metric:
-    family = GaugeMetricFamily("mcp_backend_entries", "What it offers to clients.", labels=("server", "kind"))
+    family = GaugeMetricFamily("mcp_backend_entries", "Entries visible to clients.", labels=("server", "kind"))
     for server in servers:
         if server.state != DISABLED:
             family.add_metric((server.name, "tool"), server.tools)
@@ -192,21 +252,6 @@ def _entries(servers: Sequence[ServerStatus]) -> Metric:
             family.add_metric((server.name, "resource"), server.resources)
             family.add_metric((server.name, "template"), server.templates)
     return family
-
-
-def _restarts(server: ServerStatus) -> float:
-    return max(0, server.lives - 1)
-
-
-_Number = Callable[[ServerStatus], float | None]
-
-
-def _gauge(name: str, meaning: str, servers: Sequence[ServerStatus], number: _Number) -> Metric:
-    return _filled(GaugeMetricFamily(name, meaning, labels=("server",)), servers, number)
-
-
-def _counter(name: str, meaning: str, servers: Sequence[ServerStatus], number: _Number) -> Metric:
-    return _filled(CounterMetricFamily(name, meaning, labels=("server",)), servers, number)
 
 
 def _filled(

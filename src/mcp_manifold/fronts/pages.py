@@ -1,9 +1,10 @@
-"""What the HTTP front answers besides MCP: probes, health, and where to go instead. Knows no MCP message.
+"""The pages of the HTTP front beside MCP: probes, health, metrics, and the 404 that lists the endpoints.
 
-It sits behind the front's guards; the paths of the probes are the only ones open to those without a token.
+The front checks Host, Origin and token first; only the two probes need no token.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -11,56 +12,48 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-Status = Callable[[], Mapping[str, object]]
-_READY = "ready"
+Body = Callable[[], Mapping[str, object]]
+"""Returns the JSON object of a page."""
+
+_ENDPOINTS: Final = (
+    "/mcp", "/sse", "/{server}/mcp", "/{server}/sse", "/groups/{group}/mcp", "/groups/{group}/sse", "/health"
+)  # fmt: skip
 
 
-def site(
-    base_path: str, *, health: Status, servers: Status, ready: Status, more: Sequence[BaseRoute] = ()
-) -> Starlette:
-    """The site below a base path.
+def site(base_path: str, *, health: Body, servers: Body, ready: Body, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """The ASGI application for all pages below a base path.
 
     Args:
-        health: how the manifold is, as a whole.
-        servers: how every backend is.
-        ready: whether requests can be served; its member `ready` decides between 200 and 503.
-        more: further routes, metrics for instance; their paths include the base path.
+        ready: its member `ready` decides between 200 and 503.
+        more: further routes, their paths including the base path.
     """
     base = base_path.rstrip("/")
+    endpoints = [base + path for path in _ENDPOINTS]
 
-    async def alive(_: Request) -> Response:
-        return _json({"status": "ok"})
+    def page(path: str, body: Body) -> Route:
+        async def show(_: Request) -> Response:
+            found = body()
+            return _json(found, 200 if found.get("ready", True) else 503)
 
-    async def readiness(_: Request) -> Response:
-        state = ready()
-        return _json(state, status=200 if state.get(_READY) else 503)
+        return Route(base + path, show)
 
-    async def overall(_: Request) -> Response:
-        return _json(health())
+    async def not_found(_: Request, __: Exception) -> Response:
+        return _json({"error": "Not found", "endpoints": endpoints}, 404)
 
-    async def each(_: Request) -> Response:
-        return _json(servers())
-
-    async def nowhere(_: Request, __: Exception) -> Response:
-        return _json({"error": "Not found", "endpoints": [base + path for path in _ENDPOINTS]}, status=404)
-
-    async def not_so(_: Request, __: Exception) -> Response:
-        return _json({"error": "Method not allowed"}, status=405, headers={"allow": "GET, HEAD"})
+    async def not_allowed(_: Request, __: Exception) -> Response:
+        return _json({"error": "Method not allowed"}, 405, {"allow": "GET, HEAD"})
 
     routes = [
-        Route(f"{base}/_healthz", alive),
-        Route(f"{base}/_readyz", readiness),
-        Route(f"{base}/health", overall),
-        Route(f"{base}/health/servers", each),
+        page("/_healthz", lambda: {"status": "ok"}),
+        page("/_readyz", ready),
+        page("/health", health),
+        page("/health/servers", servers),
         *more,
     ]
-    app = Starlette(routes=routes, exception_handlers={404: nowhere, 405: not_so})
-    app.router.redirect_slashes = False  # a path is what it is; the guards decided on it as it came
+    app = Starlette(routes=routes, exception_handlers={404: not_found, 405: not_allowed})
+    app.router.redirect_slashes = False  # the front authorised this path, not the one a redirect leads to
     return app
 
 
-_ENDPOINTS = ("/mcp", "/sse", "/{server}/mcp", "/{server}/sse", "/groups/{group}/mcp", "/groups/{group}/sse", "/health")
-
-
-def _json(value: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _json(value: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")

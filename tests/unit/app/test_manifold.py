@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold import Manifold
+from mcp_manifold.app.holder import RuntimeHolder
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.core.hub import terms_of
 from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
@@ -125,14 +126,14 @@ async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> Non
         assert made.health()["status"] == "unhealthy"
         with pytest.raises(AllUnavailable, match=r'bad: the variable "NO_SUCH_VARIABLE_HERE" is not set'):
             await made.list_tools()
-        assert not made.has_scope("server:bad")
+        assert not made.runtime.has_scope("server:bad")
 
 
 async def test_only_disabled_servers_are_nothing_to_worry_about() -> None:
     async with manifold({"off": {**MISSING, "disabled": True}}) as made:
         assert made.health()["status"] == "healthy"
-        assert made.has_scope("")
-        assert not made.has_scope("server:off")
+        assert made.runtime.has_scope("")
+        assert not made.runtime.has_scope("server:off")
 
 
 async def test_status_callbacks_are_told_and_cannot_end_a_backend() -> None:
@@ -161,18 +162,20 @@ async def test_status_callbacks_are_told_and_cannot_end_a_backend() -> None:
 
 
 async def test_a_session_that_ends_twice_or_after_the_manifold_is_over() -> None:
-    made = manifold({"gone": MISSING})
+    holder = RuntimeHolder(manifold({"gone": MISSING}).config)
     session = Session("key", ANONYMOUS, "", MODERN_VERSION)
-    async with made:
-        made.ended(session)
-        made.ended(session)
-    made.ended(session)
+    await holder.enter(lambda _: None)
+    holder.ended(session)
+    holder.ended(session)
+    await holder.leave()
+    holder.ended(session)
+    holder.notified(session, "notifications/roots/list_changed", {})
 
 
 async def test_a_call_goes_through_the_stages_to_the_router() -> None:
     async with manifold(name="ours") as made:
         call = Call("server/discover", {}, Session("", ANONYMOUS, "", MODERN_VERSION), unheard)
-        answer = json.loads(bytes(await made.handle(call)))
+        answer = json.loads(bytes(await made.runtime.handle(call)))
     assert answer["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "ours"
 
 

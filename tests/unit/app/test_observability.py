@@ -13,13 +13,13 @@ from mcp_manifold import Manifold
 from mcp_manifold.core.status import STATES, ServerStatus
 from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.http.stream import Tally
-from mcp_manifold.fronts.lag import LoopLag
-from mcp_manifold.fronts.metrics import Exposition, Sources
+from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
 from mcp_manifold.model.call import Call, Session, Stages
 from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.stages.metrics import Counts
 from mcp_manifold.wire import EMPTY, Payload
+from tests.fakes.clock import FakeClock
 from tests.unit.fronts.fakes import Client
 
 pytestmark = pytest.mark.anyio
@@ -189,7 +189,7 @@ async def test_the_written_reference_has_every_metric_and_no_other() -> None:
     await called(scene.counts, EMPTY)
     families = plain_families(scene.page().render()[0].decode())
     shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
-    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "observability.md").read_text("utf-8")
     written = set(re.findall(r"^\| `(mcp_\w+)` \|", text, re.M))
     assert written == {name for name in shown if name.startswith("mcp_")}
     assert {f"`{outcome}`" for outcome in OUTCOMES} <= set(re.findall(r"^\| (`\w+`) \|", text, re.M))
@@ -223,26 +223,30 @@ def test_openmetrics_is_had_by_asking_for_it() -> None:
 # --- how late the loop is -------------------------------------------------------------------------------------------
 
 
-async def test_a_loop_that_is_held_up_is_late_until_somebody_asks() -> None:
-    lag, after = LoopLag(0.001), asyncio.Event()
-    lag.begin()
-    lag.begin()
-    asyncio.get_running_loop().call_later(0.01, after.set)
-    async with asyncio.timeout(10):
-        await after.wait()
+async def test_a_loop_that_is_held_up_is_late_until_the_worst_lag_is_read() -> None:
+    clock, late = FakeClock(), 0.25
+    lag = LoopLag(lambda: clock.now() + late)
+    lag.begin(clock)
+    lag.begin(clock)
+    assert clock.pending == 1
+    late = 0.75
+    await clock.advance(1)
+    assert (lag.last, lag.worst(), lag.worst()) == (0.5, 0.5, 0)
+    late = 2.0
+    assert lag.worst() == 0.25  # a sample that is overdue
     lag.end()
-    assert repr(lag).startswith("<LoopLag idle")
-    assert lag.worst() >= lag.last > 0
-    assert lag.worst() == 0
+    assert repr(lag) == "<LoopLag idle last=0.5000s>"
+    assert clock.pending == 0
 
 
-async def test_lag_is_not_sampled_before_it_is_begun_nor_after_it_ended() -> None:
-    lag = LoopLag()
+async def test_lag_is_sampled_only_between_begin_and_end() -> None:
+    clock = FakeClock()
+    lag = LoopLag(clock.now)
     lag.end()
     assert (lag.last, lag.worst()) == (0, 0)
-    lag.begin()
+    lag.begin(clock)
     lag.end()
-    assert (lag.last, lag.worst()) == (0, 0)
+    assert (lag.last, lag.worst(), clock.pending) == (0, 0, 0)
 
 
 # --- of a whole manifold --------------------------------------------------------------------------------------------

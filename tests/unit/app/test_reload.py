@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.app import reloading
-from mcp_manifold.app.reloading import Reloading
+from mcp_manifold.app.reload import RETRY_AFTER, Reloader
 from mcp_manifold.config import (
     LimitSettings,
     ManifoldSettings,
@@ -33,6 +32,7 @@ from mcp_manifold.config import (
 from mcp_manifold.config.compare import LIVE, PRESENTATION, TREATMENT, Plan
 from mcp_manifold.config.instances import Announced, running
 from mcp_manifold.errors import ConfigError
+from tests.fakes.clock import FakeClock, settled
 
 BOUND = 15.0
 """Seconds any test waits for anything."""
@@ -237,44 +237,51 @@ def test_settings_name_the_files_they_are_made_of(tmp_path: Path) -> None:
 
 @dataclass
 class FakeManifold:
-    """Something to reload, whose file reads as `answers` say, one after the other, and then as the last."""
+    """Settings to reload: the files read as `answers` say, one after the other, and then as the last."""
 
     config: Settings
     answers: list[Settings | Exception] = field(default_factory=list)
-    reloads: "asyncio.Queue[Settings | None]" = field(default_factory=asyncio.Queue)
+    applied: "asyncio.Queue[Settings]" = field(default_factory=asyncio.Queue)
     reads: int = 0
+    clock: FakeClock = field(default_factory=FakeClock)
 
-    async def read(self) -> Settings:
+    def read(self) -> Settings:
         self.reads += 1
         found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(found, Exception):
             raise found
         return found
 
-    async def reload(self, settings: Settings | None = None) -> Reloaded:
-        self.reloads.put_nowait(settings)
-        found = await self.read() if settings is None else settings
-        self.config = found
+    def apply(self, settings: Settings) -> Reloaded:
+        self.applied.put_nowait(settings)
+        self.config = settings
         return Reloaded(unchanged=("a",))
 
-    async def next(self) -> Settings | None:
-        return await asyncio.wait_for(self.reloads.get(), BOUND)
+    def reloader(self) -> Reloader:
+        return Reloader(lambda: self.config, self.apply, self.read, stamps(self.config.files), clock=self.clock)
+
+    async def next(self) -> Settings:
+        return await asyncio.wait_for(self.applied.get(), BOUND)
 
 
 @asynccontextmanager
-async def following(manifold: FakeManifold) -> AsyncIterator[Reloading]:
-    made = Reloading(manifold, stamps(manifold.config.files))
-    made.start()
-    try:
+async def following(manifold: FakeManifold) -> AsyncIterator[Reloader]:
+    made = manifold.reloader()
+    async with made.following():
         yield made
-    finally:
-        await made.stop()
 
 
-async def asked(made: Reloading) -> Reloaded:
+async def asked(made: Reloader, retrying: FakeClock | None = None) -> Reloaded:
+    """The outcome of a requested reload; with a clock, of one that reads an invalid file twice."""
     told: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
-    made.ask(told.set_result)
-    return await asyncio.wait_for(told, BOUND)
+    made.request(told.set_result)
+    async with asyncio.timeout(BOUND):
+        if retrying is not None:
+            while not retrying.pending:  # the file is read in a thread
+                await settled()
+            assert not told.done()
+            await retrying.advance(RETRY_AFTER)
+        return await told
 
 
 def of_file(file: Path, **manifold: Any) -> Settings:
@@ -294,45 +301,52 @@ async def test_who_asks_is_told_even_if_nothing_changed(file: Path) -> None:
     async with following(made) as it:
         assert await asked(it) == Reloaded(unchanged=("a",))
         assert await asked(it) == Reloaded(unchanged=("a",))
-    assert made.reloads.qsize() == 2
+    assert made.applied.qsize() == 2
 
 
 @pytest.mark.anyio
-async def test_what_cannot_be_read_is_read_once_more_before_it_is_an_error(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reloading, "RETRY_AFTER", 0.01)
+async def test_an_invalid_file_is_read_a_second_time_before_it_is_an_error(file: Path) -> None:
     made = FakeManifold(of_file(file), [ConfigError("half"), of_file(file)])
     async with following(made) as it:
-        assert (await asked(it)).error == ""
+        assert (await asked(it, made.clock)).error == ""
         made.answers = [ConfigError("half"), ConfigError("still half"), of_file(file)]
-        assert (await asked(it)).error == "still half"
+        assert (await asked(it, made.clock)).error == "still half"
         assert (await asked(it)).error == ""
 
 
 @pytest.mark.anyio
-async def test_a_server_that_breaks_is_looked_at_twice_as_well(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reloading, "RETRY_AFTER", 0.01)
+async def test_a_server_that_breaks_is_read_a_second_time_as_well(file: Path) -> None:
     broken = load_dict({"mcpServers": {"a": {"command": "${NOWHERE}"}}}, environ={})
     made = FakeManifold(of_file(file), [broken, of_file(file)])
     async with following(made) as it:
-        assert (await asked(it)).error == ""
+        assert (await asked(it, made.clock)).error == ""
         assert (made.reads, made.config.broken) == (2, ())
 
 
 @pytest.mark.anyio
-async def test_a_fault_of_ours_does_not_end_it(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_of_ours_does_not_end_it(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(FakeManifold):
-        async def reload(self, settings: Settings | None = None) -> Reloaded:
+        def apply(self, settings: Settings) -> Reloaded:
             if self.reads > 1:
-                return await super().reload(settings)
+                return super().apply(settings)
             raise RuntimeError("ours")
 
     made = Failing(of_file(file), [of_file(file)])
     async with following(made) as it:
         assert (await asked(it)).error == "internal error: RuntimeError"
         assert (await asked(it)).error == ""
-    assert "reloading failed" in caplog.text
+    assert "reload failed" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_request_where_nothing_is_followed_is_refused(file: Path) -> None:
+    made = FakeManifold(of_file(file), [of_file(file)]).reloader()
+    assert "nothing to reload" in (await asked(made)).error
+    without_file = Reloader(lambda: of_file(file), FakeManifold(of_file(file)).apply)
+    async with without_file.following():
+        assert "nothing to reload" in (await asked(without_file)).error
+        with pytest.raises(ConfigError, match="did not come from a file"):
+            await without_file.reload()
 
 
 def versions(directory: Path) -> None:
@@ -396,15 +410,11 @@ async def test_what_happens_to_other_files_concerns_nobody(file: Path) -> None:
 @pytest.mark.anyio
 async def test_a_change_before_it_began_is_noticed(file: Path) -> None:
     config = of_file(file)
-    seen = stamps(config.files)
-    change(file, "written")
     made = FakeManifold(config, [config])
-    it = Reloading(made, seen)
-    it.start()
-    try:
+    it = made.reloader()
+    change(file, "written")
+    async with it.following():
         assert await made.next() is config
-    finally:
-        await it.stop()
 
 
 @pytest.mark.anyio

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.app.serving import bound, is_loopback, require_safe
+from mcp_manifold.app.http_server import bound
+from mcp_manifold.app.serving import is_loopback, require_safe
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 

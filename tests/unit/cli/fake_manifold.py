@@ -10,7 +10,7 @@ from typing import Any, Self
 from click.testing import CliRunner, Result
 
 from mcp_manifold.cli import cli
-from mcp_manifold.cli.opening import Opening
+from mcp_manifold.cli.invocation import Opening
 from mcp_manifold.config import ManifoldSettings, Reloaded, ServerSettings, Settings
 from mcp_manifold.core.status import ServerStatus
 

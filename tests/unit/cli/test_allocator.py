@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcp_manifold.cli.allocator import YOUNG, keep_blocks, settle_memory
+from mcp_manifold.cli.running import YOUNG, keep_blocks, settle_memory
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.cli import logs
-from mcp_manifold.cli.logs import JsonFormatter, TextFormatter, configure, visible, visible_text
+from mcp_manifold.cli.output import FORMATS, JsonFormatter, TextFormatter, configure, visible, visible_text
 
 OURS = logging.getLogger("mcp_manifold.backends.backend")
 
@@ -60,7 +59,7 @@ def test_a_json_line_is_one_object_with_the_fields() -> None:
 
 def test_a_traceback_is_indented_in_text_and_a_member_in_json() -> None:
     stream = io.StringIO()
-    for form in logs.FORMATS:
+    for form in FORMATS:
         configure("info", form, stream)
         try:
             raise ValueError("boom\n12:00:00 WARNING forged")

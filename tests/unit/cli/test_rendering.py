@@ -11,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mcp_manifold.cli import content, statuses
-from mcp_manifold.cli.addresses import Addresses, banner, snippet
-from mcp_manifold.cli.arguments import prompt_arguments, tool_arguments
-from mcp_manifold.cli.call import progress_line
+from mcp_manifold.cli import requests, statuses
 from mcp_manifold.cli.exits import as_exit, did_you_mean, only_error
-from mcp_manifold.cli.layout import columns, cut, size
-from mcp_manifold.cli.listing import attributed, lines
-from mcp_manifold.cli.serve import Paper, Reporter
-from mcp_manifold.cli.welcome import without_configuration
+from mcp_manifold.cli.output import columns, cut, size
+from mcp_manifold.cli.requests import attributed, lines, progress_line, prompt_arguments, tool_arguments
+from mcp_manifold.cli.root import without_configuration
+from mcp_manifold.cli.serve import Addresses, banner, snippet
+from mcp_manifold.cli.statuses import PlainConsole, Reporter
 from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
 from tests.unit.cli.fake_manifold import GONE, NOTES, settings
@@ -71,7 +69,7 @@ def test_known_failures_come_with_a_remedy(error: str, advice: str) -> None:
 def test_a_report_shows_the_remedy_and_the_end_of_stderr() -> None:
     assert statuses.report(GONE, 0.25) == [
         "!! gone: not reachable (connection refused) (after 0.2 s)",
-        '     is it running? check its "url"',
+        '     check that it is running, and its "url"',
         "     stderr: one",
         r"     stderr: two \x1b[2J",
     ]
@@ -103,7 +101,7 @@ class Stage:
     def __init__(self, *servers: ServerStatus) -> None:
         self.servers = list(servers)
         self.paper = io.StringIO()
-        self.reporter = Reporter(lambda: self.servers, Paper(file=self.paper))
+        self.reporter = Reporter(lambda: self.servers, PlainConsole(file=self.paper))
 
     def now(self, *servers: ServerStatus) -> list[str]:
         """The lines that were said because servers are now like this."""
@@ -162,15 +160,15 @@ def test_a_reader_who_left_does_not_hurt_the_servers_that_report() -> None:
         def write(self, _: str) -> int:
             raise BrokenPipeError
 
-    reporter = Reporter(lambda: [GONE], Paper(file=Left()))
+    reporter = Reporter(lambda: [GONE], PlainConsole(file=Left()))
     reporter.begin()
 
-    assert repr(reporter) == "<Reporter closed, 1 servers told of>"
+    assert repr(reporter) == "<Reporter closed shown=1>"
 
 
 def test_on_a_terminal_a_table_shows_and_reasons_follow_as_lines() -> None:
     paper = io.StringIO()
-    reporter = Reporter(lambda: [NOTES, GONE], Paper(file=paper, force_terminal=True, width=60))
+    reporter = Reporter(lambda: [NOTES, GONE], PlainConsole(file=paper, force_terminal=True, width=60))
     reporter.begin()
     assert "backing off" in paper.getvalue()
     assert statuses.line(GONE) not in paper.getvalue()
@@ -196,7 +194,7 @@ def test_the_banner_names_every_way_in() -> None:
 def test_many_servers_are_not_all_named() -> None:
     shown = banner(settings(*(f"s{n}" for n in range(20))), Addresses("127.0.0.1", 1))
 
-    assert any("and 8 more, likewise" in line for line in shown)
+    assert any("and 8 more" in line for line in shown)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +232,7 @@ PICTURE = base64.b64encode(b"x" * 1500).decode()
     [
         ({"type": "text", "text": "hello"}, "hello"),
         ({"type": "image", "mimeType": "image/png", "data": PICTURE}, "[image: image/png, 1.5 kB]"),
-        ({"type": "audio", "data": "?"}, "[audio: unknown type, not readable as base64]"),
+        ({"type": "audio", "data": "?"}, "[audio: unknown type, invalid base64]"),
         ({"type": "resource_link", "uri": "a://b", "name": "B"}, "[link: a://b (B)]"),
         ({"type": "resource", "resource": {"uri": "a://b", "text": "inside"}}, "inside"),
         ({"type": "resource", "resource": {"uri": "a://b", "blob": "eA=="}}, "[a://b: unknown type, 1 byte]"),
@@ -243,12 +241,12 @@ PICTURE = base64.b64encode(b"x" * 1500).decode()
     ],
 )
 def test_content_blocks_read_as_text_or_are_described(block: object, text: str) -> None:
-    assert content.block_text(block) == text
+    assert requests.block_text(block) == text
 
 
 def test_a_result_with_structure_only_is_shown_as_json() -> None:
-    assert content.result_text({"content": [], "structuredContent": {"a": 1}}) == '{\n  "a": 1\n}'
-    assert content.result_text({"content": []}) == ""
+    assert requests.result_text({"content": [], "structuredContent": {"a": 1}}) == '{\n  "a": 1\n}'
+    assert requests.result_text({"content": []}) == ""
 
 
 def test_messages_stand_under_their_roles() -> None:
@@ -256,13 +254,13 @@ def test_messages_stand_under_their_roles() -> None:
         {"role": "user", "content": {"type": "text", "text": "hi"}},
         {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     ]
-    assert content.messages_text({"messages": messages}) == "user:\nhi\n\nassistant:\na\nb"
+    assert requests.messages_text({"messages": messages}) == "user:\nhi\n\nassistant:\na\nb"
 
 
 def test_contents_become_the_bytes_they_stand_for() -> None:
-    assert content.contents_bytes([{"text": "é"}, {"blob": "AP8="}]) == b"\xc3\xa9\x00\xff"
+    assert requests.contents_bytes([{"text": "é"}, {"blob": "AP8="}]) == b"\xc3\xa9\x00\xff"
     with pytest.raises(ValueError, match="neither"):
-        content.contents_bytes([{"uri": "a://b"}])
+        requests.contents_bytes([{"uri": "a://b"}])
 
 
 def test_progress_is_one_line_without_control_characters() -> None:
@@ -333,7 +331,7 @@ def test_s26_no_list_has_control_characters(name: str, title: str, description: 
 
 
 def test_an_empty_offer_is_said() -> None:
-    assert lines([attributed("tools", "name", [], [])], 0) == ["Nothing is offered."]
+    assert lines([attributed("tools", "name", [], [])], 0) == ["No tools, prompts or resources."]
 
 
 # --- errors and paper ------------------------------------------------------------------------------------------------

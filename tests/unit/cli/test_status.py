@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from mcp_manifold.cli import cli
-from mcp_manifold.cli.status import Report, drawn
+from mcp_manifold.cli.instances import Report, drawn
 from mcp_manifold.core.status import ServerStatus, described
 
 NOTES = described(
@@ -124,14 +124,14 @@ def test_the_page_below_the_address_is_asked_with_the_token() -> None:
 @pytest.mark.parametrize(
     ("instance", "args", "reason"),
     [
-        (Instance(code=401), (), "asks for a token: give one with --token"),
-        (Instance(code=401), ("--token", "hunter2"), "does not accept this token"),
-        (Instance(code=404, body=b"{}"), (), "not as an mcp-manifold does"),
-        (Instance(body=b"<html>"), (), "not as an mcp-manifold does"),
-        (Instance(body=b"[]"), (), "not as an mcp-manifold does"),
-        (Instance(body=b'{"servers":{}}'), (), "not as an mcp-manifold does"),
-        (Instance(body=b'{"servers":[1]}'), (), "not as an mcp-manifold does"),
-        (Instance(body=b"[" * 100_000), (), "not as an mcp-manifold does"),
+        (Instance(code=401), (), "requires a token; pass one with --token"),
+        (Instance(code=401), ("--token", "hunter2"), "refused the token"),
+        (Instance(code=404, body=b"{}"), (), "is not a page of mcp-manifold"),
+        (Instance(body=b"<html>"), (), "is not a page of mcp-manifold"),
+        (Instance(body=b"[]"), (), "is not a page of mcp-manifold"),
+        (Instance(body=b'{"servers":{}}'), (), "is not a page of mcp-manifold"),
+        (Instance(body=b'{"servers":[1]}'), (), "is not a page of mcp-manifold"),
+        (Instance(body=b"[" * 100_000), (), "is not a page of mcp-manifold"),
     ],
     ids=range(8),
 )

@@ -1,26 +1,28 @@
-"""What a line of the log looks like, and which loggers write one. Knows no event and decides on no message.
+"""How text is written: escapes for untrusted text, layout for the terminal, and the lines of the log.
 
-Nothing is redacted here, because nothing secret arrives: callers never log credentials, arguments or results. What
-arrives may still have been written by a stranger, so no control character gets through: a server's name, error or
-stderr cannot forge a line or drive a terminal (S26, S44).
+Logging redacts nothing: callers never log credentials, arguments or results. But names, errors and stderr come from
+servers, so control characters are escaped: no text can forge a log line or drive a terminal (S26, S44).
 """
 
 import json
 import logging
 import re
+import shutil
 import sys
 import time
-from collections.abc import Mapping
-from typing import Final, Literal, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
 
-Format = Literal["text", "json"]
+import click
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
+UNBOUNDED: Final = 0
+"""The width of an output that is not a terminal: nothing is cut."""
 
 _OWN: Final = "mcp_manifold"
-_SERVERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-"""Loggers that would otherwise bring their own handlers."""
+_HTTP_SERVER: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+"""Loggers that would otherwise install their own handlers."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _RESERVED: Final = frozenset({"time", "level", "logger", "message", "exception"})
@@ -28,14 +30,17 @@ _BARE: Final = re.compile(r"[^\s\"=]+")
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
     "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"  # direction, line and paragraph separators
-    "\ud800-\udfff\ufff9-\ufffb"  # halves of characters, interlinear annotation
-    "\U000e0000-\U000e0fff]"  # tags and variation selectors: text nobody sees
+    "\ud800-\udfff\ufff9-\ufffb"  # surrogates, interlinear annotation
+    "\U000e0000-\U000e0fff]"  # tags and variation selectors: invisible text
 )
 _UNSAFE_IN_TEXT: Final = re.compile(f"(?![\n\t]){_UNSAFE.pattern}")
 
 
+# --- escapes ----------------------------------------------------------------------------------------------------------
+
+
 def visible(text: str) -> str:
-    """`text` on one line, with every character that acts instead of showing written as an escape."""
+    """`text` on one line, with control and invisible characters as escapes."""
     return _UNSAFE.sub(_escape, text)
 
 
@@ -51,8 +56,65 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+# --- layout -----------------------------------------------------------------------------------------------------------
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Columns of the terminal; UNBOUNDED when stdout is not one."""
+    return shutil.get_terminal_size().columns if is_terminal() else UNBOUNDED
+
+
+def say(lines: Sequence[str]) -> None:
+    """Print lines on stdout."""
+    if lines:
+        click.echo("\n".join(lines))
+
+
+def say_as_it_came(text: str) -> None:
+    """Print text from a server: unchanged to a pipe, escaped to a terminal."""
+    click.echo(visible_text(text) if is_terminal() else text)
+
+
+def note(line: str) -> None:
+    """Print a line on stderr."""
+    click.echo(line, err=True)
+
+
+def cut(text: str, columns: int) -> str:
+    """`text` in at most `columns` characters; an ellipsis marks a cut."""
+    return text if columns == UNBOUNDED or len(text) <= columns else text[: max(columns - 1, 0)] + "…"
+
+
+def columns(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> list[str]:
+    """Rows as lines with aligned cells."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        (indent + "  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True))).rstrip() for row in rows
+    ]
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 tool`, `3 tools`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: int) -> str:
+    """A number of bytes with a unit: `1 byte`, `1.5 kB`."""
+    if number < 1000:
+        return counted(number, "byte")
+    return f"{number / 1000:.1f} kB" if number < 1_000_000 else f"{number / 1_000_000:.1f} MB"
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
-    """What the caller gave as `extra`; empty values are left out."""
+    """The `extra` of a record, without empty values."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD and value not in ("", None)}
 
 
@@ -63,7 +125,7 @@ class TextFormatter(logging.Formatter):
         return "<TextFormatter>"
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback if there is one."""
+        """The line, and the indented traceback if there is one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = [f"{key}={_field(value)}" for key, value in fields_of(record).items()]
         line = " ".join([clock, record.levelname, record.name, *fields, visible(record.getMessage())])
@@ -78,7 +140,7 @@ class JsonFormatter(logging.Formatter):
         return "<JsonFormatter>"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object; a field that would hide one of ours gets `field_` in front."""
+        """The object; a field with a reserved name is prefixed with `field_`."""
         seconds, milliseconds = divmod(int(record.created * 1000), 1000)
         line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z",
@@ -105,7 +167,7 @@ def _traceback(record: logging.LogRecord, formatter: logging.Formatter) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to the stream it was given, or to whatever stderr is at the time; a log nobody reads hurts nobody."""
+    """Writes to a given stream, or to the current stderr. Errors of the stream are ignored."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream or sys.stderr)
@@ -121,15 +183,17 @@ class _Handler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Somebody closed the log: there is nobody left to tell."""
+        """Ignore the error: the log was closed, and there is no other place to report it."""
 
 
 def configure(level: str, format: str = "text", stream: TextIO | None = None) -> None:
-    """Let every logger of this process write lines of `format` to `stream` (stderr), ours from `level` on.
+    """Configure logging for the whole process; only the command line does this. Calling it again replaces it.
 
-    Other libraries have nothing to say below a warning, except the HTTP server while debugging. To be called by
-    whoever owns the process: the command line; an embedding program configures its own logging. Calling it again
-    replaces what it did.
+    Our loggers write from `level` on. Other libraries write warnings and errors, and everything at `debug`.
+
+    Args:
+        format: `text` or `json`.
+        stream: where to write; stderr by default.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     handler = _Handler(stream)
@@ -138,14 +202,10 @@ def configure(level: str, format: str = "text", stream: TextIO | None = None) ->
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    others = number if number == logging.DEBUG else max(number, logging.WARNING)
     root.setLevel(max(number, logging.WARNING))
     logging.getLogger(_OWN).setLevel(number)
-    for name in _SERVERS:
-        _route(logging.getLogger(name), others)
-
-
-def _route(logger: logging.Logger, level: int) -> None:
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(level)
+    for name in _HTTP_SERVER:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(number if number == logging.DEBUG else max(number, logging.WARNING))

@@ -1,0 +1,234 @@
+"""Reloading the configuration: follows its files, reads them again, puts the settings in force, reports the outcome.
+
+A change is recognised by comparing the files themselves (`config.stamps`). Notifications of the file system only say
+when to compare, and some file systems send none, so the files are also compared at intervals.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import anyio.to_thread
+
+from mcp_manifold.clock import Clock, LoopClock
+from mcp_manifold.config import Reloaded, Settings, Stamps, directories, stamps
+from mcp_manifold.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER: Final = 0.5
+"""Seconds before an invalid file is read again: editors write in several steps."""
+COMPARE_EVERY: Final = 2.0
+"""Seconds between comparisons when the file system reports nothing."""
+STOP_TIMEOUT: Final = 2.0
+"""Seconds to wait for the watching task to end; it checks every `_QUIET` milliseconds."""
+_QUIET: Final = 100
+"""Milliseconds without a further change before a change is reported."""
+_LONGEST: Final = 1000
+"""Milliseconds after which a change is reported in any case."""
+
+ReloadCallback = Callable[[Reloaded], None]
+
+
+class Reloader:
+    """Reads a configuration again and puts it in force: one reload at a time, on request or when a file changes.
+
+    Args:
+        current: returns the settings in force.
+        apply: puts settings in force; raises ConfigError when they cannot be used.
+        read: reads the configuration from its files, in a thread; None when it did not come from a file.
+        seen: the files as they were when `current` was read.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], Settings],
+        apply: Callable[[Settings], Reloaded],
+        read: Callable[[], Settings] | None = None,
+        seen: Stamps | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self.last: Reloaded | None = None
+        """The outcome of the last reload; None before the first."""
+        self._current = current
+        self._apply = apply
+        self._read = read
+        self._seen: Stamps = seen or {}
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._callbacks: list[ReloadCallback] = []
+        self._requests: list[ReloadCallback] = []
+        self._woken = asyncio.Event()
+        self._is_following = False
+
+    def __repr__(self) -> str:
+        source = f"{len(self._seen)} files" if self._read else "no file"
+        return f"<Reloader {source} requests={len(self._requests)} last={self.last}>"
+
+    def on_reload(self, callback: ReloadCallback) -> None:
+        """Call `callback` after each reload, successful or not."""
+        self._callbacks.append(callback)
+
+    async def reload(self, settings: Settings | None = None) -> Reloaded:
+        """Put `settings` in force, or what the files contain now, and report the outcome.
+
+        Raises:
+            ConfigError: they cannot be used; the old ones stay in force.
+        """
+        async with self._turn:
+            try:
+                reloaded = self._apply(await self._read_files() if settings is None else settings)
+            except ConfigError as exc:
+                self._report(Reloaded(error=str(exc)))
+                raise
+            self._report(reloaded)
+            return reloaded
+
+    def request(self, told: ReloadCallback) -> None:
+        """Reload soon and pass the outcome to `told`. A request during a reload is part of the next one."""
+        if not self._is_following:
+            told(Reloaded(error="nothing is being served from a file, so there is nothing to reload"))
+            return
+        self._requests.append(told)
+        self._woken.set()
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the files, if there are any, and answer requests while the context lasts."""
+        if self._read is None:
+            yield
+            return
+        clock = self._clock or LoopClock()
+        self._is_following = True
+        self._woken = asyncio.Event()  # bound to this event loop
+        self._woken.set()  # the files may have changed since they were read
+        task = asyncio.create_task(self._follow(clock), name="reloading")
+        try:
+            yield
+        finally:
+            self._is_following = False
+            task.cancel()
+            await clock.wait(task, seconds=2 * STOP_TIMEOUT)
+
+    async def _follow(self, clock: Clock) -> None:
+        while True:
+            settings = self._current()
+            is_watched = settings.manifold.watch
+            where = await anyio.to_thread.run_sync(directories, settings.files) if is_watched else frozenset[str]()
+            async with _watching(where, self._woken.set, clock):
+                while await self._is_watching_right(settings, where):
+                    await self._woken.wait()
+                    self._woken.clear()
+                    await self._reload_if_due(clock)
+
+    async def _is_watching_right(self, settings: Settings, where: frozenset[str]) -> bool:
+        """Whether the settings in force still ask for these directories to be watched."""
+        now = self._current()
+        if now.manifold.watch is not settings.manifold.watch:
+            return False
+        return not where or where == await anyio.to_thread.run_sync(directories, now.files)
+
+    async def _reload_if_due(self, clock: Clock) -> None:
+        requests, self._requests = self._requests, []
+        is_watched = self._current().manifold.watch
+        if not requests and not (is_watched and await _stamps(self._seen) != self._seen):
+            return
+        outcome = await self._reload_patiently(clock)
+        for told in requests:
+            told(outcome)
+
+    async def _reload_patiently(self, clock: Clock) -> Reloaded:
+        """Reload; an invalid file is read a second time after `RETRY_AFTER`, because it may be half written."""
+        before = await _stamps(self._current().files)
+        settings = await self._complete_settings()
+        if settings is None:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with clock.timeout(RETRY_AFTER):
+                    await self._woken.wait()
+            self._woken.set()  # whatever woke it is compared again afterwards
+            before = await _stamps(self._current().files)
+        try:
+            outcome = await self.reload(settings)
+        except ConfigError as exc:
+            outcome = Reloaded(error=str(exc))
+        except Exception as exc:  # the task's boundary: a bug must not end serving, nor prevent the next reload
+            logger.exception("reload failed")
+            outcome = Reloaded(error=f"internal error: {type(exc).__name__}")
+        fresh = await _stamps(self._current().files)
+        self._seen = {file: before.get(file, stamp) for file, stamp in fresh.items()}
+        return outcome
+
+    async def _complete_settings(self) -> Settings | None:
+        """What the files contain; None when that is invalid, or one more of its servers is than before."""
+        try:
+            found = await self._read_files()
+        except ConfigError:
+            return None
+        known = {server.name for server in self._current().broken}
+        return found if {server.name for server in found.broken} <= known else None
+
+    async def _read_files(self) -> Settings:
+        if self._read is None:
+            raise ConfigError("the configuration did not come from a file, so it cannot be read again")
+        return await anyio.to_thread.run_sync(self._read)
+
+    def _report(self, reloaded: Reloaded) -> None:
+        before, self.last = self.last, reloaded
+        if reloaded.error:  # logged once, however often the same invalid file is read
+            is_news = before is None or before.error != reloaded.error
+            logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", reloaded)
+        else:
+            logger.info("%s", reloaded)
+        for problem in reloaded.problems:
+            logger.warning("%s", problem)
+        for callback in self._callbacks:  # through the loop: an exception in a callback must not end the reload
+            asyncio.get_running_loop().call_soon(callback, reloaded)
+
+
+async def _stamps(files: Iterable[str]) -> Stamps:
+    return await anyio.to_thread.run_sync(stamps, tuple(files))
+
+
+@asynccontextmanager
+async def _watching(where: frozenset[str], wake: Callable[[], None], clock: Clock) -> AsyncIterator[None]:
+    """Call `wake` whenever something may have changed in these directories."""
+    if not where:
+        yield
+        return
+    stop = asyncio.Event()
+    task = asyncio.create_task(_watch(where, wake, stop, clock), name="watching files")
+    try:
+        yield
+    finally:
+        stop.set()
+        await clock.wait(task, seconds=STOP_TIMEOUT)
+        task.cancel()
+
+
+async def _watch(where: frozenset[str], wake: Callable[[], None], stop: asyncio.Event, clock: Clock) -> None:
+    import watchfiles  # noqa: PLC0415 - needed only where files are watched
+
+    try:
+        async for _ in watchfiles.awatch(
+            *sorted(where),
+            watch_filter=None,
+            debounce=_LONGEST,
+            step=_QUIET,
+            stop_event=stop,
+            rust_timeout=round(COMPARE_EVERY * 1000),
+            yield_on_timeout=True,
+            recursive=False,
+            ignore_permission_denied=True,
+        ):
+            wake()
+    except (OSError, RuntimeError) as exc:  # the system's watches are used up, or a directory has gone
+        logger.warning("cannot watch the configuration files, comparing them every %g s: %s", COMPARE_EVERY, exc)
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            async with clock.timeout(COMPARE_EVERY):
+                await stop.wait()
+        wake()

@@ -1,0 +1,249 @@
+"""One run of a command: the options that commands share, and how it opens settings and a Manifold.
+
+Nothing heavy is imported before a command asks for it, so that `--help` answers at once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import click
+
+from mcp_manifold.cli.output import FORMATS, LEVELS, configure
+
+if TYPE_CHECKING:
+    from mcp_manifold.config import Reloaded, Settings
+    from mcp_manifold.config.instances import Announced, Instance
+    from mcp_manifold.core.status import ServerStatus
+
+Command = Callable[..., None]
+
+
+class Endpoint(Protocol):
+    """The part of `Manifold` that commands use; tests pass a fake."""
+
+    @property
+    def config(self) -> "Settings":
+        """See `Manifold`."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    async def settle(self) -> None:
+        """See `Manifold`."""
+
+    async def wake(self) -> None:
+        """See `Manifold`."""
+
+    def on_status(self, callback: Callable[[str], None]) -> None:
+        """See `Manifold`."""
+
+    def watch(self, scope: str, changed: Callable[..., None]) -> Callable[[], None]:
+        """See `Manifold`."""
+
+    def status(self) -> "list[ServerStatus]":
+        """See `Manifold`."""
+
+    def problems(self) -> tuple[str, ...]:
+        """See `Manifold`."""
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """See `Manifold`."""
+
+    async def list_prompts(self) -> list[dict[str, Any]]:
+        """See `Manifold`."""
+
+    async def list_resources(self) -> list[dict[str, Any]]:
+        """See `Manifold`."""
+
+    async def list_resource_templates(self) -> list[dict[str, Any]]:
+        """See `Manifold`."""
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """See `Manifold`."""
+
+    async def read_resource(self, uri: str) -> dict[str, Any]:
+        """See `Manifold`."""
+
+    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """See `Manifold`."""
+
+    def reload_soon(self, told: "Callable[[Reloaded], None]") -> None:
+        """See `Manifold`."""
+
+    def on_reload(self, callback: "Callable[[Reloaded], None]") -> None:
+        """See `Manifold`."""
+
+    async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
+        """See `Manifold`."""
+
+    async def serve_stdio(self, *, scope: str = "") -> None:
+        """See `Manifold`."""
+
+    def stop(self) -> None:
+        """See `Manifold`."""
+
+
+def _manifold(source: Path | None, overrides: Mapping[str, object]) -> Endpoint:
+    from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
+
+    return Manifold.from_config(source, overrides=overrides)
+
+
+def _settings(source: Path | None, overrides: Mapping[str, object]) -> "Settings":
+    from mcp_manifold import config  # noqa: PLC0415 - takes 0.25 s, which --help must not wait for
+
+    return config.load(source, overrides=overrides)
+
+
+def _find() -> Path | None:
+    from mcp_manifold import config  # noqa: PLC0415 - as above
+
+    return config.find()
+
+
+def _schema() -> dict[str, Any]:
+    from mcp_manifold import config  # noqa: PLC0415 - as above
+
+    return config.schema()
+
+
+def _announced(source: Path) -> "Announced":
+    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+
+    return instances.Announced(source, locations.notes_directory())
+
+
+def _running(source: Path) -> "tuple[Instance, ...]":
+    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+
+    return instances.running(source, locations.notes_directory())
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The functions that open what a command works on. Tests pass others through click's context."""
+
+    manifold: Callable[[Path | None, Mapping[str, object]], Endpoint] = _manifold
+    settings: Callable[[Path | None, Mapping[str, object]], "Settings"] = _settings
+    find: Callable[[], Path | None] = _find
+    schema: Callable[[], dict[str, Any]] = _schema
+    announced: "Callable[[Path], Announced]" = _announced
+    running: "Callable[[Path], tuple[Instance, ...]]" = _running
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The common options of one run, and access to the configuration they name."""
+
+    opening: Opening = field(default_factory=Opening)
+    source: Path | None = None
+    log_level: str = ""
+    log_format: str = ""
+
+    def manifold(self, overrides: Mapping[str, object] | None = None) -> Endpoint:
+        """A Manifold of the configuration, not yet entered.
+
+        Raises:
+            ConfigError: the configuration is invalid.
+        """
+        self._log("warning", "text")
+        return self.opening.manifold(self.source, overrides or {})
+
+    def settings(self) -> "Settings":
+        """The configuration; starts nothing.
+
+        Raises:
+            ConfigError: it is invalid.
+        """
+        self._log("warning", "text")
+        return self.opening.settings(self.source, {})
+
+    def log_as_configured(self, settings: "Settings", *, default: str = "") -> None:
+        """Log as the options say, then the configuration; `default` is the level when neither names one."""
+        is_set = not default or "log_level" in settings.manifold.model_fields_set
+        self._log(settings.manifold.log_level if is_set else default, settings.manifold.log_format)
+
+    def log_at(self, level: str) -> None:
+        """Log at `level`, unless an option names another one."""
+        self._log(level, "text")
+
+    def _log(self, level: str, format: str) -> None:
+        configure(self.log_level or level, self.log_format or format)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+CONFIG: Final = click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file. Default: $MCP_MANIFOLD_CONFIG, ./mcp-manifold.json, then the user's configuration.",
+)
+LOG_LEVEL: Final = click.option(
+    "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="Least severe messages to log (to stderr)."
+)
+LOG_FORMAT: Final = click.option(
+    "--log-format", type=click.Choice(FORMATS, case_sensitive=False), help="Format of the log lines."
+)
+WAIT: Final = click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long servers may take to start.",
+)
+STATE_DIR: Final = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="Directory for the cached lists of the servers.",
+)
+REMEMBER: Final = click.option(
+    "--remember/--no-remember", default=None, help="Cache the lists of the servers on disk, for a faster next start."
+)
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def common(command: Command) -> Command:
+    """Add the options of every command; the command gets them as an Invocation, its first argument."""
+
+    @CONFIG
+    @LOG_LEVEL
+    @LOG_FORMAT
+    @click.pass_context
+    @functools.wraps(command)
+    def invoked(context: click.Context, /, **own: Any) -> None:
+        command(invocation(context, own), **own)
+
+    return invoked
+
+
+def invocation(context: click.Context, own: dict[str, Any]) -> Invocation:
+    """Move the common options from `own` to an Invocation. Options before the command name are the defaults."""
+    before = context.find_root().params
+    chosen = {name: own.pop(name, None) or before.get(name) for name in ("config", "log_level", "log_format")}
+    opening = context.find_object(Opening) or Opening()
+    return Invocation(opening, chosen["config"], chosen["log_level"] or "", chosen["log_format"] or "")
+
+
+def patience(wait: float | None, default: float | None = None) -> dict[str, object]:
+    """`--wait` as an override of the settings."""
+    seconds = wait if wait is not None else default
+    return {} if seconds is None else {"startupTimeout": f"{seconds * 1000:.0f}ms"}
+
+
+def overrides_of(state_dir: Path | None, remember: bool | None, **others: object) -> dict[str, object]:
+    """The options of `serve` and `stdio` as overrides of the settings; options that were not given are left out."""
+    given = {"stateDir": None if state_dir is None else str(state_dir), "remember": remember, **others}
+    return {key: value for key, value in given.items() if value is not None}
