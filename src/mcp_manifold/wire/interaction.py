@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_manifold.wire.payload import EMPTY, Payload, encode, first_byte, object_members
+from mcp_manifold.wire.payload import EMPTY, Payload, encode, first_byte, object_members, text_at
 from mcp_manifold.wire.protocol import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manifold.wire.result_view import ResultView
 
@@ -16,7 +16,6 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
 """Method of a server request to the client capability it needs."""
 
 _INPUT_REQUIRED: Final = b'"input_required"'
-_decode_text = msgspec.json.Decoder(str).decode
 
 
 def capability_names(capabilities: Payload) -> frozenset[str]:
@@ -79,10 +78,7 @@ def _refused_mode(asked: Mapping[str, Payload], declared: Mapping[str, Payload])
 
 
 def _mode_of(asked: Mapping[str, Payload]) -> str:
-    try:
-        return _decode_text(asked["mode"]) if "mode" in asked else "form"
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "unknown"
+    return text_at(asked["mode"]) or "unknown" if "mode" in asked else "form"
 
 
 def _error(code: int, message: str) -> bytes:
@@ -129,11 +125,8 @@ def signed_requests(value: Payload, server: str) -> Payload:
 
 def _signed_request(request: Payload, server: str) -> Payload:
     members = object_members(request)
-    try:
-        method = _decode_text(members["method"])
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
-        return request
-    params = signed(method, members.get("params"), server)
+    method = text_at(members.get("method"))
+    params = None if method is None else signed(method, members.get("params"), server)
     return request if params is None else Payload(encode({**members, "params": params}))
 
 

@@ -15,9 +15,7 @@ from mcp_manifold.model.catalogue.entry import NAMED_KINDS, Entry, Kind, Listing
 from mcp_manifold.model.catalogue.payload import (
     Members,
     hints_of,
-    object_of,
     parse_object,
-    parse_text,
     payload_of,
     ui_uris,
     with_ui_uris,
@@ -31,7 +29,7 @@ from mcp_manifold.model.names import (
     qualify,
     split_prefixed_uri,
 )
-from mcp_manifold.wire import Payload
+from mcp_manifold.wire import Payload, encode, text_at
 
 _KEY_MEMBER: Final[Mapping[Kind, str]] = {
     Kind.TOOL: "name",
@@ -96,7 +94,7 @@ def _with_public_ui(tool: Entry, linked: Catalogue) -> Entry:
         return tool
     members = parse_object(tool.raw) or {}
     public = {uri: linked.public_uri(tool.backend, uri) for uri in ui_uris(members)}
-    return replace(tool, raw=object_of(with_ui_uris(members, public)))
+    return replace(tool, raw=encode(with_ui_uris(members, public)))
 
 
 class _Merging:
@@ -204,7 +202,7 @@ def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
         return "not a readable JSON object"
     key_member = _KEY_MEMBER[kind]
     routed = {"name", key_member}
-    native, native_name = parse_text(members.get(key_member)), parse_text(members.get("name"))
+    native, native_name = text_at(members.get(key_member)), text_at(members.get("name"))
     if not native or native_name is None:
         return f"no {' or no '.join(sorted(routed))} that is a string"
     if len(native) > MAX_URI:
@@ -252,8 +250,8 @@ def _entry(offer: _Offer, key: str, rules: Rules) -> Entry:
         native=offer.native,
         native_name=offer.native_name,
         native_json=bytes(payload_of(offer.native)),
-        raw=object_of(members),
-        title=parse_text(members.get("title")) or "",
+        raw=encode(members),
+        title=text_at(members.get("title")) or "",
         annotations=hints_of(offer.members) if is_tool else frozenset(),
         input_schema_has_headers=is_tool and b"x-mcp-header" in bytes(offer.members.get("inputSchema", _NO_SCHEMA)),
     )

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.model.catalogue.entry import Entry, Kind
-from mcp_manifold.wire import MODERN_VERSION, Payload
+from mcp_manifold.wire import MODERN_VERSION, Payload, encode, text_at
 
 Members = dict[str, Payload]
 
@@ -17,8 +17,6 @@ _EXECUTION_VERSION: Final = "2025-11-25"
 _HINTS: Final = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
 _UI_KEY: Final = "ui/resourceUri"
 _decode_members = msgspec.json.Decoder(Members).decode
-_decode_text = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
 
 
 def parse_object(raw: bytes | Payload | None) -> Members | None:
@@ -34,24 +32,9 @@ def parse_object(raw: bytes | Payload | None) -> Members | None:
         return None
 
 
-def parse_text(raw: Payload | None) -> str | None:
-    """The string of a JSON value; None for anything else."""
-    if raw is None:
-        return None
-    try:
-        return _decode_text(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
 def payload_of(text: str) -> Payload:
     """The JSON text of a string."""
-    return Payload(_encode(text))
-
-
-def object_of(members: Mapping[str, Payload]) -> bytes:
-    """The JSON text of an object."""
-    return _encode(members)
+    return Payload(encode(text))
 
 
 def hints_of(tool: Members) -> frozenset[tuple[str, bool]]:
@@ -65,7 +48,7 @@ def ui_uris(tool: Members) -> tuple[str, ...]:
     """The URIs of a tool's user interface in its `_meta` (MCP Apps extension)."""
     meta = parse_object(tool.get("_meta")) or {}
     ui = parse_object(meta.get("ui")) or {}
-    found = (parse_text(ui.get("resourceUri")), parse_text(meta.get(_UI_KEY)))
+    found = (text_at(ui.get("resourceUri")), text_at(meta.get(_UI_KEY)))
     return tuple(uri for uri in found if uri is not None)
 
 
@@ -76,12 +59,12 @@ def with_ui_uris(tool: Members, public: Mapping[str, str]) -> Members:
     changed = _replaced(meta, _UI_KEY, public)
     inner = _replaced(ui, "resourceUri", public)
     if inner is not ui:
-        changed = {**changed, "ui": Payload(object_of(inner))}
-    return tool if changed is meta else {**tool, "_meta": Payload(object_of(changed))}
+        changed = {**changed, "ui": Payload(encode(inner))}
+    return tool if changed is meta else {**tool, "_meta": Payload(encode(changed))}
 
 
 def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
-    uri = parse_text(members.get(key))
+    uri = text_at(members.get(key))
     if uri is None or public.get(uri, uri) == uri:
         return members
     return {**members, key: payload_of(public[uri])}
@@ -114,7 +97,7 @@ def _adapted(raw: bytes, version: str) -> bytes:
     unfit = {"execution"} & members.keys() if execution else set()
     if schema and "outputSchema" in members and not _is_object_schema(members["outputSchema"]):
         unfit.add("outputSchema")
-    return object_of({key: value for key, value in members.items() if key not in unfit}) if unfit else raw
+    return encode({key: value for key, value in members.items() if key not in unfit}) if unfit else raw
 
 
 def _untasked(raw: bytes) -> bytes:
@@ -122,13 +105,13 @@ def _untasked(raw: bytes) -> bytes:
         return raw
     members = parse_object(raw) or {}
     execution = parse_object(members.get("execution")) or {}
-    if parse_text(execution.get("taskSupport")) in (None, "forbidden"):  # no task support to remove
+    if text_at(execution.get("taskSupport")) in (None, "forbidden"):  # no task support to remove
         return raw
     left = {key: value for key, value in execution.items() if key != "taskSupport"}
     if left:
-        return object_of({**members, "execution": Payload(object_of(left))})
-    return object_of({key: value for key, value in members.items() if key != "execution"})
+        return encode({**members, "execution": Payload(encode(left))})
+    return encode({key: value for key, value in members.items() if key != "execution"})
 
 
 def _is_object_schema(schema: Payload) -> bool:
-    return parse_text((parse_object(schema) or {}).get("type")) == "object"
+    return text_at((parse_object(schema) or {}).get("type")) == "object"
