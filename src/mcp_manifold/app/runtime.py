@@ -284,7 +284,7 @@ class Runtime:
         entry = self.hub.view(scope).catalogue.find_tool(tool)
         if entry is None or not entry.input_schema_has_headers:
             return None
-        return bytes(wire.client_meta(Payload(entry.raw)).get("inputSchema", wire.EMPTY))
+        return bytes(wire.object_members(Payload(entry.raw)).get("inputSchema", wire.EMPTY))
 
 
 def _buffer_limit(settings: ManifoldSettings) -> int:

@@ -152,7 +152,7 @@ class Bridge:
         asking.add_done_callback(lambda done: _hand_over(question, done))
 
     def _remember(self, link: Link, params: Payload | None, session: Session) -> None:
-        found = wire.client_meta(params).get("elicitationId")
+        found = wire.object_members(params).get("elicitationId")
         if found is not None:
             while len(self._elicitations) >= self._limits.max_parked:
                 del self._elicitations[next(iter(self._elicitations))]
@@ -239,7 +239,7 @@ class Bridge:
         if parked.timer is not None:
             parked.timer.cancel()
         parked.session = call.session
-        given = wire.client_meta(call.params.get("inputResponses"))
+        given = wire.object_members(call.params.get("inputResponses"))
         waiting = {key: question for key, question in parked.questions.items() if key not in given}
         answered = {key: question for key, question in parked.questions.items() if key in given}
         parked.questions = waiting
@@ -366,10 +366,10 @@ def _as_input_request(method: str, params: Payload | None, signer: str) -> dict[
     """A question as 2026-07-28 has it: no `elicitationId`, no progress token; `signer` is who asks, if that is told."""
     if params is None:
         return {"method": method}
-    found = wire.client_meta(wire.signed(method, params, signer) if signer else params)
+    found = wire.object_members(wire.signed(method, params, signer) if signer else params)
     found.pop("elicitationId", None)
     if "_meta" in found:
-        meta = wire.client_meta(found["_meta"])
+        meta = wire.object_members(found["_meta"])
         meta.pop("progressToken", None)  # there is nothing to send progress on
         found["_meta"] = Payload(wire.encode(meta))
     return {"method": method, "params": Payload(wire.encode(found))}
@@ -377,7 +377,7 @@ def _as_input_request(method: str, params: Payload | None, signer: str) -> dict[
 
 def _with_id(params: Payload | None) -> Payload | None:
     """URL elicitation params with the `elicitationId` that 2025-11-25 requires."""
-    found = wire.client_meta(params)
+    found = wire.object_members(params)
     if params is None or bytes(found.get("mode", b"")) != b'"url"' or "elicitationId" in found:
         return params
     return Payload(wire.encode({**found, "elicitationId": uuid.uuid4().hex}))

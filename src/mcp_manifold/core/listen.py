@@ -28,7 +28,7 @@ class Listen:
     """See the module. Nothing goes out before it is acknowledged. `has_tasks`: whether tasks may be listened to."""
 
     def __init__(self, call: Call, *, has_tasks: bool) -> None:
-        asked = wire.client_meta(call.params.get("notifications"))
+        asked = wire.object_members(call.params.get("notifications"))
         if call.id is None or not bytes(call.params.get("notifications", b"")).startswith(b"{"):
             raise InvalidParams('Invalid params: "notifications" must be an object')
         self.session = call.session
@@ -47,7 +47,7 @@ class Listen:
 
     def tell(self, method: str, members: Mapping[str, Payload]) -> None:
         """Send a notification on the listen's stream, tagged as its own."""
-        meta = {**wire.client_meta(members.get("_meta")), META_SUBSCRIPTION: self.id}
+        meta = {**wire.object_members(members.get("_meta")), META_SUBSCRIPTION: self.id}
         message = wire.notification(method, wire.encode({**members, "_meta": meta}))
         if self._held is None:
             self._emit(message)

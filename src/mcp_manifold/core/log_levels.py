@@ -187,7 +187,7 @@ class LogLevels:
     # --- who hears it ------------------------------------------------------------------------------------------------
 
     def _logged(self, notice: ServerNotification) -> None:
-        found = wire.client_meta(notice.params)
+        found = wire.object_members(notice.params)
         try:
             grade = LOG_LEVELS.index(wire.text(found.get("level"), "level"))
         except (InvalidParams, ValueError):

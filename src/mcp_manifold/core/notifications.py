@@ -66,8 +66,8 @@ class Notifications:
 
     def asked(self, question: ServerRequest) -> None:
         """Replace the progress token of a question: two servers may have chosen the same."""
-        params = wire.client_meta(question.params)
-        meta = wire.client_meta(params.get("_meta"))
+        params = wire.object_members(question.params)
+        meta = wire.object_members(params.get("_meta"))
         if "progressToken" not in meta:
             return
         self._last += 1
@@ -83,7 +83,7 @@ class Notifications:
         if notice.method != _ELICITED:
             self._strangers.noticed(notice)
             return
-        id_ = wire.client_meta(notice.params).get("elicitationId", wire.NULL_ID)
+        id_ = wire.object_members(notice.params).get("elicitationId", wire.NULL_ID)
         session = self._completed(notice.link, id_) or notice.session
         if session is not None and session.reach is not None:
             session.reach.tell(wire.notification(notice.method, notice.params))

@@ -168,7 +168,7 @@ def _resource(call: Call, facts: Facts) -> Step:
 
 
 def _completion(call: Call, facts: Facts) -> Step:
-    ref = wire.client_meta(call.params.get("ref"))
+    ref = wire.object_members(call.params.get("ref"))
     kind = wire.text(ref.get("type"), "ref.type")
     wait = _settled(call, facts)
     if wait is not None:

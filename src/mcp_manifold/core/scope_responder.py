@@ -175,7 +175,7 @@ def _capabilities(view: View, *, completions: bool) -> dict[str, Any]:
     changing = {"listChanged": True}
     offered: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
     declared = [_declared(listing) for listing in view.listings]
-    if any(bytes(wire.client_meta(each.get("resources")).get("subscribe", b"")) == b"true" for each in declared):
+    if any(bytes(wire.object_members(each.get("resources")).get("subscribe", b"")) == b"true" for each in declared):
         offered["resources"] = {"subscribe": True, **changing}
     if any("logging" in each for each in declared):
         offered["logging"] = {}
@@ -198,7 +198,7 @@ def _are_modern(view: View) -> bool:
 
 
 def _declared(listing: Listing) -> Mapping[str, Payload]:
-    return wire.client_meta(Payload(listing.capabilities))  # empty for what is no object
+    return wire.object_members(Payload(listing.capabilities))  # empty for what is no object
 
 
 def _cut(text: str) -> str:

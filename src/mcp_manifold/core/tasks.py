@@ -130,7 +130,7 @@ class Tasks:
         native = text_at(result, *path)
         if native is None:
             return result
-        token = wire.client_meta(call.params.get("_meta")).get("progressToken")
+        token = wire.object_members(call.params.get("_meta")).get("progressToken")
         task = self._table.add(call.backend, native, link=link, session=call.session, number=number, token=token)
         return renamed(result, native, task.public, path, RELATED_TASK)
 
@@ -178,7 +178,7 @@ class Tasks:
         if method == "tasks/result":
             return wire.map_resource_refs("tools/call", renamed(said, task.native, task.public, RELATED_TASK), public)
         shown = renamed(said, task.native, task.public, ("taskId",), RELATED_TASK)
-        members = wire.client_meta(shown)
+        members = wire.object_members(shown)
         if "result" in members:
             mapped = wire.map_resource_refs("tools/call", members["result"], public)
             shown = shown if mapped is members["result"] else Payload(wire.encode({**members, "result": mapped}))
@@ -286,7 +286,7 @@ class Tasks:
 
     def _progressed(self, notice: ServerNotification) -> None:
         """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
-        members = wire.client_meta(notice.params)
+        members = wire.object_members(notice.params)
         token = bytes(members.get("progressToken", wire.NULL_ID))
         task = self._table.find_running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
         if task is not None and task.token is not None:

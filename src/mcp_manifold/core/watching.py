@@ -260,10 +260,10 @@ class Watching:
     def _acknowledged(self, notice: ServerNotification) -> None:
         reports = self._reports.get(notice.link)
         if isinstance(reports, Listening):
-            reports.acknowledged(wire.client_meta(notice.params))
+            reports.acknowledged(wire.object_members(notice.params))
 
     def _updated(self, notice: ServerNotification) -> None:
-        link, found = notice.link, wire.client_meta(notice.params)
+        link, found = notice.link, wire.object_members(notice.params)
         reports = self._reports.get(link)
         if reports is None or not reports.is_due(found):
             return
@@ -279,7 +279,7 @@ class Watching:
 
     def _moved_on(self, notice: ServerNotification) -> None:
         """A backend says how a task stands."""
-        link, found = notice.link, wire.client_meta(notice.params)
+        link, found = notice.link, wire.object_members(notice.params)
         reports, native = self._reports.get(link), wire.text_at(notice.params, "taskId")
         if reports is None or native is None or not reports.is_due(found):
             return
@@ -287,7 +287,7 @@ class Watching:
             task = self._tasks.watched(watch.name, watch.watcher.session)
             if task is not None:
                 told = self._tasks.told(task, watch.watcher.session.scope, notice.params)
-                watch.watcher.tell(TASK_TOLD, wire.off_hop(wire.client_meta(told)))
+                watch.watcher.tell(TASK_TOLD, wire.off_hop(wire.object_members(told)))
 
     def _public(self, watcher: Watcher, backend: str, uri: str) -> str:
         """What a client calls a sub-resource of what it watches; empty if it may not know of it."""

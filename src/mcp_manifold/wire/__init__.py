@@ -54,7 +54,6 @@ from mcp_manifold.wire.payload import (
     texts,
     with_text_at,
 )
-from mcp_manifold.wire.payload import object_members as client_meta
 from mcp_manifold.wire.protocol import (
     HANDSHAKE_VERSIONS,
     LATEST_HANDSHAKE,
@@ -90,7 +89,6 @@ __all__ = [
     "backend_code",
     "capabilities_of",
     "capability_names",
-    "client_meta",
     "encode",
     "era_of",
     "error_of",

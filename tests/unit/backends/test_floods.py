@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-
-from mcp_manifold.backends.link import deadline_timer as alarm
 from mcp_manifold.backends.link.deadline_timer import DeadlineTimer
 from mcp_manifold.backends.link.invalid_messages import FLOOD, SAID, InvalidMessageMonitor
+
+from mcp_manifold.backends.link import deadline_timer as alarm
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import RateLimiter
 from mcp_manifold.wire.lines import ENDLESS, LineCutter

@@ -9,7 +9,7 @@ from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.lists.listening import ACK_WAIT, RETRY_FIRST, Listening
 from mcp_manifold.backends.lists.reports import Subscribing, offers_subscriptions
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
-from mcp_manifold.wire import EMPTY, Payload, client_meta, encode, modern_stamp
+from mcp_manifold.wire import EMPTY, Payload, encode, modern_stamp, object_members
 from mcp_manifold.wire.protocol import META_SUBSCRIPTION
 from tests.fakes.clock import FakeClock
 from tests.unit.backends.linking import FakeTransport, Heard, connected, within
@@ -47,7 +47,7 @@ class Server:
 
     async def acknowledge(self, reports: Listening, count: int, *uris: str) -> PendingRequest:
         pending = await self.transport.sent(count)
-        reports.acknowledged(client_meta(self.acknowledgement(pending, *uris)))
+        reports.acknowledged(object_members(self.acknowledgement(pending, *uris)))
         return pending
 
     @staticmethod
@@ -168,12 +168,12 @@ async def test_the_old_subscription_is_closed_once_the_new_one_stands() -> None:
     wanted = reports.want("a://x")
     second = await server.transport.sent(2)
     assert gone(server.transport) == []
-    assert reports.is_due(client_meta(server.acknowledgement(first)))
-    assert not reports.is_due(client_meta(server.acknowledgement(second)))
+    assert reports.is_due(object_members(server.acknowledgement(first)))
+    assert not reports.is_due(object_members(server.acknowledgement(second)))
     await server.acknowledge(reports, 2, "a://x")
     await within(wanted)
     assert gone(server.transport) == [first.number]
-    assert not reports.is_due(client_meta(server.acknowledgement(first))), "the new one brings it as well"
+    assert not reports.is_due(object_members(server.acknowledgement(first))), "the new one brings it as well"
     reports.drop("a://x")
     await server.acknowledge(reports, 3)
     assert gone(server.transport) == [first.number, second.number]

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from mcp_manifold.core.lane import Lane
 
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.server_requests import open_link
 from mcp_manifold.core.bridge import Bridge
-from mcp_manifold.core.lane import Lane
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import (
     BackendLost,

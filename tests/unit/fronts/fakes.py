@@ -8,8 +8,8 @@ from typing import Any
 
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.errors import UnknownMethod
-from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.http.checks import ParamCheck
+from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.pages import site
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, ResultCallback, Session

@@ -4,13 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from mcp_manifold.fronts.http.responder import Responder
+from mcp_manifold.fronts.in_flight import Deadline
 
 from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.http.request import read_body
-from mcp_manifold.fronts.http.responder import Responder
 from mcp_manifold.fronts.http.stream import EventStream, Tally
-from mcp_manifold.fronts.in_flight import Deadline
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS

@@ -94,7 +94,7 @@ def test_the_arguments_are_not_modified() -> None:
 
 @pytest.mark.parametrize("meta", [None, b"5", b"[1]", b"", b"x", b'{"a":\xff}'])
 def test_an_unreadable_object_has_no_members(meta: bytes | None) -> None:
-    assert wire.client_meta(None if meta is None else Payload(meta)) == {}
+    assert wire.object_members(None if meta is None else Payload(meta)) == {}
 
 
 # --- results for modern clients ---------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ class Link:
         """Continue a parked request on behalf of `call`. An outcome that is known already is reported right after."""
         pending.is_parked, pending.call, pending.on_result = False, call, on_result
         meta = call.params.get("_meta")
-        pending.token = None if meta is None else wire.client_meta(meta).get("progressToken")
+        pending.token = None if meta is None else wire.object_members(meta).get("progressToken")
         kept, pending.kept = pending.kept, None
         if kept is None:
             self._watch(pending)
@@ -390,7 +390,7 @@ class Link:
             callback(pending, result, failure)
 
     def _notified(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
-        found = wire.client_meta(params) if method == "notifications/progress" else {}
+        found = wire.object_members(params) if method == "notifications/progress" else {}
         pending = self.pending.get(number_of(found.get("progressToken", wire.NULL_ID)))
         if pending is None:
             self.handler.told(method, params, origin)

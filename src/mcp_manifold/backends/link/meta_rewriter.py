@@ -61,7 +61,7 @@ class MetaRewriter:
         known = self._remembered.get(text)
         if known is not None and self._depends_on_text_alone(call.session):
             return wire.encode({**params, "_meta": known}), None
-        found = wire.client_meta(meta)
+        found = wire.object_members(meta)
         token = found.get("progressToken")
         rewritten = wire.hop_meta(found, token=number, stamp=self._stamp_for(call))
         if token is None and self._depends_on_text_alone(call.session) and len(text) <= MAX_TEXT:

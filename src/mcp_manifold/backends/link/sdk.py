@@ -157,7 +157,7 @@ def parameters(
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:
-        tool = wire.client_meta(Payload(raw)) if b"x-mcp-header" in raw else {}
+        tool = wire.object_members(Payload(raw)) if b"x-mcp-header" in raw else {}
         schema = tool.get("inputSchema", wire.EMPTY)
         if b"x-mcp-header" not in bytes(schema):
             kept.append(raw)

@@ -145,7 +145,7 @@ class Inbox:
 
     def told(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
         if method == "notifications/cancelled":
-            question = self._questions.get(bytes(wire.client_meta(params).get("requestId", wire.NULL_ID)))
+            question = self._questions.get(bytes(wire.object_members(params).get("requestId", wire.NULL_ID)))
             if question is not None:
                 question.withdraw()
         elif method == "notifications/message" and not self.has_room():

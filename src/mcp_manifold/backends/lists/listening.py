@@ -108,12 +108,12 @@ class Listening:
 
     def is_due(self, params: dict[str, Payload]) -> bool:
         """See `Reports`. A report on an older stream is a duplicate: the current stream brings it too."""
-        tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
+        tag = wire.object_members(params.get("_meta")).get(META_SUBSCRIPTION)
         return tag is None or (self._current is not None and _is_number(tag, self._current.pending.number))
 
     def acknowledged(self, params: dict[str, Payload]) -> None:
         """Handle `notifications/subscriptions/acknowledged`: the opening stream becomes the current one."""
-        tag = wire.client_meta(params.get("_meta")).get(META_SUBSCRIPTION)
+        tag = wire.object_members(params.get("_meta")).get(META_SUBSCRIPTION)
         stream = self._opening
         if stream is None or (tag is not None and not _is_number(tag, stream.pending.number)):
             return
@@ -121,7 +121,7 @@ class Listening:
         _stop(stream)
         if old is not None:
             self._link.abandon(old.pending, None)
-        self._answer(stream, wire.client_meta(params.get("notifications")))
+        self._answer(stream, wire.object_members(params.get("notifications")))
         is_late = bool(self._ready) and self._clock.now() - self._born > START_WAIT
         missed, self._missed = self._missed or is_late, False
         if missed:
@@ -147,7 +147,7 @@ class Listening:
 
     def _on_task(self, done: "asyncio.Future[Payload]") -> None:
         if not done.cancelled() and done.exception() is None:
-            members = wire.client_meta(done.result())
+            members = wire.object_members(done.result())
             said = {key: value for key, value in members.items() if key not in ("resultType", "_meta")}
             self._link.fed(wire.notification(TASK_TOLD, wire.encode(said)))
 
@@ -254,11 +254,11 @@ def _names(granted: Payload | None) -> Sequence[str]:
 
 
 def _declared_lists(link: Link) -> dict[str, str]:
-    declared = wire.client_meta(link.capabilities)
+    declared = wire.object_members(link.capabilities)
     return {
         kind: member
         for kind, member in _LISTS.items()
-        if bytes(wire.client_meta(declared.get(kind)).get("listChanged", b"")) == b"true"
+        if bytes(wire.object_members(declared.get(kind)).get("listChanged", b"")) == b"true"
     }
 
 

@@ -40,8 +40,8 @@ class Reports(Protocol):
 
 def offers_subscriptions(link: Link) -> bool:
     """Whether the backend declares `resources.subscribe`."""
-    resources = wire.client_meta(link.capabilities).get("resources")
-    return bytes(wire.client_meta(resources).get("subscribe", b"")) == b"true"
+    resources = wire.object_members(link.capabilities).get("resources")
+    return bytes(wire.object_members(resources).get("subscribe", b"")) == b"true"
 
 
 def new_outcome() -> Outcome:

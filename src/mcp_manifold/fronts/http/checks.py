@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mcp_manifold.errors import InvalidParams, RequestError
 from mcp_manifold.fronts.http.asgi import Headers
 from mcp_manifold.http1.head import Line
-from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, client_meta, first_byte, text
+from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, first_byte, object_members, text
 from mcp_manifold.wire.param_headers import decode_header
 from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
@@ -61,7 +61,7 @@ def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes
     if version_header == MODERN_HEADER or method == "server/discover":
         return True
     meta = params.get("_meta")
-    if meta is not None and META_VERSION in client_meta(meta):
+    if meta is not None and META_VERSION in object_members(meta):
         return True
     return version_header is not None and version_header not in _HANDSHAKE_HEADERS
 
@@ -80,7 +80,7 @@ def require_modern(method: str, params: dict[str, Payload], headers: Headers | N
     Raises:
         RequestError: -32602 for missing members, -32020 where headers and body differ, -32022 for another revision.
     """
-    meta = client_meta(params.get("_meta"))
+    meta = object_members(params.get("_meta"))
     version, capabilities = meta.get(META_VERSION), meta.get(META_CAPABILITIES)
     if version is None or capabilities is None:
         missing = ", ".join(key for key in (META_VERSION, META_CAPABILITIES) if key not in meta)
@@ -107,7 +107,7 @@ def log_level(params: dict[str, Payload]) -> str:
     meta = params.get("_meta")
     if meta is None or META_LOG_LEVEL.encode() not in bytes(meta):
         return ""
-    wanted = client_meta(meta).get(META_LOG_LEVEL)
+    wanted = object_members(meta).get(META_LOG_LEVEL)
     if wanted is None:
         return ""
     level = text(wanted, META_LOG_LEVEL)
