@@ -84,15 +84,15 @@ async def test_an_event_over_the_limit_opens_it_anew() -> None:
         await peer.send(stream(b"retry: 0\n\n", b"data: " + b"x" * 20_000))
         await peer.until_closed()
 
-    heard = Heard()
+    heard, clock = Heard(), FakeClock()
     async with (
         Server(big, held_open) as server,
-        over_http(server.url, heard=heard, max_message=10_000) as (
-            link,
-            transport,
-        ),
+        over_http(server.url, heard=heard, max_message=10_000, clock=clock) as (link, transport),
     ):
         transport.listen()
+        await server.heard(1, "GET")
+        while len(server.asked) == 1:
+            await clock.advance(RETRY)
         await heard.first("notifications/tools/list_changed")
         assert not link.ended.done()
 
