@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from mcp_manifold.backends.process.orphans import Reaper, sweep
 from mcp_manifold.cli.allocator import keep_blocks
 from mcp_manifold.cli.exits import Signalled
+from mcp_manifold.clock import LoopClock
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _tended(main: Coroutine[Any, Any, T]) -> T:
     """`main`, without what a predecessor that was killed left behind, and with zombies reaped if that falls to us."""
     sweep()
-    reaper = Reaper()
+    reaper = Reaper(LoopClock())
     reaper.begin()
     try:
         return await main
