@@ -102,19 +102,25 @@ class Connector:
         Raises:
             BackendError: it cannot be opened.
         """
-        server, context, limit = self._server, self._context, self._context.limits.max_message
         if kind == "stdio":
             return await open_stdio(
                 link,
                 self._command(),
                 tail=self.tail,
-                limit=limit,
-                groups=context.groups,
-                budget=context.budget,
-                clock=context.clock,
+                limit=self._context.limits.max_message,
+                groups=self._context.groups,
+                budget=self._context.budget,
+                clock=self._context.clock,
             )
+        try:
+            return await self._open_http(kind, link)
+        except ValueError as exc:  # a head that cannot be written
+            raise BackendUnavailable(self._server.name, f"headers cannot be used: {exc}") from exc
+
+    async def _open_http(self, kind: TransportKind, link: Link) -> Transport:
+        server, context, pool = self._server, self._context, self._shared_pool()
         headers = {name: value.get_secret_value() for name, value in server.headers.items()}
-        idle, budget, pool = server.sse_read_timeout, context.budget, self._shared_pool()
+        limit, idle, budget = context.limits.max_message, server.sse_read_timeout, context.budget
         if kind == "http":
             return HttpTransport(link, pool, headers=headers, max_message=limit, idle_limit=idle, budget=budget)
         transport = SseTransport(
