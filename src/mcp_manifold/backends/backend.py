@@ -17,7 +17,7 @@ from mcp_manifold.backends.life.stats import BackendStats
 from mcp_manifold.backends.link.client_links import ClientLinks, bounds_of
 from mcp_manifold.backends.link.isolation import BackendTraits, LinkKey, is_always_shared, link_key_of
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Kind, Negotiation
+from mcp_manifold.backends.link.negotiation import Negotiation, TransportKind
 from mcp_manifold.backends.link.opener import LinkOpener
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.backends.lists.lister import Lister
@@ -89,7 +89,7 @@ class Backend:
         return self.life.stats
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> TransportKind | None:
         """The transport in use, once it is known."""
         return self._opener.kind
 
@@ -203,7 +203,7 @@ class Backend:
 
     def _place(self, session: Session, call: Call | None = None) -> LinkKey:
         place = link_key_of(session, self.settings.isolation, self._known)
-        return place.home if place.exclusive and call is None else place
+        return place.primary if place.exclusive and call is None else place
 
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
         """The link for a session, or for one call of it, if it is open: the fast path."""

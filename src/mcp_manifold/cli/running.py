@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from mcp_manifold.backends.process.orphans import Reaper, sweep
 from mcp_manifold.cli.exits import Signalled
+from mcp_manifold.clock import LoopClock
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _tended(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` after ending orphans of killed instances; reaps zombies meanwhile if this process is PID 1."""
     sweep()
-    reaper = Reaper()
+    reaper = Reaper(LoopClock())
     reaper.begin()
     try:
         return await main

@@ -15,7 +15,7 @@ from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
-from mcp_manifold.backends.link.isolation import home_of
+from mcp_manifold.backends.link.isolation import primary_of
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.server_requests import ServerNotification
 from mcp_manifold.backends.lists.listening import Listening
@@ -204,7 +204,7 @@ class Watching:
             reports = Subscribing(link, timeout=backend.settings.timeout)
         self._reports[link] = reports
         link.ended.add_done_callback(lambda _: self._closed(link))
-        place = (link.backend, home_of(link.place))
+        place = (link.backend, primary_of(link.place))
         if link.place != place[1]:
             self._beside.setdefault(place, []).append(link)
             await _agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
@@ -239,7 +239,7 @@ class Watching:
 
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
-        key = (link.backend, home_of(link.place))
+        key = (link.backend, primary_of(link.place))
         beside = [each for each in self._beside.pop(key, ()) if each is not link]
         if beside:
             self._beside[key] = beside
@@ -272,7 +272,7 @@ class Watching:
         except InvalidParams:
             return
         members = wire.off_hop(found)
-        for watch in self._subscriptions.watching(WatchTarget(link.backend, home_of(link.place), uri)):
+        for watch in self._subscriptions.watching(WatchTarget(link.backend, primary_of(link.place), uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
                 _tell(watch.watcher, {**members, "uri": Payload(wire.encode(name))})

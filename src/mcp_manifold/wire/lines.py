@@ -3,7 +3,7 @@
 from typing import Final
 
 _CR: Final = 0x0D
-ENDLESS: Final = 16 << 20
+ENDLESS_LINE: Final = 16 << 20
 """Skipped bytes of one line after which the line counts as endless."""
 _START: Final = 4096
 """Bytes of an oversized line that are kept for its report."""
@@ -37,8 +37,8 @@ class LineCutter:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the line being skipped has passed `ENDLESS` bytes."""
-        return self._is_skipping and self._skipped > ENDLESS
+        """Whether the line being skipped has passed `ENDLESS_LINE` bytes."""
+        return self._is_skipping and self._skipped > ENDLESS_LINE
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Whole lines in one piece take one `split`."""

@@ -18,6 +18,7 @@ from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.peers.stdio_backend import StdioBackend
 from tests.unit.backends.linking import Caller, text_of, tool, within
 
@@ -91,6 +92,11 @@ class Run:
     async def listed(self) -> None:
         """Wait for its first listing."""
         await self.context.until(lambda: self.backend.listing is not None)
+
+    async def next_attempt(self, clock: FakeClock) -> None:
+        """Let the clock reach the end of the back-off, and no more: what starts then needs real time."""
+        await self.context.until(lambda: self.backend.status.next_try is not None)
+        await clock.advance((self.backend.status.next_try or 0) - clock.now())
 
     async def echo(self, text: str = "x", caller: Caller | None = None) -> str:
         """What the tool `echo` said."""

@@ -9,7 +9,7 @@ from mcp_manifold.backends.link.invalid_messages import FLOOD, SAID, InvalidMess
 from mcp_manifold.backends.link import deadline_timer as alarm
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import RateLimiter
-from mcp_manifold.wire.lines import ENDLESS, LineCutter
+from mcp_manifold.wire.lines import ENDLESS_LINE, LineCutter
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ def test_noise_is_said_at_a_rate_and_a_flood_is_told_from_it(caplog: pytest.LogC
 
 def test_a_line_that_is_far_too_long_is_one_without_an_end_until_it_ends() -> None:
     lines = LineCutter(10)
-    pieces = (b"x" * 11, b"x" * (ENDLESS + 1), b"\nnext\n")
+    pieces = (b"x" * 11, b"x" * (ENDLESS_LINE + 1), b"\nnext\n")
     seen = [(list(lines.feed(piece)), lines.is_endless) for piece in pieces]
     assert seen == [([], False), ([], True), ([b"next"], False)]
 

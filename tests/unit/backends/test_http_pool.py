@@ -13,6 +13,7 @@ from mcp_manifold.backends.http.pool import HttpPool
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.http1.head import header_line
 from tests.fakes.certificate import tls_contexts
+from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import HostileServer, Peer, answering, answering_always
 from tests.fakes.http_receiver import Recorder, within
 
@@ -307,9 +308,11 @@ async def test_an_idle_connection_is_dropped_when_its_time_is_over(open_pool: Op
         await peer.until_closed()
         closed.set()
 
+    clock = FakeClock()
     async with HostileServer(script) as server:
-        pool = open_pool(server.url, keepalive=0.02)
+        pool = open_pool(server.url, keepalive=4.0, clock=clock)
         await ping(pool)
+        await clock.advance(4.0)
         await within(closed.wait())
         await until_idle(pool, "open=0 idle=0")
 
@@ -351,29 +354,37 @@ async def test_a_waiting_request_gets_the_place_of_a_lost_connection(open_pool: 
 
 async def test_a_connection_idle_for_less_than_its_time_stays(open_pool: OpenPool) -> None:
     async with HostileServer(answering_always(PONG)) as server:
-        pool = open_pool(server.url, keepalive=0.2)
+        clock = FakeClock()
+        pool = open_pool(server.url, keepalive=4.0, clock=clock)
         first, late = Recorder(), Recorder()
         ask(pool, first)
         ask(pool, late)
         await first.body_of_success()
         await late.body_of_success()
         await until_idle(pool, "open=2 idle=2")
-        asyncio.get_running_loop().call_later(0.1, ask, pool, Recorder())  # renews one of the two
+        await clock.advance(3.0)
+        await ping(pool)  # renews one of the two
+        await clock.advance(1.0)
         await until_idle(pool, "open=1 idle=1")
+        await clock.advance(3.0)
         await until_idle(pool, "open=0 idle=0")
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(open_pool: OpenPool) -> None:
     async with HostileServer(hold) as server:
-        pool = open_pool(server.url, max_connections=1, connect_timeout=0.3)
+        clock = FakeClock()
+        pool = open_pool(server.url, max_connections=1, connect_timeout=10.0, clock=clock)
         ask(pool, Recorder())
         await until_idle(pool, "open=1 idle=0 waiting=0")
-        receivers = [Recorder(), Recorder()]
-        ask(pool, receivers[0])
-        asyncio.get_running_loop().call_later(0.05, ask, pool, receivers[1])
-        for receiver in receivers:
-            failure = await receiver.reason_of_failure()
-            assert (failure.kind, failure.sent) == ("timeout", False)
+        first, second = Recorder(), Recorder()
+        ask(pool, first)
+        await clock.advance(5.0)
+        ask(pool, second)
+        await clock.advance(5.0)
+        assert (second.calls, str(await first.reason_of_failure())) == ([], f"{pool.where}: no connection within 10 s")
+        await clock.advance(5.0)
+        failure = await second.reason_of_failure()
+        assert (failure.kind, failure.sent) == ("timeout", False)
         assert "open=1 idle=0 waiting=0" in repr(pool)
 
 
@@ -396,9 +407,12 @@ async def test_a_handshake_that_does_not_come_to_an_end_times_out(
     open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async with HostileServer(Peer.until_closed) as server:
-        pool = open_pool(server.url.replace("http:", "https:"), ssl_context=tls[1], connect_timeout=0.1)
+        clock = FakeClock()
+        url = server.url.replace("http:", "https:")
+        pool = open_pool(url, ssl_context=tls[1], connect_timeout=10.0, clock=clock)
         receiver = Recorder()
         ask(pool, receiver)
+        await clock.advance(10.0)
         failure = await receiver.reason_of_failure()
         assert (failure.kind, failure.sent) == ("timeout", False)
         await until_idle(pool, "open=0")

@@ -65,5 +65,5 @@ def test_the_place_of_a_client(session: Session, isolation: Isolation, known: Ba
 
 
 def test_what_is_no_call_is_at_home_on_the_first_of_the_links_that_are_lent() -> None:
-    assert LENT.home == LinkKey("principal a1")
-    assert (OWN.home, SHARED.home, PLAIN.home) == (OWN, SHARED, PLAIN)
+    assert LENT.primary == LinkKey("principal a1")
+    assert (OWN.primary, SHARED.primary, PLAIN.primary) == (OWN, SHARED, PLAIN)

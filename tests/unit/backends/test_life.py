@@ -19,8 +19,23 @@ from tests.unit.backends.running import Run, over_stdio, over_web, running
 pytestmark = pytest.mark.anyio
 
 HANDSHAKE = Script(era="handshake", tools=(tool("echo"), tool("hang", Act("hang")), tool("die", Act("die", n=3))))
-SOON = 0.05
+IDLE = 60.0
 """Seconds of idleness that are enough here."""
+
+
+def clock_for_idleness() -> FakeClock:
+    """A clock that begins with the loop's, by which calls say when they ended."""
+    return FakeClock(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def idle_soon(server: StdioBackend, **settings: Any) -> AsyncIterator[tuple[Run, FakeClock]]:
+    """A backend that is closed after `IDLE` seconds without a use, and has answered a call."""
+    clock = clock_for_idleness()
+    async with running(over_stdio(server, idle_timeout=IDLE, ping_interval=0, **settings), clock=clock) as run:
+        assert await run.echo("first") == "first"
+        await run.listed()
+        yield run, clock
 
 
 async def failure(run: Run, name: str = "echo") -> BackendError:
@@ -29,8 +44,10 @@ async def failure(run: Run, name: str = "echo") -> BackendError:
     return caught.value
 
 
-async def at_rest(run: Run) -> None:
-    """Wait until it is at rest, and listed."""
+async def at_rest(run: Run, clock: FakeClock | None = None) -> None:
+    """Wait until it is at rest, and listed; a clock of the test's own is moved until it may be."""
+    while clock is not None and run.backend.links():
+        await clock.advance(1)
     await run.context.until(lambda: run.backend.is_resting and run.backend.listing is not None)
 
 
@@ -95,7 +112,7 @@ async def test_a_watched_lazy_backend_that_is_lost_is_started_again_at_once() ->
 
 
 async def test_a_lazy_backend_that_is_kept_alive_is_started_again_when_it_is_lost() -> None:
-    kept: dict[str, Any] = {"start": "lazy", "keep_alive": True, "idle_timeout": SOON}
+    kept: dict[str, Any] = {"start": "lazy", "keep_alive": True, "idle_timeout": IDLE}
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **kept)) as run:
         await run.listed()
         await failure(run, "die")
@@ -118,9 +135,8 @@ async def test_made_eager_it_is_started() -> None:
 
 
 async def test_what_nobody_uses_is_stopped_and_still_listed_and_the_next_call_starts_it() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=SOON)) as run:
-        assert await run.echo("first") == "first"
-        await at_rest(run)
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
+        await at_rest(run, clock)
         await server.wait_all_gone()
         listings = len(run.context.listings)
         assert await run.echo("again") == "again"
@@ -129,52 +145,50 @@ async def test_what_nobody_uses_is_stopped_and_still_listed_and_the_next_call_st
 
 
 async def test_over_http_the_session_is_closed() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url, idle_timeout=SOON)) as run:
+    clock = clock_for_idleness()
+    async with (
+        HttpBackend(HANDSHAKE) as server,
+        running(over_web(server.url, idle_timeout=IDLE, ping_interval=0), clock=clock) as run,
+    ):
         assert await run.echo("x", Caller("one")) == "x"
-        await at_rest(run)
+        await run.listed()
+        await at_rest(run, clock)
         await server.recorder.wait_until(lambda: len(server.deletes) == 2, "the end of both sessions")
         assert run.backend.links() == []
         assert await run.echo("again", Caller("one")) == "again"
 
 
 async def test_a_call_in_flight_is_use() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=SOON)) as run:
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
         waiting = asyncio.ensure_future(run.call("hang"))
-        await server.wait_for("tools/call")
-        other = asyncio.get_running_loop().create_future()
-        await asyncio.wait({other}, timeout=5 * SOON)
+        await server.wait_for("tools/call", count=2)
+        await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
         await server.release()
         await within(waiting)
-        await at_rest(run)
+        await at_rest(run, clock)
 
 
 async def test_a_watched_link_is_use() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=SOON)) as run:
-        await run.echo()
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
         (link,) = run.backend.links()
         link.is_watched = True
-        await asyncio.wait({link.ended}, timeout=5 * SOON)
+        await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
         link.is_watched = False
-        await at_rest(run)
+        await at_rest(run, clock)
 
 
 async def test_what_is_needed_for_other_reasons_is_not_stopped() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=SOON)) as run:
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
         run.context.needed.add("notes")
-        await run.echo()
-        (link,) = run.backend.links()
-        await asyncio.wait({link.ended}, timeout=5 * SOON)
+        await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
 
 
 async def test_what_is_kept_alive_is_not_stopped() -> None:
-    kept: dict[str, Any] = {"keep_alive": True, "idle_timeout": SOON}
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **kept)) as run:
-        await run.echo()
-        (link,) = run.backend.links()
-        await asyncio.wait({link.ended}, timeout=5 * SOON)
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server, keep_alive=True) as (run, clock):
+        await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
 
 
@@ -194,7 +208,7 @@ async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once() -> No
         for crashes in range(1, CRASHES + 1):
             await run.context.until(lambda crashes=crashes: run.backend.status.crashes == crashes)  # type: ignore[misc]
             if crashes < CRASHES:
-                await clock.advance(60)
+                await run.next_attempt(clock)
         assert run.backend.status.state is State.CRASH_LOOP
         before = run.backend.status
         assert before.crashes == CRASHES
@@ -307,12 +321,12 @@ async def test_other_settings_hold_at_once() -> None:
 
 
 async def test_a_process_that_works_and_is_killed_again_and_again_is_in_no_crash_loop() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
+    clock = FakeClock()
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server), clock=clock) as run:
         for number in range(CRASHES + 1):
-            await run.context.until(lambda: run.backend.status.is_open)
             await run.context.until(lambda seen=number: len(run.context.listings) > seen)  # type: ignore[misc]
             await failure(run, "die")
-            await run.context.until(lambda: not run.backend.status.is_open)
+            await run.next_attempt(clock)
         assert run.backend.status.crashes == 0
 
 

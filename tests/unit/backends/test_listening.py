@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.listening import ACK_WAIT, RETRY_FIRST, Listening
+from mcp_manifold.backends.lists.listening import LISTEN_ACK_WAIT, LISTEN_RETRY, Listening
 from mcp_manifold.backends.lists.reports import Subscribing, offers_subscriptions
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import EMPTY, Payload, encode, modern_stamp, object_members
@@ -235,9 +235,9 @@ async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made
     await server.acknowledge(reports, 1, "a://x")
     assert server.heard.notes == []
     await server.answer(1)  # it ends, well
-    await clock.advance(RETRY_FIRST)
+    await clock.advance(LISTEN_RETRY)
     await server.answer(2, "busy")  # the second attempt fails
-    await clock.advance(2 * RETRY_FIRST)
+    await clock.advance(2 * LISTEN_RETRY)
     await server.acknowledge(reports, 3, "a://x")
     told = [(method, params) for method, params, _ in server.heard.notes]
     assert told == [
@@ -254,7 +254,7 @@ async def test_a_backend_that_never_acknowledges_leaves_nobody_waiting() -> None
     reports = Listening(server.link, lists=False, clock=clock)
     wanted = reports.want("a://x")
     await server.transport.sent(1)
-    await clock.advance(ACK_WAIT)
+    await clock.advance(LISTEN_ACK_WAIT)
     assert isinstance(wanted.exception(), BackendTimeout)
     assert gone(server.transport) == [1]
 

@@ -10,8 +10,8 @@ import pytest
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.lister import REFRESH_EVERY, RETRY_FIRST, Lister
-from mcp_manifold.backends.lists.pages import LISTS
+from mcp_manifold.backends.lists.lister import LIST_RETRY, REFRESH_EVERY, Lister
+from mcp_manifold.backends.lists.pages import LIST_METHODS
 from mcp_manifold.errors import BackendError, BackendLost
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
@@ -48,7 +48,7 @@ class Kept:
         if pending.method in self.broken:
             return b'"error":{"code":-32603,"message":"broken"}'
         items = b",".join(self.tools) if pending.method == "tools/list" else b""
-        return b'"result":{"%b":[%b]}' % (LISTS[pending.method][1].encode(), items)
+        return b'"result":{"%b":[%b]}' % (LIST_METHODS[pending.method][1].encode(), items)
 
     async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
         assert listing is self.published[-1]
@@ -85,7 +85,7 @@ async def test_everything_is_listed_once_when_a_link_opens() -> None:
         found = await kept.listing()
     assert (found.revision, found.tools, found.instructions) == (1, (b'{"name":"a"}',), "be kind")
     assert found.server_info == b'{"name":"n"}'
-    assert kept.asked == dict.fromkeys(LISTS, 1)
+    assert kept.asked == dict.fromkeys(LIST_METHODS, 1)
     assert kept.lister.latest is found
 
 
@@ -104,7 +104,7 @@ async def test_a_change_refreshes_only_that_kind(method: str, asked: set[str]) -
         kept.lister.notified(method)
         await kept.clock.advance(REFRESH_EVERY)
         assert (await kept.listing(2)).revision == 2
-    assert kept.asked == {name: 2 if name in asked else 1 for name in LISTS}
+    assert kept.asked == {name: 2 if name in asked else 1 for name in LIST_METHODS}
 
 
 async def test_a_storm_of_changes_is_one_refresh() -> None:
@@ -150,13 +150,13 @@ async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> 
         kept.broken, kept.tools = {"tools/list"}, (b'{"name":"b"}',)
         kept.lister.notified(TOOLS)
         await kept.clock.advance(REFRESH_EVERY)
-        await kept.clock.advance(RETRY_FIRST)
+        await kept.clock.advance(LIST_RETRY)
         assert kept.asked["tools/list"] == 3
-        await kept.clock.advance(RETRY_FIRST)
+        await kept.clock.advance(LIST_RETRY)
         assert kept.asked["tools/list"] == 3, "each wait is twice the one before"
         assert kept.lister.latest is first
         kept.broken = set()
-        await kept.clock.advance(RETRY_FIRST)
+        await kept.clock.advance(LIST_RETRY)
         assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
     assert kept.asked["tools/list"] == 4
 
@@ -165,10 +165,10 @@ async def test_a_first_listing_that_fails_is_tried_again() -> None:
     kept = Kept()
     kept.broken = {"prompts/list"}
     async with keeping(kept):
-        await kept.clock.advance(RETRY_FIRST)
+        await kept.clock.advance(LIST_RETRY)
         assert kept.lister.latest is None
         kept.broken = set()
-        await kept.clock.advance(2 * RETRY_FIRST)
+        await kept.clock.advance(2 * LIST_RETRY)
         assert (await kept.listing()).revision == 1
 
 
@@ -180,7 +180,7 @@ async def test_a_new_link_lists_everything_anew_and_the_revision_goes_on() -> No
     again.lister = kept.lister
     async with keeping(again):
         assert (await kept.listing(2)).revision == 2
-    assert again.asked == dict.fromkeys(LISTS, 1)
+    assert again.asked == dict.fromkeys(LIST_METHODS, 1)
 
 
 async def test_a_link_lost_while_listing_ends_it() -> None:

@@ -5,10 +5,12 @@ import pytest
 
 from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
+from mcp_manifold.backends.link.negotiation import TransportKind
 from mcp_manifold.backends.link.opener import Connector
 from mcp_manifold.backends.process.stdio import StdioTransport
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.environment import INHERITED
+from mcp_manifold.errors import BackendUnavailable
 from mcp_manifold.wire import Era
 from tests.peers.backend import Script, SseBackend
 from tests.unit.backends.linking import Heard, new_link, within
@@ -72,6 +74,14 @@ async def test_links_of_one_server_share_its_connections() -> None:
     assert isinstance(second, HttpTransport)
     assert first._pool is second._pool
     await made.aclose()
+    await made.aclose()
+
+
+@pytest.mark.parametrize("kind", ["http", "sse"])
+async def test_a_header_that_belongs_to_the_connection_is_told_as_such(kind: TransportKind) -> None:
+    made = connector(headers={"Host": "elsewhere"})
+    with pytest.raises(BackendUnavailable, match="headers cannot be used: header 'Host': set by the connection itself"):
+        await made.open(kind, new_link())
     await made.aclose()
 
 

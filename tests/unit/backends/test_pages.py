@@ -8,7 +8,7 @@ import pytest
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.pages import LISTS, Pages, list_all
+from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
@@ -25,7 +25,7 @@ def paged(pages: Mapping[str, bytes]) -> Answer:
 
     def answer(pending: PendingRequest) -> bytes:
         if pending.method != "tools/list":
-            return b'"result":{"%b":[]}' % LISTS[pending.method][1].encode()
+            return b'"result":{"%b":[]}' % LIST_METHODS[pending.method][1].encode()
         cursor = msgspec.json.decode(pending.params["cursor"]) if "cursor" in pending.params else ""
         return b'"result":' + pages[cursor]
 
@@ -41,7 +41,7 @@ def listing(answer: Answer | None, capabilities: bytes = EVERYTHING) -> tuple[Li
 async def walked(
     link: Link, *methods: str, pages: int = 10, entries: int = 100, size: int = 10_000, timeout: float = 30
 ) -> dict[str, Pages]:
-    asked = frozenset(methods or LISTS)
+    asked = frozenset(methods or LIST_METHODS)
     limits = LimitSettings().model_copy(update={"list_pages": pages, "list_entries": entries, "max_message": size})
     found: Any = await within(list_all(link, asked, clock=LoopClock(), timeout=timeout, limits=limits))
     return dict(found)
@@ -52,7 +52,7 @@ async def test_all_pages_are_gathered_in_order_and_raw() -> None:
     link, transport = listing(answer)
     found = await walked(link)
     assert found["tools/list"].items == (b'{ "name":"a" }', b"1.50", b'{"x":1e999}')
-    assert sorted(found) == sorted(LISTS)
+    assert sorted(found) == sorted(LIST_METHODS)
     assert transport.methods.count("tools/list") == 2
 
 

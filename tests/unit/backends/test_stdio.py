@@ -15,7 +15,7 @@ from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.process.command import SHELL_WAIT, StdioCommand, login_path
 from mcp_manifold.backends.process.stderr_tail import LOG_RATE, TAIL_LINES, StderrTail, printable
-from mcp_manifold.backends.process.stdio import STDIN_GRACE, StdioTransport, exit_reason, open_stdio
+from mcp_manifold.backends.process.stdio import EXIT_GRACE, STDIN_GRACE, StdioTransport, exit_reason, open_stdio
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import FakeClock
@@ -348,9 +348,12 @@ async def test_r26_grandchildren_go_with_their_server() -> None:
 
 
 async def test_r26_grandchildren_of_a_crashed_server_go_too() -> None:
-    async with shell('sleep 100 </dev/null & note "$!"; read -r line; exit 1') as child:
+    clock = FakeClock()
+    async with shell('sleep 100 </dev/null & note "$!"; read -r line; exit 1', clock=clock) as child:
         ended = ending_of(int(await child.said()))
         child.link.notify("crash")
+        await eventually(lambda: clock.pending)  # the grandchild keeps the pipes open
+        await clock.advance(EXIT_GRACE)
         await child.end()
     await within(ended)
 

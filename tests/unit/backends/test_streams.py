@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mcp_manifold.backends.http.exchange import HttpFailure, ResponseHeaders
-from mcp_manifold.backends.http.streams import NOTE_WAIT, RETRY, NotificationPost
+from mcp_manifold.backends.http.streams import POST_WAIT, RESUME_DELAY, NotificationPost
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import SessionExpired
 from tests.fakes.clock import FakeClock
@@ -74,7 +74,7 @@ async def test_a_silent_one_is_opened_anew() -> None:
         opening = clock.pending
         await eventually(lambda: clock.pending > opening)
         await clock.advance(30)
-        await clock.advance(RETRY)
+        await clock.advance(RESUME_DELAY)
         await server.heard(2, "GET")
         assert not link.ended.done()
 
@@ -84,15 +84,15 @@ async def test_an_event_over_the_limit_opens_it_anew() -> None:
         await peer.send(stream(b"retry: 0\n\n", b"data: " + b"x" * 20_000))
         await peer.until_closed()
 
-    heard = Heard()
+    heard, clock = Heard(), FakeClock()
     async with (
         Server(big, held_open) as server,
-        over_http(server.url, heard=heard, max_message=10_000) as (
-            link,
-            transport,
-        ),
+        over_http(server.url, heard=heard, max_message=10_000, clock=clock) as (link, transport),
     ):
         transport.listen()
+        await server.heard(1, "GET")
+        while len(server.asked) == 1:
+            await clock.advance(RESUME_DELAY)
         await heard.first("notifications/tools/list_changed")
         assert not link.ended.done()
 
@@ -156,7 +156,7 @@ async def test_a_notification_that_gets_no_reply_is_given_up() -> None:
         accepted = link.notify("notifications/initialized")
         assert accepted is not None
         await server.heard(1)
-        await clock.advance(NOTE_WAIT)
+        await clock.advance(POST_WAIT)
         assert accepted.done()
         await within(closed.wait())
         assert not link.ended.done()

@@ -15,11 +15,11 @@ from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 logger = logging.getLogger(__name__)
 
-RETRY: Final = 1.0
+RESUME_DELAY: Final = 1.0
 """Seconds before a broken event stream is resumed, unless the server sends `retry`."""
-RETRY_CEILING: Final = 30.0
+RESUME_CEILING: Final = 30.0
 """The longest such delay."""
-NOTE_WAIT: Final = 60.0
+POST_WAIT: Final = 60.0
 """Seconds a server may take to accept a POSTed message; without it a silent one would hold its connection."""
 
 
@@ -64,12 +64,12 @@ class NotificationPost:
         pass  # the reply to a notification has no useful body
 
     def watch(self, exchange: Exchange) -> None:
-        """Abort `exchange` after `NOTE_WAIT`."""
+        """Abort `exchange` after `POST_WAIT`."""
         if not self.accepted.done():
-            self._timer = self._clock.call_later(NOTE_WAIT, self._give_up, exchange)
+            self._timer = self._clock.call_later(POST_WAIT, self._give_up, exchange)
 
     def _give_up(self, exchange: Exchange) -> None:
-        self.problem = f"the server did not accept the message within {NOTE_WAIT:g} s"
+        self.problem = f"the server did not accept the message within {POST_WAIT:g} s"
         exchange.abort()
         self.ended()
 
@@ -105,7 +105,7 @@ class StandingStream:
         self._exchange: Exchange | None = None
         self._events: EventParser | None = None
         self._last_event: str | None = None
-        self._retry = RETRY
+        self._retry = RESUME_DELAY
         self._failures = 0
         self._timer: Timer | None = None
         self._idle = IdleTimer(transport.clock, self._again)
@@ -159,7 +159,7 @@ class StandingStream:
         for event in found:
             self._last_event = event.id if event.id is not None else self._last_event
             if event.retry is not None:
-                self._retry = min(event.retry / 1000, RETRY_CEILING)
+                self._retry = min(event.retry / 1000, RESUME_CEILING)
             if event.data:
                 self._transport.link.fed(event.data)
 
@@ -176,5 +176,5 @@ class StandingStream:
         if self._closed or self._timer is not None:
             return
         self._failures += 1
-        delay = min(RETRY_CEILING, max(self._retry, 0.1) * 2 ** min(self._failures - 1, 8))
+        delay = min(RESUME_CEILING, max(self._retry, 0.1) * 2 ** min(self._failures - 1, 8))
         self._timer = self._transport.clock.call_later(delay, self.open)

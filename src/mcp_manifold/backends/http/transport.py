@@ -12,7 +12,7 @@ from typing import Final
 from mcp_manifold import wire
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
-from mcp_manifold.backends.http.streams import RETRY, RETRY_CEILING, NotificationPost, StandingStream
+from mcp_manifold.backends.http.streams import RESUME_CEILING, RESUME_DELAY, NotificationPost, StandingStream
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import IdleTimer
@@ -179,7 +179,7 @@ class _Reply:
         self._reservation: Reservation | None = None
         self._expected = 0
         self._last_event: str | None = None
-        self._retry = RETRY
+        self._retry = RESUME_DELAY
         self._resumes = 0
 
     def __repr__(self) -> str:
@@ -301,7 +301,7 @@ class _Reply:
             if event.id is not None:
                 self._last_event, self._resumes = event.id, 0
             if event.retry is not None:
-                self._retry = min(event.retry / 1000, RETRY_CEILING)
+                self._retry = min(event.retry / 1000, RESUME_CEILING)
             if event.data:
                 self._transport.link.fed(event.data, self.pending)
 

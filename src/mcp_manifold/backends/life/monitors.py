@@ -12,11 +12,11 @@ from mcp_manifold.errors import BackendError, RemoteError
 
 SILENCES: Final = 3
 """Unanswered probes in a row that make a backend unresponsive: one may be a pause, or a lost packet."""
-PROBE_WAIT: Final = 5.0
+PING_WAIT: Final = 5.0
 """Seconds a probe waits for its response, or the probe interval if that is shorter."""
 _MIN_PAUSE: Final = 0.01
 """The shortest pause in seconds: the loop's timers are inexact, and must not make a probe spin."""
-LOOK_EVERY: Final = 5.0
+IDLE_LOOK_EVERY: Final = 5.0
 """Seconds between two looks at an idle link at the latest, because the settings may change."""
 
 
@@ -54,7 +54,7 @@ class Probe:
         if is_answered and before >= SILENCES:
             self._on_answer()
         elif self._unanswered == SILENCES:
-            self._on_silence(f"no answer to {SILENCES} probes, the last after {min(self._every, PROBE_WAIT):g} s")
+            self._on_silence(f"no answer to {SILENCES} probes, the last after {min(self._every, PING_WAIT):g} s")
 
     async def _paused(self) -> bool:
         """Wait until the next probe is due; False once the link has ended."""
@@ -70,7 +70,7 @@ class Probe:
     async def _ask(self) -> bool:
         method = "ping" if self._link.era == "handshake" else "server/discover"
         try:
-            await self._link.request(method, {}, timeout=min(self._every, PROBE_WAIT))
+            await self._link.request(method, {}, timeout=min(self._every, PING_WAIT))
         except RemoteError:
             return True
         except BackendError:
@@ -115,7 +115,7 @@ class IdleMonitor:
             if left <= 0:
                 self._on_idle()  # in this turn, so that no call can start in between
                 return
-            await self._clock.wait(self._link.ended, seconds=min(left, LOOK_EVERY))
+            await self._clock.wait(self._link.ended, seconds=min(left, IDLE_LOOK_EVERY))
 
     def _left(self) -> float:
         """Seconds until the link is idle for long enough, if it stays unused."""
@@ -123,5 +123,5 @@ class IdleMonitor:
         if self._is_in_use():
             self._since = now
         if not after:
-            return LOOK_EVERY
+            return IDLE_LOOK_EVERY
         return max(self._since, self._used()) + after - now

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from anyio.abc import TaskGroup
 
-from mcp_manifold.backends.link.isolation import LinkKey, home_of, leased
+from mcp_manifold.backends.link.isolation import LinkKey, leased, primary_of
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
@@ -169,7 +169,7 @@ class ClientLinks:
         """The keys of its links, the primary first."""
         if not place.exclusive:
             return [place.key]
-        more = [key for key in self._held if key != place.key and home_of(key) == place.key]
+        more = [key for key in self._held if key != place.key and primary_of(key) == place.key]
         return [place.key, *sorted(more, key=lambda key: (len(key), key))]
 
     def _free_key(self, place: LinkKey, call: Call | None) -> str:

@@ -30,7 +30,7 @@ class LinkKey(NamedTuple):
     eras: tuple[Era, ...] = ()
 
     @property
-    def home(self) -> "LinkKey":
+    def primary(self) -> "LinkKey":
         """The key for everything but calls, such as subscriptions: the primary of leased links."""
         return self._replace(exclusive=False) if self.exclusive else self
 
@@ -43,7 +43,7 @@ def leased(key: str, number: int) -> str:
     return f"{key}#{number}" if number else key
 
 
-def home_of(key: str) -> str:
+def primary_of(key: str) -> str:
     """The key of a leased link's primary; every other key itself."""
     return key.partition("#")[0]
 

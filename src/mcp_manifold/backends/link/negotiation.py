@@ -18,8 +18,7 @@ from mcp_manifold.wire import EMPTY, MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders
 from mcp_manifold.wire.protocol import META_SERVER_INFO
 
-EraChoice = Literal["auto", "handshake", "modern"]
-Kind = Literal["stdio", "http", "sse"]
+TransportKind = Literal["stdio", "http", "sse"]
 """A transport to a backend."""
 
 PROBE_WAIT: Final = 5.0

@@ -18,7 +18,7 @@ from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
 from mcp_manifold.backends.link.isolation import SHARED, LinkKey
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Kind, Negotiation
+from mcp_manifold.backends.link.negotiation import Identity, Negotiation, TransportKind
 from mcp_manifold.backends.link.pending import Transport
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest, open_link
 from mcp_manifold.backends.process.command import StdioCommand
@@ -53,7 +53,7 @@ class Connector:
         self._server = server
         self._context = context
         self._pool: HttpPool | None = None
-        self._kind: Kind | None = None if server.transport == "auto" else server.transport
+        self._kind: TransportKind | None = None if server.transport == "auto" else server.transport
         self._era: Era | None = None if server.era == "auto" else server.era
         self.tail = StderrTail(server.name)
 
@@ -65,11 +65,11 @@ class Connector:
         self._server, self._context = server, context
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> TransportKind | None:
         """The transport in use; None until one has worked."""
         return self._kind
 
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[TransportKind, ...]:
         """The transports to try, in order (2026-07-28 streamable-http, Backward Compatibility)."""
         if self._kind is None:
             return ("http", "sse")
@@ -77,7 +77,7 @@ class Connector:
             return (self._kind,)
         return ("http", "sse") if self._kind == "http" else ("sse", "http")
 
-    def eras(self, kind: Kind) -> tuple[Era, ...]:
+    def eras(self, kind: TransportKind) -> tuple[Era, ...]:
         """The eras to try, in order.
 
         Over stdio the handshake comes first: the first message locks some servers into their era, and others exit on an
@@ -91,30 +91,36 @@ class Connector:
             return ("handshake", "modern") if kind == "stdio" else ("modern", "handshake")
         return ("modern", "handshake") if self._era == "modern" else ("handshake", "modern")
 
-    def learned(self, kind: Kind, era: Era) -> None:
+    def learned(self, kind: TransportKind, era: Era) -> None:
         """Try this transport and era first from now on. The others stay in the list: the server may be replaced."""
         self._kind = kind
         self._era = era
 
-    async def open(self, kind: Kind, link: Link) -> Transport:
+    async def open(self, kind: TransportKind, link: Link) -> Transport:
         """Open a transport for `link`.
 
         Raises:
             BackendError: it cannot be opened.
         """
-        server, context, limit = self._server, self._context, self._context.limits.max_message
         if kind == "stdio":
             return await open_stdio(
                 link,
                 self._command(),
                 tail=self.tail,
-                limit=limit,
-                groups=context.groups,
-                budget=context.budget,
-                clock=context.clock,
+                limit=self._context.limits.max_message,
+                groups=self._context.groups,
+                budget=self._context.budget,
+                clock=self._context.clock,
             )
+        try:
+            return await self._open_http(kind, link)
+        except ValueError as exc:  # a head that cannot be written
+            raise BackendUnavailable(self._server.name, f"headers cannot be used: {exc}") from exc
+
+    async def _open_http(self, kind: TransportKind, link: Link) -> Transport:
+        server, context, pool = self._server, self._context, self._shared_pool()
         headers = {name: value.get_secret_value() for name, value in server.headers.items()}
-        idle, budget, pool = server.sse_read_timeout, context.budget, self._shared_pool()
+        limit, idle, budget = context.limits.max_message, server.sse_read_timeout, context.budget
         if kind == "http":
             return HttpTransport(link, pool, headers=headers, max_message=limit, idle_limit=idle, budget=budget)
         transport = SseTransport(
@@ -178,7 +184,7 @@ class LinkOpener:
         return f"<LinkOpener {self.connector!r} opened={self.opened}>"
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> TransportKind | None:
         """The transport in use; None until one has worked."""
         return self.connector.kind
 
@@ -225,7 +231,7 @@ class LinkOpener:
         return await self._connect_as(kinds[-1], identity, place, holder)
 
     async def _connect_as(
-        self, kind: Kind, identity: Identity, place: LinkKey, holder: Session | None
+        self, kind: TransportKind, identity: Identity, place: LinkKey, holder: Session | None
     ) -> tuple[Link, Transport, Negotiation]:
         link = open_link(
             self._server.name,

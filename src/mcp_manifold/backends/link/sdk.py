@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _PLACEHOLDER: Final = mcp_types.Implementation(name="mcp-manifold", version="0")
 """Required by the session; the dispatcher sends the identity's raw `clientInfo` in its place."""
-NOTE_WAIT: Final = 5.0
+INITIALIZED_WAIT: Final = 5.0
 """Seconds to wait until `initialized` is accepted; a silent server would hang the connect."""
 
 
@@ -51,6 +51,9 @@ class _LinkDispatcher:
         self.identity = identity
         self._timeout = timeout
         self.raw: Payload = wire.EMPTY
+
+    def __repr__(self) -> str:
+        return f"<_LinkDispatcher on {self._link!r}>"
 
     async def run(
         self,
@@ -88,7 +91,7 @@ class _LinkDispatcher:
         """Send a notification and wait, bounded, until it is accepted."""
         accepted = self._link.notify(method, None if params is None else Payload(wire.encode(params)))
         if accepted is not None:
-            with anyio.move_on_after(NOTE_WAIT):
+            with anyio.move_on_after(INITIALIZED_WAIT):
                 await accepted
 
 

@@ -21,11 +21,11 @@ from mcp_manifold.wire.protocol import META_SUBSCRIPTION, METHOD_NOT_FOUND
 
 logger = logging.getLogger(__name__)
 
-RETRY_FIRST: Final = 1.0
-RETRY_CEILING: Final = 30.0
+LISTEN_RETRY: Final = 1.0
+LISTEN_RETRY_CEILING: Final = 30.0
 """Seconds until a lost stream is reopened: the first, doubled each time up to the ceiling. A stream that lived longer
 than the ceiling starts again with the first."""
-ACK_WAIT: Final = 10.0
+LISTEN_ACK_WAIT: Final = 10.0
 """Seconds a backend may take to acknowledge; without it a silent one would block every later change."""
 _NONE: Final = Payload(b"[]")
 _LISTS: Final = {"tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged"}
@@ -93,7 +93,7 @@ class Listening:
     def view_of(self, task: str) -> None:
         """Fetch a task's state and feed it as a notification, because earlier ones may have been missed."""
         try:
-            pending = self._link.begin("tasks/get", {"taskId": Payload(wire.encode(task))}, timeout=ACK_WAIT)
+            pending = self._link.begin("tasks/get", {"taskId": Payload(wire.encode(task))}, timeout=LISTEN_ACK_WAIT)
         except BackendError:  # the link is ending; the next one catches up
             return
         pending.future.add_done_callback(self._on_task)
@@ -201,12 +201,14 @@ class Listening:
             self._retry()
             return
         self._opening = stream = _Stream(pending, topics, self._clock.now())
-        stream.timer = self._clock.call_later(ACK_WAIT, self._unacknowledged, stream)
+        stream.timer = self._clock.call_later(LISTEN_ACK_WAIT, self._unacknowledged, stream)
         pending.future.add_done_callback(lambda done: self._over(stream, done.exception()))
 
     def _unacknowledged(self, stream: _Stream) -> None:
         self._link.abandon(stream.pending, None)
-        self._over(stream, BackendTimeout(self._link.backend, f"subscription not acknowledged within {ACK_WAIT:g} s"))
+        self._over(
+            stream, BackendTimeout(self._link.backend, f"subscription not acknowledged within {LISTEN_ACK_WAIT:g} s")
+        )
 
     def _over(self, stream: _Stream, exc: BaseException | None) -> None:
         """A stream ended that we did not close."""
@@ -222,7 +224,7 @@ class Listening:
             self._missed = True
         else:
             return
-        if self._clock.now() - stream.since > RETRY_CEILING:
+        if self._clock.now() - stream.since > LISTEN_RETRY_CEILING:
             self._failures = 0
         if not self._refused and not self._link.ended.done():
             logger.debug("subscription ended: %s", exc or "by the server", extra={"backend": self._link.backend})
@@ -235,7 +237,7 @@ class Listening:
         settle(self._ready)
 
     def _retry(self) -> None:
-        delay = min(RETRY_CEILING, RETRY_FIRST * 2 ** min(self._failures, 8))
+        delay = min(LISTEN_RETRY_CEILING, LISTEN_RETRY * 2 ** min(self._failures, 8))
         self._failures += 1
         if self._timer is None:
             self._timer = self._clock.call_later(delay, self._update)

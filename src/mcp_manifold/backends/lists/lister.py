@@ -8,7 +8,7 @@ from typing import Final
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
-from mcp_manifold.backends.lists.pages import LISTS, Pages, list_all
+from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all
 from mcp_manifold.errors import BackendError, RemoteError
 from mcp_manifold.model.catalogue import Hint, Listing
 
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 REFRESH_EVERY: Final = 1.0
 """Seconds between two listings of one backend: a storm of `list_changed` costs one listing a second."""
-RETRY_FIRST: Final = 1.0
-RETRY_CEILING: Final = 30.0
+LIST_RETRY: Final = 1.0
+LIST_RETRY_CEILING: Final = 30.0
 """Seconds until a failed listing is retried: the first, doubled each time up to the ceiling."""
 _CHANGES: Final = {
     "notifications/tools/list_changed": ("tools/list",),
@@ -84,7 +84,7 @@ class Lister:
 
     async def keep(self, link: Link, negotiation: Negotiation, *, over_http: bool) -> BackendError:
         """Keep the Listing current until the link ends; returns the reason for its end."""
-        self._stale = set(LISTS)
+        self._stale = set(LIST_METHODS)
         clock = self._context.clock
         delay = 0.0
         while not link.ended.done():
@@ -113,7 +113,7 @@ class Lister:
         except (BackendError, RemoteError) as exc:
             logger.warning("listing failed, keeping the previous one: %s", exc, extra={"backend": self._backend})
             self._stale |= methods
-            return min(RETRY_CEILING, max(RETRY_FIRST, delay * 2))
+            return min(LIST_RETRY_CEILING, max(LIST_RETRY, delay * 2))
         await self._keep(self._publish(link, negotiation, over_http=over_http), negotiation)
         return 0.0
 

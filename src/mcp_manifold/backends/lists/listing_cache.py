@@ -14,7 +14,7 @@ from typing import Final, Literal
 import anyio.to_thread
 import msgspec
 
-from mcp_manifold.backends.link.negotiation import Kind, Negotiation
+from mcp_manifold.backends.link.negotiation import Negotiation, TransportKind
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.identity import fingerprint
 from mcp_manifold.config.state_directory import StateDirectory
@@ -27,7 +27,7 @@ _MAGIC: Final = b"mcp-manifold listing "
 _HEAD: Final = _MAGIC + b"1\n"
 _DIGEST: Final = 32
 _SUFFIX: Final = ".listing"
-KEPT: Final = 90 * 86400
+LISTING_KEPT: Final = 90 * 86400
 """Seconds after which the file of a server that is no longer listed is deleted."""
 
 
@@ -58,7 +58,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class CachedListing:
     """A server's Listing and negotiation from an earlier run."""
 
-    kind: Kind
+    kind: TransportKind
     greeting: Negotiation
     listing: Listing
     age: float
@@ -86,7 +86,9 @@ class ListingCache:
             logger.warning("cached listing ignored: %s", exc, extra={"backend": server.name})
             return None
 
-    async def keep(self, server: ServerSettings, listing: Listing, negotiation: Negotiation, kind: Kind) -> None:
+    async def keep(
+        self, server: ServerSettings, listing: Listing, negotiation: Negotiation, kind: TransportKind
+    ) -> None:
         """Write a Listing, unless the file holds it already."""
         name, content = _name_of(server), _content(listing, negotiation, kind)
         known = self._written.get(name, b"")
@@ -112,7 +114,7 @@ class ListingCache:
         """Delete old files, once per run."""
         if self._is_tidy:
             return
-        self._is_tidy, before = True, _now() - KEPT
+        self._is_tidy, before = True, _now() - LISTING_KEPT
         await anyio.to_thread.run_sync(lambda: self._directory.tidy(_SUFFIX, before=before), abandon_on_cancel=True)
 
 
@@ -128,7 +130,7 @@ def _now() -> float:
     return datetime.now(UTC).timestamp()
 
 
-def _content(listing: Listing, negotiation: Negotiation, kind: Kind) -> _Entries:
+def _content(listing: Listing, negotiation: Negotiation, kind: TransportKind) -> _Entries:
     return _Entries(
         at=0.0,
         kind=kind,

@@ -14,7 +14,7 @@ from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.wire import Payload, encode
 from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
 
-LISTS: Final[Mapping[str, tuple[str, str]]] = {
+LIST_METHODS: Final[Mapping[str, tuple[str, str]]] = {
     "tools/list": ("tools", "tools"),
     "prompts/list": ("prompts", "prompts"),
     "resources/list": ("resources", "resources"),
@@ -52,7 +52,7 @@ async def list_all(
     """Fetch several complete lists of a backend at the same time.
 
     Args:
-        methods: keys of `LISTS`. An undeclared capability or an unknown method gives empty pages.
+        methods: keys of `LIST_METHODS`. An undeclared capability or an unknown method gives empty pages.
         timeout: seconds for all of it.
 
     Raises:
@@ -69,7 +69,7 @@ async def list_all(
     try:
         async with anyio.create_task_group() as group:
             for method in methods:
-                if LISTS[method][0] in declared:
+                if LIST_METHODS[method][0] in declared:
                     group.start_soon(fetch, method, name=f"{link.backend} {method}")
                 else:
                     found[method] = Pages()
@@ -89,7 +89,7 @@ class _Walk(NamedTuple):
 
     async def all_pages(self, method: str) -> Pages:
         """All pages of one list; raises as `list_all` does."""
-        field = "templates" if method == "resources/templates/list" else LISTS[method][1]
+        field = "templates" if method == "resources/templates/list" else LIST_METHODS[method][1]
         items: list[bytes] = []
         size = 0
         ttls: list[int] = []

@@ -10,13 +10,13 @@ from typing import Final
 
 import anyio
 
-from mcp_manifold.backends.process.groups import UNBOUNDED, Ceilings
+from mcp_manifold.backends.process.groups import NO_CEILINGS, Ceilings
 from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
-SCRIPT: Final = "printf '\\n%s' \"$PATH\""
+_SCRIPT: Final = "printf '\\n%s' \"$PATH\""
 """The line break separates PATH from any output of the user's profile."""
 SHELL_WAIT: Final = 3.0
 """Seconds the login shell may take; a profile may do anything."""
@@ -30,7 +30,7 @@ class StdioCommand:
     args: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None = None
-    ceilings: Ceilings = UNBOUNDED
+    ceilings: Ceilings = NO_CEILINGS
 
     def __repr__(self) -> str:
         return f"<StdioCommand {self.program} args={len(self.args)}>"
@@ -67,7 +67,7 @@ async def login_path(shell: str, environment: Mapping[str, str], *, clock: Clock
         timer = clock.call_later(SHELL_WAIT, scope.cancel)
         try:
             done = await anyio.run_process(
-                [shell, "-lc", SCRIPT],
+                [shell, "-lc", _SCRIPT],
                 stdin=DEVNULL,
                 stderr=DEVNULL,
                 check=False,

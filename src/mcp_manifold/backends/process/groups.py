@@ -50,7 +50,7 @@ class Ceilings:
         )
 
 
-UNBOUNDED: Final = Ceilings()
+NO_CEILINGS: Final = Ceilings()
 
 
 class Groups:
@@ -71,7 +71,7 @@ class Groups:
         return f"<Groups {len(self._pids)}{' killed' if self._is_killed else ''} {self._warden!r}>"
 
     def begin(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, ceilings: Ceilings = UNBOUNDED
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, ceilings: Ceilings = NO_CEILINGS
     ) -> "subprocess.Popen[bytes]":
         """Start a program in a group of its own. It inherits no descriptor but its own three (S38).
 

@@ -3,7 +3,6 @@
 Kills only processes that carry the mark of a manifold that no longer runs.
 """
 
-import asyncio
 import contextlib
 import ctypes
 import logging
@@ -14,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from mcp_manifold.clock import Clock, Timer
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,10 @@ class Reaper:
     reaps its own children within one turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._seen = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Reaper {'running' if self._timer is not None else 'idle'}>"
@@ -119,7 +121,7 @@ class Reaper:
     def begin(self) -> None:
         """Start polling, if orphans become our children."""
         if adopts():
-            self._timer = asyncio.get_running_loop().call_later(REAP_EVERY, self._look)
+            self._timer = self._clock.call_later(REAP_EVERY, self._look)
 
     def end(self) -> None:
         """Stop polling."""
@@ -136,7 +138,7 @@ class Reaper:
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
                 logger.debug("orphan reaped", extra={"pid": pid})
             self._seen, delay = pid, REAP_NEXT if pid else REAP_EVERY
-        self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+        self._timer = self._clock.call_later(delay, self._look)
 
 
 def adopts() -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-SCRIPT: Final = """\
+_SCRIPT: Final = """\
 trap '' HUP INT TERM
 groups=
 while read -r what group; do
@@ -90,7 +90,7 @@ def _started() -> "subprocess.Popen[bytes]":
     if shell is None:
         raise FileNotFoundError("no shell found")
     return subprocess.Popen(
-        [shell, "-c", SCRIPT, NAME],
+        [shell, "-c", _SCRIPT, NAME],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
