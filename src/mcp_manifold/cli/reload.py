@@ -17,7 +17,7 @@ from mcp_manifold.cli.opening import Invocation
 from mcp_manifold.cli.options import JSON, common
 
 if TYPE_CHECKING:
-    from mcp_manifold.config.instances import Instance
+    from mcp_manifold.config.state_directory import Instance
 
 _STEP: Final = 0.05
 _WAIT: Final = 30.0

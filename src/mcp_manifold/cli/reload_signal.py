@@ -12,7 +12,7 @@ from mcp_manifold.cli.opening import Endpoint, Invocation
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Reloaded
-    from mcp_manifold.config.instances import Announced
+    from mcp_manifold.config.state_directory import Announced
 
 logger = logging.getLogger(__name__)
 

@@ -3,24 +3,18 @@
 from collections.abc import Sequence
 
 from mcp_manifold.config import FilterSettings, ServerSettings
-from mcp_manifold.errors import ConfigError
 from mcp_manifold.model.catalogue import Catalogue, Kind
 from mcp_manifold.model.policy import Filter, Filters, Policy
 
 
 def policy_of(servers: Sequence[ServerSettings]) -> Policy:
-    """The filters of the configuration.
-
-    Raises:
-        ConfigError: a pattern is none; names the server.
-    """
-    filters: dict[str, Filters] = {}
-    for server in servers:
-        try:
-            filters[server.name] = Filters(_filter(server.tools), _filter(server.prompts), _filter(server.resources))
-        except ValueError as exc:
-            raise ConfigError(f'server "{server.name}": {exc}', server=server.name) from exc
-    return Policy(filters)
+    """The filters of the configuration, whose patterns are valid since `config` read them."""
+    return Policy(
+        {
+            server.name: Filters(_filter(server.tools), _filter(server.prompts), _filter(server.resources))
+            for server in servers
+        }
+    )
 
 
 def _filter(settings: FilterSettings) -> Filter:

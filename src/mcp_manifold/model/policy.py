@@ -10,12 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from mcp_manifold.config.values import pattern_problem
 from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Route
 from mcp_manifold.model.names import MAX_URI, lower_scheme, spellings, walks
-
-MAX_PATTERN: Final = 512
-MAX_STARS: Final = 16
-"""Stars in one pattern: each may look through the whole name once, so this bounds the work."""
 
 _DEFAULTS: Final[Mapping[str, bool]] = {
     "readOnlyHint": False,
@@ -23,7 +20,6 @@ _DEFAULTS: Final[Mapping[str, bool]] = {
     "idempotentHint": False,
     "openWorldHint": True,
 }
-_TESTS: Final = ("readOnly", "destructive", "idempotent", "openWorld")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +65,12 @@ def _passes(test: str, tool: Entry) -> bool:
 
 
 def _compiled(text: str) -> _Pattern:
+    problem = pattern_problem(text)
+    if problem:
+        raise ValueError(f"{problem}, got {text[:40]!r}")
     test = text.lstrip("!@")
-    marks = text[: len(text) - len(test)]
-    if marks in ("@", "!@", "@!"):
-        if test not in _TESTS:
-            raise ValueError(f"unknown test {text!r}; known are {', '.join('@' + known for known in _TESTS)}")
-        return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in marks)
-    if marks:
-        raise ValueError(f"pattern {text!r}: only tests can be negated, as in '!@readOnly'; use the block list")
-    if len(text) > MAX_PATTERN or text.count("*") > MAX_STARS:
-        raise ValueError(f"pattern {text[:40]!r}... is too long, or has more than {MAX_STARS} stars")
+    if test != text:
+        return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in text)
     return _Pattern(text, _glob(text), _glob(lower_scheme(text)))
 
 

@@ -1,4 +1,4 @@
-"""Each mistake is reported alone, at its place, with what was expected, and without a secret."""
+"""Each mistake is reported at its place, with what was expected and without a secret; and all of a file at once."""
 
 import pytest
 
@@ -51,7 +51,7 @@ NO_PATH = "it is part of an address"
             '"tools": {"block": 3}, "disabledTools": ["a"]',
             "1:58: mcpServers.a.tools.block: expected a list in [ ], got 3",
         ),
-        ('"tools": 3, "disabledTools": ["a"]', '1:51: mcpServers.a.disabledTools: contradicts "tools"'),
+        ('"tools": 3, "disabledTools": ["a"]', "1:48: mcpServers.a.tools: expected an object in { }, got 3"),
         ('"type": 3', '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got 3'),
         ('"timeout": []', f"1:50: mcpServers.a.timeout: {DURATION}, got a list"),
         (r'"cwd": "\0"', "1:46: mcpServers.a.cwd: expected text without NUL characters"),
@@ -232,9 +232,82 @@ def test_a_value_that_turns_out_wrong_once_it_is_expanded_is_told_at_its_place(h
     )
 
 
-def test_the_first_of_several_mistakes_is_told(home: Home) -> None:
-    text = '{"manifold": {\n "port": 1,\n "logLevel": "x",\n "host": 3}}'
-    assert home.error(text).startswith("manifold.json:3:14: manifold.logLevel")
+MANY = """{"mcpServers": {
+  "key": {"command": "x", "tiemout": 3},
+  "type": {"command": "x", "args": "-v"},
+  "duration": {"command": "x", "timeout": "soon"},
+  "variable": {"command": "x", "env": {"A": "${NOPE}", "B": "${NEITHER}"}},
+  "pattern": {"command": "x", "tools": {"allow": ["ok", "@destructve"]}},
+  "all": {"url": "ftp://x", "headers": {"A": []}, "${NOPE}": 1, "envFile": "${GONE}", "retry": "often"},
+  "git/hub": {}, "none": {}, "text": "x",
+  "fine": {"command": "x", "oauth": {}}},
+ "manifold": {"port": "many", "groups": {"g": ["nobody"]}, "logLevel": "${UNSET}", "max_body": 1}}"""
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once_in_its_order(home: Home) -> None:
+    complaints = home.error(MANY, environ={"MCP_MANIFOLD_DRAIN": "never"}).splitlines()
+    assert [line.removeprefix("manifold.json:").partition("; known are")[0] for line in complaints] == [
+        f"MCP_MANIFOLD_DRAIN: {DURATION}",
+        '2:27: mcpServers.key.tiemout: unknown key "tiemout"; did you mean "timeout"?',
+        "3:36: mcpServers.type.args: expected a list in [ ]",
+        f'4:43: mcpServers.duration.timeout: {DURATION}, got "soon"',
+        '5:45: mcpServers.variable.env.A: the variable "NOPE" is not set',
+        '5:61: mcpServers.variable.env.B: the variable "NEITHER" is not set',
+        "6:57: mcpServers.pattern.tools.allow[1]: invalid pattern: expected a name, a glob or one of "
+        '@readOnly, @destructive, @idempotent, @openWorld, got "@destructve"',
+        "7:18: mcpServers.all.url: expected an address beginning with http:// or https://",
+        "7:46: mcpServers.all.headers.A: expected text in quotes",
+        '7:51: mcpServers.all["${NOPE}"]: unknown key "${NOPE}"',
+        '7:76: mcpServers.all.envFile: the variable "GONE" is not set',
+        '7:96: mcpServers.all.retry: expected "never", "safe" or "idempotent", got "often"',
+        f'8:3: mcpServers["git/hub"]: a name must not have "/" or "+": {NO_PATH}',
+        '8:18: mcpServers.none: expected either "command" (a program to start) or "url" (an address)',
+        "8:38: mcpServers.text: expected an object in { }",
+        '10:23: manifold.port: expected a whole number, got "many"',
+        '10:48: manifold.groups.g[0]: there is no server "nobody"',
+        '10:72: manifold.logLevel: the variable "UNSET" is not set',
+        '10:84: manifold.max_body: unknown key "max_body"',
+    ]
+
+
+def test_the_error_has_each_problem_with_its_place_key_and_remedy(home: Home) -> None:
+    with pytest.raises(ConfigError) as caught:
+        home.load(MANY)
+    problem, *_ = caught.value.problems
+    assert (problem.severity, problem.what, problem.remedy) == (
+        "error",
+        'unknown key "tiemout"',
+        'did you mean "timeout"?',
+    )
+    assert (problem.file, problem.line, problem.column) == (str(home.file), 2, 27)
+    assert (problem.key, problem.server) == ("mcpServers.key.tiemout", "key")
+    assert {found.server for found in caught.value.problems if found.severity == "broken"} == {"variable", "all"}
+    assert [found.key for found in caught.value.problems if found.severity == "warning"] == [
+        "mcpServers.all.envFile",
+        "mcpServers.fine.oauth",
+    ]
+
+
+def test_a_check_of_a_whole_server_waits_until_its_keys_are_right(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"comand": "x"}, "b": {"command": "${NOPE}", "timeout": "soon"}}}'
+    assert [line.split(": ")[1] for line in home.error(text).splitlines()] == [
+        "mcpServers.a.comand",
+        "mcpServers.b.command",
+        "mcpServers.b.timeout",
+    ]
+
+
+def test_a_syntax_error_comes_alone_but_for_the_faults_of_values_before_it(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"comand": "C:\\Users", "a": 010, "timeout": }}}'
+    assert [line.split(": ", 1)[0] for line in home.error(text).splitlines()] == [
+        f"manifold.json:1:{column}" for column in (33, 50, 66)
+    ]
+
+
+def test_a_file_of_mistakes_is_reported_in_bounds(home: Home) -> None:
+    servers = ",".join(f'"s{number}": {{"command": "x", "nope{number}": 1}}' for number in range(1000))
+    complaints = home.error(f'{{"mcpServers": {{{servers}}}}}').splitlines()
+    assert (len(complaints), complaints[-1]) == (101, "and 900 more problems")
 
 
 def test_the_fields_of_the_error_carry_the_place(home: Home) -> None:

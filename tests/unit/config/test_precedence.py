@@ -166,10 +166,10 @@ def test_an_unknown_variable_of_ours_is_warned_about(home: Home) -> None:
     home.write(".env", "MCP_MANIFOLD_HSOT=x\n")
     environ = {"MCP_MANIFOLD_PROT": "1", "MCP_MANIFOLD_CONFIG": "x", "MCP_MANIFOLD_LIMITS__MAX_BDY": "1"}
     assert home.load('{"mcpServers": {}}', environ=environ).warnings == (
-        'environment: unknown variable "MCP_MANIFOLD_LIMITS__MAX_BDY" is ignored; '
+        "environment: MCP_MANIFOLD_LIMITS__MAX_BDY: unknown variable, ignored; "
         'did you mean "MCP_MANIFOLD_LIMITS__MAX_BODY"?',
-        'environment: unknown variable "MCP_MANIFOLD_PROT" is ignored; did you mean "MCP_MANIFOLD_PORT"?',
-        f'{home.directory}/.env: unknown variable "MCP_MANIFOLD_HSOT" is ignored; did you mean "MCP_MANIFOLD_HOST"?',
+        'environment: MCP_MANIFOLD_PROT: unknown variable, ignored; did you mean "MCP_MANIFOLD_PORT"?',
+        f'{home.directory}/.env: MCP_MANIFOLD_HSOT: unknown variable, ignored; did you mean "MCP_MANIFOLD_HOST"?',
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings
-from mcp_manifold.config.dialects import MEANINGLESS, SPELLED, UNSUPPORTED
-from mcp_manifold.config.server import RESERVED
+from mcp_manifold.config.dialects import DIALECTS, OWN_KEYS
+from mcp_manifold.config.settings import RESERVED
 from tests.unit.config.conftest import Home
 
 TEXT = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encod
     [
         *(found.alias for model in (ManifoldSettings, LimitSettings) for found in model.model_fields.values()),
         *(found.alias for name, found in ServerSettings.model_fields.items() if name != "name"),
-        *(*sorted(SPELLED), *sorted(MEANINGLESS), *sorted(UNSUPPORTED), *RESERVED),
+        *(*OWN_KEYS, *(key.name for dialect in DIALECTS for key in dialect.keys), *RESERVED),
     ],
 )
 def test_every_key_is_in_the_reference(word: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings, schema
-from mcp_manifold.config.syntax import parse
+from mcp_manifold.config.document import parse
 from tests.unit.config import test_server_entries as samples
 from tests.unit.config.conftest import Home
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mcp_manifold.config import ServerSettings, Settings, TokenSettings
-from mcp_manifold.config.document import Document
-from mcp_manifold.config.expand import Variables
+from mcp_manifold.config.diagnostics import Diagnostics
+from mcp_manifold.config.document import Document, parse
+from mcp_manifold.config.environment import References
 from mcp_manifold.config.layers import Layers
 from mcp_manifold.errors import ConfigError
 from tests.unit.config.conftest import Home
@@ -87,8 +88,9 @@ def test_an_error_in_the_environment_names_the_variable_and_not_its_value(
 
 def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
     secret = {"KEY": CANARY}
-    layers = Layers(secret, secret, secret, secret)
-    for value in (Document("x", secret), Variables(secret, Path()), layers):
+    document = Document("x", secret)
+    layers = Layers(secret, secret, secret, secret, "", Diagnostics(document))
+    for value in (document, References(secret, Path()), layers, Diagnostics(document), parse(f'{{"a": "{CANARY}"}}')):
         assert CANARY not in repr(value)
 
 

@@ -51,8 +51,8 @@ def test_a_claude_desktop_file_works_unchanged(home: Home) -> None:
     assert first.args[2] == r"C:\Users\ada\Desktop"
     assert second.name == "My Notes (old)"
     assert settings.warnings == (
-        f'{home.file}:10:3: the top-level key "globalShortcut" has no meaning here and is ignored',
-        f'{home.file}:11:3: the top-level key "preferences" has no meaning here and is ignored',
+        f"{home.file}:10:3: globalShortcut: another client's key, ignored",
+        f"{home.file}:11:3: preferences: another client's key, ignored",
     )
 
 
@@ -62,7 +62,7 @@ def test_a_claude_code_file_works_unchanged(home: Home) -> None:
     assert settings.servers[0].url == "https://api.example.com/mcp"
     assert settings.servers[0].headers["Authorization"].get_secret_value() == "Bearer k"
     assert settings.warnings == (
-        f'{home.file}:3:63: server "events": "oauth" is not supported: the server is used without it',
+        f"{home.file}:3:63: mcpServers.events.oauth: not supported; the server is used without it",
     )
 
 
@@ -180,8 +180,8 @@ def test_every_setting_of_a_server_arrives(home: Home) -> None:
 def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> None:
     text = '{"mcpServers": {"a": {"command": "x", "headers": {"A": "b"}}, "b": {"url": "http://b", "args": ["x"]}}}'
     assert home.load(text).warnings == (
-        f'{home.file}:1:39: server "a": "headers" has no effect: the server is a program that is started',
-        f'{home.file}:1:88: server "b": "args" has no effect: the server is an address',
+        f'{home.file}:1:39: mcpServers.a.headers: no effect on a server with "command"',
+        f'{home.file}:1:88: mcpServers.b.args: no effect on a server with "url"',
     )
 
 
@@ -189,7 +189,7 @@ def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> No
 def test_keys_of_other_clients_without_meaning_here_are_ignored_with_a_warning(home: Home, key: str) -> None:
     settings = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "{key}": {{}}}}}}}}')
     assert settings.servers == (ServerSettings(name="a", command="x"),)
-    assert settings.warnings == (f'{home.file}:1:39: server "a": "{key}" has no meaning here and is ignored',)
+    assert settings.warnings == (f"{home.file}:1:39: mcpServers.a.{key}: another client's key, ignored",)
 
 
 def test_servers_stay_in_the_order_of_the_file(home: Home) -> None:

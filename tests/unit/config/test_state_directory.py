@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config import state_directory as module
 from mcp_manifold.config.state_directory import StateDirectory
 
 
@@ -75,14 +74,14 @@ def test_a_pipe_in_its_place_does_not_hang(tmp_path: Path) -> None:
     shelf = StateDirectory(tmp_path / "shelf")
     shelf.put("b", b"x")
     os.mkfifo(tmp_path / "shelf" / "a", 0o600)
-    with pytest.raises(OSError, match="no file of ours"):
+    with pytest.raises(OSError, match="not a file of ours"):
         shelf.get("a")
 
 
 def test_a_directory_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "shelf" / "a").mkdir(parents=True, mode=0o700)
     shelf = StateDirectory(tmp_path / "shelf")
-    with pytest.raises(OSError, match="no file of ours"):
+    with pytest.raises(OSError, match="not a file of ours"):
         shelf.get("a")
     with pytest.raises(OSError, match="directory"):
         shelf.put("a", b"x")
@@ -98,11 +97,10 @@ def test_a_file_in_place_of_the_directory_is_told(tmp_path: Path) -> None:
         shelf.put("a", b"x")
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 3)
-    shelf = StateDirectory(tmp_path / "shelf")
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    shelf = StateDirectory(tmp_path / "shelf", largest=3)
     shelf.put("a", b"four")
-    with pytest.raises(OSError, match="no file of ours"):
+    with pytest.raises(OSError, match="not a file of ours"):
         shelf.get("a")
 
 

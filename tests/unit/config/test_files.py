@@ -1,11 +1,11 @@
-"""Where the configuration file is looked for."""
+"""Configuration file lookup."""
 
 from pathlib import Path
 
 import pytest
 
 from mcp_manifold.config import find, load
-from mcp_manifold.config.locations import candidates
+from mcp_manifold.config.document import candidates
 from mcp_manifold.errors import ConfigError
 
 SERVER = '{"mcpServers": {"%s": {"command": "x"}}}'
