@@ -15,7 +15,17 @@ from mcp_manifold import wire
 from mcp_manifold.app.embedding import decoded, heard_by, overridden, unheard
 from mcp_manifold.app.runtime import Runtime, check_params, deferred, environment_of
 from mcp_manifold.app.source import Source
-from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, load, load_dict, outcome, plan, stamps
+from mcp_manifold.config import (
+    ManifoldSettings,
+    Reloaded,
+    Settings,
+    begin_load,
+    load,
+    load_dict,
+    outcome,
+    plan,
+    stamps,
+)
 from mcp_manifold.core.hub import MERGED
 from mcp_manifold.core.status import ServerStatus, described, has_all_required, overall, survey
 from mcp_manifold.fronts.lag import LoopLag
@@ -84,7 +94,8 @@ class Manifold:
             return cls(load_dict(overridden(source, overrides or {})))
         settings = load(None if source is None else Path(source), overrides=overrides)
         made = cls(settings)
-        made._source = Source(partial(load, Path(settings.source), overrides=overrides), stamps(settings.files))
+        file = Path(settings.source)
+        made._source = Source(partial(begin_load, file, overrides=overrides), stamps(settings.files), file=file)
         return made
 
     async def __aenter__(self) -> Self:
@@ -325,7 +336,7 @@ class Manifold:
 
     def health(self) -> dict[str, object]:
         """The manifold as a whole, for `/health`."""
-        return overall(self.status())
+        return overall(self.status()) | self._source.health
 
     def servers_health(self) -> dict[str, object]:
         """Every server, for `/health/servers`."""

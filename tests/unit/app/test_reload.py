@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 from mcp_manifold.app import reloading
 from mcp_manifold.app.reloading import Reloading
+from mcp_manifold.app.source import Source
 from mcp_manifold.config import (
+    READ_TIMEOUT,
     LimitSettings,
     ManifoldSettings,
     Reloaded,
@@ -34,6 +37,7 @@ from mcp_manifold.config.compare import Plan
 from mcp_manifold.config.state_directory import Announced, running
 from mcp_manifold.config.values import setting_of
 from mcp_manifold.errors import ConfigError
+from tests.fakes.clock import FakeClock, settled
 
 BOUND = 15.0
 """Seconds any test waits for anything."""
@@ -427,6 +431,48 @@ async def test_stopping_leaves_no_task(file: Path) -> None:
     async with following(FakeManifold(of_file(file), [of_file(file)])) as it:
         await asked(it)
     assert {task for task in asyncio.all_tasks() if not task.done()} <= before
+
+
+# --- reading it again -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_file_that_takes_too_long_is_given_up_and_read_again_once_the_first_attempt_has_ended(
+    file: Path,
+) -> None:
+    clock, readings = FakeClock(), list[Future[Settings]]()
+
+    def begin() -> Future[Settings]:
+        readings.append(Future())
+        readings[-1].set_running_or_notify_cancel()
+        return readings[-1]
+
+    source = Source(begin, file=file, clock=clock)
+    for _ in range(2):  # the second attempt waits for the first, which nobody can end
+        task = asyncio.create_task(source.renew(lambda _: Reloaded(), None))
+        await clock.advance(READ_TIMEOUT)
+        with pytest.raises(ConfigError, match=f"configuration: reading {file} was given up after 30 s; "):
+            await task
+        assert source.health == {"configuration": {"error": source.last.error if source.last else ""}}
+    assert len(readings) == 1
+    readings[0].set_exception(ConfigError("too late"))
+    task = asyncio.create_task(source.renew(lambda _: Reloaded(added=("a",)), None))
+    await settled()
+    readings[1].set_result(of_file(file))
+    await settled()
+    assert (await task).added == ("a",)
+    assert (source.health, clock.pending) == ({}, 0)
+
+
+def test_a_start_gives_up_as_well(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        with pytest.raises(ConfigError, match=r"configuration: reading .*pipe was given up after 0\.01 s; "):
+            load(tmp_path / "pipe", environ={}, timeout=0.01)
+    finally:
+        os.write(writer, b"{}")
+        os.close(writer)
 
 
 # --- finding each other ---------------------------------------------------------------------------------------------
