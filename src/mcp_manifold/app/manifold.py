@@ -22,8 +22,8 @@ from mcp_manifold.config import (
     begin_load,
     load,
     load_dict,
-    outcome,
     plan,
+    reload_outcome,
     stamps,
 )
 from mcp_manifold.core.hub import MERGED
@@ -298,7 +298,7 @@ class Manifold:
             self._front.reload()
         for name in (*what.added, *what.removed, *what.changed):
             self._moved(name)
-        return outcome(what, old)
+        return reload_outcome(what, old)
 
     @asynccontextmanager
     async def _up_to_date(self) -> AsyncIterator[None]:

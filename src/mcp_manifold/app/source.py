@@ -91,7 +91,8 @@ class Source:
         before, self.last = self.last, reloaded
         if reloaded.error:  # logged once, however often the same reload is requested
             is_news = before is None or before.error != reloaded.error
-            logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", reloaded)
+            for line in str(reloaded).splitlines():  # one for each problem of the file
+                logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", line)
         else:
             logger.info("%s", reloaded)
         for problem in reloaded.problems:

@@ -128,7 +128,7 @@ def _find() -> Path | None:
 def _schema() -> dict[str, Any]:
     from mcp_manifold import config  # noqa: PLC0415 - as above
 
-    return config.schema()
+    return config.json_schema()
 
 
 def _announced(source: Path) -> "Announced":

@@ -12,7 +12,7 @@ import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE, Failed, Misconfigured
 from mcp_manifold.cli.layout import say
-from mcp_manifold.cli.logs import visible
+from mcp_manifold.cli.logs import visible, visible_text
 from mcp_manifold.cli.opening import Invocation
 from mcp_manifold.cli.options import JSON, common
 
@@ -84,7 +84,7 @@ def _lines(pid: int, path: Path, outcome: Mapping[str, Any]) -> Iterator[str]:
     if "unanswered" in outcome:
         yield f"process {pid} {outcome['unanswered']}"
     elif outcome["error"]:
-        yield f"process {pid}: not reloaded, the old configuration stays: {visible(outcome['error'])}"
+        yield f"process {pid}: not reloaded, the old configuration stays: {visible_text(outcome['error'])}"
     else:
         yield f"process {pid}: reloaded {path}"
         for group in _GROUPS:

@@ -13,7 +13,7 @@ from mcp_manifold.cli import statuses
 from mcp_manifold.cli.addresses import Addresses, banner
 from mcp_manifold.cli.allocator import settle_memory
 from mcp_manifold.cli.exits import EXIT_CODES
-from mcp_manifold.cli.logs import visible
+from mcp_manifold.cli.logs import visible, visible_text
 from mcp_manifold.cli.opening import Endpoint, Invocation
 from mcp_manifold.cli.options import REMEMBER, STATE_DIR, common
 from mcp_manifold.cli.reload_signal import Following
@@ -63,7 +63,7 @@ def serve(
     def reloaded(what: "Reloaded") -> None:
         invocation.log_as_configured(manifold.config)
         with suppress(OSError):  # a reader who left
-            console.print(visible(str(what)))
+            console.print(visible_text(str(what)))
 
     manifold.on_reload(reloaded)
     following = Following(invocation, manifold)

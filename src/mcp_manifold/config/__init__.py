@@ -4,10 +4,10 @@
 `environment` (references) -> `layers` (precedence) -> `settings`; `diagnostics` collects the problems of all stages.
 """
 
-from mcp_manifold.config.compare import Plan, Reloaded, outcome, plan
+from mcp_manifold.config.compare import Plan, Reloaded, plan, reload_outcome
 from mcp_manifold.config.document import Stamps, directories, find, stamps
 from mcp_manifold.config.load import READ_TIMEOUT, begin_load, given_up, load, load_dict
-from mcp_manifold.config.schema import schema
+from mcp_manifold.config.schema import json_schema
 from mcp_manifold.config.settings import (
     BrokenServer,
     FilterSettings,
@@ -38,10 +38,10 @@ __all__ = [
     "directories",
     "find",
     "given_up",
+    "json_schema",
     "load",
     "load_dict",
-    "outcome",
     "plan",
-    "schema",
+    "reload_outcome",
     "stamps",
 ]

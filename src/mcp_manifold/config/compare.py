@@ -58,7 +58,7 @@ class Reloaded:
         return f"reloaded: {'; '.join(parts) or 'nothing changed'}"
 
 
-def outcome(plan: Plan, old: Settings) -> Reloaded:
+def reload_outcome(plan: Plan, old: Settings) -> Reloaded:
     """The outcome to report after `plan` replaced `old`."""
     was_broken = {server.name for server in old.broken}
     problems = [

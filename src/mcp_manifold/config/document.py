@@ -26,15 +26,15 @@ from mcp_manifold.errors import ConfigError
 CONFIG_VARIABLE: Final = "MCP_MANIFOLD_CONFIG"
 """The environment variable that names the file."""
 LOCAL_NAME: Final = "mcp-manifold.json"
-MAX_BYTES: Final = 16 << 20
+MAX_FILE: Final = 16 << 20
 """Bytes of the largest file that is read; without a limit, `/dev/zero` would fill the memory."""
 PIPE_WAIT: Final = 5.0
 """Seconds the writer of a pipe may be silent; without a limit, a start or a reload would hang."""
-MAX_DEPTH: Final = 64
+MAX_NESTING: Final = 64
 """Levels of nesting; the reader recurses once per level."""
 MAX_DIGITS: Final = 400
 """Digits of one integer; Python refuses to read integers of some thousand."""
-MAX_LINKS: Final = 16
+MAX_SYMLINKS: Final = 16
 """Symbolic links followed one after the other."""
 Stamps = Mapping[str, object]
 """The state of each file, by path: equal as long as it is the same file with the same content."""
@@ -83,7 +83,7 @@ class Tree:
     faults: tuple[tuple[str, SourceSpan], ...] = ()
 
 
-def parse(text: str) -> Tree:
+def parse_tree(text: str) -> Tree:
     """The tree of a JSON5 text. Stricter than JSON5: no key twice, no NaN or Infinity, no unknown escape."""
     return _Reader(text).tree()
 
@@ -140,8 +140,8 @@ class _Reader:
         place = self._place(self._start)
         self._places[loc] = (key or place, place)
         if self._token in ("{", "["):
-            if depth == MAX_DEPTH:
-                self._fail(f"nested more than {MAX_DEPTH} levels deep")
+            if depth == MAX_NESTING:
+                self._fail(f"nested more than {MAX_NESTING} levels deep")
             return self._object(loc, depth) if self._token == "{" else self._array(loc, depth)
         kind, token, start = self._kind, self._token, self._start
         if kind == "string":
@@ -351,22 +351,22 @@ def find(environ: Mapping[str, str] | None = None) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
         ConfigError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return bytes_of(path).decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", path=str(path)) from exc
     except ValueError:
         raise ConfigError("cannot be read as UTF-8 text", path=str(path)) from None
 
 
-def bytes_of(path: Path) -> bytes:
-    """The content of a file, a pipe or a device, within `MAX_BYTES` and `PIPE_WAIT`.
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, a pipe or a device, within `MAX_FILE` and `PIPE_WAIT`.
 
     Raises:
         OSError: it cannot be read completely.
@@ -376,8 +376,8 @@ def bytes_of(path: Path) -> bytes:
         content = bytearray()
         while piece := _piece(file):
             content += piece
-            if len(content) > MAX_BYTES:
-                raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES >> 20} MiB")
+            if len(content) > MAX_FILE:
+                raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE >> 20} MiB")
         if not content and stat.S_ISFIFO(os.fstat(file).st_mode):
             raise OSError(errno.EPIPE, "it is a pipe that nobody writes to")
         return bytes(content)
@@ -394,7 +394,7 @@ def _piece(file: int) -> bytes:
                 raise OSError(errno.ETIMEDOUT, f"nothing was written to it for {PIPE_WAIT:g} s") from None
 
 
-def dotenv_of(path: Path) -> dict[str, str]:
+def read_dotenv(path: Path) -> dict[str, str]:
     """The variables of a `NAME=value` file; references in it stay as they are.
 
     Raises:
@@ -402,7 +402,7 @@ def dotenv_of(path: Path) -> dict[str, str]:
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - few configurations have such a file
 
-    found = dotenv_values(stream=io.StringIO(text_of(path)), interpolate=False)
+    found = dotenv_values(stream=io.StringIO(read_text(path)), interpolate=False)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -425,7 +425,7 @@ def directories(files: Iterable[str]) -> frozenset[str]:
 
 
 def _around(path: Path) -> Iterable[Path]:
-    for _ in range(MAX_LINKS):
+    for _ in range(MAX_SYMLINKS):
         if os.path.isdir(path.parent):
             yield path.parent
         try:

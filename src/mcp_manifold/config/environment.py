@@ -12,12 +12,12 @@ from typing import Final, Protocol
 from pydantic import BaseModel
 
 from mcp_manifold.config.dialects import Loc, suggestion
-from mcp_manifold.config.document import CONFIG_VARIABLE, bytes_of
+from mcp_manifold.config.document import CONFIG_VARIABLE, read_bytes
 from mcp_manifold.config.settings import ManifoldSettings
 
 PREFIX: Final = "MCP_MANIFOLD_"
 """The beginning of the names of our own variables."""
-MARK: Final = "MCP_MANIFOLD_PARENT"
+PROCESS_MARK: Final = "MCP_MANIFOLD_PARENT"
 """The variable that marks a server's process: `<pid>:<start time>` of its manifold. Not a setting."""
 INHERITED: Final = (
     (
@@ -67,7 +67,7 @@ def own_variables(values: Mapping[str, str]) -> dict[str, str]:
 def unknown_variables(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The names that look like ours and set nothing, each with a remedy."""
     for name in sorted(values):
-        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, MARK):
+        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, PROCESS_MARK):
             yield name, suggestion(name, VARIABLES)
 
 
@@ -98,7 +98,7 @@ def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
     return min(found)
 
 
-class Report(Protocol):
+class ReportUnresolved(Protocol):
     """Takes the reason why a reference is unresolved, and the path of the value it is in."""
 
     def __call__(self, reason: str, loc: Loc, /) -> None: ...
@@ -115,7 +115,7 @@ class References:
     values: Mapping[str, str] = field(repr=False)
     directory: Path
 
-    def expand(self, data: object, loc: Loc, report: Report) -> object:
+    def expand(self, data: object, loc: Loc, report: ReportUnresolved) -> object:
         """`data` with the references in all its texts resolved, but not those in keys.
 
         A text whose reference is unresolved is reported, and stays as it is.
@@ -189,7 +189,7 @@ class References:
 
     def _content(self, text: str) -> str:
         try:
-            content = bytes_of(self.path(text)).decode("utf-8")
+            content = read_bytes(self.path(text)).decode("utf-8")
         except OSError as exc:
             raise _Unresolved(f'the file "{text}" cannot be read: {exc.strerror}') from None
         except ValueError:

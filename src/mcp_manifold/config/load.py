@@ -36,10 +36,10 @@ from mcp_manifold.config.document import (
     Document,
     SourceSpan,
     candidates,
-    dotenv_of,
     find,
-    parse,
-    text_of,
+    parse_tree,
+    read_dotenv,
+    read_text,
 )
 from mcp_manifold.config.environment import References, own_variables, unknown_variables
 from mcp_manifold.config.settings import RESERVED, BrokenServer, ManifoldSettings, ServerSettings, Settings
@@ -122,7 +122,7 @@ def _complete(reading: Future[Settings], work: Callable[[], Settings]) -> None:
 
 def _read(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     path = _chosen(environ) if path is None else path
-    tree = parse(text_of(path))
+    tree = parse_tree(read_text(path))
     document = Document(str(path), tree.data if isinstance(tree.data, Mapping) else {}, tree.places)
     diagnostics = Diagnostics(document)
     for what, place in tree.faults:
@@ -132,7 +132,7 @@ def _read(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, 
             diagnostics.error('expected an object such as {"mcpServers": {}}', ())
         diagnostics.check()
     dotenv_path = path.parent / ".env"
-    dotenv = dotenv_of(dotenv_path) if dotenv_path.is_file() else {}
+    dotenv = read_dotenv(dotenv_path) if dotenv_path.is_file() else {}
     for file, values in (("environment", environ), (str(dotenv_path), dotenv)):
         for name, remedy in unknown_variables(values):
             diagnostics.elsewhere("unknown variable, ignored", name, remedy=remedy, file=file, severity="warning")
@@ -296,7 +296,7 @@ class _Loading:
             return
         path = self._references.path(text)
         try:
-            entry.data |= {"env_file": str(path), "env": {**dotenv_of(path), **env}}
+            entry.data |= {"env_file": str(path), "env": {**read_dotenv(path), **env}}
         except ConfigError as exc:
             report(f'the envFile "{text}" {exc.reason}', (*loc, "env_file"))
 

@@ -11,7 +11,7 @@ from mcp_manifold.config.settings import ManifoldSettings, ServerSettings
 from mcp_manifold.config.values import NAME_LENGTH
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-TRANSPORTS: Final = (
+_TRANSPORTS: Final = (
     "stdio",
     "http",
     "streamable-http",
@@ -21,10 +21,10 @@ TRANSPORTS: Final = (
     "sse",
     "auto",
 )
-REFERENCE: Final[Mapping[str, str]] = {"type": "string", "pattern": r"\$\{"}
+_REFERENCE: Final[Mapping[str, str]] = {"type": "string", "pattern": r"\$\{"}
 
 
-def schema() -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the configuration file; a new object on each call."""
     servers = {
         "type": "object",
@@ -63,7 +63,7 @@ def _as_written(server: dict[str, Any]) -> dict[str, Any]:
     """The schema of a server entry, with the keys of all dialects."""
     properties = {name: found for name, found in server["properties"].items() if name != "name"}
     tools = {"anyOf": [properties["tools"], {"type": "array", "items": {"type": "string"}}]}
-    transport = {"enum": list(TRANSPORTS)}
+    transport = {"enum": list(_TRANSPORTS)}
     same = "Another spelling of"
     properties |= {
         "transport": {**transport, "description": properties["transport"]["description"]},
@@ -106,4 +106,4 @@ def _or_reference(found: dict[str, Any]) -> dict[str, Any]:
         return found
     said = {key: value for key, value in found.items() if key in ("description", "default")}
     kind = {key: value for key, value in found.items() if key not in said}
-    return {**said, "anyOf": [kind, dict(REFERENCE)]}
+    return {**said, "anyOf": [kind, dict(_REFERENCE)]}

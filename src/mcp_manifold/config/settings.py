@@ -38,7 +38,7 @@ HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 RESERVED: Final = ("mcp", "sse", "messages", "health", "groups", "metrics", "_healthz", "_readyz")
 """Names no server can have: `/<server>/mcp` would collide with our own endpoints."""
 
-Transport = Literal["stdio", "http", "sse", "auto"]
+TransportName = Literal["stdio", "http", "sse", "auto"]
 
 
 def transport_of(spelling: object) -> object:
@@ -118,7 +118,7 @@ class ServerSettings(Value):
     name: Annotated[Name, Setting("restart-server", "backends")]
     """The key of the entry."""
     transport: Annotated[
-        Transport, BeforeValidator(transport_of), Setting("restart-server", "backends/link", identifies=True)
+        TransportName, BeforeValidator(transport_of), Setting("restart-server", "backends/link", identifies=True)
     ] = "auto"
     """The transport. `auto`: stdio for `command`; Streamable HTTP, then SSE for `url`."""
     command: Annotated[Text, Setting("restart-server", "backends/link", identifies=True)] = ""

@@ -29,8 +29,8 @@ from mcp_manifold.config import (
     directories,
     load,
     load_dict,
-    outcome,
     plan,
+    reload_outcome,
     stamps,
 )
 from mcp_manifold.config.compare import Plan
@@ -144,8 +144,8 @@ def test_a_server_that_breaks_is_removed_and_named() -> None:
     old, new = settings({"a": A, "b": A}), settings({"a": {"command": "${NOWHERE}"}, "b": A})
     found = plan(old, new)
     assert names(found) == {"removed": ("a",), "unchanged": ("b",)}
-    assert outcome(found, old).problems == ('server "a" cannot be used: the variable "NOWHERE" is not set',)
-    assert outcome(plan(new, new), new).problems == ()
+    assert reload_outcome(found, old).problems == ('server "a" cannot be used: the variable "NOWHERE" is not set',)
+    assert reload_outcome(plan(new, new), new).problems == ()
 
 
 def test_what_cannot_change_while_serving_stays_and_is_named() -> None:
@@ -155,7 +155,9 @@ def test_what_cannot_change_while_serving_stays_and_is_named() -> None:
     assert found.fixed == ("name", "host", "port", "basePath")
     assert found.keys == ("instructions",)
     assert found.settings.manifold == old.manifold.model_copy(update={"instructions": "new"})
-    assert outcome(found, old).problems == tuple(f'"{key}" changed, which needs a restart' for key in found.fixed)
+    assert reload_outcome(found, old).problems == tuple(
+        f'"{key}" changed, which needs a restart' for key in found.fixed
+    )
 
 
 def test_an_outcome_reads_as_a_sentence() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.config import document
-from mcp_manifold.config.document import MAX_DEPTH, SourceSpan, parse
+from mcp_manifold.config.document import MAX_NESTING, SourceSpan, parse_tree
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text() | st.floats(allow_nan=False, width=32)
 DOCUMENTS = st.recursive(
@@ -24,32 +24,32 @@ DOCUMENTS = st.recursive(
 @given(DOCUMENTS, st.booleans(), st.sampled_from([None, 1]))
 def test_whatever_json_says_is_read_as_json_reads_it(data: object, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(data, ensure_ascii=ascii_only, indent=indent)
-    assert parse(text).data == data
+    assert parse_tree(text).data == data
 
 
 @given(st.text(alphabet="{}[]:,\"'\\ \n/*abu0123.-+e@", max_size=24))
 def test_any_text_is_read_or_refused_with_a_place_inside_it(text: str) -> None:
-    for _, place in parse(text).faults:
+    for _, place in parse_tree(text).faults:
         assert 1 <= place.line <= text.count("\n") + 1
         assert 1 <= place.column <= len(text) + 1
 
 
 def test_comments_trailing_commas_bare_keys_and_single_quotes_are_accepted() -> None:
     text = "// first\n{a: 'it\\'s', /* and */ \"b\": [1, -2, +3, .5, 0x10,],}\n// last"
-    assert parse(text).data == {"a": "it's", "b": [1, -2, 3, 0.5, 16]}
+    assert parse_tree(text).data == {"a": "it's", "b": [1, -2, 3, 0.5, 16]}
 
 
 def test_escaped_backslashes_stay_backslashes() -> None:
     text = r'{"path": "C:\\xampp\\users\\u0041", "pair": "\ud83d\ude00"}'
-    assert parse(text).data == {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"}
+    assert parse_tree(text).data == {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"}
 
 
 def test_a_string_goes_on_after_a_backslash_at_the_end_of_its_line() -> None:
-    assert parse('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}').data == {"a": "one two three", "b": "A\0"}
+    assert parse_tree('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}').data == {"a": "one two three", "b": "A\0"}
 
 
 def test_every_value_and_key_has_its_place() -> None:
-    places = parse('{\n  "a": {"b": [10,\n    20]}\n}').places
+    places = parse_tree('{\n  "a": {"b": [10,\n    20]}\n}').places
     assert places[("a",)] == (SourceSpan(2, 3), SourceSpan(2, 8))
     assert places["a", "b", 0] == (SourceSpan(2, 15), SourceSpan(2, 15))
     assert places["a", "b", 1] == (SourceSpan(3, 5), SourceSpan(3, 5))
@@ -78,17 +78,17 @@ def test_every_value_and_key_has_its_place() -> None:
         ('{"a": ' + "9" * 5000 + "}", "a number is too long", 1, 7),
         (r'{"a": "C:\Users"}', r'the string that begins here has an unknown escape "\U"; a backslash is "\\"', 1, 7),
         (r'{"a": "\ud800"}', "the string that begins here has half a surrogate pair", 1, 7),
-        ("[" * 100, f"nested more than {MAX_DEPTH} levels deep", 1, MAX_DEPTH + 1),
+        ("[" * 100, f"nested more than {MAX_NESTING} levels deep", 1, MAX_NESTING + 1),
         ('{"a": 1,\n "a": 2}', 'the key "a" is given twice, first in line 1', 2, 2),
         ('{a: 1, "a": 2}', 'the key "a" is given twice, first in line 1', 1, 8),
     ],
 )
 def test_malformed_text_is_refused_where_it_goes_wrong(text: str, reason: str, line: int, column: int) -> None:
-    assert parse(text).faults == ((reason, SourceSpan(line, column)),)
+    assert parse_tree(text).faults == ((reason, SourceSpan(line, column)),)
 
 
 def test_faults_of_single_values_do_not_hide_each_other_nor_a_syntax_error() -> None:
-    tree = parse('{"a": "C:\\Users", "b": NaN, "b": 010,\n "c": }')
+    tree = parse_tree('{"a": "C:\\Users", "b": NaN, "b": 010,\n "c": }')
     assert [(place.line, place.column) for _, place in tree.faults] == [(1, 7), (1, 24), (1, 29), (1, 34), (2, 7)]
     assert tree.data is None
 
@@ -126,7 +126,7 @@ def steps(text: str) -> int:
     before = sys.getprofile()
     sys.setprofile(called)
     try:
-        parse(text)
+        parse_tree(text)
     finally:
         sys.setprofile(before)
     return count
@@ -146,5 +146,5 @@ def test_no_pattern_of_the_reader_gives_back_what_a_repetition_took(pattern: re.
 
 
 def test_megabytes_after_an_unclosed_comment_are_refused() -> None:
-    faults = parse("{" + "/* x\n" * 400_000).faults
+    faults = parse_tree("{" + "/* x\n" * 400_000).faults
     assert faults == (("the comment that begins here is never closed", SourceSpan(1, 2)),)

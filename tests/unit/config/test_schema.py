@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings, schema
-from mcp_manifold.config.document import parse
+from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings, json_schema
+from mcp_manifold.config.document import parse_tree
 from tests.unit.config import test_server_entries as samples
 from tests.unit.config.conftest import Home
 
@@ -16,7 +16,7 @@ PUBLISHED = ROOT / "docs" / "config.schema.json"
 
 
 def judge(text: str) -> bool:
-    return bool(Draft202012Validator(schema()).is_valid(parse(text).data))
+    return bool(Draft202012Validator(json_schema()).is_valid(parse_tree(text).data))
 
 
 def test_the_published_schema_is_current() -> None:
@@ -25,15 +25,15 @@ def test_the_published_schema_is_current() -> None:
 
 
 def published() -> str:
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def test_it_is_a_schema() -> None:
-    Draft202012Validator.check_schema(schema())
+    Draft202012Validator.check_schema(json_schema())
 
 
 def test_every_key_is_described() -> None:
-    definitions = schema()["$defs"]
+    definitions = json_schema()["$defs"]
     for name, definition in definitions.items():
         for key, found in definition["properties"].items():
             assert found.get("description"), f"{name}.{key}"
@@ -41,7 +41,7 @@ def test_every_key_is_described() -> None:
 
 @pytest.mark.parametrize("model", [ServerSettings, ManifoldSettings, LimitSettings])
 def test_every_setting_is_in_it_in_both_spellings(model: type[ServerSettings]) -> None:
-    keys = schema()["$defs"][model.__name__]["properties"]
+    keys = json_schema()["$defs"][model.__name__]["properties"]
     fields = {
         name: found.alias for name, found in model.model_fields.items() if (model, name) != (ServerSettings, "name")
     }

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_manifold.config import ServerSettings, Settings, TokenSettings
 from mcp_manifold.config.diagnostics import Diagnostics
-from mcp_manifold.config.document import Document, parse
+from mcp_manifold.config.document import Document, parse_tree
 from mcp_manifold.config.environment import References
 from mcp_manifold.config.layers import Layers
 from mcp_manifold.errors import ConfigError
@@ -90,7 +90,13 @@ def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
     secret = {"KEY": CANARY}
     document = Document("x", secret)
     layers = Layers(secret, secret, secret, secret, "", Diagnostics(document))
-    for value in (document, References(secret, Path()), layers, Diagnostics(document), parse(f'{{"a": "{CANARY}"}}')):
+    for value in (
+        document,
+        References(secret, Path()),
+        layers,
+        Diagnostics(document),
+        parse_tree(f'{{"a": "{CANARY}"}}'),
+    ):
         assert CANARY not in repr(value)
 
 
