@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_manifold.config import document
@@ -22,7 +22,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS, st.booleans(), st.sampled_from([None, 1]))
-def test_whatever_json_says_is_read_as_json_reads_it(data: object, ascii_only: bool, indent: int | None) -> None:
+def test_json_is_read_as_the_json_module_reads_it(data: object, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(data, ensure_ascii=ascii_only, indent=indent)
     assert parse_tree(text).data == data
 
@@ -44,7 +44,7 @@ def test_escaped_backslashes_stay_backslashes() -> None:
     assert parse_tree(text).data == {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"}
 
 
-def test_a_string_goes_on_after_a_backslash_at_the_end_of_its_line() -> None:
+def test_a_backslash_at_the_end_of_a_line_continues_the_string() -> None:
     assert parse_tree('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}').data == {"a": "one two three", "b": "A\0"}
 
 
@@ -135,6 +135,12 @@ def steps(text: str) -> int:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reading_twice_as_much_takes_about_twice_the_steps(shape: str) -> None:
     assert steps(SHAPES[shape](4000)) <= 2.1 * steps(SHAPES[shape](2000)) + 50
+
+
+@given(st.text(alphabet="{}[]:,\"'\\ \n/*a0.-", min_size=1, max_size=6))
+@settings(deadline=None)
+def test_reading_any_text_repeated_twice_as_often_takes_about_twice_the_steps(text: str) -> None:
+    assert steps(text * 800) <= 2.1 * steps(text * 400) + 100
 
 
 @pytest.mark.parametrize("pattern", [document._TOKEN, document._ESCAPE])

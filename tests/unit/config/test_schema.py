@@ -1,4 +1,4 @@
-"""The published schema is the current one, and judges files as loading does."""
+"""The published schema is current, and accepts the files that loading accepts."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def published() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_it_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(json_schema())
 
 
@@ -40,7 +40,7 @@ def test_every_key_is_described() -> None:
 
 
 @pytest.mark.parametrize("model", [ServerSettings, ManifoldSettings, LimitSettings])
-def test_every_setting_is_in_it_in_both_spellings(model: type[ServerSettings]) -> None:
+def test_the_schema_has_every_setting_in_both_spellings(model: type[ServerSettings]) -> None:
     keys = json_schema()["$defs"][model.__name__]["properties"]
     fields = {
         name: found.alias for name, found in model.model_fields.items() if (model, name) != (ServerSettings, "name")
@@ -94,7 +94,7 @@ def test_valid_files_are_valid(home: Home, text: str) -> None:
         '{"manifold": {"tokens": [{"name": "a"}]}}',
     ],
 )
-def test_what_loading_refuses_the_schema_refuses(home: Home, text: str) -> None:
+def test_the_schema_refuses_what_loading_refuses(home: Home, text: str) -> None:
     assert not judge(text)
     assert home.error(text)
 

@@ -1,4 +1,4 @@
-"""A secret is in the settings, and in no text about them."""
+"""Secrets are in the settings, but in no repr, message or traceback."""
 
 import io
 import traceback
@@ -65,7 +65,7 @@ def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None
         home.load(text, environ={"TOKEN": CANARY})
     printed = io.StringIO()
     traceback.print_exception(caught.value.with_traceback(None), file=printed)
-    assert CANARY not in str(caught.value) + repr(caught.value) + printed.getvalue()
+    assert CANARY not in str(caught.value) + repr(caught.value) + repr(caught.value.problems) + printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None
 def test_an_error_in_the_environment_names_the_variable_and_not_its_value(
     home: Home, environ: Mapping[str, str]
 ) -> None:
-    complaint = home.error("{}", environ=environ)
-    assert complaint.startswith(next(iter(environ)))
-    assert CANARY not in complaint
+    message = home.error("{}", environ=environ)
+    assert message.startswith(next(iter(environ)))
+    assert CANARY not in message
 
 
-def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
+def test_the_repr_of_loading_parts_has_no_values() -> None:
     secret = {"KEY": CANARY}
     document = Document("x", secret)
     layers = Layers(secret, secret, secret, secret, "", Diagnostics(document))
@@ -100,7 +100,7 @@ def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
         assert CANARY not in repr(value)
 
 
-def test_values_made_in_python_hide_their_secrets_too() -> None:
+def test_settings_created_in_python_hide_their_secrets() -> None:
     server = ServerSettings.model_validate({"name": "a", "command": "x", "env": {"A": CANARY}})
     token = TokenSettings.model_validate({"token": CANARY})
     assert CANARY not in repr(Settings(servers=(server,))) + repr(token)
