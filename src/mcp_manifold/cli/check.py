@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -104,15 +104,10 @@ def report(settings: "Settings", findings: Findings | None) -> list[str]:
     lines = [f"{verdict}: {counted(enabled, 'server')}, {disabled} disabled, in {visible(settings.source)}"]
     lines += [f"warning: {visible(warning)}" for warning in settings.warnings]
     if findings is None:
-        return lines + [_broken_line(settings, broken) for broken in settings.broken]
+        return lines + [f"broken: {visible(str(each))}" for each in settings.problems if each.severity == "broken"]
     for server in findings.servers:
         lines += statuses.report(server, findings.took.get(server.name))
     return lines + [f"note: {visible(problem)}" for problem in findings.problems]
-
-
-def _broken_line(settings: "Settings", broken: Any) -> str:
-    place = f" ({settings.source}:{broken.line}:{broken.column})" if broken.line else ""
-    return visible(f"broken: {broken.name}: {broken.reason}{place}")
 
 
 def as_object(settings: "Settings", findings: Findings | None) -> dict[str, object]:

@@ -6,7 +6,7 @@ To add a dialect, add a row to `DIALECTS`. To add a key that sets something here
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -66,10 +66,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One notation of the file. `servers` is the top-level key of its servers; `keys` differ from our own."""
+    """One notation of the file, which differs from ours in `keys`."""
 
     name: str
-    servers: str
+    servers: tuple[str, ...]
+    """The path of the object of servers, by which the dialect is detected."""
     keys: tuple[Key, ...]
 
 
@@ -110,10 +111,10 @@ _SHARED: Final = (
     *(Key(name, note=UNSUPPORTED) for name in ("auth", "headersHelper", "oauth")),
 )
 
-DIALECTS: Final = (Dialect("common", "mcpServers", _SHARED), Dialect("vscode", "servers", _SHARED))
-"""All dialects. A file is read in the first one whose top-level key it has."""
+DIALECTS: Final = (Dialect("common", ("mcpServers",), _SHARED), Dialect("vscode", ("servers",), _SHARED))
+"""All dialects. A file is read in the first one whose path of servers it has."""
 
-SERVER_KEYS: Final = tuple(dialect.servers for dialect in DIALECTS)
+SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)
 ROOT_KEYS: Final = (*SERVER_KEYS, "manifold", "$schema")
 OWN_KEYS: Final = tuple(str(found.alias) for name, found in ServerSettings.model_fields.items() if name != "name")
 STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
@@ -135,7 +136,19 @@ _ROWS: Final[Mapping[str, Mapping[str, Key]]] = MappingProxyType(
 
 def dialect_of(data: Mapping[str, object]) -> Dialect | None:
     """The dialect of a file; None if it has no servers."""
-    return next((dialect for dialect in DIALECTS if dialect.servers in data), None)
+    return next((dialect for dialect in DIALECTS if dialect.servers[-1] in _parent(data, dialect)), None)
+
+
+def servers_of(data: Mapping[str, object], dialect: Dialect) -> object:
+    """What a file has in place of the object of servers; KeyError if nothing."""
+    return _parent(data, dialect)[dialect.servers[-1]]
+
+
+def _parent(data: Mapping[str, object], dialect: Dialect) -> Mapping[str, object]:
+    for key in dialect.servers[:-1]:
+        inner = data.get(key)
+        data = inner if isinstance(inner, Mapping) else {}
+    return data
 
 
 def field_of(key: str) -> str:
@@ -157,40 +170,57 @@ def remedy_for(key: str, known: Iterable[str]) -> str:
     return suggestion(key, known) or f"known are {', '.join(known)}"
 
 
-@dataclass(slots=True)
 class ServerEntry:
-    """A server entry by the names of our settings, and the findings about its keys: (key, text)."""
+    """A server entry by the names of our settings, and the findings about its keys."""
 
-    data: dict[str, object] = field(default_factory=dict, repr=False)
-    keys: dict[str, str] = field(default_factory=dict)
-    """The key that set each setting."""
-    unknown: list[str] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, written: Mapping[str, object], dialect: Dialect) -> None:
+        self.data: dict[str, object] = {}
+        """The values by setting. A key whose value is null counts as absent."""
+        self.unknown: list[str] = []
+        self.problems: list[tuple[str, str]] = []
+        """Keys with values that cannot be converted, or that contradict another key; with the reason."""
+        self.notes: list[tuple[str, str]] = []
+        """Keys without effect, with the reason."""
+        self._keys: dict[str, str] = {}
+        rows = _ROWS[dialect.name]
+        for key, value in written.items():
+            row = rows.get(to_snake(key))
+            if row is None:
+                self.unknown.append(key)
+            elif row.note:
+                self.notes.append((key, row.note))
+            elif value is not None:
+                self._set(row, key, value)
+        self.notes += self._without_effect()
+
+    def __repr__(self) -> str:
+        return f"<ServerEntry {', '.join(self._keys.values())}>"
 
     @property
     def is_sound(self) -> bool:
         """Whether all keys are known and agree."""
         return not self.unknown and not self.problems
 
+    def _set(self, row: Key, key: str, written: object) -> None:
+        """Set one setting, which may be written in two spellings."""
+        try:
+            value = row.read(written)
+        except ValueError as exc:
+            self.problems.append((key, str(exc)))
+            return
+        first, old = self._keys.setdefault(row.field, key), self.data.get(row.field)
+        if first == key or (old == value and row.field != "tools"):
+            self.data[row.field] = value
+        elif row.field != "tools" or not isinstance(value, Mapping):
+            self.problems.append((key, f'contradicts "{first}"'))
+        elif isinstance(old, Mapping):  # anything else is reported by validation
+            self.data[row.field] = _joined_filters(old, value)
 
-def translated(written: Mapping[str, object], dialect: Dialect) -> ServerEntry:
-    """The entry of one server by the names of our settings. A key whose value is null counts as absent."""
-    entry = ServerEntry()
-    rows = _ROWS[dialect.name]
-    for key, value in written.items():
-        row = rows.get(to_snake(key))
-        if row is None:
-            entry.unknown.append(key)
-        elif row.note:
-            entry.notes.append((key, row.note))
-        elif value is not None:
-            try:
-                _set(entry, row.field, key, row.read(value))
-            except ValueError as exc:
-                entry.problems.append((key, str(exc)))
-    entry.notes += _without_effect(entry)
-    return entry
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        names, kind = (HTTP_ONLY, "command") if self.data.get("command") else (STDIO_ONLY, "url")
+        for name in names:
+            if self.data.get(name):
+                yield self._keys[name], f'no effect on a server with "{kind}"'
 
 
 def server_keys(dialect: Dialect) -> tuple[str, ...]:
@@ -225,20 +255,6 @@ def misplaced_servers(data: Mapping[str, object]) -> Iterator[str]:
             yield key
 
 
-def _set(entry: ServerEntry, name: str, key: str, value: object) -> None:
-    """Set one setting, which may be written in two spellings."""
-    old = entry.data.get(name)
-    if name not in entry.keys or (old == value and name != "tools"):
-        entry.data[name] = value
-    elif name == "tools" and isinstance(value, Mapping):
-        if not isinstance(old, Mapping):
-            return  # validation reports it
-        entry.data[name] = _joined_filters(old, value)
-    else:
-        raise ValueError(f'contradicts "{entry.keys[name]}"')
-    entry.keys[name] = key
-
-
 def _joined_filters(old: Mapping[str, object], new: Mapping[str, object]) -> object:
     blocks = [part["block"] for part in (old, new) if "block" in part]
     wrong = [block for block in blocks if not isinstance(block, list | tuple)]
@@ -246,11 +262,3 @@ def _joined_filters(old: Mapping[str, object], new: Mapping[str, object]) -> obj
         return {**old, **new, "block": wrong[0]}  # validation reports it
     together = [pattern for block in blocks if isinstance(block, list | tuple) for pattern in block]
     return {**old, **new, "block": together}
-
-
-def _without_effect(entry: ServerEntry) -> Iterator[tuple[str, str]]:
-    """Notes on settings of the other kind of server."""
-    names, kind = (HTTP_ONLY, "command") if entry.data.get("command") else (STDIO_ONLY, "url")
-    for name in names:
-        if entry.data.get(name):
-            yield entry.keys[name], f'no effect on a server with "{kind}"'

@@ -28,8 +28,8 @@ from mcp_manifold.config.dialects import (
     misplaced_servers,
     remedy_for,
     server_keys,
+    servers_of,
     suggestion,
-    translated,
 )
 from mcp_manifold.config.document import (
     CONFIG_VARIABLE,
@@ -41,7 +41,7 @@ from mcp_manifold.config.document import (
     read_dotenv,
     read_text,
 )
-from mcp_manifold.config.environment import References, own_variables, unknown_variables
+from mcp_manifold.config.environment import References, ReportUnresolved, own_variables, unknown_variables
 from mcp_manifold.config.settings import RESERVED, BrokenServer, ManifoldSettings, ServerSettings, Settings
 from mcp_manifold.config.values import TEXT, name_problem
 from mcp_manifold.errors import ConfigError
@@ -198,7 +198,7 @@ class _Loading:
     def files(self) -> Iterator[Path]:
         """The files the document refers to, by `${file:...}` or `envFile`."""
         yield from self._references.files(self._document.data)
-        entries = self._document.data.get(self._dialect.servers) if self._dialect else None
+        entries = servers_of(self._document.data, self._dialect) if self._dialect else None
         for written in entries.values() if isinstance(entries, Mapping) else ():
             for key, value in written.items() if isinstance(written, Mapping) else ():
                 if field_of(key) == "env_file" and isinstance(value, str):
@@ -225,14 +225,14 @@ class _Loading:
 
     def _entries(self, dialect: Dialect) -> Iterator[tuple[Loc, Mapping[str, object]]]:
         """The server entries whose names and shapes are right."""
-        entries = self._document.data[dialect.servers]
+        entries = servers_of(self._document.data, dialect)
         if not isinstance(entries, Mapping):
-            self._diagnostics.error("expected an object with a server per key", (dialect.servers,))
+            self._diagnostics.error("expected an object with a server per key", dialect.servers)
             return
         self._names = list(entries)
         spelled: dict[str, str] = {}
         for name, written in entries.items():
-            loc = (dialect.servers, name)
+            loc = (*dialect.servers, name)
             reason = name_problem(name)
             if name in RESERVED:
                 reason = f'"{name}" cannot name a server: /{name} is an endpoint of its own'
@@ -248,23 +248,23 @@ class _Loading:
                 yield loc, written
 
     def _read_server(self, loc: Loc, written: Mapping[str, object], dialect: Dialect) -> None:
-        """Read one entry. One whose references are unresolved is broken, which concerns no other server."""
+        """Read one entry. One with unresolved references is broken, and breaks no other."""
         name = str(loc[-1])
-        is_disabled = translated(written, dialect).data.get("disabled") is True
         unresolved: list[tuple[str, Loc]] = []
 
         def report(reason: str, at: Loc, /) -> None:
             unresolved.append((reason, at))
 
-        expanded = {key: self._references.expand(value, (*loc, key), report) for key, value in written.items()}
-        entry = translated(expanded, dialect)
+        entry = ServerEntry(
+            {key: self._references.expand(value, (*loc, key), report) for key, value in written.items()}, dialect
+        )
         self._report_keys(loc, entry, dialect)
         lost = {field_of(str(at[len(loc)])) for _, at in unresolved}
-        if not is_disabled and "env_file" not in lost:
-            self._add_env_file(entry, loc, report)
-        if is_disabled:  # it needs its references only to be named and shown
-            unresolved = [each for each in unresolved if field_of(str(each[1][len(loc)])) in ("command", "url")]
         data = {key: value for key, value in entry.data.items() if key not in lost}
+        if ServerEntry(written, dialect).data.get("disabled") is True:  # it is never started
+            unresolved = [each for each in unresolved if field_of(str(each[1][len(loc)])) in ("command", "url")]
+        else:
+            data |= self._from_env_file(data, loc, report)
         for reason, at in unresolved:
             place = self._diagnostics.broken(reason, at, server=name) or SourceSpan(0, 0)
             if not self._broken or self._broken[-1].name != name:
@@ -289,21 +289,22 @@ class _Loading:
             what, _, remedy = note.partition("; ")
             self._diagnostics.warning(what, (*loc, key), remedy=remedy, server=name)
 
-    def _add_env_file(self, entry: ServerEntry, loc: Loc, report: Callable[[str, Loc], None]) -> None:
-        """Add the variables of the `envFile` to `env`, which wins."""
-        text, env = entry.data.get("env_file"), entry.data.get("env") or {}
+    def _from_env_file(self, data: Mapping[str, object], loc: Loc, report: ReportUnresolved) -> dict[str, object]:
+        """The settings `env_file` and `env` of a server, with the variables of the file below those of `env`."""
+        text, env = data.get("env_file"), data.get("env") or {}
         if not isinstance(text, str) or not isinstance(env, Mapping):
-            return
+            return {}
         path = self._references.path(text)
         try:
-            entry.data |= {"env_file": str(path), "env": {**read_dotenv(path), **env}}
+            return {"env_file": str(path), "env": {**read_dotenv(path), **env}}
         except ConfigError as exc:
             report(f'the envFile "{text}" {exc.reason}', (*loc, "env_file"))
+            return {}
 
     def _manifold(
         self, flags: Mapping[str, object], environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_path: str
     ) -> ManifoldSettings:
-        """The endpoint's settings; the defaults if they are invalid, which is reported."""
+        """The endpoint's settings; invalid ones are reported, and have their defaults."""
         file, given = self._file_layer(), self._flag_layer(flags)
         merged, blame = file, lambda _: ""
         if given or own_variables(environ) or own_variables(dotenv):

@@ -195,12 +195,13 @@ def test_check_counts_the_servers() -> None:
 def test_check_names_broken_servers_and_warnings_and_exits_with_1() -> None:
     broken = BrokenServer("git", "no ${TOKEN}", 3, 7)
     odd = ConfigProblem("odd", "warning")
-    config = settings("notes").model_copy(update={"broken": (broken,), "problems": (odd,)})
+    unset = ConfigProblem("no ${TOKEN}", "broken", file="mcp.json", line=3, column=7, key="mcpServers.git.url")
+    config = settings("notes").model_copy(update={"broken": (broken,), "problems": (odd, unset)})
 
     result = FakeManifold(config=config).run("check")
 
     assert result.exit_code == 1
-    assert "warning: odd\nbroken: git: no ${TOKEN} (mcp.json:3:7)\n" in result.stdout
+    assert "warning: odd\nbroken: mcp.json:3:7: mcpServers.git.url: no ${TOKEN}\n" in result.stdout
 
 
 def test_check_live_reports_every_server_and_problem() -> None:
