@@ -26,8 +26,8 @@ from mcp_manifold.errors import ConfigError
 CONFIG_VARIABLE: Final = "MCP_MANIFOLD_CONFIG"
 """The environment variable that names the file."""
 LOCAL_NAME: Final = "mcp-manifold.json"
-MAX_FILE: Final = 16 << 20
-"""Bytes of the largest file that is read; without a limit, `/dev/zero` would fill the memory."""
+MAX_FILE: Final = 4 << 20
+"""Bytes of the largest file that is read: as many as can be within the deadline. `/dev/zero` has no end."""
 PIPE_WAIT: Final = 5.0
 """Seconds the writer of a pipe may be silent; without a limit, a start or a reload would hang."""
 MAX_NESTING: Final = 64
