@@ -23,28 +23,59 @@ ManifoldError                      base class; catch it to catch all of them
 Imports nothing of this package. `wire.rpc_errors` decides the JSON-RPC code and HTTP status of each.
 """
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
 
 
 class ManifoldError(Exception):
     """Base class of all errors raised on purpose."""
 
 
-class ConfigError(ManifoldError):
-    """The configuration cannot be used. Raised when it is read; fix the file and load it again.
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One problem of a configuration. `str()` is `file:line:column: key: what; remedy`, without what is not known."""
 
-    `str()` is `file:line:column: reason`, as far as the position is known.
+    what: str
+    severity: Literal["error", "broken", "warning"] = "error"
+    """`error`: the configuration is refused. `broken`: one server cannot be used. `warning`: something is ignored."""
+    remedy: str = ""
+    file: str = ""
+    line: int = 0
+    """From 1; 0 where the place is not known."""
+    column: int = 0
+    key: str = ""
+    """The path of the key, such as `mcpServers.git.args[0]`; or the flag or variable."""
+    server: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        what = f"{self.what}; {self.remedy}" if self.remedy else self.what
+        return ": ".join(part for part in (place, self.key, what) if part)
+
+
+class ConfigError(ManifoldError):
+    """The configuration cannot be used. `problems` has all that was found; `str()` has a line for each but warnings.
+
+    `path`, `line`, `column` and `server` are those of the first error.
     """
 
-    def __init__(self, reason: str, *, path: str = "", line: int = 0, column: int = 0, server: str = "") -> None:
-        self.reason = reason
-        self.path = path
-        self.line = line
-        self.column = column
-        self.server = server
-        place = path + (f":{line}:{column}" if line else "")
-        super().__init__(f"{place}: {reason}" if place else reason)
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        path: str = "",
+        line: int = 0,
+        column: int = 0,
+        server: str = "",
+        problems: Sequence[ConfigProblem] = (),
+    ) -> None:
+        given = ConfigProblem(reason, file=path, line=line, column=column, server=server)
+        self.problems = tuple(problems) or (given,)
+        first = next((problem for problem in self.problems if problem.severity == "error"), self.problems[0])
+        self.reason, self.path, self.line, self.column = first.what, first.file, first.line, first.column
+        self.server = first.server
+        super().__init__("\n".join(str(problem) for problem in self.problems if problem.severity != "warning"))
 
 
 class RequestError(ManifoldError):

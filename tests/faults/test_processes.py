@@ -19,7 +19,7 @@ import pytest
 
 from mcp_manifold import Manifold
 from mcp_manifold.backends.process import orphans
-from mcp_manifold.config.environment import INHERITED, MARK
+from mcp_manifold.config.environment import INHERITED, PROCESS_MARK
 from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendUnavailable
 from tests.contract.offers import offering
@@ -358,10 +358,10 @@ async def told(settings: dict[str, Any], script: str, **manifold: Any) -> list[s
 
 async def test_s37_a_server_gets_the_usual_variables_our_mark_and_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUR_SECRET", "hush")
-    assert orphans.MARK == MARK
+    assert orphans.MARK == PROCESS_MARK
     names = await told({"env": {"MINE": "1"}}, "env | cut -d= -f1")
-    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*INHERITED, MARK, "MINE"}
-    assert {MARK, "MINE"} <= set(names)
+    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*INHERITED, PROCESS_MARK, "MINE"}
+    assert {PROCESS_MARK, "MINE"} <= set(names)
 
 
 async def test_rlimits_bound_each_process_of_a_server() -> None:

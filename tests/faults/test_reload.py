@@ -281,6 +281,28 @@ async def test_a_bad_file_is_reported_once_with_its_place_and_changes_nothing(tm
             await it.says("reloaded: nothing changed", after=count)
 
 
+async def configuration_in_health(client: HttpClient) -> Any:
+    async with await client.caller.send("GET", target="/health") as answer:
+        return json.loads(await answer.body.all()).get("configuration")
+
+
+async def test_after_an_unclosed_comment_it_serves_on_and_takes_the_repaired_file_and_a_signal(tmp_path: Path) -> None:
+    async with scripted("web") as backends:
+        config = {"mcpServers": {"web": entry_of(backends["web"])}}
+        async with program(tmp_path / "mcp.json", config) as it, HttpClient(it.url) as client:
+            assert (await client.connect(LATEST)).result is not None
+            it.write('{"mcpServers": {},\n /*' + '"a": {"command": "x"},\n' * 10_000)
+            count = await it.says("not reloaded")
+            assert (await client.call("web__echo", {"text": "still"})).text == "still"
+            problem = f"{it.file}:2:2: the comment that begins here is never closed"
+            assert await configuration_in_health(client) == {"error": problem}
+            it.write(config)
+            count = await it.says("reloaded: nothing changed", after=count)
+            assert await configuration_in_health(client) is None
+            it.write('{"mcpServers": {},\n /*')
+            await it.says("not reloaded", after=count)
+
+
 @pytest.mark.parametrize("name", [".env", "pipe.env"])
 async def test_files_beside_the_configuration_count_as_well(tmp_path: Path, name: str) -> None:
     async with scripted("pipe") as backends:
@@ -333,7 +355,7 @@ async def test_the_reload_command_tells_what_came_of_it(tmp_path: Path) -> None:
                     "  added: web_b",
                     "  unchanged: web",
                     "  settings changed: separator",
-                    '  note: "basePath" changed, which takes a restart to hold',
+                    '  note: "basePath" changed, which needs a restart',
                 ],
             )
             it.write("{")
@@ -513,13 +535,14 @@ async def test_a_token_that_is_taken_away_is_of_no_use_from_then_on() -> None:
 async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:
     async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
         before = stand.manifold.config
-        with pytest.raises(ConfigError, match="unknown test"):
+        with pytest.raises(ConfigError, match="invalid pattern"):
             await reloaded(stand, web={"tools": {"allow": ["@odd"]}}, other={"command": "x"})
-        assert stand.manifold.config is before
-        assert stand.manifold.last_reload is not None
-        assert "unknown test" in stand.manifold.last_reload.error
         with pytest.raises(ConfigError, match="did not come from a file"):
             await stand.manifold.reload()
+        assert stand.manifold.config is before
+        assert stand.manifold.last_reload is not None
+        assert "did not come from a file" in stand.manifold.last_reload.error
+        assert stand.manifold.health()["configuration"] == {"error": stand.manifold.last_reload.error}
         assert (await client.call("web__echo", {"text": "on"})).text == "on"
 
 

@@ -13,7 +13,17 @@ from mcp_manifold.app.holder import RuntimeHolder
 from mcp_manifold.app.reload import Reloader
 from mcp_manifold.app.runtime import Runtime
 from mcp_manifold.app.serving import Serving
-from mcp_manifold.config import ManifoldSettings, Reloaded, Settings, Stamps, load, load_dict, outcome, plan, stamps
+from mcp_manifold.config import (
+    ManifoldSettings,
+    Reloaded,
+    Settings,
+    begin_load,
+    load,
+    load_dict,
+    plan,
+    reload_outcome,
+    stamps,
+)
 from mcp_manifold.core.hub import MERGED
 from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.model.call import Call, Session
@@ -35,18 +45,11 @@ class Manifold:
     every method that needs the servers raises RuntimeError.
     """
 
-    def __init__(
-        self, settings: Settings, *, read: Callable[[], Settings] | None = None, seen: Stamps | None = None
-    ) -> None:
-        """Use `from_config` to read a configuration.
-
-        Args:
-            read: reads the settings from their files again, for reloading.
-            seen: the files as they were when `settings` was read.
-        """
+    def __init__(self, settings: Settings) -> None:
+        """Use `from_config` to read a configuration."""
         self._holder = RuntimeHolder(settings)
-        self._serving = Serving(self._holder)
-        self._reloader = Reloader(lambda: self.config, self._apply, read, seen)
+        self._reloader = Reloader(lambda: self.config, self._apply)
+        self._serving = Serving(self._holder, self.health)
         self._status_callbacks: list[Callable[[str], None]] = []
 
     def __repr__(self) -> str:
@@ -67,8 +70,9 @@ class Manifold:
         if isinstance(source, Mapping):
             return cls(load_dict(_overridden(source, overrides or {})))
         settings = load(None if source is None else Path(source), overrides=overrides)
-        read = partial(load, Path(settings.source), overrides=overrides)
-        return cls(settings, read=read, seen=stamps(settings.files))
+        manifold = cls(settings)
+        manifold._reload_from(Path(settings.source), overrides)
+        return manifold
 
     async def __aenter__(self) -> Self:
         await self._holder.enter(self._notify_status)
@@ -213,13 +217,18 @@ class Manifold:
         """Call `callback` after each reload, successful or not."""
         self._reloader.on_reload(callback)
 
+    def _reload_from(self, file: Path, overrides: Mapping[str, object] | None) -> None:
+        begin_read = partial(begin_load, file, overrides=overrides)
+        seen = stamps(self.config.files)
+        self._reloader = Reloader(lambda: self.config, self._apply, begin_read, file=file, seen=seen)
+
     def _apply(self, settings: Settings) -> Reloaded:
         """Swap the settings in one turn of the event loop, so that no request sees half of them."""
         old, changes = self.config, plan(self.config, settings)
         self._serving.require_applicable(changes.settings.manifold)
         self._holder.apply(changes)
         self._serving.adopt_settings()
-        return outcome(changes, old)
+        return reload_outcome(changes, old)
 
     # --- status -----------------------------------------------------------------------------------------------------
 
@@ -245,7 +254,7 @@ class Manifold:
 
     def health(self) -> dict[str, object]:
         """The whole in one word, as `/health` shows it."""
-        return self._holder.health()
+        return self._holder.health() | self._reloader.health
 
     def servers_health(self) -> dict[str, object]:
         """Every server, as `/health/servers` shows it."""

@@ -7,13 +7,15 @@ when to compare, and some file systems send none, so the files are also compared
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
 
 from mcp_manifold.clock import Clock, LoopClock
-from mcp_manifold.config import Reloaded, Settings, Stamps, directories, stamps
+from mcp_manifold.config import READ_TIMEOUT, Reloaded, Settings, Stamps, directories, given_up, stamps
 from mcp_manifold.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class Reloader:
     Args:
         current: returns the settings in force.
         apply: puts settings in force; raises ConfigError when they cannot be used.
-        read: reads the configuration from its files, in a thread; None when it did not come from a file.
+        begin_read: begins to read the configuration in a thread; None when it did not come from a file.
+        file: the configuration file, for error messages.
         seen: the files as they were when `current` was read.
     """
 
@@ -46,18 +49,21 @@ class Reloader:
         self,
         current: Callable[[], Settings],
         apply: Callable[[Settings], Reloaded],
-        read: Callable[[], Settings] | None = None,
-        seen: Stamps | None = None,
+        begin_read: Callable[[], Future[Settings]] | None = None,
         *,
+        file: Path | None = None,
+        seen: Stamps | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.last: Reloaded | None = None
         """The outcome of the last reload; None before the first."""
         self._current = current
         self._apply = apply
-        self._read = read
+        self._begin_read = begin_read
+        self._reading: Future[Settings] | None = None
+        self._file = file
         self._seen: Stamps = seen or {}
-        self._clock = clock
+        self._clock = clock or LoopClock()
         self._turn = asyncio.Lock()
         self._callbacks: list[ReloadCallback] = []
         self._requests: list[ReloadCallback] = []
@@ -65,8 +71,12 @@ class Reloader:
         self._is_following = False
 
     def __repr__(self) -> str:
-        source = f"{len(self._seen)} files" if self._read else "no file"
-        return f"<Reloader {source} requests={len(self._requests)} last={self.last}>"
+        return f"<Reloader {self._file or 'no file'} requests={len(self._requests)} last={self.last}>"
+
+    @property
+    def health(self) -> dict[str, object]:
+        """The part of `/health` about the configuration: why the last reload failed; empty if it did not."""
+        return {"configuration": {"error": self.last.error}} if self.last is not None and self.last.error else {}
 
     def on_reload(self, callback: ReloadCallback) -> None:
         """Call `callback` after each reload, successful or not."""
@@ -98,31 +108,30 @@ class Reloader:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the files, if there are any, and answer requests while the context lasts."""
-        if self._read is None:
+        if self._begin_read is None:
             yield
             return
-        clock = self._clock or LoopClock()
         self._is_following = True
         self._woken = asyncio.Event()  # bound to this event loop
         self._woken.set()  # the files may have changed since they were read
-        task = asyncio.create_task(self._follow(clock), name="reloading")
+        task = asyncio.create_task(self._follow(), name="reloading")
         try:
             yield
         finally:
             self._is_following = False
             task.cancel()
-            await clock.wait(task, seconds=2 * STOP_TIMEOUT)
+            await self._clock.wait(task, seconds=2 * STOP_TIMEOUT)
 
-    async def _follow(self, clock: Clock) -> None:
+    async def _follow(self) -> None:
         while True:
             settings = self._current()
             is_watched = settings.manifold.watch
             where = await anyio.to_thread.run_sync(directories, settings.files) if is_watched else frozenset[str]()
-            async with _watching(where, self._woken.set, clock):
+            async with _watching(where, self._woken.set, self._clock):
                 while await self._is_watching_right(settings, where):
                     await self._woken.wait()
                     self._woken.clear()
-                    await self._reload_if_due(clock)
+                    await self._reload_if_due()
 
     async def _is_watching_right(self, settings: Settings, where: frozenset[str]) -> bool:
         """Whether the settings in force still ask for these directories to be watched."""
@@ -131,23 +140,23 @@ class Reloader:
             return False
         return not where or where == await anyio.to_thread.run_sync(directories, now.files)
 
-    async def _reload_if_due(self, clock: Clock) -> None:
+    async def _reload_if_due(self) -> None:
         requests, self._requests = self._requests, []
         is_watched = self._current().manifold.watch
         if not requests and not (is_watched and await _stamps(self._seen) != self._seen):
             return
-        outcome = await self._reload_patiently(clock)
+        outcome = await self._reload_patiently()
         for told in requests:
             told(outcome)
 
-    async def _reload_patiently(self, clock: Clock) -> Reloaded:
+    async def _reload_patiently(self) -> Reloaded:
         """Reload; an invalid file is read a second time after `RETRY_AFTER`, because it may be half written."""
         before = await _stamps(self._current().files)
         settings = await self._complete_settings()
         if settings is None:
             self._woken.clear()
             with suppress(TimeoutError):
-                async with clock.timeout(RETRY_AFTER):
+                async with self._clock.timeout(RETRY_AFTER):
                     await self._woken.wait()
             self._woken.set()  # whatever woke it is compared again afterwards
             before = await _stamps(self._current().files)
@@ -172,15 +181,23 @@ class Reloader:
         return found if {server.name for server in found.broken} <= known else None
 
     async def _read_files(self) -> Settings:
-        if self._read is None:
+        if self._begin_read is None:
             raise ConfigError("the configuration did not come from a file, so it cannot be read again")
-        return await anyio.to_thread.run_sync(self._read)
+        try:
+            async with self._clock.timeout(READ_TIMEOUT):
+                if self._reading is not None and not self._reading.done():
+                    await asyncio.wait({asyncio.wrap_future(self._reading)})  # at most one thread, even a stuck one
+                self._reading = self._begin_read()
+                return await asyncio.wrap_future(self._reading)
+        except TimeoutError:
+            raise given_up(self._file, READ_TIMEOUT) from None
 
     def _report(self, reloaded: Reloaded) -> None:
         before, self.last = self.last, reloaded
         if reloaded.error:  # logged once, however often the same invalid file is read
             is_news = before is None or before.error != reloaded.error
-            logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", reloaded)
+            for line in str(reloaded).splitlines():  # one for each problem of the file
+                logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", line)
         else:
             logger.info("%s", reloaded)
         for problem in reloaded.problems:

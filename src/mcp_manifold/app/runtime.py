@@ -20,8 +20,7 @@ from mcp_manifold.backends.process.orphans import mark
 from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell, memory_given
-from mcp_manifold.config.locations import catalogue_directory
-from mcp_manifold.config.state_directory import StateDirectory
+from mcp_manifold.config.state_directory import StateDirectory, catalogue_directory
 from mcp_manifold.core.bridge import Bridge
 from mcp_manifold.core.dispatcher import Dispatcher
 from mcp_manifold.core.extension_methods import ExtensionMethods

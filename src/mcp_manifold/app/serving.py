@@ -43,8 +43,9 @@ class MountedApp:
 class Serving:
     """The fronts of one Manifold. Makes them on first use, because HTTP and its libraries take long to import."""
 
-    def __init__(self, holder: RuntimeHolder) -> None:
+    def __init__(self, holder: RuntimeHolder, health: Callable[[], dict[str, object]]) -> None:
         self._holder = holder
+        self._health = health
         self._mounted = MountedApp(self.front)
         self._front: HttpFront | None = None
         self._lag: LoopLag | None = None
@@ -75,7 +76,7 @@ class Serving:
             runtime = holder.runtime
             pages = site(
                 settings.base_path,
-                health=holder.health,
+                health=self._health,
                 servers=holder.servers_health,
                 ready=self.readiness,
                 more=[self._metrics_page()] if settings.metrics else [],

@@ -1,10 +1,10 @@
-"""`mcp-manifold check`: is the configuration good, and with `--live`, does everything work."""
+"""`mcp-manifold check`: validates the configuration and, with `--live`, connects to every server."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,19 +13,18 @@ from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
 from mcp_manifold.cli.invocation import JSON, WAIT, Endpoint, Invocation, common, patience
 from mcp_manifold.cli.output import counted, say, visible
 from mcp_manifold.cli.running import run
-from mcp_manifold.errors import ConfigError
+from mcp_manifold.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Settings
     from mcp_manifold.core.status import ServerStatus
-
 PATIENCE: Final = 30.0
-"""Seconds servers get to start: a first run of `uvx` or `npx` downloads them."""
+"""Seconds for servers to start: the first run of `uvx` or `npx` downloads them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What connecting to every server showed; `took` is in seconds, by name."""
+    """The result of connecting to every server; `took` is in seconds, by name."""
 
     servers: "tuple[ServerStatus, ...]"
     problems: tuple[str, ...]
@@ -47,8 +46,8 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
     """Check the configuration; with --live, every server in it.
 
     \b
-    mcp-manifold check -c mcp.json          reads it: no server is started
-    mcp-manifold check -c mcp.json --live   connects to every server, tells what it offers or why it does not
+    mcp-manifold check -c mcp.json          reports all problems of the file; starts no server
+    mcp-manifold check -c mcp.json --live   connects to every server, and reports what it offers or why it fails
     """
     try:
         settings = invocation.settings()
@@ -56,7 +55,7 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
     except ConfigError as exc:
         if not as_json:
             raise
-        say([json.dumps({"ok": False, "error": str(exc)}, indent=2)])
+        say([json.dumps({"ok": False, "error": str(exc), "diagnostics": _objects(exc.problems)}, indent=2)])
         context.exit(USAGE)
     if as_json:
         say([json.dumps(as_object(settings, findings), indent=2)])
@@ -66,14 +65,14 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
 
 
 def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> Endpoint:
-    """The Manifold; its log has nothing to add to the report unless asked to."""
+    """The Manifold, which logs only errors unless an option says otherwise."""
     manifold = invocation.manifold(overrides)
     invocation.log_at("error")
     return manifold
 
 
 async def _look(manifold: Endpoint) -> Findings:
-    """Connect to everything, and see."""
+    """Connect to every server, and collect the results."""
     began, took = time.monotonic(), dict[str, float]()
 
     def moved(name: str) -> None:
@@ -91,36 +90,32 @@ async def _look(manifold: Endpoint) -> Findings:
 
 
 def is_fine(settings: "Settings", findings: Findings | None) -> bool:
-    """Whether there is nothing to put right."""
+    """Whether there is nothing to repair."""
     return not settings.broken and (findings is None or findings.is_fine)
 
 
 def report(settings: "Settings", findings: Findings | None) -> list[str]:
-    """The outcome, for people."""
+    """The outcome as lines of text."""
     disabled = sum(1 for server in settings.servers if server.disabled)
     enabled = len(settings.servers) - disabled
     verdict = "ok" if is_fine(settings, findings) else "not ok"
     lines = [f"{verdict}: {counted(enabled, 'server')}, {disabled} disabled, in {visible(settings.source)}"]
     lines += [f"warning: {visible(warning)}" for warning in settings.warnings]
     if findings is None:
-        return lines + [_broken_line(settings, broken) for broken in settings.broken]
+        return lines + [f"broken: {visible(str(each))}" for each in settings.problems if each.severity == "broken"]
     for server in findings.servers:
         lines += statuses.report(server, findings.took.get(server.name))
     return lines + [f"note: {visible(problem)}" for problem in findings.problems]
 
 
-def _broken_line(settings: "Settings", broken: Any) -> str:
-    place = f" ({settings.source}:{broken.line}:{broken.column})" if broken.line else ""
-    return visible(f"broken: {broken.name}: {broken.reason}{place}")
-
-
 def as_object(settings: "Settings", findings: Findings | None) -> dict[str, object]:
-    """The outcome, for programs."""
+    """The outcome as a JSON object."""
     found: dict[str, object] = {
         "ok": is_fine(settings, findings),
         "source": settings.source,
         "warnings": list(settings.warnings),
         "broken": [asdict(broken) for broken in settings.broken],
+        "diagnostics": _objects(settings.problems),
     }
     if findings is None:
         found["servers"] = [{"name": server.name, "disabled": server.disabled} for server in settings.servers]
@@ -128,6 +123,11 @@ def as_object(settings: "Settings", findings: Findings | None) -> dict[str, obje
     found["servers"] = [_server_object(server, findings.took.get(server.name)) for server in findings.servers]
     found["problems"] = list(findings.problems)
     return found
+
+
+def _objects(problems: Iterable[ConfigProblem]) -> list[dict[str, object]]:
+    """Each problem with its `severity`, `what`, `remedy`, `file`, `line`, `column`, `key` and `server`."""
+    return [asdict(problem) for problem in problems]
 
 
 def _server_object(status: "ServerStatus", took: float | None) -> dict[str, object]:

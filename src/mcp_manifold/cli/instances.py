@@ -20,11 +20,11 @@ from rich.text import Text
 
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE, Failed, Misconfigured
 from mcp_manifold.cli.invocation import JSON, Invocation, common
-from mcp_manifold.cli.output import columns, is_terminal, say, visible
+from mcp_manifold.cli.output import columns, is_terminal, say, visible, visible_text
 from mcp_manifold.cli.statuses import COLOURS, TRANSPORTS, PlainConsole
 
 if TYPE_CHECKING:
-    from mcp_manifold.config.instances import Instance
+    from mcp_manifold.config.state_directory import Instance
 
 URL: Final = "http://127.0.0.1:8808"
 _TIMEOUT: Final = 5.0
@@ -281,7 +281,7 @@ def _outcome_lines(pid: int, path: Path, outcome: Mapping[str, Any]) -> Iterator
     if "unanswered" in outcome:
         yield f"process {pid} {outcome['unanswered']}"
     elif outcome["error"]:
-        yield f"process {pid}: not reloaded, the old configuration stays: {visible(outcome['error'])}"
+        yield f"process {pid}: not reloaded, the old configuration stays: {visible_text(outcome['error'])}"
     else:
         yield f"process {pid}: reloaded {path}"
         for group in _GROUPS:

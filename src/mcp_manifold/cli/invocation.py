@@ -16,7 +16,7 @@ from mcp_manifold.cli.output import FORMATS, LEVELS, configure
 
 if TYPE_CHECKING:
     from mcp_manifold.config import Reloaded, Settings
-    from mcp_manifold.config.instances import Announced, Instance
+    from mcp_manifold.config.state_directory import Announced, Instance
     from mcp_manifold.core.status import ServerStatus
 
 Command = Callable[..., None]
@@ -117,19 +117,19 @@ def _find() -> Path | None:
 def _schema() -> dict[str, Any]:
     from mcp_manifold import config  # noqa: PLC0415 - as above
 
-    return config.schema()
+    return config.json_schema()
 
 
 def _announced(source: Path) -> "Announced":
-    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+    from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
 
-    return instances.Announced(source, locations.notes_directory())
+    return state_directory.Announced(source, state_directory.notes_directory())
 
 
 def _running(source: Path) -> "tuple[Instance, ...]":
-    from mcp_manifold.config import instances, locations  # noqa: PLC0415 - as above
+    from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
 
-    return instances.running(source, locations.notes_directory())
+    return state_directory.running(source, state_directory.notes_directory())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
 from mcp_manifold.cli.invocation import REMEMBER, STATE_DIR, Endpoint, Invocation, common, overrides_of
-from mcp_manifold.cli.output import columns, counted, note, visible
+from mcp_manifold.cli.output import columns, counted, note, visible, visible_text
 from mcp_manifold.cli.running import run, settle_memory
 
 if TYPE_CHECKING:
     from mcp_manifold.cli.statuses import PlainConsole, Reporter
     from mcp_manifold.config import Reloaded, Settings
-    from mcp_manifold.config.instances import Announced
+    from mcp_manifold.config.state_directory import Announced
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def serve(
     def reloaded(outcome: "Reloaded") -> None:
         invocation.log_as_configured(manifold.config)
         with suppress(OSError):  # the reader of stdout has gone
-            console.print(visible(str(outcome)))
+            console.print(visible_text(str(outcome)))
 
     manifold.on_reload(reloaded)
     signals = ReloadSignal(invocation, manifold)

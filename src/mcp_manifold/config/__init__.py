@@ -1,10 +1,13 @@
-"""Configuration: settings as frozen values, and where they come from. The only reader of environment and files."""
+"""Configuration: settings as frozen values, and their sources. Only this package reads the environment and files.
 
-from mcp_manifold.config.compare import Plan, Reloaded, outcome, plan
-from mcp_manifold.config.files import Stamps, directories, stamps
-from mcp_manifold.config.load import load, load_dict
-from mcp_manifold.config.locations import find
-from mcp_manifold.config.schema import schema
+`settings` has every key with its default. `load` is the pipeline: `document` (text to tree) -> `dialects` (keys) ->
+`environment` (references) -> `layers` (precedence) -> `settings`; `diagnostics` collects the problems of all stages.
+"""
+
+from mcp_manifold.config.compare import Plan, Reloaded, plan, reload_outcome
+from mcp_manifold.config.document import Stamps, directories, find, stamps
+from mcp_manifold.config.load import READ_TIMEOUT, begin_load, given_up, load, load_dict
+from mcp_manifold.config.schema import json_schema
 from mcp_manifold.config.settings import (
     BrokenServer,
     FilterSettings,
@@ -18,6 +21,7 @@ from mcp_manifold.config.settings import (
 )
 
 __all__ = [
+    "READ_TIMEOUT",
     "BrokenServer",
     "FilterSettings",
     "LimitSettings",
@@ -30,12 +34,14 @@ __all__ = [
     "Settings",
     "Stamps",
     "TokenSettings",
+    "begin_load",
     "directories",
     "find",
+    "given_up",
+    "json_schema",
     "load",
     "load_dict",
-    "outcome",
     "plan",
-    "schema",
+    "reload_outcome",
     "stamps",
 ]

@@ -1,144 +1,127 @@
-"""What differs between two configurations, and what has to be done about it. Pure: knows no backend and no file."""
+"""Comparing configurations: the plan of a reload, its outcome, and the fingerprint of a server. Pure."""
 
+import hashlib
+import json
 from dataclasses import dataclass
-from typing import Final
+
+from pydantic import SecretStr
 
 from mcp_manifold.config.settings import ManifoldSettings, ServerSettings, Settings
-
-PRESENTATION: Final = frozenset({"prefix", "tools", "prompts", "resources", "overrides", "uris", "required"})
-"""Settings of a server that are about how it is shown: they hold at once."""
-TREATMENT: Final = frozenset(
-    {
-        "breaker",
-        "idle_timeout",
-        "initialize_timeout",
-        "keep_alive",
-        "list_timeout",
-        "max_concurrency",
-        "max_queue",
-        "max_timeout",
-        "retry",
-        "start",
-        "timeout",
-    }
-)
-"""Settings of a server that are about how it is treated: these hold at once, too. All others concern its connection."""
-LIVE: Final = frozenset(
-    {
-        "allowed_hosts",
-        "allowed_origins",
-        "drain",
-        "groups",
-        "idle_timeout",
-        "insecure",
-        "instructions",
-        "limits",
-        "list_grace",
-        "list_timeout",
-        "log_format",
-        "log_level",
-        "name_budget",
-        "separator",
-        "start",
-        "startup_timeout",
-        "tokens",
-        "watch",
-    }
-)
-"""Settings of the endpoint that can change while it serves. All others stay as they are until it is started again."""
+from mcp_manifold.config.values import setting_of
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to get from one configuration to another. Names are in the order of the new one, removed ones of the old."""
+    """The way from one configuration to another. Names are in the order of the new one, removed ones of the old."""
 
     settings: Settings
-    """What is in force afterwards: the new configuration, but for what cannot change while serving."""
+    """The settings in force afterwards: the new ones, except for keys of `manifold` that need a restart."""
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     renewed: tuple[str, ...] = ()
-    """Servers to stop and start anew."""
+    """Servers to stop and start again."""
     adjusted: tuple[str, ...] = ()
-    """Servers that are shown or treated differently, over the connection they have."""
+    """Servers that only change in live settings; their connections stay."""
     unchanged: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    """Keys of `manifold` that changed and hold from now on."""
+    """Keys of `manifold` that change now."""
     fixed: tuple[str, ...] = ()
-    """Keys of `manifold` that changed in vain."""
+    """Keys of `manifold` that changed in the file, but need a restart."""
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Servers that go on, in another way, in configuration order."""
+        """Renewed and adjusted servers, in configuration order."""
         touched = {*self.renewed, *self.adjusted}
         return tuple(name for name in _active(self.settings) if name in touched)
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of reloading: servers by name, keys of `manifold` as in the file, sentences."""
+    """The outcome of a reload: servers by name, keys of `manifold` as in the file, sentences."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    """Keys of `manifold` that changed and hold now."""
+    """Keys of `manifold` that changed."""
     problems: tuple[str, ...] = ()
-    """What a user should know: servers that cannot be used, changes that do not hold yet."""
+    """Servers that became unusable, changes that need a restart, new warnings."""
     error: str = ""
-    """Why nothing changed at all: the configuration cannot be used."""
+    """The reason why nothing changed: the new configuration cannot be used."""
 
     def __str__(self) -> str:
         if self.error:
             return f"not reloaded, the old configuration stays: {self.error}"
         groups = {"added": self.added, "removed": self.removed, "changed": self.changed, "set": self.keys}
-        said = [f"{what} {', '.join(names)}" for what, names in groups.items() if names]
-        return f"reloaded: {'; '.join(said) or 'nothing changed'}"
+        parts = [f"{what} {', '.join(names)}" for what, names in groups.items() if names]
+        return f"reloaded: {'; '.join(parts) or 'nothing changed'}"
 
 
-def outcome(plan: Plan, old: Settings) -> Reloaded:
-    """What is to be said once `old` was left for the plan."""
+def reload_outcome(plan: Plan, old: Settings) -> Reloaded:
+    """The outcome to report after `plan` replaced `old`."""
     was_broken = {server.name for server in old.broken}
     problems = [
         f'server "{server.name}" cannot be used: {server.reason}'
         for server in plan.settings.broken
         if server.name not in was_broken
     ]
-    problems += [f'"{key}" changed, which takes a restart to hold' for key in plan.fixed]
+    problems += [f'"{key}" changed, which needs a restart' for key in plan.fixed]
     problems += [warning for warning in plan.settings.warnings if warning not in old.warnings]
     return Reloaded(plan.added, plan.removed, plan.changed, plan.unchanged, plan.keys, tuple(problems))
 
 
 def plan(old: Settings, new: Settings) -> Plan:
-    """What to do when `new` follows `old`. A server that is disabled or broken is one that is not there."""
+    """The plan to replace `old` by `new`. A disabled or broken server counts as absent."""
     before, after = _active(old), _active(new)
     differences = {name: _differences(before[name], server) for name, server in after.items() if name in before}
+    renewed = tuple(name for name, found in differences.items() if found - _live(ServerSettings))
     keys = _differences(old.manifold, new.manifold)
-    fixed = keys - LIVE
+    fixed = keys - _live(ManifoldSettings)
+    kept = {name: getattr(old.manifold, name) for name in fixed}
     return Plan(
-        settings=new.model_copy(update={"manifold": _with(new.manifold, old.manifold, fixed)}),
+        settings=new.model_copy(update={"manifold": new.manifold.model_copy(update=kept)}),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        renewed=tuple(name for name, found in differences.items() if found - PRESENTATION - TREATMENT),
-        adjusted=tuple(name for name, found in differences.items() if found and found <= PRESENTATION | TREATMENT),
+        renewed=renewed,
+        adjusted=tuple(name for name, found in differences.items() if found and name not in renewed),
         unchanged=tuple(name for name, found in differences.items() if not found),
-        keys=_aliases(keys & LIVE),
+        keys=_aliases(keys - fixed),
         fixed=_aliases(fixed),
     )
+
+
+def fingerprint(server: ServerSettings) -> str:
+    """A hash of all that the offer of a server may depend on, as 40 hexadecimal digits.
+
+    Credentials are part of it, because a server may offer other things to other users. Its name is not.
+    """
+    fields = [name for name in ServerSettings.model_fields if setting_of(ServerSettings, name).identifies]
+    text = json.dumps({name: _plain(getattr(server, name)) for name in fields}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"mcp-manifold server\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _active(settings: Settings) -> dict[str, ServerSettings]:
     return {server.name: server for server in settings.servers if not server.disabled}
 
 
+def _live(model: type[ServerSettings] | type[ManifoldSettings]) -> frozenset[str]:
+    """The fields whose changes a reload applies at once."""
+    return frozenset(name for name in model.model_fields if setting_of(model, name).reload == "live")
+
+
 def _differences(old: ServerSettings | ManifoldSettings, new: ServerSettings | ManifoldSettings) -> frozenset[str]:
     return frozenset(name for name in type(old).model_fields if getattr(old, name) != getattr(new, name))
 
 
-def _with(new: ManifoldSettings, old: ManifoldSettings, fields: frozenset[str]) -> ManifoldSettings:
-    return new.model_copy(update={name: getattr(old, name) for name in fields})
-
-
 def _aliases(fields: frozenset[str]) -> tuple[str, ...]:
-    """As they are written in the file."""
+    """Fields of `manifold` as they are spelled in the file, in order."""
     return tuple(str(found.alias) for name, found in ManifoldSettings.model_fields.items() if name in fields)

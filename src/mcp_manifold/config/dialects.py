@@ -1,219 +1,264 @@
-"""What other clients write in their files, in our own terms. Pure; knows no place in a file, reads few values."""
+"""The dialects of configuration files, as rows of one table, and the translation of their keys into our settings. Pure.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+To add a dialect, add a row to `DIALECTS`. To add a key that sets something here, add a `Key` to the row.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_snake
 
-from mcp_manifold.config.document import did_you_mean, field_of
-from mcp_manifold.config.server import ServerSettings, transport_of
-from mcp_manifold.config.spans import Loc
+from mcp_manifold.config.settings import ServerSettings, transport_of
 
-SERVER_KEYS: Final = ("mcpServers", "servers")
-"""Where the servers are: everybody's key, and VS Code's."""
+Loc = tuple[str | int, ...]
+"""The path to a value: keys and indices from the root."""
 
-ROOT_KEYS: Final = ("mcpServers", "servers", "manifold", "$schema")
-
-MEANINGLESS: Final = frozenset(
-    {
-        "//",
-        "$comment",
-        "_comment",
-        "alwaysAllow",
-        "autoApprove",
-        "comment",
-        "description",
-        "dev",
-        "displayName",
-        "gallery",
-        "icon",
-        "icons",
-        "iconUrl",
-        "id",
-        "name",
-        "sandbox",
-        "sandboxEnabled",
-        "tags",
-        "trust",
-        "version",
-    }
-)
-"""Keys of other clients that do not concern how a server is reached or what of it is offered."""
-
-UNSUPPORTED: Final = frozenset({"auth", "headersHelper", "oauth"})
-"""Keys of other clients that do concern it, and that we cannot honour: said aloud, but no reason to stop."""
-
-STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
-HTTP_ONLY: Final = ("headers",)
-WRITABLE: Final = tuple(name for name in ServerSettings.model_fields if name != "name")
-SPELLED: Final = (
-    *(str(ServerSettings.model_fields[name].alias) for name in WRITABLE),
-    *("type", "transportType", "serverUrl", "enabled", "disabledTools"),
-)
-TRUTH: Final = (
-    ("true", True),
-    ("1", True),
-    ("yes", True),
-    ("on", True),
-    ("false", False),
-    ("0", False),
-    ("no", False),
-    ("off", False),
+IGNORED: Final = "another client's key, ignored"
+UNSUPPORTED: Final = "not supported; the server is used without it"
+TRUTH: Final[Mapping[str, bool]] = MappingProxyType(
+    {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 )
 
 
-class Misfit(Exception):
-    """A key that does not belong; `key` is the one to point at, in the object at `within`."""
+def _unchanged(value: object) -> object:
+    return value
 
-    def __init__(self, key: str, reason: str, within: Loc = ()) -> None:
-        super().__init__(key, reason, within)
-        self.key = key
-        self.reason = reason
-        self.within = within
+
+def _boolean(value: object) -> object:
+    if isinstance(value, str) and "${" in value:
+        return value  # the reference is unresolved or not expanded yet
+    found = TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError("expected true or false")
+    return found
+
+
+def _opposite(value: object) -> object:
+    found = _boolean(value)
+    return not found if isinstance(found, bool) else found
+
+
+def _filter(value: object) -> object:
+    if isinstance(value, Sequence) and not isinstance(value, str):  # Copilot's list; ["*"] offers all
+        return {} if list(value) == ["*"] else {"allow": value}
+    return value
+
+
+def _blocked(value: object) -> object:
+    return {"block": value}
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a server entry: the setting it sets, or a note on why it sets none."""
+
+    name: str
+    field: str = ""
+    read: Callable[[object], object] = _unchanged
+    """Converts the value; raises ValueError with the reason if it cannot."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One notation of the file, which differs from ours in `keys`."""
+
+    name: str
+    servers: tuple[str, ...]
+    """The path of the object of servers, by which the dialect is detected."""
+    keys: tuple[Key, ...]
+
+
+_SHARED: Final = (
+    Key("type", "transport", transport_of),
+    Key("transport", "transport", transport_of),
+    Key("transportType", "transport", transport_of),
+    Key("serverUrl", "url"),
+    Key("disabled", "disabled", _boolean),
+    Key("enabled", "disabled", _opposite),
+    Key("tools", "tools", _filter),
+    Key("disabledTools", "tools", _blocked),
+    *(
+        Key(name, note=IGNORED)
+        for name in (
+            "//",
+            "$comment",
+            "_comment",
+            "alwaysAllow",
+            "autoApprove",
+            "comment",
+            "description",
+            "dev",
+            "displayName",
+            "gallery",
+            "icon",
+            "icons",
+            "iconUrl",
+            "id",
+            "name",
+            "sandbox",
+            "sandboxEnabled",
+            "tags",
+            "trust",
+            "version",
+        )
+    ),
+    *(Key(name, note=UNSUPPORTED) for name in ("auth", "headersHelper", "oauth")),
+)
+
+DIALECTS: Final = (Dialect("common", ("mcpServers",), _SHARED), Dialect("vscode", ("servers",), _SHARED))
+"""All dialects. A file is read in the first one whose path of servers it has."""
+
+SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)
+ROOT_KEYS: Final = (*SERVER_KEYS, "manifold", "$schema")
+OWN_KEYS: Final = tuple(str(found.alias) for name, found in ServerSettings.model_fields.items() if name != "name")
+STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
+HTTP_ONLY: Final = ("headers",)
+_FIELDS: Final = MappingProxyType(
+    {to_snake(key.name): key.field for dialect in DIALECTS for key in dialect.keys if key.field}
+)
+
+_ROWS: Final[Mapping[str, Mapping[str, Key]]] = MappingProxyType(
+    {
+        dialect.name: {
+            to_snake(row.name): row for row in (*(Key(key, to_snake(key)) for key in OWN_KEYS), *dialect.keys)
+        }
+        for dialect in DIALECTS
+    }
+)
+"""All keys of a server entry by their names in snake_case, for each dialect."""
+
+
+def dialect_of(data: Mapping[str, object]) -> Dialect | None:
+    """The dialect of a file; None if it has no servers."""
+    return next((dialect for dialect in DIALECTS if dialect.servers[-1] in _parent(data, dialect)), None)
+
+
+def servers_of(data: Mapping[str, object], dialect: Dialect) -> object:
+    """What a file has in place of the object of servers; KeyError if nothing."""
+    return _parent(data, dialect)[dialect.servers[-1]]
+
+
+def _parent(data: Mapping[str, object], dialect: Dialect) -> Mapping[str, object]:
+    for key in dialect.servers[:-1]:
+        inner = data.get(key)
+        data = inner if isinstance(inner, Mapping) else {}
+    return data
+
+
+def field_of(key: str) -> str:
+    """The setting that a key sets, in snake_case, from any spelling of any dialect."""
+    name = to_snake(key)
+    return _FIELDS.get(name, name)
+
+
+def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """`did you mean "x"?` for the nearest known word; empty if none is near."""
+    plain = {re.sub(r"[-_ ]", "", name).lower(): name for name in known}
+    near = difflib.get_close_matches(re.sub(r"[-_ ]", "", word).lower(), plain, n=1, cutoff=cutoff)
+    return f'did you mean "{plain[near[0]]}"?' if near else ""
+
+
+def remedy_for(key: str, known: Iterable[str]) -> str:
+    """The advice for an unknown key: the nearest known one, else all of them."""
+    known = sorted(known)
+    return suggestion(key, known) or f"known are {', '.join(known)}"
+
+
 class ServerEntry:
-    """A server entry by the names of our settings, and what to say about keys that were left out."""
+    """A server entry by the names of our settings, and the findings about its keys."""
 
-    data: dict[str, object] = field(repr=False)
-    notes: tuple[tuple[str, str], ...] = ()
+    def __init__(self, written: Mapping[str, object], dialect: Dialect) -> None:
+        self.data: dict[str, object] = {}
+        """The values by setting. A key whose value is null counts as absent."""
+        self.unknown: list[str] = []
+        self.problems: list[tuple[str, str]] = []
+        """Keys with values that cannot be converted, or that contradict another key; with the reason."""
+        self.notes: list[tuple[str, str]] = []
+        """Keys without effect, with the reason."""
+        self._keys: dict[str, str] = {}
+        rows = _ROWS[dialect.name]
+        for key, value in written.items():
+            row = rows.get(to_snake(key))
+            if row is None:
+                self.unknown.append(key)
+            elif row.note:
+                self.notes.append((key, row.note))
+            elif value is not None:
+                self._set(row, key, value)
+        self.notes += self._without_effect()
+
+    def __repr__(self) -> str:
+        return f"<ServerEntry {', '.join(self._keys.values())}>"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all keys are known and agree."""
+        return not self.unknown and not self.problems
+
+    def _set(self, row: Key, key: str, written: object) -> None:
+        """Set one setting, which may be written in two spellings."""
+        try:
+            value = row.read(written)
+        except ValueError as exc:
+            self.problems.append((key, str(exc)))
+            return
+        first, old = self._keys.setdefault(row.field, key), self.data.get(row.field)
+        if first == key or (old == value and row.field != "tools"):
+            self.data[row.field] = value
+        elif row.field != "tools" or not isinstance(value, Mapping):
+            self.problems.append((key, f'contradicts "{first}"'))
+        elif isinstance(old, Mapping):  # anything else is reported by validation
+            self.data[row.field] = _joined_filters(old, value)
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        names, kind = (HTTP_ONLY, "command") if self.data.get("command") else (STDIO_ONLY, "url")
+        for name in names:
+            if self.data.get(name):
+                yield self._keys[name], f'no effect on a server with "{kind}"'
 
 
-def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key nobody knows."""
-    return f'unknown key "{key}"' + (did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}")
+def server_keys(dialect: Dialect) -> tuple[str, ...]:
+    """All keys that set something in a server entry."""
+    return tuple(dict.fromkeys((*OWN_KEYS, *(row.name for row in dialect.keys if row.field))))
 
 
-def settle(written: Mapping[str, object]) -> ServerEntry:
-    """The entry of one server in our own terms. A key that is null counts as not written.
+def by_field(written: Mapping[str, object], model: type[BaseModel], twice: Callable[[Loc], None]) -> dict[str, object]:
+    """An object by the field names of `model` and its nested models; unknown keys stay.
 
-    Raises:
-        Misfit: a key is unknown, or contradicts another.
-    """
-    out: dict[str, object] = {}
-    first: dict[str, str] = {}
-    notes: list[tuple[str, str]] = []
-    for key, value in written.items():
-        note = _foreign(key)
-        if note:
-            notes.append((key, note))
-        elif value is not None:
-            name = _known(key)
-            out[name] = _joined(name, (first.get(name), out.get(name)), (key, _translated(key, value)))
-            first[name] = key
-        else:
-            _known(key)
-    notes.extend(_idle(out, first))
-    return ServerEntry(out, tuple(notes))
-
-
-def by_name(written: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
-    """The object by the names of `model`'s fields, nested models included; unknown keys stay.
-
-    Raises:
-        Misfit: one setting is written in two spellings.
+    `twice` gets the path of each key that sets a field a second time, in another spelling.
     """
     names = {str(found.alias): name for name, found in model.model_fields.items()}
     out: dict[str, object] = {}
     for key, value in written.items():
         name = names.get(key, key)
         if name in out:
-            raise Misfit(key, "the setting is given twice, in two spellings")
-        out[name] = _inner_by_name(name, value, model)
+            twice((key,))
+            continue
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+            out[name] = by_field(value, inner, lambda loc, key=key: twice((key, *loc)))  # type: ignore[misc]  # binds the loop variable
+        else:
+            out[name] = value
     return out
 
 
-def _inner_by_name(name: str, value: object, model: type[BaseModel]) -> object:
-    inner = model.model_fields[name].annotation if name in model.model_fields else None
-    if not (isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping)):
-        return value
-    try:
-        return by_name(value, inner)
-    except Misfit as exc:
-        raise Misfit(exc.key, exc.reason, (name, *exc.within)) from None
-
-
-def misplaced_servers(data: Mapping[str, object]) -> str:
-    """The key of what looks like a server beside, instead of below, `mcpServers`; empty if there is none."""
+def misplaced_servers(data: Mapping[str, object]) -> Iterator[str]:
+    """The top-level keys whose values look like server entries, in a file without `mcpServers`."""
     for key, value in data.items():
         if key not in ROOT_KEYS and isinstance(value, Mapping) and ("command" in value or "url" in value):
-            return key
-    return ""
+            yield key
 
 
-def near_root_key(key: str) -> str:
-    """`; did you mean ...` if a top-level key is one of ours misspelled, and not another program's."""
-    return did_you_mean(key, ROOT_KEYS, cutoff=0.85)
-
-
-def _foreign(key: str) -> str:
-    if key in MEANINGLESS:
-        return f'"{key}" has no meaning here and is ignored'
-    if key in UNSUPPORTED:
-        return f'"{key}" is not supported: the server is used without it'
-    return ""
-
-
-def _known(key: str) -> str:
-    name = field_of(key)
-    if name not in WRITABLE:
-        raise Misfit(key, unknown(key, SPELLED))
-    return name
-
-
-def _translated(key: str, value: object) -> object:
-    """A value of another client's key in our own terms."""
-    name = field_of(key)
-    if name == "transport":
-        return transport_of(value)
-    if name == "disabled":
-        return _is_disabled(key, value)
-    if field_of(key) == "tools":
-        return _tools(key, value)
-    return value
-
-
-def _is_disabled(key: str, value: object) -> object:
-    if isinstance(value, str) and "${" in value:
-        return value  # judged again once it is expanded
-    said = dict(TRUTH).get(value.strip().lower()) if isinstance(value, str) else value
-    if not isinstance(said, bool):
-        raise Misfit(key, "expected true or false")
-    return said if key == "disabled" else not said
-
-
-def _tools(key: str, value: object) -> object:
-    if key != "tools":
-        return {"block": value}
-    if isinstance(value, Sequence) and not isinstance(value, str):  # Copilot's list; ["*"] is all of them
-        return {} if list(value) == ["*"] else {"allow": value}
-    return value
-
-
-def _joined(name: str, before: tuple[str | None, object], now: tuple[str, object]) -> object:
-    """What two spellings of one setting say together."""
-    (first, old), (key, new) = before, now
-    if first is None or (old == new and name != "tools"):
-        return new
-    if name == "tools" and isinstance(old, Mapping) and isinstance(new, Mapping):
-        return _joined_tools(old, new)
-    raise Misfit(key, f'contradicts "{first}"')
-
-
-def _joined_tools(old: Mapping[str, object], new: Mapping[str, object]) -> object:
+def _joined_filters(old: Mapping[str, object], new: Mapping[str, object]) -> object:
     blocks = [part["block"] for part in (old, new) if "block" in part]
     wrong = [block for block in blocks if not isinstance(block, list | tuple)]
     if wrong:
-        return {**old, **new, "block": wrong[0]}  # validation says what is wrong with it
+        return {**old, **new, "block": wrong[0]}  # validation reports it
     together = [pattern for block in blocks if isinstance(block, list | tuple) for pattern in block]
     return {**old, **new, "block": together}
-
-
-def _idle(data: Mapping[str, object], spelled: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Notes on settings of the other kind of server."""
-    names, kind = (HTTP_ONLY, "a program that is started") if data.get("command") else (STDIO_ONLY, "an address")
-    return [
-        (spelled[name], f'"{spelled[name]}" has no effect: the server is {kind}') for name in names if data.get(name)
-    ]

@@ -1,17 +1,24 @@
-"""What is taken from our surroundings: what a child process inherits, a short list so that no secret of ours leaks
-out (S37), and how much memory there is.
-"""
+"""The environment: our own variables, `${...}` references, what servers inherit, and how much memory there is."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from pydantic import BaseModel
+
+from mcp_manifold.config.dialects import Loc, suggestion
+from mcp_manifold.config.document import CONFIG_VARIABLE, read_bytes
+from mcp_manifold.config.settings import ManifoldSettings
 
 PREFIX: Final = "MCP_MANIFOLD_"
-"""What the names of our own variables begin with."""
-MARK: Final = "MCP_MANIFOLD_PARENT"
-"""By which a process is known as a manifold's: `<pid>:<start time>` of that. No setting, though it looks like one."""
+"""The beginning of the names of our own variables."""
+PROCESS_MARK: Final = "MCP_MANIFOLD_PARENT"
+"""The variable that marks a server's process: `<pid>:<start time>` of its manifold. Not a setting."""
 INHERITED: Final = (
     (
         "APPDATA",
@@ -30,35 +37,161 @@ INHERITED: Final = (
     if sys.platform == "win32"
     else ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
 )
-"""The SDK's own list (`mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS`); a contract test holds the two together."""
-
-
+"""The SDK's list (`mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS`); a contract test compares them. Short, so that no
+secret leaks into a server (S37)."""
 CGROUPS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says how much memory a container may have: of version 2, of version 1."""
+"""The files with a container's memory limit on Linux: cgroup version 2, version 1."""
+REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FORMS: Final = 'known are "${NAME}", "${NAME:-default}", "${env:NAME}" and "${file:path}"; "$${" is a literal "${"'
 
 
-def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
-    """Bytes of memory this process may have: what the machine has, or less where a container is given less."""
-    try:
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):  # Windows, and whoever does not tell
-        found = [8 << 30]
-    for path in limits:
-        try:
-            told = path.read_text().strip()
-        except OSError:
-            continue
-        if told.isdigit():
-            found.append(int(told))
-    return min(found)
+def _variables() -> Iterator[tuple[str, Loc]]:
+    for name, found in ManifoldSettings.model_fields.items():
+        yield PREFIX + name.upper(), (name,)
+        inner = found.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            for below in inner.model_fields:
+                yield f"{PREFIX}{name.upper()}__{below.upper()}", (name, below)
 
 
-def login_shell() -> str:
-    """The user's shell; empty on Windows, where there is no such thing."""
-    return "" if sys.platform == "win32" else os.environ.get("SHELL") or "/bin/sh"
+VARIABLES: Final[Mapping[str, Loc]] = MappingProxyType(dict(_variables()))
+"""The path of the setting that each of our variables sets."""
+
+
+def own_variables(values: Mapping[str, str]) -> dict[str, str]:
+    """Those of `values` that set something. An empty variable counts as unset."""
+    return {name.upper(): value for name, value in values.items() if name.upper() in VARIABLES and value}
+
+
+def unknown_variables(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The names that look like ours and set nothing, each with a remedy."""
+    for name in sorted(values):
+        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, PROCESS_MARK):
+            yield name, suggestion(name, VARIABLES)
 
 
 def inherited() -> dict[str, str]:
-    """The variables a server gets without being configured; shell functions among them are left out."""
+    """The variables that every server inherits, without shell functions."""
     found = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return {name: value for name, value in found.items() if not value.startswith("()")}
+
+
+def login_shell() -> str:
+    """The path of the user's shell; empty on Windows."""
+    return "" if sys.platform == "win32" else os.environ.get("SHELL") or "/bin/sh"
+
+
+def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
+    """Bytes of memory for this process: the machine's, or the container's limit if that is less."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):  # Windows, and systems that do not tell
+        found = [8 << 30]
+    for path in limits:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            found.append(int(text))
+    return min(found)
+
+
+class ReportUnresolved(Protocol):
+    """Takes the reason why a reference is unresolved, and the path of the value it is in."""
+
+    def __call__(self, reason: str, loc: Loc, /) -> None: ...
+
+
+class _Unresolved(Exception):
+    """Why a reference is unresolved; names the reference, never a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Resolves `${...}` in texts, from variables, and files relative to `directory`. Results are not expanded again."""
+
+    values: Mapping[str, str] = field(repr=False)
+    directory: Path
+
+    def expand(self, data: object, loc: Loc, report: ReportUnresolved) -> object:
+        """`data` with the references in all its texts resolved, but not those in keys.
+
+        A text whose reference is unresolved is reported, and stays as it is.
+        """
+        match data:
+            case str():
+                try:
+                    return REFERENCE.sub(self._resolved, data)
+                except _Unresolved as exc:
+                    report(str(exc), loc)
+                    return data
+            case Mapping():
+                return {key: self.expand(value, (*loc, key), report) for key, value in data.items()}
+            case list() | tuple():
+                return [self.expand(value, (*loc, index), report) for index, value in enumerate(data)]
+            case _:
+                return data
+
+    def resolved(self, text: str) -> str | None:
+        """`text` with its references resolved; None if one is unresolved."""
+        try:
+            return REFERENCE.sub(self._resolved, text)
+        except _Unresolved:
+            return None
+
+    def files(self, data: object) -> Iterator[Path]:
+        """The files that references in `data` name, readable or not."""
+        match data:
+            case str():
+                for found in REFERENCE.finditer(data):
+                    kind, _, rest = (found[1] or "").partition(":")
+                    if kind == "file":
+                        yield self.path(rest)
+            case Mapping():
+                for value in data.values():
+                    yield from self.files(value)
+            case list() | tuple():
+                for value in data:
+                    yield from self.files(value)
+
+    def path(self, text: str) -> Path:
+        """A path as written in the configuration."""
+        return self.directory / os.path.expanduser(text)  # Path.expanduser() fails for an unknown user
+
+    def _resolved(self, found: re.Match[str]) -> str:
+        if found[0] == "$${":
+            return "${"
+        if not found[2]:
+            raise _Unresolved(f'a "${{" is not closed; {FORMS}')
+        kind, colon, rest = found[1].partition(":")
+        if colon and kind == "file":
+            return self._content(rest)
+        if colon and kind == "env":
+            return self._variable(rest)
+        if colon and not rest.startswith("-"):
+            raise _Unresolved(f'"${{{kind}:...}}" is not known; {FORMS}')
+        if not VARIABLE.fullmatch(kind):
+            raise _Unresolved(f"a reference names no variable; {FORMS}")
+        return self._variable(found[1])
+
+    def _variable(self, body: str) -> str:
+        name, has_default, default = body.partition(":-")
+        if "${" in default:
+            raise _Unresolved(f'the default of "{name}" must not be a reference itself')
+        value = self.values.get(name)
+        if has_default:
+            return value or default
+        if value is None:
+            raise _Unresolved(f'the variable "{name}" is not set')
+        return value
+
+    def _content(self, text: str) -> str:
+        try:
+            content = read_bytes(self.path(text)).decode("utf-8")
+        except OSError as exc:
+            raise _Unresolved(f'the file "{text}" cannot be read: {exc.strerror}') from None
+        except ValueError:
+            raise _Unresolved(f'the file "{text}" cannot be read as UTF-8 text') from None
+        return content.removesuffix("\n").removesuffix("\r")

@@ -1,132 +1,154 @@
-"""Where the endpoint's own settings come from, and which wins: flags, environment, `.env`, file. Knows no server."""
+"""The layers of the endpoint's settings: flags over environment over `.env` over file, merged by `pydantic-settings`.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+Imported only if there is a flag or a variable: the library takes a fifth of a second to import.
+"""
+
+import json
+import typing
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
 
-from mcp_manifold.config.dialects import Misfit, by_name
-from mcp_manifold.config.document import did_you_mean
-from mcp_manifold.config.environment import MARK, PREFIX
+from mcp_manifold.config.diagnostics import Diagnostics
+from mcp_manifold.config.dialects import Loc, by_field
+from mcp_manifold.config.environment import PREFIX, VARIABLES, own_variables
 from mcp_manifold.config.settings import ManifoldSettings
-from mcp_manifold.config.spans import Loc
-from mcp_manifold.errors import ConfigError
-
-CONFIG_VARIABLE: Final = "MCP_MANIFOLD_CONFIG"
-"""Where the file is: not a setting, but a variable of ours all the same."""
 
 
-@dataclass(frozen=True, slots=True)
+class _Base(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX.lower(), env_nested_delimiter="__", case_sensitive=True, extra="allow"
+    )
+
+
+def _shape(found: FieldInfo) -> str:
+    """`object`, `list` or `text`: the notation of a field in a variable."""
+    origin = typing.get_origin(found.annotation) or found.annotation
+    is_object = origin is dict or (isinstance(origin, type) and issubclass(origin, BaseModel))
+    return "object" if is_object else "list" if origin is tuple else "text"
+
+
+_SHAPES: Final = {name: _shape(found) for name, found in ManifoldSettings.model_fields.items()}
+_FIELDS: Final[dict[str, Any]] = {
+    name: (dict[str, Any] | Any if shape == "object" else Any, None) for name, shape in _SHAPES.items()
+}
+"""A field of any type for each setting: values are merged here, and validated by `ManifoldSettings`."""
+
+
+_Fields: Final = create_model("_Fields", __base__=_Base, **_FIELDS)
+
+
 class Layers:
-    """What each source says, by field name, in order of precedence; the texts in it are not validated yet."""
+    """What each source sets, by field name. Merges them, and tells which one set a value."""
 
-    flags: Mapping[str, object] = field(repr=False)
-    environ: Mapping[str, str] = field(repr=False)
-    dotenv: Mapping[str, str] = field(repr=False)
-    file: Mapping[str, object] = field(repr=False)
-    dotenv_path: str = ""
+    def __init__(
+        self,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        dotenv: Mapping[str, str],
+        file: Mapping[str, object],
+        dotenv_path: str,
+        diagnostics: Diagnostics,
+    ) -> None:
+        self._environ = environ
+        self._dotenv = dotenv
+        self._dotenv_path = dotenv_path
+        self._sources: tuple[PydanticBaseSettingsSource, ...] = (
+            InitSettingsSource(_Fields, dict(flags)),
+            _Variables(_Fields, environ, diagnostics),
+            _Variables(_Fields, dotenv, diagnostics, f" in {dotenv_path}"),
+            InitSettingsSource(_Fields, dict(file)),
+        )
 
-    def merged(self) -> dict[str, object]:
-        """The settings with those of higher precedence on top; objects are merged key by key.
+    def __repr__(self) -> str:
+        return f"<Layers {len(self._sources)} sources>"
 
-        Raises:
-            ConfigError: a variable cannot be read, or a flag is not known.
+    def merged(self) -> dict[str, Any]:
+        """The settings of all sources, the strongest on top; objects are merged key by key, lists are replaced.
+
+        A variable that cannot be read is reported, and counts as unset.
         """
-        found: dict[str, Any] = {}
-        for source in reversed(self._sources()):
-            found = _laid_over(found, _hidden(source))
-        return found
+        sources = self._sources
+
+        class Layered(_Base):
+            @classmethod
+            def settings_customise_sources(cls, *_: object, **__: object) -> tuple[PydanticBaseSettingsSource, ...]:
+                """The sources, strongest first."""
+                return sources
+
+        return create_model("Sources", __base__=Layered, **_FIELDS)().model_dump(exclude_unset=True)
 
     def blame(self, loc: Loc) -> str:
-        """The flag or variable that said what is at `loc`; empty when it was the file."""
+        """The flag or variable that set the value at `loc`; empty if the file did."""
         if not loc:
             return ""
-        flags, environ, dotenv, _ = self._sources()
+        flags, environ, dotenv, _ = (source() for source in self._sources)
         if _has(flags, loc):
             return f"--{str(loc[0]).replace('_', '-')}"
         if _has(environ, loc):
-            return _variable(loc, self.environ)
-        return f"{_variable(loc, self.dotenv)} in {self.dotenv_path}" if _has(dotenv, loc) else ""
+            return _variable(loc, self._environ)
+        return f"{_variable(loc, self._dotenv)} in {self._dotenv_path}" if _has(dotenv, loc) else ""
 
-    def warnings(self) -> tuple[str, ...]:
-        """What to say of variables that look like ours and are not."""
-        sources = ((self.environ, "environment"), (self.dotenv, self.dotenv_path))
-        return tuple(f"{place}: {text}" for values, place in sources for text in _strangers(values))
 
-    def _sources(self) -> tuple[Mapping[str, object], ...]:
-        """What flags, environment, `.env` and file say, by field name."""
+class _Variables(EnvSettingsSource):
+    """The settings in environment variables, some of which hold lists or JSON."""
+
+    def __init__(
+        self, settings: type[BaseSettings], values: Mapping[str, str], diagnostics: Diagnostics, suffix: str = ""
+    ) -> None:
+        super().__init__(settings)
+        self.env_vars = {name.lower(): value for name, value in own_variables(values).items()}
+        self._diagnostics = diagnostics
+        self._suffix = suffix
+
+    def __call__(self) -> dict[str, Any]:
+        return by_field(super().__call__(), ManifoldSettings, self._twice)
+
+    def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:
+        """The value of one setting: a text, a list with commas or in JSON, or an object in JSON."""
+        shape = _SHAPES[field_name]
+        if shape == "list":
+            return self._listed(field_name, value) if value else None
+        found = super().prepare_field_value(field_name, field, value, value_is_complex)
+        if shape == "object" and found is not None and not isinstance(found, dict):
+            self._report(field_name, "expected a JSON object")
+            return None
+        return found
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The JSON of a variable by field name, so that variables for single keys of it can be merged into it."""
+        found = super().decode_complex_value(field_name, field, value)
+        return by_field({field_name: found}, ManifoldSettings, self._twice)[field_name]
+
+    def _listed(self, field_name: str, text: str) -> list[object] | None:
+        if not text.lstrip().startswith("["):
+            return [part.strip() for part in text.split(",") if part.strip()]
         try:
-            flags = by_name(
-                {key: value for key, value in self.flags.items() if value not in (None, ())}, ManifoldSettings
-            )
-        except Misfit as exc:
-            raise ConfigError(f"--{exc.key}: {exc.reason}") from None
-        return flags, _said_by(self.environ), _said_by(self.dotenv), self.file
+            return list(json.loads(text))
+        except (ValueError, RecursionError):
+            self._report(field_name, "expected a JSON list, or values with commas between them")
+            return None
 
+    def _twice(self, loc: Loc) -> None:
+        self._report(str(loc[0]), f"the setting is given twice, in two spellings ({loc[-1]})")
 
-def _said_by(values: Mapping[str, str]) -> Mapping[str, object]:
-    ours = {name: value for name, value in values.items() if name.upper() in VARIABLES and value}
-    if not ours:
-        return {}
-    from mcp_manifold.config import variables  # noqa: PLC0415 - costs what most starts can do without
-
-    return variables.settings_in(ours)
-
-
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both together; where both say something, objects are merged, and everything else is as `above` says."""
-    found = dict(below)
-    for key, value in above.items():
-        under = found.get(key)
-        found[key] = _laid_over(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-    return found
-
-
-def _hidden(values: Mapping[str, object]) -> dict[str, Any]:
-    """The values with their tokens wrapped, so that no `repr` on the way shows them."""
-    tokens = values.get("tokens")
-    if not isinstance(tokens, list | tuple):
-        return dict(values)
-    return {**values, "tokens": [_hidden_token(token) for token in tokens]}
-
-
-def _hidden_token(token: object) -> object:
-    if isinstance(token, str):
-        return SecretStr(token)
-    if isinstance(token, Mapping) and isinstance(token.get("token"), str):
-        return {**token, "token": SecretStr(token["token"])}
-    return token
-
-
-def _known_variables() -> Iterator[tuple[str, Loc]]:
-    for name, found in ManifoldSettings.model_fields.items():
-        yield PREFIX + name.upper(), (name,)
-        inner = found.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            for below in inner.model_fields:
-                yield f"{PREFIX}{name.upper()}__{below.upper()}", (name, below)
-
-
-VARIABLES: Final[Mapping[str, Loc]] = MappingProxyType(dict(_known_variables()))
+    def _report(self, field_name: str, what: str) -> None:
+        self._diagnostics.elsewhere(what, f"{PREFIX}{field_name.upper()}{self._suffix}")
 
 
 def _variable(loc: Loc, values: Mapping[str, str]) -> str:
-    """The name of the variable that set `loc`: the most particular one that is set."""
-    is_set = {name.upper() for name, value in values.items() if value}
+    """The variable that set `loc`: the most specific one that is set."""
+    is_set = own_variables(values)
     names = [name for name, at in VARIABLES.items() if name in is_set and loc[: len(at)] == at]
     return max(names, key=len, default=PREFIX + str(loc[0]).upper())
 
 
-def _strangers(values: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(values):
-        if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, MARK):
-            yield f'unknown variable "{name}" is ignored{did_you_mean(name, VARIABLES)}'
-
-
 def _has(values: object, loc: Loc) -> bool:
-    """Whether `loc` is in there, or as much of it as one source decides alone: lists are not merged."""
+    """Whether a source sets `loc`, or the list it is in: lists are not merged."""
     for part in loc:
         if not isinstance(values, Mapping):
             return True

@@ -1,4 +1,4 @@
-"""The JSON Schema of the file as users write it, for editors. Derived from the models, all spellings added."""
+"""The JSON Schema of the configuration file, for editors: derived from the models, with all spellings."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,13 +6,12 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
-from mcp_manifold.config.dialects import MEANINGLESS, UNSUPPORTED
-from mcp_manifold.config.server import ServerSettings
-from mcp_manifold.config.settings import ManifoldSettings
+from mcp_manifold.config.dialects import DIALECTS
+from mcp_manifold.config.settings import ManifoldSettings, ServerSettings
 from mcp_manifold.config.values import NAME_LENGTH
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-TRANSPORTS: Final = (
+_TRANSPORTS: Final = (
     "stdio",
     "http",
     "streamable-http",
@@ -22,11 +21,11 @@ TRANSPORTS: Final = (
     "sse",
     "auto",
 )
-REFERENCE: Final[Mapping[str, str]] = {"type": "string", "pattern": r"\$\{"}
+_REFERENCE: Final[Mapping[str, str]] = {"type": "string", "pattern": r"\$\{"}
 
 
-def schema() -> dict[str, Any]:
-    """A fresh JSON Schema (draft 2020-12) of the configuration file."""
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the configuration file; a new object on each call."""
     servers = {
         "type": "object",
         "description": "The servers, by name.",
@@ -54,14 +53,17 @@ def schema() -> dict[str, Any]:
 
 
 def _of(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(by_alias=True, mode="validation", ref_template="#/$defs/{model}")
+    found = model.model_json_schema(by_alias=True, mode="validation", ref_template="#/$defs/{model}")
+    for field in model.model_fields.values():  # pydantic leaves out the description of a nested model with metadata
+        found["properties"][str(field.alias)].setdefault("description", field.description)
+    return found
 
 
 def _as_written(server: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a server: named by its key, with the spellings of other clients."""
+    """The schema of a server entry, with the keys of all dialects."""
     properties = {name: found for name, found in server["properties"].items() if name != "name"}
     tools = {"anyOf": [properties["tools"], {"type": "array", "items": {"type": "string"}}]}
-    transport = {"enum": list(TRANSPORTS)}
+    transport = {"enum": list(_TRANSPORTS)}
     same = "Another spelling of"
     properties |= {
         "transport": {**transport, "description": properties["transport"]["description"]},
@@ -76,15 +78,15 @@ def _as_written(server: dict[str, Any]) -> dict[str, Any]:
             "description": f"{same} `block` in `tools`.",
         },
     }
-    properties |= {key: {"description": "Another client's; ignored."} for key in sorted(MEANINGLESS)}
-    properties |= {key: {"description": "Another client's; not supported, ignored."} for key in sorted(UNSUPPORTED)}
+    notes = {key.name: key.note for dialect in DIALECTS for key in dialect.keys if key.note}
+    properties |= {name: {"description": note[0].upper() + note[1:] + "."} for name, note in sorted(notes.items())}
     reachable = [{"required": ["command"]}, {"required": ["url"]}, {"required": ["serverUrl"]}]
     rest = {key: value for key, value in server.items() if key != "required"}
     return {**rest, "properties": properties, "oneOf": reachable}
 
 
 def _spelled(model: dict[str, Any]) -> dict[str, Any]:
-    """A model whose values may also be references, and whose keys may also be in snake_case."""
+    """The schema of a model, with references as values and snake_case keys allowed."""
     properties = {name: _or_reference(found) for name, found in model["properties"].items()}
     snakes = {
         to_snake(name): {**found, "description": f"Another spelling of `{name}`."}
@@ -95,8 +97,8 @@ def _spelled(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_reference(found: dict[str, Any]) -> dict[str, Any]:
-    """Numbers, booleans and choices can be given by a text with a reference, too."""
-    is_object = isinstance(found.get("default"), dict)  # its own keys say what the default is
+    """The schema of a value, which may be a text with a reference where it is a number, boolean or choice."""
+    is_object = isinstance(found.get("default"), dict)  # its own keys have the defaults
     found = {key: value for key, value in found.items() if key != "title" and not (is_object and key == "default")}
     if isinstance(found.get("default"), float):  # a duration, in seconds; a number in the file is milliseconds
         found["default"] = f"{found['default']:g}s"
@@ -104,4 +106,4 @@ def _or_reference(found: dict[str, Any]) -> dict[str, Any]:
         return found
     said = {key: value for key, value in found.items() if key in ("description", "default")}
     kind = {key: value for key, value in found.items() if key not in said}
-    return {**said, "anyOf": [kind, dict(REFERENCE)]}
+    return {**said, "anyOf": [kind, dict(_REFERENCE)]}

@@ -1,40 +1,80 @@
-"""A private directory of small files, each read and written whole. Knows what is in none of them.
+"""The user's state directory: a cache of small files, and notes of the processes that serve a configuration.
 
-Nobody else may be able to write there, or to read it: what servers offer is told to whoever has their credentials, and
-what is read from here is put before models. Several programs may share a shelf: the last to write a file wins, and no
-reader ever sees half of one.
+Nobody else may write there: cached files are shown to models, and a forged note could have us signal any process.
 """
 
 import errno
+import hashlib
+import json
 import os
 import stat
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
+
+from mcp_manifold.config.load import MAPPING
+from mcp_manifold.config.settings import Settings
+
+if sys.platform != "win32":
+    import fcntl
 
 LARGEST: Final = 256 << 20
-"""Bytes of the largest file that is read: more than the limits on lists let anybody write."""
+"""Bytes of the largest cached file that is read; the limits on lists keep all of ours below."""
 _NEW: Final = ".new"
+_NOTE: Final = ".json"
+_OUTCOME: Final = ".outcome"
 _PLAIN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Of files that are no links, for this process alone, byte for byte; where there is no such thing, it is not needed."""
 _HAS_MODES: Final = os.name == "posix"
-"""Elsewhere what is in a user's own directory is private by other means."""
+"""Elsewhere a user's own directory is private by other means."""
+
+
+def notes_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """The directory of the notes. Not XDG_RUNTIME_DIR, which shells have and services often lack."""
+    return _state_home(os.environ if environ is None else environ) / "instances"
+
+
+def catalogue_directory(settings: Settings, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The directory of the catalogue cache; None if nothing is cached.
+
+    Settings from a mapping are cached only if they set `stateDir`: a library leaves nothing behind unasked.
+    """
+    chosen, is_mapping = settings.manifold.state_dir, settings.source == MAPPING
+    if not settings.manifold.remember or (chosen is None and is_mapping):
+        return None
+    if chosen is None:
+        return _state_home(os.environ if environ is None else environ) / "catalogue"
+    beside = Path() if is_mapping else Path(settings.source).absolute().parent
+    return beside / Path(chosen).expanduser() / "catalogue"
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "mcp-manifold"
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    return home / ".local" / "state" / "mcp-manifold"
 
 
 class StateDirectory:
-    """See the module. Nothing is made before the first file is put there."""
+    """A private directory of small files, each read and written as a whole. It is created by the first write.
 
-    def __init__(self, directory: Path) -> None:
+    Several programs may share it: the last one to write a file wins, and a reader never sees half of one.
+    """
+
+    def __init__(self, directory: Path, *, largest: int = LARGEST) -> None:
         self._directory = directory
+        self._largest = largest
 
     def __repr__(self) -> str:
         return f"<StateDirectory {self._directory}>"
 
     def get(self, name: str) -> bytes | None:
-        """The file of that name, or None where there is none.
+        """The content of a file; None if there is none.
 
         Raises:
-            OSError: it cannot be read, or somebody else could have written it.
+            OSError: it cannot be read, is too large, or another user could have written it.
         """
         try:
             self._require_private()
@@ -44,27 +84,24 @@ class StateDirectory:
         try:
             found = os.fstat(file)
             _require_own(found, self._directory / name)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
-                raise OSError(errno.EINVAL, "no file of ours", str(self._directory / name))
-            return _all_of(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > self._largest:
+                raise OSError(errno.EINVAL, "not a file of ours", str(self._directory / name))
+            with open(file, "rb", closefd=False) as content:
+                return content.read()
         finally:
             os.close(file)
 
     def put(self, name: str, data: bytes) -> None:
-        """Have this file there, all of it or what was there before.
+        """Write a file atomically.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written; the old content stays.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._require_private()
         new = self._directory / f".{name}-{os.getpid()}-{os.urandom(6).hex()}{_NEW}"
-        file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _PLAIN, 0o600)
         try:
-            try:
-                _write(file, data)
-            finally:
-                os.close(file)
+            _write_new(new, data, os.O_EXCL)
             new.replace(self._directory / name)
         except BaseException:
             with suppress(OSError):
@@ -72,9 +109,7 @@ class StateDirectory:
             raise
 
     def tidy(self, suffix: str, *, before: float) -> None:
-        """Take away the files with this suffix that nobody wrote since `before` (seconds since the epoch), and what a
-        program that was killed while it wrote one left behind.
-        """
+        """Delete files with this suffix last written before `before` (seconds since the epoch), and unfinished ones."""
         with suppress(OSError):
             self._require_private()
             for path in self._directory.iterdir():
@@ -84,7 +119,7 @@ class StateDirectory:
                             path.unlink()
 
     def _require_private(self) -> None:
-        """Raises OSError unless the directory is this user's alone; what is too open is closed."""
+        """Close a directory that others can enter; raises OSError if it is not this user's."""
         found = self._directory.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(self._directory))
@@ -102,14 +137,154 @@ def _require_own(found: os.stat_result, path: Path) -> None:
         raise PermissionError(errno.EPERM, "others may write it", str(path))
 
 
-def _all_of(file: int) -> bytes:
-    parts = []
-    while part := os.read(file, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
+def _write_new(path: Path, data: bytes, flags: int) -> None:
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | _PLAIN | flags, 0o600)
+    with open(file, "wb") as content:
+        content.write(data)
 
 
-def _write(file: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
+# --- instances --------------------------------------------------------------------------------------------------------
+
+
+class Announced:
+    """The note of this process, from `open` until `close`.
+
+    Its lock lasts as long as the process, so that a note left behind is recognised even if its process id is reused.
+    """
+
+    def __init__(self, config: Path, directory: Path) -> None:
+        self._config = _plain_path(config)
+        self._directory = directory
+        self._path = directory / f"{_key(self._config)}-{os.getpid()}{_NOTE}"
+        self._file = -1
+
+    def __repr__(self) -> str:
+        return f"<Announced {self._path.name} {'open' if self._file >= 0 else 'closed'}>"
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Write the note, locked before anybody can find it.
+
+        Raises:
+            OSError: it cannot be written here.
+        """
+        _make_private(self._directory)
+        new = self._path.with_suffix(_NEW)
+        self._file = os.open(new, os.O_CREAT | os.O_TRUNC | os.O_RDWR | _PLAIN, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        note = {"pid": os.getpid(), "place": _pid_namespace(), "config": str(self._config)}
+        os.write(self._file, json.dumps(note).encode())
+        self._path.with_suffix(_OUTCOME).unlink(missing_ok=True)
+        new.replace(self._path)
+
+    def tell(self, number: int, outcome: Mapping[str, object]) -> None:
+        """Publish the outcome of the `number`-th requested reload.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        new = self._path.with_suffix(".told")
+        _write_new(new, json.dumps({"number": number, "outcome": outcome}).encode(), os.O_TRUNC)
+        new.replace(self._path.with_suffix(_OUTCOME))
+
+    def close(self) -> None:
+        """Delete the note."""
+        if self._file >= 0:
+            _delete(self._path)
+            os.close(self._file)
+            self._file = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A process that serves a configuration."""
+
+    pid: int
+    path: Path
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still serves it."""
+        return _read_note(self.path) is not None
+
+    def told(self) -> tuple[int, Mapping[str, Any]]:
+        """The number of requested reloads it has done, and the outcome of the last; 0 before the first."""
+        try:
+            found = json.loads(self.path.with_suffix(_OUTCOME).read_text("utf-8"))
+            return int(found["number"]), found["outcome"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, {}
+
+
+def running(config: Path, directory: Path) -> tuple[Instance, ...]:
+    """The processes that serve the file at `config`. Deletes the notes of processes that ended."""
+    found: list[Instance] = []
+    for path in sorted(directory.glob(f"{_key(_plain_path(config))}-*{_NOTE}")):
+        note = _read_note(path)
+        if note is None:
+            _delete(path)
+        elif note.get("place") == _pid_namespace() and isinstance(note.get("pid"), int):
+            found.append(Instance(note["pid"], path))
+    return tuple(found)
+
+
+def _delete(note: Path) -> None:
+    for suffix in (_NOTE, _OUTCOME):
+        with suppress(OSError):
+            note.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _read_note(path: Path) -> Mapping[str, Any] | None:
+    """The content of a note; None if its process ended."""
+    try:
+        file = os.open(path, os.O_RDONLY | _PLAIN)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return _decoded(os.read(file, 65536))
+    finally:
+        os.close(file)
+    return None
+
+
+def _decoded(text: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "not a directory of this user", str(directory))
+    directory.chmod(0o700)
+
+
+def _plain_path(config: Path) -> Path:
+    """The absolute path of the file, from any working directory. A link stays one, because its target may change."""
+    return config.parent.resolve() / config.name
+
+
+def _key(config: Path) -> str:
+    return hashlib.sha256(os.fsencode(config)).hexdigest()[:16]
+
+
+def _pid_namespace() -> str:
+    """Where a process id is valid: this machine, this container."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{os.uname().nodename} {space}"

@@ -1,15 +1,17 @@
-"""The kinds of value a setting can have: durations, counts, secrets, names. Knows no setting by name and no file."""
+"""The kinds of value a setting can have: durations, sizes, counts, patterns, secrets, names. Names no setting."""
 
 import math
 import re
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 TEXT: Final = "text"
-"""The validation context of what users write (file, environment, flags): there a bare duration is in milliseconds."""
+"""The validation context of files, variables and flags: there a number without a unit is in milliseconds."""
 
 UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
 DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?", re.ASCII)
@@ -17,10 +19,16 @@ DURATION_HINT: Final = 'expected a duration above zero: a number of milliseconds
 SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kKMGT])(i)?)?B?", re.ASCII)
 SIZE_HINT: Final = 'expected a number of bytes, or a text such as "512MB" or "1.5GiB"'
 NAME_LENGTH: Final = 64
+ANNOTATIONS: Final = ("readOnly", "destructive", "idempotent", "openWorld")
+"""The tool annotations that a pattern can test, as in `@readOnly`."""
+MAX_PATTERN: Final = 512
+"""Characters of the longest pattern."""
+MAX_STARS: Final = 16
+"""Stars in one pattern. Each star may scan the whole name once, so this bounds the time of a match."""
 
 
 class Value(BaseModel):
-    """Settings are values: frozen, strict about keys, camelCase in the file and snake_case in Python."""
+    """Base of all settings: frozen, no unknown keys, camelCase in the file and snake_case in Python."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -33,8 +41,32 @@ class Value(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Metadata of a settings field: how a reload applies a change, and which code reads the field."""
+
+    reload: Literal["live", "restart-server", "restart"]
+    """`live`: at once. `restart-server`: the server is stopped and started. `restart`: at the next program start."""
+    used_by: str
+    """The package or module that reads the field, relative to `mcp_manifold`. A test looks for the read."""
+    identifies: bool = False
+    """Whether what a server offers depends on the field; such fields form its fingerprint."""
+
+
+def setting_of(model: type[BaseModel], field: str) -> Setting:
+    """The metadata of a field.
+
+    Raises:
+        LookupError: the field has none.
+    """
+    for item in model.model_fields[field].metadata:
+        if isinstance(item, Setting):
+            return item
+    raise LookupError(f"{model.__name__}.{field} has no Setting")
+
+
 def _seconds(value: object, info: ValidationInfo) -> float:
-    """Seconds, from Python's seconds, a text with a unit, or (in texts) a number of milliseconds."""
+    """Seconds, from Python's seconds, a text with a unit, or (in a text source) a number of milliseconds."""
     if isinstance(value, bool):
         raise ValueError(DURATION_HINT)
     if isinstance(value, str):
@@ -44,8 +76,8 @@ def _seconds(value: object, info: ValidationInfo) -> float:
     return _positive(value / 1000 if info.context == TEXT else float(value))
 
 
-def _seconds_or_none(value: object, info: ValidationInfo) -> float:
-    """As `_seconds`; zero, with or without a unit, is for never."""
+def _seconds_or_zero(value: object, info: ValidationInfo) -> float:
+    """As `_seconds`, but zero is allowed, with or without a unit."""
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and DURATION.fullmatch(text) and _parsed(text) == 0:
         return 0.0
@@ -66,7 +98,7 @@ def _positive(seconds: float) -> float:
 
 
 def _bytes(value: object) -> object:
-    """A number of bytes, or a text with a unit."""
+    """Bytes, from a number or a text with a unit."""
     if isinstance(value, str):
         found = SIZE.fullmatch(value.strip())
         if found is None:
@@ -78,18 +110,22 @@ def _bytes(value: object) -> object:
     return value
 
 
-def _whole(value: object) -> object:
-    """`true` is no number, though Python says it is one."""
+def _not_boolean(value: object) -> object:
+    """Refuses `true`, which Python counts as a number."""
     if isinstance(value, bool):
         raise ValueError("expected a whole number")
     return value
 
 
 def _as_text(value: object) -> object:
-    """Numbers and booleans where only text makes sense (`"PORT": 3000`) become the text they were written as."""
+    """Turns numbers and booleans into the text they were written as, where only text makes sense (`"PORT": 3000`)."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _without_null(value: str) -> str:
@@ -116,8 +152,15 @@ def _name(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    reason = pattern_problem(value)
+    if reason:
+        raise ValueError(reason)
+    return value
+
+
 def name_problem(name: str) -> str:
-    """Why this cannot name a server or a group; empty when it can."""
+    """The reason why a text cannot name a server or a group; empty when it can."""
     if not name.strip() or len(name) > NAME_LENGTH:
         return f"expected a name of 1 to {NAME_LENGTH} characters"
     if name in (".", ".."):
@@ -129,57 +172,58 @@ def name_problem(name: str) -> str:
     return ""
 
 
+def pattern_problem(pattern: str) -> str:
+    """The reason why a text is no filter pattern; empty when it is one.
+
+    A pattern is a name, a glob (`*`, `?`, `[...]`), or a test of a tool's annotations, such as `@readOnly`.
+    """
+    test = pattern.lstrip("!@")
+    marks = pattern[: len(pattern) - len(test)]
+    if marks in ("@", "!@", "@!"):
+        known = ", ".join(f"@{name}" for name in ANNOTATIONS)
+        return "" if test in ANNOTATIONS else f"invalid pattern: expected a name, a glob or one of {known}"
+    if marks:
+        return 'invalid pattern: only tests can be negated, as in "!@readOnly"; use the block list'
+    if len(pattern) > MAX_PATTERN or pattern.count("*") > MAX_STARS:
+        return f"invalid pattern: longer than {MAX_PATTERN} characters, or more than {MAX_STARS} stars"
+    return ""
+
+
+def wrong_key(key: str, reason: str) -> PydanticCustomError:
+    """A validation error that points at `key` of the validated object."""
+    return PydanticCustomError("wrong_key", "{reason}", {"key": key, "reason": reason})
+
+
+def _texts(pattern: str, number: dict[str, object]) -> WithJsonSchema:
+    """The JSON Schema of a number, or a text with a unit, or a reference."""
+    text = {"type": "string", "pattern": rf"^\s*[0-9]+(\.[0-9]+)?\s*{pattern}\s*$|\$\{{"}
+    return WithJsonSchema({"anyOf": [number, text]})
+
+
+_PLAIN: Final = WithJsonSchema({"type": ["string", "number", "boolean"]})
+
 Duration = Annotated[
     float,
     BeforeValidator(_seconds),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "description": "Milliseconds."},
-                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$|\$\{"},
-            ]
-        }
-    ),
+    _texts("(ms|s|m|h)?", {"type": "number", "exclusiveMinimum": 0, "description": "Milliseconds."}),
 ]
-DurationOrNone = Annotated[
+DurationOrZero = Annotated[
     float,
-    BeforeValidator(_seconds_or_none),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "description": "Milliseconds."},
-                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$|\$\{"},
-            ]
-        }
-    ),
+    BeforeValidator(_seconds_or_zero),
+    _texts("(ms|s|m|h)?", {"type": "number", "minimum": 0, "description": "Milliseconds."}),
 ]
 Size = Annotated[
     int,
     BeforeValidator(_bytes),
     Field(gt=0),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0, "description": "Bytes."},
-                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKMGT]i?)?B?\s*$|\$\{"},
-            ]
-        }
-    ),
+    _texts("([kKMGT]i?)?B?", {"type": "integer", "exclusiveMinimum": 0, "description": "Bytes."}),
 ]
-NotBoolean: Final = BeforeValidator(_whole)
+NotBoolean: Final = BeforeValidator(_not_boolean)
+Lower: Final = BeforeValidator(_lower)
 Count = Annotated[int, Field(gt=0), NotBoolean]
-CountOrNone = Annotated[int, Field(ge=0), NotBoolean]
+CountOrZero = Annotated[int, Field(ge=0), NotBoolean]
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_null)]
-Secret = Annotated[
-    SecretStr,
-    BeforeValidator(_as_text),
-    AfterValidator(_secret_without_null),
-    WithJsonSchema({"type": ["string", "number", "boolean"]}),
-]
-HeaderValue = Annotated[
-    SecretStr,
-    BeforeValidator(_as_text),
-    AfterValidator(_without_line_end),
-    WithJsonSchema({"type": ["string", "number", "boolean"]}),
-]
+Secret = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_secret_without_null), _PLAIN]
+HeaderValue = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_without_line_end), _PLAIN]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_name)]
+Pattern = Annotated[str, AfterValidator(_pattern)]

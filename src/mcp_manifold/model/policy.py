@@ -11,14 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mcp_manifold.config import FilterSettings, ServerSettings
-from mcp_manifold.errors import ConfigError
+from mcp_manifold.config.values import pattern_problem
 from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, ResourceRoute
 from mcp_manifold.model.names import MAX_URI, has_dot_segments, lower_scheme, spellings
-
-MAX_PATTERN: Final = 512
-"""Longest pattern, in characters."""
-MAX_STARS: Final = 16
-"""Stars in one pattern. Each may scan the whole name once, so this bounds the work of a match."""
 
 _DEFAULTS: Final[Mapping[str, bool]] = {
     "readOnlyHint": False,
@@ -27,7 +22,6 @@ _DEFAULTS: Final[Mapping[str, bool]] = {
     "openWorldHint": True,
 }
 """The protocol's defaults for hints that a tool does not state (2025-11-25 schema, ToolAnnotations)."""
-_TESTS: Final = ("readOnly", "destructive", "idempotent", "openWorld")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +67,12 @@ def _passes(test: str, tool: Entry) -> bool:
 
 
 def _compiled(text: str) -> _Pattern:
+    problem = pattern_problem(text)
+    if problem:
+        raise ValueError(f"{problem}, got {text[:40]!r}")
     test = text.lstrip("!@")
-    marks = text[: len(text) - len(test)]
-    if marks in ("@", "!@", "@!"):
-        if test not in _TESTS:
-            raise ValueError(f"unknown test {text!r}; known are {', '.join('@' + known for known in _TESTS)}")
-        return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in marks)
-    if marks:
-        raise ValueError(f"pattern {text!r}: only tests can be negated ('!@readOnly'); use the block list instead")
-    if len(text) > MAX_PATTERN or text.count("*") > MAX_STARS:
-        raise ValueError(f"pattern {text[:40]!r}...: over {MAX_PATTERN} characters or {MAX_STARS} stars")
+    if test != text:
+        return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in text)
     return _Pattern(text, _glob(text), _glob(lower_scheme(text)))
 
 
@@ -269,17 +259,11 @@ class Policy:
 
 
 def policy_of(servers: Sequence[ServerSettings]) -> Policy:
-    """The policy that the configured filters describe.
-
-    Raises:
-        ConfigError: a pattern is invalid; the error names the server.
-    """
-    filters: dict[str, Filters] = {}
-    for server in servers:
-        try:
-            filters[server.name] = Filters(_filter(server.tools), _filter(server.prompts), _filter(server.resources))
-        except ValueError as exc:
-            raise ConfigError(f'server "{server.name}": {exc}', server=server.name) from exc
+    """The policy that the configured filters describe; `config` has validated their patterns."""
+    filters = {
+        server.name: Filters(_filter(server.tools), _filter(server.prompts), _filter(server.resources))
+        for server in servers
+    }
     return Policy(filters)
 
 

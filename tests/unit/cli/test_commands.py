@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from mcp_manifold.cli import cli
 from mcp_manifold.cli.root import COMMANDS
 from mcp_manifold.config import BrokenServer
-from mcp_manifold.errors import BackendUnavailable, ConfigError, UnknownItem
+from mcp_manifold.errors import BackendUnavailable, ConfigError, ConfigProblem, UnknownItem
 from tests.unit.cli.fake_manifold import GONE, NOTES, FakeManifold, settings
 
 TOOLS: list[dict[str, Any]] = [
@@ -194,12 +194,14 @@ def test_check_counts_the_servers() -> None:
 
 def test_check_names_broken_servers_and_warnings_and_exits_with_1() -> None:
     broken = BrokenServer("git", "no ${TOKEN}", 3, 7)
-    config = settings("notes").model_copy(update={"broken": (broken,), "warnings": ("odd",)})
+    odd = ConfigProblem("odd", "warning")
+    unset = ConfigProblem("no ${TOKEN}", "broken", file="mcp.json", line=3, column=7, key="mcpServers.git.url")
+    config = settings("notes").model_copy(update={"broken": (broken,), "problems": (odd, unset)})
 
     result = FakeManifold(config=config).run("check")
 
     assert result.exit_code == 1
-    assert "warning: odd\nbroken: git: no ${TOKEN} (mcp.json:3:7)\n" in result.stdout
+    assert "warning: odd\nbroken: mcp.json:3:7: mcpServers.git.url: no ${TOKEN}\n" in result.stdout
 
 
 def test_check_live_reports_every_server_and_problem() -> None:
@@ -225,14 +227,29 @@ def test_check_live_as_json_has_a_server_object_each() -> None:
 
 def test_check_of_a_real_file_that_is_wrong_exits_with_2(tmp_path: Path) -> None:
     path = tmp_path / "mcp.json"
-    path.write_text('{"mcpServers": {"a": {"comand": "x"}}}')
+    path.write_text('{"mcpServers": {"a": {"comand": "x"}, "b": {"command": "x", "timeout": "soon", "icon": 1}}}')
 
     plain = CliRunner().invoke(cli, ["check", "-c", str(path)])
     as_json = CliRunner().invoke(cli, ["-c", str(path), "check", "--json"])
 
     assert (plain.exit_code, as_json.exit_code) == (2, 2)
     assert plain.stderr.startswith("Error: ")
-    assert json.loads(as_json.stdout)["ok"] is False
+    found = json.loads(as_json.stdout)
+    assert found["ok"] is False
+    assert found["diagnostics"][0] == {
+        "severity": "error",
+        "what": 'unknown key "comand"',
+        "remedy": 'did you mean "command"?',
+        "file": str(path),
+        "line": 1,
+        "column": 23,
+        "key": "mcpServers.a.comand",
+        "server": "a",
+    }
+    assert [(each["severity"], each["key"]) for each in found["diagnostics"][1:]] == [
+        ("error", "mcpServers.b.timeout"),
+        ("warning", "mcpServers.b.icon"),
+    ]
 
 
 # --- serve and stdio -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A place to keep a configuration in, and the ways to load it."""
+"""A directory with a configuration file, and ways to load it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mcp_manifold.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A directory with a configuration file in it; the process environment stays outside."""
+    """A directory with a configuration file; the process environment is not used."""
 
     directory: Path
 
@@ -32,7 +32,7 @@ class Home:
         return load(self.file, environ=environ or {}, overrides=flags)
 
     def server(self, entry: str, *, environ: Mapping[str, str] | None = None) -> ServerSettings:
-        """The only server, from the text of its entry."""
+        """The only server, loaded from the text of its entry."""
         settings = self.load(f'{{"mcpServers": {{"it": {entry}}}}}', environ=environ)
         assert settings.broken == ()
         return settings.servers[0]
@@ -40,7 +40,7 @@ class Home:
     def error(
         self, text: str, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
     ) -> str:
-        """The complaint about a configuration, with the directory left out."""
+        """The error of a configuration, without the directory."""
         with pytest.raises(ConfigError) as caught:
             self.load(text, environ=environ, flags=flags)
         return str(caught.value).replace(f"{self.directory}/", "")

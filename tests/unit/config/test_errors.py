@@ -1,4 +1,4 @@
-"""Each mistake is reported alone, at its place, with what was expected, and without a secret."""
+"""Errors: place, expectation, no secrets, all of a file at once."""
 
 import pytest
 
@@ -11,7 +11,7 @@ NO_PATH = "it is part of an address"
 
 
 @pytest.mark.parametrize(
-    ("entry", "complaint"),
+    ("entry", "message"),
     [
         ('"tiemout": 3', '1:39: mcpServers.a.tiemout: unknown key "tiemout"; did you mean "timeout"?'),
         ('"Command": "y"', '1:39: mcpServers.a.Command: contradicts "command"'),
@@ -51,7 +51,7 @@ NO_PATH = "it is part of an address"
             '"tools": {"block": 3}, "disabledTools": ["a"]',
             "1:58: mcpServers.a.tools.block: expected a list in [ ], got 3",
         ),
-        ('"tools": 3, "disabledTools": ["a"]', '1:51: mcpServers.a.disabledTools: contradicts "tools"'),
+        ('"tools": 3, "disabledTools": ["a"]', "1:48: mcpServers.a.tools: expected an object in { }, got 3"),
         ('"type": 3', '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got 3'),
         ('"timeout": []', f"1:50: mcpServers.a.timeout: {DURATION}, got a list"),
         (r'"cwd": "\0"', "1:46: mcpServers.a.cwd: expected text without NUL characters"),
@@ -72,12 +72,12 @@ NO_PATH = "it is part of an address"
         ('"overrides": {"tool": {}}', '1:53: mcpServers.a.overrides.tool: unknown key "tool"; did you mean "tools"?'),
     ],
 )
-def test_a_mistake_in_a_server_is_told_at_its_place(home: Home, entry: str, complaint: str) -> None:
-    assert home.error(f'{{"mcpServers": {{"a": {{"command": "x", {entry}}}}}}}') == f"manifold.json:{complaint}"
+def test_an_error_in_a_server_is_reported_at_its_place(home: Home, entry: str, message: str) -> None:
+    assert home.error(f'{{"mcpServers": {{"a": {{"command": "x", {entry}}}}}}}') == f"manifold.json:{message}"
 
 
 @pytest.mark.parametrize(
-    ("servers", "complaint"),
+    ("servers", "message"),
     [
         ('{"a": {}}', '1:17: mcpServers.a: expected either "command" (a program to start) or "url" (an address)'),
         ('{"a": []}', "1:22: mcpServers.a: expected an object in { }"),
@@ -120,24 +120,24 @@ def test_a_mistake_in_a_server_is_told_at_its_place(home: Home, entry: str, comp
         ('{"a": {"url": "http://x", "serverUrl": "http://y"}}', '1:42: mcpServers.a.serverUrl: contradicts "url"'),
     ],
 )
-def test_a_wrong_server_is_told_at_its_place(home: Home, servers: str, complaint: str) -> None:
-    assert home.error(f'{{"mcpServers": {servers}}}') == f"manifold.json:{complaint}"
+def test_an_invalid_server_is_reported_at_its_place(home: Home, servers: str, message: str) -> None:
+    assert home.error(f'{{"mcpServers": {servers}}}') == f"manifold.json:{message}"
 
 
 @pytest.mark.parametrize("name", ["mcp", "sse", "messages", "health", "groups", "metrics", "_healthz", "_readyz"])
-def test_the_paths_of_our_own_endpoints_name_no_server(name: str) -> None:
+def test_the_paths_of_our_own_endpoints_cannot_name_a_server(name: str) -> None:
     with pytest.raises(ConfigError, match=f'"{name}" cannot name a server'):
         load_dict({"mcpServers": {name: {"command": "x"}}})
 
 
-def test_a_name_of_control_characters_or_too_many_is_refused() -> None:
+def test_a_name_with_control_characters_or_too_many_characters_is_refused() -> None:
     for name in ("a\tb", "a\u0007", "x" * 65):
         with pytest.raises(ConfigError, match="name"):
             load_dict({"mcpServers": {name: {"command": "x"}}})
 
 
 @pytest.mark.parametrize(
-    ("manifold", "complaint"),
+    ("manifold", "message"),
     [
         ('"prot": 1', '1:15: manifold.prot: unknown key "prot"; did you mean "port"?'),
         ('"port": "many"', '1:23: manifold.port: expected a whole number, got "many"'),
@@ -196,20 +196,18 @@ def test_a_name_of_control_characters_or_too_many_is_refused() -> None:
         ('"groups": {"g": ["github", "zzz"]}', '1:42: manifold.groups.g[1]: there is no server "zzz"'),
     ],
 )
-def test_a_mistake_in_the_endpoints_own_settings_is_told_at_its_place(
-    home: Home, manifold: str, complaint: str
-) -> None:
+def test_an_error_in_manifold_is_reported_at_its_place(home: Home, manifold: str, message: str) -> None:
     text = f'{{"manifold": {{{manifold}}}, "mcpServers": {{"github": {{"command": "x"}}}}}}'
-    assert home.error(text) == f"manifold.json:{complaint}"
+    assert home.error(text) == f"manifold.json:{message}"
 
 
-def test_an_unknown_key_without_a_near_one_comes_with_all_there_are(home: Home) -> None:
+def test_an_unknown_key_without_a_near_one_comes_with_all_known_keys(home: Home) -> None:
     text = '{"mcpServers": {"a": {"command": "x", "tools": {"qqq": 1}}}}'
     assert home.error(text).endswith('unknown key "qqq"; known are allow, block')
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("[]", '1:1: expected an object such as {"mcpServers": {}}'),
         ("{\n", '1:2: the file ends too early: expected "}" or a key'),
@@ -221,20 +219,93 @@ def test_an_unknown_key_without_a_near_one_comes_with_all_there_are(home: Home) 
         ('{"manifold": []}', "1:14: manifold: expected an object in { }"),
     ],
 )
-def test_a_file_of_another_shape_is_told_so(home: Home, text: str, complaint: str) -> None:
-    assert home.error(text) == f"manifold.json:{complaint}"
+def test_a_file_of_another_shape_is_refused_with_advice(home: Home, text: str, message: str) -> None:
+    assert home.error(text) == f"manifold.json:{message}"
 
 
-def test_a_value_that_turns_out_wrong_once_it_is_expanded_is_told_at_its_place(home: Home) -> None:
+def test_a_value_that_is_wrong_after_expansion_is_reported_at_its_place(home: Home) -> None:
     text = '{"mcpServers": {"a": {"command": "x", "enabled": "${ON}"}}}'
     assert home.error(text, environ={"ON": "maybe"}) == (
         "manifold.json:1:39: mcpServers.a.enabled: expected true or false"
     )
 
 
-def test_the_first_of_several_mistakes_is_told(home: Home) -> None:
-    text = '{"manifold": {\n "port": 1,\n "logLevel": "x",\n "host": 3}}'
-    assert home.error(text).startswith("manifold.json:3:14: manifold.logLevel")
+MANY = """{"mcpServers": {
+  "key": {"command": "x", "tiemout": 3},
+  "type": {"command": "x", "args": "-v"},
+  "duration": {"command": "x", "timeout": "soon"},
+  "variable": {"command": "x", "env": {"A": "${NOPE}", "B": "${NEITHER}"}},
+  "pattern": {"command": "x", "tools": {"allow": ["ok", "@destructve"]}},
+  "all": {"url": "ftp://x", "headers": {"A": []}, "${NOPE}": 1, "envFile": "${GONE}", "retry": "often"},
+  "git/hub": {}, "none": {}, "text": "x",
+  "fine": {"command": "x", "oauth": {}}},
+ "manifold": {"port": "many", "groups": {"g": ["nobody"]}, "logLevel": "${UNSET}", "max_body": 1}}"""
+
+
+def test_all_problems_of_a_file_are_reported_at_once_in_its_order(home: Home) -> None:
+    messages = home.error(MANY, environ={"MCP_MANIFOLD_DRAIN": "never"}).splitlines()
+    assert [line.removeprefix("manifold.json:").partition("; known are")[0] for line in messages] == [
+        f"MCP_MANIFOLD_DRAIN: {DURATION}",
+        '2:27: mcpServers.key.tiemout: unknown key "tiemout"; did you mean "timeout"?',
+        "3:36: mcpServers.type.args: expected a list in [ ]",
+        f'4:43: mcpServers.duration.timeout: {DURATION}, got "soon"',
+        '5:45: mcpServers.variable.env.A: the variable "NOPE" is not set',
+        '5:61: mcpServers.variable.env.B: the variable "NEITHER" is not set',
+        "6:57: mcpServers.pattern.tools.allow[1]: invalid pattern: expected a name, a glob or one of "
+        '@readOnly, @destructive, @idempotent, @openWorld, got "@destructve"',
+        "7:18: mcpServers.all.url: expected an address beginning with http:// or https://",
+        "7:46: mcpServers.all.headers.A: expected text in quotes",
+        '7:51: mcpServers.all["${NOPE}"]: unknown key "${NOPE}"',
+        '7:76: mcpServers.all.envFile: the variable "GONE" is not set',
+        '7:96: mcpServers.all.retry: expected "never", "safe" or "idempotent", got "often"',
+        f'8:3: mcpServers["git/hub"]: a name must not have "/" or "+": {NO_PATH}',
+        '8:18: mcpServers.none: expected either "command" (a program to start) or "url" (an address)',
+        "8:38: mcpServers.text: expected an object in { }",
+        '10:23: manifold.port: expected a whole number, got "many"',
+        '10:48: manifold.groups.g[0]: there is no server "nobody"',
+        '10:72: manifold.logLevel: the variable "UNSET" is not set',
+        '10:84: manifold.max_body: unknown key "max_body"',
+    ]
+
+
+def test_the_error_has_each_problem_with_its_place_key_and_remedy(home: Home) -> None:
+    with pytest.raises(ConfigError) as caught:
+        home.load(MANY)
+    problem, *_ = caught.value.problems
+    assert (problem.severity, problem.what, problem.remedy) == (
+        "error",
+        'unknown key "tiemout"',
+        'did you mean "timeout"?',
+    )
+    assert (problem.file, problem.line, problem.column) == (str(home.file), 2, 27)
+    assert (problem.key, problem.server) == ("mcpServers.key.tiemout", "key")
+    assert {found.server for found in caught.value.problems if found.severity == "broken"} == {"variable", "all"}
+    assert [found.key for found in caught.value.problems if found.severity == "warning"] == [
+        "mcpServers.all.envFile",
+        "mcpServers.fine.oauth",
+    ]
+
+
+def test_a_check_of_a_whole_server_waits_until_its_keys_are_right(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"comand": "x"}, "b": {"command": "${NOPE}", "timeout": "soon"}}}'
+    assert [line.split(": ")[1] for line in home.error(text).splitlines()] == [
+        "mcpServers.a.comand",
+        "mcpServers.b.command",
+        "mcpServers.b.timeout",
+    ]
+
+
+def test_a_syntax_error_comes_alone_but_for_the_faults_of_values_before_it(home: Home) -> None:
+    text = '{"mcpServers": {"a": {"comand": "C:\\Users", "a": 010, "timeout": }}}'
+    assert [line.split(": ", 1)[0] for line in home.error(text).splitlines()] == [
+        f"manifold.json:1:{column}" for column in (33, 50, 66)
+    ]
+
+
+def test_the_number_of_reported_problems_is_bounded(home: Home) -> None:
+    servers = ",".join(f'"s{number}": {{"command": "x", "nope{number}": 1}}' for number in range(1000))
+    messages = home.error(f'{{"mcpServers": {{{servers}}}}}').splitlines()
+    assert (len(messages), messages[-1]) == (101, "and 900 more problems")
 
 
 def test_the_fields_of_the_error_carry_the_place(home: Home) -> None:
@@ -256,7 +327,7 @@ def test_a_byte_order_mark_is_no_mistake(home: Home) -> None:
     assert home.error("\ufeff[]") == 'manifold.json:1:1: expected an object such as {"mcpServers": {}}'
 
 
-def test_a_dict_is_complained_about_by_the_path_of_the_key() -> None:
+def test_an_error_in_a_dict_names_the_path_of_the_key() -> None:
     with pytest.raises(ConfigError) as caught:
         load_dict({"mcpServers": {"a b": {"command": "x", "args": [[]]}}})
     assert str(caught.value) == '<dict>: mcpServers["a b"].args[0]: expected text in quotes'

@@ -1,4 +1,4 @@
-"""Where the endpoint's own settings come from, and which source wins."""
+"""The sources of `manifold` settings, and their precedence."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_flags_win_over_environment_over_dotenv_over_file_over_defaults(home: Ho
     assert home.load(FILE, environ=environ, flags=flags).manifold.port == 5
 
 
-def test_each_source_decides_only_what_it_mentions(home: Home) -> None:
+def test_sources_are_merged_key_by_key(home: Home) -> None:
     home.write(".env", "MCP_MANIFOLD_LIMITS__MAX_STREAMS=3\nMCP_MANIFOLD_HOST=dotenv\n")
     text = '{"mcpServers": {}, "manifold": {"limits": {"maxBody": 1, "maxStreams": 1}, "host": "file", "name": "file"}}'
     environ = {"MCP_MANIFOLD_LIMITS__MAX_SESSIONS": "4"}
@@ -87,7 +87,7 @@ def test_tokens_can_come_from_the_environment(home: Home, text: str, tokens: lis
     assert [(token.name, token.token.get_secret_value()) for token in found] == tokens
 
 
-def test_names_of_variables_are_the_same_in_lower_case(home: Home) -> None:
+def test_variables_may_be_in_lower_case(home: Home) -> None:
     assert home.load("{}", environ={"mcp_manifold_port": "4"}).manifold.port == 4
 
 
@@ -96,18 +96,18 @@ def test_an_empty_variable_counts_as_not_set(home: Home) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ()])
-def test_a_flag_that_was_not_given_is_no_flag(home: Home, nothing: object) -> None:
+def test_a_flag_without_value_sets_nothing(home: Home, nothing: object) -> None:
     text = '{"mcpServers": {}, "manifold": {"allowedHosts": ["a"]}}'
     assert home.load(text, flags={"allowed_hosts": nothing}).manifold.allowed_hosts == ("a",)
 
 
-def test_other_peoples_variables_are_not_read(home: Home) -> None:
+def test_variables_of_other_programs_are_not_read(home: Home) -> None:
     environ = {"PORT": "1", "HOST": "h", "NAME": "n", "MCP_PORT": "2", "LIMITS__MAX_BODY": "3"}
     assert home.load("{}", environ=environ).manifold == ManifoldSettings()
 
 
 @pytest.mark.parametrize(
-    ("environ", "complaint"),
+    ("environ", "message"),
     [
         ({"MCP_MANIFOLD_PORT": "many"}, "MCP_MANIFOLD_PORT: expected a whole number"),
         ({"MCP_MANIFOLD_LIMITS__MAX_BODY": "0"}, "MCP_MANIFOLD_LIMITS__MAX_BODY: expected a number above 0"),
@@ -129,10 +129,8 @@ def test_other_peoples_variables_are_not_read(home: Home) -> None:
         ),
     ],
 )
-def test_a_wrong_value_in_the_environment_names_the_variable(
-    home: Home, environ: dict[str, str], complaint: str
-) -> None:
-    assert home.error("{}", environ=environ) == complaint
+def test_a_wrong_value_in_the_environment_names_the_variable(home: Home, environ: dict[str, str], message: str) -> None:
+    assert home.error("{}", environ=environ) == message
 
 
 @pytest.mark.parametrize("spelling", ["maxBody", "max_body"])
@@ -146,10 +144,10 @@ def test_a_wrong_value_in_the_dotenv_names_the_variable_and_the_file(home: Home)
     assert home.error("{}") == "MCP_MANIFOLD_PORT in .env: expected a whole number"
 
 
-def test_a_wrong_value_in_the_file_is_the_files_even_if_another_variable_of_the_object_is_set(home: Home) -> None:
+def test_a_wrong_value_in_the_file_is_not_blamed_on_a_variable_for_its_neighbour(home: Home) -> None:
     text = '{"manifold": {"limits": {"maxBody": 0}}}'
-    complaint = home.error(text, environ={"MCP_MANIFOLD_LIMITS__MAX_STREAMS": "1"})
-    assert complaint == "manifold.json:1:37: manifold.limits.maxBody: expected a number above 0, got 0"
+    message = home.error(text, environ={"MCP_MANIFOLD_LIMITS__MAX_STREAMS": "1"})
+    assert message == "manifold.json:1:37: manifold.limits.maxBody: expected a number above 0, got 0"
 
 
 def test_a_wrong_flag_is_named(home: Home) -> None:
@@ -166,14 +164,14 @@ def test_an_unknown_variable_of_ours_is_warned_about(home: Home) -> None:
     home.write(".env", "MCP_MANIFOLD_HSOT=x\n")
     environ = {"MCP_MANIFOLD_PROT": "1", "MCP_MANIFOLD_CONFIG": "x", "MCP_MANIFOLD_LIMITS__MAX_BDY": "1"}
     assert home.load('{"mcpServers": {}}', environ=environ).warnings == (
-        'environment: unknown variable "MCP_MANIFOLD_LIMITS__MAX_BDY" is ignored; '
+        "environment: MCP_MANIFOLD_LIMITS__MAX_BDY: unknown variable, ignored; "
         'did you mean "MCP_MANIFOLD_LIMITS__MAX_BODY"?',
-        'environment: unknown variable "MCP_MANIFOLD_PROT" is ignored; did you mean "MCP_MANIFOLD_PORT"?',
-        f'{home.directory}/.env: unknown variable "MCP_MANIFOLD_HSOT" is ignored; did you mean "MCP_MANIFOLD_HOST"?',
+        'environment: MCP_MANIFOLD_PROT: unknown variable, ignored; did you mean "MCP_MANIFOLD_PORT"?',
+        f'{home.directory}/.env: MCP_MANIFOLD_HSOT: unknown variable, ignored; did you mean "MCP_MANIFOLD_HOST"?',
     )
 
 
-def test_a_bare_number_is_milliseconds_in_every_text_and_a_unit_says_otherwise(home: Home) -> None:
+def test_a_number_without_unit_is_milliseconds_in_every_source(home: Home) -> None:
     manifold = {"drain": 1500, "listTimeout": "1.5s", "startupTimeout": "1500"}
     found = load_dict({"mcpServers": {}, "manifold": manifold}).manifold
     assert (found.drain, found.list_timeout, found.startup_timeout) == (1.5, 1.5, 1.5)
@@ -181,20 +179,20 @@ def test_a_bare_number_is_milliseconds_in_every_text_and_a_unit_says_otherwise(h
 
 
 @pytest.mark.parametrize("written", [0, "0", "0s", " 0.0 ms "])
-def test_a_pause_that_is_zero_means_never(written: object) -> None:
+def test_a_zero_duration_is_accepted_with_and_without_unit_where_it_means_never(written: object) -> None:
     found = load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}})
     assert (found.servers[0].ping_interval, found.broken) == (0.0, ())
 
 
 @pytest.mark.parametrize(("written", "seconds"), [(1500, 1.5), ("2m", 120.0)])
-def test_a_pause_is_a_duration_like_any_other(written: object, seconds: float) -> None:
+def test_a_duration_that_may_be_zero_has_the_usual_units(written: object, seconds: float) -> None:
     assert (
         load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}}).servers[0].ping_interval == seconds
     )
 
 
 @pytest.mark.parametrize("written", [-1, "-1s", False, "soon"])
-def test_a_pause_that_is_no_duration_is_refused(written: object) -> None:
+def test_a_duration_that_may_be_zero_refuses_other_values(written: object) -> None:
     with pytest.raises(ConfigError, match="expected a duration"):
         load_dict({"mcpServers": {"a": {"command": "x", "pingInterval": written}}})
 

@@ -1,4 +1,4 @@
-"""The published schema is the current one, and judges files as loading does."""
+"""The published schema is current, and accepts the files that loading accepts."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings, schema
-from mcp_manifold.config.syntax import parse
+from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings, json_schema
+from mcp_manifold.config.document import parse_tree
 from tests.unit.config import test_server_entries as samples
 from tests.unit.config.conftest import Home
 
@@ -16,7 +16,7 @@ PUBLISHED = ROOT / "docs" / "config.schema.json"
 
 
 def judge(text: str) -> bool:
-    return bool(Draft202012Validator(schema()).is_valid(parse(text).data))
+    return bool(Draft202012Validator(json_schema()).is_valid(parse_tree(text).data))
 
 
 def test_the_published_schema_is_current() -> None:
@@ -25,23 +25,23 @@ def test_the_published_schema_is_current() -> None:
 
 
 def published() -> str:
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_it_is_a_schema() -> None:
-    Draft202012Validator.check_schema(schema())
+def test_the_schema_is_valid() -> None:
+    Draft202012Validator.check_schema(json_schema())
 
 
 def test_every_key_is_described() -> None:
-    definitions = schema()["$defs"]
+    definitions = json_schema()["$defs"]
     for name, definition in definitions.items():
         for key, found in definition["properties"].items():
             assert found.get("description"), f"{name}.{key}"
 
 
 @pytest.mark.parametrize("model", [ServerSettings, ManifoldSettings, LimitSettings])
-def test_every_setting_is_in_it_in_both_spellings(model: type[ServerSettings]) -> None:
-    keys = schema()["$defs"][model.__name__]["properties"]
+def test_the_schema_has_every_setting_in_both_spellings(model: type[ServerSettings]) -> None:
+    keys = json_schema()["$defs"][model.__name__]["properties"]
     fields = {
         name: found.alias for name, found in model.model_fields.items() if (model, name) != (ServerSettings, "name")
     }
@@ -94,7 +94,7 @@ def test_valid_files_are_valid(home: Home, text: str) -> None:
         '{"manifold": {"tokens": [{"name": "a"}]}}',
     ],
 )
-def test_what_loading_refuses_the_schema_refuses(home: Home, text: str) -> None:
+def test_the_schema_refuses_what_loading_refuses(home: Home, text: str) -> None:
     assert not judge(text)
     assert home.error(text)
 

@@ -1,4 +1,4 @@
-"""A secret is in the settings, and in no text about them."""
+"""Secrets are in the settings, but in no repr, message or traceback."""
 
 import io
 import traceback
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mcp_manifold.config import ServerSettings, Settings, TokenSettings
-from mcp_manifold.config.document import Document
-from mcp_manifold.config.expand import Variables
+from mcp_manifold.config.diagnostics import Diagnostics
+from mcp_manifold.config.document import Document, parse_tree
+from mcp_manifold.config.environment import References
 from mcp_manifold.config.layers import Layers
 from mcp_manifold.errors import ConfigError
 from tests.unit.config.conftest import Home
@@ -64,7 +65,7 @@ def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None
         home.load(text, environ={"TOKEN": CANARY})
     printed = io.StringIO()
     traceback.print_exception(caught.value.with_traceback(None), file=printed)
-    assert CANARY not in str(caught.value) + repr(caught.value) + printed.getvalue()
+    assert CANARY not in str(caught.value) + repr(caught.value) + repr(caught.value.problems) + printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -80,19 +81,26 @@ def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None
 def test_an_error_in_the_environment_names_the_variable_and_not_its_value(
     home: Home, environ: Mapping[str, str]
 ) -> None:
-    complaint = home.error("{}", environ=environ)
-    assert complaint.startswith(next(iter(environ)))
-    assert CANARY not in complaint
+    message = home.error("{}", environ=environ)
+    assert message.startswith(next(iter(environ)))
+    assert CANARY not in message
 
 
-def test_the_parts_of_loading_do_not_show_what_they_hold() -> None:
+def test_the_repr_of_loading_parts_has_no_values() -> None:
     secret = {"KEY": CANARY}
-    layers = Layers(secret, secret, secret, secret)
-    for value in (Document("x", secret), Variables(secret, Path()), layers):
+    document = Document("x", secret)
+    layers = Layers(secret, secret, secret, secret, "", Diagnostics(document))
+    for value in (
+        document,
+        References(secret, Path()),
+        layers,
+        Diagnostics(document),
+        parse_tree(f'{{"a": "{CANARY}"}}'),
+    ):
         assert CANARY not in repr(value)
 
 
-def test_values_made_in_python_hide_their_secrets_too() -> None:
+def test_settings_created_in_python_hide_their_secrets() -> None:
     server = ServerSettings.model_validate({"name": "a", "command": "x", "env": {"A": CANARY}})
     token = TokenSettings.model_validate({"token": CANARY})
     assert CANARY not in repr(Settings(servers=(server,))) + repr(token)

@@ -1,4 +1,4 @@
-"""Server entries: the spellings of many clients, one meaning."""
+"""Server entries in the spellings of many clients."""
 
 import pytest
 
@@ -51,8 +51,8 @@ def test_a_claude_desktop_file_works_unchanged(home: Home) -> None:
     assert first.args[2] == r"C:\Users\ada\Desktop"
     assert second.name == "My Notes (old)"
     assert settings.warnings == (
-        f'{home.file}:10:3: the top-level key "globalShortcut" has no meaning here and is ignored',
-        f'{home.file}:11:3: the top-level key "preferences" has no meaning here and is ignored',
+        f"{home.file}:10:3: globalShortcut: another client's key, ignored",
+        f"{home.file}:11:3: preferences: another client's key, ignored",
     )
 
 
@@ -62,7 +62,7 @@ def test_a_claude_code_file_works_unchanged(home: Home) -> None:
     assert settings.servers[0].url == "https://api.example.com/mcp"
     assert settings.servers[0].headers["Authorization"].get_secret_value() == "Bearer k"
     assert settings.warnings == (
-        f'{home.file}:3:63: server "events": "oauth" is not supported: the server is used without it',
+        f"{home.file}:3:63: mcpServers.events.oauth: not supported; the server is used without it",
     )
 
 
@@ -74,7 +74,7 @@ def test_a_cursor_file_works_unchanged(home: Home) -> None:
     assert settings.servers[1].headers["API_KEY"].get_secret_value() == "k"
 
 
-def test_a_vs_code_file_works_unchanged_but_for_what_it_prompts_for(home: Home) -> None:
+def test_a_vs_code_file_works_unchanged_except_for_prompts(home: Home) -> None:
     settings = home.load(VS_CODE)
     assert [(server.name, server.transport) for server in settings.servers] == [("github", "http"), ("play", "stdio")]
     assert [server.name for server in settings.broken] == ["asks"]
@@ -113,7 +113,7 @@ def test_a_command_means_stdio(home: Home, entry: str) -> None:
     assert home.server(entry).transport == "stdio"
 
 
-def test_an_address_without_a_type_leaves_the_transport_open(home: Home) -> None:
+def test_an_address_without_a_type_has_the_transport_auto(home: Home) -> None:
     assert home.server('{"url": "https://a.example.com:8443/x?y=z"}').transport == "auto"
 
 
@@ -161,7 +161,7 @@ def test_a_key_that_is_null_counts_as_not_written(home: Home) -> None:
     assert server == ServerSettings(name="it", command="x")
 
 
-def test_every_setting_of_a_server_arrives(home: Home) -> None:
+def test_every_setting_of_a_server_is_read(home: Home) -> None:
     server = home.server("""{
         "command": "x", "args": ["a"], "cwd": "/srv", "timeout": "2m", "sseReadTimeout": 1500, "prefix": "",
         "prompts": {"block": ["*"]}, "resources": {"allow": ["ui://*"]},
@@ -180,8 +180,8 @@ def test_every_setting_of_a_server_arrives(home: Home) -> None:
 def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> None:
     text = '{"mcpServers": {"a": {"command": "x", "headers": {"A": "b"}}, "b": {"url": "http://b", "args": ["x"]}}}'
     assert home.load(text).warnings == (
-        f'{home.file}:1:39: server "a": "headers" has no effect: the server is a program that is started',
-        f'{home.file}:1:88: server "b": "args" has no effect: the server is an address',
+        f'{home.file}:1:39: mcpServers.a.headers: no effect on a server with "command"',
+        f'{home.file}:1:88: mcpServers.b.args: no effect on a server with "url"',
     )
 
 
@@ -189,7 +189,7 @@ def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> No
 def test_keys_of_other_clients_without_meaning_here_are_ignored_with_a_warning(home: Home, key: str) -> None:
     settings = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "{key}": {{}}}}}}}}')
     assert settings.servers == (ServerSettings(name="a", command="x"),)
-    assert settings.warnings == (f'{home.file}:1:39: server "a": "{key}" has no meaning here and is ignored',)
+    assert settings.warnings == (f"{home.file}:1:39: mcpServers.a.{key}: another client's key, ignored",)
 
 
 def test_servers_stay_in_the_order_of_the_file(home: Home) -> None:
@@ -197,7 +197,7 @@ def test_servers_stay_in_the_order_of_the_file(home: Home) -> None:
     assert [server.name for server in settings.servers] == ["z", "a", "m"]
 
 
-def test_a_program_can_bring_its_configuration_along() -> None:
+def test_settings_are_loaded_from_a_mapping() -> None:
     settings = load_dict(
         {"mcpServers": {"a": {"command": "${RUN}", "args": ("x",), "timeout": 500}}, "manifold": {"port": 0}},
         environ={"RUN": "python", "MCP_MANIFOLD_PORT": "9", "MCP_MANIFOLD_OTHER": "1"},
@@ -212,7 +212,7 @@ def test_python_gives_durations_in_seconds_and_the_transport_is_inferred() -> No
     assert ServerSettings(name="a", command="x").transport == "stdio"
 
 
-def test_python_cannot_make_a_server_without_a_path_of_its_own() -> None:
+def test_python_cannot_create_a_server_with_a_reserved_name() -> None:
     with pytest.raises(ValueError, match='"mcp" cannot name a server'):
         ServerSettings(name="mcp", command="x")
 
@@ -237,5 +237,5 @@ def test_limits_of_a_process_are_sizes_and_counts(home: Home, written: str, size
     "limits",
     ['{"memory": "much"}', '{"memory": 0}', '{"memory": true}', '{"files": 0}', '{"cpu": "1m"}', '{"disk": 1}'],
 )
-def test_what_is_no_limit_is_refused(home: Home, limits: str) -> None:
+def test_an_invalid_process_limit_is_refused(home: Home, limits: str) -> None:
     assert "rlimits" in str(home.error(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {limits}}}}}}}'))

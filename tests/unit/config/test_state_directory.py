@@ -1,4 +1,4 @@
-"""A private directory of files: whole or not at all, nobody else's, never in the way."""
+"""The state directory: private, atomic, and never blocking."""
 
 import os
 import stat
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config import state_directory as module
 from mcp_manifold.config.state_directory import StateDirectory
 
 
@@ -15,119 +14,118 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def test_what_was_put_there_is_what_is_got(tmp_path: Path) -> None:
-    shelf = StateDirectory(tmp_path / "deep" / "shelf")
-    assert shelf.get("a") is None
+def test_get_returns_what_put_wrote(tmp_path: Path) -> None:
+    store = StateDirectory(tmp_path / "deep" / "store")
+    assert store.get("a") is None
     for data in (b"", b"one", b"\0" * (3 << 20), b"two"):
-        shelf.put("a", data)
-        assert shelf.get("a") == data
-    assert [path.name for path in (tmp_path / "deep" / "shelf").iterdir()] == ["a"]
+        store.put("a", data)
+        assert store.get("a") == data
+    assert [path.name for path in (tmp_path / "deep" / "store").iterdir()] == ["a"]
 
 
-def test_only_the_user_can_read_it(tmp_path: Path) -> None:
+def test_files_are_readable_by_their_user_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        StateDirectory(tmp_path / "shelf").put("a", b"x")
+        StateDirectory(tmp_path / "store").put("a", b"x")
     finally:
         os.umask(before)
-    assert (mode(tmp_path / "shelf"), mode(tmp_path / "shelf" / "a")) == (0o700, 0o600)
+    assert (mode(tmp_path / "store"), mode(tmp_path / "store" / "a")) == (0o700, 0o600)
 
 
-def test_a_directory_that_is_too_open_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "shelf").mkdir(mode=0o755)
-    shelf = StateDirectory(tmp_path / "shelf")
-    assert shelf.get("a") is None
-    assert mode(tmp_path / "shelf") == 0o700
+def test_a_directory_open_to_others_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(mode=0o755)
+    store = StateDirectory(tmp_path / "store")
+    assert store.get("a") is None
+    assert mode(tmp_path / "store") == 0o700
 
 
 @pytest.mark.parametrize("bits", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_is_none_of_ours(tmp_path: Path, bits: int) -> None:
-    shelf = StateDirectory(tmp_path / "shelf")
-    shelf.put("a", b"x")
-    (tmp_path / "shelf" / "a").chmod(bits)
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, bits: int) -> None:
+    store = StateDirectory(tmp_path / "store")
+    store.put("a", b"x")
+    (tmp_path / "store" / "a").chmod(bits)
     with pytest.raises(PermissionError, match="others may write it"):
-        shelf.get("a")
-    shelf.put("a", b"y")
-    assert shelf.get("a") == b"y"
+        store.get("a")
+    store.put("a", b"y")
+    assert store.get("a") == b"y"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("which", ["", "a"])
-def test_what_belongs_to_somebody_else_is_not_read(tmp_path: Path, which: str) -> None:
-    shelf = StateDirectory(tmp_path / "shelf")
-    shelf.put("a", b"x")
-    os.chown(tmp_path / "shelf" / which, 12345, 12345)
+def test_a_file_or_directory_of_another_user_is_not_read(tmp_path: Path, which: str) -> None:
+    store = StateDirectory(tmp_path / "store")
+    store.put("a", b"x")
+    os.chown(tmp_path / "store" / which, 12345, 12345)
     with pytest.raises(PermissionError, match="belongs to another user"):
-        shelf.get("a")
+        store.get("a")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    shelf = StateDirectory(tmp_path / "shelf")
-    shelf.put("real", b"x")
-    (tmp_path / "shelf" / "a").symlink_to("real")
+    store = StateDirectory(tmp_path / "store")
+    store.put("real", b"x")
+    (tmp_path / "store" / "a").symlink_to("real")
     with pytest.raises(OSError, match=r"symbolic|Too many levels"):
-        shelf.get("a")
-    shelf.put("a", b"y")
-    assert (shelf.get("a"), shelf.get("real")) == (b"y", b"x")
+        store.get("a")
+    store.put("a", b"y")
+    assert (store.get("a"), store.get("real")) == (b"y", b"x")
 
 
 def test_a_pipe_in_its_place_does_not_hang(tmp_path: Path) -> None:
-    shelf = StateDirectory(tmp_path / "shelf")
-    shelf.put("b", b"x")
-    os.mkfifo(tmp_path / "shelf" / "a", 0o600)
-    with pytest.raises(OSError, match="no file of ours"):
-        shelf.get("a")
+    store = StateDirectory(tmp_path / "store")
+    store.put("b", b"x")
+    os.mkfifo(tmp_path / "store" / "a", 0o600)
+    with pytest.raises(OSError, match="not a file of ours"):
+        store.get("a")
 
 
-def test_a_directory_in_its_place_is_told(tmp_path: Path) -> None:
-    (tmp_path / "shelf" / "a").mkdir(parents=True, mode=0o700)
-    shelf = StateDirectory(tmp_path / "shelf")
-    with pytest.raises(OSError, match="no file of ours"):
-        shelf.get("a")
+def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store" / "a").mkdir(parents=True, mode=0o700)
+    store = StateDirectory(tmp_path / "store")
+    with pytest.raises(OSError, match="not a file of ours"):
+        store.get("a")
     with pytest.raises(OSError, match="directory"):
-        shelf.put("a", b"x")
-    assert [path.name for path in (tmp_path / "shelf").iterdir()] == ["a"]
+        store.put("a", b"x")
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
 
 
-def test_a_file_in_place_of_the_directory_is_told(tmp_path: Path) -> None:
-    (tmp_path / "shelf").write_bytes(b"")
-    shelf = StateDirectory(tmp_path / "shelf")
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"")
+    store = StateDirectory(tmp_path / "store")
     with pytest.raises(NotADirectoryError):
-        shelf.get("a")
+        store.get("a")
     with pytest.raises(OSError, match=r"exists|directory"):
-        shelf.put("a", b"x")
+        store.put("a", b"x")
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 3)
-    shelf = StateDirectory(tmp_path / "shelf")
-    shelf.put("a", b"four")
-    with pytest.raises(OSError, match="no file of ours"):
-        shelf.get("a")
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    store = StateDirectory(tmp_path / "store", largest=3)
+    store.put("a", b"four")
+    with pytest.raises(OSError, match="not a file of ours"):
+        store.get("a")
 
 
-def test_many_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
     whole = [bytes([number]) * 200_000 for number in range(1, 9)]
-    shelves = [StateDirectory(tmp_path / "shelf") for _ in whole]
-    shelves[0].put("a", whole[0])
+    stores = [StateDirectory(tmp_path / "store") for _ in whole]
+    stores[0].put("a", whole[0])
     with ThreadPoolExecutor(9) as pool:
-        writers = [pool.submit(shelf.put, "a", data) for shelf, data in zip(shelves, whole, strict=True)]
-        readers = [pool.submit(shelves[0].get, "a") for _ in range(50)]
+        writers = [pool.submit(store.put, "a", data) for store, data in zip(stores, whole, strict=True)]
+        readers = [pool.submit(stores[0].get, "a") for _ in range(50)]
     assert all(reader.result() in whole for reader in readers)
     assert all(writer.result() is None for writer in writers)
-    assert [path.name for path in (tmp_path / "shelf").iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
 
 
-def test_old_files_and_halves_of_a_killed_writer_are_taken_away(tmp_path: Path) -> None:
-    shelf = StateDirectory(tmp_path / "shelf")
+def test_old_and_unfinished_files_are_deleted(tmp_path: Path) -> None:
+    store = StateDirectory(tmp_path / "store")
     for name in ("old.listing", "fresh.listing", ".half.new", "of.somebody"):
-        shelf.put(name, b"x")
+        store.put(name, b"x")
     for name in ("old.listing", ".half.new", "of.somebody"):
-        os.utime(tmp_path / "shelf" / name, (1000, 1000))
-    shelf.tidy(".listing", before=2000)
-    assert sorted(path.name for path in (tmp_path / "shelf").iterdir()) == ["fresh.listing", "of.somebody"]
+        os.utime(tmp_path / "store" / name, (1000, 1000))
+    store.tidy(".listing", before=2000)
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["fresh.listing", "of.somebody"]
 
 
-def test_tidying_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
-    StateDirectory(tmp_path / "shelf").tidy(".listing", before=2000)
-    assert not (tmp_path / "shelf").exists()
+def test_tidying_a_missing_directory_does_nothing(tmp_path: Path) -> None:
+    StateDirectory(tmp_path / "store").tidy(".listing", before=2000)
+    assert not (tmp_path / "store").exists()

@@ -16,7 +16,7 @@ import msgspec
 
 from mcp_manifold.backends.link.negotiation import Negotiation, TransportKind
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.config.identity import fingerprint
+from mcp_manifold.config.compare import fingerprint
 from mcp_manifold.config.state_directory import StateDirectory
 from mcp_manifold.model.catalogue import Hint, Listing
 from mcp_manifold.wire import Payload

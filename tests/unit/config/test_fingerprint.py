@@ -1,12 +1,11 @@
-"""Which servers are the same: by what reaches them, not by what they are called or how they are treated."""
+"""The fingerprint of a server: it depends on the definition, not on name or treatment."""
 
 from typing import Any
 
 import pytest
 
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.config.compare import PRESENTATION, TREATMENT
-from mcp_manifold.config.identity import _DEFINING, fingerprint
+from mcp_manifold.config.compare import fingerprint
 
 SECRET = "correct-horse-battery-staple"
 PROGRAM: dict[str, Any] = {"name": "a", "command": "x", "args": ["1", "2"], "env": {"K": SECRET}, "cwd": "/"}
@@ -32,7 +31,7 @@ def print_of(base: dict[str, Any], **change: Any) -> str:
         (ADDRESS, {"transport": "sse"}),
     ],
 )
-def test_what_reaches_it_makes_it_another(base: dict[str, Any], change: dict[str, Any]) -> None:
+def test_the_fingerprint_changes_with_the_definition(base: dict[str, Any], change: dict[str, Any]) -> None:
     assert print_of(base, **change) != print_of(base)
 
 
@@ -48,35 +47,20 @@ def test_what_reaches_it_makes_it_another(base: dict[str, Any], change: dict[str
         {"breaker": {"failures": 1}},
     ],
 )
-def test_how_it_is_called_shown_and_treated_does_not(change: dict[str, Any]) -> None:
+def test_the_fingerprint_ignores_name_presentation_and_treatment(change: dict[str, Any]) -> None:
     assert print_of(PROGRAM, **change) == print_of(PROGRAM)
 
 
-def test_the_order_of_variables_does_not_count() -> None:
+def test_the_fingerprint_ignores_the_order_of_variables() -> None:
     assert print_of(PROGRAM, env={"A": "1", "B": "2"}) == print_of(PROGRAM, env={"B": "2", "A": "1"})
 
 
-def test_every_setting_was_judged() -> None:
-    elsewhere = {
-        "connect_timeout",
-        "name",
-        "disabled",
-        "env_file",
-        "rlimits",
-        "timeout",
-        "sse_read_timeout",
-        "ping_interval",
-        "isolation",
-    }
-    assert set(ServerSettings.model_fields) <= {*_DEFINING, *PRESENTATION, *TREATMENT, *elsewhere}
-
-
-def test_it_is_a_name_for_a_file_that_tells_nothing() -> None:
+def test_the_fingerprint_is_a_file_name_without_secrets() -> None:
     found = print_of(PROGRAM)
     assert found.isalnum()
     assert len(found) == 40
     assert SECRET not in found
 
 
-def test_any_text_can_be_part_of_it() -> None:
+def test_any_text_has_a_fingerprint() -> None:
     assert print_of(PROGRAM, args=["\udce4", "\n", "\x7f"])

@@ -1,11 +1,11 @@
-"""Where the configuration file is looked for."""
+"""Configuration file lookup."""
 
 from pathlib import Path
 
 import pytest
 
 from mcp_manifold.config import find, load
-from mcp_manifold.config.locations import candidates
+from mcp_manifold.config.document import candidates
 from mcp_manifold.errors import ConfigError
 
 SERVER = '{"mcpServers": {"%s": {"command": "x"}}}'
@@ -45,9 +45,7 @@ def test_the_variable_comes_before_the_working_directory_before_the_users(
     assert load(tmp_path / "given.json", environ=environ).servers[0].name == "given"
 
 
-def test_the_process_environment_is_what_counts_unless_another_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     path.write_text(SERVER % "${NOT_A_REFERENCE_IN_A_KEY}")
     monkeypatch.setenv("MCP_MANIFOLD_CONFIG", str(path))
@@ -64,7 +62,7 @@ def test_a_named_file_that_is_missing_is_an_error_and_not_skipped(tmp_path: Path
         load(environ={"MCP_MANIFOLD_CONFIG": str(missing)})
 
 
-def test_no_file_at_all_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_file_the_error_names_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         load(environ={"XDG_CONFIG_HOME": str(tmp_path)})

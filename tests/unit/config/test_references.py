@@ -1,4 +1,4 @@
-"""References in texts: what they become, and how it is said that they lead nowhere."""
+"""References in texts: their values, and the reports of unresolved ones."""
 
 from pathlib import Path
 
@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.config.expand import Unresolved, Variables
+from mcp_manifold.config.environment import References
 from tests.unit.config.conftest import Home
 
 VALUES = {"USER": "ada", "EMPTY": "", "NESTED": "${USER}"}
 
 
-def expanded(text: str) -> object:
-    return Variables(VALUES, Path()).expand(text)
+def expanded(data: object) -> tuple[object, list[str]]:
+    """The data with references resolved, and why some are not."""
+    reasons: list[str] = []
+    return References(VALUES, Path()).expand(data, (), lambda reason, _: reasons.append(reason)), reasons
 
 
 @pytest.mark.parametrize(
@@ -34,8 +36,8 @@ def expanded(text: str) -> object:
         ("$USER and pa$$word and $", "$USER and pa$$word and $"),
     ],
 )
-def test_a_reference_becomes_its_value_and_nothing_else_changes(text: str, becomes: str) -> None:
-    assert expanded(text) == becomes
+def test_a_reference_is_replaced_and_nothing_else_changes(text: str, becomes: str) -> None:
+    assert expanded(text) == (becomes, [])
 
 
 @pytest.mark.parametrize(
@@ -52,20 +54,20 @@ def test_a_reference_becomes_its_value_and_nothing_else_changes(text: str, becom
         ("${file:a\0b}", "cannot be read as UTF-8 text"),
     ],
 )
-def test_a_reference_that_leads_nowhere_says_why(text: str, reason: str) -> None:
-    with pytest.raises(Unresolved, match=r".*") as caught:
-        expanded(text)
-    assert reason in caught.value.reason
+def test_an_unresolved_reference_is_reported_with_the_reason(text: str, reason: str) -> None:
+    data, (found,) = expanded(text)
+    assert data == text
+    assert reason in found
 
 
 @given(st.recursive(st.text(alphabet="ab$ }"), lambda inner: st.lists(inner) | st.dictionaries(st.text("k${}"), inner)))
 def test_data_without_references_stays_as_it_is(data: object) -> None:
-    assert Variables({}, Path()).expand(data) == data
+    assert expanded(data) == (data, [])
 
 
 def test_keys_are_not_expanded_and_values_are_at_any_depth() -> None:
     data = {"${USER}": [{"a": ("${USER}", 1, None, True)}]}
-    assert Variables(VALUES, Path()).expand(data) == {"${USER}": [{"a": ["ada", 1, None, True]}]}
+    assert expanded(data)[0] == {"${USER}": [{"a": ["ada", 1, None, True]}]}
 
 
 def test_a_file_is_read_beside_the_configuration_without_its_last_line_end(home: Home) -> None:
@@ -75,7 +77,7 @@ def test_a_file_is_read_beside_the_configuration_without_its_last_line_end(home:
     assert (env["A"].get_secret_value(), env["B"].get_secret_value()) == ("one\ntwo\n", "one")
 
 
-def test_a_file_that_is_no_text_breaks_its_server_alone(home: Home) -> None:
+def test_a_binary_file_breaks_only_its_server(home: Home) -> None:
     (home.directory / "blob").write_bytes(b"\xff\xfe\x00")
     settings = home.load('{"mcpServers": {"a": {"command": "${file:blob}"}, "b": {"command": "y"}}}')
     assert [server.name for server in settings.servers] == ["b"]
@@ -88,7 +90,7 @@ def test_variables_come_from_the_process_and_from_the_env_file_beside_and_the_pr
     assert home.server(entry, environ={"ONE": "process"}).args == ("process", "dotenv", "a $ONE b")
 
 
-def test_an_unset_variable_breaks_its_server_alone_and_names_the_place(home: Home) -> None:
+def test_an_unset_variable_breaks_only_its_server_at_a_place(home: Home) -> None:
     text = '{"mcpServers": {\n  "a": {"url": "http://a", "headers": {"X": "${NOPE}"}},\n  "b": {"command": "y"}}}'
     settings = home.load(text)
     assert [server.name for server in settings.servers] == ["b"]
@@ -108,7 +110,7 @@ def test_a_disabled_server_needs_no_variable_and_no_file(home: Home) -> None:
     assert server.env == {}
 
 
-def test_switches_and_numbers_can_be_references(home: Home) -> None:
+def test_booleans_and_numbers_can_be_references(home: Home) -> None:
     environ = {"ON": "true", "WAIT": "90s", "PORT": "99"}
     text = """{"manifold": {"port": "${PORT}", "insecure": "${ON}"},
                "mcpServers": {"a": {"command": "x", "enabled": "${ON}", "timeout": "${WAIT}"}}}"""
@@ -117,14 +119,14 @@ def test_switches_and_numbers_can_be_references(home: Home) -> None:
     assert (settings.servers[0].disabled, settings.servers[0].timeout) == (False, 90.0)
 
 
-def test_the_variables_of_an_env_file_are_below_those_of_env(home: Home) -> None:
+def test_env_wins_over_the_env_file(home: Home) -> None:
     home.write("server.env", "A=file\nB=file\nEMPTY\n")
     server = home.server('{"command": "x", "envFile": "server.env", "env": {"B": "env"}}')
     assert {name: value.get_secret_value() for name, value in server.env.items()} == {"A": "file", "B": "env"}
     assert server.env_file == str(home.directory / "server.env")
 
 
-def test_a_missing_env_file_breaks_its_server_alone(home: Home) -> None:
+def test_a_missing_env_file_breaks_only_its_server(home: Home) -> None:
     settings = home.load('{"mcpServers": {"a": {"command": "x", "envFile": "no.env"}, "b": {"command": "y"}}}')
     broken = settings.broken[0]
     assert broken.reason == 'the envFile "no.env" cannot be read: No such file or directory'

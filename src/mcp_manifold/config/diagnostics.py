@@ -1,0 +1,192 @@
+"""The collector of a configuration's problems. Every stage of loading adds to it; it points each at its place."""
+
+import typing
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mcp_manifold.config.dialects import Loc, remedy_for
+from mcp_manifold.config.document import Document, SourceSpan, dotted
+from mcp_manifold.errors import ConfigError, ConfigProblem
+
+MAX_PROBLEMS: Final = 100
+"""Problems that are kept; the others are counted."""
+
+Severity = Literal["error", "broken", "warning"]
+
+WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "string_type": "expected text in quotes",
+        "string_too_short": "expected some text",
+        "string_too_long": "expected at most {max_length} characters",
+        "int_type": "expected a whole number",
+        "int_parsing": "expected a whole number",
+        "int_from_float": "expected a whole number",
+        "bool_type": "expected true or false",
+        "bool_parsing": "expected true or false",
+        "tuple_type": "expected a list in [ ]",
+        "dict_type": "expected an object in {{ }}",
+        "model_type": "expected an object in {{ }}",
+        "model_attributes_type": "expected an object in {{ }}",
+        "literal_error": "expected {expected}",
+        "greater_than": "expected a number above {gt}",
+        "greater_than_equal": "expected a number of at least {ge}",
+        "less_than_equal": "expected a number of at most {le}",
+    }
+)
+"""Our words for the types of validation errors. The library's own may repeat a value, which may be a secret."""
+
+
+class Diagnostics:
+    """The problems of one configuration so far, at most one error per place: the first is the cause of the others."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._found: dict[ConfigProblem, None] = {}
+        self._places: set[tuple[int, int]] = set()
+        self._has_errors = False
+        self._more = 0
+
+    def __repr__(self) -> str:
+        return f"<Diagnostics {self._document.path} {len(self._found)} problems>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further problems are only counted, so that their remedies need not be looked for."""
+        return len(self._found) >= MAX_PROBLEMS
+
+    @property
+    def problems(self) -> tuple[ConfigProblem, ...]:
+        """The problems in file order, those without a place first."""
+        found = sorted(self._found, key=lambda problem: (problem.line, problem.column))
+        more = [ConfigProblem(f"and {self._more} more problems")] if self._more else []
+        return (*found, *more)
+
+    def check(self) -> None:
+        """End the loading if anything prevents it.
+
+        Raises:
+            ConfigError: with all problems found so far.
+        """
+        if self._has_errors:
+            raise ConfigError(problems=self.problems)
+
+    def error(self, what: str, loc: Loc, *, at_key: bool = False, remedy: str = "", server: str = "") -> None:
+        """Add an error at the value of `loc`, or at its key."""
+        self._add(what, loc, "error", at_key=at_key, remedy=remedy, server=server)
+
+    def broken(self, what: str, loc: Loc, *, server: str) -> SourceSpan | None:
+        """Add what makes a server unusable; returns the place."""
+        self._add(what, loc, "broken", server=server)
+        return self._document.place(loc)
+
+    def warning(self, what: str, loc: Loc = (), *, remedy: str = "", server: str = "") -> None:
+        """Add a warning at the key of `loc`; without one, at the file as a whole."""
+        self._add(what, loc, "warning", at_key=True, remedy=remedy, server=server)
+
+    def fault(self, what: str, place: SourceSpan) -> None:
+        """Add an error of the text itself."""
+        self._keep(ConfigProblem(what, file=self._document.path, line=place.line, column=place.column))
+
+    def elsewhere(self, what: str, key: str, *, remedy: str = "", file: str = "", severity: Severity = "error") -> None:
+        """Add a problem of a flag or of an environment variable."""
+        self._keep(ConfigProblem(what, severity, remedy, file=file, key=key))
+
+    def invalid(
+        self,
+        exc: ValidationError,
+        model: type[BaseModel],
+        at: Loc,
+        *,
+        is_whole: bool,
+        server: str = "",
+        blame: Callable[[Loc], str] | None = None,
+    ) -> None:
+        """Add all that `exc` found wrong with the object at `at`, which should be a `model`.
+
+        A check of the whole object counts only if `is_whole`: no key of it was left out for another problem. `blame`
+        names the flag or variable that set a value; it is empty for those of the document.
+        """
+        for found in exc.errors(include_url=False, include_input=False):
+            loc, what, remedy, at_key = explained(found, model, with_remedy=not self.is_full)
+            if not is_whole and not found["loc"]:
+                continue
+            culprit = blame(loc) if blame else ""
+            if culprit:
+                self.elsewhere(what, culprit, remedy=remedy)
+                continue
+            loc = (*at, *loc)
+            is_written = len(self._document.written(loc)) == len(loc)
+            shown = self._document.shown(loc) if not at_key and is_written else ""
+            self._add(what + shown, loc, "error", at_key=at_key, remedy=remedy, server=server)
+
+    def _add(
+        self, what: str, loc: Loc, severity: Severity, *, at_key: bool = False, remedy: str = "", server: str = ""
+    ) -> None:
+        place = (self._document.place(loc, at_key=at_key) if loc or severity == "error" else None) or SourceSpan(0, 0)
+        key = dotted(self._document.written(loc))
+        self._keep(
+            ConfigProblem(what, severity, remedy, self._document.path, place.line, place.column, key=key, server=server)
+        )
+
+    def _keep(self, problem: ConfigProblem) -> None:
+        if problem.severity == "error":
+            self._has_errors = True
+            place = (problem.line, problem.column)
+            if problem.line and place in self._places:
+                return
+            self._places.add(place)
+        if not self.is_full:
+            self._found[problem] = None
+        elif problem not in self._found:
+            self._more += 1
+
+
+def explained(error: ErrorDetails, model: type[BaseModel], *, with_remedy: bool = True) -> tuple[Loc, str, str, bool]:
+    """A validation error as its path by field names, reason, remedy, and whether to point at the key."""
+    loc, context = _by_field(error["loc"], model), error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            key = str(loc[-1])
+            remedy = remedy_for(key, _keys(model, loc[:-1])) if with_remedy else ""
+            return loc, f'unknown key "{key}"', remedy, True
+        case "missing":
+            return loc[:-1], f'"{loc[-1]}" is missing', "", True
+        case "wrong_key":
+            return (*loc, context["key"]), context["reason"], "", True
+        case "value_error":
+            return loc, str(context["error"]), "", _model_at(model, loc) is not None
+        case kind:
+            words = WORDS[kind].format_map(context) if kind in WORDS else error["msg"]
+            return loc, words.replace("'", '"'), "", False
+
+
+def _keys(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys of an object at `loc`."""
+    inner = _model_at(model, loc)
+    return [str(found.alias) for found in inner.model_fields.values()] if inner else []
+
+
+def _by_field(loc: Loc, model: type[BaseModel]) -> Loc:
+    """`loc` by field names instead of aliases."""
+    out: list[str | int] = []
+    for index, part in enumerate(loc):
+        inner = _model_at(model, loc[:index])
+        names = {str(found.alias): name for name, found in inner.model_fields.items()} if inner else {}
+        out.append(names.get(part, part) if isinstance(part, str) else part)
+    return tuple(out)
+
+
+def _model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
+    """The model of the object at `loc`; None for a map or a list."""
+    here: object = model
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            found = [item.annotation for name, item in here.model_fields.items() if part in (name, item.alias)]
+            here = found[0] if found else None
+        else:
+            here = (typing.get_args(here) or (None,))[1 if typing.get_origin(here) is dict else 0]
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
