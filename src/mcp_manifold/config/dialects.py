@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -242,10 +243,14 @@ def by_field(written: Mapping[str, object], model: type[BaseModel], twice: Calla
             continue
         inner = model.model_fields[name].annotation if name in model.model_fields else None
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
-            out[name] = by_field(value, inner, lambda loc, key=key: twice((key, *loc)))  # type: ignore[misc]  # binds the loop variable
+            out[name] = by_field(value, inner, partial(_nested, twice, key))
         else:
             out[name] = value
     return out
+
+
+def _nested(twice: Callable[[Loc], None], key: str, loc: Loc) -> None:
+    twice((key, *loc))
 
 
 def misplaced_servers(data: Mapping[str, object]) -> Iterator[str]:
