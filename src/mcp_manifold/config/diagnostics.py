@@ -1,6 +1,7 @@
 """The collector of a configuration's problems. Every stage of loading adds to it; it points each at its place."""
 
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
@@ -13,7 +14,7 @@ from mcp_manifold.config.document import Document, SourceSpan, dotted
 from mcp_manifold.errors import ConfigError, ConfigProblem
 
 MAX_PROBLEMS: Final = 100
-"""Problems that are kept; the others are counted."""
+"""Problems of one severity that are kept; further ones are counted."""
 
 Severity = Literal["error", "broken", "warning"]
 
@@ -46,24 +47,23 @@ class Diagnostics:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._found: dict[ConfigProblem, None] = {}
+        self._counts: Counter[Severity] = Counter()
         self._places: set[tuple[int, int]] = set()
-        self._has_errors = False
-        self._more = 0
 
     def __repr__(self) -> str:
         return f"<Diagnostics {self._document.path} {len(self._found)} problems>"
 
     @property
     def is_full(self) -> bool:
-        """Whether further problems are only counted, so that their remedies need not be looked for."""
-        return len(self._found) >= MAX_PROBLEMS
+        """Whether further errors are only counted, so that their remedies need not be looked for."""
+        return self._counts["error"] >= MAX_PROBLEMS
 
     @property
     def problems(self) -> tuple[ConfigProblem, ...]:
         """The problems in file order, those without a place first."""
         found = sorted(self._found, key=lambda problem: (problem.line, problem.column))
-        more = [ConfigProblem(f"and {self._more} more problems")] if self._more else []
-        return (*found, *more)
+        more = {severity: count - MAX_PROBLEMS for severity, count in self._counts.items() if count > MAX_PROBLEMS}
+        return (*found, *(ConfigProblem(f"and {count} more of these", severity) for severity, count in more.items()))
 
     def check(self) -> None:
         """End the loading if anything prevents it.
@@ -71,7 +71,7 @@ class Diagnostics:
         Raises:
             ConfigError: with all problems found so far.
         """
-        if self._has_errors:
+        if self._counts["error"]:
             raise ConfigError(problems=self.problems)
 
     def error(self, what: str, loc: Loc, *, at_key: bool = False, remedy: str = "", server: str = "") -> None:
@@ -133,16 +133,14 @@ class Diagnostics:
         )
 
     def _keep(self, problem: ConfigProblem) -> None:
+        place = (problem.line, problem.column)
+        if problem in self._found or (problem.severity == "error" and problem.line and place in self._places):
+            return
         if problem.severity == "error":
-            self._has_errors = True
-            place = (problem.line, problem.column)
-            if problem.line and place in self._places:
-                return
             self._places.add(place)
-        if not self.is_full:
+        self._counts[problem.severity] += 1
+        if self._counts[problem.severity] <= MAX_PROBLEMS:
             self._found[problem] = None
-        elif problem not in self._found:
-            self._more += 1
 
 
 def explained(error: ErrorDetails, model: type[BaseModel], *, with_remedy: bool = True) -> tuple[Loc, str, str, bool]:

@@ -6,7 +6,8 @@ To add a dialect, add a row to `DIALECTS`. To add a key that sets something here
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -18,6 +19,8 @@ from mcp_manifold.config.settings import ServerSettings, transport_of
 Loc = tuple[str | int, ...]
 """The path to a value: keys and indices from the root."""
 
+OWN_KEYS: Final = tuple(str(found.alias) for name, found in ServerSettings.model_fields.items() if name != "name")
+"""The keys of a server entry in our own notation."""
 IGNORED: Final = "another client's key, ignored"
 UNSUPPORTED: Final = "not supported; the server is used without it"
 TRUTH: Final[Mapping[str, bool]] = MappingProxyType(
@@ -72,6 +75,12 @@ class Dialect:
     servers: tuple[str, ...]
     """The path of the object of servers, by which the dialect is detected."""
     keys: tuple[Key, ...]
+    rows: Mapping[str, Key] = field(init=False, repr=False)
+    """All keys of a server entry, ours and those of the dialect, by their names in snake_case."""
+
+    def __post_init__(self) -> None:
+        own = (Key(key, to_snake(key)) for key in OWN_KEYS)
+        object.__setattr__(self, "rows", {to_snake(row.name): row for row in (*own, *self.keys)})
 
 
 _SHARED: Final = (
@@ -116,22 +125,11 @@ DIALECTS: Final = (Dialect("common", ("mcpServers",), _SHARED), Dialect("vscode"
 
 SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)
 ROOT_KEYS: Final = (*SERVER_KEYS, "manifold", "$schema")
-OWN_KEYS: Final = tuple(str(found.alias) for name, found in ServerSettings.model_fields.items() if name != "name")
 STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
 HTTP_ONLY: Final = ("headers",)
 _FIELDS: Final = MappingProxyType(
     {to_snake(key.name): key.field for dialect in DIALECTS for key in dialect.keys if key.field}
 )
-
-_ROWS: Final[Mapping[str, Mapping[str, Key]]] = MappingProxyType(
-    {
-        dialect.name: {
-            to_snake(row.name): row for row in (*(Key(key, to_snake(key)) for key in OWN_KEYS), *dialect.keys)
-        }
-        for dialect in DIALECTS
-    }
-)
-"""All keys of a server entry by their names in snake_case, for each dialect."""
 
 
 def dialect_of(data: Mapping[str, object]) -> Dialect | None:
@@ -182,9 +180,8 @@ class ServerEntry:
         self.notes: list[tuple[str, str]] = []
         """Keys without effect, with the reason."""
         self._keys: dict[str, str] = {}
-        rows = _ROWS[dialect.name]
         for key, value in written.items():
-            row = rows.get(to_snake(key))
+            row = dialect.rows.get(to_snake(key))
             if row is None:
                 self.unknown.append(key)
             elif row.note:
@@ -242,10 +239,14 @@ def by_field(written: Mapping[str, object], model: type[BaseModel], twice: Calla
             continue
         inner = model.model_fields[name].annotation if name in model.model_fields else None
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
-            out[name] = by_field(value, inner, lambda loc, key=key: twice((key, *loc)))  # type: ignore[misc]  # binds the loop variable
+            out[name] = by_field(value, inner, partial(_nested, twice, key))
         else:
             out[name] = value
     return out
+
+
+def _nested(twice: Callable[[Loc], None], key: str, loc: Loc) -> None:
+    twice((key, *loc))
 
 
 def misplaced_servers(data: Mapping[str, object]) -> Iterator[str]:

@@ -169,7 +169,7 @@ class _Reader:
             self._take(":", 'expected ":"')
             if key in out:
                 first = self._places[*loc, key][0].line
-                self._faults.append((f'the key "{key}" is given twice, first in line {first}', place))
+                self._fault(f'the key "{key}" is given twice, first in line {first}', place)
                 self._value((*loc, key, -1), place, depth + 1)  # read past it
             else:
                 out[key] = self._value((*loc, key), place, depth + 1)
@@ -201,28 +201,26 @@ class _Reader:
 
     def _string(self, token: str, place: SourceSpan) -> str:
         """The text of a string token; a fault in it does not end the reading."""
-
-        def character(found: re.Match[str]) -> str:
-            escape = found[1]
-            if len(escape) > 1 and escape != "\r\n":
-                return chr(int(escape[1:], 16))
-            if escape in "\r\n\u2028\u2029":
-                return ""
-            plain = dict(_ESCAPES).get(escape)
-            if plain is None and escape.isalnum():
-                self._faults.append(
-                    (rf'the string that begins here has an unknown escape "\{escape}"; a backslash is "\\"', place)
-                )
-            return escape if plain is None else plain
-
         if "\\" not in token:
             return token[1:-1]
-        text = _ESCAPE.sub(character, token[1:-1])
+        text = _ESCAPE.sub(lambda found: self._character(found[1], place), token[1:-1])
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")  # joins surrogate pairs
         except UnicodeDecodeError:
-            self._faults.append(("the string that begins here has half a surrogate pair", place))
+            self._fault("the string that begins here has half a surrogate pair", place)
             return ""
+
+    def _character(self, escape: str, place: SourceSpan) -> str:
+        """The character of an escape, without its backslash, in the string that begins at `place`."""
+        if len(escape) > 2:
+            return chr(int(escape[1:], 16))
+        if escape in "\r\n\u2028\u2029":
+            return ""
+        plain = dict(_ESCAPES).get(escape)
+        if plain is None and escape.isalnum():
+            reason = rf'the string that begins here has an unknown escape "\{escape}"; a backslash is "\\"'
+            self._fault(reason, place)
+        return escape if plain is None else plain
 
     def _number(self, token: str, start: int) -> int | float | None:
         digits = token.lstrip("+-")
@@ -237,7 +235,7 @@ class _Reader:
                 return sign * int(digits)
         elif not _LEADING_ZERO.match(digits) and math.isfinite(number := float(digits)):
             return sign * number
-        self._faults.append((fault, self._place(start + len(token) - len(digits))))
+        self._fault(fault, self._place(start + len(token) - len(digits)))
         return None
 
     def _fail(self, reason: str, at: int | None = None) -> NoReturn:
@@ -249,8 +247,13 @@ class _Reader:
         elif self._kind == "open":
             is_last_line = self._text.find("\n", self._start) < 0
             reason = "the string that begins here is " + ("never closed" if is_last_line else "not closed on its line")
-        self._faults.append((reason, place))
+        self._fault(reason, place)
         raise _SyntaxFault
+
+    def _fault(self, reason: str, place: SourceSpan) -> None:
+        """Note a fault; one string can have millions, of which the first is enough."""
+        if not self._faults or self._faults[-1][1] != place:
+            self._faults.append((reason, place))
 
     def _place(self, index: int) -> SourceSpan:
         line = bisect.bisect_right(self._lines, index)

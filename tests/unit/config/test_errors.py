@@ -303,9 +303,11 @@ def test_a_syntax_error_comes_alone_but_for_the_faults_of_values_before_it(home:
 
 
 def test_the_number_of_reported_problems_is_bounded(home: Home) -> None:
-    servers = ",".join(f'"s{number}": {{"command": "x", "nope{number}": 1}}' for number in range(1000))
+    servers = ",".join(f'"s{number}": {{"command": "x", "icon": 1, "nope": 1}}' for number in range(1000))
     messages = home.error(f'{{"mcpServers": {{{servers}}}}}').splitlines()
-    assert (len(messages), messages[-1]) == (101, "and 900 more problems")
+    assert (len(messages), messages[-1]) == (101, "and 900 more of these")
+    warnings = home.load(f'{{"mcpServers": {{{servers.replace("nope", "id")}}}}}').warnings
+    assert (len(warnings), warnings[-1]) == (101, "and 1900 more of these")
 
 
 def test_the_fields_of_the_error_carry_the_place(home: Home) -> None:

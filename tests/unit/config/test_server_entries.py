@@ -3,6 +3,7 @@
 import pytest
 
 from mcp_manifold.config import FilterSettings, OverrideSettings, ServerSettings, load_dict
+from mcp_manifold.config.dialects import IGNORED, Dialect, Key, ServerEntry, servers_of
 from tests.unit.config.conftest import Home
 
 CLAUDE_DESKTOP = """{
@@ -85,6 +86,22 @@ def test_a_windsurf_file_works_unchanged(home: Home) -> None:
     (server,) = home.load(WINDSURF).servers
     assert (server.url, server.transport) == ("https://far.example.com/mcp", "auto")
     assert server.tools == FilterSettings(block=("drop",))
+
+
+def test_a_dialect_is_a_row_of_a_table() -> None:
+    other = Dialect(
+        "other",
+        ("mcp", "servers"),
+        (
+            Key("httpUrl", "url"),
+            Key("startup_timeout_sec", "initialize_timeout", lambda value: f"{value}s"),
+            Key("color", note=IGNORED),
+        ),
+    )
+    entry = ServerEntry({"httpUrl": "http://a", "startup_timeout_sec": 3, "color": "red", "prefix": "p", "x": 1}, other)
+    assert entry.data == {"url": "http://a", "initialize_timeout": "3s", "prefix": "p"}
+    assert (entry.notes, entry.unknown, entry.problems) == ([("color", IGNORED)], ["x"], [])
+    assert servers_of({"mcp": {"servers": {"a": {}}}}, other) == {"a": {}}
 
 
 @pytest.mark.parametrize("key", ["type", "transport", "transportType", "transport_type"])
