@@ -20,7 +20,7 @@ from mcp_manifold.backends.lists.listing_cache import ListingCache
 from mcp_manifold.backends.process.command import login_path
 from mcp_manifold.backends.process.groups import Groups
 from mcp_manifold.backends.process.orphans import mark
-from mcp_manifold.clock import LoopClock
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.locations import catalogue_directory
@@ -252,13 +252,15 @@ class _Greeter:
     def __repr__(self) -> str:
         return f"<_Greeter {'ready' if self._sdk else 'nothing imported'}>"
 
-    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
+    async def greet(
+        self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock
+    ) -> Negotiation:
         """Negotiate with one server."""
         if self._sdk is None:
             async with self._importing:  # so that servers that start together take one thread, and not one each
                 self._sdk = await anyio.to_thread.run_sync(_sdk)
-        greeting: Negotiation = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout)
-        return greeting
+        found: Negotiation = await self._sdk.greet(link, eras=eras, identity=identity, timeout=timeout, clock=clock)
+        return found
 
 
 def _parameters(
