@@ -7,6 +7,7 @@ import anyio.to_thread
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Greet, Identity, Negotiation, Parameters, import_lazily
+from mcp_manifold.clock import Clock
 from mcp_manifold.fronts.http.checks import ParamCheck, ParamRejection
 from mcp_manifold.wire import Era
 from mcp_manifold.wire.param_headers import ParameterHeaders
@@ -22,12 +23,14 @@ class LazyNegotiator:
     def __repr__(self) -> str:
         return f"<LazyNegotiator {'imported' if self._greet else 'not imported'}>"
 
-    async def greet(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
+    async def greet(
+        self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock
+    ) -> Negotiation:
         """See `negotiation.Greet`."""
         if self._greet is None:
             async with self._importing:  # servers that start together use one thread, not one each
                 self._greet = await anyio.to_thread.run_sync(_sdk_greet)
-        return await self._greet(link, eras=eras, identity=identity, timeout=timeout)
+        return await self._greet(link, eras=eras, identity=identity, timeout=timeout, clock=clock)
 
 
 def header_parameters(

@@ -1,1 +1,1 @@
-"""Everything that connects to a backend; nothing here knows who asks."""
+"""Everything that talks to backends. Nothing here knows which client asks."""

@@ -7,9 +7,10 @@ ENDLESS_LINE: Final = 16 << 20
 """Skipped bytes of one line after which the line counts as endless."""
 _START: Final = 4096
 """Bytes of an oversized line that are kept for its report."""
+_FEW: Final = 64
 _SMALL: Final = 4096
-"""Pieces below this size are collected in one buffer: a list entry for each would cost more than its bytes."""
 _BUFFER: Final = 65536
+"""After a few parts, small pieces are joined to buffers: a list entry for each would cost more than its bytes."""
 
 
 class LineCutter:
@@ -46,10 +47,18 @@ class LineCutter:
             lines = data.split(b"\n")
             lines.pop()
             return lines if _CR not in data else [line.removesuffix(b"\r") for line in lines]
-        *ends, rest = data.split(b"\n")
-        lines = [line for end in ends if (line := self._complete(end)) is not None]
-        if rest:
-            self._hold(rest)
+        first = data.find(b"\n")
+        if first < 0:
+            self._hold(data)
+            return []
+        line = self._complete(data[:first])
+        lines = [] if line is None else [line]
+        *whole, rest = data[first + 1 :].split(b"\n")
+        if len(data) <= self._limit:  # and so is every line in it
+            lines += [line.removesuffix(b"\r") for line in whole]
+        else:
+            lines += [line for end in whole if (line := self._complete(end)) is not None]
+        self._hold(rest)
         return lines
 
     def finish(self) -> list[bytes]:
@@ -64,7 +73,7 @@ class LineCutter:
 
     def skip(self) -> bytes:
         """Skip the unfinished line to its end, without a report; returns its first bytes."""
-        start = b"".join(self._parts[:64])[:_START]
+        start = b"".join(self._parts[:_FEW])[:_START]
         self._parts, self.held, self._is_skipping, self._skipped = [], 0, True, 0
         return start
 
@@ -83,8 +92,9 @@ class LineCutter:
             return
         self.held += len(piece)
         parts = self._parts
-        if not parts or len(piece) >= _SMALL:
-            parts.append(piece)
+        if len(parts) < _FEW or len(piece) >= _SMALL:
+            if piece:
+                parts.append(piece)
         elif isinstance(last := parts[-1], bytearray) and len(last) < _BUFFER:
             last += piece
         else:

@@ -10,6 +10,7 @@ from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import PROBE_WAIT, Identity, Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.link.sdk import greet, parameters
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -39,7 +40,7 @@ MODERN_FIRST: tuple[Era, ...] = ("modern", "handshake")
 
 
 async def greeted(link: Link, *eras: Era, timeout: float = 30) -> Negotiation:
-    found: Negotiation = await within(greet(link, eras=eras, identity=IDENTITY, timeout=timeout))
+    found: Negotiation = await within(greet(link, eras=eras, identity=IDENTITY, timeout=timeout, clock=LoopClock()))
     return found
 
 

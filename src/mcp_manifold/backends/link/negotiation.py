@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from mcp_manifold.backends.link.link import Link
+from mcp_manifold.clock import Clock
 from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.wire import EMPTY, MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders
@@ -54,7 +55,9 @@ class Greet(Protocol):
         RemoteError: the backend refused.
     """
 
-    async def __call__(self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
+    async def __call__(
+        self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock
+    ) -> Negotiation:
         """Try the eras in this order; `timeout` in seconds bounds each request."""
 
 

@@ -247,7 +247,9 @@ class LinkOpener:
         try:
             link.attach(transport)
             timeout = self._server.initialize_timeout
-            negotiation = await self._context.greet(link, eras=eras, identity=identity, timeout=timeout)
+            negotiation = await self._context.greet(
+                link, eras=eras, identity=identity, timeout=timeout, clock=self._context.clock
+            )
             if holder is None:
                 self.connector.learned(kind, negotiation.era)
             if isinstance(transport, HttpTransport) and negotiation.era == "handshake":

@@ -4,7 +4,6 @@ The only importer of `mcp.client`. The dispatcher passes the session's requests 
 The session ends after the negotiation, because all later messages are relayed as bytes.
 """
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import PROBE_WAIT, Identity, Negotiation, discovered, initialized
+from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError, BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders, without_annotations
@@ -46,8 +46,9 @@ INITIALIZED_WAIT: Final = 5.0
 class _LinkDispatcher:
     """Adapts a link to the SDK's `Dispatcher` (mcp/shared/dispatcher.py)."""
 
-    def __init__(self, link: Link, identity: Identity, timeout: float) -> None:
+    def __init__(self, link: Link, identity: Identity, timeout: float, clock: Clock) -> None:
         self._link = link
+        self.clock = clock
         self.identity = identity
         self._timeout = timeout
         self.raw: Payload = wire.EMPTY
@@ -91,8 +92,7 @@ class _LinkDispatcher:
         """Send a notification and wait, bounded, until it is accepted."""
         accepted = self._link.notify(method, None if params is None else Payload(wire.encode(params)))
         if accepted is not None:
-            with anyio.move_on_after(INITIALIZED_WAIT):
-                await accepted
+            await self.clock.wait(accepted, seconds=INITIALIZED_WAIT)
 
 
 def _as_mcp_error(exc: RemoteError) -> MCPError:
@@ -103,9 +103,9 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
         return MCPError(exc.code, str(exc))
 
 
-async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float) -> Negotiation:
+async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock) -> Negotiation:
     """See `negotiation.Greet`. After a refusal or a timeout the next era is tried."""
-    dispatcher = _LinkDispatcher(link, identity, timeout)
+    dispatcher = _LinkDispatcher(link, identity, timeout, clock)
     async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
         outcome = await _negotiate(session, dispatcher, link, eras)
     if isinstance(outcome, Negotiation):
@@ -148,7 +148,7 @@ async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, lin
         raise BackendProtocolError(link.backend, exc.message, status=exc.status) from exc
     except (ValidationError, RuntimeError, msgspec.DecodeError) as exc:
         raise BackendProtocolError(link.backend, f"invalid {era} negotiation: {_first_line(exc)}") from exc
-    negotiation = discovered(dispatcher.raw, now=asyncio.get_running_loop().time())
+    negotiation = discovered(dispatcher.raw, now=dispatcher.clock.now())
     link.adopt(negotiation.version, negotiation.capabilities)
     return negotiation
 
