@@ -148,7 +148,7 @@ def banner(settings: "Settings", addresses: Addresses) -> list[str]:
     """The lines that `serve` prints once it listens: the URLs, and an entry for a client's configuration."""
     servers = [server.name for server in settings.servers if not server.disabled]
     rows = [
-        ("all servers", addresses.merged),
+        ("everything", addresses.merged),
         ("  over SSE", addresses.sse),
         *_each("server", servers, addresses.server),
         *_each("group", list(settings.manifold.groups), addresses.group),
