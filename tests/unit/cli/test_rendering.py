@@ -16,7 +16,7 @@ from mcp_manifold.cli.exits import as_exit, did_you_mean, only_error
 from mcp_manifold.cli.output import columns, cut, size
 from mcp_manifold.cli.requests import attributed, lines, progress_line, prompt_arguments, tool_arguments
 from mcp_manifold.cli.root import without_configuration
-from mcp_manifold.cli.serve import Addresses, banner, snippet
+from mcp_manifold.cli.serve import banner, root_url, snippet
 from mcp_manifold.cli.statuses import PlainConsole, Reporter
 from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
@@ -183,16 +183,14 @@ def test_on_a_terminal_a_table_shows_and_reasons_follow_as_lines() -> None:
 
 
 def test_the_banner_names_every_way_in() -> None:
-    shown = "\n".join(
-        banner(settings("notes", "git", groups={"writing": ["notes"]}), Addresses("127.0.0.1", 8808, "/x"))
-    )
+    shown = "\n".join(banner(settings("notes", "git", groups={"writing": ["notes"]}), "http://127.0.0.1:8808/x"))
 
     for path in ("/mcp", "/sse", "/notes/mcp", "/git/mcp", "/groups/writing/mcp", "/health"):
         assert f"http://127.0.0.1:8808/x{path}" in shown
 
 
 def test_many_servers_are_not_all_named() -> None:
-    shown = banner(settings(*(f"s{n}" for n in range(20))), Addresses("127.0.0.1", 1))
+    shown = banner(settings(*(f"s{n}" for n in range(20))), "http://127.0.0.1:1")
 
     assert any("and 8 more" in line for line in shown)
 
@@ -207,19 +205,19 @@ def test_many_servers_are_not_all_named() -> None:
     ],
 )
 def test_addresses_are_ones_a_client_can_use(host: str, root: str) -> None:
-    assert Addresses(host, 1).root == root
+    assert root_url(host, 1) == root
 
 
 def test_a_name_that_is_no_path_is_quoted() -> None:
-    assert Addresses("h", 1).server("a b?") == "http://h:1/a%20b%3F/mcp"
+    assert "http://h:1/a%20b%3F/mcp" in "\n".join(banner(settings("a b?"), "http://h:1"))
 
 
 def test_the_snippet_asks_for_the_token_and_does_not_show_it() -> None:
-    shown = str(snippet(settings("notes", tokens=["s3cret"]), Addresses("h", 1)))
+    shown = str(snippet(settings("notes", tokens=["s3cret"]), "http://h:1"))
 
     assert "Bearer YOUR_TOKEN" in shown
     assert "s3cret" not in shown
-    assert "headers" not in str(snippet(settings("notes"), Addresses("h", 1)))
+    assert "headers" not in str(snippet(settings("notes"), "http://h:1"))
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
