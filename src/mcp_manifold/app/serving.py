@@ -104,15 +104,15 @@ class Serving:
         finally:
             self._current = None
 
-    # --- the life of the manifold -----------------------------------------------------------------------------------
+    # --- start, stop, reload ----------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """The Manifold was entered."""
+        """Start measuring, once the Manifold is entered."""
         if self._lag is not None:
             self._lag.begin(LoopClock())
 
     def close(self) -> None:
-        """The Manifold is being left: end all sessions and streams."""
+        """End all sessions and streams, before the Manifold is left."""
         if self._front is not None:
             self._front.close()
             self._front = None
@@ -141,7 +141,7 @@ class Serving:
             require_safe(settings)
 
     def adopt_settings(self) -> None:
-        """The settings in force have changed."""
+        """Let the HTTP front take over changed settings."""
         if self._front is not None:
             self._front.reload()
 

@@ -1,4 +1,4 @@
-"""A Manifold without servers: it says and answers what a test tells it to, and notes what it was asked."""
+"""A scripted Manifold without servers, which records its calls."""
 
 import asyncio
 from collections.abc import Callable, Mapping
