@@ -11,10 +11,8 @@ from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
-
     from mcp_manifold.fronts.http.front import HttpFront
-    from mcp_manifold.fronts.metrics import LoopLag
+    from mcp_manifold.fronts.metrics import Exposition, LoopLag
 
 
 class Stoppable(Protocol):
@@ -53,14 +51,14 @@ class Serving:
                 health=holder.health,
                 servers=holder.servers_health,
                 ready=self.readiness,
-                more=[self._metrics_page()] if settings.metrics else [],
+                more=[self._exposition().route(settings.base_path)] if settings.metrics else [],
             )
             self._front = HttpFront(holder, pages, check_params=check_params)
         if self._holder.is_entered:
             self.begin()
         return self._front
 
-    def _metrics_page(self) -> "Route":
+    def _exposition(self) -> "Exposition":
         from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources  # noqa: PLC0415 - as above
 
         lag = self._lag = LoopLag()
@@ -72,7 +70,7 @@ class Serving:
             budget=self._holder.budget,
             parked=self._holder.parked,
         )
-        return Exposition(sources).route(self._holder.settings.base_path)
+        return Exposition(sources)
 
     async def http(self, ready: Callable[[str, int], None]) -> None:
         """Serve on a socket until `stop`; `ready` gets the host and port.
