@@ -2,10 +2,10 @@
 
     from mcp_manifold import Manifold
 
-Names are imported when they are first used, because the command line must come up before the protocol's libraries do.
+`Manifold` and `ServerStatus` are imported on first use, so that `mcp-manifold --help` need not wait for the SDK.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mcp_manifold.errors import (
     BackendError,
@@ -40,9 +40,9 @@ __all__ = [
 _LAZY: Final = {"Manifold": "mcp_manifold.app.manifold", "ServerStatus": "mcp_manifold.core.status"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - only whoever asks for the heavy names pays for it
+    import importlib  # noqa: PLC0415 - only the heavy names need it
 
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m mcp_manifold`: the command line, by another door. Knows nothing else."""
+"""`python -m mcp_manifold`: the same as the command `mcp-manifold`."""
 
 from mcp_manifold.cli import main
 

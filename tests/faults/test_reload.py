@@ -339,7 +339,7 @@ async def test_the_reload_command_tells_what_came_of_it(tmp_path: Path) -> None:
         entries = {name: entry_of(backend) for name, backend in backends.items()}
         config = {"manifold": {"watch": False}, "mcpServers": {"web": entries["web"]}}
         code, _, log = await command("reload", "-c", str(file))
-        assert (code, "Nothing that was started with" in log) == (1, True)
+        assert (code, "no running instance of this user" in log) == (1, True)
         async with program(file, config) as it:
             pid = it.process.pid
             assert await command("reload", "-c", str(file)) == (

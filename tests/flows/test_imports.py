@@ -1,4 +1,4 @@
-"""What a start from disk does without: the libraries that only other ways need are not imported."""
+"""Start-up imports: libraries that only other commands or fronts need are not imported."""
 
 import json
 import subprocess
@@ -29,12 +29,12 @@ HELLO = (
 
 
 def imported(arguments: Sequence[str], said: bytes = b"") -> tuple[set[str], bytes]:
-    """The libraries a run of the program had imported by its end, and its output."""
+    """The libraries that a run of the program imported, and its output."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], input=said, capture_output=True, check=True)
     return set(json.loads(done.stderr.splitlines()[-1])), done.stdout
 
 
-async def test_lists_from_disk_need_neither_the_sdk_nor_an_http_server(tmp_path: Path) -> None:
+async def test_cached_lists_need_neither_the_sdk_nor_an_http_server(tmp_path: Path) -> None:
     async with backends({"pipe": offering("pipe")}) as servers:
         await learnt(servers, tmp_path)
         config = tmp_path / "mcp.json"
@@ -47,7 +47,7 @@ async def test_lists_from_disk_need_neither_the_sdk_nor_an_http_server(tmp_path:
         assert len(servers["pipe"].children) == 1
 
 
-def test_the_version_needs_next_to_nothing() -> None:
+def test_the_version_needs_almost_no_library() -> None:
     libraries, answer = imported(["--version"])
     assert answer.startswith(b"mcp-manifold ")
     assert not libraries & {"mcp", "pydantic", "msgspec", "anyio", "uvicorn", "starlette", "asyncio"}

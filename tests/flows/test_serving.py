@@ -1,4 +1,4 @@
-"""The listening socket itself: what every connection that comes in by it is like."""
+"""The listening socket, and the options of its connections."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from mcp_manifold.config import ManifoldSettings
 pytestmark = pytest.mark.anyio
 
 
-async def test_answers_do_not_wait_for_a_full_packet() -> None:
+async def test_accepted_connections_have_tcp_nodelay() -> None:
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     listening = bound(ManifoldSettings(port=0))
     server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listening)

@@ -1,4 +1,4 @@
-"""Leaving: no process, socket or task stays, however the servers take it and however the end comes."""
+"""Shutdown: no process, socket or task stays, even if servers ignore signals or this process is killed."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ async def test_a_child_that_ignores_the_end_of_stdin_and_sigterm_is_killed_with_
 
 
 @pytest.mark.parametrize(("end", "code"), [("stdin", 0), ("SIGTERM", 0), ("SIGINT", 0)])
-async def test_over_stdio_the_end_is_an_orderly_exit_that_takes_the_servers_along(end: str, code: int) -> None:
+async def test_over_stdio_every_end_is_an_orderly_exit_that_stops_the_servers(end: str, code: int) -> None:
     async with (
         standing(offerings(("pipe", "pipe26", "web"))) as stand,
         stand.client(Way("stdio", LATEST), process=True) as client,

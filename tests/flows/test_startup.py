@@ -1,4 +1,4 @@
-"""Starting with servers that cannot start: what the others offer is there in time, and who is late still joins."""
+"""Start-up with servers that cannot start: the others are listed in time, and late ones join."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def servers_of(client: Client) -> set[str]:
 
 
 @every_front
-async def test_servers_that_cannot_start_cost_the_others_nothing(way: Way) -> None:
+async def test_servers_that_cannot_start_do_not_delay_the_others(way: Way) -> None:
     async with HttpBackend(named("stuck")) as stuck, standing(offerings(("pipe", "web")), manifold=FAST) as stand:
         with_bad_neighbours(stand, stuck)
         async with stand.client(way, process=True) as client:  # a hang here would be the servers' own 60 s
@@ -51,7 +51,7 @@ async def test_servers_that_cannot_start_cost_the_others_nothing(way: Way) -> No
                 assert (error["code"], error["data"]["server"]) == (-32603, down)
 
 
-async def test_the_states_of_servers_that_cannot_start_are_told_with_their_reasons() -> None:
+async def test_servers_that_cannot_start_have_a_state_and_a_reason() -> None:
     async with HttpBackend(named("stuck")) as stuck, standing(offerings(("web",)), manifold=FAST) as stand:
         with_bad_neighbours(stand, stuck)
         async with stand.client(Way("http", LATEST)):

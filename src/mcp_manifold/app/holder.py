@@ -13,7 +13,7 @@ from mcp_manifold.stages.metrics import Counts
 class RuntimeHolder:
     """Holds the Runtime while a Manifold is entered, and what outlives it: settings, buffer budget, call counts.
 
-    Requests that come before or after raise RuntimeError. Sessions may end, and notify, at any time.
+    Before and after that, requests raise RuntimeError, and notifications and ends of sessions are ignored.
     """
 
     def __init__(self, config: Settings) -> None:

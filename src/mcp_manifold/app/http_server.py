@@ -1,6 +1,5 @@
 """The HTTP front on a listening socket, from start to drained. Handles no signals. The only importer of uvicorn."""
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
@@ -8,7 +7,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from mcp_manifold.clock import LoopClock
+from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.fronts.http.front import HttpFront
@@ -79,6 +78,7 @@ class HttpServer:
         ready: Callable[[str, int], None],
         *,
         current: Callable[[], ManifoldSettings],
+        clock: Clock | None = None,
     ) -> None:
         self._front = front
         self._settings = settings
@@ -86,7 +86,8 @@ class HttpServer:
         self._current = current
         self._uvicorn: _Uvicorn | None = None
         self._service: Service | None = None
-        self._drain_timer: asyncio.TimerHandle | None = None
+        self._clock = clock or LoopClock()
+        self._drain_timer: Timer | None = None
 
     def __repr__(self) -> str:
         state = "not running" if self._uvicorn is None else "draining" if self._front.is_closed else "serving"
@@ -103,7 +104,7 @@ class HttpServer:
             self._uvicorn.force_exit = True
             self._end()
             return
-        self._drain_timer = asyncio.get_running_loop().call_later(self._current().drain, self._end)
+        self._drain_timer = self._clock.call_later(self._current().drain, self._end)
         self._front.drain(self._end)
 
     async def run(self) -> None:

@@ -1,16 +1,20 @@
 """The SDK's functions, imported on first use: a front that answers from the catalogue never needs them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import anyio
 import anyio.to_thread
 
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Greet, Identity, Negotiation, Parameters, import_lazily
+from mcp_manifold.backends.link.negotiation import Greet, Identity, Negotiation, import_lazily
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.checks import ParamCheck, ParamRejection
+from mcp_manifold.fronts.http.checks import ParamRejection
 from mcp_manifold.wire import Era
 from mcp_manifold.wire.param_headers import ParameterHeaders
+
+_PACKAGES: Final = ("mcp", "mcp.client")
+"""SDK packages whose `__init__` is not needed."""
 
 
 class LazyNegotiator:
@@ -29,7 +33,7 @@ class LazyNegotiator:
         """See `negotiation.Greet`."""
         if self._greet is None:
             async with self._importing:  # servers that start together use one thread, not one each
-                self._greet = await anyio.to_thread.run_sync(_sdk_greet)
+                self._greet = await anyio.to_thread.run_sync(_import_greet)
         return await self._greet(link, eras=eras, identity=identity, timeout=timeout, clock=clock)
 
 
@@ -39,30 +43,22 @@ def header_parameters(
     """See `negotiation.Parameters`."""
     if not any(b"x-mcp-header" in tool for tool in tools):
         return tuple(tools), None
-    return _sdk_parameters()(backend, tools, mirrored=mirrored)
+    import_lazily(*_PACKAGES)
+    from mcp_manifold.backends.link.sdk import parameters  # noqa: PLC0415 - the SDK takes 0.3 s to import
+
+    return parameters(backend, tools, mirrored=mirrored)
 
 
 def check_params(schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]) -> ParamRejection | None:
     """See `checks.ParamCheck`."""
-    return _sdk_param_check()(schema, arguments, headers)
-
-
-def _sdk_greet() -> Greet:
-    import_lazily("mcp", "mcp.client")
-    from mcp_manifold.backends.link.sdk import greet  # noqa: PLC0415 - the SDK takes 0.3 s to import
-
-    return greet
-
-
-def _sdk_parameters() -> Parameters:
-    import_lazily("mcp", "mcp.client")
-    from mcp_manifold.backends.link.sdk import parameters  # noqa: PLC0415 - as above
-
-    return parameters
-
-
-def _sdk_param_check() -> ParamCheck:
-    import_lazily("mcp", "mcp.client")
+    import_lazily(*_PACKAGES)
     from mcp_manifold.backends.link.sdk import validate_mcp_param_headers  # noqa: PLC0415 - as above
 
-    return validate_mcp_param_headers
+    return validate_mcp_param_headers(schema, arguments, headers)
+
+
+def _import_greet() -> Greet:
+    import_lazily(*_PACKAGES)
+    from mcp_manifold.backends.link.sdk import greet  # noqa: PLC0415 - as above
+
+    return greet

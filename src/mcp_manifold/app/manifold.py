@@ -209,9 +209,9 @@ class Manifold:
         """
         return await self._reloader.reload(settings)
 
-    def reload_soon(self, told: Callable[[Reloaded], None]) -> None:
-        """Reload the file that is being served from, and pass the outcome to `told`."""
-        self._reloader.request(told)
+    def reload_soon(self, on_outcome: Callable[[Reloaded], None]) -> None:
+        """Reload the file that is being served from, and pass the outcome to `on_outcome`."""
+        self._reloader.request(on_outcome)
 
     def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
         """Call `callback` after each reload, successful or not."""

@@ -97,12 +97,12 @@ class Reloader:
             self._report(reloaded)
             return reloaded
 
-    def request(self, told: ReloadCallback) -> None:
-        """Reload soon and pass the outcome to `told`. A request during a reload is part of the next one."""
+    def request(self, on_outcome: ReloadCallback) -> None:
+        """Reload soon and pass the outcome to `on_outcome`. A request during a reload is part of the next one."""
         if not self._is_following:
-            told(Reloaded(error="nothing is being served from a file, so there is nothing to reload"))
+            on_outcome(Reloaded(error="nothing is being served from a file, so there is nothing to reload"))
             return
-        self._requests.append(told)
+        self._requests.append(on_outcome)
         self._woken.set()
 
     @asynccontextmanager
@@ -146,8 +146,8 @@ class Reloader:
         if not requests and not (is_watched and await _stamps(self._seen) != self._seen):
             return
         outcome = await self._reload_patiently()
-        for told in requests:
-            told(outcome)
+        for on_outcome in requests:
+            on_outcome(outcome)
 
     async def _reload_patiently(self) -> Reloaded:
         """Reload; an invalid file is read a second time after `RETRY_AFTER`, because it may be half written."""

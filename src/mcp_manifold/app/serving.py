@@ -11,11 +11,9 @@ from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
-
     from mcp_manifold.fronts.http.asgi import Receive, Scope, Send
     from mcp_manifold.fronts.http.front import HttpFront
-    from mcp_manifold.fronts.metrics import LoopLag
+    from mcp_manifold.fronts.metrics import Exposition, LoopLag
 
 
 class Stoppable(Protocol):
@@ -79,14 +77,14 @@ class Serving:
                 health=self._health,
                 servers=holder.servers_health,
                 ready=self.readiness,
-                more=[self._metrics_page()] if settings.metrics else [],
+                more=[self._exposition().route(settings.base_path)] if settings.metrics else [],
             )
             self._front = HttpFront(runtime, pages, check_params=check_params)
             if self._lag is not None:
                 self._lag.begin(LoopClock())
         return self._front
 
-    def _metrics_page(self) -> "Route":
+    def _exposition(self) -> "Exposition":
         from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources  # noqa: PLC0415 - as above
 
         lag = self._lag = LoopLag()
@@ -98,7 +96,7 @@ class Serving:
             budget=self._holder.budget,
             parked=self._holder.parked,
         )
-        return Exposition(sources).route(self._holder.settings.base_path)
+        return Exposition(sources)
 
     async def http(self, ready: Callable[[str, int], None]) -> None:
         """Serve on a socket until `stop`; `ready` gets the host and port.
@@ -130,10 +128,10 @@ class Serving:
         finally:
             self._current = None
 
-    # --- the life of the manifold -----------------------------------------------------------------------------------
+    # --- start, stop, reload ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """The Manifold is being left: end all sessions and streams."""
+        """End all sessions and streams, before the Manifold is left."""
         if self._front is not None:
             self._front.close()
             self._front = None
@@ -162,7 +160,7 @@ class Serving:
             require_safe(settings)
 
     def adopt_settings(self) -> None:
-        """The settings in force have changed."""
+        """Let the HTTP front take over changed settings."""
         if self._front is not None:
             self._front.reload()
 

@@ -26,8 +26,7 @@ class Endpoint(Protocol):
     """The part of `Manifold` that commands use; tests pass a fake."""
 
     @property
-    def config(self) -> "Settings":
-        """See `Manifold`."""
+    def config(self) -> "Settings": ...
 
     async def __aenter__(self) -> Self: ...
 
@@ -35,35 +34,25 @@ class Endpoint(Protocol):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    async def settle(self) -> None:
-        """See `Manifold`."""
+    async def settle(self) -> None: ...
 
-    async def wake(self) -> None:
-        """See `Manifold`."""
+    async def wake(self) -> None: ...
 
-    def on_status(self, callback: Callable[[str], None]) -> None:
-        """See `Manifold`."""
+    def on_status(self, callback: Callable[[str], None]) -> None: ...
 
-    def watch(self, scope: str, changed: Callable[..., None]) -> Callable[[], None]:
-        """See `Manifold`."""
+    def watch(self, scope: str, changed: Callable[..., None]) -> Callable[[], None]: ...
 
-    def status(self) -> "list[ServerStatus]":
-        """See `Manifold`."""
+    def status(self) -> "list[ServerStatus]": ...
 
-    def problems(self) -> tuple[str, ...]:
-        """See `Manifold`."""
+    def problems(self) -> tuple[str, ...]: ...
 
-    async def list_tools(self) -> list[dict[str, Any]]:
-        """See `Manifold`."""
+    async def list_tools(self) -> list[dict[str, Any]]: ...
 
-    async def list_prompts(self) -> list[dict[str, Any]]:
-        """See `Manifold`."""
+    async def list_prompts(self) -> list[dict[str, Any]]: ...
 
-    async def list_resources(self) -> list[dict[str, Any]]:
-        """See `Manifold`."""
+    async def list_resources(self) -> list[dict[str, Any]]: ...
 
-    async def list_resource_templates(self) -> list[dict[str, Any]]:
-        """See `Manifold`."""
+    async def list_resource_templates(self) -> list[dict[str, Any]]: ...
 
     async def call_tool(
         self,
@@ -71,77 +60,64 @@ class Endpoint(Protocol):
         arguments: Mapping[str, Any] | None = None,
         *,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any]:
-        """See `Manifold`."""
+    ) -> dict[str, Any]: ...
 
-    async def read_resource(self, uri: str) -> dict[str, Any]:
-        """See `Manifold`."""
+    async def read_resource(self, uri: str) -> dict[str, Any]: ...
 
-    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """See `Manifold`."""
+    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]: ...
 
-    def reload_soon(self, told: "Callable[[Reloaded], None]") -> None:
-        """See `Manifold`."""
+    def reload_soon(self, on_outcome: "Callable[[Reloaded], None]") -> None: ...
 
-    def on_reload(self, callback: "Callable[[Reloaded], None]") -> None:
-        """See `Manifold`."""
+    def on_reload(self, callback: "Callable[[Reloaded], None]") -> None: ...
 
-    async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
-        """See `Manifold`."""
+    async def serve_http(self, *, ready: Callable[[str, int], None]) -> None: ...
 
-    async def serve_stdio(self, *, scope: str = "") -> None:
-        """See `Manifold`."""
+    async def serve_stdio(self, *, scope: str = "") -> None: ...
 
-    def stop(self) -> None:
-        """See `Manifold`."""
+    def stop(self) -> None: ...
 
 
-def _manifold(source: Path | None, overrides: Mapping[str, object]) -> Endpoint:
-    from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
-
-    return Manifold.from_config(source, overrides=overrides)
-
-
-def _settings(source: Path | None, overrides: Mapping[str, object]) -> "Settings":
-    from mcp_manifold import config  # noqa: PLC0415 - takes 0.25 s, which --help must not wait for
-
-    return config.load(source, overrides=overrides)
-
-
-def _find() -> Path | None:
-    from mcp_manifold import config  # noqa: PLC0415 - as above
-
-    return config.find()
-
-
-def _schema() -> dict[str, Any]:
-    from mcp_manifold import config  # noqa: PLC0415 - as above
-
-    return config.json_schema()
-
-
-def _announced(source: Path) -> "Announced":
-    from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
-
-    return state_directory.Announced(source, state_directory.notes_directory())
-
-
-def _running(source: Path) -> "tuple[Instance, ...]":
-    from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
-
-    return state_directory.running(source, state_directory.notes_directory())
-
-
-@dataclass(frozen=True, slots=True)
 class Opening:
-    """The functions that open what a command works on. Tests pass others through click's context."""
+    """Opens what commands work on, importing it when asked. Tests pass a subclass through click's context."""
 
-    manifold: Callable[[Path | None, Mapping[str, object]], Endpoint] = _manifold
-    settings: Callable[[Path | None, Mapping[str, object]], "Settings"] = _settings
-    find: Callable[[], Path | None] = _find
-    schema: Callable[[], dict[str, Any]] = _schema
-    announced: "Callable[[Path], Announced]" = _announced
-    running: "Callable[[Path], tuple[Instance, ...]]" = _running
+    def __repr__(self) -> str:
+        return "<Opening>"
+
+    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> Endpoint:
+        """See `Manifold.from_config`."""
+        from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
+
+        return Manifold.from_config(source, overrides=overrides)
+
+    def settings(self, source: Path | None, overrides: Mapping[str, object]) -> "Settings":
+        """See `config.load`."""
+        from mcp_manifold import config  # noqa: PLC0415 - takes 0.25 s, which --help must not wait for
+
+        return config.load(source, overrides=overrides)
+
+    def find(self) -> Path | None:
+        """See `config.find`."""
+        from mcp_manifold import config  # noqa: PLC0415 - as above
+
+        return config.find()
+
+    def schema(self) -> dict[str, Any]:
+        """See `config.json_schema`."""
+        from mcp_manifold import config  # noqa: PLC0415 - as above
+
+        return config.json_schema()
+
+    def announced(self, source: Path) -> "Announced":
+        """The note by which `reload` finds this instance."""
+        from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
+
+        return state_directory.Announced(source, state_directory.notes_directory())
+
+    def running(self, source: Path) -> "tuple[Instance, ...]":
+        """The running instances of this user that were started with a file."""
+        from mcp_manifold.config import state_directory  # noqa: PLC0415 - as above
+
+        return state_directory.running(source, state_directory.notes_directory())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mcp_manifold.core.status import ServerStatus
 
 T = TypeVar("T")
-Lister = Callable[[Endpoint], Awaitable[list[dict[str, Any]]]]
 
 _TITLES: Final = {
     "tools": "Tools",
@@ -48,21 +47,25 @@ def ask(manifold: Endpoint, request: Callable[[Endpoint], Awaitable[T]]) -> T:
     return run(asked())
 
 
-async def or_suggest(manifold: Endpoint, answer: Awaitable[T], *listers: tuple[Lister, str]) -> T:
-    """The answer. For an unknown name, an error with similar names and the unavailable servers.
-
-    Args:
-        listers: functions that list the known items, each with the member that identifies an item.
+def result_of(
+    invocation: Invocation, wait: float | None, request: Callable[[Endpoint], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """The result of a request for one item.
 
     Raises:
-        Failed: no visible item has that name.
+        Failed: no visible item has that name; the message suggests similar names and names unavailable servers.
     """
-    try:
-        return await answer
-    except UnknownItem as exc:
-        known = [str(item.get(key, "")) for lister, key in listers for item in await lister(manifold)]
-        hint = did_you_mean(exc.name, known) or f" See: mcp-manifold list --{exc.kind}s"
-        raise Failed("\n".join([f"{exc}.{hint}", *unavailable(manifold)])) from exc
+
+    async def asked(manifold: Endpoint) -> dict[str, Any]:
+        try:
+            return await request(manifold)
+        except UnknownItem as exc:
+            sections = await _sections(manifold, {f"{exc.kind}s"})
+            known = [str(item.get(section.key, "")) for section in sections for item, _ in section.items]
+            hint = did_you_mean(exc.name, known) or f" See: mcp-manifold list --{exc.kind}s"
+            raise Failed("\n".join([f"{exc}.{hint}", *unavailable(manifold)])) from exc
+
+    return ask(invocation.manifold(patience(wait)), asked)
 
 
 def unavailable(manifold: Endpoint) -> list[str]:
@@ -146,11 +149,10 @@ def call(
     """
     given = tool_arguments(arguments, pairs, sys.stdin.read)
 
-    async def asked(manifold: Endpoint) -> dict[str, Any]:
-        answer = manifold.call_tool(tool, given, on_progress=lambda params: note(progress_line(params)))
-        return await or_suggest(manifold, answer, (lambda there: there.list_tools(), "name"))
+    def request(manifold: Endpoint) -> Awaitable[dict[str, Any]]:
+        return manifold.call_tool(tool, given, on_progress=lambda params: note(progress_line(params)))
 
-    result = ask(invocation.manifold(patience(wait)), asked)
+    result = result_of(invocation, wait, request)
     say_as_it_came(as_text(result) if as_json else result_text(result))
     if result.get("isError"):
         context.exit(FAILED)
@@ -184,16 +186,7 @@ def read(invocation: Invocation, uri: str, output: Path | None, wait: float | No
     mcp-manifold read units://all
     mcp-manifold read screenshot://latest --output latest.png
     """
-
-    async def asked(manifold: Endpoint) -> dict[str, Any]:
-        return await or_suggest(
-            manifold,
-            manifold.read_resource(uri),
-            (lambda there: there.list_resources(), "uri"),
-            (lambda there: there.list_resource_templates(), "uriTemplate"),
-        )
-
-    result = ask(invocation.manifold(patience(wait)), asked)
+    result = result_of(invocation, wait, lambda manifold: manifold.read_resource(uri))
     if as_json:
         say_as_it_came(as_text(result))
     else:
@@ -232,12 +225,7 @@ def prompt(invocation: Invocation, name: str, pairs: tuple[str, ...], wait: floa
     mcp-manifold prompt notes__summarise_notes --arg style=bullets
     """
     given = prompt_arguments(pairs)
-
-    async def asked(manifold: Endpoint) -> dict[str, Any]:
-        answer = manifold.get_prompt(name, given)
-        return await or_suggest(manifold, answer, (lambda there: there.list_prompts(), "name"))
-
-    result = ask(invocation.manifold(patience(wait)), asked)
+    result = result_of(invocation, wait, lambda manifold: manifold.get_prompt(name, given))
     say_as_it_came(as_text(result) if as_json else messages_text(result))
 
 

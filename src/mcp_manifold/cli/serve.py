@@ -4,9 +4,9 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -89,7 +89,7 @@ async def _serve(manifold: Endpoint, console: "PlainConsole", signals: "ReloadSi
     manifold.on_status(reporter.moved)
 
     def ready(host: str, port: int) -> None:
-        reporter.say(banner(manifold.config, Addresses(host, port, manifold.config.manifold.base_path)))
+        reporter.say(banner(manifold.config, root_url(host, port, manifold.config.manifold.base_path)))
         reporter.begin()
 
     async with manifold, asyncio.TaskGroup() as group:
@@ -111,71 +111,44 @@ async def _until_started(manifold: Endpoint, reporter: "Reporter | None" = None)
         reporter.settled(manifold.problems())
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """The URLs of one listening endpoint."""
-
-    host: str
-    port: int
-    base_path: str = ""
-
-    @property
-    def root(self) -> str:
-        """The prefix of all URLs. A wildcard host becomes the loopback address."""
-        host = _ANYWHERE.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{self.base_path}"
-
-    @property
-    def merged(self) -> str:
-        """All servers, over Streamable HTTP."""
-        return f"{self.root}/mcp"
-
-    @property
-    def sse(self) -> str:
-        """All servers, over SSE."""
-        return f"{self.root}/sse"
-
-    def server(self, name: str) -> str:
-        """One server."""
-        return f"{self.root}/{quote(name, safe='')}/mcp"
-
-    def group(self, name: str) -> str:
-        """One group."""
-        return f"{self.root}/groups/{quote(name, safe='')}/mcp"
+def root_url(host: str, port: int, base_path: str = "") -> str:
+    """The prefix of all URLs. A wildcard host becomes the loopback address."""
+    host = _ANYWHERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{base_path}"
 
 
-def banner(settings: "Settings", addresses: Addresses) -> list[str]:
+def banner(settings: "Settings", root: str) -> list[str]:
     """The lines that `serve` prints once it listens: the URLs, and an entry for a client's configuration."""
     servers = [server.name for server in settings.servers if not server.disabled]
     rows = [
-        ("all servers", addresses.merged),
-        ("  over SSE", addresses.sse),
-        *_each("server", servers, addresses.server),
-        *_each("group", list(settings.manifold.groups), addresses.group),
-        ("health", f"{addresses.root}/health"),
+        ("everything", f"{root}/mcp"),
+        ("  over SSE", f"{root}/sse"),
+        *_urls("server", servers, root),
+        *_urls("group", list(settings.manifold.groups), f"{root}/groups"),
+        ("health", f"{root}/health"),
     ]
     return [
         f"{visible(settings.manifold.name)}: {counted(len(servers), 'server')} from {visible(settings.source)}, "
-        f"listening on {addresses.root}",
+        f"listening on {root}",
         "",
         *columns(rows),
         "",
         "Entry for your client's configuration:",
         "",
-        *json.dumps(snippet(settings, addresses), indent=2).splitlines(),
+        *json.dumps(snippet(settings, root), indent=2).splitlines(),
         "",
     ]
 
 
-def _each(word: str, names: Sequence[str], address: Callable[[str], str]) -> list[tuple[str, str]]:
-    shown = [(f"{word} {visible(name)}", address(name)) for name in names[:_SHOWN]]
+def _urls(word: str, names: Sequence[str], root: str) -> list[tuple[str, str]]:
+    shown = [(f"{word} {visible(name)}", f"{root}/{quote(name, safe='')}/mcp") for name in names[:_SHOWN]]
     rest = len(names) - _SHOWN
     return [*shown, (f"{word} ...", f"and {rest} more")] if rest > 0 else shown
 
 
-def snippet(settings: "Settings", addresses: Addresses) -> dict[str, object]:
+def snippet(settings: "Settings", root: str) -> dict[str, object]:
     """An entry for a client's `mcpServers`, with a placeholder for the token."""
-    entry: dict[str, object] = {"type": "http", "url": addresses.merged}
+    entry: dict[str, object] = {"type": "http", "url": f"{root}/mcp"}
     if settings.manifold.tokens:
         entry["headers"] = {"Authorization": "Bearer YOUR_TOKEN"}
     return {"mcpServers": {settings.manifold.name: entry}}

@@ -1,4 +1,4 @@
-"""The Manifold as an object: entered and left, with no servers, broken ones and disabled ones."""
+"""The Manifold as a library: entering and leaving; without servers, with broken and disabled ones."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def unheard(message: bytes, /, *, needed: bool = False) -> None:
 # --- without servers ------------------------------------------------------------------------------------------------
 
 
-async def test_a_manifold_without_servers_offers_nothing_and_is_well() -> None:
+async def test_a_manifold_without_servers_lists_nothing_and_is_healthy() -> None:
     async with manifold() as made:
         await asyncio.wait_for(made.settle(), timeout=BOUND)
         assert await made.list_tools() == []
@@ -55,7 +55,7 @@ async def test_a_manifold_without_servers_offers_nothing_and_is_well() -> None:
             await made.get_prompt("p", {"a": "b"})
 
 
-async def test_a_manifold_that_is_not_entered_says_so() -> None:
+async def test_methods_of_a_manifold_that_is_not_entered_raise() -> None:
     made = manifold()
     assert repr(made) == "<Manifold mcp-manifold not entered>"
     for attempt in (made.list_tools, made.settle):
@@ -66,7 +66,7 @@ async def test_a_manifold_that_is_not_entered_says_so() -> None:
     assert made.readiness() == {"ready": False}
 
 
-async def test_a_manifold_is_entered_once_at_a_time() -> None:
+async def test_entering_twice_is_refused_and_entering_again_works() -> None:
     made = manifold(name="ours")
     async with made:
         assert repr(made) == "<Manifold ours running>"
@@ -97,7 +97,7 @@ async def test_an_error_inside_still_stops_everything() -> None:
 # --- with servers that are not there --------------------------------------------------------------------------------
 
 
-async def test_a_server_that_cannot_start_hurts_nobody_and_is_told_of() -> None:
+async def test_a_server_that_cannot_start_is_reported_and_affects_no_other() -> None:
     async with manifold({"gone": MISSING, "off": {**MISSING, "disabled": True}}) as made:
         await asyncio.wait_for(made.settle(), timeout=BOUND)
         with pytest.raises(AllUnavailable, match=r"gone: .* was not found"):
@@ -118,7 +118,7 @@ async def test_a_server_that_cannot_start_hurts_nobody_and_is_told_of() -> None:
             await made.call_tool("elsewhere__t")
 
 
-async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> None:
+async def test_a_server_with_an_invalid_entry_has_the_status_broken() -> None:
     async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}}) as made:
         (bad,) = made.status()
         assert (bad.name, bad.state) == ("bad", "broken")
@@ -129,14 +129,14 @@ async def test_a_server_whose_configuration_is_broken_is_listed_as_such() -> Non
         assert not made.runtime.has_scope("server:bad")
 
 
-async def test_only_disabled_servers_are_nothing_to_worry_about() -> None:
+async def test_a_manifold_with_only_disabled_servers_is_healthy() -> None:
     async with manifold({"off": {**MISSING, "disabled": True}}) as made:
         assert made.health()["status"] == "healthy"
         assert made.runtime.has_scope("")
         assert not made.runtime.has_scope("server:off")
 
 
-async def test_status_callbacks_are_told_and_cannot_end_a_backend() -> None:
+async def test_a_failing_status_callback_does_not_end_a_backend() -> None:
     loop, failures, told, thrice = asyncio.get_running_loop(), [], [], asyncio.Event()
 
     def broken(name: str) -> None:
@@ -161,7 +161,7 @@ async def test_status_callbacks_are_told_and_cannot_end_a_backend() -> None:
     assert {type(failure) for failure in failures} == {ZeroDivisionError}
 
 
-async def test_a_session_that_ends_twice_or_after_the_manifold_is_over() -> None:
+async def test_a_session_may_end_twice_or_after_the_manifold() -> None:
     holder = RuntimeHolder(manifold({"gone": MISSING}).config)
     session = Session("key", ANONYMOUS, "", MODERN_VERSION)
     await holder.enter(lambda _: None)
@@ -193,7 +193,7 @@ async def test_a_mapping_and_a_file_are_read_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["mapping", "file"])
-async def test_overrides_are_stronger_and_none_is_none(how: str, tmp_path: Path) -> None:
+async def test_overrides_win_and_none_overrides_nothing(how: str, tmp_path: Path) -> None:
     data: dict[str, Any] = {"mcpServers": {}, "manifold": {"name": "ours", "port": 1234}}
     path = tmp_path / "mcp.json"
     path.write_text(json.dumps(data))
@@ -203,7 +203,7 @@ async def test_overrides_are_stronger_and_none_is_none(how: str, tmp_path: Path)
     assert data["manifold"] == {"name": "ours", "port": 1234}
 
 
-async def test_a_configuration_that_cannot_be_used_is_refused_before_anything_starts() -> None:
+async def test_an_invalid_configuration_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match="port"):
         manifold(port=-1)
     with pytest.raises(ConfigError):
@@ -222,12 +222,19 @@ async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> N
     client = Client(app)
     assert (await client.send("GET", "/_healthz")).status == 200
     assert (await client.send("GET", "/_readyz")).status == 503
+    assert (await client.call(initialize())).status == 500
     async with made:
         assert (await client.send("GET", "/_readyz")).status == 200
         assert (await client.send("GET", "/health")).json["status"] == "healthy"
         answer = await client.call(initialize())
         assert answer.json["result"]["serverInfo"]["name"] == "ours"
     assert (await client.send("GET", "/_readyz")).status == 503
+
+
+async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
+    async with manifold() as made:
+        made.stop()
+        await asyncio.wait_for(made.serve_http(ready=lambda *_: pytest.fail("it listens")), timeout=BOUND)
 
 
 # --- filters --------------------------------------------------------------------------------------------------------
@@ -237,7 +244,7 @@ def server(name: str, **settings: Any) -> ServerSettings:
     return ServerSettings.model_validate({"name": name, "command": "x", **settings})
 
 
-async def test_a_pattern_that_is_none_names_its_server() -> None:
+async def test_an_error_in_a_pattern_names_its_server() -> None:
     for wrong in ("@nothing", "!secret", "*" * 17):
         with pytest.raises(ConfigError, match='server "a"') as caught:
             policy_of([server("a", tools={"block": [wrong]})])
@@ -247,7 +254,7 @@ async def test_a_pattern_that_is_none_names_its_server() -> None:
             pass
 
 
-async def test_what_matches_nothing_is_most_likely_a_typing_error() -> None:
+async def test_patterns_and_overrides_that_match_nothing_are_problems() -> None:
     servers = [
         server(
             "a",

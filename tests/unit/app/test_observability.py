@@ -1,4 +1,4 @@
-"""The metrics page on made-up numbers: each metric shows what it is of, in the format that was asked for."""
+"""The metrics page on fixed numbers, its formats, and the lag of the event loop."""
 
 import asyncio
 import re
@@ -51,7 +51,7 @@ NOTES = ServerStatus(
 
 @dataclass
 class Scene:
-    """Everything the metrics are read from, for a test to change."""
+    """The sources of the metrics, for a test to change."""
 
     servers: list[ServerStatus] = field(default_factory=lambda: [NOTES])
     tally: Tally | None = field(default_factory=Tally)
@@ -96,7 +96,7 @@ async def called(counts: Counts, *outcomes: Payload | Exception) -> None:
 # --- what is on the page --------------------------------------------------------------------------------------------
 
 
-def test_everything_a_server_is_has_its_metric() -> None:
+def test_every_number_of_a_server_has_a_metric() -> None:
     found = Scene().found()
     assert {key: found[key] for key in found if key.startswith("mcp_backend_") and "_state" not in key} == {
         "mcp_backend_entries tool notes": 2,
@@ -128,7 +128,7 @@ def test_a_server_is_in_exactly_one_state(state: str) -> None:
     }
 
 
-def test_what_is_not_known_of_a_server_has_no_metric() -> None:
+def test_unknown_numbers_have_no_metric() -> None:
     unknown = replace(NOTES, latency=None, listed=None, lives=0)
     found = Scene(servers=[unknown, ServerStatus("off", "disabled"), ServerStatus("bad", "broken")]).found()
     assert "mcp_backend_latency_seconds notes" not in found
@@ -138,7 +138,7 @@ def test_what_is_not_known_of_a_server_has_no_metric() -> None:
     assert {key for key in found if "bad" in key.split() and found[key]} == {"mcp_backend_state bad broken"}
 
 
-def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
+def test_fronts_and_bridge_have_metrics() -> None:
     tally = Tally(sessions=1, streams=2, dropped_events=3, refused=4, bytes_in=5, bytes_out=6)
     found = Scene(tally=tally, parked=7, tasks=8).found()
     assert found["mcp_proxy_sessions"] == 1
@@ -151,7 +151,7 @@ def test_what_the_fronts_and_the_bridge_count_is_shown() -> None:
     assert found["mcp_proxy_tasks"] == 8
 
 
-def test_before_there_is_a_front_or_a_server_there_is_a_page() -> None:
+def test_the_page_exists_before_any_front_or_server() -> None:
     found = Scene(servers=[], tally=None).found()
     assert found["mcp_proxy_sessions"] == 0
     assert not any(key.startswith("mcp_backend") for key in found)
@@ -173,14 +173,14 @@ async def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
     assert found["mcp_proxy_in_flight tools/call"] == 0
 
 
-def test_a_name_is_written_so_that_it_stays_one_label() -> None:
+def test_label_values_are_escaped() -> None:
     odd = 'a"b\\c d} 1'
     families = plain_families(Scene(servers=[replace(NOTES, name=odd)]).page().render()[0].decode())
     names = {sample.labels["server"] for family in families for sample in family.samples if "server" in sample.labels}
     assert names == {odd}
 
 
-def test_the_page_has_no_text_that_servers_wrote() -> None:
+def test_the_page_contains_no_text_from_servers() -> None:
     assert b"hunter2" not in Scene().page().render()[0]
 
 
@@ -196,7 +196,7 @@ async def test_the_written_reference_has_every_metric_and_no_other() -> None:
     assert {f"`{state}`" for state in STATES} <= set(re.findall(r"^\| (`[\w ]+`) \|", text, re.M))
 
 
-def test_two_pages_do_not_know_of_each_other() -> None:
+def test_two_pages_are_independent() -> None:
     assert "mcp_backend_entries tool notes" not in Scene(servers=[]).found()
     assert Scene().found()["mcp_backend_entries tool notes"] == 2
 
@@ -207,13 +207,13 @@ def test_two_pages_do_not_know_of_each_other() -> None:
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/plain;version=0.0.4", "text/html", "application/openmetrics-text; version=x", ";;,=;"]
 )
-def test_whoever_asks_for_nothing_else_gets_plain_text(accept: str) -> None:
+def test_the_default_format_is_plain_text(accept: str) -> None:
     body, content_type = Scene().page().render(accept)
     assert content_type.startswith("text/plain")
     assert list(plain_families(body.decode()))
 
 
-def test_openmetrics_is_had_by_asking_for_it() -> None:
+def test_an_accept_header_selects_openmetrics() -> None:
     body, content_type = Scene().page().render("application/openmetrics-text; version=1.0.0, text/plain;q=0.5")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = open_families(body.decode())  # type: ignore[no-untyped-call]  # the library's own

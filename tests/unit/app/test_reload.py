@@ -1,4 +1,4 @@
-"""Reloading: what differs between two configurations, when files changed, and waiting out what is half written."""
+"""Reloading: differences between configurations, changed files, half-written files, running instances."""
 
 import asyncio
 import os
@@ -100,37 +100,37 @@ def test_servers_come_and_go() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, value in CONNECTION.items() if value is not None])
-def test_what_concerns_the_connection_asks_for_a_new_one(key: str, value: object) -> None:
+def test_changed_connection_settings_renew_the_server(key: str, value: object) -> None:
     found = plan(settings({"a": A}), settings({"a": {**A, key: value}}))
     assert names(found) == {"renewed": ("a",)}
     assert found.changed == ("a",)
 
 
 @pytest.mark.parametrize("change", [{"url": "http://b/mcp"}, {"transport": "sse"}, {"headers": {"K": "w"}}])
-def test_another_address_way_or_header_asks_for_a_new_connection(change: dict[str, Any]) -> None:
+def test_a_changed_url_transport_or_header_renews_the_server(change: dict[str, Any]) -> None:
     web = {"url": "http://a/mcp", "headers": {"K": "v"}}
     assert names(plan(settings({"a": web}), settings({"a": {**web, **change}}))) == {"renewed": ("a",)}
 
 
 @pytest.mark.parametrize(("key", "value"), [*SHOWN.items(), *TREATED.items()])
-def test_what_concerns_the_presentation_or_the_treatment_does_not(key: str, value: object) -> None:
+def test_changed_presentation_or_treatment_only_adjusts_the_server(key: str, value: object) -> None:
     found = plan(settings({"a": A}), settings({"a": {**A, key: value}}))
     assert names(found) == {"adjusted": ("a",)}
     assert found.changed == ("a",)
 
 
-def test_both_at_once_ask_for_a_new_connection() -> None:
+def test_changing_both_renews_the_server() -> None:
     assert names(plan(settings({"a": A}), settings({"a": {**A, **SHOWN, "args": ["x"]}}))) == {"renewed": ("a",)}
 
 
-def test_what_nobody_judged_asks_for_a_new_connection() -> None:
+def test_keys_in_no_group_renew_the_server() -> None:
     assert set(ServerSettings.model_fields) >= PRESENTATION
     assert set(SHOWN) <= PRESENTATION
     assert set(TREATED) == TREATMENT
     assert not {*CONNECTION, "url", "transport", "headers"} & (PRESENTATION | TREATMENT)
 
 
-def test_a_disabled_server_is_one_that_is_not_there() -> None:
+def test_a_disabled_server_counts_as_absent() -> None:
     on, off = settings({"a": A}), settings({"a": {**A, "disabled": True}})
     assert names(plan(on, off)) == {"removed": ("a",)}
     assert names(plan(off, on)) == {"added": ("a",)}
@@ -145,7 +145,7 @@ def test_a_server_that_breaks_is_removed_and_named() -> None:
     assert outcome(plan(new, new), new).problems == ()
 
 
-def test_what_cannot_change_while_serving_stays_and_is_named() -> None:
+def test_settings_that_need_a_restart_stay_and_are_reported() -> None:
     old = settings(port=1, host="127.0.0.1", name="x", instructions="old")
     new = settings(port=2, host="::1", basePath="/b", name="y", instructions="new")
     found = plan(old, new)
@@ -191,7 +191,7 @@ def test_every_server_has_one_fate(old: dict[str, Any], new: dict[str, Any]) -> 
 # --- whether files changed ------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_known_by_what_it_is_like(tmp_path: Path) -> None:
+def test_stamps_recognise_every_kind_of_change(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     look: Callable[[], Any] = lambda: stamps([str(file)])  # noqa: E731 - said once
     seen = [look()]
@@ -209,7 +209,7 @@ def test_a_file_is_known_by_what_it_is_like(tmp_path: Path) -> None:
     assert [seen.index(each) for each in seen] == [0, 1, 2, 3, 0]
 
 
-def test_links_are_followed_to_where_something_may_happen(tmp_path: Path) -> None:
+def test_directories_include_those_of_symlinks(tmp_path: Path) -> None:
     for name in ("conf", "v1"):
         (tmp_path / name).mkdir()
     (tmp_path / "v1" / "mcp.json").write_text("{}")
@@ -219,7 +219,7 @@ def test_links_are_followed_to_where_something_may_happen(tmp_path: Path) -> Non
     assert found == {str(tmp_path / "conf"), str(tmp_path / "conf" / "..data")}
 
 
-def test_settings_name_the_files_they_are_made_of(tmp_path: Path) -> None:
+def test_settings_name_every_file_they_were_read_from(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     file.write_text(
         """{"mcpServers": {
@@ -296,7 +296,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.anyio
-async def test_who_asks_is_told_even_if_nothing_changed(file: Path) -> None:
+async def test_a_request_is_answered_even_if_nothing_changed(file: Path) -> None:
     made = FakeManifold(of_file(file), [of_file(file)])
     async with following(made) as it:
         assert await asked(it) == Reloaded(unchanged=("a",))
@@ -324,7 +324,7 @@ async def test_a_server_that_breaks_is_read_a_second_time_as_well(file: Path) ->
 
 
 @pytest.mark.anyio
-async def test_a_bug_of_ours_does_not_end_it(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_does_not_end_reloading(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(FakeManifold):
         def apply(self, settings: Settings) -> Reloaded:
             if self.reads > 1:
@@ -339,7 +339,7 @@ async def test_a_bug_of_ours_does_not_end_it(file: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.anyio
-async def test_a_request_where_nothing_is_followed_is_refused(file: Path) -> None:
+async def test_a_request_without_a_followed_file_is_refused(file: Path) -> None:
     made = FakeManifold(of_file(file), [of_file(file)]).reloader()
     assert "nothing to reload" in (await asked(made)).error
     without_file = Reloader(lambda: of_file(file), FakeManifold(of_file(file)).apply)
@@ -397,7 +397,7 @@ async def test_a_change_is_noticed_however_it_is_made(file: Path, linked: Path, 
 
 
 @pytest.mark.anyio
-async def test_what_happens_to_other_files_concerns_nobody(file: Path) -> None:
+async def test_changes_to_other_files_are_ignored(file: Path) -> None:
     made = FakeManifold(of_file(file), [of_file(file)])
     async with following(made) as it:
         await asked(it)
@@ -408,7 +408,7 @@ async def test_what_happens_to_other_files_concerns_nobody(file: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_change_before_it_began_is_noticed(file: Path) -> None:
+async def test_a_change_before_following_began_is_noticed(file: Path) -> None:
     config = of_file(file)
     made = FakeManifold(config, [config])
     it = made.reloader()
@@ -418,7 +418,7 @@ async def test_a_change_before_it_began_is_noticed(file: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_where_watching_is_off_only_asking_counts(file: Path) -> None:
+async def test_without_watching_only_requests_reload(file: Path) -> None:
     made = FakeManifold(of_file(file, watch=False), [of_file(file, watch=False)])
     async with following(made) as it:
         await asked(it)
@@ -428,7 +428,7 @@ async def test_where_watching_is_off_only_asking_counts(file: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_files_that_appear_in_the_configuration_are_watched_from_then_on(file: Path) -> None:
+async def test_files_added_to_the_configuration_are_watched(file: Path) -> None:
     (file.parent / "sub").mkdir()
     more = Settings(files=(str(file), str(file.parent / "sub" / "a.env")))
     made = FakeManifold(of_file(file), [more])
@@ -450,7 +450,7 @@ async def test_stopping_leaves_no_task(file: Path) -> None:
 # --- finding each other ---------------------------------------------------------------------------------------------
 
 
-def test_an_instance_is_found_while_it_is_there(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_is_found_while_it_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = tmp_path / "notes"
     with Announced(file, notes) as note:
         (found,) = running(file, notes)
@@ -465,7 +465,7 @@ def test_an_instance_is_found_while_it_is_there(file: Path, tmp_path: Path, monk
     assert (running(file, notes), found.is_alive, list(notes.iterdir())) == ((), False, [])
 
 
-def test_a_note_that_was_left_behind_is_taken_away(file: Path, tmp_path: Path) -> None:
+def test_the_note_of_a_killed_instance_is_removed(file: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib; from mcp_manifold.config.instances import Announced\n"
         "Announced(*map(pathlib.Path, sys.argv[1:])).open(); os.kill(os.getpid(), 9)"
@@ -477,7 +477,7 @@ def test_a_note_that_was_left_behind_is_taken_away(file: Path, tmp_path: Path) -
     assert list((tmp_path / "notes").iterdir()) == []
 
 
-def test_a_directory_of_somebody_else_is_not_used(file: Path, tmp_path: Path) -> None:
+def test_an_unsafe_notes_directory_is_refused(file: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "notes").symlink_to(tmp_path / "there")
     with pytest.raises(PermissionError):

@@ -1,4 +1,4 @@
-"""Serving: where it may listen, and what is said where it may not."""
+"""Serving: the addresses it may listen on, and the errors for others."""
 
 import socket
 from typing import Any
@@ -36,7 +36,7 @@ def test_only_this_machine_can_reach_loopback(host: str) -> None:
         " ",
     ],
 )
-def test_other_addresses_need_a_token_or_a_word(host: str) -> None:
+def test_other_addresses_need_a_token_or_insecure(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ConfigError, match="refusing to listen") as caught:
         require_safe(settings(host=host))
@@ -53,7 +53,7 @@ def test_port_zero_is_any_free_one(host: str) -> None:
         socket.create_connection(listening.getsockname()[:2], timeout=5).close()
 
 
-def test_a_port_that_is_taken_is_a_sentence_that_says_what_to_do() -> None:
+def test_a_port_in_use_is_an_error_with_advice() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: .*choose another with --port"):
@@ -61,6 +61,6 @@ def test_a_port_that_is_taken_is_a_sentence_that_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("host", ["host.invalid", "a" * 70 + ".invalid", "a..b", "203.0.113.7"])
-def test_an_address_that_cannot_be_had_is_a_configuration_error(host: str) -> None:
+def test_an_unusable_address_is_a_configuration_error(host: str) -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
         bound(settings(host=host, port=0))

@@ -1,4 +1,4 @@
-"""A Manifold without servers: it says and answers what a test tells it to, and notes what it was asked."""
+"""A scripted Manifold without servers, which records its calls."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -107,9 +107,9 @@ class FakeManifold:
     async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._answer((name, arguments))
 
-    def reload_soon(self, told: Callable[[Reloaded], None]) -> None:
+    def reload_soon(self, on_outcome: Callable[[Reloaded], None]) -> None:
         self.asked.append("reload")
-        told(Reloaded())
+        on_outcome(Reloaded())
 
     def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
         self.reload_callbacks.append(callback)
@@ -129,14 +129,7 @@ class FakeManifold:
 
     def run(self, *args: str, text: str | None = None) -> Result:
         """Run the command line on this Manifold."""
-        return CliRunner().invoke(cli, list(args), input=text, obj=self._opening(), prog_name="mcp-manifold")
-
-    def _opening(self) -> Opening:
-        return Opening(manifold=self._open, settings=lambda *_: self.config, find=lambda: Path("mcp.json"))
-
-    def _open(self, source: Path | None, overrides: Mapping[str, object]) -> "FakeManifold":
-        self.overrides = dict(overrides)
-        return self
+        return CliRunner().invoke(cli, list(args), input=text, obj=FakeOpening(self), prog_name="mcp-manifold")
 
     def _answer(self, asked: object) -> dict[str, Any]:
         self.asked.append(asked)
@@ -148,3 +141,20 @@ class FakeManifold:
         for callback in self.callbacks:
             for server in self.servers:
                 callback(server.name)
+
+
+class FakeOpening(Opening):
+    """Opens the scripted Manifold."""
+
+    def __init__(self, made: FakeManifold) -> None:
+        self._made = made
+
+    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> FakeManifold:
+        self._made.overrides = dict(overrides)
+        return self._made
+
+    def settings(self, source: Path | None, overrides: Mapping[str, object]) -> Settings:
+        return self._made.config
+
+    def find(self) -> Path | None:
+        return Path("mcp.json")

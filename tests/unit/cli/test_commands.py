@@ -1,4 +1,4 @@
-"""Every command on a Manifold without servers: output, exit codes, what it asks for."""
+"""Every command on a Manifold without servers: output, exit codes and requests."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ TOOLS: list[dict[str, Any]] = [
 # --- call ------------------------------------------------------------------------------------------------------------
 
 
-def test_call_prints_the_text_and_hands_over_the_arguments() -> None:
+def test_call_passes_the_arguments_and_prints_the_text() -> None:
     manifold = FakeManifold(result={"content": [{"type": "text", "text": "done \x1b"}]})
 
     result = manifold.run("call", "notes__add_note", '{"text": "milk"}', "--arg", "n=2")
@@ -39,7 +39,7 @@ def test_call_reads_arguments_from_stdin() -> None:
     assert manifold.asked == [("t", {"a": 1})]
 
 
-def test_call_tells_progress_on_stderr() -> None:
+def test_call_prints_progress_on_stderr() -> None:
     manifold = FakeManifold(result={"content": []}, progress=[{"progress": 1, "total": 2, "message": "half"}])
 
     result = manifold.run("call", "t")
@@ -64,7 +64,7 @@ def test_call_as_json_prints_the_whole_result() -> None:
     assert json.loads(result.stdout) == manifold.result
 
 
-def test_call_of_an_unknown_tool_suggests_names_and_says_who_is_missing() -> None:
+def test_call_of_an_unknown_tool_suggests_names_and_names_unavailable_servers() -> None:
     manifold = FakeManifold(tools=TOOLS, servers=[NOTES, GONE], result=UnknownItem("tool", "notes__ad_note"))
 
     result = manifold.run("call", "notes__ad_note")
@@ -74,13 +74,13 @@ def test_call_of_an_unknown_tool_suggests_names_and_says_who_is_missing() -> Non
     assert "gone: not reachable (connection refused)" in result.stderr
 
 
-def test_call_without_anything_alike_points_at_the_list() -> None:
+def test_call_without_similar_names_points_at_the_list() -> None:
     result = FakeManifold(result=UnknownItem("tool", "zzz")).run("call", "zzz")
 
     assert "mcp-manifold list --tools" in result.stderr
 
 
-def test_call_of_a_server_that_is_away_exits_with_1_and_the_reason() -> None:
+def test_call_to_an_unavailable_server_exits_with_1_and_the_reason() -> None:
     result = FakeManifold(result=BackendUnavailable("git", "is gone \x1b[2J")).run("call", "git__log")
 
     assert (result.exit_code, result.stderr) == (1, "Error: git: is gone \\x1b[2J\n")
@@ -255,7 +255,7 @@ def test_check_of_a_real_file_that_is_wrong_exits_with_2(tmp_path: Path) -> None
 # --- serve and stdio -------------------------------------------------------------------------------------------------
 
 
-def test_serve_says_where_it_listens_and_how_the_servers_are() -> None:
+def test_serve_prints_its_urls_and_the_servers() -> None:
     manifold = FakeManifold(servers=[NOTES, GONE], notes=("two tools collide",))
 
     result = manifold.run("serve", "--port", "0", "--base-path", "/x", "--insecure")
@@ -268,7 +268,7 @@ def test_serve_says_where_it_listens_and_how_the_servers_are() -> None:
     assert ("unwatch", "") in manifold.asked
 
 
-def test_serve_that_may_not_listen_exits_with_2() -> None:
+def test_serve_on_an_unsafe_address_exits_with_2() -> None:
     result = FakeManifold(result=ConfigError("refusing to listen")).run("serve")
 
     assert (result.exit_code, result.stderr) == (2, "Error: refusing to listen\n")
@@ -300,7 +300,7 @@ def test_stdio_takes_a_server_or_a_group_and_not_both() -> None:
 # --- no command, schema, help ----------------------------------------------------------------------------------------
 
 
-def test_without_a_command_the_configuration_and_the_next_commands_are_told() -> None:
+def test_without_a_command_the_configuration_and_the_next_steps_are_shown() -> None:
     result = FakeManifold().run()
 
     assert result.exit_code == 0
@@ -337,14 +337,14 @@ def test_every_command_explains_itself_with_an_example_and_the_exit_codes(comman
         assert option in result.stdout
 
 
-def test_a_mistyped_command_is_told_the_right_one() -> None:
+def test_a_mistyped_command_gets_a_suggestion() -> None:
     result = CliRunner().invoke(cli, ["chek"])
 
     assert result.exit_code == 2
     assert 'Did you mean "check"?' in result.stderr
 
 
-def test_options_in_front_of_a_command_count_for_it(tmp_path: Path) -> None:
+def test_options_before_a_command_apply_to_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["-c", str(tmp_path / "none.json"), "check"])
 
     assert result.exit_code == 2

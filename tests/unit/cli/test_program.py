@@ -1,4 +1,4 @@
-"""The program as users start it: a process of its own, with real servers. Few and quick."""
+"""The program as a process, with real servers."""
 
 import json
 import signal
@@ -58,7 +58,7 @@ def test_help_and_version_import_nothing_heavy(option: str, more: set[str]) -> N
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_check_live_tells_the_working_server_from_the_missing_one(config: Path) -> None:
+def test_check_live_reports_working_and_missing_servers(config: Path) -> None:
     result = run("check", "--live", "--json", "-c", str(config))
 
     convert, gone = json.loads(result.stdout)["servers"]
@@ -134,7 +134,7 @@ def test_stdio_that_is_terminated_leaves_no_server_behind(config: Path, started:
     assert alive == []
 
 
-def test_a_reader_who_leaves_early_is_no_error(config: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_a_closed_pipe_is_not_an_error(config: Path, started: list[subprocess.Popen[str]]) -> None:
     process = start("schema")
     started.append(process)
     assert process.stdout is not None
@@ -144,7 +144,7 @@ def test_a_reader_who_leaves_early_is_no_error(config: Path, started: list[subpr
     assert process.stderr.read() == ""
 
 
-def test_status_watches_an_instance_that_is_away_until_it_is_interrupted(
+def test_status_watches_an_unreachable_instance_until_interrupted(
     started: list[subprocess.Popen[str]],
 ) -> None:
     process = start("status", "--url", "http://127.0.0.1:9", "--watch", "--json")

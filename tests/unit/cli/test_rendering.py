@@ -1,4 +1,4 @@
-"""Statuses, addresses, content and lists as text: pure functions, tested as such."""
+"""Statuses, URLs, results and lists as text; the progress of `serve`."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from mcp_manifold.cli.exits import as_exit, did_you_mean, only_error
 from mcp_manifold.cli.output import columns, cut, size
 from mcp_manifold.cli.requests import attributed, lines, progress_line, prompt_arguments, tool_arguments
 from mcp_manifold.cli.root import without_configuration
-from mcp_manifold.cli.serve import Addresses, banner, snippet
+from mcp_manifold.cli.serve import banner, root_url, snippet
 from mcp_manifold.cli.statuses import PlainConsole, Reporter
 from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
@@ -25,7 +25,7 @@ from tests.unit.cli.fake_manifold import GONE, NOTES, settings
 # --- statuses --------------------------------------------------------------------------------------------------------
 
 
-def test_a_ready_server_tells_how_it_is_reached_and_what_it_offers() -> None:
+def test_a_ready_server_shows_its_transport_and_its_counts() -> None:
     assert statuses.line(NOTES) == (
         "notes: ready over stdio (handshake 2025-11-25), 2 tools, 1 resource, 1 resource template, 1 prompt"
     )
@@ -35,20 +35,20 @@ def test_hidden_entries_are_counted_apart() -> None:
     assert statuses.offer(ServerStatus("x", "ready", tools=1, hidden=2)) == "1 tool, 2 hidden"
 
 
-def test_a_server_out_of_reach_tells_why_and_when_it_is_tried_again() -> None:
+def test_an_unreachable_server_shows_its_error_and_next_attempt() -> None:
     assert statuses.line(GONE) == "gone: not reachable (connection refused); next attempt in 0.4 s"
 
 
-def test_a_program_about_to_end_promises_no_other_attempt() -> None:
+def test_the_outcome_has_no_next_attempt() -> None:
     assert statuses.outcome(GONE) == "gone: not reachable (connection refused)"
 
 
 @pytest.mark.parametrize("state", ["connecting", "disabled", "stopped"])
-def test_any_other_state_is_told_by_its_name(state: str) -> None:
+def test_any_other_state_is_shown_by_its_name(state: str) -> None:
     assert statuses.line(ServerStatus("x", state)) == f"x: {state}"
 
 
-def test_a_broken_server_tells_its_reason() -> None:
+def test_a_broken_server_shows_its_reason() -> None:
     assert statuses.line(ServerStatus("x", "broken", last_error="no command")) == "x: broken: no command"
 
 
@@ -112,7 +112,7 @@ class Stage:
         return self.paper.getvalue().splitlines()
 
 
-def test_each_change_is_told_once() -> None:
+def test_each_change_is_printed_once() -> None:
     stage = Stage()
     stage.reporter.begin()
 
@@ -123,7 +123,7 @@ def test_each_change_is_told_once() -> None:
     assert stage.now(replace(NOTES, name="gone")) == [statuses.line(replace(NOTES, name="gone"))]
 
 
-def test_a_server_that_is_ready_but_not_listed_yet_is_told_of_when_it_is() -> None:
+def test_a_ready_server_is_printed_once_its_lists_are_fetched() -> None:
     stage = Stage()
     stage.reporter.begin()
 
@@ -131,7 +131,7 @@ def test_a_server_that_is_ready_but_not_listed_yet_is_told_of_when_it_is() -> No
     assert stage.now(NOTES) == [statuses.line(NOTES)]
 
 
-def test_a_server_that_offers_nothing_is_told_of_once_all_were_tried() -> None:
+def test_an_empty_server_is_printed_once_all_were_tried() -> None:
     stage = Stage(ServerStatus("empty", "ready", "stdio"))
     stage.reporter.begin()
     stage.reporter.settled(("two tools collide",))
@@ -139,14 +139,14 @@ def test_a_server_that_offers_nothing_is_told_of_once_all_were_tried() -> None:
     assert stage.paper.getvalue() == "empty: ready over stdio, nothing offered\nnote: two tools collide\n"
 
 
-def test_a_name_is_no_markup() -> None:
+def test_names_are_not_markup() -> None:
     stage = Stage(replace(GONE, name="[red]x[/red]:smile:"))
     stage.reporter.begin()
 
     assert stage.paper.getvalue().startswith("[red]x[/red]:smile:: not reachable")
 
 
-def test_nothing_is_said_before_the_beginning_and_after_the_end() -> None:
+def test_nothing_is_printed_before_begin_and_after_end() -> None:
     stage = Stage()
 
     assert stage.now(NOTES) == []
@@ -155,7 +155,7 @@ def test_nothing_is_said_before_the_beginning_and_after_the_end() -> None:
     assert stage.now(GONE) == []
 
 
-def test_a_reader_who_left_does_not_hurt_the_servers_that_report() -> None:
+def test_a_closed_pipe_ends_only_the_report() -> None:
     class Left(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError
@@ -166,7 +166,7 @@ def test_a_reader_who_left_does_not_hurt_the_servers_that_report() -> None:
     assert repr(reporter) == "<Reporter closed shown=1>"
 
 
-def test_on_a_terminal_a_table_shows_and_reasons_follow_as_lines() -> None:
+def test_on_a_terminal_errors_follow_the_table_as_lines() -> None:
     paper = io.StringIO()
     reporter = Reporter(lambda: [NOTES, GONE], PlainConsole(file=paper, force_terminal=True, width=60))
     reporter.begin()
@@ -182,17 +182,15 @@ def test_on_a_terminal_a_table_shows_and_reasons_follow_as_lines() -> None:
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 
-def test_the_banner_names_every_way_in() -> None:
-    shown = "\n".join(
-        banner(settings("notes", "git", groups={"writing": ["notes"]}), Addresses("127.0.0.1", 8808, "/x"))
-    )
+def test_the_banner_has_every_url() -> None:
+    shown = "\n".join(banner(settings("notes", "git", groups={"writing": ["notes"]}), "http://127.0.0.1:8808/x"))
 
     for path in ("/mcp", "/sse", "/notes/mcp", "/git/mcp", "/groups/writing/mcp", "/health"):
         assert f"http://127.0.0.1:8808/x{path}" in shown
 
 
 def test_many_servers_are_not_all_named() -> None:
-    shown = banner(settings(*(f"s{n}" for n in range(20))), Addresses("127.0.0.1", 1))
+    shown = banner(settings(*(f"s{n}" for n in range(20))), "http://127.0.0.1:1")
 
     assert any("and 8 more" in line for line in shown)
 
@@ -207,19 +205,19 @@ def test_many_servers_are_not_all_named() -> None:
     ],
 )
 def test_addresses_are_ones_a_client_can_use(host: str, root: str) -> None:
-    assert Addresses(host, 1).root == root
+    assert root_url(host, 1) == root
 
 
-def test_a_name_that_is_no_path_is_quoted() -> None:
-    assert Addresses("h", 1).server("a b?") == "http://h:1/a%20b%3F/mcp"
+def test_names_are_quoted_in_urls() -> None:
+    assert "http://h:1/a%20b%3F/mcp" in "\n".join(banner(settings("a b?"), "http://h:1"))
 
 
-def test_the_snippet_asks_for_the_token_and_does_not_show_it() -> None:
-    shown = str(snippet(settings("notes", tokens=["s3cret"]), Addresses("h", 1)))
+def test_the_snippet_has_a_placeholder_for_the_token() -> None:
+    shown = str(snippet(settings("notes", tokens=["s3cret"]), "http://h:1"))
 
     assert "Bearer YOUR_TOKEN" in shown
     assert "s3cret" not in shown
-    assert "headers" not in str(snippet(settings("notes"), Addresses("h", 1)))
+    assert "headers" not in str(snippet(settings("notes"), "http://h:1"))
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -291,7 +289,7 @@ def test_tool_arguments_come_from_json_and_pairs(
 
 
 @pytest.mark.parametrize(("text", "pairs"), [("[1]", ()), ("{", ()), (None, ("a",)), (None, ("=a",))])
-def test_what_is_no_argument_is_a_usage_error(text: str | None, pairs: tuple[str, ...]) -> None:
+def test_an_invalid_argument_is_a_usage_error(text: str | None, pairs: tuple[str, ...]) -> None:
     with pytest.raises(click.UsageError):
         tool_arguments(text, pairs, stdin)
 
@@ -330,7 +328,7 @@ def test_s26_no_list_has_control_characters(name: str, title: str, description: 
     assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for line in shown for c in line)
 
 
-def test_an_empty_offer_is_said() -> None:
+def test_an_empty_list_is_stated() -> None:
     assert lines([attributed("tools", "name", [], [])], 0) == ["No tools, prompts or resources."]
 
 
@@ -369,7 +367,7 @@ def test_cut_text_fits(text: str, wide: int) -> None:
     assert cut(text, 0) == text
 
 
-def test_cells_stand_below_each_other() -> None:
+def test_columns_are_aligned() -> None:
     assert columns([("a", "b", ""), ("long", "c", "d")]) == ["  a     b", "  long  c  d"]
 
 
@@ -378,7 +376,7 @@ def test_sizes_are_readable() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-def test_without_a_configuration_five_lines_tell_the_way(platform: str) -> None:
+def test_without_a_configuration_five_lines_show_the_first_steps(platform: str) -> None:
     shown = without_configuration("no configuration file: looked for a, b", platform)
 
     assert len(shown) == 5

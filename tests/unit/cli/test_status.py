@@ -1,4 +1,4 @@
-"""`mcp-manifold status` against things that listen on a port: what it asks, what it prints, how it exits."""
+"""`mcp-manifold status` against HTTP servers: requests, output and exit codes."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ OFF = described(ServerStatus("off", "disabled"))
 
 @dataclass
 class Instance:
-    """Something that listens, answers all alike, and remembers what it was asked."""
+    """An HTTP server that gives the same answer to every request, and records the requests."""
 
     code: int = 200
     body: bytes = b""
@@ -82,14 +82,14 @@ def test_healthy_servers_are_a_table_and_exit_code_0() -> None:
 
 
 @pytest.mark.parametrize("server", [SLOW, GONE])
-def test_one_that_is_not_healthy_is_exit_code_1_and_says_why(server: dict[str, object]) -> None:
+def test_an_unhealthy_server_is_exit_code_1_with_its_error(server: dict[str, object]) -> None:
     result = Instance.of(NOTES, server).run()
 
     assert result.exit_code == 1
     assert f"{server['name']}: " in result.stdout.splitlines()[-1]
 
 
-def test_what_an_instance_says_cannot_drive_the_terminal() -> None:
+def test_text_from_an_instance_cannot_drive_the_terminal() -> None:
     result = Instance.of(GONE, {**NOTES, "name": "a\x1bb", "tools": "\x07", "since": ["\x1b"]}).run()
 
     assert "\x1b" not in result.stdout
@@ -97,17 +97,17 @@ def test_what_an_instance_says_cannot_drive_the_terminal() -> None:
     assert result.stdout.splitlines()[-1] == "gone: refused \\x1b[2J; next attempt in 1.5 s"
 
 
-def test_an_instance_without_servers_is_well() -> None:
+def test_an_instance_without_servers_is_healthy() -> None:
     assert (Instance.of().run().exit_code, Instance.of().run().stdout) == (0, "")
 
 
-def test_json_is_what_the_instance_said() -> None:
+def test_json_is_the_response_of_the_instance() -> None:
     result = Instance.of(NOTES, GONE).run("--json")
 
     assert (result.exit_code, json.loads(result.stdout)) == (1, {"servers": [NOTES, GONE]})
 
 
-def test_the_page_below_the_address_is_asked_with_the_token() -> None:
+def test_the_status_page_is_requested_with_the_token() -> None:
     instance = Instance.of(NOTES)
     with instance.listening():
         runner = CliRunner()
@@ -135,7 +135,9 @@ def test_the_page_below_the_address_is_asked_with_the_token() -> None:
     ],
     ids=range(8),
 )
-def test_an_answer_that_is_none_is_told_and_exit_code_1(instance: Instance, args: tuple[str, ...], reason: str) -> None:
+def test_an_invalid_response_is_an_error_with_exit_code_1(
+    instance: Instance, args: tuple[str, ...], reason: str
+) -> None:
     result = instance.run(*args)
 
     assert (result.exit_code, result.stdout) == (1, "")
@@ -151,7 +153,7 @@ def test_a_redirect_is_not_followed_with_the_token() -> None:
     assert (result.exit_code, other.asked) == (1, [])
 
 
-def test_nobody_there_is_told_and_exit_code_1() -> None:
+def test_an_unreachable_instance_is_an_error_with_exit_code_1() -> None:
     instance = Instance()
     with instance.listening():
         pass
@@ -174,11 +176,11 @@ def test_a_proxy_of_the_environment_gets_no_token(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "args", [("--url", "ftp://a"), ("--url", "http://u:p@a"), ("--url", "http://["), ("--token", "a b")]
 )
-def test_an_address_or_a_token_that_is_none_is_exit_code_2(args: tuple[str, ...]) -> None:
+def test_an_invalid_url_or_token_is_exit_code_2(args: tuple[str, ...]) -> None:
     assert CliRunner().invoke(cli, ["status", *args]).exit_code == 2
 
 
-def test_on_a_terminal_it_is_drawn() -> None:
+def test_a_terminal_gets_a_coloured_table() -> None:
     console = Console(force_terminal=True, width=120, color_system="truecolor")
     with console.capture() as capture:
         console.print(drawn(Report((NOTES, GONE))))
@@ -188,7 +190,7 @@ def test_on_a_terminal_it_is_drawn() -> None:
     assert "refused \\x1b[2J" in shown
 
 
-def test_a_report_of_no_answer_is_drawn_too() -> None:
+def test_a_report_without_an_answer_can_be_drawn() -> None:
     console = Console(width=80)
     with console.capture() as capture:
         console.print(drawn(Report(problem="cannot reach it \x1b")))

@@ -55,12 +55,12 @@ def test_a_degraded_server_is_connected_and_not_healthy() -> None:
     [("ready", "healthy"), ("degraded", "degraded"), ("disabled", "disabled")]
     + [(state, "unhealthy") for state in ("idle", "connecting", "backing off", "stopped", "broken")],
 )
-def test_every_state_is_a_word_of_health(state: str, word: str) -> None:
+def test_every_state_has_a_health_word(state: str, word: str) -> None:
     assert described(ServerStatus("a", state))["status"] == word
     assert state in STATES
 
 
-def test_what_is_required_must_be_connected() -> None:
+def test_required_servers_must_be_connected() -> None:
     config = Settings(
         servers=(
             ServerSettings(name="a", command="x", required=True),
@@ -95,5 +95,5 @@ def test_a_server_is_described_without_its_stderr() -> None:
     assert (quick["nextAttempt"], quick["since"], quick["latency"]) == (None, None, 1.234)
 
 
-def test_a_moment_is_in_utc() -> None:
+def test_times_are_in_utc() -> None:
     assert rfc3339(datetime(2026, 1, 31, 11, 0, 1, 250_999, tzinfo=UTC)) == "2026-01-31T11:00:01.250Z"

@@ -16,7 +16,7 @@ def client(state: dict[str, Any]) -> Client:
     return Client(HttpFront(FakeDesk(), app, check_params=no_check))
 
 
-async def test_health_is_what_it_is_now() -> None:
+async def test_health_pages_show_the_current_state() -> None:
     state = {"health": {"status": "starting"}, "servers": {"alpha": "down"}, "ready": {"ready": False}}
     asking = client(state)
     assert (await asking.send("GET", "/health")).json == {"status": "starting"}
@@ -29,7 +29,7 @@ async def test_health_is_what_it_is_now() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health/", "/mcpx", "/_healthz/x", "/mcp/..;/health", "/%2e%2e/health"])
-async def test_an_unknown_path_is_told_where_to_go_instead(path: str) -> None:
+async def test_an_unknown_path_lists_the_endpoints(path: str) -> None:
     answer = await client({}).send("GET", path)
     assert answer.status == 404
     assert "/{server}/mcp" in answer.json["endpoints"]

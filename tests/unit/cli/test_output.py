@@ -1,4 +1,4 @@
-"""Lines of the log: their shape, their fields, and that nothing in them can forge a line or drive a terminal."""
+"""Log lines: format, fields, and escapes, so that no text can forge a line or drive a terminal."""
 
 import io
 import json
@@ -98,7 +98,7 @@ def test_text_of_several_lines_keeps_its_line_ends_and_tabs() -> None:
     assert visible_text("a\r\n\tb\x1b\r") == "a\n\tb\\x1b\\r"
 
 
-def test_the_level_counts_for_ours_and_warnings_for_others() -> None:
+def test_the_level_applies_to_our_loggers_and_others_write_warnings() -> None:
     stream = io.StringIO()
     configure("info", "text", stream)
 
@@ -133,7 +133,7 @@ def test_configuring_again_replaces_the_first_configuration() -> None:
     assert second.getvalue().count("once") == 1
 
 
-def test_a_log_that_was_closed_hurts_nobody() -> None:
+def test_a_closed_log_stream_is_ignored() -> None:
     stream = io.StringIO()
     configure("info", "text", stream)
     stream.close()

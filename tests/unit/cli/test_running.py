@@ -1,4 +1,4 @@
-"""What the program tells its allocator, and once it is up and running its garbage collector."""
+"""Settings of the memory allocator and the garbage collector."""
 
 import gc
 import platform
@@ -20,7 +20,7 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collector")
-def test_what_is_there_for_good_is_not_looked_at_again() -> None:
+def test_permanent_objects_are_excluded_from_collection() -> None:
     settle_memory()
     assert gc.get_freeze_count() > 1000
     assert gc.get_threshold()[0] == YOUNG
@@ -35,7 +35,7 @@ def _faults(work: bytes, times: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
-def test_the_blocks_of_large_messages_are_used_again() -> None:
+def test_memory_of_large_messages_is_reused() -> None:
     keep_blocks()
     work = bytes(8 << 20)
     _faults(work, 2)
