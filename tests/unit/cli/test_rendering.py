@@ -25,31 +25,30 @@ from tests.unit.cli.fake_manifold import GONE, NOTES, settings
 # --- statuses --------------------------------------------------------------------------------------------------------
 
 
-def test_a_ready_server_shows_its_transport_and_its_counts() -> None:
-    assert statuses.line(NOTES) == (
-        "notes: ready over stdio (handshake 2025-11-25), 2 tools, 1 resource, 1 resource template, 1 prompt"
-    )
-
-
-def test_hidden_entries_are_counted_apart() -> None:
-    assert statuses.offer(ServerStatus("x", "ready", tools=1, hidden=2)) == "1 tool, 2 hidden"
-
-
-def test_an_unreachable_server_shows_its_error_and_next_attempt() -> None:
-    assert statuses.line(GONE) == "gone: not reachable (connection refused); next attempt in 0.4 s"
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (NOTES, "ready over stdio (handshake 2025-11-25), 2 tools, 1 resource, 1 resource template, 1 prompt"),
+        (ServerStatus("x", "ready", "http", tools=1, hidden=2), "ready over Streamable HTTP, 1 tool, 2 hidden"),
+        (
+            ServerStatus("x", "ready", "sse", breaker="open", last_error="no answer", next_try=2.0),
+            "ready over SSE, circuit breaker open (no answer); next attempt in 2.0 s",
+        ),
+        (ServerStatus("x", "idle", is_resting=True), "idle until the next call, nothing offered"),
+        (ServerStatus("x", "degraded", "stdio"), "degraded (reason unknown), still called over stdio"),
+        (GONE, "not reachable (connection refused); next attempt in 0.4 s"),
+        (ServerStatus("x", "broken", last_error="no command"), "broken: no command"),
+        (ServerStatus("x", "connecting"), "connecting"),
+        (ServerStatus("x", "disabled"), "disabled"),
+        (ServerStatus("x", "stopped"), "stopped"),
+    ],
+)
+def test_every_state_is_one_sentence(status: ServerStatus, line: str) -> None:
+    assert statuses.line(status) == f"{status.name}: {line}"
 
 
 def test_the_outcome_has_no_next_attempt() -> None:
     assert statuses.outcome(GONE) == "gone: not reachable (connection refused)"
-
-
-@pytest.mark.parametrize("state", ["connecting", "disabled", "stopped"])
-def test_any_other_state_is_shown_by_its_name(state: str) -> None:
-    assert statuses.line(ServerStatus("x", state)) == f"x: {state}"
-
-
-def test_a_broken_server_shows_its_reason() -> None:
-    assert statuses.line(ServerStatus("x", "broken", last_error="no command")) == "x: broken: no command"
 
 
 @pytest.mark.parametrize(
