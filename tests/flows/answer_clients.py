@@ -100,8 +100,8 @@ def is_request(raw: bytes) -> bool:
     return isinstance(message, dict) and "method" in message and "id" in message
 
 
-class Conversation(ABC):
-    """One client: sends messages under labels and gives what came for each label."""
+class Conversation:
+    """One client. It sends messages under labels, and notes what comes for each label."""
 
     def __init__(self, revision: str, house: Mapping[str, Any]) -> None:
         self.revision = revision
@@ -116,34 +116,6 @@ class Conversation(ABC):
     def body(self, spec: Spec) -> bytes:
         """The bytes of a step's message."""
         return body_of(spec, modern=self.modern, capabilities=self.capabilities)
-
-    @abstractmethod
-    async def connect(self) -> None:
-        """Do what comes before the first call."""
-
-    @abstractmethod
-    async def send(self, label: str, spec: Spec) -> None:
-        """Send a message."""
-
-    @abstractmethod
-    async def next(self, label: str) -> bytes:
-        """The next message that comes for what was sent under a label; nothing at the end."""
-
-    @abstractmethod
-    async def end(self, label: str) -> Any:
-        """All that came for what was sent under a label, once its answer is there."""
-
-    @abstractmethod
-    async def respond(self, body: bytes) -> None:
-        """Send a response to a server's request."""
-
-    @abstractmethod
-    async def leave(self, label: str) -> None:
-        """Close the connection that a label's answer is awaited on."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Hang up."""
 
 
 class Exchange:
@@ -309,7 +281,7 @@ class HttpConversation(Conversation):
             exchange.wire.close()
 
 
-class LineConversation(Conversation):
+class LineConversation(Conversation, ABC):
     """What the fronts share that have one stream to the client: the answer to a label is found by its id."""
 
     def __init__(self, revision: str, house: Mapping[str, Any]) -> None:
@@ -384,7 +356,7 @@ class StdioConversation(LineConversation):
     def __init__(self, revision: str, house: Mapping[str, Any], argv: Sequence[str]) -> None:
         super().__init__(revision, house)
         self._argv = argv
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Any = None
 
     async def connect(self) -> None:
         pipe = asyncio.subprocess.PIPE
@@ -394,26 +366,16 @@ class StdioConversation(LineConversation):
         await super().connect()
 
     async def write(self, body: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
         self._process.stdin.write(body.replace(b"\n", b" ") + b"\n")
         await self._process.stdin.drain()
 
     async def read(self) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise ConnectionResetError("stdout ended")
+        line: bytes = await self._process.stdout.readuntil(b"\n")
         return line.rstrip(b"\n")
-
-    async def leave(self, label: str) -> None:
-        raise NotImplementedError("a client of stdio leaves by ending")
 
     async def close(self) -> None:
         if self._process is None:
             return
-        assert self._process.stdin is not None
         self._process.stdin.close()
         async with asyncio.timeout(BOUND):
             await self._process.wait()
@@ -442,9 +404,6 @@ class SseConversation(LineConversation):
 
     async def read(self) -> bytes:
         return await self._http.next("stream")
-
-    async def leave(self, label: str) -> None:
-        await self._http.leave("stream")
 
     async def close(self) -> None:
         await self._http.close()

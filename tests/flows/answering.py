@@ -25,7 +25,6 @@ from tests.contract.offers import offering
 from tests.contract.stand import ERAS, Stand, standing
 from tests.flows.answer_clients import (
     BOUND,
-    Conversation,
     HttpConversation,
     SseConversation,
     StdioConversation,
@@ -96,15 +95,15 @@ def _act(about: dict[str, Any]) -> dict[str, Any]:
 class House:
     """Servers, a manifold in front of them, one client. Plays steps."""
 
-    def __init__(self, stand: Stand, manifold: Manifold | None, client: Conversation | None, path: Path) -> None:
+    def __init__(self, stand: Stand, manifold: Any, client: Any, path: Path) -> None:
         self._stand = stand
         self._manifold = manifold
-        self._client = client
+        self.client = client
         self._path = path
         self._task_id = ""
 
     def __repr__(self) -> str:
-        return f"<House {self._stand!r} {self._client!r}>"
+        return f"<House {self._stand!r} {self.client!r}>"
 
     async def play(self, steps: list[dict[str, Any]]) -> dict[str, Any]:
         """What the client and the servers see while these steps are taken."""
@@ -114,7 +113,7 @@ class House:
             try:
                 lines.append(await self.step(step))
             except Exception as exc:
-                exc.add_note(f"at {step} over {self._client}; so far {lines}")
+                exc.add_note(f"at {step} over {self.client}; so far {lines}")
                 raise
         servers = {name: self._seen(name) for name in self._marks}
         return {
@@ -152,12 +151,6 @@ class House:
         label = step.get("as", "")
         await client.send(label, step)
         return None if label else await client.end(label)
-
-    @property
-    def client(self) -> Any:
-        """The client, which not every house has."""
-        assert self._client is not None
-        return self._client
 
     # --- of the client ------------------------------------------------------------------------------------------------
 
@@ -249,16 +242,13 @@ class House:
     async def _reload(self, step: dict[str, Any]) -> Any:
         """Change the configuration file (an object that is merged into it, null removes) and take it over."""
         _write(self._path, _merged(json.loads(_read(self._path)), step["reload"]))
-        assert self._manifold is not None
         return {"error": (await self._manifold.reload()).error}
 
     async def _stop(self, step: dict[str, Any]) -> None:
-        assert self._manifold is not None
         self._manifold.stop()
 
     async def _library(self, step: dict[str, Any]) -> Any:
         """Call a method of the `Manifold`: its result, or the class, the text and the code of what it raises."""
-        assert self._manifold is not None
         heard: list[Any] = []
         options = {"on_progress": heard.append} if step.get("progress") else {}
         try:
@@ -328,9 +318,7 @@ async def _standing(house: Mapping[str, Any], front: str) -> AsyncIterator[House
         yield House(stand, manifold, client, path)
 
 
-async def _client(
-    stack: AsyncExitStack, house: Mapping[str, Any], front: str, served: Manifold | Path
-) -> Conversation | None:
+async def _client(stack: AsyncExitStack, house: Mapping[str, Any], front: str, served: Manifold | Path) -> Any:
     if isinstance(served, Path):
         argv = [sys.executable, "-m", "mcp_manifold", "stdio", "--config", str(served)]
         return StdioConversation(FRONTS[front], house, argv)
