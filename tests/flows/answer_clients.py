@@ -11,7 +11,7 @@ from tests.peers.http_wire import Body, Events, Head, Headers, compose, read_hea
 from tests.peers.message import META, MODERN_VERSION
 from tests.peers.wire import Wire, connect
 
-BOUND: Final = 20.0
+BOUND: Final = 45.0
 """Seconds that any wait may take."""
 Spec = Mapping[str, Any]
 _UNSEEN: Final = ("date", "server", "content-length", "transfer-encoding")
