@@ -63,7 +63,7 @@ _ROWS: Final[tuple[str | tuple[str, str, str], ...]] = (
     ("cancel-modern-http", "2026-07-28 basic/transports/streamable-http", "closing the stream cancels, and only then"),
     ("cancel-leaving", "2025-11-25 basic/transports, Sending Messages", "hanging up a POST is no cancellation"),
     ("concurrent", "D5", "calls in flight together each get their own answer"),
-    "PendingClientRequests",
+    "Server requests",
     ("ask-sampling", "2025-11-25 client/sampling; 2026-07-28 basic/patterns/mrtr", "sampling is asked of the caller"),
     ("ask-roots", "2025-11-25 client/roots; 2026-07-28 basic/patterns/mrtr", "roots are asked of the caller"),
     ("ask-elicitation", "2025-11-25 client/elicitation", "accept, decline and cancel arrive as they were said"),

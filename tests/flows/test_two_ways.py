@@ -20,9 +20,9 @@ from mcp_manifold.fronts.server import Head, Passage, Reply
 from tests.contract.asking import ACCEPTED, FORM, URL, asking, members
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, Stand, standing
-from tests.flows.processes import until
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient
+from tests.peers.processes import until
 from tests.unit.fronts.wires import BOUND, Answer, Stage, Wire, staged
 
 pytestmark = pytest.mark.anyio

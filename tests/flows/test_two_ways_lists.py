@@ -14,10 +14,10 @@ from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.wire import HANDSHAKE_VERSIONS
 from tests.contract.offers import offering
 from tests.contract.stand import standing
-from tests.flows.processes import until
 from tests.flows.test_two_ways import META, Door, House, message, post, say
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION
+from tests.peers.processes import until
 from tests.unit.fronts.wires import Answer, staged
 
 pytestmark = pytest.mark.anyio
