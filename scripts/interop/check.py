@@ -23,9 +23,10 @@ import manifold
 from backends import Backend, CallTarget, Ports
 from cache import Cache
 from clients import Client, Errand, clients, send
-from processes import MARK, answers, free_port, leftovers, marked, running
+from processes import MARK, leftovers, marked
 
-BEGINNING = 20.0  # seconds until a reference server has to listen
+from tests.peers.processes import await_port, free_port, running
+
 STARTUP = 5.0  # seconds: the manifold's own startupTimeout
 SHOWN = 12  # differences printed for one cell; the reports have them all
 
@@ -45,7 +46,9 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """For clients, which hand on to servers what their SDK hands on; and the mark."""
-        return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {MARK: self.mark}
+        return {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")} | {
+            MARK: self.mark
+        }
 
     @property
     def server_environment(self) -> dict[str, str]:
@@ -98,9 +101,8 @@ def reference_servers(site: Site, ports: Ports) -> Iterator[None]:
         for transport, port in (("streamableHttp", ports.http), ("sse", ports.sse)):
             command = [site.cache.node, "--import", preload, index, transport]
             log = site.work / f"everything-{transport}.log"
-            process = stack.enter_context(running(command, site.environment | {"PORT": str(port)}, log))
-            if not answers(port, BEGINNING, process):
-                raise SystemExit(f"the {transport} server did not listen:\n{log.read_text()}")
+            process = stack.enter_context(running(command, log, env=site.environment | {"PORT": str(port)}))
+            await_port(process, port, log)
         yield
 
 

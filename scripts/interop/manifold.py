@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,24 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from backends import ROOT, Backend, CallTarget
-from cache import HERE
-from processes import answers, free_port, running
 
-LISTENING = 20.0  # seconds until the port has to be open
-VERSION = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": VERSION,
-    "io.modelcontextprotocol/clientInfo": {"name": "interop", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-BAD = ("missing", "hanging", "refused")
+from tests.peers.clients import tool_names
+from tests.peers.processes import await_port, free_port, running
+
+STUCK = ["-m", "tests.peers.stdio_main", "--script", "stuck"]  # a server that answers nothing
 FRONTS = ("http", "sse", "stdio")
 
 
 def configuration(backends: Iterable[Backend], python: str, environment: dict[str, str]) -> dict[str, Any]:
     """The `mcpServers` of all backends, with three that can never work among them."""
     servers: dict[str, Any] = {"missing": {"command": "no-such-command-anywhere", "args": []}}
-    servers["hanging"] = {"command": python, "args": [str(HERE / "hang.py")], "env": environment}
+    servers["hanging"] = {"command": python, "args": STUCK, "cwd": str(ROOT), "env": environment}
     servers |= {backend.name: _server(backend.target) for backend in backends}
     servers["refused"] = {"url": f"http://127.0.0.1:{free_port()}/mcp"}
     return {"mcpServers": servers}
@@ -75,9 +66,8 @@ def serving(program: str, config: Path, environment: dict[str, str]) -> Iterator
     """Run `mcp-manifold serve` for as long as the block lasts."""
     port, log = free_port(), config.with_name("manifold.log")
     words = [*shlex.split(program), "serve", "--config", str(config), "--port", str(port)]
-    with running(words, environment, log) as process:
-        if not answers(port, LISTENING, process):
-            raise SystemExit(f"mcp-manifold does not listen:\n{log.read_text()[-2000:]}")
+    with running(words, log, env=environment) as process:
+        await_port(process, port, log)
         yield Serving(port, time.monotonic(), log)
 
 
@@ -85,30 +75,8 @@ def unlisted(serving: Serving, backends: Iterable[Backend], startup: float) -> l
     """The backends of which no tool is listed when the bad ones have had their time to start."""
     wanted = {backend.name for backend in backends}
     missing = set(wanted)
-    while missing and (left := serving.opened + startup - time.monotonic()) > 0:
-        names = _tool_names(serving.port, left)
+    while missing and time.monotonic() < serving.opened + startup:
+        names = tool_names(serving.target("http")["url"])
         missing = {name for name in wanted if not any(tool.startswith(f"{name}__") for tool in names)}
         time.sleep(0.1)
     return sorted(missing)
-
-
-def _tool_names(port: int, seconds: float) -> list[str]:
-    """One `tools/list` of the stateless revision: no session is needed to look."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/mcp",
-        data=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode(),
-        headers={
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-            "MCP-Protocol-Version": VERSION,
-            "Mcp-Method": "tools/list",
-        },
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=max(seconds, 0.1)) as response:
-            text = response.read().decode()
-    except (OSError, urllib.error.HTTPError):
-        return []
-    lines = [line.removeprefix("data:") for line in text.splitlines() if line.startswith("data:")] or [text]
-    answer = json.loads(lines[-1])
-    return [tool["name"] for tool in answer.get("result", {}).get("tools", [])]

@@ -1,21 +1,18 @@
-"""Child processes and their end: each in a group of its own, nothing left behind; knows no protocol."""
+"""The child processes of a run: client programs run to their end, and what outlives them is found by a mark."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
+from tests.peers.processes import stop
+
 MARK = "INTEROP_MARK"  # in the environment of every process of a run, so that what outlives its parent is found
-GRACE = 5.0  # seconds between asking a group to end and ending it
 LINGER = 4.0  # seconds a child may take to notice that its parent is gone
 POLL = 0.1
 
@@ -30,68 +27,24 @@ class Done:
 
     @property
     def said(self) -> str:
-        """The last thing on stderr, for a message."""
+        """The last line on stderr, for a message."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         return lines[-1] if lines else "nothing on stderr"
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def answers(port: int, within: float, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until something accepts connections at the port, for as long as the process lives."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        time.sleep(POLL)
-    return False
-
-
 def run(command: Sequence[str], environment: dict[str, str], seconds: float) -> Done:
-    """Run a command to its end, or end it and its group when the time is over."""
+    """Run a command to its end, or stop it and everything below it when the time is over."""
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
     )
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        _end(process)
         return Done("", f"ended after {seconds:.0f} s", None)
-    except BaseException:
-        _end(process)
-        raise
+    finally:
+        stop(process)
     return Done(stdout, stderr, process.returncode)
-
-
-@contextmanager
-def running(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep a server running; its output goes to a file."""
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            _end(process)
 
 
 def marked(mark: str) -> set[int]:
@@ -105,7 +58,7 @@ def marked(mark: str) -> set[int]:
 
 
 def leftovers(mark: str, before: set[int]) -> list[str]:
-    """End what a program left running, and say what that was: each is a process of this run, by its id."""
+    """Kill what a program left running, each process by its id; their command lines."""
     deadline = time.monotonic() + LINGER
     while (left := marked(mark) - before) and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -116,14 +69,3 @@ def leftovers(mark: str, before: set[int]) -> list[str]:
             names.append(" ".join(process.cmdline())[-100:])
             process.kill()
     return names
-
-
-def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

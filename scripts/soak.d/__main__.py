@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from judging import Row
+from judging import SoakRow
 from rows import ROWS
 
 DESCRIPTION = """\
@@ -70,13 +70,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def run(options: argparse.Namespace) -> list[tuple[Row, float]]:
+async def run(options: argparse.Namespace) -> list[tuple[SoakRow, float]]:
     """The rows in order, each with the seconds it took."""
     done = []
     parts = sum(ROWS[id_][2] for id_ in options.rows) or 1
     for id_ in options.rows:
         what, does, part = ROWS[id_]
-        row, began = Row(id_, what), time.monotonic()
+        row, began = SoakRow(id_, what), time.monotonic()
         print(f"soak: {id_}, {what}", file=sys.stderr, flush=True)
         await does(row, options.duration * part / parts, options.scale)
         done.append((row, time.monotonic() - began))
@@ -84,11 +84,11 @@ async def run(options: argparse.Namespace) -> list[tuple[Row, float]]:
     return done
 
 
-def verdict(row: Row) -> str:
+def verdict(row: SoakRow) -> str:
     return "held" if not row.broken else f"did not hold: {'; '.join(row.broken)}"
 
 
-def report(done: Sequence[tuple[Row, float]]) -> str:
+def report(done: Sequence[tuple[SoakRow, float]]) -> str:
     """What came of it, in Markdown."""
     where = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     lines = [f"{where}; the clients, the servers and the manifold shared them.", ""]

@@ -4,118 +4,83 @@ import asyncio
 import json
 from typing import Any
 
-MODERN = "2026-07-28"
-HANDSHAKE = "2025-11-25"
+from tests.peers.http_caller import HttpCaller
+from tests.peers.http_wire import Headers, parse_event
+from tests.peers.message import LATEST_HANDSHAKE, META, MODERN_VERSION
+
 _INFO = {"name": "soak", "version": "1"}
-_META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientInfo": _INFO,
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-_HELLO = {"protocolVersion": HANDSHAKE, "capabilities": {}, "clientInfo": _INFO}
-BOUND = 90.0
-"""Seconds an answer may take: longer than any time the manifold itself gives anybody."""
+_META = {META + "protocolVersion": MODERN_VERSION, META + "clientInfo": _INFO, META + "clientCapabilities": {}}
+_HELLO = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": _INFO}
+_PLAIN = (("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream"))
+ANSWER_SECONDS = 90.0
+"""Bound of an answer: longer than any deadline of the manifold's own."""
 
 
-class Client:
-    """`async with Client(port) as client: await client.call(...)`; opens its connection again when it was closed."""
+class LoadClient:
+    """`async with LoadClient(port) as client: await client.call(...)`; reconnects when the connection was closed."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
         self.session = ""
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._caller = HttpCaller(f"http://127.0.0.1:{port}/mcp", token=None)
         self._number = 0
 
-    async def __aenter__(self) -> "Client":
+    def __repr__(self) -> str:
+        return f"<LoadClient {self._caller!r}>"
+
+    async def __aenter__(self) -> "LoadClient":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
-        """Leave, whatever is in flight."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+    async def close(self) -> None:
+        """Close the connection, whatever is in flight."""
+        await self._caller.close()
 
     async def call(self, tool: str, **arguments: object) -> dict[str, Any]:
-        """The answer to a `tools/call`: the message, result or error."""
-        params: dict[str, Any] = {"name": tool, "arguments": arguments}
-        return await self.request("tools/call", params, tool)
+        """The response message to a `tools/call`, with the HTTP status as `status`."""
+        return await self.request("tools/call", {"name": tool, "arguments": arguments}, tool)
 
     async def request(self, method: str, params: dict[str, Any], name: str = "") -> dict[str, Any]:
-        """The answer to a request, in the session if there is one, else in 2026-07-28."""
+        """The response message to a request: in the session if there is one, else in 2026-07-28."""
         self._number += 1
-        headers = [f"Mcp-Session-Id: {self.session}", f"MCP-Protocol-Version: {HANDSHAKE}"]
+        headers = self._session_headers() if self.session else ()
         if not self.session and method != "initialize":
             params = {**params, "_meta": _META}
-            headers = [f"MCP-Protocol-Version: {MODERN}", f"Mcp-Method: {method}"]
-            headers += [f"Mcp-Name: {name}"] if name else []
-        elif not self.session:
-            headers = []
+            headers = (("MCP-Protocol-Version", MODERN_VERSION), ("Mcp-Method", method))
+            headers += (("Mcp-Name", name),) if name else ()
         message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        status, received, body = await self._exchange("POST", json.dumps(message).encode(), headers)
-        self.session = received.get("mcp-session-id", self.session)
-        return _message(status, received, body)
+        return await self._exchange("POST", headers, message)
 
     async def connect(self) -> None:
-        """Begin a session of the handshake era."""
+        """Open a session of the handshake era.
+
+        Raises:
+            ConnectionError: it was refused.
+        """
         answer = await self.request("initialize", _HELLO)
         if "result" not in answer:
             raise ConnectionError(f"no session: {answer}")
-        note = json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode()
-        await self._exchange("POST", note, self._session_headers())
+        note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        await self._exchange("POST", self._session_headers(), note)
 
     async def leave(self) -> int:
-        """End the session; the status."""
-        status, _, _ = await self._exchange("DELETE", b"", self._session_headers())
+        """End the session; the HTTP status."""
+        status: int = (await self._exchange("DELETE", self._session_headers(), None))["status"]
         self.session = ""
         return status
 
-    async def get(self, path: str) -> bytes:
-        """A page beside the conversation."""
-        return (await self._exchange("GET", b"", [], path))[2]
+    def _session_headers(self) -> Headers:
+        return (("Mcp-Session-Id", self.session), ("MCP-Protocol-Version", LATEST_HANDSHAKE))
 
-    def _session_headers(self) -> list[str]:
-        return [f"Mcp-Session-Id: {self.session}", f"MCP-Protocol-Version: {HANDSHAKE}"]
-
-    async def _exchange(
-        self, verb: str, body: bytes, headers: list[str], path: str = "/mcp"
-    ) -> tuple[int, dict[str, str], bytes]:
-        lines = [f"{verb} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Content-Length: {len(body)}"]
-        lines += ["Content-Type: application/json", "Accept: application/json, text/event-stream", *headers, "", ""]
-        try:
-            async with asyncio.timeout(BOUND):
-                if self._writer is None or self._reader is None or self._writer.is_closing() or self._reader.at_eof():
-                    self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**26)
-                self._writer.write("\r\n".join(lines).encode() + body)
-                return await _response(self._reader)
-        except BaseException:
-            self.close()
-            raise
-
-
-async def _response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    if headers.get("transfer-encoding") == "chunked":
-        parts = []
-        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-            parts.append(await reader.readexactly(size))
-            await reader.readexactly(2)
-        await reader.readexactly(2)
-        body = b"".join(parts)
-    else:
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return int(head[0].split(" ")[1]), headers, body
-
-
-def _message(status: int, headers: dict[str, str], body: bytes) -> dict[str, Any]:
-    """The last message of a body, which is JSON or a stream of events; what is neither is an error with its status."""
-    if headers.get("content-type", "").startswith("text/event-stream"):
-        body = [line[5:] for line in body.split(b"\n") if line.startswith(b"data:") and len(line) > 6][-1]
-    try:
-        return {"status": status, **json.loads(body)}
-    except (ValueError, TypeError):
-        return {"status": status, "error": {"code": 0, "message": body.decode(errors="replace")[:200]}}
+    async def _exchange(self, verb: str, headers: Headers, message: object) -> dict[str, Any]:
+        body = b"" if message is None else json.dumps(message).encode()
+        async with asyncio.timeout(ANSWER_SECONDS), await self._caller.send(verb, _PLAIN + headers, body) as response:
+            raw = await response.body.all()
+            self.session = response.get("mcp-session-id") or self.session
+            if response.is_stream:
+                raw = [found.data for event in raw.split(b"\r\n\r\n") if (found := parse_event(event)).data][-1]
+            try:
+                return {"status": response.status, **json.loads(raw)}
+            except (ValueError, TypeError):
+                return {"status": response.status, "error": {"code": 0, "message": raw.decode(errors="replace")[:200]}}

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from load import Load
-from processes import Manifold, Sample
+from load import CallLoad
+from manifold import Sample, Site
 
 SLACK = 8
 """Descriptors, threads and tasks more than before that are connections kept for the next request."""
@@ -15,7 +15,7 @@ SETTLE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
-class Row:
+class SoakRow:
     """One row of the table, as far as it was run."""
 
     id: str
@@ -34,19 +34,19 @@ class Row:
             self.broken.append(text)
 
 
-async def rest(manifold: Manifold, seconds: float = 2.0) -> float:
+async def rest(site: Site, seconds: float = 2.0) -> float:
     """The part of a processor it takes while nothing is asked of it."""
-    before = await manifold.sample()
+    before = await site.sample()
     await asyncio.sleep(seconds)
-    after = await manifold.sample()
+    after = await site.sample()
     return (after.processor - before.processor) / (after.at - before.at)
 
 
-async def settled(manifold: Manifold, base: Sample) -> tuple[Sample, float]:
+async def settled(site: Site, base: Sample) -> tuple[Sample, float]:
     """What it holds and takes once it came to rest, or after the time that may take."""
     for _ in range(int(SETTLE_SECONDS / 2)):
-        idle = await rest(manifold)
-        now = await manifold.sample()
+        idle = await rest(site)
+        now = await site.sample()
         if idle <= IDLE and not grown(base, now):
             break
     return now, idle
@@ -59,15 +59,15 @@ def grown(base: Sample, now: Sample) -> list[str]:
     return found + (["children"] if now.children > base.children else [])
 
 
-async def judge_rest(row: Row, manifold: Manifold, base: Sample) -> None:
+async def judge_rest(row: SoakRow, site: Site, base: Sample) -> None:
     """I2, I3 and I4: nothing stays, nobody stumbled, nothing spins."""
-    now, idle = await settled(manifold, base)
+    now, idle = await settled(site, base)
     more = grown(base, now)
     row.require(not more, f"I2: {counts(base)} before, {counts(now)} after")
-    stumbles = manifold.stumbles()
+    stumbles = site.program.stumbled()
     row.require(not stumbles, f"I3: {len(stumbles)} tracebacks or errors in the log{first(stumbles)}")
     row.require(idle <= IDLE, f"I4: {idle * 100:.1f} % of a processor at rest")
-    dead = manifold.zombies()
+    dead = site.zombies()
     row.require(not dead, f"I2: {len(dead)} zombies")
 
 
@@ -78,7 +78,7 @@ def counts(sample: Sample) -> str:
     )
 
 
-def judge_untouched(row: Row, load: Load, servers: list[str], base: float, calm: dict[str, int]) -> None:
+def judge_untouched(row: SoakRow, load: CallLoad, servers: list[str], base: float, calm: dict[str, int]) -> None:
     """I1 and I5: who is not concerned noticed nothing, and everybody heard what they said."""
     for server in servers:
         outcome = load.outcomes[server]

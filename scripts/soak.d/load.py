@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from client import Client
+from client import LoadClient
 
 
 @dataclass(slots=True)
-class Outcome:
+class CallOutcome:
     """What became of the calls at one server."""
 
     served: int = 0
@@ -28,11 +28,11 @@ class Outcome:
         return found[int(len(found) * 0.99)] if found else 0.0
 
 
-class Load:
+class CallLoad:
     """Calls to some servers in turn, `rate` a second in all, from a fixed number of clients."""
 
     def __init__(self, port: int, servers: list[str], *, rate: float, clients: int = 24) -> None:
-        self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
+        self.outcomes: dict[str, CallOutcome] = defaultdict(CallOutcome)
         self._port = port
         self._servers = itertools.cycle(servers)
         self._every = 1 / rate
@@ -42,7 +42,7 @@ class Load:
         self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
 
     def __repr__(self) -> str:
-        return f"<Load {sum(each.served for each in self.outcomes.values())} served>"
+        return f"<CallLoad {sum(each.served for each in self.outcomes.values())} served>"
 
     async def end(self) -> None:
         """Stop, and wait for what is in flight."""
@@ -50,7 +50,7 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def _run(self) -> None:
-        async with Client(self._port) as client:
+        async with LoadClient(self._port) as client:
             while not self._is_over:
                 due = self._due = max(self._due + self._every, time.monotonic() - 1)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -58,7 +58,7 @@ class Load:
                 await note(self.outcomes[server], client, server, f"{server} {next(self._number)}")
 
 
-async def note(outcome: Outcome, client: Client, server: str, text: str) -> None:
+async def note(outcome: CallOutcome, client: LoadClient, server: str, text: str) -> None:
     """One call, and what became of it."""
     began = time.perf_counter()
     try:
@@ -91,7 +91,7 @@ async def fastest(port: int, servers: list[str], *, seconds: float, clients: int
 
     async def run(number: int) -> None:
         nonlocal count
-        async with Client(port) as client:
+        async with LoadClient(port) as client:
             for turn in itertools.count():
                 if time.monotonic() >= until:
                     return

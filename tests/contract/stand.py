@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from typing import Any, Final
 from mcp_manifold import Manifold
 from mcp_manifold.app.http_server import HttpServer
 from mcp_manifold.fronts.stdio import StdioFront
+from tests.peers import BOUND
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
 from tests.peers.clients import (
     HANDSHAKE_VERSIONS,
@@ -21,11 +22,11 @@ from tests.peers.clients import (
     HttpClient,
     ModernClient,
     PairClient,
+    Reply,
     StdioClient,
 )
 from tests.peers.clients import SseClient as LegacyClient
 from tests.peers.face import Face
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 
 OLDEST: Final = HANDSHAKE_VERSIONS[0]
@@ -95,6 +96,19 @@ class Stand:
         assert self._manifold is not None, "the HTTP front was not opened"
         return self._manifold
 
+    def status(self, server: str) -> Any:
+        """The status of one server."""
+        return next(each for each in self.manifold.status() if each.name == server)
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        """Wait for a condition on the servers' states; evaluated whenever one of them changes."""
+        moved = asyncio.Event()
+        self.manifold.on_status(lambda _: moved.set())
+        async with asyncio.timeout(BOUND):
+            while not met():
+                moved.clear()
+                await moved.wait()
+
     async def origin(self) -> str:
         """Scheme, host and port of the HTTP front, which is started if it is not running yet."""
         if not self._origin:
@@ -145,7 +159,7 @@ async def _inside(config: dict[str, Any], scope: str, options: dict[str, Any]) -
             yield client
         finally:
             client.close_stdin()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 await serving
 
 
@@ -164,6 +178,51 @@ def _remote(way: Way, url: str, options: dict[str, Any]) -> Client:
     return (ModernClient if way.version == MODERN_VERSION else HttpClient)(f"{url}mcp", **options)
 
 
+CHANGED: Final = "notifications/tools/list_changed"
+
+
+async def names(client: Client) -> list[str]:
+    """The public names of all listed tools."""
+    return [each["name"] for each in (await client.request("tools/list")).value["tools"]]
+
+
+async def servers_of(client: Client) -> set[str]:
+    """The servers whose tools are listed."""
+    return {name.rpartition("__")[0] for name in await names(client)}
+
+
+def announced(client: Client, method: str = CHANGED) -> int:
+    """How often a client received this notification."""
+    return sum(each.method == method for each in client.received)
+
+
+async def until_listed(client: Client, is_so: Callable[[list[str]], bool]) -> None:
+    """List the tools after each announced change, until a condition on the names holds."""
+    count = announced(client)
+    while not is_so(await names(client)):
+        count += 1
+        await client.wait_for(CHANGED, count=count)
+
+
+async def until_well(client: Client, tool: str, *, text: str = "back") -> None:
+    """Call an echo tool until it answers. Every refusal before that must be our own error about its server."""
+    async with asyncio.timeout(BOUND):
+        while (reply := await client.call(tool, {"text": text})).error is not None:
+            refused(reply, tool.partition("__")[0])
+            await asyncio.sleep(0.05)  # a server that is down refuses at once, and a client is not told of its state
+    assert reply.text == text
+
+
+def refused(reply: Reply, server: str, *reasons: str) -> dict[str, Any]:
+    """The data of a reply that must be our own error about this server, for one of these reasons if any."""
+    error: dict[str, Any] = json.loads(reply.error or b"null")
+    assert error is not None, reply
+    assert (error["code"], error["data"]["server"]) == (-32603, server), reply
+    assert server in error["message"]
+    assert not reasons or error["data"]["reason"] in reasons, reply
+    return error
+
+
 @asynccontextmanager
 async def serving(manifold: Manifold) -> AsyncIterator[str]:
     """The HTTP front of an entered manifold on a free loopback port; the origin."""
@@ -174,13 +233,13 @@ async def serving(manifold: Manifold) -> AsyncIterator[str]:
     )
     task = asyncio.create_task(server.run(), name="http front")
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             port = await listens
         yield f"http://127.0.0.1:{port}"
     finally:
         server.stop()
         server.stop()  # and wait for nobody
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             await task
 
 

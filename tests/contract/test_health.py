@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.contract.behaviours import shows
 from tests.contract.offers import offerings
 from tests.contract.stand import ERAS, LATEST, Stand, standing
+from tests.peers import BOUND
 from tests.peers.clients import MODERN_VERSION
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 from tests.unit.fronts.fakes import Client
 
@@ -44,7 +44,7 @@ async def until(stand: Stand, met: Callable[[], bool]) -> None:
     """Wait until something is so; looked at whenever a server's state moved."""
     moved = asyncio.Event()
     stand.manifold.on_status(lambda name: moved.set())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(BOUND):
         while not met():
             moved.clear()
             await moved.wait()

@@ -29,10 +29,10 @@ from tests.contract.asking import (
 )  # fmt: skip
 from tests.contract.behaviours import shows
 from tests.contract.stand import KINDS, LATEST, OLDEST, Stand, standing
-from tests.flows.processes import until
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, Message, Reply
+from tests.peers.processes import until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

@@ -21,11 +21,10 @@ from tests.contract.asking import (
 )  # fmt: skip
 from tests.contract.behaviours import shows
 from tests.contract.stand import LATEST, standing
-from tests.peers import jsontext
+from tests.peers import BOUND, jsontext
 from tests.peers.backend import Act, Received, Script, tool
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.message import META
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -286,7 +285,7 @@ async def test_more_clients_than_processes_are_refused_in_words_until_one_leaves
         assert (await first.call("echo", {"text": "2"})).text == "2"
         assert await first.delete() == 204
         await stand["pipe"].recorder.wait_until(lambda: len(stand["pipe"].pids) == 1, "the end of its process")
-        async with asyncio.timeout(PATIENCE):  # the manifold hears of the end a moment after the test does
+        async with asyncio.timeout(BOUND):  # the manifold hears of the end a moment after the test does
             while (reply := await second.call("echo", {"text": "3"})).error is not None:
                 assert jsontext.value(reply.error)["code"] == -32603
         assert reply.text == "3"

@@ -9,9 +9,9 @@ import pytest
 from tests.contract.behaviours import shows
 from tests.contract.offers import offerings
 from tests.contract.stand import OLDEST, WAYS, standing
+from tests.peers import BOUND
 from tests.peers.backend import Script, prompt, resource, template, tool
 from tests.peers.clients import MODERN_VERSION
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,7 @@ async def test_a_cursor_goes_on_behind_its_entry_wherever_that_is_now(way: Way) 
             heard = asyncio.Event()
             unwatch = stand.manifold.watch("", lambda _: heard.set())
             await stand["web"].set_tools([tool(name) for name in names])
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 await heard.wait()
             unwatch()
 

@@ -7,12 +7,11 @@ import pytest
 
 from tests.contract.behaviours import shows
 from tests.contract.stand import KINDS, LATEST, standing
-from tests.peers import jsontext, message
+from tests.peers import BOUND, jsontext, message
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient
 from tests.peers.http_wire import Event
 from tests.peers.message import Message
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +35,7 @@ async def begun(client: HttpClient, name: str, id_: int) -> list[Event]:
     params = b'{"name":"%b","_meta":{"progressToken":"t"}}' % name.encode()
     body = message.request(b"%d" % id_, "tools/call", params)
     read: list[Event] = []
-    async with asyncio.timeout(PATIENCE), await client.caller.send("POST", client.headers_for(None), body) as response:
+    async with asyncio.timeout(BOUND), await client.caller.send("POST", client.headers_for(None), body) as response:
         assert response.is_stream
         while not read or b"progress" not in read[-1].data:
             event = await response.events.next()

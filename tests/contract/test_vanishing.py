@@ -10,11 +10,11 @@ from mcp_manifold.fronts import sessions as session
 from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, OLDEST, Stand, standing
-from tests.flows.processes import until
 from tests.peers import tasks
 from tests.peers.backend import Act, Script, resource, tool
 from tests.peers.clients import MODERN_VERSION, Client
 from tests.peers.message import META
+from tests.peers.processes import until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

@@ -9,11 +9,11 @@ import pytest
 from tests.contract.behaviours import shows
 from tests.contract.offers import SHARED, offering, offerings
 from tests.contract.stand import ERAS, IN_PROCESS, KINDS, LATEST, STREAMED, standing
-from tests.peers import jsontext
+from tests.peers import BOUND, jsontext
 from tests.peers.backend import Act, Script, prompt, resource, tool
 from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
 from tests.peers.message import META
-from tests.peers.recorder import PATIENCE, Received
+from tests.peers.recorder import Received
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ async def reported(backend: Any, uri: str, method: str = UPDATED, **members: str
     engine = getattr(backend, "engine", None)
     for conversation in () if engine is None else list(engine.conversations):
         if conversation.subscribed:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 await conversation.standing_opened.wait()
     await backend.announce(method, jsontext.text({"uri": uri, **members}).decode())
 

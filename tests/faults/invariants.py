@@ -11,15 +11,16 @@ Times are not asserted here; `scripts/soak` measures them. I3 for this process i
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Protocol
 
 from tests.contract.offers import offering
-from tests.contract.stand import Stand, standing
-from tests.flows.processes import Holdings, holdings, until
+from tests.contract.stand import Stand, standing, until_well
+from tests.peers import BOUND
 from tests.peers.backend import Script
 from tests.peers.clients import MODERN_VERSION, Client, Reply
+from tests.peers.processes import Holdings, holdings, until
 from tests.peers.ways import Way
 
 BYSTANDER: Final = "web26_by"
@@ -49,7 +50,7 @@ class Watched(Protocol):
         """Lines of its log that tell of a fault of its own."""
 
 
-class InMemoryKeyStore:
+class OwnProcess:
     """The process of the tests itself."""
 
     async def holds(self) -> Holdings:
@@ -78,26 +79,27 @@ class InMemoryKeyStore:
 
 
 class Bystanders:
-    """Calls over and over at a server the fault does not touch, each with a text of its own."""
+    """Repeated calls of tools that the fault does not touch, each call with a text of its own."""
 
-    def __init__(self, client: Client, tool: str) -> None:
+    def __init__(self, client: Client, tools: Sequence[str], at_once: int) -> None:
         self.failed: list[Reply | str] = []
         self.done = 0
         self._client = client
-        self._tool = tool
+        self._tools = tools
         self._is_over = False
         self._more = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._call(n), name=f"bystander {n}") for n in range(AT_ONCE)]
+        pairs = itertools.product(tools, range(at_once))
+        self._tasks = [asyncio.create_task(self._call(tool, n), name=f"bystander {n}") for tool, n in pairs]
 
     def __repr__(self) -> str:
-        return f"<Bystanders at {self._tool} done={self.done} failed={len(self.failed)}>"
+        return f"<Bystanders at {self._tools} done={self.done} failed={len(self.failed)}>"
 
-    async def _call(self, number: int) -> None:
+    async def _call(self, tool: str, number: int) -> None:
         for count in itertools.count():
             if self._is_over:
                 return
-            text = f"{self._tool} {number} {count}"
-            reply = await self._client.call(self._tool, {"text": text})
+            text = f"{tool} {number} {count}"
+            reply = await self._client.call(tool, {"text": text})
             if reply.error is not None or reply.text != text:
                 self.failed.append(reply)
             self.done += 1
@@ -106,8 +108,8 @@ class Bystanders:
 
     async def go_on(self) -> None:
         """Wait until each of them did at least one more call from beginning to end."""
-        wanted = self.done + 2 * AT_ONCE
-        async with asyncio.timeout(20):
+        wanted = self.done + 2 * len(self._tasks)
+        async with asyncio.timeout(BOUND):
             while self.done < wanted:
                 self._more.clear()
                 await self._more.wait()
@@ -115,19 +117,20 @@ class Bystanders:
     async def end(self) -> None:
         """Call no more."""
         self._is_over = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND):
             await asyncio.gather(*self._tasks)
 
 
 @asynccontextmanager
-async def unharmed(watched: Watched, client: Client, tool: str = f"{BYSTANDER}__echo") -> AsyncIterator[Bystanders]:
+async def unharmed(watched: Watched, client: Client, *tools: str, at_once: int = AT_ONCE) -> AsyncIterator[Bystanders]:
     """The fault happens inside; after it, I1 to I5 are asserted.
 
     Args:
-        client: who calls meanwhile, in vain for the fault to notice.
-        tool: what is called, an echo of a server the fault does not touch.
+        client: makes the calls meanwhile.
+        tools: echo tools of servers that the fault does not touch; the bystander's if none is named.
+        at_once: calls in flight at each of them.
     """
-    bystanders = Bystanders(client, tool)
+    bystanders = Bystanders(client, tools or (f"{BYSTANDER}__echo",), at_once)
     try:
         await bystanders.go_on()
         before = await watched.holds()
@@ -142,28 +145,17 @@ async def unharmed(watched: Watched, client: Client, tool: str = f"{BYSTANDER}__
 
 
 async def _until_as_before(watched: Watched, before: Holdings) -> None:
-    for _ in range(100):
-        now = await watched.holds()
-        if not now.grew_beyond(before, by=SLACK):
-            return
-        await asyncio.sleep(0.1)  # what ends elsewhere can only be asked for
-    raise AssertionError(f"I2: there were {before}, there are {now}")
+    deadline = asyncio.get_running_loop().time() + BOUND
+    while (now := await watched.holds()).grew_beyond(before, by=SLACK):
+        assert asyncio.get_running_loop().time() < deadline, f"I2: there were {before}, there are {now}"
+        await asyncio.sleep(0.1)  # nothing announces the end of what ends in another process
 
 
 async def _until_at_rest(watched: Watched) -> None:
-    for _ in range(100):
+    for _ in range(200):
         if await watched.rests():
             return
     raise AssertionError("I4: it never comes to rest")
-
-
-async def _until_there(client: Client) -> None:
-    """Wait for the bystander, which may be late on a busy machine: its start is not what is tested."""
-    for _ in range(200):
-        if (await client.call(f"{BYSTANDER}__echo")).error is None:
-            return
-        await asyncio.sleep(0.05)  # nothing tells of it before there is a client that is told of changes
-    raise AssertionError("the bystander never started")
 
 
 @asynccontextmanager
@@ -186,7 +178,7 @@ async def enduring(
         stand.config["mcpServers"] |= more or {}
         stand.takes_leave = True  # so that what is left when they are gone is the fault's
         async with stand.client(Way("http", MODERN_VERSION)) as client:
-            await _until_there(client)
-            async with unharmed(InMemoryKeyStore(), client):
+            await until_well(client, f"{BYSTANDER}__echo")
+            async with unharmed(OwnProcess(), client):
                 yield stand
     await until(lambda: not holdings().grew_beyond(before), f"what there was before: {before}")

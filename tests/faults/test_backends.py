@@ -1,6 +1,5 @@
 """Backends that die, restart, hang or talk nonsense: their own callers get one clear error, everybody else nothing."""
 
-import asyncio
 import json
 import os
 import signal
@@ -9,38 +8,16 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import KINDS, LATEST
+from tests.contract.stand import KINDS, LATEST, refused, until_well
 from tests.faults.invariants import enduring
 from tests.peers.backend import HTML, Act, Fault, Script, tool
-from tests.peers.clients import MODERN_VERSION, Client, Reply
+from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
 
 HTTP = Way("http", LATEST)
-TRIES = 100
 NOTE = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"so far"}}'
-
-
-def named(reply: Reply, server: str, *reasons: str) -> None:
-    """Assert that this is our own error, about that server."""
-    error = json.loads(reply.error or b"null")
-    assert error is not None, reply
-    assert (error["code"], error["data"]["server"]) == (-32603, server), reply
-    assert server in error["message"]
-    assert not reasons or error["data"]["reason"] in reasons, reply
-
-
-async def until_well(client: Client, name: str) -> None:
-    """Call until the server is back; every answer on the way is an error that names it."""
-    for _ in range(TRIES):
-        reply = await client.call(name, {"text": "back"})
-        if reply.error is None:
-            assert reply.text == "back"
-            return
-        named(reply, name.partition("__")[0])
-        await asyncio.sleep(0.05)  # a server that is down refuses at once; its state moves with time alone
-    raise AssertionError(f"{name} never came back")
 
 
 # --- gone and back (R1, R10) -------------------------------------------------------------------------------------
@@ -55,7 +32,7 @@ async def test_r1_a_killed_child_fails_its_own_calls_at_once_and_is_started_agai
         for pid in stand[kind].pids:
             os.kill(pid, signal.SIGKILL)
         for pending in calls:
-            named(await pending.reply(), kind, "BackendLost")
+            refused(await pending.reply(), kind, "BackendLost")
         await until_well(client, f"{kind}__echo")
         await stand["web"].wait_for("tools/call")
         await stand["web"].release()
@@ -92,8 +69,8 @@ async def test_r10_a_backend_that_is_down_refuses_promptly_and_works_when_it_is_
         pending = await client.begin("tools/call", {"name": f"{kind}__hang"})
         await stand[kind].wait_for("tools/call")
         await stand[kind].refuse()
-        named(await pending.reply(), kind, "BackendLost")
-        named(await client.call(f"{kind}__echo"), kind, "BackendUnavailable", "BackendLost")
+        refused(await pending.reply(), kind, "BackendLost")
+        refused(await client.call(f"{kind}__echo"), kind, "BackendUnavailable", "BackendLost")
         names = [each["name"] for each in (await client.request("tools/list")).value["tools"]]
         assert f"{kind}__echo" in names  # the last listing stays
         await stand[kind].listen()
@@ -105,7 +82,7 @@ async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opene
         pending = await client.begin("tools/call", {"name": "stream__hang"})
         await stand["stream"].wait_for("tools/call")
         stand["stream"].end_streams()
-        named(await pending.reply(), "stream", "BackendLost")
+        refused(await pending.reply(), "stream", "BackendLost")
         await until_well(client, "stream__echo")
 
 
@@ -114,7 +91,7 @@ async def test_r7_an_answer_that_falls_silent_is_given_up_after_its_time(kind: s
     quiet = {kind: {"sseReadTimeout": "400ms", "timeout": "1h", "pingInterval": 0}}
     script = replace(offering(kind), tools=(tool("echo"), tool("fades", Act("notify", NOTE, then=Act("hang")))))
     async with enduring({kind: script}, **quiet) as stand, stand.client(HTTP) as client:
-        named(await client.call(f"{kind}__fades"), kind, "BackendLost", "BackendTimeout")
+        refused(await client.call(f"{kind}__fades"), kind, "BackendLost", "BackendTimeout")
         await until_well(client, f"{kind}__echo")
 
 
@@ -145,7 +122,7 @@ async def test_r2_a_call_without_an_answer_ends_at_the_servers_timeout_and_is_ca
     limits = {kind: {"timeout": "400ms"}}
     script = Script(name=kind, era=offering(kind).era, tools=(tool("late", Act("late")), tool("echo")))
     async with enduring({kind: script}, **limits) as stand, stand.client(HTTP) as client:
-        named(await client.call(f"{kind}__late"), kind, "BackendTimeout")
+        refused(await client.call(f"{kind}__late"), kind, "BackendTimeout")
         await stand[kind].wait_cancelled()
         await stand[kind].release()
         assert (await client.call(f"{kind}__echo", {"text": "its own"})).text == "its own"
@@ -177,7 +154,7 @@ async def test_r8_a_status_instead_of_an_answer_is_an_error_that_names_the_serve
             if kind == "stream" and reply.error is None:
                 assert reply.text == name  # the answer takes the stream; what became of the POST need not matter
             else:
-                named(reply, kind)
+                refused(reply, kind)
                 assert reply.status == 200, "a backend's 401 must not look like our own"
                 assert b"boom" not in reply.raw
             assert len(stand[kind].calls("tools/call")) - before <= 1, "a call is never repeated"
@@ -219,7 +196,7 @@ async def test_r14_strange_lines_ids_and_results_cost_at_most_their_own_call(kin
                 assert name in STRANGE, reply
                 assert reply.text == name
             elif name != "null_id" or reply.code != -32700:  # an error without an id may be meant for the request
-                named(reply, kind)
+                refused(reply, kind)
             assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next", name
 
 
@@ -229,7 +206,7 @@ async def test_r12_a_message_over_the_limit_costs_its_own_call_only(kind: str) -
     limits = {"limits": {"maxMessage": 100_000}}
     script = Script(name=kind, era=offering(kind).era, tools=tools)
     async with enduring({kind: script}, manifold=limits) as stand, stand.client(HTTP) as client:
-        named(await client.call(f"{kind}__big"), kind)
+        refused(await client.call(f"{kind}__big"), kind)
         await until_well(client, f"{kind}__echo")
 
 

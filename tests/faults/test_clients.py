@@ -13,9 +13,9 @@ from mcp_manifold import Manifold
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import LATEST, OLDEST, serving
 from tests.faults.invariants import enduring
-from tests.flows.processes import until
 from tests.peers.backend import Act, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient
+from tests.peers.processes import until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

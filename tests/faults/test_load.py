@@ -2,21 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.offers import offerings
-from tests.contract.stand import LATEST, Stand, standing
-from tests.faults.heavy import begun, called, ended, heavy_server, opened
+from tests.contract.stand import LATEST, Stand, entry_of, standing
 from tests.faults.invariants import enduring
-from tests.faults.programs import Program, answer_of, config_in, serving, until_ready
-from tests.flows.processes import until
-from tests.peers.backend import Act, Script, tool
-from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
+from tests.peers import BOUND
+from tests.peers.backend import Act, HttpBackend, Script, tool
+from tests.peers.clients import MODERN_VERSION, Client, HttpClient, PendingRequest
+from tests.peers.http_caller import Response
+from tests.peers.processes import until
+from tests.peers.program import Program, config_in, connected, serving
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -153,57 +154,68 @@ BIG = 10 * MIB
 
 
 async def until_buffered(program: Program, met: Callable[[float], bool]) -> None:
-    """Wait until the bytes of large messages the program says it holds are so many."""
-    for _ in range(500):
-        page = await answer_of(program.port, "/metrics")
-        if met(float(page.partition(b"\nmcp_proxy_buffered_bytes ")[2].split()[0])):
-            return
-        await asyncio.sleep(0.02)  # it is the program that tells
-    raise AssertionError(program.log)
+    """Poll until the program reports that it holds this many bytes of large messages."""
+
+    async def is_met() -> bool:
+        return met((await program.metrics())["mcp_proxy_buffered_bytes"])
+
+    await until(is_met, "the buffered bytes")
 
 
 def peak(program: Program) -> int:
-    """Bytes of memory the program ever had at once."""
+    """The largest memory the program ever had, in bytes."""
     status = Path(f"/proc/{program.process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
+@asynccontextmanager
+async def heavy(directory: Path, size: int, buffered: str) -> AsyncIterator[tuple[Program, HttpClient]]:
+    """A program with a client, over a server whose tool `big` answers with `size` bytes."""
+    script = Script(name="heavy", era="handshake", replies="json", tools=(tool("big", Act("big", n=size)),))
+    async with HttpBackend(script) as backend:
+        entry = {**entry_of(backend), "breaker": {"failures": 1}}  # which never opens
+        config = config_in(directory, {"heavy": entry}, limits={"maxBuffered": buffered})
+        async with serving(config) as program, await connected(program) as client:
+            yield program, client
+
+
+async def begun(client: HttpClient, number: int) -> Response:
+    """A call of `big` whose answer is not read."""
+    body = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"heavy__big"}}' % number
+    return await client.caller.send("POST", client.headers_for(None), body)
+
+
+async def called(client: HttpClient, number: int) -> tuple[int, bytes]:
+    """The size of the answer to a call of `big`, and its end."""
+    async with await begun(client, number) as response:
+        body = await response.body.all()
+        return len(body), body[-1000:]
+
+
 async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp_path: Path) -> None:
-    async with heavy_server(BIG) as url:
-        servers = {"heavy": {"url": url, "transport": "http", "breaker": {"failures": 1}}}  # which never opens
-        config = config_in(tmp_path, servers, limits={"maxBuffered": "32MiB"})
-        async with serving(config) as program:
-            await until_ready(program)
-            session, before = await opened(program), peak(program)
-            answers = await asyncio.gather(*(called(program, session, number) for number in range(1, 101)))
-            served = [size for size, _ in answers if size > BIG]
-            shed = [end for size, end in answers if size <= BIG]
-            assert served
-            assert shed
-            odd = [end for end in shed if b'"AnswerDropped"' not in end or b'"server":"heavy"' not in end]
-            assert odd == []
-            assert peak(program) - before < 200 * MIB
-            size, end = await called(program, session, 101)
-            assert size > BIG, end
-            page = await answer_of(program.port, "/metrics")
-            assert b"mcp_proxy_buffer_refusals_total 0.0" not in page
+    async with heavy(tmp_path, BIG, "32MiB") as (program, client):
+        before = peak(program)
+        answers = await asyncio.gather(*(called(client, number) for number in range(1, 101)))
+        assert [size for size, _ in answers if size > BIG]
+        shed = [end for size, end in answers if size <= BIG]
+        assert shed
+        assert [end for end in shed if b'"AnswerDropped"' not in end or b'"server":"heavy"' not in end] == []
+        assert peak(program) - before < 200 * MIB
+        size, end = await called(client, 101)
+        assert size > BIG, end
+        assert (await program.metrics())["mcp_proxy_buffer_refusals_total"] > 0
 
 
 async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path: Path) -> None:
-    async with heavy_server(5 * BIG) as url:
-        servers = {"heavy": {"url": url, "transport": "http"}}
-        config = config_in(tmp_path, servers, limits={"maxBuffered": "256MiB"})
-        async with serving(config) as program:
-            await until_ready(program)
-            session = await opened(program)
-            _, stalled = await begun(program, session, 1)
+    async with heavy(tmp_path, 5 * BIG, "256MiB") as (program, client):
+        async with await begun(client, 1) as stalled:
+            stalled.wire.pause()
             await until_buffered(program, lambda held: held > 3 * BIG)  # the rest is in the sockets
-            size, end = await called(program, session, 2)
+            size, end = await called(client, 2)
             assert size > 5 * BIG, end
             assert peak(program) < 500 * MIB
-            stalled.close()
-            await ended(program, session)  # an answer that took long became a stream, which can be resumed for a while
-            await until_buffered(program, lambda held: held == 0)
+        await client.delete()  # a slow answer became a stream, which stays resumable until its session ends
+        await until_buffered(program, lambda held: held == 0)
 
 
 async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
@@ -265,15 +277,15 @@ async def test_r21_more_connections_than_allowed_are_refused_in_words_and_the_ot
         crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
         for _, writer in crowd:
             writer.write(request)
-        heads = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) for reader, _ in crowd]
+        heads = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND) for reader, _ in crowd]
         assert sum(head.startswith(b"HTTP/1.1 200") for head in heads) in (2, 3)
         refused = [head for head in heads if head.startswith(b"HTTP/1.1 503")]
         assert len(refused) >= 3
         assert all(b"retry-after: 10" in head.lower() for head in refused)
         for _, writer in crowd:
             writer.close()
-        for _ in range(100):
-            if (reply := await client.request("ping")).error is None and reply.status == 200:
-                return
-            await asyncio.sleep(0.05)  # the end of the others' connections can only be waited for
-        raise AssertionError("never let in again")
+
+        async def is_let_in() -> bool:
+            return bool((await client.request("ping")).status == 200)
+
+        await until(is_let_in, "a free connection")

@@ -11,9 +11,9 @@ import pytest
 
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, Stand, entry_of
-from tests.flows.processes import until
 from tests.peers.backend import HttpBackend
 from tests.peers.clients import Client
+from tests.peers.processes import until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,34 +20,34 @@ import pytest
 from mcp_manifold import Manifold
 from mcp_manifold.backends.process import orphans
 from mcp_manifold.config.environment import INHERITED, PROCESS_MARK
-from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendUnavailable
 from tests.contract.offers import offering
-from tests.contract.stand import LATEST, entry_of, standing
+from tests.contract.stand import LATEST, entry_of, refused, standing, until_well
 from tests.faults.invariants import BYSTANDER, enduring, unharmed
-from tests.faults.programs import (
-    SUBREAPER,
+from tests.peers.backend import Act, HttpBackend, Script, StdioBackend, named, tool
+from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
+from tests.peers.processes import is_running, kill, until, zombies
+from tests.peers.program import (
     Program,
     answer_of,
     config_in,
     connected,
-    end,
     over_stdio,
     serving,
     status_of,
-    until_ready,
-    until_unready,
-    zombies,
+    until_probe,
 )
-from tests.flows.processes import is_running, until
-from tests.peers.backend import Act, HttpBackend, Script, StdioBackend, named, tool
-from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
 from tests.peers.ways import Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 HOST = replace(offering("pipe"), tools=(tool("echo"), tool("hang", Act("hang")), tool("spawn", Act("spawn"))))
 STUBBORN = replace(named("stubborn"), name="pipe", tools=HOST.tools)
+SUBREAPER = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 
@@ -65,7 +65,6 @@ async def program(
         servers = {"pipe": entry, **options.pop("others", {})}
         config = config_in(directory, servers, **options.pop("manifold", {}))
         served = await stack.enter_async_context(serving(config, **options))
-        await until_ready(served)
         client = await connected(served)
         stack.push_async_callback(client.close)
         yield served, backend, client
@@ -95,14 +94,6 @@ async def spawned(client: Any) -> int:
     return found
 
 
-async def well(client: HttpClient) -> None:
-    for _ in range(100):
-        if (await client.call("pipe__echo", {"text": "x"})).error is None:
-            return
-        await asyncio.sleep(0.05)  # a server that is down refuses at once; its state moves with time alone
-    raise AssertionError("it never came back")
-
-
 # --- a backend dies, hangs, or never lives --------------------------------------------------------------------------
 
 
@@ -114,10 +105,8 @@ async def test_r1_a_killed_child_fails_its_calls_is_started_again_and_is_no_zomb
         (child,) = backend.pids
         os.kill(child, signal.SIGKILL)
         for each in calls:
-            error = json.loads((await each.reply()).error or b"{}")
-            assert (error["data"]["server"], error["data"]["reason"]) == ("pipe", "BackendLost")
-            assert "killed by SIGKILL" in error["message"]
-        await well(client)
+            assert "killed by SIGKILL" in refused(await each.reply(), "pipe", "BackendLost")["message"]
+        await until_well(client, "pipe__echo")
         await until(lambda: not is_running(grandchild), "the end of what it had started")
         assert not psutil.pid_exists(child)
         assert zombies(served.process.pid) == []
@@ -128,8 +117,7 @@ async def test_r2_a_stopped_child_costs_its_callers_a_timeout_and_works_when_it_
         (child,) = backend.pids
         os.kill(child, signal.SIGSTOP)
         try:
-            error = json.loads((await client.call("pipe__echo", {"text": "x"})).error or b"{}")
-            assert (error["data"]["server"], error["data"]["reason"]) == ("pipe", "BackendTimeout")
+            refused(await client.call("pipe__echo", {"text": "x"}), "pipe", "BackendTimeout")
         finally:
             os.kill(child, signal.SIGCONT)
         await backend.wait_cancelled()
@@ -142,7 +130,7 @@ async def test_r3_a_server_that_exits_at_once_is_started_ever_more_rarely_and_sa
     script = f"echo start >> {starts}; echo 'KEY is not set' >&2; exit 3"
     broken = {"broken": {"command": "sh", "args": ["-c", script]}}
     async with enduring({}, more=broken) as stand:
-        status = partial(status_in, stand.manifold, "broken")
+        status = partial(stand.status, "broken")
         await until(lambda: len(starts.read_text().split()) >= 5 if starts.exists() else False, "five starts")
         await until(lambda: status().state == "crash loop", "the fifth end")
         assert status().last_exit == "the server exited with status 3"
@@ -152,10 +140,6 @@ async def test_r3_a_server_that_exits_at_once_is_started_ever_more_rarely_and_sa
         with pytest.raises(BackendUnavailable, match="5 times in a row"):
             await stand.manifold.call_tool("broken__anything")
         assert len(starts.read_text().split()) == 5
-
-
-def status_in(manifold: Manifold, server: str) -> ServerStatus:
-    return next(each for each in manifold.status() if each.name == server)
 
 
 # --- the program is killed ------------------------------------------------------------------------------------------
@@ -187,22 +171,19 @@ async def test_r25_nothing_survives_a_killed_manifold_over_stdio(tmp_path: Path)
 async def test_r25_what_even_the_warden_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
     async with StdioBackend(HOST) as backend:
         config = config_in(tmp_path, {"pipe": entry_of(backend)})
-        async with serving(config) as served:
-            await until_ready(served)
-            async with await connected(served) as client:
-                orphan = await spawned(client)
-                served.warden().kill()
-                served.send(signal.SIGKILL)
-                await backend.wait_all_gone()
-                assert is_running(orphan)
+        async with serving(config) as served, await connected(served) as client:
+            orphan = await spawned(client)
+            served.warden().kill()
+            served.send(signal.SIGKILL)
+            await backend.wait_all_gone()
+            assert is_running(orphan)
         try:
             async with serving(config) as successor:
-                await until_ready(successor)
                 assert not is_running(orphan)  # by whichever manifold started first on this machine
                 async with await connected(successor) as client:
-                    await well(client)
+                    await until_well(client, "pipe__echo")
         finally:
-            end(orphan)
+            kill(orphan)
 
 
 async def test_r25_the_processes_of_a_manifold_that_lives_are_not_swept(tmp_path: Path) -> None:
@@ -210,10 +191,9 @@ async def test_r25_the_processes_of_a_manifold_that_lives_are_not_swept(tmp_path
         grandchild = await spawned(client)
         other = tmp_path / "other"
         other.mkdir()
-        async with serving(config_in(other, {"gone": {"command": "false"}})) as second:
-            await until_ready(second)
+        async with serving(config_in(other, {"gone": {"command": "false"}})):
             assert is_running(grandchild)
-            await well(client)
+            await until_well(client, "pipe__echo")
             assert len(backend.children) == 1
 
 
@@ -238,7 +218,7 @@ async def test_r26_a_killed_wrapper_takes_its_server_along_and_both_are_started_
         assert wrapper is not None
         wrapper.kill()
         await until(lambda: not is_running(server), "the end of the server")
-        await well(client)
+        await until_well(client, "pipe__echo")
         assert len(backend.children) == 2
 
 
@@ -247,7 +227,7 @@ async def test_orphans_that_become_our_children_are_no_zombies(tmp_path: Path) -
         orphan = await spawned(client)
         os.kill(backend.pids[0], signal.SIGKILL)  # its group is ended then, and who is left is ours
         await until(lambda: not psutil.pid_exists(orphan), "somebody to take leave of the orphan")
-        await well(client)
+        await until_well(client, "pipe__echo")
         assert zombies(served.process.pid) == []
 
 
@@ -261,12 +241,12 @@ async def test_r24_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_pat
         await backend.wait_for("tools/call", count=50)
         family = [each.pid for each in served.family()]
         served.send(signal.SIGTERM)
-        await until_unready(served)
+        await until_probe(served, 503)
         assert await status_of(served, "/_healthz") == 200
-        refused = (await answer_of(served.port, "/mcp", PING)).lower()
-        assert refused.startswith(b"http/1.1 503 ")
-        assert b"\r\nretry-after: " in refused
-        assert b"\r\nconnection: close\r\n" in refused
+        answer = (await answer_of(served.port, "/mcp", PING)).lower()
+        assert answer.startswith(b"http/1.1 503 ")
+        assert b"\r\nretry-after: " in answer
+        assert b"\r\nconnection: close\r\n" in answer
         assert (await client.post(PING)).status == 503  # on a connection that was kept, too
         assert stream.status == 200
         assert not any(each.is_done for each in calls)
@@ -290,7 +270,7 @@ async def test_r24_answers_arrive_whichever_way_they_go_and_watching_holds_nothi
             pending = await client.begin("tools/call", {"name": "pipe__hang"})
             await backend.wait_for("tools/call")
             served.send(signal.SIGTERM)
-            await until_unready(served)
+            await until_probe(served, 503)
             assert not pending.is_done
             await backend.release()
             assert (await pending.reply()).error is None
@@ -313,7 +293,7 @@ async def test_r24_a_second_signal_ends_everything_at_once(tmp_path: Path) -> No
         await backend.wait_for("tools/call")
         family = [await spawned(client), *(each.pid for each in served.family())]
         served.send(signal.SIGTERM)
-        await until_unready(served)
+        await until_probe(served, 503)
         served.send(signal.SIGTERM)
         assert await served.ended() == 0, served.log
         assert not any(is_running(pid) for pid in family)
@@ -322,8 +302,13 @@ async def test_r24_a_second_signal_ends_everything_at_once(tmp_path: Path) -> No
 # --- out of descriptors ---------------------------------------------------------------------------------------------
 
 
+def few_files() -> None:
+    """Limit this process to 128 descriptors."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+
+
 async def test_r21_without_descriptors_connections_are_shed_and_it_recovers(tmp_path: Path) -> None:
-    async with enduring_program(tmp_path, files=128) as (served, _, client):
+    async with enduring_program(tmp_path, before=few_files) as (served, _, client):
         own = psutil.Process(served.process.pid)
         crowd = []
         try:
@@ -342,7 +327,7 @@ async def test_r21_without_descriptors_connections_are_shed_and_it_recovers(tmp_
                 each.close()
         await until(lambda: own.num_fds() < 60, "the descriptors to come back")
         assert await status_of(served, "/_readyz") == 200
-        await well(client)
+        await until_well(client, "pipe__echo")
 
 
 # --- what a process is given ----------------------------------------------------------------------------------------
@@ -411,7 +396,8 @@ async def test_the_warden_leaves_with_its_manifold_and_is_replaced_when_it_dies(
         assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
         (first,) = wardens()
         first.kill()
+        await until(lambda: not is_running(first.pid), "the end of the first warden")
         os.kill(stand["pipe"].pids[0], signal.SIGKILL)
-        await well(client)
+        await until_well(client, "pipe__echo")
         await until(lambda: [each.pid for each in wardens()] not in ([], [first.pid]), "another warden")
     await until(lambda: wardens() == [], "the end of the warden")

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import LATEST, Stand, entry_of
+from tests.contract.stand import LATEST, Stand, entry_of, refused, until_well
 from tests.faults.invariants import enduring
-from tests.faults.programs import config_in, connected, serving, until_ready
-from tests.faults.test_backends import named, until_well
-from tests.flows.processes import until
 from tests.peers.backend import HttpBackend, StdioBackend
+from tests.peers.processes import until
+from tests.peers.program import config_in, connected, serving
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -59,12 +58,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
 
 
 async def last_error(stand: Stand, server: str) -> str:
-    await until(lambda: _error(stand, server) != "", "an error")
-    return _error(stand, server)
-
-
-def _error(stand: Stand, server: str) -> str:
-    return next(each.last_error for each in stand.manifold.status() if each.name == server)
+    await until(lambda: stand.status(server).last_error != "", "an error")
+    return str(stand.status(server).last_error)
 
 
 BY_NAME = {"web": {"url": "http://backend.test/mcp"}}
@@ -78,7 +73,7 @@ async def test_r31_a_name_that_takes_long_keeps_nobody_else_waiting(resolver: Re
         assert not [each for each in tools if each["name"].startswith("web__")]
         resolver.port = stand["web"].port
         resolver.answers.set()
-        await until(lambda: _error(stand, "web") == "", "the server to be reached")
+        await until(lambda: stand.status("web").last_error == "", "the server to be reached")
         await until_well(client, "web__echo")
 
 
@@ -86,7 +81,7 @@ async def test_r31_a_name_that_does_not_exist_is_said_and_looked_up_again(resolv
     resolver.answers.set()
     async with enduring(offerings(("web",)), **BY_NAME) as stand, stand.client(HTTP) as client:
         assert "the name cannot be resolved" in await last_error(stand, "web")
-        named(await client.call("web__echo"), "web", "BackendUnavailable")
+        refused(await client.call("web__echo"), "web", "BackendUnavailable")
         resolver.port = stand["web"].port
         await until_well(client, "web__echo")
 
@@ -139,7 +134,6 @@ async def test_r23_it_serves_on_when_nothing_can_be_written(tmp_path: Path, what
         before: Callable[[], None] | None = full if what == "files" else None
         sink = Path("/dev/full") if what == "log" else None
         async with serving(config, before=before, sink=sink) as served:
-            await until_ready(served)
             async with await connected(served) as client:
                 assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
                 os.kill(backend.pids[0], signal.SIGKILL)

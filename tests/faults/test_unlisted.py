@@ -15,14 +15,14 @@ import pytest
 
 from mcp_manifold.config import load_dict
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import LATEST, Stand, entry_of
+from tests.contract.stand import LATEST, Stand, entry_of, refused, until_well
 from tests.faults.invariants import BYSTANDER, enduring
-from tests.faults.programs import config_in, connected, serving, status_of, until_ready
-from tests.faults.test_backends import named, until_well
 from tests.faults.test_processes import enduring_program
-from tests.flows.processes import until
+from tests.peers import BOUND
 from tests.peers.backend import Act, Offer, StdioBackend, tool
 from tests.peers.clients import HttpClient
+from tests.peers.processes import until
+from tests.peers.program import config_in, connected, metrics_of, serving, status_of
 from tests.peers.ways import Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -33,7 +33,7 @@ QUICK = {"startupTimeout": "500ms"}
 
 def told(stand: Stand, server: str) -> str:
     """What is said of a server."""
-    return next(f"{each.last_error} {each.last_exit}" for each in stand.manifold.status() if each.name == server)
+    return f"{stand.status(server).last_error} {stand.status(server).last_exit}"
 
 
 # --- commands that are none ------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ async def test_servers_that_flood_us_are_ended_or_ignored(caplog: pytest.LogCapt
     async with enduring({}, manifold=small, more=floods) as stand, stand.client(HTTP) as client:
         for name, (_, words) in FLOODS.items():
             await until(lambda name=name, words=words: words in told(stand, name), f"{words!r} of {name!r}")  # type: ignore[misc]
-            named(await client.call(f"{name}__echo"), name, "BackendUnavailable")
+            refused(await client.call(f"{name}__echo"), name, "BackendUnavailable")
             del stand.config["mcpServers"][name]
         await stand.manifold.reload(load_dict(stand.config))
     assert len(caplog.records) < 5000
@@ -104,7 +104,7 @@ async def test_a_server_that_floods_its_callers_with_progress_and_messages_hurts
     script = replace(offering("pipe"), tools=(floods, tool("echo")))
     async with enduring({"pipe": script}) as stand, stand.client(HTTP) as client:
         call = {"name": "pipe__flood", "arguments": {"text": "behind it"}, "_meta": {"progressToken": 1}}
-        assert (await client.request("tools/call", call, timeout=30)).text == "behind it"
+        assert (await client.request("tools/call", call, timeout=BOUND)).text == "behind it"
         assert (await client.call("pipe__echo", {"text": "next"})).text == "next"
 
 
@@ -204,7 +204,7 @@ async def test_half_an_answer_and_then_the_end_is_the_end_of_its_own_calls_only(
     script = replace(offering(kind), tools=(tool("half", Act("cut")), tool("echo")))
     async with enduring({kind: script}) as stand, stand.client(HTTP) as client:
         for _ in range(2):
-            named(await client.call(f"{kind}__half"), kind)
+            refused(await client.call(f"{kind}__half"), kind)
             await until_well(client, f"{kind}__echo")
 
 
@@ -222,20 +222,15 @@ async def test_a_thousand_sessions_that_say_nothing_are_forgotten_in_time() -> N
             assert set(statuses) <= {200, 503}
             assert statuses[0] == 200
             client.session = None
-        for _ in range(100):  # sessions that nobody uses end by themselves, and are told of by this only
-            if (await _sessions(stand)) == 0:
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError("the sessions were never forgotten")
+        port = int((await stand.origin()).rpartition(":")[2])
+
+        async def are_gone() -> bool:
+            return (await metrics_of(port))["mcp_proxy_sessions"] == 0
+
+        await until(are_gone, "the end of the unused sessions")
 
 
 GREETING = b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"mute","version":"1"}}'
-
-
-async def _sessions(stand: Stand) -> int:
-    async with HttpClient(f"{await stand.origin()}/metrics") as client:
-        body = (await client.exchange(method="GET")).body
-    return int(float(body.partition(b"\nmcp_proxy_sessions ")[2].split()[0]))
 
 
 async def test_requests_that_are_begun_and_never_ended_hold_nobody_up(tmp_path: Path) -> None:
@@ -293,7 +288,6 @@ async def test_it_serves_on_in_a_directory_that_is_gone(tmp_path: Path) -> None:
     async with StdioBackend(offering("pipe")) as backend:
         config = config_in(tmp_path, {"pipe": entry_of(backend), "plain": {"command": "cat"}})
         async with serving(config, cwd=nowhere) as served:
-            await until_ready(served)
             nowhere.rmdir()
             async with await connected(served) as client:
                 os.kill(backend.pids[0], signal.SIGKILL)
@@ -306,17 +300,16 @@ async def test_a_configuration_that_becomes_something_else_changes_nothing(tmp_p
         config = config_in(tmp_path, {"pipe": entry_of(backend)}, watch=True)
         text = config.read_text()
         async with serving(config) as served:
-            await until_ready(served)
             async with await connected(served) as client:
                 for how in ("a directory", "gone", "a loop of links", "a pipe", "empty", "huge", "not text"):
-                    before = served.log
+                    before, said = served.log, len(served.said)
                     config.unlink()
                     become(config, how)
                     await until(lambda: served.log.count("not reloaded") > before.count("not reloaded"), how)  # noqa: B023
                     assert (await client.call("pipe__echo", {"text": how})).text == how
                     config.rmdir() if how == "a directory" else config.unlink(missing_ok=True)
                     config.write_text(text)
-                    await until(lambda: served.log.count("nothing changed") > before.count("nothing changed"), how)  # noqa: B023
+                    await served.says("reloaded: nothing changed", after=said)
             assert len(backend.children) == 1
 
 
@@ -347,12 +340,10 @@ async def test_a_file_that_is_a_pipe_breaks_its_server_and_holds_nobody_up(tmp_p
     }
     async with StdioBackend(offering("pipe")) as backend:
         config = config_in(tmp_path, {"pipe": entry_of(backend), **bad})
-        async with serving(config) as served:
-            await until_ready(served)
-            async with await connected(served) as client:
-                assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
-                async with await client.caller.send("GET", target="/health/servers") as answer:
-                    found = {each["name"]: each for each in json.loads(await answer.body.all())["servers"]}
+        async with serving(config) as served, await connected(served) as client:
+            assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
+            async with await client.caller.send("GET", target="/health/servers") as answer:
+                found = {each["name"]: each for each in json.loads(await answer.body.all())["servers"]}
         assert {found[name]["state"] for name in bad} == {"broken"}
         assert "a pipe that nobody writes to" in found["by_file"]["lastError"]
         assert "larger than" in found["endless"]["lastError"]
@@ -370,7 +361,6 @@ async def test_a_state_directory_that_cannot_be_used_is_done_without(
         StdioBackend(offering("pipe")) as backend,
         serving(config_in(tmp_path, {"pipe": entry_of(backend)})) as served,
     ):
-        await until_ready(served)
         async with await connected(served) as client:
             assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
         served.send(signal.SIGTERM)

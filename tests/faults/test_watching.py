@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import LATEST, Stand
+from tests.contract.stand import LATEST
 from tests.faults.invariants import enduring
-from tests.flows.processes import until
 from tests.peers.backend import Act, Fault
 from tests.peers.clients import HttpClient
+from tests.peers.processes import until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -22,10 +22,6 @@ HTTP = Way("http", LATEST)
 OFTEN = {"pingInterval": "60ms"}
 HELLO = {"pipe": "initialize", "web": "initialize", "stream": "initialize", "pipe26": "x", "web26": "x"}
 PROBE = {"handshake": "ping", "modern": "server/discover"}
-
-
-def state(stand: Stand, server: str) -> str:
-    return next(each.state for each in stand.manifold.status() if each.name == server)
 
 
 async def site(client: HttpClient, path: str) -> tuple[int, Any]:
@@ -59,7 +55,7 @@ async def test_r29_one_probe_that_is_missed_changes_nothing() -> None:
             seen = len(stand["web26"].calls("server/discover"))
             stand["web26"].fail(Fault(kind="hang", method="server/discover"))
             await stand["web26"].wait_for("server/discover", count=seen + 2)
-            assert state(stand, "web26") == "ready"
+            assert stand.status("web26").state == "ready"
         await stand["web26"].release("fault")
         assert (await client.call("web26__echo", {"text": "x"})).text == "x"
 
@@ -70,11 +66,11 @@ async def test_r29_a_server_that_stands_still_stays_listed_and_recovers_by_itsel
         (pid,) = stand["pipe"].pids
         os.kill(pid, signal.SIGSTOP)
         try:
-            await until(lambda: state(stand, "pipe") == "degraded", "the probes to be missed")
+            await until(lambda: stand.status("pipe").state == "degraded", "the probes to be missed")
             assert (await client.request("tools/list")).result == before
         finally:
             os.kill(pid, signal.SIGCONT)
-        await until(lambda: state(stand, "pipe") == "ready", "the recovery")
+        await until(lambda: stand.status("pipe").state == "ready", "the recovery")
         assert stand["pipe"].pids == [pid]
 
 
@@ -88,12 +84,12 @@ async def test_r30_it_is_ready_when_the_required_servers_are_and_not_before() ->
     quick = {"startupTimeout": "300ms"}
     async with enduring(everyone, manifold=quick, **needed) as stand, stand.client(HTTP) as client:
         assert await site(client, "/_healthz") == (200, {"status": "ok"})
-        await until(lambda: state(stand, "web_quick") == "ready", "the one that is quick")
+        await until(lambda: stand.status("web_quick").state == "ready", "the one that is quick")
         assert await site(client, "/_readyz") == (503, {"ready": False})
         _, health = await site(client, "/health")
         assert health == {"status": "degraded", "servers": {"configured": 3, "connected": 2, "healthy": 2}}
         await stand["web"].release("start")
-        await until(lambda: state(stand, "web") == "ready", "the one that is slow")
+        await until(lambda: stand.status("web").state == "ready", "the one that is slow")
         assert await site(client, "/_readyz") == (200, {"ready": True})
 
 

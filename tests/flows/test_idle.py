@@ -13,8 +13,8 @@ from tests.contract import test_tasks as tasked
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import LATEST, Stand, standing
 from tests.contract.test_watching import listen, reported, updates, uri_of
-from tests.flows import processes
 from tests.flows.test_remembered import backends, files, learnt, names, run, until
+from tests.peers import processes
 from tests.peers.backend import StdioBackend
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way

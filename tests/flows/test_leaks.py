@@ -8,9 +8,9 @@ import pytest
 
 from tests.contract.offers import offerings
 from tests.contract.stand import LATEST, OLDEST, Stand, standing
-from tests.flows.processes import Holdings, holdings, most, steady, until
 from tests.peers.backend import StdioBackend
 from tests.peers.clients import MODERN_VERSION, Client
+from tests.peers.processes import Holdings, holdings, most, steady, until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

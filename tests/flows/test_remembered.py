@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import ERAS, LATEST, Stand, backend_of, entry_of
-from tests.flows import processes
+from tests.peers import processes
 from tests.peers.backend import HttpBackend, Script, StdioBackend, named, tool
 from tests.peers.clients import MODERN_VERSION, Client
 from tests.peers.ways import Way

@@ -10,10 +10,10 @@ import pytest
 
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import KINDS, LATEST, standing
-from tests.flows.processes import holdings, is_running, until
 from tests.peers.backend import Act, named, tool
 from tests.peers.clients import MODERN_VERSION, StdioClient
 from tests.peers.listener import Listener
+from tests.peers.processes import holdings, is_running, until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio

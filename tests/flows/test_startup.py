@@ -8,9 +8,9 @@ import pytest
 
 from tests.contract.offers import offering, offerings
 from tests.contract.stand import LATEST, Stand, standing
+from tests.peers import BOUND
 from tests.peers.backend import HttpBackend, named
 from tests.peers.clients import MODERN_VERSION, Client
-from tests.peers.recorder import PATIENCE
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +88,6 @@ async def test_the_first_list_waits_for_a_server_that_is_about_to_answer() -> No
             await stuck.wait_for("server/discover")
             assert not listing.is_done
             await stuck.release("start")
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 listed = (await listing.reply()).value["tools"]
             assert "stuck__echo" in [each["name"] for each in listed]

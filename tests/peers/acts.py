@@ -3,7 +3,9 @@
 An act gets the turn and its own description, and answers the turn or does not.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -131,6 +133,14 @@ async def late(turn: Turn, act: Act) -> None:
     await _then(turn, act)
 
 
+async def slow(turn: Turn, act: Act) -> None:
+    """Reply after the seconds given in the argument `seconds` (1), unless the request is given up first."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(jsontext.value(turn.param("arguments", "seconds")) or 1):
+            await turn.cancelled.wait()
+    await _then(turn, act)
+
+
 async def die(turn: Turn, act: Act) -> None:
     """End the process with code `n`, or reset the connection, without a word."""
     turn.channel.drop(act.n)
@@ -205,8 +215,8 @@ ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxy
             act.__name__: act
             for act in (
                 echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, swap, hang, late,
-                die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist, host.stderr,
-                host.env, host.fds, host.pid, host.spawn, tasks.task, tasks.asking_task,
+                slow, die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist,
+                host.stderr, host.env, host.fds, host.pid, host.spawn, host.close_stdout, tasks.task, tasks.asking_task,
             )
         },
         "wrong_id": wrong_id,

@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
-from tests.peers import jsontext, message
+from tests.peers import BOUND, jsontext, message
 from tests.peers.message import LATEST_HANDSHAKE, META, MODERN_VERSION, Message
-from tests.peers.recorder import PATIENCE
 from tests.peers.reply import PendingRequest, Reply
 
 Params = bytes | str | Mapping[str, object] | None
@@ -82,7 +81,7 @@ class Client(ABC):
         *,
         id: bytes | int | str | None = None,
         on_notification: Callable[[bytes], None] | None = None,
-        timeout: float = PATIENCE,
+        timeout: float = BOUND,
     ) -> Reply:
         """Send a request and wait. `id` is raw text if bytes. `input_required` rounds are done if `answers` can."""
         reply = await self._once(method, params, id, on_notification, timeout)
@@ -156,7 +155,7 @@ class Client(ABC):
     # --- arriving ---------------------------------------------------------------------------------------------------
 
     async def wait_for(
-        self, what: str | Callable[[Message], bool], *, count: int = 1, timeout: float = PATIENCE
+        self, what: str | Callable[[Message], bool], *, count: int = 1, timeout: float = BOUND
     ) -> Message:
         """The `count`-th message ever received that has this method, or satisfies the predicate."""
         try:

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import urljoin
 
-from tests.peers import message
+from tests.peers import BOUND, message
 from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Event, Headers
-from tests.peers.recorder import PATIENCE
 from tests.peers.reply import PendingRequest, Reply
 
 
@@ -37,7 +36,7 @@ class SseClient(Client):
         """GET the stream and read the endpoint; the status, which only 200 is good."""
         self._stream = await self.caller.send("GET", (("Accept", "text/event-stream"),))
         if self._stream.status == 200:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 first = await self._stream.next_event()
             assert first is not None, "the stream ended before the endpoint"
             assert first.name == "endpoint", first

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.peers import message
+from tests.peers import BOUND, message
 from tests.peers.client import Answer, Client, Params, raw_params
-from tests.peers.recorder import PATIENCE
 from tests.peers.reply import PendingRequest
 
 _LIMIT: Final = 2**30
@@ -142,7 +141,7 @@ class StdioClient(LineClient):
 
     async def wait_ended(self) -> int:
         """The exit code, when the child ended by itself."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             await self.stdout_ended.wait()
             return await self.process.wait()
 
@@ -157,7 +156,7 @@ class StdioClient(LineClient):
             return
         self.close_stdin()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BOUND):
                 await self._process.wait()
         except TimeoutError:
             self.kill()

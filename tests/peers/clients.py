@@ -1,4 +1,6 @@
-"""Raw clients: the names that tests import. Everything lives in the modules beside this one."""
+"""Raw clients: the names that tests import from the modules beside this one, and the quickest question."""
+
+import asyncio
 
 from tests.peers.client import Answer, Client, Params
 from tests.peers.client_http import GetStream, HttpClient, HttpReply, ModernClient
@@ -27,4 +29,15 @@ __all__ = [
     "Reply",
     "SseClient",
     "StdioClient",
+    "tool_names",
 ]
+
+
+def tool_names(url: str) -> list[str]:
+    """The tools that a 2026-07-28 server lists at this URL. Not for use inside an event loop."""
+
+    async def names() -> list[str]:
+        async with ModernClient(url) as client:
+            return [tool["name"] for tool in (await client.request("tools/list")).value["tools"]]
+
+    return asyncio.run(names())

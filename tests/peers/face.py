@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.peers.recorder import PATIENCE, Received, Recorder
+from tests.peers import BOUND
+from tests.peers.recorder import Received, Recorder
 from tests.peers.script import Offer, Script
 
 
@@ -13,7 +14,7 @@ class Face(ABC):
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.recorder = Recorder()
+        self.recorder = Recorder(keeps=script.records)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.script.name} {self.recorder!r}>"
@@ -43,12 +44,12 @@ class Face(ABC):
         return [item for item in self.requests if item.method == method]
 
     async def wait_for(
-        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = PATIENCE
+        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = BOUND
     ) -> Received:
         """The `count`-th thing ever received that is of that method or satisfies the predicate."""
         return await self.recorder.wait_for(what, count=count, timeout=timeout)
 
-    async def wait_cancelled(self, *, count: int = 1, timeout: float = PATIENCE) -> Received:
+    async def wait_cancelled(self, *, count: int = 1, timeout: float = BOUND) -> Received:
         """The `count`-th cancellation."""
         return await self.wait_for(lambda item: item.kind == "cancelled", count=count, timeout=timeout)
 

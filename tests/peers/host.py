@@ -37,6 +37,11 @@ async def pid(turn: Turn, act: Act) -> None:
     await _show(turn, {"pid": os.getpid(), "parent": os.getppid(), "group": os.getpgrp(), "cwd": os.getcwd()})
 
 
+async def close_stdout(turn: Turn, act: Act) -> None:
+    """Close stdout and live on without answering."""
+    os.close(1)
+
+
 async def spawn(turn: Turn, act: Act) -> None:
     """Start a process that outlives this one unless somebody ends it; `text` "inherit": it keeps our stdio open."""
     child = _start(inherit=act.text == "inherit")

@@ -170,8 +170,8 @@ class HttpBackend(Listener):
     def _is_modern(self, exchange: Exchange, incoming: Message) -> bool:
         if self.script.era != "both":
             return self.script.era == "modern"
-        told = exchange.get("mcp-protocol-version") == MODERN_VERSION
-        return incoming.method != "initialize" and (told or incoming.meta_version is not None)
+        is_named = exchange.get("mcp-protocol-version") == MODERN_VERSION and incoming.method != "initialize"
+        return is_named or incoming.meta_version is not None
 
     async def _post_modern(self, exchange: Exchange, incoming: Message) -> bool:
         conversation = Conversation(self.engine, number=exchange.number)
@@ -186,10 +186,11 @@ class HttpBackend(Listener):
             self.engine.conversations.discard(conversation)
 
     def _check_modern(self, exchange: Exchange, incoming: Message) -> None:
-        if incoming.method == "initialize":
+        if incoming.method == "initialize" and incoming.meta_version is None:
             raise modern.unsupported(jsontext.value(jsontext.member(incoming.params, "protocolVersion")))
-        modern.check_meta(incoming)
-        modern.check_headers(incoming, exchange.headers)
+        modern.check_meta(incoming, exchange.headers)
+        if incoming.method == "initialize":
+            raise Refusal(-32601, "Method not found", {"method": "initialize"})
         name = jsontext.value(jsontext.member(incoming.params, "name"))
         if incoming.method == "tools/call" and name in self.engine.offers["tools"]:
             definition = self.engine.offers["tools"][name].definition

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from tests.peers import jsontext
+from tests.peers import BOUND, jsontext
 from tests.peers.engine import Engine
 from tests.peers.face import Face
 from tests.peers.http_wire import Body, Headers, compose, header, read_head
-from tests.peers.recorder import PATIENCE, Received
+from tests.peers.recorder import Received
 from tests.peers.script import Script
 from tests.peers.wire import Wire
 
@@ -132,7 +132,7 @@ class Listener(Face):
         wires = list(self._wires)
         for wire in wires:
             wire.reset()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             for wire in wires:
                 await wire.lost.wait()
 

@@ -33,16 +33,18 @@ def decode_header(value: str) -> str | None:
         return None
 
 
-def check_meta(incoming: Message) -> None:
-    """Refuse a request whose `_meta` does not make it a request of this revision.
+def check_meta(incoming: Message, headers: Headers | None = None) -> None:
+    """Refuse a request whose `_meta` does not make it a request of this revision, or whose headers say otherwise.
 
     Raises:
-        Refusal: -32602, a key is missing; -32022, another revision.
+        Refusal: -32602, a key is missing; -32020, a header differs; -32022, another revision.
     """
     meta = jsontext.member(incoming.params, "_meta")
     missing = [key for key in ("protocolVersion", "clientCapabilities") if jsontext.member(meta, META + key) is None]
     if missing:
         raise Refusal(-32602, "Invalid params: missing " + ", ".join(META + key for key in missing))
+    if headers is not None:
+        check_headers(incoming, headers)
     requested = incoming.meta_version
     if requested != MODERN_VERSION:
         raise unsupported(requested)

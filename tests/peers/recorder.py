@@ -5,10 +5,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-PATIENCE: Final = 10.0
-"""Bound of every wait in the peers: longer than any honest answer takes on a busy machine, shorter than a test run."""
+from tests.peers import BOUND
 
 T = TypeVar("T")
 
@@ -62,10 +61,11 @@ def read_record(path: Path) -> list[Received]:
 
 
 class Recorder:
-    """The list of everything received, and whoever waits for it to grow."""
+    """Everything received, in order, and waits for more of it. With `keeps` false nothing is kept, for long runs."""
 
-    def __init__(self, also: Callable[[Received], None] | None = None) -> None:
+    def __init__(self, also: Callable[[Received], None] | None = None, *, keeps: bool = True) -> None:
         self.received: list[Received] = []
+        self._keeps = keeps
         self._also = also
         self._grown = asyncio.Event()
 
@@ -74,7 +74,8 @@ class Recorder:
 
     def add(self, item: Received) -> None:
         """Note one thing and wake who waits."""
-        self.received.append(item)
+        if self._keeps:
+            self.received.append(item)
         if self._also is not None:
             self._also(item)
         self.wake()
@@ -88,7 +89,7 @@ class Recorder:
         return [item for item in self.received if item.kind == kind]
 
     async def wait_for(
-        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = PATIENCE
+        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = BOUND
     ) -> Received:
         """The `count`-th thing received that is a request or notification of method `what`, or satisfies it."""
         matches = _of_method(what) if isinstance(what, str) else what
@@ -99,7 +100,7 @@ class Recorder:
 
         return await self.wait_until(found, f"{count} x {what}", timeout=timeout)
 
-    async def wait_until(self, found: Callable[[], T | None], what: str, *, timeout: float = PATIENCE) -> T:
+    async def wait_until(self, found: Callable[[], T | None], what: str, *, timeout: float = BOUND) -> T:
         """The first true value of `found()`, which is looked at whenever something happened here."""
         try:
             async with asyncio.timeout(timeout):

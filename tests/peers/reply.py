@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.peers import jsontext
+from tests.peers import BOUND, jsontext
 from tests.peers.http_wire import Headers, header
-from tests.peers.recorder import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class PendingRequest:
         """Whether it was answered or failed."""
         return self._reply.done()
 
-    async def reply(self, *, timeout: float = PATIENCE) -> Reply:
+    async def reply(self, *, timeout: float = BOUND) -> Reply:
         """The answer.
 
         Raises:
@@ -87,7 +86,7 @@ class PendingRequest:
         async with asyncio.timeout(timeout):
             return await asyncio.shield(self._reply)
 
-    async def heard(self, count: int = 1, *, timeout: float = PATIENCE) -> list[bytes]:
+    async def heard(self, count: int = 1, *, timeout: float = BOUND) -> list[bytes]:
         """The notifications so far, once there are that many."""
         async with asyncio.timeout(timeout):
             while len(self.notifications) < count:

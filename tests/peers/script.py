@@ -96,6 +96,8 @@ class Script:
     on: Mapping[str, Behaviour] = field(default_factory=dict)
     """Method (request or notification) to what is done instead of the ordinary answer; `Act("default")` is that."""
     require_initialize: bool = True
+    records: bool = True
+    """Keep everything received; off for runs of hours."""
     # HTTP only
     sessions: bool = True
     replies: Literal["json", "sse", "deferred"] = "deferred"

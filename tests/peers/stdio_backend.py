@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.peers import BOUND
 from tests.peers.face import Face
-from tests.peers.recorder import PATIENCE, Received, received_from
+from tests.peers.recorder import Received, received_from
 from tests.peers.script import Script, offers_to
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -77,7 +78,7 @@ class StdioBackend(Face):
             self._server.close()
         for child in self.children:
             child.orders.close()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             await asyncio.gather(*self._tasks)
         if self._server is not None:
             await self._server.wait_closed()
@@ -111,7 +112,7 @@ class StdioBackend(Face):
         await self.recorder.wait_until(lambda: len(self.children) >= count, f"{count} children")
         return self.children[count - 1]
 
-    async def wait_all_gone(self, *, timeout: float = PATIENCE) -> None:
+    async def wait_all_gone(self, *, timeout: float = BOUND) -> None:
         """Wait until no child is alive."""
         await self.recorder.wait_until(lambda: not self.pids, "the end of all children", timeout=timeout)
 

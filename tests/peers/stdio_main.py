@@ -1,7 +1,7 @@
 """A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--record F] [--control N]`.
 
 Standard library only, so that it starts quickly. What it answers is the engine's business. It ends when stdin does
-(unless told otherwise), when its control connection does, and after five minutes in any case.
+(unless told otherwise), when its control connection does, and after `--lifetime` seconds in any case.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Child:
     def __init__(self, script: Script, record: Path | None, control: asyncio.StreamWriter | None) -> None:
         self._record = record
         self._control = control
-        self.engine = Engine(script, Recorder(self._note))
+        self.engine = Engine(script, Recorder(self._note, keeps=False))
         self.conversation = Conversation(self.engine)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._doomed = False
@@ -177,9 +177,10 @@ def main() -> None:
     parser.add_argument("--script", required=True, help="a name from scripts.py, or a script as JSON")
     parser.add_argument("--record", type=Path, help="append everything received to this file, one JSON line each")
     parser.add_argument("--control", type=int, help="report to, and take orders from, this port of 127.0.0.1")
+    parser.add_argument("--lifetime", type=int, default=_LIFETIME, help="seconds; 0 for ever")
     chosen = parser.parse_args()
     script = from_json(chosen.script) if chosen.script.startswith("{") else named(chosen.script)
-    signal.alarm(_LIFETIME)
+    signal.alarm(chosen.lifetime)
     if script.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if script.stderr:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp_manifold.config.instances import Announced, running
 
 from mcp_manifold.app.reload import RETRY_AFTER, Reloader
 from mcp_manifold.config import (
@@ -30,7 +31,6 @@ from mcp_manifold.config import (
     stamps,
 )
 from mcp_manifold.config.compare import LIVE, PRESENTATION, TREATMENT, Plan
-from mcp_manifold.config.instances import Announced, running
 from mcp_manifold.errors import ConfigError
 from tests.fakes.clock import FakeClock, settled
 

@@ -6,8 +6,8 @@ import pytest
 
 from mcp_manifold.backends.calls import executor as module
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, BackendUnavailable, CallCancelled
-from tests.flows.processes import until
 from tests.peers.backend import Fault, HttpBackend, Script, resource, tool
+from tests.peers.processes import until
 from tests.unit.backends.linking import Caller, raw, text_of, within
 from tests.unit.backends.linking import tool as params
 from tests.unit.backends.running import Run, over_web, running

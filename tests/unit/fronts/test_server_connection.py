@@ -8,7 +8,7 @@ import pytest
 from mcp_manifold.fronts.server import lingering_close as farewell
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
 from mcp_manifold.fronts.server.service import SMALL
-from tests.flows.processes import until
+from tests.peers.processes import until
 from tests.unit.fronts.wires import BOUND, Answer, Script, Scripted, Served, Wire, chunked, request, staged
 
 pytestmark = pytest.mark.anyio

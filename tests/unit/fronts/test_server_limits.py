@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold.fronts.server.service import SMALL
-from tests.flows.processes import until
+from tests.peers.processes import until
 from tests.unit.fronts.wires import Scripted, Served, Wire, chunked, request, staged
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp_manifold.fronts.http.asgi import Message, Receive, Scope, Send
 from mcp_manifold.fronts.server import Connection, Head, Limits, Passage, Reply, Service
-from tests.flows.processes import until
+from tests.peers.processes import until
 
 BOUND = 15.0
 """Seconds any test waits for anything."""
