@@ -1,6 +1,6 @@
 """A Starlette application that serves the MCP endpoints of many servers beside its own pages.
 
-Run it from the root of a checkout. The merged endpoint is http://127.0.0.1:8800/mcp.
+Run it from the root of a checkout. The merged endpoint is http://127.0.0.1:8800/tools/mcp.
 
     python examples/embed_asgi.py --port 8800
 """
@@ -20,7 +20,7 @@ from mcp_manifold import Manifold
 
 async def home(_request: Request) -> PlainTextResponse:
     """A page of the application itself."""
-    return PlainTextResponse("An application with MCP at /mcp\n")
+    return PlainTextResponse("An application with MCP at /tools/mcp\n")
 
 
 def application(config: str) -> Starlette:
@@ -33,7 +33,7 @@ def application(config: str) -> Starlette:
         async with manifold:
             yield
 
-    return Starlette(routes=[Route("/", home), Mount("/", app=manifold.asgi_app())], lifespan=lifespan)
+    return Starlette(routes=[Route("/", home), Mount("/tools", app=manifold.asgi_app())], lifespan=lifespan)
 
 
 def main() -> None:

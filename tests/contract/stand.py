@@ -229,7 +229,10 @@ async def serving(manifold: Manifold) -> AsyncIterator[str]:
     listens: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     settings = manifold.settings.model_copy(update={"port": 0})
     server = HttpServer(
-        manifold.asgi_app(), settings, lambda _, port: listens.set_result(port), current=lambda: manifold.settings
+        manifold.asgi_app().front(),
+        settings,
+        lambda _, port: listens.set_result(port),
+        current=lambda: manifold.settings,
     )
     task = asyncio.create_task(server.run(), name="http front")
     try:

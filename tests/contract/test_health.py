@@ -147,7 +147,7 @@ async def test_it_is_ready_with_its_required_server_until_it_shuts_down() -> Non
     async with standing(offerings(("web",)), web={"required": True}) as stand:
         client = await site_of(stand)
         assert (await client.send("GET", "/_readyz")).status == 200
-        stand.manifold.asgi_app().close()
+        stand.manifold.asgi_app().front().close()
         assert (await client.send("GET", "/_readyz")).status == 503
         assert (await client.send("GET", "/_healthz")).status == 200
 

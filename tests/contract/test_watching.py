@@ -347,7 +347,7 @@ async def test_a_subscription_that_ends_well_ends_with_its_result(way: Way) -> N
         if way.transport == "stdio":
             client.close_stdin()
         else:
-            stand.manifold.asgi_app().close()
+            stand.manifold.asgi_app().front().close()
         reply = await pending.reply()
         assert reply.slice("resultType") == b'"complete"'
         assert reply.slice("_meta", META + "subscriptionId") == pending.id

@@ -34,27 +34,32 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-async def posted(app: Any, path: str, message: object) -> tuple[int, bytes]:
-    """Status and body of a POST to an ASGI application."""
+async def asked(app: Any, method: str, path: str, message: object = None) -> tuple[int, bytes]:
+    """Status and first bytes of the body of the answer of an ASGI application; the client then leaves."""
     headers = [
         (b"host", b"localhost"),
         (b"content-type", b"application/json"),
         (b"accept", b"application/json, text/event-stream"),
     ]
     kind: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
-    place = {"method": "POST", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""}
+    place = {"method": method, "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""}
+    answer = asyncio.get_running_loop().create_future()
     sent: list[MutableMapping[str, Any]] = []
-
     requests = [{"type": "http.request", "body": json.dumps(message).encode(), "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
-        return requests.pop() if requests else await asyncio.get_running_loop().create_future()
+        if requests:
+            return requests.pop()
+        await answer
+        return {"type": "http.disconnect"}
 
     async def send(event: MutableMapping[str, Any]) -> None:
         sent.append(event)
+        if event.get("body") and not answer.done():
+            answer.set_result(event["body"])
 
     await app({**kind, **place, "headers": headers, "server": ("localhost", 80), "client": None}, receive, send)
-    return sent[0]["status"], b"".join(event.get("body", b"") for event in sent[1:])
+    return sent[0]["status"], await answer
 
 
 @pytest.mark.anyio
@@ -71,9 +76,19 @@ async def test_a_program_gets_results_of_several_servers(config: str, capsys: py
 async def test_a_web_application_serves_mcp_beside_its_own_pages(config: str) -> None:
     application = EMBED_ASGI["application"](config)
     async with application.router.lifespan_context(application):
-        for path in ("/mcp", "/convert/mcp"):
-            status, body = await posted(application, path, INITIALIZE)
+        for path in ("/tools/mcp", "/tools/convert/mcp"):
+            status, body = await asked(application, "POST", path, INITIALIZE)
             assert status == 200
             assert json.loads(body[body.index(b"{") :])["result"]["protocolVersion"] == "2025-11-25"
-        status, _ = await posted(application, "/elsewhere", INITIALIZE)
-        assert status == 404
+        assert (await asked(application, "GET", "/tools/health"))[0] == 200
+        assert (await asked(application, "GET", "/"))[1] == b"An application with MCP at /tools/mcp\n"
+        for path in ("/mcp", "/tools/elsewhere"):
+            assert (await asked(application, "POST", path, INITIALIZE))[0] == 404
+
+
+@pytest.mark.anyio
+async def test_an_sse_stream_names_its_endpoint_below_the_mount(config: str) -> None:
+    application = EMBED_ASGI["application"](config)
+    async with application.router.lifespan_context(application):
+        status, event = await asked(application, "GET", "/tools/convert/sse")
+        assert (status, event.partition(b"?")[0]) == (200, b"event: endpoint\ndata: /tools/convert/messages")

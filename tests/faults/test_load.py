@@ -229,7 +229,7 @@ async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() 
             assert (refused.status, dict(refused.headers).get("retry-after")) == (503, "10")
         for client in clients:
             assert (await client.call("web__echo", {"text": "on"})).text == "on"
-        assert stand.manifold.asgi_app().tally.streams == 5
+        assert stand.manifold.asgi_app().front().tally.streams == 5
 
 
 # --- floods of notifications (R28) ---------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ async def test_r28_a_client_that_floods_notifications_is_heard_up_to_a_limit() -
     async with enduring(offerings(("web",)), manifold=limits) as stand, stand.client(HTTP) as client:
         for _ in range(40):
             await client.notify("notifications/roots/list_changed")
-        assert stand.manifold.asgi_app().tally.dropped_notes > 0
+        assert stand.manifold.asgi_app().front().tally.dropped_notes > 0
         assert (await client.call("web__echo", {"text": "on"})).text == "on"
 
 

@@ -78,7 +78,7 @@ OVERSIZED: Final = {
 @pytest.mark.parametrize("sent", OVERSIZED.values(), ids=OVERSIZED)
 async def test_s6_a_body_above_the_limit_is_refused_in_words_and_never_held(sent: bytes) -> None:
     async with served() as (stand, _):
-        tally = stand.manifold.asgi_app().tally
+        tally = stand.manifold.asgi_app().front().tally
         before = tally.bytes_in
         wire = await connect(stand)
         await wire.send(sent)

@@ -33,6 +33,10 @@ class MountedApp:
     def __repr__(self) -> str:
         return "<MountedApp>"
 
+    def front(self) -> "HttpFront":
+        """What serves the requests. Raises RuntimeError while the Manifold is not entered."""
+        return self._front()
+
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve one request. Raises RuntimeError while the Manifold is not entered."""
         await self._front()(scope, receive, send)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+from urllib.parse import quote
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
@@ -186,7 +187,7 @@ class HttpFront:
             self._landed()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        mount, path = _split_mount(scope)
         head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
         decision = self._validator.admit(head)
         if decision.cors:
@@ -198,7 +199,7 @@ class HttpFront:
             await self._site(scope, receive, send)
             return
         request = HttpRequest(
-            head.headers, head.lines, route, decision.principal, receive, send, scope.get("query_string", b"")
+            head.headers, head.lines, route, decision.principal, receive, send, scope.get("query_string", b""), mount
         )
         match scope["method"]:
             case "OPTIONS":
@@ -418,6 +419,14 @@ class HttpFront:
         else:
             error = error_of(unsupported(version.decode("latin-1")), "modern")
             exchange.writer.respond(http_status(error), failure(NULL_ID, error), exchange.lines)
+
+
+def _split_mount(scope: Scope) -> tuple[str, bytes]:
+    """The path this application is mounted at, and the raw path below it (ASGI 3.0, `root_path`)."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    mount = quote(scope.get("root_path", ""))
+    root = mount.encode()
+    return (mount, path[len(root) :]) if root and path.startswith(root + b"/") else ("", path)
 
 
 def _session_of(decision: AdmissionDecision) -> OpenSession:

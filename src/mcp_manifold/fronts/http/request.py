@@ -27,6 +27,8 @@ class HttpRequest:
     receive: Receive
     send: Send
     query: bytes
+    mount: str = ""
+    """The path at which the application is mounted in another one."""
 
     def __repr__(self) -> str:
         return f"<HttpRequest {self.route.kind} scope={self.route.scope!r} by {self.principal.name}>"

@@ -61,7 +61,7 @@ class LegacySse:
         stream = EventStream(request.send, self._tally)
         channel = _StreamChannel(stream)
         conversation = Conversation(self._gateway, opened, channel, modern=False)
-        endpoint = f"{request.route.prefix}/messages?session_id={opened.id}"
+        endpoint = f"{request.mount}{request.route.prefix}/messages?session_id={opened.id}"
         stream.push(encode_event(endpoint.encode(), event="endpoint"))
         self._conversations[opened.id] = conversation
         try:
