@@ -81,7 +81,7 @@ def _filled(value: Any, made: Mapping[str, Path]) -> Any:
 # --- floods ----------------------------------------------------------------------------------------------------------
 
 FLOODS: dict[str, tuple[dict[str, Any], str]] = {
-    "lines": ({"command": "yes"}, "floods us"),
+    "lines": ({"command": "yes"}, "too many invalid messages"),
     "line": ({"command": "cat", "args": ["/dev/zero"]}, "line without an end"),
     "stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, ""),
 }
