@@ -7,10 +7,11 @@ import argparse
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from comparison import Check, Row, fraction, passes
-from processes import HERE, ROOT
+from processes import HERE
 from suite import Leg, Suite, progress
 
 WAYS = ("inside", "handshake", "modern")
@@ -69,7 +70,7 @@ def _driven(suite: Suite, leg: Leg, names: Sequence[str], ways: Sequence[str], s
 
 
 def _command(way: str) -> str:
-    words = ("uv", "run", "--quiet", "--project", str(ROOT), "python", str(HERE / "driver.py"), way)
+    words = (sys.executable, str(HERE / "driver.py"), way)
     return shlex.join(words)
 
 
