@@ -18,14 +18,13 @@ from typing import Any, Final
 import pytest
 
 from tests.contract import stand as stands
-from tests.contract.behaviours import ABSENT, BEHAVIOURS, HANDSHAKE, MODERN, Behaviour
+from tests.contract.behaviours import ABSENT, BEHAVIOURS, COLUMNS, Behaviour
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way
 
 HERE: Final = Path(__file__).parent
 PAGE: Final = HERE.parents[1] / "docs" / "protocol-support.md"
 NOT_OF_FRONTS: Final = ("test_behaviours", "test_sdk_words")
-COLUMNS: Final = (*HANDSHAKE, *MODERN)
 LETTERS: Final = dict(zip(stands.KINDS, "phsPH", strict=True))
 Seen = dict[str, dict[str, tuple[set[str], set[str]]]]
 """By behaviour and column: the kinds of backends, and the revisions of the clients."""
@@ -52,7 +51,7 @@ class Enough(BaseException):
     """All that a test says about itself was noted."""
 
 
-class Notifications:
+class UsageNotes:
     """Stands in for whatever a test is given, and notes the backends and the ways."""
 
     def __init__(self) -> None:
@@ -60,7 +59,7 @@ class Notifications:
         self.ways: set[Way] = set()
 
     def __repr__(self) -> str:
-        return f"<Notifications {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
+        return f"<UsageNotes {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
 
     @asynccontextmanager
     async def standing(self, scripts: Mapping[str, Any], **_: Any) -> AsyncIterator["Noting"]:
@@ -72,7 +71,7 @@ class Notifications:
 class Noting:
     """In the place of a Stand."""
 
-    def __init__(self, notes: Notifications, scripts: Mapping[str, Any]) -> None:
+    def __init__(self, notes: UsageNotes, scripts: Mapping[str, Any]) -> None:
         self._notes = notes
         self.backends = {server: Quiet(notes) for server in scripts}
         self.config: dict[str, Any] = {"manifold": {}, "mcpServers": {}}
@@ -97,7 +96,7 @@ class Noting:
 class Quiet:
     """In the place of a backend: does nothing of what it is told, until there is a client that would see it."""
 
-    def __init__(self, notes: Notifications) -> None:
+    def __init__(self, notes: UsageNotes) -> None:
         self._notes = notes
 
     def __repr__(self) -> str:
@@ -130,9 +129,9 @@ def cases(test: Any) -> Iterator[dict[str, Any]]:
         yield case
 
 
-async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Notifications:
+async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> UsageNotes:
     """What one case of a test says about itself."""
-    notes = Notifications()
+    notes = UsageNotes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "standing", notes.standing, raising=False)
         try:

@@ -68,9 +68,13 @@ async def test_r29_a_server_that_stands_still_stays_listed_and_recovers_by_itsel
         try:
             await until(lambda: stand.status("pipe").state == "degraded", "the probes to be missed")
             assert (await client.request("tools/list")).result == before
+            assert "no answer" in stand.status("pipe").last_error
+            _, health = await site(client, "/health")
+            assert health == {"status": "degraded", "servers": {"configured": 2, "connected": 2, "healthy": 1}}
         finally:
             os.kill(pid, signal.SIGCONT)
         await until(lambda: stand.status("pipe").state == "ready", "the recovery")
+        assert stand.status("pipe").last_error == ""
         assert stand["pipe"].pids == [pid]
 
 
