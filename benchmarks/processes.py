@@ -1,8 +1,6 @@
-"""Processes: what a tree of them used, where they may run, and their end. The servers behind are never counted in."""
+"""Processes: what a tree of them used, and where they may run. The servers behind are never counted in."""
 
 import os
-import signal
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +10,10 @@ import psutil
 
 _SERVERS: Final = ("stdio_server.py", "servers.http_server")
 """By what in its command line a process is known for one of the servers behind."""
-_PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class ListingCache:
+class TreeMemory:
     """Megabytes of a tree of processes."""
 
     rss: float
@@ -51,14 +48,14 @@ def cpu(root: int) -> float:
     return used
 
 
-def memory(root: int) -> ListingCache:
+def memory(root: int) -> TreeMemory:
     """What a tree holds now."""
     rss = pss = count = 0
     for process in tree(root):
         with suppress(psutil.Error):
             full: Any = process.memory_full_info()
             rss, pss, count = rss + full.rss, pss + full.pss, count + 1
-    return ListingCache(rss / 2**20, pss / 2**20, count)
+    return TreeMemory(rss / 2**20, pss / 2**20, count)
 
 
 def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
@@ -69,21 +66,3 @@ def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
             with suppress(psutil.Error, OSError):
                 for thread in process.threads():
                     os.sched_setaffinity(thread.id, wanted)
-
-
-def end(started: "subprocess.Popen[Any]") -> None:
-    """End a process we started, and everything below it: asked first, then killed."""
-    left = tree(started.pid, servers=True)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in left:
-            with suppress(psutil.Error):
-                process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            started.wait(timeout=_PATIENCE)
-        _, left = psutil.wait_procs(left, timeout=_PATIENCE)
-        if not left:
-            break
-    for pipe in (started.stdin, started.stdout, started.stderr):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()

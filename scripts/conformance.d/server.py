@@ -42,7 +42,7 @@ from tasks import TaskStore, task_tools
 
 from tests.peers.backend import Act, HttpBackend, Offer, Script, prompt, resource, template, tool
 from tests.peers.jsontext import text
-from tests.peers.listener import Exchange
+from tests.peers.listener import HttpExchange
 from tests.peers.tasks import EXTENSION
 
 
@@ -151,7 +151,7 @@ def offers(tasks: TaskStore) -> Json:
 class LocalBackend(HttpBackend):
     """Refuses foreign hosts and origins, as the suite asks of a server on this machine."""
 
-    async def _serve(self, exchange: Exchange) -> bool:
+    async def _serve(self, exchange: HttpExchange) -> bool:
         named = [exchange.get("host") or "", (exchange.get("origin") or "http://localhost").partition("://")[2]]
         if not {each.partition(":")[0] for each in named} <= {"127.0.0.1", "localhost"}:
             return await exchange.respond(403)
