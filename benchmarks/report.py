@@ -16,7 +16,7 @@ _SPECIAL: Final = {
     ),
     "start": ("From the start of the process", ("answers_s", "seconds", "cpu_s")),
     "memory": (
-        "ListingCache",
+        "Memory",
         ("rss_mb", "pss_mb", "kb_per_session", "rss_after_mb", "grown_mb", "idle_cpu_percent", "processes"),
     ),
 }

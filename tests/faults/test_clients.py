@@ -50,7 +50,7 @@ async def test_r16_a_crowd_that_comes_and_goes_three_times_leaves_nothing_behind
     async with enduring(offerings(("pipe", "web26"))) as stand:
         for crowd in range(3):
             async with AsyncExitStack() as stack:
-                clients = [await stack.enter_async_context(stand.client(way)) for _ in range(25)]
+                clients = [await stack.enter_async_context(stand.client(way)) for _ in range(15)]
                 for server in ("pipe", "web26"):
                     texts = [f"{server} {crowd} {number}" for number in range(len(clients))]
                     calls = [
@@ -62,7 +62,7 @@ async def test_r16_a_crowd_that_comes_and_goes_three_times_leaves_nothing_behind
 
 async def test_r17_sessions_by_the_hundred_leave_nothing_behind() -> None:
     async with enduring(offerings(("web26",))) as stand, HttpClient(f"{await stand.origin()}/mcp") as client:
-        for _ in range(300):
+        for _ in range(150):
             client.session, client.is_connected = None, False
             assert (await client.connect(LATEST)).error is None
             assert await client.delete() == 204

@@ -41,7 +41,7 @@ async def test_r29_probes_open_no_session_and_start_no_process() -> None:
         for kind, hello in HELLO.items():
             probe = PROBE[offering(kind).era]
             greeted, probed = len(stand[kind].calls(hello)), len(stand[kind].calls(probe))
-            await stand[kind].wait_for(probe, count=probed + 8)
+            await stand[kind].wait_for(probe, count=probed + 4)
             assert len(stand[kind].calls(hello)) == greeted
             if kind.startswith("pipe"):
                 assert len(stand[kind].children) == 1

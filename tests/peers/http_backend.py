@@ -43,8 +43,8 @@ class ReplyChannel:
             await self._conversation.emit(message)
         elif self.state == "waiting" and final and self._mode != "sse":
             self.state = "done"
-            code = jsontext.value(jsontext.member(message, "error", "code"))
-            status = _status(code) if self.is_modern else 200
+            code = jsontext.value(jsontext.member(message, "error", "code")) if self.is_modern else None
+            status = _status(code)
             await self._exchange.respond_json(status, message, self.headers)
         elif self.state != "done" and self._mode != "json":
             await self._stream()
