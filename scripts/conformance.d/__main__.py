@@ -13,7 +13,7 @@ from typing import Any
 
 import driving
 import processes
-from comparison import DIRECT, Row, is_expected, render
+from comparison import DIRECT, ScenarioRow, is_expected, render
 from suite import LEGS, Leg, Suite, choose, progress
 
 DESCRIPTION = """\
@@ -120,7 +120,9 @@ def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]], side: str) -> None:
             print(f"  {name}" + ("" if name in scored else "   not scored"))
 
 
-def gather(suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]) -> dict[Leg, list[Row]]:
+def gather(
+    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]
+) -> dict[Leg, list[ScenarioRow]]:
     """Run every leg in every way. One backend serves all ways, so only the way differs."""
     ways = [DIRECT, *(w for w in WAYS[1:] if w in options.ways)]
     checks: dict[tuple[Leg, str], dict[str, Any]] = {}
@@ -133,7 +135,7 @@ def gather(suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Seque
                     progress(f"{leg}, {way}: {len(names)} scenarios")
                     checks[leg, way] = suite.run(leg, target, names, options.timeout)
     return {
-        leg: [Row(n, n in suite.scored(leg), {w: checks[leg, w][n] for w in ways}) for n in names]
+        leg: [ScenarioRow(n, n in suite.scored(leg), {w: checks[leg, w][n] for w in ways}) for n in names]
         for leg, names in chosen.items()
     }
 
@@ -146,7 +148,7 @@ def _behind(
     return processes.manifold(urls, probed=options.backend == "everything")
 
 
-def report(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str], complete: bool) -> int:
+def report(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], complete: bool) -> int:
     """Print the tables; return how many checks were lost that no expectation names."""
     unexpected, met = 0, set()
     for leg, rows in results.items():
@@ -166,7 +168,7 @@ def report(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str], co
     return unexpected
 
 
-def as_json(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str]) -> dict[str, Any]:
+def as_json(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str]) -> dict[str, Any]:
     return {
         "legs": [
             {
@@ -179,7 +181,7 @@ def as_json(results: Mapping[Leg, Sequence[Row]], expected: Mapping[str, str]) -
     }
 
 
-def _scenario(row: Row, expected: Mapping[str, str]) -> dict[str, Any]:
+def _scenario(row: ScenarioRow, expected: Mapping[str, str]) -> dict[str, Any]:
     losses = [
         {"way": way, "expected": is_expected(expected, row.scenario, loss), **dataclasses.asdict(loss)}
         for way in row.checks

@@ -43,7 +43,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScenarioRow:
     """One scenario of one leg: its checks by way (`direct` and the manifolds)."""
 
     scenario: str
@@ -93,7 +93,7 @@ def fraction(checks: Sequence[Check]) -> str:
     return f"{sum(c.status == 'SUCCESS' for c in counted)}/{len(counted)}"
 
 
-def render(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mapping[str, str]) -> str:
+def render(title: str, rows: Sequence[ScenarioRow], ways: Sequence[str], expected: Mapping[str, str]) -> str:
     """One leg as a table: checks passed per scenario and way, what was lost below its scenario."""
     width = max(len(words) for words in (title, SCENARIOS_PASS, *(r.scenario for r in rows))) + 4
     lines = [f"{title:<{width}}" + "".join(f"{way:>9}" for way in ways)]
@@ -106,7 +106,7 @@ def render(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mappi
     return "\n".join([*lines, *_totals(rows, ways, width)])
 
 
-def _bad_directly(row: Row) -> list[str]:
+def _bad_directly(row: ScenarioRow) -> list[str]:
     bad = [c for c in row.checks[DIRECT] if c.status in ("WARNING", "FAILURE")]
     return [f"      direct: {c.id} {c.name}: {c.status}: {_short(c.error)}" for c in bad]
 
@@ -117,7 +117,7 @@ def _loss_line(scenario: str, way: str, loss: Loss, expected: Mapping[str, str])
     return f"      {way}: {word}: {loss.check} {loss.name}: {change}: {_short(loss.error)}"
 
 
-def _totals(rows: Sequence[Row], ways: Sequence[str], width: int) -> list[str]:
+def _totals(rows: Sequence[ScenarioRow], ways: Sequence[str], width: int) -> list[str]:
     scored = [r for r in rows if r.scored]
     cells = [f"{sum(passes(r.checks[w]) for r in scored)}/{len(scored)}" for w in ways]
     checks = [fraction([c for r in rows for c in r.checks[w]]) for w in ways]

@@ -33,7 +33,7 @@ FOCAL, ECHO = "json_schema_2020_12_tool", "json_schema_echo"
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Offered:
     """What the mock offers through the manifold: tools with their schemas, URIs, prompts."""
 
     schemas: Mapping[str, Object]
@@ -41,10 +41,10 @@ class Offer:
     prompts: tuple[Object, ...]
 
 
-class Caller(Protocol):
+class ManifoldCaller(Protocol):
     """A way to ask the manifold."""
 
-    async def offer(self) -> Offer: ...
+    async def offer(self) -> Offered: ...
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> object: ...
     async def read_resource(self, uri: str) -> object: ...
     async def get_prompt(self, name: str, arguments: dict[str, str]) -> object: ...
@@ -62,10 +62,10 @@ class Inside:
     def __repr__(self) -> str:
         return f"<Inside {self._manifold!r}>"
 
-    async def offer(self) -> Offer:
+    async def offer(self) -> Offered:
         tools, prompts = await self._manifold.list_tools(), await self._manifold.list_prompts()
         uris = tuple(r["uri"] for r in await self._manifold.list_resources())
-        return Offer({t["name"]: t["inputSchema"] for t in tools}, uris, tuple(prompts))
+        return Offered({t["name"]: t["inputSchema"] for t in tools}, uris, tuple(prompts))
 
 
 class Outside:
@@ -80,11 +80,11 @@ class Outside:
     def __repr__(self) -> str:
         return f"<Outside {self._client.protocol_version}>"
 
-    async def offer(self) -> Offer:
+    async def offer(self) -> Offered:
         tools = (await self._client.list_tools()).tools
         resources = (await self._client.list_resources()).resources
         prompts = (await self._client.list_prompts()).prompts
-        return Offer(
+        return Offered(
             {t.name: t.input_schema for t in tools},
             tuple(str(r.uri) for r in resources),
             tuple(p.model_dump(by_alias=True, exclude_none=True) for p in prompts),
@@ -121,7 +121,7 @@ async def on_roots(context: ClientRequestContext) -> types.ListRootsResult:
 
 
 @contextlib.asynccontextmanager
-async def caller(manifold: Manifold, way: str) -> AsyncIterator[Caller]:
+async def caller(manifold: Manifold, way: str) -> AsyncIterator[ManifoldCaller]:
     if way == "inside":
         yield Inside(manifold)
         return
@@ -152,7 +152,7 @@ async def _serving(manifold: Manifold) -> AsyncIterator[str]:
             await served
 
 
-def planned(offer: Offer) -> list[tuple[str, dict[str, Any]]]:
+def planned(offer: Offered) -> list[tuple[str, dict[str, Any]]]:
     """The tool calls of the scenario: those the suite dictates, else one of every tool that is offered."""
     context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
     if dictated := context.get("toolCalls"):
@@ -165,7 +165,7 @@ def planned(offer: Offer) -> list[tuple[str, dict[str, Any]]]:
     return calls
 
 
-async def converse(asked: Caller) -> list[str]:
+async def converse(asked: ManifoldCaller) -> list[str]:
     """Use everything that is offered, the tools all at once; returns what failed."""
     offer = await asked.offer()
     steps: list[tuple[str, Awaitable[object]]] = [

@@ -7,10 +7,11 @@ import argparse
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from comparison import Check, Row, fraction, passes
-from processes import HERE, ROOT
+from comparison import Check, ScenarioRow, fraction, passes
+from processes import HERE
 from suite import Leg, Suite, progress
 
 WAYS = ("inside", "handshake", "modern")
@@ -44,7 +45,7 @@ def judge(
     return _concluded([row for rows in results.values() for row in rows], expected, options)
 
 
-def failures(row: Row) -> list[Failure]:
+def failures(row: ScenarioRow) -> list[Failure]:
     """What went wrong in a scenario, by way."""
     return [(way, c) for way, checks in row.checks.items() for c in checks if c.status in ("WARNING", "FAILURE")]
 
@@ -57,23 +58,23 @@ def _keys(scenario: str, check: Check) -> tuple[str, ...]:
     return (scenario, f"{scenario}:{check.id}", f"{scenario}:{check.name}")
 
 
-def _driven(suite: Suite, leg: Leg, names: Sequence[str], ways: Sequence[str], seconds: float) -> list[Row]:
+def _driven(suite: Suite, leg: Leg, names: Sequence[str], ways: Sequence[str], seconds: float) -> list[ScenarioRow]:
     scored = suite.scored(leg, "client")
     rows = []
     for name in names:
         progress(f"{leg}, client: {name}")
         able = [way for way in ways if way != "inside" or name not in INTERACTIVE]
         checks = {way: suite.drive(leg, _command(way), name, seconds) for way in able}
-        rows.append(Row(name, name in scored, checks))
+        rows.append(ScenarioRow(name, name in scored, checks))
     return rows
 
 
 def _command(way: str) -> str:
-    words = ("uv", "run", "--quiet", "--project", str(ROOT), "python", str(HERE / "driver.py"), way)
+    words = (sys.executable, str(HERE / "driver.py"), way)
     return shlex.join(words)
 
 
-def _table(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mapping[str, str]) -> list[str]:
+def _table(title: str, rows: Sequence[ScenarioRow], ways: Sequence[str], expected: Mapping[str, str]) -> list[str]:
     width = max(len(words) for words in (title, *(row.scenario for row in rows))) + 4
     lines = [f"{title:<{width}}" + "".join(f"{way:>11}" for way in ways)]
     for row in rows:
@@ -91,7 +92,7 @@ def _failure_line(scenario: str, way: str, check: Check, expected: Mapping[str, 
     return f"      {way}: {words}: {check.id} {check.name}: {' '.join(check.error.split())}"
 
 
-def _concluded(rows: Sequence[Row], expected: Mapping[str, str], options: argparse.Namespace) -> int:
+def _concluded(rows: Sequence[ScenarioRow], expected: Mapping[str, str], options: argparse.Namespace) -> int:
     failed = [(row.scenario, check) for row in rows for _, check in failures(row)]
     if options.suite == "both" and not options.scenario and set(options.ways) == set(WAYS):
         met = {key for scenario, check in failed for key in _keys(scenario, check)}
@@ -102,7 +103,7 @@ def _concluded(rows: Sequence[Row], expected: Mapping[str, str], options: argpar
     return 1 if unexpected else 0
 
 
-def _as_json(results: Mapping[Leg, Sequence[Row]]) -> dict[str, object]:
+def _as_json(results: Mapping[Leg, Sequence[ScenarioRow]]) -> dict[str, object]:
     legs = [
         {"suite": leg.version, "revision": leg.revision, "scenarios": [dataclasses.asdict(row) for row in rows]}
         for leg, rows in results.items()

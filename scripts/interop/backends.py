@@ -20,7 +20,7 @@ CallTarget = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class ReferenceServer:
     """One server: its name in the configuration, its target, the steps, and what its URIs carry behind others."""
 
     name: str
@@ -194,7 +194,7 @@ def prepare(work: Path) -> None:
         subprocess.run(["git", *command], cwd=work / "repository", env=environment, check=True, timeout=30)
 
 
-def backends(cache: Cache, work: Path, ports: Ports, environment: dict[str, str]) -> list[Backend]:
+def backends(cache: Cache, work: Path, ports: Ports, environment: dict[str, str]) -> list[ReferenceServer]:
     """All backends, in the order of the configuration: of those with the same URIs the first keeps them."""
 
     def stdio(*command: str, **more: str) -> CallTarget:
@@ -211,20 +211,20 @@ def backends(cache: Cache, work: Path, ports: Ports, environment: dict[str, str]
     sse = {"kind": "sse", "url": f"http://127.0.0.1:{ports.sse}/sse"}
     memory = node("server-memory", MEMORY_FILE_PATH=str(work / "memory.jsonl"))
     found = [
-        Backend("everything", node("server-everything", "stdio"), EVERYTHING),
-        Backend("everything-http", http, EVERYTHING, "everything-http+"),
-        Backend("everything-sse", sse, EVERYTHING, "everything-sse+"),
-        Backend("filesystem", node("server-filesystem", str(files)), filesystem(files)),
-        Backend("memory", memory, MEMORY),
-        Backend("time", stdio(cache.script("servers", "mcp-server-time"), "--local-timezone", "UTC"), TIME),
-        Backend("git", stdio(cache.script("servers", "mcp-server-git")), git(repository)),
-        Backend("convert", example("convert.py"), CONVERT),
-        Backend("notes", example("notes.py", "--dir", str(notes)), NOTES),
+        ReferenceServer("everything", node("server-everything", "stdio"), EVERYTHING),
+        ReferenceServer("everything-http", http, EVERYTHING, "everything-http+"),
+        ReferenceServer("everything-sse", sse, EVERYTHING, "everything-sse+"),
+        ReferenceServer("filesystem", node("server-filesystem", str(files)), filesystem(files)),
+        ReferenceServer("memory", memory, MEMORY),
+        ReferenceServer("time", stdio(cache.script("servers", "mcp-server-time"), "--local-timezone", "UTC"), TIME),
+        ReferenceServer("git", stdio(cache.script("servers", "mcp-server-git")), git(repository)),
+        ReferenceServer("convert", example("convert.py"), CONVERT),
+        ReferenceServer("notes", example("notes.py", "--dir", str(notes)), NOTES),
     ]
     return [backend for backend in found if _is_there(backend)]
 
 
-def _is_there(backend: Backend) -> bool:
+def _is_there(backend: ReferenceServer) -> bool:
     return all(Path(part).exists() for part in backend.target.get("command", []) if part.endswith(".py"))
 
 
@@ -233,7 +233,7 @@ def as_json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2)
 
 
-def part(backend: Backend, prefix: str, uri_prefix: str, token: str) -> dict[str, Any]:
+def part(backend: ReferenceServer, prefix: str, uri_prefix: str, token: str) -> dict[str, Any]:
     """What a job says about one backend."""
     steps = json.loads(json.dumps(backend.steps).replace(TOKEN, token))
     return {"backend": backend.name, "prefix": prefix, "uri_prefix": uri_prefix, "steps": steps}

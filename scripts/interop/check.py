@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ import backends as catalogue
 import cache as installation
 import compare
 import manifold
-from backends import Backend, CallTarget, Ports
+from backends import CallTarget, Ports, ReferenceServer
 from cache import Cache
-from clients import Client, Errand, clients, send
+from clients import ClientProgram, Errand, clients, send
 from processes import MARK, leftovers, marked
 
 from tests.peers.processes import await_port, free_port, running
@@ -31,7 +31,8 @@ STARTUP = 5.0  # seconds: the manifold's own startupTimeout
 SHOWN = 12  # differences printed for one cell; the reports have them all
 
 Report = dict[str, Any]
-Say = Callable[[str], None]
+Seen = dict[str, tuple[ReferenceServer, Report, str]]  # by backend
+Known = dict[str, Seen]  # by client
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Site:
 
 
 @dataclass(slots=True)
-class Results:
+class CheckResults:
     """What was found, by client, front and backend; an empty list is a pass."""
 
     cells: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
@@ -106,7 +107,7 @@ def reference_servers(site: Site, ports: Ports) -> Iterator[None]:
         yield
 
 
-def ask(site: Site, client: Client, where: str, target: CallTarget, parts: list[dict[str, Any]]) -> Report:
+def ask(site: Site, client: ClientProgram, where: str, target: CallTarget, parts: list[dict[str, Any]]) -> Report:
     """One client program's report."""
     errand = Errand(target, parts, site.roots, site.reports / f"{client.name}.{where}.json")
     return send(client, errand, site.environment)
@@ -123,7 +124,7 @@ def nothing_left(site: Site, faults: list[str]) -> Iterator[None]:
     faults += [f"left running: {name}" for name in leftovers(site.mark, before)]
 
 
-def direct(site: Site, client: Client, backend: Backend) -> tuple[Report, str, list[str]]:
+def direct(site: Site, client: ClientProgram, backend: ReferenceServer) -> tuple[Report, str, list[str]]:
     """A client with one backend and nothing between; what does not go as the steps say is a fault of this check."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, "", "", token)]
@@ -138,7 +139,11 @@ def direct(site: Site, client: Client, backend: Backend) -> tuple[Report, str, l
 
 
 def through(
-    site: Site, client: Client, front: str, target: CallTarget, known: dict[str, tuple[Backend, Report, str]]
+    site: Site,
+    client: ClientProgram,
+    front: str,
+    target: CallTarget,
+    known: Seen,
 ) -> dict[str, list[str]]:
     """A client with all backends behind the manifold: the differences, by backend."""
     token = secrets.token_hex(4)
@@ -161,10 +166,9 @@ def through(
     return found
 
 
-Known = dict[str, dict[str, tuple[Backend, Report, str]]]  # by client, by backend
-
-
-def check_direct(site: Site, programs: list[Client], servers: list[Backend], results: Results) -> Known:
+def check_direct(
+    site: Site, programs: list[ClientProgram], servers: list[ReferenceServer], results: CheckResults
+) -> Known:
     """All clients with all backends, one to one."""
     known: Known = {}
     for client in programs:
@@ -176,7 +180,7 @@ def check_direct(site: Site, programs: list[Client], servers: list[Backend], res
     return known
 
 
-def check_through(site: Site, programs: list[Client], known: Known, results: Results, options: Any) -> None:
+def check_through(site: Site, programs: list[ClientProgram], known: Known, results: CheckResults, options: Any) -> None:
     """All clients at all fronts, with the same backends behind."""
     servers = [backend for backend, _, _ in next(iter(known.values())).values()]
     config = site.work / "config.json"
@@ -197,7 +201,7 @@ def check_through(site: Site, programs: list[Client], known: Known, results: Res
 
 
 def check_front(
-    site: Site, programs: list[Client], front: str, target: CallTarget, known: Known, results: Results
+    site: Site, programs: list[ClientProgram], front: str, target: CallTarget, known: Known, results: CheckResults
 ) -> None:
     """All clients at one front."""
     for client in programs:
@@ -239,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = installation.install(options.cache)
     reports: Path = options.reports or options.cache / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    results = Results()
+    results = CheckResults()
     with tempfile.TemporaryDirectory(prefix="interop-") as directory:
         site = Site(cache, Path(directory).resolve(), reports, secrets.token_hex(8))
         catalogue.prepare(site.work)

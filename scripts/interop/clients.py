@@ -18,7 +18,7 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientProgram:
     """One client program in one era."""
 
     name: str
@@ -27,7 +27,7 @@ class Client:
     more: tuple[str, ...] = ()
 
 
-def clients(cache: Cache) -> list[Client]:
+def clients(cache: Cache) -> list[ClientProgram]:
     """All of them; "auto" is what the program does when it is told nothing, or probes."""
     programs = HERE / "clients"
     new = (sys.executable, str(programs / "py23.py"))
@@ -37,14 +37,14 @@ def clients(cache: Cache) -> list[Client]:
     inspector = (sys.executable, str(programs / "inspector.py"))
     launcher = (cache.node, str(cache.package("inspector") / "clients" / "launcher" / "build" / "index.js"))
     return [
-        Client("py23", "auto", new),
-        Client("py23-handshake", "handshake", new),
-        Client("py130", "handshake", old),
-        Client("ts1", "handshake", typescript_1),
-        Client("ts2", "auto", typescript_2),
-        Client("ts2-handshake", "handshake", typescript_2),
-        Client("inspector", "handshake", inspector, launcher),
-        Client("inspector-auto", "auto", inspector, launcher),
+        ClientProgram("py23", "auto", new),
+        ClientProgram("py23-handshake", "handshake", new),
+        ClientProgram("py130", "handshake", old),
+        ClientProgram("ts1", "handshake", typescript_1),
+        ClientProgram("ts2", "auto", typescript_2),
+        ClientProgram("ts2-handshake", "handshake", typescript_2),
+        ClientProgram("inspector", "handshake", inspector, launcher),
+        ClientProgram("inspector-auto", "auto", inspector, launcher),
     ]
 
 
@@ -58,7 +58,7 @@ class Errand:
     paper: Path
 
 
-def send(client: Client, errand: Errand, environment: dict[str, str]) -> Report:
+def send(client: ClientProgram, errand: Errand, environment: dict[str, str]) -> Report:
     """Have the client do the job; its report, or what became of it instead."""
     job = {"target": errand.target, "era": client.era, "deadline": DEADLINE, "roots": errand.roots}
     errand.paper.write_text(json.dumps(job | {"parts": errand.parts}, indent=1))

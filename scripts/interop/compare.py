@@ -31,7 +31,7 @@ Json = Any
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ReportView:
     """How the names of one backend look in a report, and the word of the job that no other job has."""
 
     prefix: str
@@ -39,7 +39,7 @@ class View:
     token: str
 
 
-def plain(value: Json, view: View, mask: tuple[str, ...] = ()) -> Json:
+def plain(value: Json, view: ReportView, mask: tuple[str, ...] = ()) -> Json:
     """A value without what may differ."""
     if isinstance(value, dict):
         members = {name: _member(name, member, view, mask) for name, member in value.items()}
@@ -51,7 +51,7 @@ def plain(value: Json, view: View, mask: tuple[str, ...] = ()) -> Json:
     return _text(value, view) if isinstance(value, str) else value
 
 
-def _member(name: str, member: Json, view: View, mask: tuple[str, ...]) -> Json:
+def _member(name: str, member: Json, view: ReportView, mask: tuple[str, ...]) -> Json:
     if name in mask:
         return MASKED
     if name in ("name", "uri", "uriTemplate") and isinstance(member, str):
@@ -61,7 +61,7 @@ def _member(name: str, member: Json, view: View, mask: tuple[str, ...]) -> Json:
     return plain(member, view, mask)
 
 
-def _text(text: str, view: View) -> str:
+def _text(text: str, view: ReportView) -> str:
     text = text.replace(view.token, "<token>")
     for pattern, stand_in in VOLATILE:
         text = pattern.sub(stand_in, text)
@@ -86,7 +86,7 @@ def _result(outcome: Json) -> dict[str, Json]:
     return result if isinstance(result, dict) else {}
 
 
-def listed(report: Json, kind: str, view: View) -> dict[str, Json] | str:
+def listed(report: Json, kind: str, view: ReportView) -> dict[str, Json] | str:
     """The items of one kind that carry this view's prefix, by native name; a text if there is no list."""
     items = report.get(kind, [])
     if not isinstance(items, list):
@@ -95,7 +95,7 @@ def listed(report: Json, kind: str, view: View) -> dict[str, Json] | str:
     return {str(plain(item, view)[KEYS.get(kind, "name")]): plain(item, view) for item in own}
 
 
-def step_differences(step: Json, direct: Json, through: Json, views: tuple[View, View]) -> list[str]:
+def step_differences(step: Json, direct: Json, through: Json, views: tuple[ReportView, ReportView]) -> list[str]:
     """How one step's outcome through the manifold differs from the direct one."""
     if step.get("compare") == "refused":
         if is_refusal(direct) == is_refusal(through):
@@ -116,7 +116,7 @@ def _servers_ticks(outcome: Json) -> Json:
     return outcome | {"progress": [tick for tick in ticks if tick[0] != tick[1] and tick[1] is not None]}
 
 
-def list_differences(direct: Json, through: Json, views: tuple[View, View]) -> list[str]:
+def list_differences(direct: Json, through: Json, views: tuple[ReportView, ReportView]) -> list[str]:
     """What is missing from, or is not the same in, the lists; more than there is directly is no loss."""
     found: list[str] = []
     same_era = _is_modern(direct) == _is_modern(through)

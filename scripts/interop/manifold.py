@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends import ROOT, Backend, CallTarget
+from backends import ROOT, CallTarget, ReferenceServer
 
 from tests.peers.clients import tool_names
 from tests.peers.processes import await_port, free_port, running
@@ -20,7 +20,7 @@ STUCK = ["-m", "tests.peers.stdio_main", "--script", "stuck"]  # a server that a
 FRONTS = ("http", "sse", "stdio")
 
 
-def configuration(backends: Iterable[Backend], python: str, environment: dict[str, str]) -> dict[str, Any]:
+def configuration(backends: Iterable[ReferenceServer], python: str, environment: dict[str, str]) -> dict[str, Any]:
     """The `mcpServers` of all backends, with three that can never work among them."""
     servers: dict[str, Any] = {"missing": {"command": "no-such-command-anywhere", "args": []}}
     servers["hanging"] = {"command": python, "args": STUCK, "cwd": str(ROOT), "env": environment}
@@ -71,7 +71,7 @@ def serving(program: str, config: Path, environment: dict[str, str]) -> Iterator
         yield Serving(port, time.monotonic(), log)
 
 
-def unlisted(serving: Serving, backends: Iterable[Backend], startup: float) -> list[str]:
+def unlisted(serving: Serving, backends: Iterable[ReferenceServer], startup: float) -> list[str]:
     """The backends of which no tool is listed when the bad ones have had their time to start."""
     wanted = {backend.name for backend in backends}
     missing = set(wanted)

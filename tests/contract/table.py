@@ -18,14 +18,13 @@ from typing import Any, Final
 import pytest
 
 from tests.contract import stand as stands
-from tests.contract.behaviours import ABSENT, BEHAVIOURS, HANDSHAKE, MODERN, Behaviour
+from tests.contract.behaviours import ABSENT, BEHAVIOURS, COLUMNS, Behaviour
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way
 
 HERE: Final = Path(__file__).parent
 PAGE: Final = HERE.parents[1] / "docs" / "protocol-support.md"
 NOT_OF_FRONTS: Final = ("test_behaviours", "test_sdk_words")
-COLUMNS: Final = (*HANDSHAKE, *MODERN)
 LETTERS: Final = dict(zip(stands.KINDS, "phsPH", strict=True))
 Seen = dict[str, dict[str, tuple[set[str], set[str]]]]
 """By behaviour and column: the backend kinds and the client revisions."""

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.contract import table
-from tests.contract.behaviours import ABSENT, BEHAVIOURS
+from tests.contract.behaviours import ABSENT, BEHAVIOURS, COLUMNS
 from tests.contract.table import every_test
 
 
@@ -30,7 +30,7 @@ def test_no_behaviour_is_in_the_table_twice() -> None:
 def test_what_cannot_be_is_said_of_behaviours_in_the_table_and_of_ways_there_are() -> None:
     cells = [(id_, column) for absent in ABSENT for id_ in absent.ids.split() for column in absent.columns]
     assert {id_ for id_, _ in cells} <= {behaviour.id for behaviour in BEHAVIOURS}
-    assert {column for _, column in cells} <= set(table.COLUMNS)
+    assert {column for _, column in cells} <= set(COLUMNS)
 
 
 @pytest.mark.anyio

@@ -4,28 +4,13 @@ import pytest
 
 from tests.contract.behaviours import shows
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import KINDS, LATEST, STREAMED, standing
+from tests.contract.stand import KINDS, LATEST, STREAMED, names, servers_of, standing, until_listed
 from tests.peers.backend import prompt, tool
-from tests.peers.clients import Client
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
 
-CHANGED = "notifications/%s/list_changed"
-_IN_TIME = 8.0
-"""Seconds in which a change has to be heard of: a listing a second, an attempt in less than one."""
-
-
-async def _names(client: Client) -> list[str]:
-    return [each["name"] for each in (await client.request("tools/list")).value["tools"]]
-
-
-async def _until(client: Client, names: set[str]) -> None:
-    """List each time a change of the tools is announced, until they are these servers' tools."""
-    announced = 0
-    while {name.partition("__")[0] for name in await _names(client)} != names:
-        announced += 1
-        await client.wait_for(CHANGED % "tools", count=announced, timeout=_IN_TIME)
+LIST = "notifications/%s/list_changed"
 
 
 @shows("changes-late")
@@ -35,11 +20,11 @@ async def test_a_backend_that_comes_up_late_is_announced(way: Way) -> None:
         await stand["web26"].refuse()
         async with stand.client(way) as client:
             await client.watch()
-            assert {name.partition("__")[0] for name in await _names(client)} == {"web"}
+            assert await servers_of(client) == {"web"}
             await stand["web26"].listen()
-            await _until(client, {"web", "web26"})
+            await until_listed(client, lambda found: any(name.startswith("web26__") for name in found))
             for changed in ("tools", "resources", "prompts"):
-                await client.wait_for(CHANGED % changed, timeout=_IN_TIME)
+                await client.wait_for(LIST % changed)
             assert (await client.call("web26__echo", {"text": "late"})).text == "late"
 
 
@@ -48,15 +33,15 @@ async def test_a_backend_that_comes_up_late_is_announced(way: Way) -> None:
 async def test_only_real_differences_are_announced_and_once(way: Way) -> None:
     async with standing(offerings(("web",))) as stand, stand.client(way) as client:
         await client.watch()
-        await _names(client)
+        await names(client)
         heard = len(client.received)
         if way.transport != "stdio":
             await stand["web"].wait_get_stream()
         await stand["web"].set_tools(offering("web").tools, times=3)
         await stand["web"].set_offers("prompts", [prompt("fresh")], times=3)
-        await client.wait_for(CHANGED % "prompts", timeout=_IN_TIME)
+        await client.wait_for(LIST % "prompts")
         await client.request("ping")
-        assert [each.method for each in client.received[heard:] if each.method] == [CHANGED % "prompts"]
+        assert [each.method for each in client.received[heard:] if each.method] == [LIST % "prompts"]
 
 
 @shows("changes-real")
@@ -64,14 +49,11 @@ async def test_only_real_differences_are_announced_and_once(way: Way) -> None:
 async def test_a_change_at_every_kind_of_backend_is_heard_of(kind: str) -> None:
     async with standing(offerings((kind,))) as stand, stand.client(Way("http", LATEST)) as client:
         await client.watch()
-        await _names(client)
+        await names(client)
         if kind == "web":
             await stand[kind].wait_get_stream()
         await stand[kind].set_tools([tool("fresh")])
-        announced = 0
-        while await _names(client) != [f"{kind}__fresh"]:
-            announced += 1
-            await client.wait_for(CHANGED % "tools", count=announced, timeout=_IN_TIME)
+        await until_listed(client, lambda found: found == [f"{kind}__fresh"])
 
 
 @shows("changes-before-initialized")
@@ -91,4 +73,4 @@ async def test_nothing_is_announced_before_the_client_is_initialized(front: str)
             assert [each.method for each in client.received if each.method] == []
             await client.notify("notifications/initialized")
             await stand["web"].set_tools([tool("fresh")])
-            await client.wait_for(CHANGED % "tools", timeout=_IN_TIME)
+            await client.wait_for(LIST % "tools")

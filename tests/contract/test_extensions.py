@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -225,25 +224,6 @@ async def test_a_client_tells_how_far_it_is_with_what_a_server_asked(way: Way) -
             await pending.reply()
             assert len([each for each in stand[server].notifications if each.method == "notifications/progress"]) == 1
         assert tokens[0] != tokens[1]
-
-
-@shows("elicited")
-@pytest.mark.parametrize("way", [way for way in STREAMED if way.version == LATEST], ids=str)
-async def test_who_was_sent_to_a_page_is_told_when_it_is_done(way: Way) -> None:
-    asking = '{"method":"elicitation/create","params":{"mode":"url","message":"m","url":"https://x.test","elicitationId":"e-1"}}'
-    made = {"web": Script(name="web", era="handshake", tools=(tool("ask", Act("insist", asking)),))}
-    options: dict[str, Any] = {
-        "answers": {"elicitation/create": '{"action":"accept"}'},
-        "capabilities": '{"elicitation":{"url":{}}}',
-    }
-    async with standing(made) as stand, stand.client(way, **options) as client, stand.client(way, **options) as other:
-        await client.watch()
-        await other.watch()
-        await client.call("web__ask")
-        await stand["web"].announce("notifications/elicitation/complete", '{"elicitationId":"e-1","n":1.50}')
-        told = await client.wait_for("notifications/elicitation/complete")
-        assert jsontext.member(told.params, "n") == b"1.50"
-        assert not [each for each in other.received if each.method == "notifications/elicitation/complete"]
 
 
 # --- trace context --------------------------------------------------------------------------------------------------

@@ -381,7 +381,7 @@ async def test_two_servers_with_the_same_elicitation_id_are_told_apart() -> None
         await client.call("web__url")
         await other.call("web_2__url")
         await client.call("web__finish")
-        await client.wait_for("notifications/elicitation/complete", timeout=2)
+        await client.wait_for("notifications/elicitation/complete")
         assert not [each for each in other.received if each.method == "notifications/elicitation/complete"]
 
 

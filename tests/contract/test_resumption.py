@@ -10,7 +10,7 @@ from tests.contract.stand import KINDS, LATEST, standing
 from tests.peers import BOUND, jsontext, message
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient
-from tests.peers.http_wire import Event
+from tests.peers.http_wire import WireEvent
 from tests.peers.message import Message
 from tests.peers.ways import Way
 
@@ -30,11 +30,11 @@ def scripts() -> dict[str, Script]:
     }
 
 
-async def begun(client: HttpClient, name: str, id_: int) -> list[Event]:
+async def begun(client: HttpClient, name: str, id_: int) -> list[WireEvent]:
     """Call a tool, read its stream until there is progress, and lose the connection; what was read."""
     params = b'{"name":"%b","_meta":{"progressToken":"t"}}' % name.encode()
     body = message.request(b"%d" % id_, "tools/call", params)
-    read: list[Event] = []
+    read: list[WireEvent] = []
     async with asyncio.timeout(BOUND), await client.caller.send("POST", client.headers_for(None), body) as response:
         assert response.is_stream
         while not read or b"progress" not in read[-1].data:

@@ -50,7 +50,7 @@ async def test_r16_a_crowd_that_comes_and_goes_three_times_leaves_nothing_behind
     async with enduring(offerings(("pipe", "web26"))) as stand:
         for crowd in range(3):
             async with AsyncExitStack() as stack:
-                clients = [await stack.enter_async_context(stand.client(way)) for _ in range(25)]
+                clients = [await stack.enter_async_context(stand.client(way)) for _ in range(15)]
                 for server in ("pipe", "web26"):
                     texts = [f"{server} {crowd} {number}" for number in range(len(clients))]
                     calls = [
@@ -62,7 +62,7 @@ async def test_r16_a_crowd_that_comes_and_goes_three_times_leaves_nothing_behind
 
 async def test_r17_sessions_by_the_hundred_leave_nothing_behind() -> None:
     async with enduring(offerings(("web26",))) as stand, HttpClient(f"{await stand.origin()}/mcp") as client:
-        for _ in range(300):
+        for _ in range(150):
             client.session, client.is_connected = None, False
             assert (await client.connect(LATEST)).error is None
             assert await client.delete() == 204
@@ -79,16 +79,17 @@ async def test_r19_streams_over_the_limit_are_refused_with_a_time_to_come_again(
         clients = [await stack.enter_async_context(stand.client(HTTP)) for _ in range(15)]
         streams = [await client.open_get_stream() for client in clients]
         assert [stream.status for stream in streams] == [200] * 10 + [503] * 5
-        assert all(dict(stream.headers).get("retry-after") for stream in streams[10:])
+        assert [dict(stream.headers).get("retry-after") for stream in streams[10:]] == ["10"] * 5
+        assert stand.manifold.asgi_app().front().tally.streams == 10
         for number, client in enumerate(clients):
             assert (await client.call("web26__echo", {"text": str(number)})).text == str(number)
         streams[0].close()
         await until(lambda: streams[0].has_ended, "the end of a stream")
-        for _ in range(100):  # it is the server that has to notice, and tells it by this only
-            another = await clients[-1].open_get_stream()
-            if another.status == 200:
-                break
-        assert another.status == 200
+
+        async def is_let_in() -> bool:
+            return bool((await clients[-1].open_get_stream()).status == 200)
+
+        await until(is_let_in, "the server to notice")
 
 
 # --- moving (R34) ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +147,10 @@ async def test_r2_one_item_may_have_a_deadline_of_its_own() -> None:
         assert (error["data"]["reason"], "within 0.3 s" in error["message"]) == ("BackendTimeout", True)
 
 
-# --- large answers (R22), slow readers (R18), many streams (R19) ----------------------------------------------------
+# --- large answers (R22), slow readers (R18) ----------------------------------------------------
 
 MIB = 1 << 20
-BIG = 10 * MIB
+BIG = 4 * MIB
 
 
 async def until_buffered(program: Program, met: Callable[[float], bool]) -> None:
@@ -193,43 +193,29 @@ async def called(client: HttpClient, number: int) -> tuple[int, bytes]:
 
 
 async def test_r22_many_large_answers_at_once_are_shed_and_memory_is_bounded(tmp_path: Path) -> None:
-    async with heavy(tmp_path, BIG, "32MiB") as (program, client):
+    async with heavy(tmp_path, BIG, "13MiB") as (program, client):
         before = peak(program)
         answers = await asyncio.gather(*(called(client, number) for number in range(1, 101)))
         assert [size for size, _ in answers if size > BIG]
         shed = [end for size, end in answers if size <= BIG]
         assert shed
         assert [end for end in shed if b'"AnswerDropped"' not in end or b'"server":"heavy"' not in end] == []
-        assert peak(program) - before < 200 * MIB
+        assert peak(program) - before < 80 * MIB
         size, end = await called(client, 101)
         assert size > BIG, end
         assert (await program.metrics())["mcp_proxy_buffer_refusals_total"] > 0
 
 
 async def test_r18_who_does_not_read_a_large_answer_costs_only_its_room(tmp_path: Path) -> None:
-    async with heavy(tmp_path, 5 * BIG, "256MiB") as (program, client):
+    async with heavy(tmp_path, 5 * BIG, "100MiB") as (program, client):
         async with await begun(client, 1) as stalled:
             stalled.wire.pause()
             await until_buffered(program, lambda held: held > 3 * BIG)  # the rest is in the sockets
             size, end = await called(client, 2)
             assert size > 5 * BIG, end
-            assert peak(program) < 500 * MIB
+            assert peak(program) < 250 * MIB
         await client.delete()  # a slow answer became a stream, which stays resumable until its session ends
         await until_buffered(program, lambda held: held == 0)
-
-
-async def test_r19_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
-    limits = {"limits": {"maxStreams": 5}}
-    async with enduring(offerings(("web",)), manifold=limits) as stand, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(stand.client(HTTP)) for _ in range(8)]
-        for client in clients[:5]:
-            await client.watch()
-        for client in clients[5:]:
-            refused = await client.open_get_stream()
-            assert (refused.status, dict(refused.headers).get("retry-after")) == (503, "10")
-        for client in clients:
-            assert (await client.call("web__echo", {"text": "on"})).text == "on"
-        assert stand.manifold.asgi_app().front().tally.streams == 5
 
 
 # --- floods of notifications (R28) ---------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ async def test_r29_probes_open_no_session_and_start_no_process() -> None:
         for kind, hello in HELLO.items():
             probe = PROBE[offering(kind).era]
             greeted, probed = len(stand[kind].calls(hello)), len(stand[kind].calls(probe))
-            await stand[kind].wait_for(probe, count=probed + 8)
+            await stand[kind].wait_for(probe, count=probed + 4)
             assert len(stand[kind].calls(hello)) == greeted
             if kind.startswith("pipe"):
                 assert len(stand[kind].children) == 1
@@ -68,9 +68,13 @@ async def test_r29_a_server_that_stands_still_stays_listed_and_recovers_by_itsel
         try:
             await until(lambda: stand.status("pipe").state == "degraded", "the probes to be missed")
             assert (await client.request("tools/list")).result == before
+            assert "no answer" in stand.status("pipe").last_error
+            _, health = await site(client, "/health")
+            assert health == {"status": "degraded", "servers": {"configured": 2, "connected": 2, "healthy": 1}}
         finally:
             os.kill(pid, signal.SIGCONT)
         await until(lambda: stand.status("pipe").state == "ready", "the recovery")
+        assert stand.status("pipe").last_error == ""
         assert stand["pipe"].pids == [pid]
 
 

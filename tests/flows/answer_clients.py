@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tests.peers.http_wire import Body, Events, Head, Headers, compose, read_head
+from tests.peers.http_wire import Body, Events, Headers, HttpHead, compose, read_head
 from tests.peers.message import META, MODERN_VERSION
-from tests.peers.wire import Wire, connect
+from tests.peers.wire import SocketWire, connect
 
 BOUND: Final = 45.0
 """Seconds that any wait may take."""
@@ -121,9 +121,9 @@ class Conversation:
 class Exchange:
     """One HTTP request on its connection, and its response as far as it was read."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: SocketWire) -> None:
         self.wire = wire
-        self.head: Head | None = None
+        self.head: HttpHead | None = None
         self.messages: list[Any] = []
         self._body: Body | None = None
         self._events: Events | None = None

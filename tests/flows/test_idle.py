@@ -11,9 +11,9 @@ import pytest
 from mcp_manifold.config import load_dict
 from tests.contract import test_tasks as tasked
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import LATEST, Stand, standing
+from tests.contract.stand import LATEST, Stand, names, standing
 from tests.contract.test_watching import listen, reported, updates, uri_of
-from tests.flows.test_remembered import backends, files, learnt, names, run, until
+from tests.flows.test_remembered import backends, files, learnt, run
 from tests.peers import processes
 from tests.peers.backend import StdioBackend
 from tests.peers.clients import MODERN_VERSION
@@ -33,11 +33,7 @@ async def passes(seconds: float) -> None:
 
 
 async def until_idle(stand: Stand, server: str) -> None:
-    await until(stand, lambda: state(stand, server) == "idle")
-
-
-def state(stand: Stand, server: str) -> str:
-    return next(each.state for each in stand.manifold.status() if each.name == server)
+    await stand.until(lambda: stand.status(server).state == "idle")
 
 
 def settings(stand: Stand, **change: Any) -> Any:
@@ -60,7 +56,7 @@ async def test_a_subscription_keeps_a_server_and_its_end_lets_it_go(kind: str) -
         await client.watch()
         assert (await client.request("resources/subscribe", {"uri": uri_of(kind)})).result == b"{}"
         await passes(LONG)
-        assert state(stand, kind) == "ready"
+        assert stand.status(kind).state == "ready"
         await reported(stand[kind], uri_of(kind))
         await client.wait_for("notifications/resources/updated")
         assert updates(client) == [uri_of(kind)]
@@ -74,7 +70,7 @@ async def test_a_subscription_of_a_modern_client_keeps_a_server_and_starts_one()
             await until_idle(stand, "pipe")
             await listen(client, uri_of("pipe"))
             await passes(LONG)
-            assert state(stand, "pipe") == "ready"
+            assert stand.status("pipe").state == "ready"
         await until_idle(stand, "pipe")
 
 
@@ -90,7 +86,7 @@ async def test_a_call_in_flight_keeps_a_server() -> None:
         hanging = await client.begin("tools/call", {"name": "pipe__hang"})
         await stand["pipe"].wait_for("tools/call")
         await passes(LONG)
-        assert state(stand, "pipe") == "ready"
+        assert stand.status("pipe").state == "ready"
         await stand["pipe"].release()
         assert (await hanging.reply()).result is not None
         await until_idle(stand, "pipe")
@@ -100,7 +96,7 @@ async def test_a_task_keeps_the_server_that_runs_it() -> None:
     async with standing(tasked.scripts("pipe"), manifold=SOON) as stand, stand.client(HTTP) as client:
         task = await tasked.begun(client, "pipe")
         await passes(LONG)
-        assert state(stand, "pipe") == "ready"
+        assert stand.status("pipe").state == "ready"
         assert (await client.request("tasks/get", {"taskId": task})).value["status"] == "working"
 
 
@@ -135,16 +131,16 @@ async def test_how_servers_start_and_stop_can_change_without_touching_them() -> 
         assert pids(stand.backends) == before
         await stand.manifold.reload(settings(stand, pipe_2=SOON))
         await until_idle(stand, "pipe_2")
-        assert state(stand, "pipe_1") == "ready"
+        assert stand.status("pipe_1").state == "ready"
 
 
 async def test_lazy_servers_that_become_eager_are_started(tmp_path: Path) -> None:
     async with backends(offerings(("pipe",))) as servers:
         await learnt(servers, tmp_path)
         async with run(servers, tmp_path, start="lazy") as stand, stand.client(HTTP):
-            assert state(stand, "pipe") == "idle"
+            assert stand.status("pipe").state == "idle"
             await stand.manifold.reload(settings(stand, start="eager"))
-            await until(stand, lambda: state(stand, "pipe") == "ready")
+            await stand.until(lambda: stand.status("pipe").state == "ready")
 
 
 async def test_a_server_added_by_a_reload_is_listed_from_disk_at_once(tmp_path: Path) -> None:

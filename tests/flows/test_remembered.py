@@ -1,9 +1,8 @@
 """A start with what is known from the last one: lists from disk, no server running, and soon what is true now."""
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contract.offers import offering, offerings
-from tests.contract.stand import ERAS, LATEST, Stand, backend_of, entry_of
+from tests.contract.stand import ERAS, LATEST, Stand, backend_of, entry_of, names, servers_of
 from tests.peers import processes
 from tests.peers.backend import HttpBackend, Script, StdioBackend, named, tool
 from tests.peers.clients import MODERN_VERSION, Client
@@ -62,29 +61,13 @@ def files(state: Path) -> list[Path]:
 
 async def until_ready(stand: Stand, *servers: str) -> None:
     """Wait until these are ready, and have listed in this run."""
-    await until(stand, lambda: all(each.state == "ready" for each in stand.manifold.status() if each.name in servers))
+    await stand.until(lambda: all(each.state == "ready" for each in stand.manifold.status() if each.name in servers))
     await stand.manifold.settle()
-
-
-async def until(stand: Stand, is_so: Callable[[], bool]) -> None:
-    """Wait until the servers' states make something so."""
-    moved = asyncio.Event()
-    stand.manifold.on_status(lambda _: moved.set())
-    async with asyncio.timeout(20):
-        while not is_so():
-            moved.clear()
-            await moved.wait()
 
 
 def told(client: Client) -> list[str]:
     """The changes a client was told of."""
     return [each.method for each in client.received if each.method is not None and "list_changed" in each.method]
-
-
-async def names(client: Client) -> list[str]:
-    """All names of tools."""
-    listed = (await client.request("tools/list")).value["tools"]
-    return [each["name"] for each in listed]
 
 
 async def everything(client: Client) -> dict[str, Any]:
@@ -107,7 +90,7 @@ async def test_ten_lazy_servers_are_listed_with_no_child_running(tmp_path: Path,
         await learnt(servers, tmp_path)
         before = children(servers)
         async with run(servers, tmp_path, start="lazy") as stand, stand.client(way, process=True) as client:
-            assert {name.partition("__")[0] for name in await names(client)} == set(TEN)
+            assert await servers_of(client) == set(TEN)
             assert children(servers) == before
 
 
@@ -121,7 +104,7 @@ async def test_an_eleventh_that_hangs_for_ever_changes_that_by_nothing(tmp_path:
             run({**servers, "stuck": hanging}, tmp_path, start="lazy") as stand,
             stand.client(way, process=True) as client,
         ):
-            assert {name.partition("__")[0] for name in await names(client)} == set(TEN)
+            assert await servers_of(client) == set(TEN)
             assert children(servers) == before
 
 
@@ -304,7 +287,7 @@ async def test_what_was_stopped_for_idleness_is_listed_from_disk_by_the_next_run
     async with backends(offerings(("pipe",))) as servers:
         async with run(servers, tmp_path, idleTimeout="1ms") as stand, stand.client(Way("http", LATEST)) as client:
             assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
-            await until(stand, lambda: stand.manifold.status()[0].state == "idle")
+            await stand.until(lambda: stand.manifold.status()[0].state == "idle")
             await servers["pipe"].wait_all_gone()
             assert "pipe__echo" in await names(client)
             health: Any = stand.manifold.health()

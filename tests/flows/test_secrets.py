@@ -77,7 +77,7 @@ FAULTS = (
 
 async def test_s21_no_secret_leaves_by_an_error_a_status_a_repr_or_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    tokens = {"tokens": [{"name": "ann", "token": CANARIES["token"]}], "startupTimeout": "2s"}
+    tokens = {"tokens": [{"name": "ann", "token": CANARIES["token"]}], "startupTimeout": "1s"}
     headers = {"Authorization": f"Bearer {CANARIES['header']}"}
     own = {kind: {"headers": headers, "timeout": "400ms"} for kind in IN_PROCESS}
     env = {"env": {"API_KEY": CANARIES["env"]}}

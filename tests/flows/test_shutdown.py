@@ -3,15 +3,13 @@
 import asyncio
 import json
 import signal
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from tests.contract.offers import offering, offerings
+from tests.contract.offers import offerings
 from tests.contract.stand import KINDS, LATEST, standing
-from tests.peers.backend import Act, named, tool
-from tests.peers.clients import MODERN_VERSION, StdioClient
+from tests.peers.clients import MODERN_VERSION
 from tests.peers.listener import Listener
 from tests.peers.processes import holdings, is_running, until
 from tests.peers.ways import Way
@@ -57,18 +55,6 @@ async def test_a_session_at_a_backend_is_ended_with_a_delete() -> None:
         assert set(stand["web"].deletes) == opened
 
 
-async def test_a_child_that_ignores_the_end_of_stdin_and_sigterm_is_killed_with_its_children() -> None:
-    stubborn = replace(named("stubborn"), name="pipe", tools=(tool("spawn", Act("spawn")),))
-    async with standing({"pipe": stubborn}) as stand:
-        async with stand.client(Way("http", LATEST)) as client:
-            grandchild = (await client.call("pipe__spawn")).value["structuredContent"]["pid"]
-            (child,) = stand["pipe"].pids
-            assert is_running(grandchild)
-        await stand.__aexit__()
-        assert not is_running(child)
-        assert not is_running(grandchild)
-
-
 @pytest.mark.parametrize(("end", "code"), [("stdin", 0), ("SIGTERM", 0), ("SIGINT", 0)])
 async def test_over_stdio_every_end_is_an_orderly_exit_that_stops_the_servers(end: str, code: int) -> None:
     async with (
@@ -87,15 +73,3 @@ async def test_over_stdio_every_end_is_an_orderly_exit_that_stops_the_servers(en
         assert not any(is_running(pid) for pid in children)
         assert b"Traceback" not in client.stderr
         assert all(json.loads(line)["jsonrpc"] == "2.0" for line in client.lines)
-
-
-async def test_r25_killing_the_manifold_ends_its_children_too() -> None:
-    async with (
-        standing({"pipe": offering("pipe")}) as stand,
-        stand.client(Way("stdio", LATEST), process=True) as client,
-    ):
-        assert isinstance(client, StdioClient)
-        (child,) = stand["pipe"].pids
-        client.process.kill()
-        await client.wait_ended()
-        await until(lambda: not is_running(child), "the end of the child")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tests.peers import jsontext, message, modern
 from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
-from tests.peers.http_wire import Event, Headers, header
+from tests.peers.http_wire import Headers, WireEvent, header
 from tests.peers.message import MODERN_VERSION, NAMED, Message
 from tests.peers.reply import PendingRequest, Reply
 
@@ -20,7 +20,7 @@ class HttpReply:
     status: int
     headers: Headers
     body: bytes
-    events: tuple[Event, ...] = ()
+    events: tuple[WireEvent, ...] = ()
 
     def get(self, name: str) -> str | None:
         """The first header of that name."""
@@ -43,7 +43,7 @@ class GetStream:
 
     def __init__(self, response: Response) -> None:
         self._response = response
-        self.events: list[Event] = []
+        self.events: list[WireEvent] = []
         self.has_ended = False
 
     def __repr__(self) -> str:

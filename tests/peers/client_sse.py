@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 from tests.peers import BOUND, message
 from tests.peers.client import Answer, Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
-from tests.peers.http_wire import Event, Headers
+from tests.peers.http_wire import Headers, WireEvent
 from tests.peers.reply import PendingRequest, Reply
 
 
@@ -28,7 +28,7 @@ class SseClient(Client):
         self.caller = HttpCaller(url, token=token, headers=headers)
         self.endpoint: str | None = None
         """Where to POST, as the server told it."""
-        self.events: list[Event] = []
+        self.events: list[WireEvent] = []
         self.stream_ended = asyncio.Event()
         self._stream: Response | None = None
 

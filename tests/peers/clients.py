@@ -6,7 +6,7 @@ from tests.peers.client import Answer, Client, Params
 from tests.peers.client_http import GetStream, HttpClient, HttpReply, ModernClient
 from tests.peers.client_sse import SseClient
 from tests.peers.client_stdio import PairClient, StdioClient
-from tests.peers.http_wire import Event, Headers
+from tests.peers.http_wire import Headers, WireEvent
 from tests.peers.message import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Message
 from tests.peers.reply import PendingRequest, Reply
 
@@ -16,7 +16,6 @@ __all__ = [
     "MODERN_VERSION",
     "Answer",
     "Client",
-    "Event",
     "GetStream",
     "Headers",
     "HttpClient",
@@ -29,6 +28,7 @@ __all__ = [
     "Reply",
     "SseClient",
     "StdioClient",
+    "WireEvent",
     "tool_names",
 ]
 

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from tests.peers import acts, answers, jsontext, message, modern, tasks
-from tests.peers.engine import Engine, Listen
+from tests.peers.engine import Engine, OpenListen
 from tests.peers.message import LATEST_HANDSHAKE, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Act, Offer
-from tests.peers.turn import Channel, Turn
+from tests.peers.turn import Turn, TurnChannel
 
 _CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -25,7 +25,7 @@ _CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
 _MODERN_ONLY: Final = ("server/discover", "subscriptions/listen")
 
 
-class Conversation:
+class ScriptedConversation:
     """One client's connection, session or (modern over HTTP) single request."""
 
     def __init__(self, engine: Engine, *, number: int = 0, session: str | None = None) -> None:
@@ -38,7 +38,7 @@ class Conversation:
         self.level = "debug"
         self.subscribed: set[str] = set()
         self.client_capabilities: bytes = b"{}"
-        self.standing: Channel | None = None
+        self.standing: TurnChannel | None = None
         self.standing_opened = asyncio.Event()
         self.turns: dict[bytes, Turn] = {}
         self._asked: dict[bytes, tuple[asyncio.Future[Message], Turn | None]] = {}
@@ -46,7 +46,7 @@ class Conversation:
         engine.conversations.add(self)
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.number} {self.era or 'new'} {self.version} {len(self.turns)} turns>"
+        return f"<ScriptedConversation {self.number} {self.era or 'new'} {self.version} {len(self.turns)} turns>"
 
     def close(self) -> None:
         """Nobody is there any more: give up what is in flight."""
@@ -56,12 +56,12 @@ class Conversation:
         for future, _ in self._asked.values():
             future.cancel()
 
-    def open_standing(self, channel: Channel) -> None:
+    def open_standing(self, channel: TurnChannel) -> None:
         """Messages outside any request go here from now on."""
         self.standing = channel
         self.standing_opened.set()
 
-    def close_standing(self, channel: Channel) -> None:
+    def close_standing(self, channel: TurnChannel) -> None:
         """That channel is gone."""
         if self.standing is channel:
             self.standing = None
@@ -113,7 +113,7 @@ class Conversation:
                     future.cancel()
 
     def answer(
-        self, incoming: Message, channel: Channel, headers: tuple[tuple[str, str], ...] = ()
+        self, incoming: Message, channel: TurnChannel, headers: tuple[tuple[str, str], ...] = ()
     ) -> Coroutine[Any, Any, bool]:
         """Open the turn of a request (or a scripted notification); the coroutine deals with it to its end.
 
@@ -227,7 +227,7 @@ class Conversation:
         granted = jsontext.value(turn.param("notifications")) or {}
         if "taskIds" in granted:
             tasks.require_declared(turn)
-        listen = Listen(turn, granted)
+        listen = OpenListen(turn, granted)
         shown = b'{"notifications":%b,%b}' % (turn.param("notifications") or b"{}", listen.stamp())
         await turn.notify("notifications/subscriptions/acknowledged", shown)
         self.engine.listens.append(listen)

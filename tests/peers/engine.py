@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.peers import acts, jsontext, message
 from tests.peers.message import META, Message
-from tests.peers.recorder import Recorder
+from tests.peers.recorder import PeerRecorder
 from tests.peers.script import Act, Offer, Script
-from tests.peers.tasks import Task
+from tests.peers.tasks import ScriptedTask
 from tests.peers.turn import Turn
 
 if TYPE_CHECKING:
     import subprocess
 
-    from tests.peers.conversation import Conversation
+    from tests.peers.conversation import ScriptedConversation
 
 _CHANGED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -29,16 +29,16 @@ _CHANGED: Final[Mapping[str, str]] = MappingProxyType(
 class Engine:
     """One backend: what all its conversations share."""
 
-    def __init__(self, script: Script, recorder: Recorder) -> None:
+    def __init__(self, script: Script, recorder: PeerRecorder) -> None:
         self.script = script
         self.recorder = recorder
         self.offers: dict[str, dict[str, Offer]] = {}
         for kind in ("tools", "resources", "templates", "prompts"):
             self._adopt(kind, getattr(script, kind))
-        self.conversations: set[Conversation] = set()
-        self.listens: list[Listen] = []
+        self.conversations: set[ScriptedConversation] = set()
+        self.listens: list[OpenListen] = []
         self.states: dict[str, tuple[int, tuple[bytes, ...]]] = {}
-        self.tasks: dict[str, Task] = {}
+        self.tasks: dict[str, ScriptedTask] = {}
         self.grandchildren: list[subprocess.Popen[bytes]] = []
         self.own_fds: frozenset[int] = frozenset()
         self._gates: dict[str, asyncio.Event] = {}
@@ -114,7 +114,7 @@ def _require_known(act: object) -> None:
         act = act.then
 
 
-class Listen:
+class OpenListen:
     """One open `subscriptions/listen`: its filter and its turn."""
 
     def __init__(self, turn: Turn, granted: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Listen:
         self.ended = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Listen {self.turn.message.id!r} {self.granted}>"
+        return f"<OpenListen {self.turn.message.id!r} {self.granted}>"
 
     def stamp(self) -> bytes:
         """The `_meta` member every message of this listen carries."""

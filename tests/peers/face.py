@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.peers import BOUND
-from tests.peers.recorder import Received, Recorder
+from tests.peers.recorder import PeerRecorder, Received
 from tests.peers.script import Offer, Script
 
 
@@ -14,7 +14,7 @@ class Face(ABC):
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.recorder = Recorder(keeps=script.records)
+        self.recorder = PeerRecorder(keeps=script.records)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.script.name} {self.recorder!r}>"

@@ -5,9 +5,9 @@ import secrets
 from typing import Final, Literal
 
 from tests.peers import jsontext, message, modern
-from tests.peers.conversation import Conversation
+from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_wire import Headers, chunk, compose, event
-from tests.peers.listener import Exchange, Listener, first_of
+from tests.peers.listener import HttpExchange, Listener, first_of
 from tests.peers.message import MODERN_VERSION, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Script
@@ -26,7 +26,7 @@ Mode = Literal["json", "sse", "deferred"]
 class ReplyChannel:
     """The reply of one POST: JSON, or an event stream from the moment it has to be one."""
 
-    def __init__(self, exchange: Exchange, mode: Mode, conversation: Conversation) -> None:
+    def __init__(self, exchange: HttpExchange, mode: Mode, conversation: ScriptedConversation) -> None:
         self._exchange = exchange
         self._mode = mode
         self._conversation = conversation
@@ -43,8 +43,8 @@ class ReplyChannel:
             await self._conversation.emit(message)
         elif self.state == "waiting" and final and self._mode != "sse":
             self.state = "done"
-            code = jsontext.value(jsontext.member(message, "error", "code"))
-            status = _status(code) if self.is_modern else 200
+            code = jsontext.value(jsontext.member(message, "error", "code")) if self.is_modern else None
+            status = _status(code)
             await self._exchange.respond_json(status, message, self.headers)
         elif self.state != "done" and self._mode != "json":
             await self._stream()
@@ -77,7 +77,7 @@ class ReplyChannel:
 class StandingChannel:
     """A GET stream."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: HttpExchange) -> None:
         self._exchange = exchange
         self.over = asyncio.Event()
 
@@ -102,10 +102,10 @@ class HttpBackend(Listener):
 
     def __init__(self, script: Script | None = None, *, token: str | None = None, port: int = 0) -> None:
         super().__init__(script, token=token, port=port)
-        self.sessions: dict[str, Conversation] = {}
+        self.sessions: dict[str, ScriptedConversation] = {}
         self.deletes: list[str] = []
         """Session ids that clients deleted, known or not."""
-        self._only = None if self.script.sessions else Conversation(self.engine)
+        self._only = None if self.script.sessions else ScriptedConversation(self.engine)
         self._standing: set[StandingChannel] = set()
 
     async def __aenter__(self) -> "HttpBackend":
@@ -138,7 +138,7 @@ class HttpBackend(Listener):
         for channel in self._standing:
             channel.over.set()
 
-    async def _serve(self, exchange: Exchange) -> bool:
+    async def _serve(self, exchange: HttpExchange) -> bool:
         if exchange.target.partition("?")[0] != "/mcp":
             return await exchange.respond(404)
         match exchange.method:
@@ -152,7 +152,7 @@ class HttpBackend(Listener):
 
     # --- POST -------------------------------------------------------------------------------------------------------
 
-    async def _post(self, exchange: Exchange) -> bool:
+    async def _post(self, exchange: HttpExchange) -> bool:
         accepts = exchange.get("accept") or ""
         if "application/json" not in accepts or "text/event-stream" not in accepts:
             return await _refused(exchange, 406, Refusal(-32600, "Not Acceptable: accept both JSON and event streams"))
@@ -167,14 +167,14 @@ class HttpBackend(Listener):
             return await self._post_modern(exchange, incoming)
         return await self._post_handshake(exchange, incoming)
 
-    def _is_modern(self, exchange: Exchange, incoming: Message) -> bool:
+    def _is_modern(self, exchange: HttpExchange, incoming: Message) -> bool:
         if self.script.era != "both":
             return self.script.era == "modern"
         is_named = exchange.get("mcp-protocol-version") == MODERN_VERSION and incoming.method != "initialize"
         return is_named or incoming.meta_version is not None
 
-    async def _post_modern(self, exchange: Exchange, incoming: Message) -> bool:
-        conversation = Conversation(self.engine, number=exchange.number)
+    async def _post_modern(self, exchange: HttpExchange, incoming: Message) -> bool:
+        conversation = ScriptedConversation(self.engine, number=exchange.number)
         try:
             if conversation.accept(exchange.body, exchange.headers) is None:
                 return await exchange.respond(202)
@@ -185,7 +185,7 @@ class HttpBackend(Listener):
         finally:
             self.engine.conversations.discard(conversation)
 
-    def _check_modern(self, exchange: Exchange, incoming: Message) -> None:
+    def _check_modern(self, exchange: HttpExchange, incoming: Message) -> None:
         if incoming.method == "initialize" and incoming.meta_version is None:
             raise modern.unsupported(jsontext.value(jsontext.member(incoming.params, "protocolVersion")))
         modern.check_meta(incoming, exchange.headers)
@@ -196,7 +196,7 @@ class HttpBackend(Listener):
             definition = self.engine.offers["tools"][name].definition
             modern.check_arguments(incoming, exchange.headers, definition.encode("utf-8", "surrogateescape"))
 
-    async def _post_handshake(self, exchange: Exchange, incoming: Message) -> bool:
+    async def _post_handshake(self, exchange: HttpExchange, incoming: Message) -> bool:
         version = exchange.get("mcp-protocol-version")
         if version is not None and version not in self.script.versions:
             return await _refused(exchange, 400, Refusal(-32000, f"Unsupported protocol version {version}"))
@@ -217,14 +217,14 @@ class HttpBackend(Listener):
         headers = () if session is None else (("Mcp-Session-Id", session),)
         return await self._answer(exchange, incoming, conversation, headers)
 
-    def _new_session(self, exchange: Exchange) -> Conversation:
+    def _new_session(self, exchange: HttpExchange) -> ScriptedConversation:
         if self._only is not None:
             return self._only
         session = secrets.token_hex(16)
-        self.sessions[session] = Conversation(self.engine, number=exchange.number, session=session)
+        self.sessions[session] = ScriptedConversation(self.engine, number=exchange.number, session=session)
         return self.sessions[session]
 
-    def _session_of(self, exchange: Exchange) -> Conversation | int:
+    def _session_of(self, exchange: HttpExchange) -> ScriptedConversation | int:
         if self._only is not None:
             self._only.is_initialized = True
             return self._only
@@ -233,12 +233,12 @@ class HttpBackend(Listener):
             return 400
         return self.sessions.get(session, 404)
 
-    def _background(self, conversation: Conversation, pending: Message) -> None:
+    def _background(self, conversation: ScriptedConversation, pending: Message) -> None:
         nowhere = _Nowhere(conversation)
         self.spawn(conversation.answer(pending, nowhere), f"scripted {pending.method}")
 
     async def _answer(
-        self, exchange: Exchange, incoming: Message, conversation: Conversation, headers: Headers = ()
+        self, exchange: HttpExchange, incoming: Message, conversation: ScriptedConversation, headers: Headers = ()
     ) -> bool:
         mode = "sse" if incoming.method == "subscriptions/listen" else self.script.replies
         channel = ReplyChannel(exchange, mode, conversation)
@@ -258,7 +258,7 @@ class HttpBackend(Listener):
 
     # --- GET and DELETE -----------------------------------------------------------------------------------------------
 
-    async def _get(self, exchange: Exchange) -> bool:
+    async def _get(self, exchange: HttpExchange) -> bool:
         found = self._session_of(exchange)
         if isinstance(found, int):
             return await exchange.respond(found)
@@ -275,7 +275,7 @@ class HttpBackend(Listener):
         await exchange.wire.write(chunk(b""))
         return not exchange.wire.ended.is_set()
 
-    async def _delete(self, exchange: Exchange) -> bool:
+    async def _delete(self, exchange: HttpExchange) -> bool:
         session = exchange.get("mcp-session-id") or ""
         self.deletes.append(session)
         self.recorder.wake()
@@ -292,7 +292,7 @@ class HttpBackend(Listener):
 class _Nowhere:
     """The channel of a scripted notification: what is sent takes the standing stream."""
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, conversation: ScriptedConversation) -> None:
         self._conversation = conversation
 
     def __repr__(self) -> str:
@@ -321,5 +321,5 @@ def _status(code: object) -> int:
     return 400 if code in _BAD_REQUESTS else 200
 
 
-async def _refused(exchange: Exchange, status: int, refusal: Refusal, id_: bytes = b"null") -> bool:
+async def _refused(exchange: HttpExchange, status: int, refusal: Refusal, id_: bytes = b"null") -> bool:
     return await exchange.respond_json(status, message.failure(id_, refusal.text))

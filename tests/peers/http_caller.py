@@ -4,8 +4,8 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.peers.http_wire import Body, Event, Events, Head, Headers, chunk, compose, header, read_head
-from tests.peers.wire import Wire, connect
+from tests.peers.http_wire import Body, Events, Headers, HttpHead, WireEvent, chunk, compose, header, read_head
+from tests.peers.wire import SocketWire, connect
 
 _LAST: Final = chunk(b"")
 
@@ -13,7 +13,7 @@ _LAST: Final = chunk(b"")
 class Response:
     """A response whose head has arrived; the body is read on demand. Leave it with `async with`."""
 
-    def __init__(self, caller: "HttpCaller", wire: Wire, head: Head) -> None:
+    def __init__(self, caller: "HttpCaller", wire: SocketWire, head: HttpHead) -> None:
         self._caller = caller
         self.wire = wire
         self.head = head
@@ -39,7 +39,7 @@ class Response:
         """Whether the body is an event stream."""
         return (self.get("content-type") or "").startswith("text/event-stream")
 
-    async def next_event(self) -> Event | None:
+    async def next_event(self) -> WireEvent | None:
         """The next event that has data."""
         while (event := await self.events.next()) is not None and not event.data:
             pass
@@ -65,8 +65,8 @@ class HttpCaller:
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.headers = headers + ((("Authorization", f"Bearer {token}"),) if token is not None else ())
         self.opened = 0
-        self._idle: list[Wire] = []
-        self._wires: set[Wire] = set()
+        self._idle: list[SocketWire] = []
+        self._wires: set[SocketWire] = set()
 
     def __repr__(self) -> str:
         return f"<HttpCaller {self.authority} {len(self._wires)} connections, {len(self._idle)} idle>"
@@ -90,7 +90,7 @@ class HttpCaller:
             await self._drop(wire)
             raise
 
-    async def _wire(self) -> Wire:
+    async def _wire(self) -> SocketWire:
         while self._idle:
             wire = self._idle.pop()
             if not wire.ended.is_set():
@@ -108,7 +108,7 @@ class HttpCaller:
         else:
             await self._drop(response.wire)
 
-    async def _drop(self, wire: Wire) -> None:
+    async def _drop(self, wire: SocketWire) -> None:
         self._wires.discard(wire)
         wire.close()
 

@@ -1,10 +1,10 @@
-"""HTTP/1.1 and event streams on a Wire, as far as MCP needs them, keeping bytes as they came. Knows no JSON-RPC."""
+"""HTTP/1.1 and event streams on a socket, as far as MCP needs them; keeps bytes as they came. Knows no JSON-RPC."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
-from tests.peers.wire import Wire
+from tests.peers.wire import SocketWire
 
 Headers = tuple[tuple[str, str], ...]
 _BLANK: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -17,7 +17,7 @@ def header(headers: Headers, name: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HttpHead:
     """A request or status line, and its headers in order."""
 
     first: str
@@ -28,7 +28,7 @@ class Head:
         return header(self.headers, name)
 
 
-async def read_head(wire: Wire) -> Head:
+async def read_head(wire: SocketWire) -> HttpHead:
     """The next message's head.
 
     Raises:
@@ -36,7 +36,7 @@ async def read_head(wire: Wire) -> Head:
     """
     first, *lines = (await wire.until(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
-    return Head(first, tuple((name, value.strip()) for name, _, value in pairs))
+    return HttpHead(first, tuple((name, value.strip()) for name, _, value in pairs))
 
 
 def compose(first: str, headers: Headers, body: bytes | None = None) -> bytes:
@@ -54,7 +54,7 @@ def chunk(data: bytes) -> bytes:
 class Body:
     """A message body, piece by piece."""
 
-    def __init__(self, wire: Wire, head: Head, *, has_end: bool) -> None:
+    def __init__(self, wire: SocketWire, head: HttpHead, *, has_end: bool) -> None:
         self._wire = wire
         self._is_chunked = (head.get("transfer-encoding") or "").lower() == "chunked"
         length = head.get("content-length")
@@ -103,7 +103,7 @@ def event(data: bytes, *, name: str = "message", id_: str | None = None) -> byte
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WireEvent:
     """One event as it came. A comment or a bare `retry` has no data."""
 
     raw: bytes
@@ -113,7 +113,7 @@ class Event:
     retry: str | None = None
 
 
-def parse_event(raw: bytes) -> Event:
+def parse_event(raw: bytes) -> WireEvent:
     """An event from its lines; lines end at CR and LF only."""
     fields: dict[str, list[bytes]] = {}
     for line in _LINES.split(raw):
@@ -122,7 +122,7 @@ def parse_event(raw: bytes) -> Event:
             fields.setdefault(name.decode(errors="replace"), []).append(value.removeprefix(b" "))
     shown = {name: values[-1].decode(errors="replace") for name, values in fields.items() if name != "data"}
     data = b"\n".join(fields.get("data", ()))
-    return Event(raw, shown.get("event", "message"), data, shown.get("id"), shown.get("retry"))
+    return WireEvent(raw, shown.get("event", "message"), data, shown.get("id"), shown.get("retry"))
 
 
 class Events:
@@ -135,7 +135,7 @@ class Events:
     def __repr__(self) -> str:
         return f"<Events {len(self._buffer)} bytes buffered, {self._body!r}>"
 
-    async def next(self) -> Event | None:
+    async def next(self) -> WireEvent | None:
         """The next event, comments included; None at the orderly end.
 
         Raises:

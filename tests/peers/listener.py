@@ -13,7 +13,7 @@ from tests.peers.face import Face
 from tests.peers.http_wire import Body, Headers, compose, header, read_head
 from tests.peers.recorder import Received
 from tests.peers.script import Script
-from tests.peers.wire import Wire
+from tests.peers.wire import SocketWire
 
 T = TypeVar("T")
 
@@ -21,14 +21,14 @@ _REASON: Final = "As Scripted"
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class HttpExchange:
     """One HTTP request with its body, and the connection it came on."""
 
     method: str
     target: str
     headers: Headers
     body: bytes
-    wire: Wire
+    wire: SocketWire
     number: int
 
     def get(self, name: str) -> str | None:
@@ -79,7 +79,7 @@ class Listener(Face):
         """TCP connections accepted so far."""
         self._faults: list[Fault] = []
         self._server: asyncio.Server | None = None
-        self._wires: set[Wire] = set()
+        self._wires: set[SocketWire] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._crashes: list[BaseException] = []
 
@@ -115,7 +115,7 @@ class Listener(Face):
     async def listen(self) -> None:
         """Accept connections, on the same port as before."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Wire(self._opened), "127.0.0.1", self.port)
+        self._server = await loop.create_server(lambda: SocketWire(self._opened), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
@@ -156,13 +156,13 @@ class Listener(Face):
         if not task.cancelled() and (crash := task.exception()) is not None:
             self._crashes.append(crash)
 
-    def _opened(self, wire: Wire) -> None:
+    def _opened(self, wire: SocketWire) -> None:
         self.connections += 1
         self._wires.add(wire)
         self.spawn(self._converse(wire, self.connections), f"connection {self.connections}")
         self.recorder.wake()
 
-    async def _converse(self, wire: Wire, number: int) -> None:
+    async def _converse(self, wire: SocketWire, number: int) -> None:
         try:
             with suppress(ConnectionError):
                 while await self._exchange(await _read(wire, number)):
@@ -172,7 +172,7 @@ class Listener(Face):
             self._wires.discard(wire)
             self.recorder.add(Received("closed", connection=number))
 
-    async def _exchange(self, exchange: Exchange) -> bool:
+    async def _exchange(self, exchange: HttpExchange) -> bool:
         what = Received("http", exchange.body, exchange.method, headers=exchange.headers, connection=exchange.number)
         self.recorder.add(what)
         fault = self._fault_for(exchange)
@@ -182,11 +182,11 @@ class Listener(Face):
             return await exchange.respond(401, b"", (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
         return await self._serve(exchange)
 
-    async def _hung(self, fault: Fault, wire: Wire) -> bool:
+    async def _hung(self, fault: Fault, wire: SocketWire) -> bool:
         opened = await first_of(self.engine.gate(fault.gate), wire.ended)
         return opened is not wire.ended
 
-    def _fault_for(self, exchange: Exchange) -> Fault | None:
+    def _fault_for(self, exchange: HttpExchange) -> Fault | None:
         for at, fault in enumerate(self._faults):
             if fault.method in ("", exchange.method, _rpc_method(exchange.body)):
                 if fault.times == 1:
@@ -200,7 +200,7 @@ class Listener(Face):
         await self.engine.command(order)
 
     @abstractmethod
-    async def _serve(self, exchange: Exchange) -> bool:
+    async def _serve(self, exchange: HttpExchange) -> bool:
         """Answer; False: the connection is over."""
 
 
@@ -216,13 +216,13 @@ async def first_of(*events: asyncio.Event) -> asyncio.Event:
     return next(event for event in events if event.is_set())
 
 
-async def _read(wire: Wire, number: int) -> Exchange:
+async def _read(wire: SocketWire, number: int) -> HttpExchange:
     head = await read_head(wire)
     method, target, _ = head.first.split(" ")
-    return Exchange(method, target, head.headers, await Body(wire, head, has_end=True).all(), wire, number)
+    return HttpExchange(method, target, head.headers, await Body(wire, head, has_end=True).all(), wire, number)
 
 
-async def _suffer(fault: Fault, exchange: Exchange) -> bool:
+async def _suffer(fault: Fault, exchange: HttpExchange) -> bool:
     if fault.kind == "status":
         return await exchange.respond(fault.status, fault.body, fault.headers)
     if fault.kind == "cut":

@@ -60,7 +60,7 @@ def read_record(path: Path) -> list[Received]:
     return [received_from(line) for line in path.read_bytes().splitlines()]
 
 
-class Recorder:
+class PeerRecorder:
     """Everything received, in order, and waits for more of it. With `keeps` false nothing is kept, for long runs."""
 
     def __init__(self, also: Callable[[Received], None] | None = None, *, keeps: bool = True) -> None:
@@ -70,7 +70,7 @@ class Recorder:
         self._grown = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Recorder {len(self.received)} received>"
+        return f"<PeerRecorder {len(self.received)} received>"
 
     def add(self, item: Received) -> None:
         """Note one thing and wake who waits."""

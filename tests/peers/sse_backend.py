@@ -3,10 +3,10 @@
 import secrets
 from typing import Literal
 
-from tests.peers.conversation import Conversation
+from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_backend import STREAM, StandingChannel
 from tests.peers.http_wire import chunk, compose, event
-from tests.peers.listener import Exchange, Listener, first_of
+from tests.peers.listener import HttpExchange, Listener, first_of
 from tests.peers.script import Script
 
 Endpoint = Literal["relative", "absolute", "foreign"]
@@ -28,7 +28,7 @@ class SseBackend(Listener):
     ) -> None:
         super().__init__(script, token=token, port=port)
         self.endpoint: Endpoint = endpoint
-        self.streams: dict[str, Conversation] = {}
+        self.streams: dict[str, ScriptedConversation] = {}
         self._channels: dict[str, StandingChannel] = {}
 
     async def __aenter__(self) -> "SseBackend":
@@ -45,7 +45,7 @@ class SseBackend(Listener):
         for channel in self._channels.values():
             channel.over.set()
 
-    async def _serve(self, exchange: Exchange) -> bool:
+    async def _serve(self, exchange: HttpExchange) -> bool:
         path, _, query = exchange.target.partition("?")
         match exchange.method, path:
             case "GET", "/sse":
@@ -56,9 +56,9 @@ class SseBackend(Listener):
                 return await exchange.respond(405)
         return await exchange.respond(404)
 
-    async def _stream(self, exchange: Exchange) -> bool:
+    async def _stream(self, exchange: HttpExchange) -> bool:
         session = secrets.token_hex(16)
-        conversation = Conversation(self.engine, number=exchange.number, session=session)
+        conversation = ScriptedConversation(self.engine, number=exchange.number, session=session)
         channel = self._channels[session] = StandingChannel(exchange)
         self.streams[session] = conversation
         conversation.open_standing(channel)
@@ -76,7 +76,7 @@ class SseBackend(Listener):
     def _host(self) -> str:
         return {"relative": "", "absolute": self.origin, "foreign": "http://127.0.0.2:9"}[self.endpoint]
 
-    async def _message(self, exchange: Exchange, session: str) -> bool:
+    async def _message(self, exchange: HttpExchange, session: str) -> bool:
         conversation = self.streams.get(session)
         if conversation is None:
             return await exchange.respond(404)

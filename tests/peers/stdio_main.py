@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.peers.conversation import Conversation
+from tests.peers.conversation import ScriptedConversation
 from tests.peers.engine import Engine
-from tests.peers.recorder import Received, Recorder
+from tests.peers.recorder import PeerRecorder, Received
 from tests.peers.script import Script, from_json, offers_from
 from tests.peers.scripts import named
 
@@ -52,8 +52,8 @@ class Child:
     def __init__(self, script: Script, record: Path | None, control: asyncio.StreamWriter | None) -> None:
         self._record = record
         self._control = control
-        self.engine = Engine(script, Recorder(self._note, keeps=False))
-        self.conversation = Conversation(self.engine)
+        self.engine = Engine(script, PeerRecorder(self._note, keeps=False))
+        self.conversation = ScriptedConversation(self.engine)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._doomed = False
         self._unseen = 0

@@ -20,7 +20,7 @@ _RELATED: Final = b'"_meta":{"io.modelcontextprotocol/related-task":{"taskId":%b
 
 
 @dataclass(slots=True)
-class Task:
+class ScriptedTask:
     """One task: it is done when the gate of its name opens."""
 
     id: bytes
@@ -36,7 +36,9 @@ async def task(turn: Turn, act: Act) -> None:
         await turn.reply(answers.echoed(turn))
         return
     tasks = turn.conversation.engine.tasks
-    made = tasks[f"task-{len(tasks) + 1}"] = Task(jsontext.text(f"task-{len(tasks) + 1}"), act, answers.echoed(turn))
+    made = tasks[f"task-{len(tasks) + 1}"] = ScriptedTask(
+        jsontext.text(f"task-{len(tasks) + 1}"), act, answers.echoed(turn)
+    )
     if turn.modern:
         await turn.reply(b'{"resultType":"task",%b}' % _shown(turn, made))
     else:
@@ -62,16 +64,16 @@ def require_declared(turn: Turn) -> None:
         raise Refusal(-32021, "Missing required client capability")
 
 
-def _shown(turn: Turn, made: Task) -> bytes:
+def _shown(turn: Turn, made: ScriptedTask) -> bytes:
     words = (b'"ttlMs":60000,"pollIntervalMs":100' if turn.modern else b'"ttl":60000', _status(turn, made))
     return b'"taskId":%b,"status":"%b",%b,%b,"x-unknown":null' % (made.id, words[1], _TIMES, words[0])
 
 
-def _is_done(turn: Turn, made: Task) -> bool:
+def _is_done(turn: Turn, made: ScriptedTask) -> bool:
     return made.act.do == "asking_task" or turn.conversation.engine.gate(made.act.text).is_set()
 
 
-def _status(turn: Turn, made: Task) -> bytes:
+def _status(turn: Turn, made: ScriptedTask) -> bytes:
     return b"cancelled" if made.is_cancelled else b"completed" if _is_done(turn, made) else b"working"
 
 
@@ -90,7 +92,7 @@ async def answered(turn: Turn) -> None:
     await method(turn)
 
 
-def _named(turn: Turn) -> Task:
+def _named(turn: Turn) -> ScriptedTask:
     found = turn.conversation.engine.tasks.get(turn.text_param("taskId"))
     if found is None:
         raise Refusal(-32602, "Unknown task")

@@ -1,6 +1,5 @@
 """The scripted HTTP peers: status codes, headers, sessions, streams and faults. Knows nothing of the product."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 
@@ -8,8 +7,7 @@ import pytest
 
 from tests.peers import http_wire, jsontext, modern
 from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, named, tool
-from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
-from tests.peers.message import Message, Refusal
+from tests.peers.clients import HttpClient, ModernClient, SseClient
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +40,13 @@ async def test_a_session_is_given_required_forgotten_and_deleted() -> None:
         assert len(backend.calls("initialize")) == 2
 
 
-async def test_without_sessions_no_id_is_given_or_needed() -> None:
-    async with HttpBackend(Script(sessions=False, tools=(tool("echo"),))) as backend, HttpClient(backend.url) as client:
+async def test_sessions_and_the_get_stream_can_be_left_out() -> None:
+    script = Script(sessions=False, get_stream=False, tools=(tool("echo"),))
+    async with HttpBackend(script) as backend, HttpClient(backend.url) as client:
         assert (await client.connect()).get("Mcp-Session-Id") is None
         assert (await client.call("echo", {"text": "x"})).text == "x"
         assert await client.delete() == 405
+        assert (await client.open_get_stream()).status == 405
 
 
 async def test_the_get_stream_carries_what_belongs_to_no_request() -> None:
@@ -68,12 +68,6 @@ async def test_the_get_stream_carries_what_belongs_to_no_request() -> None:
         stream.close()
 
 
-async def test_a_get_stream_can_be_refused() -> None:
-    async with HttpBackend(Script(get_stream=False)) as backend, HttpClient(backend.url) as client:
-        await client.connect()
-        assert (await client.open_get_stream()).status == 405
-
-
 async def test_replies_are_json_or_events_as_scripted() -> None:
     kinds: Mapping[str, tuple[str, str]] = {
         "json": ("application/json", "application/json"),
@@ -90,22 +84,16 @@ async def test_replies_are_json_or_events_as_scripted() -> None:
             assert (plain.get("content-type"), noted.get("content-type")) == expected
 
 
-async def test_connections_are_kept_and_counted() -> None:
-    async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
+async def test_connections_are_kept_counted_and_lost_without_cancelling_handshake_calls() -> None:
+    async with HttpBackend(named("everything")) as backend, HttpClient(backend.url) as client:
         await client.connect()
         for _ in range(5):
             await client.call("echo")
-        assert backend.connections == client.caller.opened == 1
-        assert backend.open_connections == 1
+        assert backend.connections == client.caller.opened == backend.open_connections == 1
         assert [item.method for item in backend.exchanges] == ["POST"] * 7
         assert backend.exchanges[-1].header("mcp-protocol-version") == "2025-11-25"
-
-
-async def test_a_handshake_disconnect_is_no_cancellation() -> None:
-    async with HttpBackend(named("everything")) as backend, HttpClient(backend.url) as client:
-        await client.connect()
         pending = await client.begin("tools/call", {"name": "hang"})
-        await backend.wait_for("tools/call")
+        await backend.wait_for("tools/call", count=6)
         client.abandon(pending)
         await backend.wait_for(lambda item: item.kind == "closed")
         assert backend.cancelled == []
@@ -114,50 +102,31 @@ async def test_a_handshake_disconnect_is_no_cancellation() -> None:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503])
-async def test_a_status_on_command_comes_once_with_its_headers(status: int) -> None:
+async def test_faults_come_as_ordered_and_the_session_survives_them() -> None:
     async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
         await client.connect()
-        backend.fail(Fault(status, b"why", (("Retry-After", "7"),), method="tools/call"))
-        assert (await client.request("tools/list")).status == 200
-        failed = await client.call("echo")
-        assert (failed.status, failed.raw, failed.get("retry-after")) == (status, b"why", "7")
-        assert (await client.call("echo", {"text": "x"})).text == "x"
-
-
-async def test_a_login_page_lasts_until_healed() -> None:
-    async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
-        backend.fail(HTML)
-        for _ in range(2):
-            assert (await client.connect()).get("content-type") == "text/html"
-        backend.heal()
-        assert (await client.connect()).result is not None
-
-
-@pytest.mark.parametrize("kind", ["reset", "cut"])
-async def test_a_connection_can_be_reset_before_or_in_the_reply(kind: str) -> None:
-    async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
-        await client.connect()
-        backend.fail(Fault(kind=kind, method="tools/call"))  # type: ignore[arg-type]  # one of the literals
-        with pytest.raises(ConnectionError):
-            await client.call("echo")
-        assert (await client.call("echo", {"text": "x"})).text == "x"
-
-
-async def test_a_request_can_hang_before_it_is_read() -> None:
-    async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
-        await client.connect()
+        for status in (401, 403, 429, 500, 502, 503):
+            backend.fail(Fault(status, b"why", (("Retry-After", "7"),), method="tools/call"))
+            assert (await client.request("tools/list")).status == 200
+            failed = await client.call("echo")
+            assert (failed.status, failed.raw, failed.get("retry-after")) == (status, b"why", "7")
+            assert (await client.call("echo", {"text": "x"})).text == "x"
+        for cutting in (Fault(kind="reset", method="tools/call"), Fault(kind="cut", method="tools/call")):
+            backend.fail(cutting)
+            with pytest.raises(ConnectionError):
+                await client.call("echo")
+            assert (await client.call("echo", {"text": "x"})).text == "x"
+        seen = len(backend.calls("tools/call"))
         backend.fail(Fault(kind="hang", gate="g", method="tools/call"))
         pending = await client.begin("tools/call", {"name": "echo", "arguments": {"text": "x"}})
-        await backend.wait_for(lambda item: item.kind == "http" and b"tools/call" in item.raw)
-        assert backend.calls("tools/call") == []
+        await backend.wait_for(lambda item: item.kind == "http" and item.raw == backend.exchanges[-1].raw)
+        assert len(backend.calls("tools/call")) == seen
         await backend.release("g")
         assert (await pending.reply()).text == "x"
-
-
-async def test_connecting_can_be_refused_and_allowed_again() -> None:
-    async with HttpBackend(named("echo")) as backend, HttpClient(backend.url) as client:
-        await client.connect()
+        backend.fail(HTML)
+        for _ in range(2):
+            assert (await client.call("echo")).get("content-type") == "text/html"
+        backend.heal()
         await backend.refuse()
         with pytest.raises(ConnectionError):
             await client.call("echo")
@@ -189,28 +158,21 @@ async def test_malformed_posts_are_told_apart() -> None:
 # --- 2026-07-28 -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("header", "value"),
-    [
-        ("mcp-method", None),
-        ("mcp-method", "tools/list"),
-        ("mcp-name", None),
-        ("mcp-name", "other"),
-        ("mcp-name", "=?base64?!?="),
-        ("mcp-protocol-version", "2025-11-25"),
-    ],
-)
-async def test_a_header_that_differs_from_the_body_is_refused(header: str, value: str | None) -> None:
+async def test_a_header_that_differs_from_the_body_is_refused() -> None:
     async with HttpBackend(named("echo")) as backend, ModernClient(backend.url) as client:
-        client.override = {header: value}
-        reply = await client.call("echo", id="my id")
-        assert (reply.status, reply.code) == (400, -32020)
-        assert jsontext.member(reply.raw, "id") == b'"my id"'
-
-
-async def test_a_repeated_header_is_refused() -> None:
-    async with HttpBackend(named("echo")) as backend, ModernClient(backend.url) as client:
-        client.extra = (("Mcp-Name", "echo"),)
+        for header, value in (
+            ("mcp-method", None),
+            ("mcp-method", "tools/list"),
+            ("mcp-name", None),
+            ("mcp-name", "other"),
+            ("mcp-name", "=?base64?!?="),
+            ("mcp-protocol-version", "2025-11-25"),
+        ):
+            client.override = {header: value}
+            reply = await client.call("echo", id="my id")
+            assert (reply.status, reply.code) == (400, -32020), header
+            assert jsontext.member(reply.raw, "id") == b'"my id"'
+        client.override, client.extra = {}, (("Mcp-Name", "echo"),)
         assert (await client.call("echo")).code == -32020
 
 
@@ -296,8 +258,7 @@ async def test_messages_to_an_unknown_stream_are_not_found() -> None:
         with pytest.raises(ConnectionError, match="500"):
             await client.call("echo")
         backend.end_streams()
-        async with asyncio.timeout(5):
-            await client.stream_ended.wait()
+        await client.stream_ended.wait()
 
 
 # --- the wire --------------------------------------------------------------------------------------------------------
@@ -313,9 +274,3 @@ def test_events_end_their_lines_at_carriage_return_and_line_feed_only() -> None:
 def test_header_values_survive_their_coding(value: str) -> None:
     assert modern.decode_header(modern.encode_header(value)) == value
     assert modern.encode_header(value).isascii()
-
-
-def test_meta_is_checked_before_anything_else() -> None:
-    with pytest.raises(Refusal, match="clientCapabilities"):
-        modern.check_meta(Message(b"", b"1", "x", b'{"_meta":{"io.modelcontextprotocol/protocolVersion":"x"}}'))
-    assert MODERN_VERSION == "2026-07-28"

@@ -8,12 +8,12 @@ from tests.peers import jsontext, message
 from tests.peers.message import META, Message
 
 if TYPE_CHECKING:
-    from tests.peers.conversation import Conversation
+    from tests.peers.conversation import ScriptedConversation
 
 _SLOT: Final = re.compile(rb"\$(ID|TOKEN|ARGS|TEXT|NAME)")
 
 
-class Channel(Protocol):
+class TurnChannel(Protocol):
     """Where a backend's messages go: stdout, one HTTP reply, or one event stream."""
 
     async def send(self, message: bytes, *, final: bool = False) -> None:
@@ -31,9 +31,9 @@ class Turn:
 
     def __init__(
         self,
-        conversation: "Conversation",
+        conversation: "ScriptedConversation",
         incoming: Message,
-        channel: Channel,
+        channel: TurnChannel,
         *,
         modern: bool,
         headers: tuple[tuple[str, str], ...] = (),

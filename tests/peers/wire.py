@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Wire(asyncio.Protocol):
+class SocketWire(asyncio.Protocol):
     """One TCP connection. Reading waits for marks or counts; writing waits for the peer to read."""
 
-    def __init__(self, opened: "Callable[[Wire], object] | None" = None) -> None:
+    def __init__(self, opened: "Callable[[SocketWire], object] | None" = None) -> None:
         self._opened = opened
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -24,7 +24,7 @@ class Wire(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = "lost" if self.lost.is_set() else "ended" if self.ended.is_set() else "open"
-        return f"<Wire {state} {len(self._buffer)} bytes unread>"
+        return f"<SocketWire {state} {len(self._buffer)} bytes unread>"
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -126,7 +126,7 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
 
-async def connect(host: str, port: int) -> Wire:
+async def connect(host: str, port: int) -> SocketWire:
     """An open connection."""
-    _, wire = await asyncio.get_running_loop().create_connection(Wire, host, port)
+    _, wire = await asyncio.get_running_loop().create_connection(SocketWire, host, port)
     return wire

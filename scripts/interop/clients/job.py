@@ -1,4 +1,4 @@
-"""The job a client program is given and the report it answers with; knows no SDK, each program brings a `Peer`.
+"""The job a client program is given and the report it answers with; knows no SDK, each program brings a `SdkClient`.
 
 A job is a JSON file: `target`, `era`, `roots`, `deadline` and `parts`, each part the steps for one backend with the
 prefixes its names carry here. The report goes to stdout as one JSON object, the same shape from every client.
@@ -24,7 +24,7 @@ Progress = Callable[[float, float | None], Awaitable[None]]
 Outcome = dict[str, Any]
 
 
-class Peer(Protocol):
+class SdkClient(Protocol):
     """What a client program makes of its SDK: an open session with one server."""
 
     def about(self) -> Outcome: ...
@@ -50,7 +50,7 @@ def failure(error: BaseException) -> Outcome:
 class Steps:
     """Runs the steps of one part; holds the peer, the part's prefixes and nothing else."""
 
-    def __init__(self, peer: Peer, part: Outcome) -> None:
+    def __init__(self, peer: SdkClient, part: Outcome) -> None:
         self._peer = peer
         self._prefix: str = part["prefix"]
         self._uri_prefix: str = part["uri_prefix"]
@@ -120,7 +120,7 @@ class Steps:
         return {"updated": updated.is_set()}
 
 
-async def listings(peer: Peer, deadline: float) -> Outcome:
+async def listings(peer: SdkClient, deadline: float) -> Outcome:
     """All lists the server declares, by kind; a list that fails is its failure."""
     found: Outcome = {}
     for kind in KINDS:
@@ -132,7 +132,7 @@ async def listings(peer: Peer, deadline: float) -> Outcome:
     return found
 
 
-async def work(peer: Peer, job: Outcome) -> Outcome:
+async def work(peer: SdkClient, job: Outcome) -> Outcome:
     """Everything the job asks for, step by step."""
     report: Outcome = {**peer.about(), **await listings(peer, job["deadline"]), "parts": {}}
     for part in job["parts"]:
@@ -144,7 +144,7 @@ async def work(peer: Peer, job: Outcome) -> Outcome:
     return report
 
 
-def main(session: Callable[[Outcome], AbstractAsyncContextManager[Peer]]) -> None:
+def main(session: Callable[[Outcome], AbstractAsyncContextManager[SdkClient]]) -> None:
     """Read the job named on the command line, do it, print the report."""
     job: Outcome = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 
