@@ -1,5 +1,7 @@
 """What is no message, or no good one: every class, over every front, with its exact status and code."""
 
+from typing import Any
+
 import pytest
 
 from tests.contract.behaviours import shows
@@ -59,58 +61,38 @@ BAD_REQUESTS = {
 
 
 @shows("malformed-message", "malformed-request", "malformed-survived", "oversized")
-async def test_over_http_what_cannot_be_served_has_its_status_and_code() -> None:
-    async with standing(offerings(("web",)), manifold=SMALL) as stand, stand.client(Way("http", LATEST)) as client:
+@pytest.mark.parametrize("front", ["http", "stdio", "sse"])
+async def test_what_cannot_be_served_is_refused_with_its_status_and_code(front: str) -> None:
+    async with standing(offerings(("web",)), manifold=SMALL) as stand, stand.client(Way(front, LATEST)) as client:
         for what, (body, code) in NO_MESSAGE.items():
-            reply = await client.post(body)
-            assert (reply.status, reply.error_code) == (400, code), (what, reply)
-            assert jsontext.member(reply.body, "id") == b"null", what
+            wanted = (400, b"null", code if front != "sse" else None) if front != "stdio" else (0, b"null", code)
+            assert await _refusal(client, front, body) == wanted, what
         for what, (text, code) in BAD_REQUESTS.items():
-            reply = await client.post(text)
-            wanted = 400 if "look-alike" in what else 200
-            assert (reply.status, reply.error_code) == (wanted, code), (what, reply)
-            assert jsontext.member(reply.body, "id") == b'"x"', what
-        assert (await client.post(b" " * 65537)).status == 413
+            status = {"stdio": 0, "sse": 202}.get(front, 400 if "look-alike" in what else 200)
+            assert await _refusal(client, front, text.encode()) == (status, b'"x"', code), what
+        status, _, refusal = await _refusal(client, front, b" " * 65537)
+        assert (status, refusal) == ((0, -32600) if front == "stdio" else (413, refusal))
+        if front == "sse":
+            ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}'
+            for endpoint, status in (("messages", 400), ("messages?session_id=", 400), ("messages?session_id=x", 404)):
+                assert await client.post(ping, endpoint=endpoint) == status
         assert (await client.call("web__echo", {"text": "fine"})).text == "fine"
         assert len(stand["web"].calls("tools/call")) == 1
 
 
-@shows("malformed-message", "malformed-request", "malformed-survived", "oversized")
-async def test_over_stdio_what_cannot_be_served_is_answered_with_its_code() -> None:
-    async with standing(offerings(("web",)), manifold=SMALL) as stand, stand.client(Way("stdio", LATEST)) as client:
-        for what, (line, code) in NO_MESSAGE.items():
-            client.received.clear()
-            await client.send_line(line)
-            answer = await client.wait_for(lambda each: each.is_response)
-            assert (answer.id, jsontext.member(answer.error, "code")) == (b"null", b"%d" % code), (what, answer)
-        for what, (text, code) in BAD_REQUESTS.items():
-            client.received.clear()
-            await client.send_line(text.encode())
-            answer = await client.wait_for(lambda each: each.is_response)
-            assert (answer.id, jsontext.member(answer.error, "code")) == (b'"x"', b"%d" % code), (what, answer)
-        client.received.clear()
-        await client.send_line(b"x" * 70000)
-        answer = await client.wait_for(lambda each: each.is_response)
-        assert jsontext.member(answer.error, "code") == b"-32600"
-        assert (await client.call("web__echo", {"text": "fine"})).text == "fine"
-        assert len(stand["web"].calls("tools/call")) == 1
-
-
-@shows("malformed-message", "malformed-request", "malformed-survived", "oversized")
-async def test_over_sse_what_cannot_be_served_has_its_status_or_its_code() -> None:
-    async with standing(offerings(("web",)), manifold=SMALL) as stand, stand.client(Way("sse", LATEST)) as client:
-        for what, (body, _) in NO_MESSAGE.items():
-            assert await client.post(body) == 400, what
-        for what, (text, code) in BAD_REQUESTS.items():
-            client.received.clear()
-            assert await client.post(text) == 202, what
-            answer = await client.wait_for(lambda each: each.is_response)
-            assert (answer.id, jsontext.member(answer.error, "code")) == (b'"x"', b"%d" % code), (what, answer)
-        assert await client.post(b" " * 65537) == 413
-        for endpoint, status in (("messages", 400), ("messages?session_id=", 400), ("messages?session_id=x", 404)):
-            assert await client.post('{"jsonrpc":"2.0","id":1,"method":"ping"}', endpoint=endpoint) == status
-        assert (await client.call("web__echo", {"text": "fine"})).text == "fine"
-        assert len(stand["web"].calls("tools/call")) == 1
+async def _refusal(client: Any, front: str, body: bytes) -> tuple[int, bytes | None, int | None]:
+    """The status (0 where there is none), id and code of the refusal of a message; over SSE a bad POST has no body."""
+    client.received.clear()
+    if front == "http":
+        reply = await client.post(body)
+        return reply.status, jsontext.member(reply.body, "id"), reply.error_code
+    status = 0
+    if front == "stdio":
+        await client.send_line(body)
+    elif (status := await client.post(body)) != 202:
+        return status, b"null", None
+    answer = await client.wait_for(lambda each: each.is_response)
+    return status, answer.id, jsontext.value(jsontext.member(answer.error, "code"))
 
 
 @shows("malformed-headers")

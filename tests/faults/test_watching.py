@@ -1,5 +1,6 @@
 """Health checks and readiness: they tell what is so, and cost nobody anything."""
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 HTTP = Way("http", LATEST)
-OFTEN = {"pingInterval": "60ms"}
+OFTEN = {"pingInterval": "250ms"}
+"""Often, and long enough for an answer on a busy machine."""
 HELLO = {"pipe": "initialize", "web": "initialize", "stream": "initialize", "pipe26": "x", "web26": "x"}
 PROBE = {"handshake": "ping", "modern": "server/discover"}
 
@@ -38,11 +40,12 @@ async def test_r29_probes_open_no_session_and_start_no_process() -> None:
     async with enduring(offerings(HELLO), **often) as stand, stand.client(HTTP) as client:
         for kind in HELLO:
             assert (await client.call(f"{kind}__echo", {"text": "x"})).text == "x"
+        probes = {kind: PROBE[offering(kind).era] for kind in HELLO}
+        greeted = {kind: len(stand[kind].calls(hello)) for kind, hello in HELLO.items()}
+        probed = {kind: len(stand[kind].calls(probe)) for kind, probe in probes.items()}
+        await asyncio.gather(*(stand[kind].wait_for(probes[kind], count=probed[kind] + 4) for kind in HELLO))
         for kind, hello in HELLO.items():
-            probe = PROBE[offering(kind).era]
-            greeted, probed = len(stand[kind].calls(hello)), len(stand[kind].calls(probe))
-            await stand[kind].wait_for(probe, count=probed + 4)
-            assert len(stand[kind].calls(hello)) == greeted
+            assert len(stand[kind].calls(hello)) == greeted[kind]
             if kind.startswith("pipe"):
                 assert len(stand[kind].children) == 1
             else:

@@ -1,19 +1,64 @@
-"""Many restarts: tasks, descriptors and children stay as many as they were. Warms up, then counts."""
+"""Nothing stays: of answered calls for the garbage collector, of restarts as tasks, descriptors or children."""
 
 import asyncio
+import gc
 import os
 import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.contract.offers import offerings
-from tests.contract.stand import LATEST, Stand, standing, until_well
+from tests.contract.stand import LATEST, OLDEST, Stand, standing, until_well
 from tests.peers.backend import StdioBackend
-from tests.peers.clients import Client
+from tests.peers.clients import MODERN_VERSION, Client
 from tests.peers.processes import Holdings, holdings, most, steady, until
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
+
+ONE_EACH = ("web", "web26", "stream", "pipe")
+CALLS = 10
+
+
+@contextmanager
+def _kept(found: Counter[str]) -> Iterator[None]:
+    """Count by type what of ours only the collector could free after what is done inside."""
+    gc.collect()
+    gc.freeze()  # what was there before need not be walked over again
+    gc.disable()
+    try:
+        yield
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found.update(type(each).__qualname__ for each in gc.garbage if _is_ours(each))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.unfreeze()
+        gc.enable()
+
+
+def _is_ours(found: object) -> bool:
+    return type(found).__module__.startswith("mcp_manifold.")
+
+
+@pytest.mark.parametrize("tool", ["echo", "progress", "error"])
+@pytest.mark.parametrize("way", [Way("http", LATEST), Way("http", MODERN_VERSION), Way("sse", OLDEST)], ids=str)
+async def test_an_answered_call_leaves_nothing_to_the_collector(way: Way, tool: str) -> None:
+    async with standing(offerings(ONE_EACH)) as stand, stand.client(way) as client:
+        for server in ONE_EACH:
+            await client.call(f"{server}__{tool}")  # what the first call sets up is not that call's alone
+            await asyncio.sleep(0)
+            found: Counter[str] = Counter()
+            with _kept(found):
+                for _ in range(CALLS):
+                    await client.call(f"{server}__{tool}")
+                await asyncio.sleep(0)  # the turn in which the last answer is put away
+            assert not [kind for kind, count in found.items() if count >= CALLS], (server, found)
+
 
 SLACK = 8
 """Connections kept for the next request, and their tasks: fewer than there are restarts."""

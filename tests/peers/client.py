@@ -23,7 +23,12 @@ _CAPABILITY: Final = (
 
 
 class Client(ABC):
-    """A raw client: `async with`, then `connect(version)`, then `request(...)`."""
+    """A raw client: `async with`, then `connect(version)`, then `request(...)`.
+
+    Args:
+        answers: what is answered to a server's request, by method.
+        capabilities: the declared ones, raw; None: those that the answers need.
+    """
 
     def __init__(self, *, answers: Mapping[str, Answer] | None = None, capabilities: str | None = None) -> None:
         self.answers = dict(answers or {})

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tests.peers import jsontext, message, modern
-from tests.peers.client import Answer, Client, Params, raw_params
+from tests.peers.client import Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Headers, WireEvent, header
 from tests.peers.message import MODERN_VERSION, NAMED, Message
@@ -79,16 +80,8 @@ class GetStream:
 class HttpClient(Client):
     """`async with HttpClient(url) as c: await c.connect("2025-11-25")`."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        headers: Headers = (),
-        answers: Mapping[str, Answer] | None = None,
-        capabilities: str | None = None,
-    ) -> None:
-        super().__init__(answers=answers, capabilities=capabilities)
+    def __init__(self, url: str, *, token: str | None = None, headers: Headers = (), **options: Any) -> None:
+        super().__init__(**options)
         self.caller = HttpCaller(url, token=token, headers=headers)
         self.session: str | None = None
         self.override: dict[str, str | None] = {}
@@ -260,16 +253,8 @@ class ModernClient(HttpClient):
     To break requests: `override` and `extra` for headers, `meta_override` for the reserved members of `_meta`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        headers: Headers = (),
-        answers: Mapping[str, Answer] | None = None,
-        capabilities: str | None = None,
-    ) -> None:
-        super().__init__(url, token=token, headers=headers, answers=answers, capabilities=capabilities)
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
         self.version = MODERN_VERSION
         self.meta_override: dict[str, bytes | None] = {}
         """Reserved members of `_meta` by short name, raw (None: not sent), that replace ours."""

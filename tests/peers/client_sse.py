@@ -1,11 +1,11 @@
 """A raw client over HTTP+SSE (2024-11-05): one event stream, messages by POST."""
 
 import asyncio
-from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urljoin
 
 from tests.peers import BOUND, message
-from tests.peers.client import Answer, Client, Params, raw_params
+from tests.peers.client import Client, Params, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Headers, WireEvent
 from tests.peers.reply import PendingRequest, Reply
@@ -14,16 +14,8 @@ from tests.peers.reply import PendingRequest, Reply
 class SseClient(Client):
     """`async with SseClient(url) as c: await c.connect("2024-11-05")`."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        headers: Headers = (),
-        answers: Mapping[str, Answer] | None = None,
-        capabilities: str | None = None,
-    ) -> None:
-        super().__init__(answers=answers, capabilities=capabilities)
+    def __init__(self, url: str, *, token: str | None = None, headers: Headers = (), **options: Any) -> None:
+        super().__init__(**options)
         self.url = url
         self.caller = HttpCaller(url, token=token, headers=headers)
         self.endpoint: str | None = None

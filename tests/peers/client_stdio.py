@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.peers import BOUND, message
-from tests.peers.client import Answer, Client, Params, raw_params
+from tests.peers.client import Client, Params, raw_params
 from tests.peers.reply import PendingRequest
 
 _LIMIT: Final = 2**30
@@ -21,8 +21,8 @@ _LIMIT: Final = 2**30
 class LineClient(Client):
     """What clients of lines share: a stream to write to and one to read from."""
 
-    def __init__(self, *, answers: Mapping[str, Answer] | None = None, capabilities: str | None = None) -> None:
-        super().__init__(answers=answers, capabilities=capabilities)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._writer: asyncio.StreamWriter | None = None
         self.lines: list[bytes] = []
         """Everything on stdout, line by line, without line ends."""
@@ -102,10 +102,9 @@ class StdioClient(LineClient):
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
-        answers: Mapping[str, Answer] | None = None,
-        capabilities: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(answers=answers, capabilities=capabilities)
+        super().__init__(**options)
         self._argv = list(argv)
         self._env = None if env is None else dict(env)
         self._cwd = cwd
