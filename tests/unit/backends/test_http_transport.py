@@ -6,7 +6,8 @@ import base64
 import pytest
 
 from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
-from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.link import Link, settle
+from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -17,6 +18,7 @@ from mcp_manifold.errors import (
     RemoteError,
     SessionExpired,
 )
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import MODERN_VERSION, Payload, modern_stamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
@@ -51,6 +53,12 @@ async def failure(link: Link, method: str = "tools/call", *, timeout: float = 30
     return caught.value
 
 
+def send(link: Link, call: Call) -> tuple[PendingRequest, "asyncio.Future[Payload]"]:
+    """A client's call, sent over the link, and its outcome."""
+    outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+    return link.send(call.method, call.params, settle(outcome), timeout=30, call=call), outcome
+
+
 def streaming(*before: bytes, closed: bool = True) -> Act:
     async def act(peer: Peer, asked: Asked) -> None:
         await peer.send(stream(*before, event(answer(asked))) + (chunk(b"") if closed else b""))
@@ -73,7 +81,7 @@ async def test_an_event_stream_brings_notifications_and_then_the_answer() -> Non
     note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}'
     async with Server(streaming(event(note))) as server, over_http(server.url, heard=heard) as (link, _):
         call = Caller().call(name="echo")
-        await within(link.request("tools/call", call.params, timeout=30, call=call))
+        await within(send(link, call)[1])
         assert heard.notes == [("notifications/message", b'{"level":"info"}', call)]
 
 
@@ -268,11 +276,11 @@ async def test_a_call_taken_back_is_not_resumed() -> None:
 
     async with Server(half, rest=replying(whole(202))) as server, over_http(server.url) as (link, _):
         call = Caller().call(name="slow")
-        asked = asyncio.ensure_future(link.request("tools/call", call.params, timeout=30, call=call))
+        pending, outcome = send(link, call)
         await within(gate.wait())
-        call.cancel()
+        link.abandon(pending, None)
         with pytest.raises(CallCancelled):
-            await within(asked)
+            await within(outcome)
         cancelled = await server.heard(2)
         assert (cancelled.message["method"], cancelled.method) == ("notifications/cancelled", "POST")
     assert [asked.method for asked in server.asked] == ["POST", "POST"]
@@ -436,10 +444,10 @@ async def test_a_modern_call_is_taken_back_by_closing_its_connection() -> None:
     async with Server(hang) as server, over_http(server.url) as (link, _):
         modern(link)
         call = Caller().call(name="slow")
-        asked = asyncio.ensure_future(link.request("tools/call", call.params, timeout=30, call=call))
+        pending, outcome = send(link, call)
         await server.heard(1)
-        call.cancel()
+        link.abandon(pending, None)
         with pytest.raises(CallCancelled):
-            await within(asked)
+            await within(outcome)
         await within(closed.wait())
         assert len(server.asked) == 1
