@@ -30,6 +30,8 @@ from tests.unit.backends.serving import (
     answer,
     chunk,
     event,
+    holding,
+    opening,
     over_http,
     plain,
     replying,
@@ -66,18 +68,6 @@ def streaming(*before: bytes, closed: bool = True) -> Act:
         await peer.send(stream(*before, event(answer(asked))) + (chunk(b"") if closed else b""))
 
     return act
-
-
-def holding(*before: bytes) -> tuple[Act, asyncio.Event]:
-    """Send this and no answer; the event is set once the client closed the connection."""
-    closed = asyncio.Event()
-
-    async def act(peer: Peer, asked: Asked) -> None:
-        await replying(*before)(peer, asked)
-        await peer.until_closed()
-        closed.set()
-
-    return act, closed
 
 
 # --- replies -------------------------------------------------------------------------------------------------------
@@ -249,12 +239,8 @@ async def test_resuming_without_end_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
-async def test_a_refused_resumption_is_lost_and_never_taken_for_a_request_that_was_not_read(status: int) -> None:
-    opening = whole(200, b'{"jsonrpc":"2.0","id":1,"result":{}}', "mcp-session-id: s-1")
-    async with (
-        Server(replying(opening), cutting, replying(whole(status))) as server,
-        over_http(server.url) as (link, _),
-    ):
+async def test_a_refused_resumption_loses_the_call_and_does_not_count_as_unread(status: int) -> None:
+    async with Server(opening(), cutting, replying(whole(status))) as server, over_http(server.url) as (link, _):
         await ask(link, "initialize")
         failed = await failure(link)
         assert type(failed) is BackendLost
@@ -275,13 +261,6 @@ async def test_a_cancelled_call_is_not_resumed() -> None:
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
-
-
-def opening(session: str = "s-1") -> Act:
-    async def act(peer: Peer, asked: Asked) -> None:
-        await peer.send(whole(200, answer(asked), f"Mcp-Session-Id: {session}"))
-
-    return act
 
 
 async def test_the_session_id_and_the_agreed_revision_go_with_everything_and_a_delete_ends_it() -> None:
