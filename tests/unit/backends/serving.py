@@ -1,4 +1,4 @@
-"""Scripted HTTP exchanges: what a server answers, request by request, and a link over Streamable HTTP to it."""
+"""Scripted HTTP servers, one act per request, and a link over Streamable HTTP to one."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.unit.backends.linking import Heard, new_link, within
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One HTTP request as it came."""
+    """One HTTP request as the server received it."""
 
     method: str
     target: str
@@ -75,10 +75,31 @@ def replying(*made: bytes) -> Act:
     return act
 
 
+def holding(*before: bytes) -> tuple[Act, asyncio.Event]:
+    """Send this and no answer; the event is set once the client closed the connection."""
+    closed = asyncio.Event()
+
+    async def act(peer: Peer, asked: Asked) -> None:
+        await replying(*before)(peer, asked)
+        await peer.until_closed()
+        closed.set()
+
+    return act, closed
+
+
+def opening(session: str = "s-1") -> Act:
+    """Answer, and give the client a session id."""
+
+    async def act(peer: Peer, asked: Asked) -> None:
+        await peer.send(whole(200, answer(asked), f"Mcp-Session-Id: {session}"))
+
+    return act
+
+
 async def plain(peer: Peer, asked: Asked) -> None:
-    """A JSON answer; what wants none is accepted."""
-    wants_one = asked.body and "id" in asked.message
-    await peer.send(whole(200, answer(asked)) if wants_one else whole(202))
+    """Answer a request in JSON, and accept anything else."""
+    is_request = asked.body and "id" in asked.message
+    await peer.send(whole(200, answer(asked)) if is_request else whole(202))
 
 
 class Server:
@@ -150,7 +171,7 @@ async def over_http(
     clock: Clock | None = None,
     max_tools: int = 1000,
 ) -> AsyncIterator[tuple[Link, HttpTransport]]:
-    """A link over Streamable HTTP, closed in the end with everything it held."""
+    """A link over Streamable HTTP, closed at the end with its pool."""
     link = new_link(heard)
     pool = HttpPool(url, max_body=max_message, clock=clock or LoopClock())
     transport = HttpTransport(

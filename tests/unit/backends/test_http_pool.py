@@ -1,4 +1,4 @@
-"""The pool against a server that plays scripts over the loopback, on both event loops: nothing is left behind."""
+"""The HTTP connection pool against scripted servers, on both event loops; every test ends without leftovers."""
 
 import asyncio
 import socket
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.backends.http.exchange import Exchange
+from mcp_manifold.backends.http.exchange import Exchange, HttpFailure
 from mcp_manifold.backends.http.pool import HttpPool
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.http1.head import header_line
 from tests.fakes.certificate import tls_contexts
 from tests.fakes.clock import FakeClock
-from tests.fakes.hostile_http import HostileServer, Peer, answering, answering_always
+from tests.fakes.hostile_http import HostileServer, Peer, Script, answering, answering_always
 from tests.fakes.http_receiver import Recorder, within
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +66,27 @@ async def ping(pool: HttpPool) -> bytes:
     return await receiver.body_of_success()
 
 
+async def refused(pool: HttpPool) -> HttpFailure:
+    """The failure of a request; nothing is reported before `send` has returned."""
+    receiver = Recorder()
+    ask(pool, receiver)
+    assert receiver.calls == [], "a receiver is never called before `send` has returned"
+    return await receiver.reason_of_failure()
+
+
+def until_closed(data: bytes) -> tuple[Script, asyncio.Event]:
+    """A server that answers one request with `data`, and the event that the client closed the connection."""
+    closed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(data)
+        await peer.until_closed()
+        closed.set()
+
+    return script, closed
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -74,7 +95,7 @@ def free_port() -> int:
 
 
 async def hold(peer: Peer) -> None:
-    """Take a request and never answer."""
+    """Read a request and never answer."""
     await peer.request()
     await peer.until_closed()
 
@@ -149,36 +170,19 @@ async def test_a_request_arrives_as_it_was_written(open_pool: OpenPool) -> None:
         assert seen[3].endswith(b"content-length: 3000000\r\n\r\n" + b"x" * 3_000_000)
 
 
-async def test_a_trickled_response_arrives_whole(open_pool: OpenPool) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.trickle(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"transfer-encoding: chunked\r\n\r\n")
-        await peer.trickle(b"3\r\npon\r\n1;x=y\r\ng\r\n0\r\nt: u\r\n\r\n")
-        await peer.until_closed()
-
-    async with HostileServer(script) as server:
-        assert await ping(open_pool(server.url)) == b"pong"
-
-
 async def test_a_large_response_arrives_whole(open_pool: OpenPool) -> None:
     body = b"0123456789" * 400_000
     async with HostileServer(answering(OK + b"content-length: %d\r\n\r\n" % len(body) + body)) as server:
         assert await ping(open_pool(server.url)) == body
 
 
-async def test_a_response_ended_by_the_connection_is_complete(open_pool: OpenPool) -> None:
-    async with HostileServer(answering(OK + b"\r\npong")) as server:
-        pool = open_pool(server.url)
-        assert await ping(pool) == b"pong"
-        await until_idle(pool, "open=0")
-
-
-async def test_a_server_that_closes_after_each_response_costs_a_connection_each(open_pool: OpenPool) -> None:
-    response = OK + b"connection: close\r\ncontent-length: 4\r\n\r\npong"
-    async with HostileServer(answering(response)) as server:
+@pytest.mark.parametrize("head", [b"connection: close\r\ncontent-length: 4\r\n", b""], ids=["close", "no length"])
+async def test_a_connection_that_ends_with_its_response_is_replaced(open_pool: OpenPool, head: bytes) -> None:
+    async with HostileServer(answering(OK + head + b"\r\npong")) as server:
         pool = open_pool(server.url)
         assert [await ping(pool) for _ in range(3)] == [b"pong"] * 3
         assert server.accepted == 3
+        await until_idle(pool, "open=0")
 
 
 @pytest.mark.parametrize(
@@ -205,33 +209,24 @@ async def test_a_reset_fails_its_exchange_and_no_other(open_pool: OpenPool, part
         assert await ping(pool) == b"pong"
 
 
-async def test_a_connection_closed_without_a_response_is_a_reset(open_pool: OpenPool) -> None:
-    async with HostileServer(answering(b"")) as server:
-        receiver = Recorder()
-        ask(open_pool(server.url), receiver)
-        failure = await receiver.reason_of_failure()
-        assert (failure.kind, failure.sent) == ("reset", True)
-
-
-async def test_a_refused_connection_says_so_and_was_not_sent(open_pool: OpenPool) -> None:
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:{port}/mcp?token=hunter2", "127.0.0.1:{port}: connection refused"),
+        ("http://nowhere.invalid/", "nowhere.invalid:80: the name cannot be resolved"),
+    ],
+)
+async def test_a_failed_connection_names_its_reason_and_sends_nothing(
+    open_pool: OpenPool, url: str, message: str
+) -> None:
     port = free_port()
-    pool = open_pool(f"http://127.0.0.1:{port}/mcp?token=hunter2")
-    receivers = [Recorder() for _ in range(3)]
-    for receiver in receivers:
-        ask(pool, receiver)
-        assert receiver.calls == [], "a receiver is never called before `send` has returned"
-    for receiver in receivers:
-        failure = await receiver.reason_of_failure()
+    pool = open_pool(url.format(port=port))
+    for failure in await asyncio.gather(*(refused(pool) for _ in range(3))):
         assert (failure.kind, failure.sent) == ("connect", False)
-        assert str(failure) == f"127.0.0.1:{port}: connection refused"
-
-
-async def test_a_name_without_an_address_says_so(open_pool: OpenPool) -> None:
-    receiver = Recorder()
-    ask(open_pool("http://nowhere.invalid/"), receiver)
-    failure = await receiver.reason_of_failure()
+        assert str(failure) == message.format(port=port)
+    await pool.aclose()
+    failure = await refused(pool)
     assert (failure.kind, failure.sent) == ("connect", False)
-    assert str(failure) == "nowhere.invalid:80: the name cannot be resolved"
 
 
 async def test_a_name_is_tried_on_all_its_addresses(open_pool: OpenPool) -> None:
@@ -239,37 +234,23 @@ async def test_a_name_is_tried_on_all_its_addresses(open_pool: OpenPool) -> None
         assert await ping(open_pool(f"http://localhost:{server.port}/")) == b"pong"
 
 
-async def test_garbage_closes_the_connection_and_the_next_request_gets_a_new_one(open_pool: OpenPool) -> None:
+async def test_an_invalid_response_closes_the_connection_and_the_next_request_gets_a_new_one(
+    open_pool: OpenPool,
+) -> None:
     async with HostileServer(answering(b"SSH-2.0-x\r\n"), answering_always(PONG)) as server:
         pool = open_pool(server.url)
-        receiver = Recorder()
-        ask(pool, receiver)
-        failure = await receiver.reason_of_failure()
+        failure = await refused(pool)
         assert (failure.kind, failure.sent) == ("protocol", True)
         assert await ping(pool) == b"pong"
         assert server.accepted == 2
 
 
-async def test_a_body_beyond_the_limit_closes_the_connection(open_pool: OpenPool) -> None:
-    closed = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(OK + b"content-length: 1000000000\r\n\r\n" + b"x" * 2000)
-        await peer.until_closed()
-        closed.set()
-
-    async with HostileServer(script) as server:
-        receiver = Recorder()
-        ask(open_pool(server.url, max_body=1000), receiver)
-        failure = await receiver.reason_of_failure()
-        assert failure.kind == "limit"
-        await within(closed.wait())
-
-
-async def test_an_unlimited_response_may_be_larger_than_the_limit(open_pool: OpenPool) -> None:
-    async with HostileServer(answering_always(PONG)) as server:
+async def test_a_body_over_the_limit_closes_the_connection_unless_it_is_unlimited(open_pool: OpenPool) -> None:
+    script, closed = until_closed(PONG)
+    async with HostileServer(script, answering_always(PONG)) as server:
         pool = open_pool(server.url, max_body=3)
+        assert (await refused(pool)).kind == "limit"
+        await within(closed.wait())
         receiver = Recorder()
         pool.send(pool.head("GET"), b"", receiver, unlimited=True)
         assert await receiver.body_of_success() == b"pong"
@@ -297,24 +278,6 @@ async def test_an_idle_connection_on_which_the_peer_does_anything_is_dropped(
         answered.set()
         await until_idle(pool, "open=0 idle=0")
         assert await ping(pool) == b"evil"
-
-
-async def test_an_idle_connection_is_dropped_when_its_time_is_over(open_pool: OpenPool) -> None:
-    closed = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(PONG)
-        await peer.until_closed()
-        closed.set()
-
-    clock = FakeClock()
-    async with HostileServer(script) as server:
-        pool = open_pool(server.url, keepalive=4.0, clock=clock)
-        await ping(pool)
-        await clock.advance(4.0)
-        await within(closed.wait())
-        await until_idle(pool, "open=0 idle=0")
 
 
 async def test_a_connection_that_was_idle_too_long_is_not_used_though_nobody_dropped_it_yet(
@@ -403,17 +366,16 @@ async def test_the_queue_is_bounded(open_pool: OpenPool) -> None:
         assert "waiting=1000" in repr(pool)
 
 
-async def test_a_handshake_that_does_not_come_to_an_end_times_out(
+async def test_a_tls_handshake_without_an_answer_times_out(
     open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async with HostileServer(Peer.until_closed) as server:
         clock = FakeClock()
         url = server.url.replace("http:", "https:")
         pool = open_pool(url, ssl_context=tls[1], connect_timeout=10.0, clock=clock)
-        receiver = Recorder()
-        ask(pool, receiver)
+        failing = asyncio.ensure_future(refused(pool))
         await clock.advance(10.0)
-        failure = await receiver.reason_of_failure()
+        failure = await failing
         assert (failure.kind, failure.sent) == ("timeout", False)
         await until_idle(pool, "open=0")
 
@@ -424,10 +386,7 @@ async def test_a_connection_that_cannot_be_made_fails_its_request_once(
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # no context for a client: every handshake fails
     async with HostileServer(Peer.until_closed, ssl_context=tls[0]) as server:
-        receiver = Recorder()
-        ask(open_pool(server.url, ssl_context=context), receiver)
-        failure = await receiver.reason_of_failure()
-        assert failure.kind in {"tls", "connect"}
+        assert (await refused(open_pool(server.url, ssl_context=context))).kind in {"tls", "connect"}
         assert server.accepted <= 1
 
 
@@ -452,49 +411,27 @@ async def test_tls_connections_are_verified_and_reused(
         assert server.accepted == 1
 
 
-async def test_an_unknown_certificate_is_refused_before_anything_is_sent(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+async def plain_http(peer: Peer) -> None:
+    """Answer a TLS handshake in plain HTTP."""
+    await peer.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    await peer.until_closed()
+
+
+@pytest.mark.parametrize("fault", ["unknown issuer", "other name", "plain http"])
+async def test_a_server_that_fails_tls_verification_is_sent_nothing(
+    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext], fault: str
 ) -> None:
-    async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
-        receiver = Recorder()
-        ask(open_pool(server.url), receiver)
-        failure = await receiver.reason_of_failure()
+    context = tls[0] if fault != "plain http" else None
+    async with HostileServer(answering_always(PONG) if context else plain_http, ssl_context=context) as server:
+        host = "localhost" if fault == "other name" else "127.0.0.1"
+        trusted = {} if fault == "unknown issuer" else {"ssl_context": tls[1]}
+        failure = await refused(open_pool(f"https://{host}:{server.port}/", **trusted))
         assert (failure.kind, failure.sent) == ("tls", False)
-        assert "certificate" in str(failure)
-
-
-async def test_a_certificate_for_another_name_is_refused(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
-        receiver = Recorder()
-        ask(open_pool(f"https://localhost:{server.port}/", ssl_context=tls[1]), receiver)
-        assert (await receiver.reason_of_failure()).kind == "tls"
-
-
-async def test_tls_to_a_server_that_speaks_plain_http_is_refused(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.send(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-        await peer.until_closed()
-
-    async with HostileServer(script) as server:
-        receiver = Recorder()
-        ask(open_pool(server.url.replace("http:", "https:"), ssl_context=tls[1]), receiver)
-        failure = await receiver.reason_of_failure()
-        assert (failure.kind, failure.sent) == ("tls", False)
+        assert ("certificate" in str(failure)) == (fault != "plain http")
 
 
 async def test_an_aborted_exchange_closes_its_connection(open_pool: OpenPool) -> None:
-    closed = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(PONG[:-1])
-        await peer.until_closed()
-        closed.set()
-
+    script, closed = until_closed(PONG[:-1])
     async with HostileServer(script, answering_always(PONG)) as server:
         pool = open_pool(server.url)
         receiver = Recorder()
@@ -546,13 +483,3 @@ async def test_closing_ends_a_dial_under_way(open_pool: OpenPool, tls: tuple[ssl
         await within(accepted.wait())
         await within(pool.aclose())
         assert not (await receiver.reason_of_failure()).sent
-
-
-async def test_a_closed_pool_sends_nothing(open_pool: OpenPool) -> None:
-    pool = open_pool(f"http://127.0.0.1:{free_port()}/")
-    await pool.aclose()
-    receiver = Recorder()
-    ask(pool, receiver)
-    assert receiver.calls == []
-    failure = await receiver.reason_of_failure()
-    assert (failure.kind, failure.sent) == ("connect", False)

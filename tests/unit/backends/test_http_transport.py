@@ -1,4 +1,4 @@
-"""Streamable HTTP: replies of every kind, what is sent with each request, and every way a server can fail a caller."""
+"""The Streamable HTTP transport: replies, request headers, resumption, sessions, and failures of the server."""
 
 import asyncio
 import base64
@@ -6,7 +6,8 @@ import base64
 import pytest
 
 from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
-from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.link import Link, settle
+from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -17,6 +18,7 @@ from mcp_manifold.errors import (
     RemoteError,
     SessionExpired,
 )
+from mcp_manifold.model.call import Call
 from mcp_manifold.wire import MODERN_VERSION, Payload, modern_stamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
@@ -28,6 +30,8 @@ from tests.unit.backends.serving import (
     answer,
     chunk,
     event,
+    holding,
+    opening,
     over_http,
     plain,
     replying,
@@ -51,7 +55,15 @@ async def failure(link: Link, method: str = "tools/call", *, timeout: float = 30
     return caught.value
 
 
+def send(link: Link, call: Call) -> tuple[PendingRequest, "asyncio.Future[Payload]"]:
+    """A client's call, sent over the link, and its outcome."""
+    outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+    return link.send(call.method, call.params, settle(outcome), timeout=30, call=call), outcome
+
+
 def streaming(*before: bytes, closed: bool = True) -> Act:
+    """Send these events and the answer."""
+
     async def act(peer: Peer, asked: Asked) -> None:
         await peer.send(stream(*before, event(answer(asked))) + (chunk(b"") if closed else b""))
 
@@ -66,6 +78,8 @@ async def test_a_json_reply_is_the_answer() -> None:
         assert bytes(await ask(link)) == b"{}"
         assert server.asked[0].headers["accept"] == "application/json, text/event-stream"
         assert server.asked[0].headers["content-type"] == "application/json"
+        assert not {"mcp-method", "mcp-name"} & set(server.asked[0].headers), "only modern requests mirror them"
+    assert [asked.method for asked in server.asked] == ["POST"], "without a session there is nothing to delete"
 
 
 async def test_an_event_stream_brings_notifications_and_then_the_answer() -> None:
@@ -73,13 +87,8 @@ async def test_an_event_stream_brings_notifications_and_then_the_answer() -> Non
     note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info"}}'
     async with Server(streaming(event(note))) as server, over_http(server.url, heard=heard) as (link, _):
         call = Caller().call(name="echo")
-        await within(link.request("tools/call", call.params, timeout=30, call=call))
+        await within(send(link, call)[1])
         assert heard.notes == [("notifications/message", b'{"level":"info"}', call)]
-
-
-async def test_an_answer_counts_although_its_stream_stays_open() -> None:
-    async with Server(streaming(closed=False)) as server, over_http(server.url) as (link, _):
-        assert bytes(await ask(link)) == b"{}"
 
 
 async def test_an_error_reply_with_a_json_rpc_error_is_that_error() -> None:
@@ -115,18 +124,18 @@ async def test_a_status_instead_of_an_answer_is_told_in_words(
         assert bytes(await ask(link)) == b"{}"
 
 
-async def test_a_login_page_is_not_mcp() -> None:
-    page = whole(200, b"<!doctype html><title>Sign in</title>", kind="text/html")
-    async with Server(replying(page)) as server, over_http(server.url) as (link, _):
-        assert isinstance(await failure(link), BackendProtocolError)
-
-
-async def test_a_reply_with_another_answer_in_it_is_refused() -> None:
-    async with (
-        Server(replying(whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'))) as server,
-        over_http(server.url) as (link, _),
-    ):
-        assert "not the response to the request" in str(await failure(link))
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'), "not the response to the request"),
+        (whole(200, b"<!doctype html><title>Sign in</title>", kind="text/html"), "its answer is not valid JSON"),
+    ],
+)
+async def test_a_reply_that_is_no_answer_to_the_request_is_refused(reply: bytes, message: str) -> None:
+    async with Server(replying(reply)) as server, over_http(server.url) as (link, _):
+        failed = await failure(link)
+        assert isinstance(failed, BackendProtocolError)
+        assert message in failed.message
 
 
 @pytest.mark.parametrize("kind", ["json", "event"])
@@ -142,9 +151,11 @@ async def test_a_reply_over_the_limit_costs_only_its_caller(kind: str) -> None:
         assert bytes(await ask(link)) == b"{}"
 
 
-async def test_a_stream_of_many_messages_may_be_longer_than_the_limit_of_one() -> None:
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_stream_may_be_longer_than_the_message_limit_and_stay_open(closed: bool) -> None:
     note = event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"x":"%b"}}' % (b"x" * 50_000))
-    async with Server(streaming(*[note] * 10)) as server, over_http(server.url, max_message=100_000) as (link, _):
+    act = streaming(*[note] * 10, closed=closed)
+    async with Server(act) as server, over_http(server.url, max_message=100_000) as (link, _):
         assert bytes(await ask(link)) == b"{}"
 
 
@@ -155,22 +166,19 @@ async def resetting(peer: Peer, asked: Asked) -> None:
     peer.reset()
 
 
-async def test_a_reset_with_the_request_in_flight_leaves_its_outcome_unknown() -> None:
-    async with Server(resetting) as server, over_http(server.url) as (link, _):
+async def half_a_reply(peer: Peer, asked: Asked) -> None:
+    await peer.send(whole(200, answer(asked))[:-5])
+    peer.reset()
+
+
+@pytest.mark.parametrize("act", [resetting, half_a_reply])
+async def test_a_reset_with_the_request_in_flight_leaves_its_outcome_unknown(act: Act) -> None:
+    async with Server(act) as server, over_http(server.url) as (link, _):
         failed = await failure(link)
         assert isinstance(failed, BackendLost)
         assert "outcome is unknown" in failed.message
         assert len(server.asked) == 1
         assert bytes(await ask(link)) == b"{}"
-
-
-async def test_a_reset_in_the_middle_of_a_reply_does_too() -> None:
-    async def half(peer: Peer, asked: Asked) -> None:
-        await peer.send(whole(200, answer(asked))[:-5])
-        peer.reset()
-
-    async with Server(half) as server, over_http(server.url) as (link, _):
-        assert isinstance(await failure(link), BackendLost)
 
 
 async def test_a_refused_connection_is_unavailable_and_nothing_was_sent() -> None:
@@ -190,14 +198,8 @@ async def test_a_stream_cut_without_event_ids_is_lost() -> None:
         assert len(server.asked) == 1
 
 
-async def test_a_silent_stream_is_given_up_and_closed() -> None:
-    closed = asyncio.Event()
-
-    async def silent(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(event(b"")))
-        await peer.until_closed()
-        closed.set()
-
+async def test_a_silent_stream_times_out_and_is_closed() -> None:
+    silent, closed = holding(stream(event(b"")))
     clock = FakeClock()
     async with Server(silent) as server, over_http(server.url, clock=clock) as (link, _):
         asked = asyncio.ensure_future(failure(link))
@@ -218,15 +220,15 @@ async def cutting(peer: Peer, asked: Asked) -> None:
     await peer.send(stream(b"id: ev-1\nretry: 0\ndata:\n\n") + chunk(b""))
 
 
-async def test_a_stream_with_event_ids_is_resumed_where_it_broke() -> None:
-    async def resumed(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(event(b'{"jsonrpc":"2.0","id":1,"result":{"late":true}}')) + chunk(b""))
-
-    async with Server(cutting, cutting, resumed) as server, over_http(server.url) as (link, _):
+@pytest.mark.parametrize("second", [cutting, resetting])
+async def test_a_stream_with_event_ids_is_resumed_where_it_broke_until_the_answer_comes(second: Act) -> None:
+    late = replying(stream(event(b'{"jsonrpc":"2.0","id":1,"result":{"late":true}}')) + chunk(b""))
+    async with Server(cutting, second, late) as server, over_http(server.url) as (link, _):
         assert bytes(await ask(link)) == b'{"late":true}'
         assert [asked.method for asked in server.asked] == ["POST", "GET", "GET"]
-        assert server.asked[1].headers["last-event-id"] == "ev-1"
-        assert server.asked[1].headers["accept"] == "text/event-stream"
+        for resumed in server.asked[1:]:
+            assert resumed.headers["last-event-id"] == "ev-1"
+            assert resumed.headers["accept"] == "text/event-stream"
 
 
 async def test_resuming_without_end_is_given_up() -> None:
@@ -237,55 +239,28 @@ async def test_resuming_without_end_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
-async def test_a_refused_resumption_is_lost_and_never_taken_for_a_request_that_was_not_read(status: int) -> None:
-    opening = whole(200, b'{"jsonrpc":"2.0","id":1,"result":{}}', "mcp-session-id: s-1")
-    async with (
-        Server(replying(opening), cutting, replying(whole(status))) as server,
-        over_http(server.url) as (link, _),
-    ):
+async def test_a_refused_resumption_loses_the_call_and_does_not_count_as_unread(status: int) -> None:
+    async with Server(opening(), cutting, replying(whole(status))) as server, over_http(server.url) as (link, _):
         await ask(link, "initialize")
         failed = await failure(link)
         assert type(failed) is BackendLost
         assert "outcome is unknown" in failed.message
 
 
-async def test_a_resumption_that_cannot_connect_is_tried_again() -> None:
-    async def answered(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(event(b'{"jsonrpc":"2.0","id":1,"result":{}}')) + chunk(b""))
-
-    async with Server(cutting, resetting, answered) as server, over_http(server.url) as (link, _):
-        assert bytes(await ask(link)) == b"{}"
-        assert len(server.asked) == 3
-
-
-async def test_a_call_taken_back_is_not_resumed() -> None:
-    gate = asyncio.Event()
-
-    async def half(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(b"id: ev-1\nretry: 0\ndata:\n\n"))
-        gate.set()
-        await peer.until_closed()
-
+async def test_a_cancelled_call_is_not_resumed() -> None:
+    half, _ = holding(stream(b"id: ev-1\nretry: 0\ndata:\n\n"))
     async with Server(half, rest=replying(whole(202))) as server, over_http(server.url) as (link, _):
-        call = Caller().call(name="slow")
-        asked = asyncio.ensure_future(link.request("tools/call", call.params, timeout=30, call=call))
-        await within(gate.wait())
-        call.cancel()
+        pending, outcome = send(link, Caller().call(name="slow"))
+        await server.heard(1)
+        link.abandon(pending, None)
         with pytest.raises(CallCancelled):
-            await within(asked)
+            await within(outcome)
         cancelled = await server.heard(2)
         assert (cancelled.message["method"], cancelled.method) == ("notifications/cancelled", "POST")
     assert [asked.method for asked in server.asked] == ["POST", "POST"]
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
-
-
-def opening(session: str = "s-1") -> Act:
-    async def act(peer: Peer, asked: Asked) -> None:
-        await peer.send(whole(200, answer(asked), f"Mcp-Session-Id: {session}"))
-
-    return act
 
 
 async def test_the_session_id_and_the_agreed_revision_go_with_everything_and_a_delete_ends_it() -> None:
@@ -306,12 +281,6 @@ async def test_the_session_id_and_the_agreed_revision_go_with_everything_and_a_d
     assert goodbye.method == "DELETE"
 
 
-async def test_without_a_session_there_is_nothing_to_delete() -> None:
-    async with Server() as server, over_http(server.url) as (link, _):
-        await ask(link, "initialize")
-    assert [asked.method for asked in server.asked] == ["POST"]
-
-
 @pytest.mark.parametrize("odd", ["s\x7f1", "s\xe91"])
 async def test_a_session_id_that_cannot_be_a_header_is_not_used(odd: str) -> None:
     async def act(peer: Peer, asked: Asked) -> None:
@@ -323,7 +292,7 @@ async def test_a_session_id_that_cannot_be_a_header_is_not_used(odd: str) -> Non
         assert not transport.has_session
 
 
-async def test_404_with_a_session_means_that_it_is_over_and_the_call_was_not_read() -> None:
+async def test_404_ends_the_session_and_leaves_the_call_unread() -> None:
     async with Server(opening(), replying(whole(404))) as server, over_http(server.url) as (link, _):
         await ask(link, "initialize")
         assert isinstance(await failure(link), SessionExpired)
@@ -331,12 +300,9 @@ async def test_404_with_a_session_means_that_it_is_over_and_the_call_was_not_rea
         assert isinstance(link.ended.result(), SessionExpired)
 
 
-async def test_a_server_that_does_not_answer_the_delete_does_not_hold_up_the_end() -> None:
-    async def hang(peer: Peer, asked: Asked) -> None:
-        await peer.until_closed()
-
+async def test_a_delete_without_an_answer_does_not_delay_closing() -> None:
     clock = FakeClock()
-    async with Server(opening(), hang) as server, over_http(server.url, clock=clock) as (link, transport):
+    async with Server(opening(), holding()[0]) as server, over_http(server.url, clock=clock) as (link, transport):
         await ask(link, "initialize")
         closing = asyncio.ensure_future(transport.aclose())
         await server.heard(1, "DELETE")
@@ -345,12 +311,9 @@ async def test_a_server_that_does_not_answer_the_delete_does_not_hold_up_the_end
         assert [asked.method for asked in server.asked] == ["POST", "DELETE"]
 
 
-async def test_closing_fails_what_is_in_flight() -> None:
-    async def hang(peer: Peer, asked: Asked) -> None:
-        await peer.until_closed()
-
-    async with Server(hang) as server, over_http(server.url) as (link, transport):
-        asked = asyncio.ensure_future(link.request("tools/call", {}, timeout=30))
+async def test_closing_fails_requests_in_flight() -> None:
+    async with Server(holding()[0]) as server, over_http(server.url) as (link, transport):
+        asked = asyncio.ensure_future(ask(link))
         await server.heard(1)
         await within(transport.aclose())
         with pytest.raises(BackendLost, match="the connection was closed"):
@@ -420,26 +383,14 @@ async def test_modern_calls_carry_the_parameters_a_tool_asks_for() -> None:
         assert server.asked[0].headers["mcp-param-region"] == 'echo {"a":1}'
 
 
-async def test_handshake_requests_mirror_nothing() -> None:
-    async with Server() as server, over_http(server.url) as (link, _):
-        await ask(link)
-        assert not {"mcp-method", "mcp-name"} & set(server.asked[0].headers)
-
-
-async def test_a_modern_call_is_taken_back_by_closing_its_connection() -> None:
-    closed = asyncio.Event()
-
-    async def hang(peer: Peer, asked: Asked) -> None:
-        await peer.until_closed()
-        closed.set()
-
+async def test_a_modern_call_is_cancelled_by_closing_its_connection() -> None:
+    hang, closed = holding()
     async with Server(hang) as server, over_http(server.url) as (link, _):
         modern(link)
-        call = Caller().call(name="slow")
-        asked = asyncio.ensure_future(link.request("tools/call", call.params, timeout=30, call=call))
+        pending, outcome = send(link, Caller().call(name="slow"))
         await server.heard(1)
-        call.cancel()
+        link.abandon(pending, None)
         with pytest.raises(CallCancelled):
-            await within(asked)
+            await within(outcome)
         await within(closed.wait())
         assert len(server.asked) == 1

@@ -13,7 +13,6 @@ from mcp_manifold.model.lifecycle import CRASHES, State
 from tests.fakes.clock import FakeClock
 from tests.peers.backend import Act, Fault, HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import Caller, within
-from tests.unit.backends.linking import tool as arguments
 from tests.unit.backends.running import Run, over_stdio, over_web, running
 
 pytestmark = pytest.mark.anyio
@@ -226,11 +225,13 @@ async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once() -> No
 
 
 @asynccontextmanager
-async def unanswered(fault: Fault, **breaker: object) -> AsyncIterator[tuple[HttpBackend, Run]]:
-    """A backend that can be reached, and whose calls all go wrong."""
+async def unanswered(
+    fault: Fault, *, clock: FakeClock | None = None, **breaker: object
+) -> AsyncIterator[tuple[HttpBackend, Run]]:
+    """A backend that can be reached, and whose calls all fail."""
     async with HttpBackend(HANDSHAKE) as server:
         settings = over_web(server.url, isolation="shared", breaker={"failures": 3, **breaker})
-        async with running(settings) as run:
+        async with running(settings, clock=clock) as run:
             await run.echo()
             server.fail(fault)
             yield server, run
@@ -246,7 +247,7 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
         sent = len(server.exchanges)
         refused = await failure(run)
         assert isinstance(refused, BackendUnavailable)
-        assert "had no answer to the last 3 calls" in refused.message
+        assert "no answer to the last 3 calls" in refused.message
         assert "500" in refused.message
         assert refused.since.endswith("Z")
         assert "connected, but answers no calls" in refused.explanation
@@ -258,12 +259,13 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
 
 
 async def test_when_it_answers_again_it_is_called_again() -> None:
-    async with unanswered(FAILING, wait=0.02) as (server, run):
+    clock = FakeClock()
+    async with unanswered(FAILING, clock=clock, wait=5.0) as (server, run):
         for _ in range(3):
             await failure(run)
         assert run.backend.executor.breaker.is_shut
         server.heal()
-        await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.1)
+        await clock.advance(5.0)
         assert await run.echo("again") == "again"
         assert run.backend.executor.breaker.position is Position.CLOSED
 
@@ -291,12 +293,11 @@ async def test_calls_that_are_lost_with_their_process_do_not_open_it() -> None:
 
 
 async def test_calls_that_time_out_open_it_and_a_new_connection_closes_it() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, breaker={"failures": 2})) as run:
+    settings: dict[str, Any] = {"breaker": {"failures": 2}, "overrides": {"tools": {"hang": {"timeout": 0.05}}}}
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **settings)) as run:
         await run.echo()
         for _ in range(2):
-            call = Caller().call()
-            with pytest.raises(BackendError, match="no answer within"):
-                await run.backend.request_aside(call, "tools/call", arguments("hang"), on=None, timeout=0.05)
+            assert "no answer within 0.05 s" in (await failure(run, "hang")).message
         assert run.backend.executor.breaker.is_shut
         await server.exit(1)
         await run.context.until(lambda: run.backend.status.failures > 0)
@@ -341,7 +342,7 @@ async def test_calls_that_waited_for_their_turn_are_spared_once_it_opens() -> No
         assert "no answer within 0.2 s" in first.message
         for spared in others:
             assert isinstance(spared, BackendUnavailable)
-            assert "had no answer to the last 1 calls" in spared.message
+            assert "no answer to the last 1 calls" in spared.message
         assert len(server.calls("tools/call")) == 1
-        assert not run.backend.executor.limiter.is_busy
+        assert not run.backend.executor.is_busy
         await server.release()

@@ -1,4 +1,4 @@
-"""The legacy HTTP+SSE transport: where messages may be posted, who pays for a refused or slow POST, how it ends."""
+"""The legacy HTTP+SSE transport: its endpoint, refused and slow POSTs, and the end of its stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,8 +17,8 @@ from tests.fakes.hostile_http import Peer
 from tests.peers.backend import Act, Fault, Script, SseBackend, tool
 from tests.peers.sse_backend import Endpoint
 from tests.unit.backends.linking import Heard, new_link, raw, within
-from tests.unit.backends.linking import tool as executor
-from tests.unit.backends.serving import Asked, Server, chunk, event, replying, stream, whole
+from tests.unit.backends.linking import tool as arguments
+from tests.unit.backends.serving import Asked, Server, chunk, event, holding, replying, stream, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def refusal(url: str, clock: Clock | None = None) -> BackendError:
 
 
 def ask(link: Link, name: str = "echo") -> "asyncio.Task[Payload]":
-    return asyncio.ensure_future(link.request("tools/call", executor(name), timeout=30))
+    return asyncio.ensure_future(link.request("tools/call", arguments(name), timeout=30))
 
 
 async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
@@ -67,9 +67,11 @@ async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
 
 
 @pytest.mark.parametrize("endpoint", ["relative", "absolute"])
-async def test_messages_go_where_the_endpoint_event_says_with_the_credentials(endpoint: Endpoint) -> None:
+async def test_raw_messages_go_to_the_endpoint_with_the_credentials(endpoint: Endpoint) -> None:
+    params = {**raw(name="echo"), "arguments": Payload(b'{ "z":1.50 }')}
     async with SseBackend(QUIET, token="k", endpoint=endpoint) as backend, over_sse(backend.url) as (link, _):
-        assert b"content" in bytes(await within(ask(link)))
+        assert b"content" in bytes(await within(link.request("tools/call", params, timeout=30)))
+        assert b'"arguments":{ "z":1.50 }' in backend.calls("tools/call")[0].raw
 
 
 async def test_s20_an_endpoint_on_another_origin_is_refused_and_gets_nothing() -> None:
@@ -89,11 +91,9 @@ async def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
 
 
 async def test_the_same_origin_in_another_spelling_is_accepted() -> None:
-    def spelled(server: Server) -> bytes:
-        return server.url.replace("http:", "HTTP:").replace("/mcp", "/messages").encode()
-
     async def opening(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(event(spelled(server), name="endpoint")))
+        endpoint = server.url.replace("http:", "HTTP:").replace("/mcp", "/messages").encode()
+        await peer.send(stream(event(endpoint, name="endpoint")))
         await peer.until_closed()
 
     async with Server(opening) as server, over_sse(server.url) as (_, transport):
@@ -101,25 +101,19 @@ async def test_the_same_origin_in_another_spelling_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 404, 405, 500])
-async def test_a_status_instead_of_the_stream_is_told(status: int) -> None:
+async def test_a_status_instead_of_the_stream_is_reported(status: int) -> None:
     async with Server(replying(whole(status))) as server:
         failed = await refusal(server.url)
         assert (failed.message, failed.status) == (f"no event stream at that URL (HTTP {status})", status)
 
 
-async def test_a_page_instead_of_the_stream_is_told() -> None:
+async def test_a_page_instead_of_the_stream_is_a_protocol_error() -> None:
     async with Server(replying(whole(200, b"<html>", kind="text/html"))) as server:
         assert isinstance(await refusal(server.url), BackendProtocolError)
 
 
-async def test_a_stream_that_names_no_endpoint_is_given_up_and_closed() -> None:
-    closed = asyncio.Event()
-
-    async def silent(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(b": hello\n\n"))
-        await peer.until_closed()
-        closed.set()
-
+async def test_a_stream_without_an_endpoint_times_out_and_is_closed() -> None:
+    silent, closed = holding(stream(b": hello\n\n"))
     async with Server(silent) as server:
         clock = FakeClock()
         opening = asyncio.ensure_future(refusal(server.url, clock))
@@ -168,11 +162,7 @@ async def test_an_event_larger_than_a_mebibyte_is_fine() -> None:
 async def test_notifications_arrive_and_events_of_other_names_do_not() -> None:
     heard = Heard()
     note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"n":%d}}'
-
-    async def opening(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(ENDPOINT, event(note % 1, name="ping"), event(note % 2)))
-        await peer.until_closed()
-
+    opening, _ = holding(stream(ENDPOINT, event(note % 1, name="ping"), event(note % 2)))
     async with Server(opening) as server, over_sse(server.url, heard=heard):
         assert await heard.first("notifications/message") == b'{"n":2}'
 
@@ -180,21 +170,19 @@ async def test_notifications_arrive_and_events_of_other_names_do_not() -> None:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_end_of_the_stream_is_the_end_of_the_link_and_fails_what_is_in_flight() -> None:
+@pytest.mark.parametrize("ending", ["end", "reset"])
+async def test_the_end_of_the_stream_ends_the_link_and_fails_requests_in_flight(ending: str) -> None:
     async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
         waiting = ask(link, "hang")
         await backend.wait_for("tools/call")
-        backend.end_streams()
+        if ending == "reset":
+            await backend.reset_connections()
+        else:
+            backend.end_streams()
         failed = await failure(waiting)
         assert isinstance(failed, BackendLost)
-        assert "the server closed the event stream" in failed.message
+        assert ("the server closed the event stream" in failed.message) == (ending == "end")
         assert link.ended.done()
-
-
-async def test_a_reset_is_the_end_of_the_link() -> None:
-    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
-        await backend.reset_connections()
-        assert isinstance(await within(asyncio.shield(link.ended)), BackendLost)
 
 
 async def test_an_event_over_the_limit_ends_the_link() -> None:
@@ -230,11 +218,3 @@ async def test_closing_closes_the_stream_and_fails_what_is_in_flight() -> None:
             await within(transport.aclose())
             assert "the connection was closed" in (await failure(waiting)).message
         await backend.recorder.wait_until(lambda: not backend.open_connections, "the end of all connections")
-
-
-async def test_params_reach_the_server_as_they_are() -> None:
-    async with SseBackend(QUIET) as backend, over_sse(backend.url) as (link, _):
-        await within(
-            link.request("tools/call", {**raw(name="echo"), "arguments": Payload(b'{ "z":1.50 }')}, timeout=30)
-        )
-        assert b'"arguments":{ "z":1.50 }' in backend.calls("tools/call")[0].raw

@@ -1,4 +1,4 @@
-"""A server as a child process: started without a shell or our secrets, believed nothing, ended to its last member."""
+"""Stdio servers: how the child process is started, its messages and stderr, and the end of its whole process tree."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.anyio
 
 ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 NOTE = """note() { printf '{"jsonrpc":"2.0","method":"said","params":{"text":"%s"}}\\n' "$1"; }; """
+BIG_ANSWER = (
+    'printf \'{"jsonrpc":"2.0","id":1,"result":{"x":"\'; head -c 5000000 /dev/zero | tr "\\0" x; echo \'"}}\'; '
+)
 ANSWER = """answer() { printf '{"jsonrpc":"2.0","id":%s,"result":{}}\\n' "$1"; }; """
 
 
@@ -62,11 +66,16 @@ class Child:
 
 @asynccontextmanager
 async def started(
-    *argv: str, limit: int = 1 << 26, env: dict[str, str] | None = None, clock: FakeClock | None = None
+    *argv: str,
+    limit: int = 1 << 26,
+    env: dict[str, str] | None = None,
+    cwd: str | None = None,
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[Child]:
     heard = Heard()
     link, tail = new_link(heard), StderrTail("notes")
-    transport = await open_stdio(link, StdioCommand(argv[0], argv[1:], env or ENV), tail=tail, limit=limit, clock=clock)
+    command = StdioCommand(argv[0], argv[1:], env or ENV, cwd)
+    transport = await open_stdio(link, command, tail=tail, limit=limit, clock=clock)
     link.attach(transport)
     try:
         yield Child(link, transport, tail, heard)
@@ -74,10 +83,8 @@ async def started(
         await closed(transport, clock)
 
 
-def shell(
-    script: str, *args: str, limit: int = 1 << 26, clock: FakeClock | None = None
-) -> AbstractAsyncContextManager[Child]:
-    return started("sh", "-c", NOTE + ANSWER + script, "sh", *args, limit=limit, clock=clock)
+def shell(script: str, *args: str, **options: Any) -> AbstractAsyncContextManager[Child]:
+    return started("sh", "-c", NOTE + ANSWER + script, "sh", *args, **options)
 
 
 async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
@@ -89,25 +96,28 @@ async def failure(asked: "asyncio.Task[Payload]") -> BackendError:
 # --- starting ----------------------------------------------------------------------------------------------------
 
 
-async def refusal(command: StdioCommand) -> str:
+@pytest.mark.parametrize(
+    ("command", "cwd", "message"),
+    [
+        ("no-such-command", None, "the command 'no-such-command' was not found on PATH: install it, or give its full"),
+        ("echo hi; id", None, "the command 'echo hi; id' was not found on PATH"),
+        ("sh", "/no/such/folder", "working directory '/no/such/folder' does not exist"),
+        ("{broken}", None, "could not be started: "),
+    ],
+)
+async def test_a_command_that_cannot_be_started_is_refused_with_the_reason(
+    tmp_path: Path, command: str, cwd: str | None, message: str
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/no/such/interpreter\n")
+    broken.chmod(0o755)
     with pytest.raises(BackendUnavailable) as caught:
-        await open_stdio(new_link(), command, tail=StderrTail("notes"), limit=1000)
-    return str(caught.value)
+        async with started(command.format(broken=broken), cwd=cwd):
+            pass
+    assert message in str(caught.value)
 
 
-async def test_a_missing_command_is_told_with_what_to_do() -> None:
-    told = await refusal(StdioCommand("no-such-command-here", (), ENV))
-    assert told == (
-        "notes: the command 'no-such-command-here' was not found on PATH: install it, or give its full path"
-    )
-
-
-async def test_a_missing_working_directory_is_told_as_such() -> None:
-    told = await refusal(StdioCommand("sh", (), ENV, "/no/such/folder"))
-    assert told == "notes: working directory '/no/such/folder' does not exist"
-
-
-async def test_a_login_shell_that_hangs_is_given_up(tmp_path: Path) -> None:
+async def test_a_login_shell_that_hangs_times_out(tmp_path: Path) -> None:
     hanging, clock = tmp_path / "shell", FakeClock()
     hanging.write_text("#!/bin/sh\nexec sleep 100\n")
     hanging.chmod(0o755)
@@ -117,20 +127,9 @@ async def test_a_login_shell_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert await within(asking) == ""
 
 
-async def test_a_file_that_is_no_program_is_told_as_such(tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.write_text("#!/no/such/interpreter\n")
-    broken.chmod(0o755)
-    assert "could not be started: " in await refusal(StdioCommand(str(broken), (), ENV))
-
-
-async def test_it_runs_in_its_working_directory(tmp_path: Path) -> None:
-    heard = Heard()
-    link = new_link(heard)
-    command = StdioCommand("sh", ("-c", NOTE + 'note "$PWD"; cat >/dev/null'), ENV, str(tmp_path))
-    transport = await open_stdio(link, command, tail=StderrTail("notes"), limit=1000)
-    assert msgspec.json.decode(await heard.first("said"))["text"] == str(tmp_path)
-    await transport.aclose()
+async def test_a_child_runs_in_its_working_directory(tmp_path: Path) -> None:
+    async with shell('note "$PWD"; cat >/dev/null', cwd=str(tmp_path)) as child:
+        assert await child.said() == str(tmp_path)
 
 
 async def test_s37_its_environment_is_what_it_was_given_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +156,6 @@ async def test_s39_arguments_never_meet_a_shell() -> None:
     nasty = "$(id); `id` && * | ~ #"
     async with shell('note "$1"; cat >/dev/null', nasty) as child:
         assert await child.said() == nasty
-
-
-async def test_s39_a_command_line_is_not_a_command() -> None:
-    assert "was not found on PATH" in await refusal(StdioCommand("echo hi; id", (), ENV))
 
 
 async def test_nothing_of_a_command_that_may_be_secret_is_in_its_repr() -> None:
@@ -191,7 +186,7 @@ def test_a_message_is_always_one_line() -> None:
     assert wire.one_line(b"{}") == b"{}"
 
 
-async def test_garbage_and_banners_on_stdout_hurt_nobody() -> None:
+async def test_invalid_lines_on_stdout_do_not_end_the_link() -> None:
     noise = "echo Starting server...; printf '\\377\\376\\n\\n[]\\n'; "
     async with shell(noise + "read -r line; echo '{\"id\":7'; answer 1; cat >/dev/null") as child:
         await within(child.ask())
@@ -205,21 +200,14 @@ async def test_an_answer_that_is_not_utf8_fails_its_own_call() -> None:
         await within(child.ask())
 
 
-async def test_an_answer_over_the_limit_costs_only_its_caller() -> None:
-    big = 'printf \'{"jsonrpc":"2.0","id":1,"result":{"x":"\'; head -c 5000000 /dev/zero | tr "\\0" x; echo \'"}}\'; '
-    async with shell(f"read -r a; read -r b; {big} answer 2; cat >/dev/null", limit=1 << 20) as child:
+async def test_an_answer_over_the_limit_fails_its_own_call_only() -> None:
+    async with shell(f"read -r a; read -r b; {BIG_ANSWER} answer 2; cat >/dev/null", limit=1 << 20) as child:
         first, second = child.ask(), child.ask()
         assert isinstance(await failure(first), BackendProtocolError)
         assert bytes(await within(second)) == b"{}"
 
 
-async def test_an_answer_below_the_limit_arrives_however_large() -> None:
-    big = 'printf \'{"jsonrpc":"2.0","id":1,"result":{"x":"\'; head -c 5000000 /dev/zero | tr "\\0" x; echo \'"}}\'; '
-    async with shell(f"read -r a; {big} cat >/dev/null") as child:
-        assert len(bytes(await within(child.ask()))) == 5_000_008
-
-
-async def test_a_server_that_does_not_read_costs_no_memory_without_end() -> None:
+async def test_a_server_that_does_not_read_its_stdin_refuses_more_requests() -> None:
     async with shell("exec sleep 100") as child:
         child.link.write_limit = 100_000
         asked = [child.ask(text="x" * 100_000) for _ in range(10)]
@@ -268,12 +256,7 @@ def test_only_what_prints_is_kept() -> None:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_reason_of_an_end_is_its_status_and_its_last_line_of_stderr() -> None:
-    async with shell("echo 'KEY is not set' >&2; exit 3") as child:
-        assert (await child.end()).message == "the server exited with status 3; last line of stderr: KEY is not set"
-
-
-def test_a_signal_is_told_by_its_name() -> None:
+def test_an_exit_reason_names_the_signal() -> None:
     tail = StderrTail("notes")
     assert exit_reason(-9, tail) == "the server was killed by SIGKILL"
     assert exit_reason(-250, tail) == "the server exited with status -250"
@@ -294,24 +277,27 @@ async def test_r1_a_killed_server_fails_every_call_in_flight_with_the_reason() -
         assert isinstance(await failure(child.ask()), BackendUnavailable)
 
 
-async def test_an_answer_given_just_before_the_exit_still_counts() -> None:
-    big = 'printf \'{"jsonrpc":"2.0","id":1,"result":{"x":"\'; head -c 1000000 /dev/zero | tr "\\0" x; echo \'"}}\'; '
-    async with shell(f"read -r a; {big} echo bye >&2; exit 4") as child:
-        assert len(bytes(await within(child.ask()))) == 1_000_008
+async def test_a_large_answer_just_before_the_exit_arrives() -> None:
+    async with shell(f"read -r a; {BIG_ANSWER} echo bye >&2; exit 4") as child:
+        assert len(bytes(await within(child.ask()))) == 5_000_008
         assert (await child.end()).message == "the server exited with status 4; last line of stderr: bye"
 
 
-async def test_a_server_that_closes_its_stdout_is_lost_though_it_lives() -> None:
-    async with shell("exec >&-; exec cat >/dev/null") as child:
-        assert "closed its stdout" in str(await child.end())
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'KEY is not set' >&2; exit 3", "the server exited with status 3; last line of stderr: KEY is not set"),
+        ("exec >&-; exec cat >/dev/null", "the server closed its stdout"),
+        ("sleep 100 </dev/null & exit 5", "the server exited with status 5"),
+    ],
+    ids=["exit", "stdout closed", "stdout held by a grandchild"],
+)
+async def test_the_end_of_a_server_ends_the_link_with_the_reason(script: str, reason: str) -> None:
+    async with shell(script) as child:
+        assert (await child.end()).message == reason
 
 
-async def test_an_exit_is_noticed_though_a_grandchild_holds_stdout() -> None:
-    async with shell("sleep 100 </dev/null & exit 5") as child:
-        assert "exited with status 5" in str(await child.end())
-
-
-async def test_a_well_behaved_server_leaves_when_its_stdin_ends(tmp_path: Path) -> None:
+async def test_a_server_that_ends_with_its_stdin_gets_no_signal(tmp_path: Path) -> None:
     told = tmp_path / "told"
     async with shell('trap "echo term > $1" TERM; note ready; cat >/dev/null; echo eof > "$1"', str(told)) as child:
         await child.said()
@@ -332,18 +318,19 @@ async def test_a_server_that_ignores_the_end_of_stdin_gets_sigterm(tmp_path: Pat
     assert told.read_text() == "term\n"
 
 
-async def test_a_server_that_ignores_sigterm_gets_sigkill() -> None:
+@pytest.mark.parametrize(
+    "script",
+    [
+        'trap "" TERM; sleep 100 & note "$!"; while :; do wait; done',
+        '(trap "" TERM; sleep 100) </dev/null & note "$!"; cat >/dev/null',
+    ],
+    ids=["server", "grandchild"],
+)
+async def test_r26_a_process_that_ignores_sigterm_gets_sigkill(script: str) -> None:
     clock = FakeClock()
-    async with shell('trap "" TERM; sleep 100 & note "$!"; while :; do wait; done', clock=clock) as child:
+    async with shell(script, clock=clock) as child:
         ended = ending_of(int(await child.said()))
     await eventually(lambda: not psutil.pid_exists(child.transport.pid))
-    await within(ended)
-
-
-async def test_r26_grandchildren_go_with_their_server() -> None:
-    clock = FakeClock()
-    async with shell('(trap "" TERM; sleep 100) </dev/null & note "$!"; cat >/dev/null', clock=clock) as child:
-        ended = ending_of(int(await child.said()))
     await within(ended)
 
 
@@ -358,7 +345,7 @@ async def test_r26_grandchildren_of_a_crashed_server_go_too() -> None:
     await within(ended)
 
 
-async def test_closing_fails_what_is_in_flight_and_leaves_no_zombie() -> None:
+async def test_closing_fails_requests_in_flight_and_leaves_no_zombie() -> None:
     async with shell("exec cat >/dev/null") as child:
         asked = child.ask()
         await asyncio.sleep(0)
@@ -377,7 +364,7 @@ async def closed(transport: StdioTransport, clock: FakeClock | None) -> None:
 
 
 def ending_of(pid: int) -> "asyncio.Future[None]":
-    """Done when that process has ended, whoever its parent is."""
+    """Done when the process has ended, even if it is not our child."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     handle = os.pidfd_open(pid)

@@ -1,4 +1,4 @@
-"""What a Streamable HTTP link holds besides its calls: the standing GET stream, reopened or given up."""
+"""The standing GET stream of a Streamable HTTP link, reopened or abandoned, and its posted notifications."""
 
 import asyncio
 
@@ -11,19 +11,28 @@ from mcp_manifold.errors import SessionExpired
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
 from tests.unit.backends.linking import Heard, eventually, raw, within
-from tests.unit.backends.serving import Asked, Server, answer, chunk, event, over_http, replying, stream, whole
+from tests.unit.backends.serving import (
+    Asked,
+    Server,
+    chunk,
+    event,
+    holding,
+    opening,
+    over_http,
+    replying,
+    stream,
+    whole,
+)
 
 pytestmark = pytest.mark.anyio
 
 CHANGED = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
 
 
-async def held_open(peer: Peer, asked: Asked) -> None:
-    await peer.send(stream(event(CHANGED)))
-    await peer.until_closed()
+held_open, _ = holding(stream(event(CHANGED)))
 
 
-async def test_what_belongs_to_no_request_arrives_on_it() -> None:
+async def test_notifications_of_no_request_arrive_on_the_stream() -> None:
     heard = Heard()
     async with Server(held_open) as server, over_http(server.url, heard=heard) as (link, transport):
         transport.listen()
@@ -33,7 +42,7 @@ async def test_what_belongs_to_no_request_arrives_on_it() -> None:
 
 
 @pytest.mark.parametrize("refused", [whole(405), whole(404), whole(400), whole(200, b"{}")])
-async def test_a_server_that_offers_none_is_not_asked_again(refused: bytes) -> None:
+async def test_a_server_without_a_standing_stream_is_not_asked_again(refused: bytes) -> None:
     async with Server(replying(refused)) as server, over_http(server.url) as (link, transport):
         transport.listen()
         await server.heard(1)
@@ -46,7 +55,7 @@ async def test_a_server_that_offers_none_is_not_asked_again(refused: bytes) -> N
 
 
 @pytest.mark.parametrize("ending", ["ended", "reset", "500"])
-async def test_a_broken_one_is_reopened_after_the_event_it_had_last(ending: str) -> None:
+async def test_a_broken_stream_is_resumed_after_its_last_event(ending: str) -> None:
     async def broken(peer: Peer, asked: Asked) -> None:
         await peer.send(stream(b"id: 7\nretry: 0\ndata:\n\n"))
         if ending == "reset":
@@ -63,11 +72,8 @@ async def test_a_broken_one_is_reopened_after_the_event_it_had_last(ending: str)
         assert {asked.headers["last-event-id"] for asked in again} == {"7"}
 
 
-async def test_a_silent_one_is_opened_anew() -> None:
-    async def silent(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(b"retry: 0\n\n"))
-        await peer.until_closed()
-
+async def test_a_silent_stream_is_reopened() -> None:
+    silent, _ = holding(stream(b"retry: 0\n\n"))
     clock = FakeClock()
     async with Server(rest=silent) as server, over_http(server.url, idle_limit=30, clock=clock) as (link, transport):
         transport.listen()
@@ -79,11 +85,8 @@ async def test_a_silent_one_is_opened_anew() -> None:
         assert not link.ended.done()
 
 
-async def test_an_event_over_the_limit_opens_it_anew() -> None:
-    async def big(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(b"retry: 0\n\n", b"data: " + b"x" * 20_000))
-        await peer.until_closed()
-
+async def test_an_event_over_the_limit_reopens_the_stream() -> None:
+    big, _ = holding(stream(b"retry: 0\n\n", b"data: " + b"x" * 20_000))
     heard, clock = Heard(), FakeClock()
     async with (
         Server(big, held_open) as server,
@@ -97,26 +100,17 @@ async def test_an_event_over_the_limit_opens_it_anew() -> None:
         assert not link.ended.done()
 
 
-async def test_404_on_it_with_a_session_ends_the_link() -> None:
-    async def opening(peer: Peer, asked: Asked) -> None:
-        await peer.send(whole(200, answer(asked), "mcp-session-id: s-1"))
-
-    async with Server(opening, replying(whole(404))) as server, over_http(server.url) as (link, transport):
+async def test_404_for_the_session_ends_the_link() -> None:
+    async with Server(opening(), replying(whole(404))) as server, over_http(server.url) as (link, transport):
         await within(link.request("initialize", raw(x=1), timeout=30))
         transport.listen()
         assert isinstance(await within(asyncio.shield(link.ended)), SessionExpired)
         assert server.asked[1].headers["mcp-session-id"] == "s-1"
 
 
-async def test_closing_the_link_closes_it_for_good() -> None:
-    closed = asyncio.Event()
-
-    async def open_until_closed(peer: Peer, asked: Asked) -> None:
-        await peer.send(stream(b"retry: 0\n\n"))
-        await peer.until_closed()
-        closed.set()
-
-    async with Server(open_until_closed) as server:
+async def test_closing_the_link_closes_the_stream_for_good() -> None:
+    act, closed = holding(stream(b"retry: 0\n\n"))
+    async with Server(act) as server:
         async with over_http(server.url) as (_, transport):
             transport.listen()
             await server.heard(1, "GET")
@@ -124,7 +118,7 @@ async def test_closing_the_link_closes_it_for_good() -> None:
         assert [asked.method for asked in server.asked].count("GET") == 1
 
 
-async def test_a_note_is_accepted_or_tells_why_not() -> None:
+async def test_a_posted_notification_is_accepted_or_tells_why_not() -> None:
     for status, problem in ((202, ""), (403, "the server refused the message (HTTP 403)")):
         note = NotificationPost("notes", LoopClock())
         assert "waiting" in repr(note)
@@ -136,7 +130,7 @@ async def test_a_note_is_accepted_or_tells_why_not() -> None:
     assert (note.accepted.done(), note.problem) == (True, "connection refused")
 
 
-async def test_a_notification_that_is_refused_holds_up_nobody() -> None:
+async def test_a_refused_notification_does_not_end_the_link() -> None:
     async with Server(replying(whole(403))) as server, over_http(server.url) as (link, _):
         accepted = link.notify("notifications/initialized")
         assert accepted is not None
@@ -144,13 +138,8 @@ async def test_a_notification_that_is_refused_holds_up_nobody() -> None:
         assert not link.ended.done()
 
 
-async def test_a_notification_that_gets_no_reply_is_given_up() -> None:
-    closed = asyncio.Event()
-
-    async def silent(peer: Peer, asked: Asked) -> None:
-        await peer.until_closed()
-        closed.set()
-
+async def test_a_notification_without_a_reply_times_out() -> None:
+    silent, closed = holding()
     clock = FakeClock()
     async with Server(silent) as server, over_http(server.url, clock=clock) as (link, _):
         accepted = link.notify("notifications/initialized")
