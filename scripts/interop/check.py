@@ -155,7 +155,7 @@ def through(
     found = {"(all)": faults}
     for asked in parts:
         backend, before, old = known[asked["backend"]]
-        views = compare.View("", "", old), compare.View(asked["prefix"], backend.uri_prefix, token)
+        views = compare.ReportView("", "", old), compare.ReportView(asked["prefix"], backend.uri_prefix, token)
         found[backend.name] = compare.capability_differences(before, report)
         found[backend.name] += compare.list_differences(before, report, views)
         outcomes = report["parts"].get(backend.name, {})

@@ -1,7 +1,7 @@
-"""The table of which behaviour is shown over which way with which backends, read off the tests. Judges none of them.
+"""The table of which behaviour is shown over which way with which backends, read from the tests.
 
-`python -m tests.contract.table` writes it to docs/protocol-support.md. No test is really run for it: each is entered
-with servers and clients that only note which they are, and left at the first thing it asks a client for.
+`python -m tests.contract.table` writes it to docs/protocol-support.md. No test is run for it: each is entered
+with recording stand-ins for servers and clients, and left at the first use of a client.
 """
 
 import asyncio
@@ -48,11 +48,11 @@ def column_of(way: Way) -> str:
 
 
 class Enough(BaseException):
-    """All that a test says about itself was noted."""
+    """Everything about a test is recorded: leave it."""
 
 
 class UsageNotes:
-    """Stands in for whatever a test is given, and notes the backends and the ways."""
+    """Records the backends and the ways of a test."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
@@ -94,7 +94,7 @@ class Noting:
 
 
 class Quiet:
-    """In the place of a backend: does nothing of what it is told, until there is a client that would see it."""
+    """In the place of a backend: ignores orders until there is a client to see their effect."""
 
     def __init__(self, notes: UsageNotes) -> None:
         self._notes = notes
@@ -111,14 +111,14 @@ class Quiet:
 
 
 class Silent:
-    """In the place of a client: the first thing that is wanted of it is the end."""
+    """In the place of a client: its first use ends the test."""
 
     def __getattr__(self, name: str) -> Any:
         raise Enough
 
 
 def cases(test: Any) -> Iterator[dict[str, Any]]:
-    """The arguments a test is run with, one case after the other."""
+    """The arguments of each case of a test."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     given = dict.fromkeys(inspect.signature(test).parameters)
     for values in itertools.product(*(mark.args[1] for mark in marks)):
@@ -130,7 +130,7 @@ def cases(test: Any) -> Iterator[dict[str, Any]]:
 
 
 async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> UsageNotes:
-    """What one case of a test says about itself."""
+    """The backends and ways of one case of a test."""
     notes = UsageNotes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "standing", notes.standing, raising=False)
@@ -142,7 +142,7 @@ async def noted(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Usage
 
 
 async def seen() -> Seen:
-    """What all tests say about themselves."""
+    """The backends and revisions of all tests, by behaviour and column."""
     found: Seen = defaultdict(lambda: defaultdict(lambda: (set(), set())))
     for module, _, test in every_test():
         for case in cases(test):

@@ -1,4 +1,4 @@
-"""A scripted backend over Streamable HTTP, both eras on one endpoint. What it answers is the engine's business."""
+"""A scripted backend over Streamable HTTP, both eras on one endpoint. The engine decides the answers."""
 
 import asyncio
 import secrets
@@ -67,7 +67,7 @@ class ReplyChannel:
         self._exchange.wire.reset()
 
     async def finish(self) -> None:
-        """No more messages: end the stream, which is also what a request without an answer gets."""
+        """End the response; a request without an answer gets an empty stream."""
         if self.state != "done":
             await self._stream()
             self.state = "done"
@@ -127,7 +127,7 @@ class HttpBackend(Listener):
         await self.recorder.wait_until(lambda: len(self._standing) >= count, f"{count} GET streams")
 
     def forget_sessions(self) -> None:
-        """Know no session any more, as after a restart: 404 for all of them, their GET streams end."""
+        """Forget all sessions, as a restart does: requests get 404, GET streams end."""
         for conversation in self.sessions.values():
             conversation.close()
         self.sessions.clear()

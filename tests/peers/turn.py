@@ -1,4 +1,4 @@
-"""One request on its way through a scripted backend, and the channel its replies take. Decides nothing by itself."""
+"""One request at a scripted backend, and the channel of its replies."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ _SLOT: Final = re.compile(rb"\$(ID|TOKEN|ARGS|TEXT|NAME)")
 
 
 class TurnChannel(Protocol):
-    """Where a backend's messages go: stdout, one HTTP reply, or one event stream."""
+    """The way of a backend's messages: stdout, one HTTP reply, or one event stream."""
 
     async def send(self, message: bytes, *, final: bool = False) -> None:
         """Frame and write one message; `final` says that it answers the request."""
@@ -27,7 +27,7 @@ class TurnChannel(Protocol):
 
 
 class Turn:
-    """A request (or, with no id, a notification) that an act deals with."""
+    """A request, or a notification (no id), that an act handles."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A socket as bytes with waiting: the ground both scripted servers and raw clients stand on. Knows no protocol."""
+"""A TCP connection as bytes to await, for scripted servers and raw clients. Knows no protocol."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ class SocketWire(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.ended = asyncio.Event()
-        """The peer said it is done, or is gone."""
+        """The peer closed its side, or is gone."""
         self.lost = asyncio.Event()
         """The socket is closed."""
 
