@@ -12,6 +12,7 @@ from tests.peers.message import LATEST_HANDSHAKE, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Act, Offer
 from tests.peers.turn import Turn, TurnChannel
+from tests.peers.wire import first_of
 
 _CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -231,13 +232,10 @@ class ScriptedConversation:
         shown = b'{"notifications":%b,%b}' % (turn.param("notifications") or b"{}", listen.stamp())
         await turn.notify("notifications/subscriptions/acknowledged", shown)
         self.engine.listens.append(listen)
-        ended, gone = asyncio.create_task(listen.ended.wait()), asyncio.create_task(turn.cancelled.wait())
         try:
-            await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
+            await first_of(listen.ended, turn.cancelled)
         finally:
             self.engine.listens.remove(listen)
-            ended.cancel()
-            gone.cancel()
         await turn.reply(b'{"resultType":"complete",%b}' % listen.stamp())
 
     # --- asking -------------------------------------------------------------------------------------------------------

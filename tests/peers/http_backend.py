@@ -7,10 +7,11 @@ from typing import Final, Literal
 from tests.peers import jsontext, message, modern
 from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_wire import Headers, chunk, compose, event
-from tests.peers.listener import HttpExchange, Listener, first_of
+from tests.peers.listener import HttpExchange, Listener
 from tests.peers.message import MODERN_VERSION, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Script
+from tests.peers.wire import first_of
 
 STREAM: Final = (
     ("Content-Type", "text/event-stream"),

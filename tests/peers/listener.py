@@ -13,7 +13,7 @@ from tests.peers.face import Face
 from tests.peers.http_wire import Body, Headers, compose, header, read_head
 from tests.peers.recorder import Received
 from tests.peers.script import Script
-from tests.peers.wire import SocketWire
+from tests.peers.wire import SocketWire, first_of
 
 T = TypeVar("T")
 
@@ -202,18 +202,6 @@ class Listener(Face):
     @abstractmethod
     async def _serve(self, exchange: HttpExchange) -> bool:
         """Answer one exchange; False if the connection ends with it."""
-
-
-async def first_of(*events: asyncio.Event) -> asyncio.Event:
-    """Wait for the first of some events."""
-    waits = {asyncio.create_task(event.wait()): event for event in events}
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-    return next(event for event in events if event.is_set())
 
 
 async def _read(wire: SocketWire, number: int) -> HttpExchange:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tests.peers import jsontext, message
 from tests.peers.message import META, Message
+from tests.peers.wire import first_of
 
 if TYPE_CHECKING:
     from tests.peers.conversation import ScriptedConversation
@@ -117,14 +118,5 @@ class Turn:
 
     async def held(self, gate: str) -> bool:
         """Wait for a gate to open; False when the request was given up first."""
-        waits = [
-            asyncio.create_task(self.conversation.engine.gate(gate).wait(), name=f"gate {gate}"),
-            asyncio.create_task(self.cancelled.wait(), name="cancelled"),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self.conversation.engine.gate(gate), self.cancelled)
         return not self.cancelled.is_set()

@@ -130,3 +130,15 @@ async def connect(host: str, port: int) -> SocketWire:
     """An open connection."""
     _, wire = await asyncio.get_running_loop().create_connection(SocketWire, host, port)
     return wire
+
+
+async def first_of(*events: asyncio.Event) -> asyncio.Event:
+    """Wait for the first of some events."""
+    waits = {asyncio.create_task(event.wait()): event for event in events}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return next(event for event in events if event.is_set())
