@@ -255,5 +255,5 @@ async def standing(
             kind = server.partition("_")[0]
             backends[server] = await stack.enter_async_context(backend_of(kind, script))
             entries[server] = {**entry_of(backends[server]), **servers.get(server, {})}
-        config = {"manifold": {"startupTimeout": "15s", **(manifold or {})}, "mcpServers": entries}
+        config = {"manifold": {"startupTimeout": "45s", **(manifold or {})}, "mcpServers": entries}
         yield await stack.enter_async_context(Stand(backends, config))
