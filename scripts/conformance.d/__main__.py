@@ -52,10 +52,7 @@ LEG_SECONDS = 180.0
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="conformance",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="conformance", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--suite",
@@ -171,11 +168,7 @@ def show_met(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str
 def as_json(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str]) -> dict[str, Any]:
     return {
         "legs": [
-            {
-                "suite": leg.version,
-                "revision": leg.revision,
-                "scenarios": [_scenario(row, expected) for row in rows],
-            }
+            {"suite": leg.version, "revision": leg.revision, "scenarios": [_scenario(row, expected) for row in rows]}
             for leg, rows in results.items()
         ]
     }

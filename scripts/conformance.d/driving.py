@@ -13,10 +13,7 @@ from suite import Leg, Suite, progress
 
 WAYS = ("inside", "handshake", "modern")
 INTERACTIVE = ("elicitation-sep1034-client-defaults", "sep-2322-client-request-state")  # nobody to ask inside
-NOT_COVERED = {
-    "auth/": "OAuth towards backends",
-    "sep-2640-": "what a host does with the skills it reads",
-}
+NOT_COVERED = {"auth/": "OAuth towards backends", "sep-2640-": "what a host does with the skills it reads"}
 
 
 def covered(names: Iterable[str]) -> list[str]:

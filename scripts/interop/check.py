@@ -138,13 +138,7 @@ def direct(site: Site, client: ClientProgram, backend: ReferenceServer) -> tuple
     return report, token, faults
 
 
-def through(
-    site: Site,
-    client: ClientProgram,
-    front: str,
-    target: CallTarget,
-    known: Seen,
-) -> dict[str, list[str]]:
+def through(site: Site, client: ClientProgram, front: str, target: CallTarget, known: Seen) -> dict[str, list[str]]:
     """A client with all backends behind the manifold: the differences, by backend."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, f"{name}__", backend.uri_prefix, token) for name, (backend, _, _) in known.items()]

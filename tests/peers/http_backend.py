@@ -13,11 +13,7 @@ from tests.peers.recorder import Received
 from tests.peers.script import Script
 from tests.peers.wire import first_of
 
-STREAM: Final = (
-    ("Content-Type", "text/event-stream"),
-    ("Cache-Control", "no-cache"),
-    ("Transfer-Encoding", "chunked"),
-)
+STREAM: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("Transfer-Encoding", "chunked"))
 _BAD_REQUESTS: Final = (-32700, -32600, -32602, -32020, -32021, -32022)
 
 

@@ -20,12 +20,7 @@ class SseBackend(Listener):
     """
 
     def __init__(
-        self,
-        script: Script | None = None,
-        *,
-        token: str | None = None,
-        port: int = 0,
-        endpoint: Endpoint = "relative",
+        self, script: Script | None = None, *, token: str | None = None, port: int = 0, endpoint: Endpoint = "relative"
     ) -> None:
         super().__init__(script, token=token, port=port)
         self.endpoint: Endpoint = endpoint
