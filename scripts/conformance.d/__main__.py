@@ -13,7 +13,7 @@ from typing import Any
 
 import driving
 import processes
-from comparison import DIRECT, ScenarioRow, is_expected, render
+from comparison import DIRECT, ScenarioRow, expectations, is_expected, render
 from suite import LEGS, Leg, Suite, choose, progress
 
 DESCRIPTION = """\
@@ -52,10 +52,7 @@ LEG_SECONDS = 180.0
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="conformance",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="conformance", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--suite",
@@ -121,10 +118,9 @@ def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]], side: str) -> None:
 
 
 def gather(
-    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]]
+    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]], ways: Sequence[str]
 ) -> dict[Leg, list[ScenarioRow]]:
     """Run every leg in every way. One backend serves all ways, so only the way differs."""
-    ways = [DIRECT, *(w for w in WAYS[1:] if w in options.ways)]
     checks: dict[tuple[Leg, str], dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         url = options.backend if options.backend != "everything" else stack.enter_context(processes.backend())
@@ -148,34 +144,31 @@ def _behind(
     return processes.manifold(urls, probed=options.backend == "everything")
 
 
-def report(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], complete: bool) -> int:
-    """Print the tables; return how many checks were lost that no expectation names."""
-    unexpected, met = 0, set()
+def report(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], ways: Sequence[str]) -> int:
+    """Print the tables; the number of losses that no expectation names."""
+    losses = [(row.scenario, loss) for rows in results.values() for row in rows for w in ways for loss in row.losses(w)]
     for leg, rows in results.items():
-        ways = list(rows[0].checks)
         print(render(str(leg), rows, ways, expected), end="\n\n")
-        for row in rows:
-            for loss in (found for way in ways[1:] for found in row.losses(way)):
-                unexpected += not is_expected(expected, row.scenario, loss)
-                met |= {row.scenario, f"{row.scenario}:{loss.check}"}
-    if complete:
-        for name in sorted(set(expected) - met):
-            print(f"no longer lost, remove it from expectations.toml: {name}")
-    if all(len(row.checks) == 1 for rows in results.values() for row in rows):
+    unexpected = sum(not is_expected(expected, *each) for each in losses)
+    if list(ways) == [DIRECT]:
         print("only the backend itself was run, so there was nothing to compare")
     else:
         print(f"{unexpected or 'no'} checks were lost unexpectedly")
     return unexpected
 
 
+def show_met(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], ways: Sequence[str]) -> None:
+    """Name the expectations that nothing met, after a complete run."""
+    rows = [row for rows in results.values() for row in rows]
+    met = {key for row in rows for w in ways for loss in row.losses(w) for key in expectations(row.scenario, loss)}
+    for name in sorted(set(expected) - met):
+        print(f"no longer lost, remove it from expectations.toml: {name}")
+
+
 def as_json(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str]) -> dict[str, Any]:
     return {
         "legs": [
-            {
-                "suite": leg.version,
-                "revision": leg.revision,
-                "scenarios": [_scenario(row, expected) for row in rows],
-            }
+            {"suite": leg.version, "revision": leg.revision, "scenarios": [_scenario(row, expected) for row in rows]}
             for leg, rows in results.items()
         ]
     }
@@ -185,7 +178,6 @@ def _scenario(row: ScenarioRow, expected: Mapping[str, str]) -> dict[str, Any]:
     losses = [
         {"way": way, "expected": is_expected(expected, row.scenario, loss), **dataclasses.asdict(loss)}
         for way in row.checks
-        if way != DIRECT
         for loss in row.losses(way)
     ]
     checks = {way: [dataclasses.asdict(c) for c in found] for way, found in row.checks.items()}
@@ -204,12 +196,17 @@ def main(argv: Sequence[str]) -> int:
     expected = tomllib.loads((processes.HERE / "expectations.toml").read_text())
     expected_of_client: dict[str, str] = expected.pop("client", {})
     if options.client:
-        return driving.judge(suite, chosen, options, expected_of_client)
-    results = gather(suite, options, chosen)
+        expected, every, ways = expected_of_client, driving.WAYS, [w for w in driving.WAYS if w in options.ways]
+        results = driving.gather(suite, chosen, ways, options.timeout)
+    else:
+        every, ways = WAYS[:2], [DIRECT, *(w for w in WAYS[1:] if w in options.ways)]
+        results = gather(suite, options, chosen, ways)
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(results, expected), indent=2) + "\n")
-    complete = options.suite == "both" and not options.scenario and len(options.ways) > 1
-    return 1 if report(results, expected, complete) else 0
+    unexpected = report(results, expected, ways)
+    if options.suite == "both" and not options.scenario and set(every) <= set(ways):
+        show_met(results, expected, ways)
+    return 1 if unexpected else 0
 
 
 if __name__ == "__main__":

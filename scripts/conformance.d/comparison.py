@@ -1,4 +1,4 @@
-"""Owns what "lost on the way through" means and how it is shown; knows nothing of processes and files."""
+"""What "lost on the way through" means, and how it is shown; knows nothing of processes and files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,8 @@ DIRECT = "direct"
 BADNESS = {"SUCCESS": 0, "INFO": 0, "SKIPPED": 1, "WARNING": 2, "FAILURE": 3}
 SCENARIOS_PASS = "= scored scenarios that pass"
 CHECKS_SUCCEED = "= checks that succeed"
-COUNTED = ("SUCCESS", "WARNING", "FAILURE")
+BAD = ("WARNING", "FAILURE")
+COUNTED = ("SUCCESS", *BAD)
 
 Key = tuple[str, str, int]
 
@@ -33,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A check that is worse through the manifold than directly."""
+    """A check that is worse through the manifold than directly, or that fails where there is nothing direct."""
 
     check: str
     name: str
@@ -44,14 +45,19 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRow:
-    """One scenario of one leg: its checks by way (`direct` and the manifolds)."""
+    """One scenario of one leg: its checks by way. With a `direct` way the other ways are compared with it."""
 
     scenario: str
     scored: bool
     checks: Mapping[str, Sequence[Check]]
 
     def losses(self, way: str) -> list[Loss]:
-        return lost(self.checks[DIRECT], self.checks[way])
+        """What is lost, or fails, on one way; nothing where the scenario did not run."""
+        if way == DIRECT or way not in self.checks:
+            return []
+        if DIRECT in self.checks:
+            return lost(self.checks[DIRECT], self.checks[way])
+        return [Loss(c.id, c.name, "", c.status, c.error) for c in self.checks[way] if c.status in BAD]
 
 
 def keyed(checks: Iterable[Check]) -> dict[Key, Check]:
@@ -80,7 +86,12 @@ def lost(direct: Sequence[Check], through: Sequence[Check]) -> list[Loss]:
 
 
 def is_expected(expected: Mapping[str, str], scenario: str, loss: Loss) -> bool:
-    return scenario in expected or f"{scenario}:{loss.check}" in expected
+    return any(key in expected for key in expectations(scenario, loss))
+
+
+def expectations(scenario: str, loss: Loss) -> tuple[str, ...]:
+    """The keys of expectations.toml that a loss can be expected by."""
+    return scenario, f"{scenario}:{loss.check}", f"{scenario}:{loss.name}"
 
 
 def passes(checks: Sequence[Check]) -> bool:
@@ -96,34 +107,36 @@ def fraction(checks: Sequence[Check]) -> str:
 def render(title: str, rows: Sequence[ScenarioRow], ways: Sequence[str], expected: Mapping[str, str]) -> str:
     """One leg as a table: checks passed per scenario and way, what was lost below its scenario."""
     width = max(len(words) for words in (title, SCENARIOS_PASS, *(r.scenario for r in rows))) + 4
-    lines = [f"{title:<{width}}" + "".join(f"{way:>9}" for way in ways)]
+    lines = [f"{title:<{width}}" + "".join(f"{way:>11}" for way in ways)]
     for row in rows:
-        cells = "".join(f"{fraction(row.checks[way]):>9}" for way in ways)
+        cells = "".join(f"{fraction(row.checks[way]) if way in row.checks else '-':>11}" for way in ways)
         lines.append(f"  {row.scenario:<{width - 2}}{cells}" + ("" if row.scored else "   not scored"))
         lines += _bad_directly(row)
-        for way in (w for w in ways if w != DIRECT):
+        for way in ways:
             lines += [_loss_line(row.scenario, way, loss, expected) for loss in row.losses(way)]
     return "\n".join([*lines, *_totals(rows, ways, width)])
 
 
 def _bad_directly(row: ScenarioRow) -> list[str]:
-    bad = [c for c in row.checks[DIRECT] if c.status in ("WARNING", "FAILURE")]
+    bad = [c for c in row.checks.get(DIRECT, ()) if c.status in BAD]
     return [f"      direct: {c.id} {c.name}: {c.status}: {_short(c.error)}" for c in bad]
 
 
 def _loss_line(scenario: str, way: str, loss: Loss, expected: Mapping[str, str]) -> str:
-    word = "lost, as expected" if is_expected(expected, scenario, loss) else "LOST"
-    change = f"{loss.direct} -> {loss.through}"
+    word = ("lost" if loss.direct else "failed") + ", as expected"
+    word = word if is_expected(expected, scenario, loss) else word.partition(",")[0].upper()
+    change = f"{loss.direct} -> {loss.through}" if loss.direct else loss.through
     return f"      {way}: {word}: {loss.check} {loss.name}: {change}: {_short(loss.error)}"
 
 
 def _totals(rows: Sequence[ScenarioRow], ways: Sequence[str], width: int) -> list[str]:
     scored = [r for r in rows if r.scored]
-    cells = [f"{sum(passes(r.checks[w]) for r in scored)}/{len(scored)}" for w in ways]
-    checks = [fraction([c for r in rows for c in r.checks[w]]) for w in ways]
+    ran = {w: [r.checks[w] for r in scored if w in r.checks] for w in ways}
+    cells = [f"{sum(map(passes, ran[w]))}/{len(ran[w])}" for w in ways]
+    checks = [fraction([c for r in rows for c in r.checks.get(w, ())]) for w in ways]
     return [
-        f"  {SCENARIOS_PASS:<{width - 2}}" + "".join(f"{c:>9}" for c in cells),
-        f"  {CHECKS_SUCCEED:<{width - 2}}" + "".join(f"{c:>9}" for c in checks),
+        f"  {SCENARIOS_PASS:<{width - 2}}" + "".join(f"{c:>11}" for c in cells),
+        f"  {CHECKS_SUCCEED:<{width - 2}}" + "".join(f"{c:>11}" for c in checks),
     ]
 
 

@@ -42,10 +42,7 @@ class Leg:
         return f"{self.revision} by {self.version}"
 
 
-LEGS = {
-    "stable": (Leg(STABLE, "2025-11-25"),),
-    "alpha": (Leg(ALPHA, "2025-11-25"), Leg(ALPHA, "2026-07-28")),
-}
+LEGS = {"stable": (Leg(STABLE, "2025-11-25"),), "alpha": (Leg(ALPHA, "2025-11-25"), Leg(ALPHA, "2026-07-28"))}
 LEGS["both"] = LEGS["stable"] + LEGS["alpha"]
 
 

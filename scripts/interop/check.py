@@ -138,13 +138,7 @@ def direct(site: Site, client: ClientProgram, backend: ReferenceServer) -> tuple
     return report, token, faults
 
 
-def through(
-    site: Site,
-    client: ClientProgram,
-    front: str,
-    target: CallTarget,
-    known: Seen,
-) -> dict[str, list[str]]:
+def through(site: Site, client: ClientProgram, front: str, target: CallTarget, known: Seen) -> dict[str, list[str]]:
     """A client with all backends behind the manifold: the differences, by backend."""
     token = secrets.token_hex(4)
     parts = [catalogue.part(backend, f"{name}__", backend.uri_prefix, token) for name, (backend, _, _) in known.items()]
@@ -155,7 +149,7 @@ def through(
     found = {"(all)": faults}
     for asked in parts:
         backend, before, old = known[asked["backend"]]
-        views = compare.View("", "", old), compare.View(asked["prefix"], backend.uri_prefix, token)
+        views = compare.ReportView("", "", old), compare.ReportView(asked["prefix"], backend.uri_prefix, token)
         found[backend.name] = compare.capability_differences(before, report)
         found[backend.name] += compare.list_differences(before, report, views)
         outcomes = report["parts"].get(backend.name, {})

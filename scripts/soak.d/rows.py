@@ -134,8 +134,7 @@ async def r17(row: SoakRow, seconds: float, scale: float) -> None:
             not sum(wrong.values()), f"{done} sessions opened and closed in {took:.0f} s, {sum(wrong.values())} refused"
         )
         row.require(
-            per_session < 1024,
-            f"memory: {per_session:+.0f} bytes a session, {first_mib:.1f} to {last_mib:.1f} MiB",
+            per_session < 1024, f"memory: {per_session:+.0f} bytes a session, {first_mib:.1f} to {last_mib:.1f} MiB"
         )
         now = await site.sample()
         row.require(now.sessions == 0, f"{now.sessions} sessions left")

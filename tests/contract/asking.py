@@ -1,4 +1,4 @@
-"""Servers that ask their clients for things, and clients that answer: what both say. Values, and who keeps them."""
+"""Servers that send requests to their clients, and clients that answer them: payloads, scripts, recorders."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -36,12 +36,12 @@ STRANGE: Final = '{"n":1.50,"deep":{"nil":null}}'
 
 
 def one(method: str, params: str) -> str:
-    """One question of an act's text."""
+    """One server request, as an act's text has it."""
     return f'{{"method":"{method}","params":{params}}}'
 
 
 def asking(server: str) -> Script:
-    """A server of that kind that asks for everything there is."""
+    """A server of that kind that sends every kind of server request."""
     url = URL if "26" not in server else URL.replace(',"elicitationId":"e/1"', "")
     form, sample = one("elicitation/create", FORM), one("sampling/createMessage", SAMPLE)
     roots = one("roots/list", "{}")
@@ -110,7 +110,7 @@ def members(params: bytes) -> dict[str, bytes]:
 
 
 class Pondering:
-    """A client's answers, kept until they are let go: the person thinks it over."""
+    """Holds a client's answers back until `decide`, as a person does who thinks it over."""
 
     def __init__(self, client: Any) -> None:
         self._send = client._respond

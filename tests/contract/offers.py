@@ -1,4 +1,4 @@
-"""What the contract's backends offer, the same from each but for the URIs. Values only."""
+"""The scripts of the contract's backends: the same items from each, but for the URIs."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,7 +10,7 @@ SHARED: Final = "file:///shared%20notes.txt"
 """A URI that every backend lists."""
 SHARED_TEMPLATE: Final = "rows://{table}/{row}"
 UNLISTED: Final = "hidden://{server}/linked"
-"""A URI nobody lists, but results link to."""
+"""A URI that is not listed, but linked to in results."""
 ERROR: Final = (
     '{ "message" : "gr\\u00fc\\/\u00dfe" , "code":-32001,"data":{"n":12345678901234567890123,"x":null},"x":1.50}'
 )

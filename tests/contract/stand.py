@@ -1,4 +1,4 @@
-"""A whole manifold between scripted backends and raw clients. Owns what it starts; judges nothing."""
+"""A whole manifold between scripted backends and raw clients, and the waits for what clients see of it."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ EVERY_WAY: Final = (*_HANDSHAKE, *_MODERN)
 WAYS: Final = tuple(way for way in EVERY_WAY if way.version in (OLDEST, LATEST, MODERN_VERSION))
 """The same with the oldest, the latest and the modern revision only."""
 STREAMED: Final = tuple(way for way in WAYS if way.version != MODERN_VERSION)
-"""The ways on which a client is told of changes without asking."""
+"""The ways on which changes are announced without a subscription."""
 
 ERAS: Final[Mapping[str, str]] = MappingProxyType(
     {"pipe": "handshake", "web": "handshake", "stream": "handshake", "pipe26": "modern", "web26": "modern"}
@@ -57,7 +57,7 @@ def backend_of(kind: str, script: Script) -> Any:
 
 
 def entry_of(backend: Face) -> dict[str, Any]:
-    """How a configuration names a running backend."""
+    """The configuration entry of a running backend."""
     if isinstance(backend, StdioBackend):
         return {"command": backend.command, "args": backend.args, "cwd": str(backend.cwd)}
     if isinstance(backend, SseBackend):
@@ -258,5 +258,5 @@ async def standing(
             kind = server.partition("_")[0]
             backends[server] = await stack.enter_async_context(backend_of(kind, script))
             entries[server] = {**entry_of(backends[server]), **servers.get(server, {})}
-        config = {"manifold": {"startupTimeout": "15s", **(manifold or {})}, "mcpServers": entries}
+        config = {"manifold": {"startupTimeout": "45s", **(manifold or {})}, "mcpServers": entries}
         yield await stack.enter_async_context(Stand(backends, config))

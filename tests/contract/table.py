@@ -51,7 +51,7 @@ class Enough(BaseException):
     """Stops a test once its servers and clients are recorded."""
 
 
-class Recorder:
+class UsageRecorder:
     """Records the backend kinds and the ways that a test uses."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Recorder:
         self.ways: set[Way] = set()
 
     def __repr__(self) -> str:
-        return f"<Recorder {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
+        return f"<UsageRecorder {sorted(self.kinds)} {sorted(map(str, self.ways))}>"
 
     @asynccontextmanager
     async def standing(self, scripts: Mapping[str, Any], **_: Any) -> AsyncIterator["RecordingStand"]:
@@ -71,7 +71,7 @@ class Recorder:
 class RecordingStand:
     """Replaces a Stand."""
 
-    def __init__(self, recorder: Recorder, scripts: Mapping[str, Any]) -> None:
+    def __init__(self, recorder: UsageRecorder, scripts: Mapping[str, Any]) -> None:
         self._recorder = recorder
         self.backends = {server: Quiet(recorder) for server in scripts}
         self.config: dict[str, Any] = {"manifold": {}, "mcpServers": {}}
@@ -96,7 +96,7 @@ class RecordingStand:
 class Quiet:
     """Replaces a backend: accepts every command, and stops the test once a client is connected."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: UsageRecorder) -> None:
         self._recorder = recorder
 
     def __repr__(self) -> str:
@@ -129,9 +129,9 @@ def cases(test: Any) -> Iterator[dict[str, Any]]:
         yield case
 
 
-async def recorded(module: ModuleType, test: Any, case: Mapping[str, Any]) -> Recorder:
+async def recorded(module: ModuleType, test: Any, case: Mapping[str, Any]) -> UsageRecorder:
     """The recording of one case of a test."""
-    recorder = Recorder()
+    recorder = UsageRecorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "standing", recorder.standing, raising=False)
         try:

@@ -28,11 +28,7 @@ def extending(server: str, *keys: str, experimental: str = "") -> Script:
         era="modern" if "26" in server else "handshake",
         capabilities=f'{{"tools":{{}},"extensions":{{{extensions}}}{tried}}}',
         tools=(tool("echo"), tool("mirror", Act("mirror"))),
-        on={
-            f"{OWN}/run": Act("mirror"),
-            "tried/run": Act("mirror"),
-            f"notifications/{OWN}/note": Act("silent"),
-        },
+        on={f"{OWN}/run": Act("mirror"), "tried/run": Act("mirror"), f"notifications/{OWN}/note": Act("silent")},
     )
 
 

@@ -86,6 +86,11 @@ async def test_a_server_that_is_away_says_why_and_when_it_is_tried_again() -> No
     async with standing({**offerings(("web",)), "web_stuck": stuck}, manifold={"startupTimeout": "1s"}) as stand:
         refused = {"url": "http://127.0.0.1:9/mcp"}
         stand.config["mcpServers"] |= {"missing": MISSING, "refused": refused, "off": {**MISSING, "disabled": True}}
+        await stand.origin()
+        failing = ("missing", "refused")
+        await stand.until(
+            lambda: stand.status("web").state == "ready" and all(stand.status(name).last_error for name in failing)
+        )
         found = await shown(stand)
         missing, off = found["missing"], found["off"]
         assert (missing["status"], missing["latency"], missing["tools"]) == ("unhealthy", None, 0)

@@ -65,10 +65,7 @@ async def test_accept_decline_and_cancel_of_an_elicitation_reach_the_server_as_t
 async def test_tools_are_offered_for_sampling_to_who_declared_them_and_an_array_of_blocks_comes_back(way: Way) -> None:
     told = ResultCallback()
     told.said["sampling/createMessage"] = BLOCKS
-    async with (
-        standing(scripts()) as stand,
-        stand.client(way, answers=told.answers, capabilities=BOTH_MODES) as client,
-    ):
+    async with standing(scripts()) as stand, stand.client(way, answers=told.answers, capabilities=BOTH_MODES) as client:
         for kind in KINDS:
             assert answers(await client.call(f"{kind}__tooled")) == [BLOCKS.encode()]
             assert [members(params) for _, params in told.take()] == [members(TOOLED.encode())]
@@ -79,10 +76,7 @@ async def test_tools_are_offered_for_sampling_to_who_declared_them_and_an_array_
 async def test_a_url_has_an_elicitation_id_in_the_era_that_has_them_and_none_in_the_other(way: Way) -> None:
     told = ResultCallback()
     told.said["elicitation/create"] = '{"action":"accept"}'
-    async with (
-        standing(scripts()) as stand,
-        stand.client(way, answers=told.answers, capabilities=BOTH_MODES) as client,
-    ):
+    async with standing(scripts()) as stand, stand.client(way, answers=told.answers, capabilities=BOTH_MODES) as client:
         for kind in KINDS:
             assert answers(await client.call(f"{kind}__url")) == [b'{"action":"accept"}']
             ((_, params),) = told.take()

@@ -160,10 +160,7 @@ async def test_a_client_that_can_answer_something_else_is_not_taken_for_one_that
 @shows("isolation-auto")
 async def test_modern_calls_that_come_at_once_have_a_process_each_and_are_all_asked() -> None:
     told = ResultCallback()
-    async with (
-        standing({"pipe": who("pipe")}) as stand,
-        stand.client(WEB26, answers=told.answers) as client,
-    ):
+    async with standing({"pipe": who("pipe")}) as stand, stand.client(WEB26, answers=told.answers) as client:
         await client.call("elicit")
         for _ in range(3):
             replies = await asyncio.gather(*(client.call("elicit") for _ in range(4)))

@@ -147,8 +147,7 @@ async def test_filters_make_a_list_private_and_what_is_missing_makes_it_stale() 
     filtered = {"tools": {"block": ["nothing"]}}
     async with standing({"web26": hinted("web26", PUBLIC)}, web26=filtered) as stand, stand.client(HTTP26) as client:
         assert (await client.request("tools/list")).value["cacheScope"] == "private"
-    gone = {"startupTimeout": "1s"}
-    async with standing({"web26": hinted("web26", PUBLIC)}, manifold=gone) as stand:
+    async with standing({"web26": hinted("web26", PUBLIC)}) as stand:
         stand.config["mcpServers"]["absent"] = {"url": "http://127.0.0.1:9/mcp", "transport": "http"}
         async with stand.client(HTTP26) as client:
             found = (await client.request("tools/list")).value

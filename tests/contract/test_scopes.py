@@ -68,9 +68,7 @@ async def test_an_endpoint_that_nobody_configured_is_not_found() -> None:
 
 @shows("filters", "filters-alias")
 @pytest.mark.parametrize(
-    ("way", "scope"),
-    [*((way, "") for way in WAYS), *((way, "web") for way in WAYS if way.version != OLDEST)],
-    ids=str,
+    ("way", "scope"), [*((way, "") for way in WAYS), *((way, "web") for way in WAYS if way.version != OLDEST)], ids=str
 )
 async def test_what_is_filtered_out_looks_like_what_does_not_exist(way: Way, scope: str) -> None:
     async with standing(offerings(("web", "web26")), web=FILTERS) as stand:

@@ -246,10 +246,7 @@ async def test_a_client_that_did_not_declare_the_extension_gets_no_task(way: Way
 @shows("tasks-extension", "tasks-capability")
 @pytest.mark.parametrize("way", TASKED, ids=str)
 async def test_the_extension_is_not_told_across_eras(way: Way) -> None:
-    async with (
-        standing(scripts("web26")) as stand,
-        stand.client(way, connect=False, capabilities=DECLARING) as client,
-    ):
+    async with standing(scripts("web26")) as stand, stand.client(way, connect=False, capabilities=DECLARING) as client:
         offered = (await client.connect(way.version)).value["capabilities"]
         assert not {"extensions", "tasks"} & offered.keys()
         assert (await client.request("tools/call", {"name": "web26__slow", "task": {}})).text == ""

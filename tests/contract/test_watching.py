@@ -180,33 +180,19 @@ async def test_a_shared_backend_is_asked_at_the_first_and_let_go_at_the_last(way
 
 
 @shows("subscribe-kept")
-@pytest.mark.parametrize("kind", ["pipe", "pipe26"])
-async def test_a_backend_that_comes_back_is_asked_again(kind: str) -> None:
-    asked = "resources/subscribe" if kind == "pipe" else "subscriptions/listen"
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_backend_that_comes_back_or_lost_its_connection_is_asked_again(kind: str) -> None:
+    asked = "resources/subscribe" if ERAS[kind] == "handshake" else "subscriptions/listen"
     async with standing({kind: several(kind)}) as stand, stand.client(Way("http", LATEST)) as client:
         await client.watch()
         await client.request("resources/subscribe", {"uri": uri_of(kind)})
         before = len(stand[kind].calls(asked))
-        await stand[kind].exit(1)
-        await stand[kind].wait_for(asked, count=before + 1)
-        assert (await client.call(f"{kind}__echo", {"text": "back"})).text == "back"
-        await client.wait_for(UPDATED)  # what may have been missed counts as changed
-        await reported(stand[kind], uri_of(kind))
-        await client.wait_for(UPDATED, count=2)
-        assert updates(client) == [uri_of(kind)] * 2
-
-
-@shows("subscribe-kept")
-@pytest.mark.parametrize("kind", IN_PROCESS)
-async def test_a_connection_that_is_lost_is_made_again_for_who_only_listens(kind: str) -> None:
-    asked = "subscriptions/listen" if kind == "web26" else "resources/subscribe"
-    async with standing({kind: several(kind)}) as stand, stand.client(Way("http", LATEST)) as client:
-        await client.watch()
-        await client.request("resources/subscribe", {"uri": uri_of(kind)})
-        before = len(stand[kind].calls(asked))
-        if kind == "web":
-            stand[kind].forget_sessions()
-        await stand[kind].reset_connections()
+        if kind in IN_PROCESS:
+            if kind == "web":
+                stand[kind].forget_sessions()
+            await stand[kind].reset_connections()
+        else:
+            await stand[kind].exit(1)
         await stand[kind].wait_for(asked, count=before + 1)
         await client.wait_for(UPDATED)  # what may have been missed counts as changed
         assert (await client.call(f"{kind}__echo", {"text": "back"})).text == "back"  # over the new connection

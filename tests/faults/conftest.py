@@ -1,4 +1,4 @@
-"""What holds after every test here: nothing went wrong that the product itself, or what it stands on, calls a fault."""
+"""Asserted after every test here: the product and its libraries logged no error."""
 
 import gc
 import logging
@@ -13,7 +13,7 @@ WATCHED = ("mcp_manifold", "asyncio", "uvicorn")
 def no_fault_of_our_own(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """I3. An error in the log is a fault of the product: what others do wrong is a warning at most."""
     yield
-    gc.collect()  # an exception nobody retrieved is told of when its task is thrown away
+    gc.collect()  # an exception that was never retrieved is logged when its task is collected
     records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.get_records("teardown")]
     found = [each for each in records if each.name.partition(".")[0] in WATCHED]
     errors = [each for each in found if each.levelno >= logging.ERROR or each.exc_info]

@@ -1,12 +1,12 @@
-"""What holds whatever goes wrong, asserted around every fault in this one place.
+"""The invariants that hold during and after every fault.
 
-I1  who is not concerned notices nothing: calls at a server the fault does not touch go on, without one error
-I2  nothing stays: descriptors, threads, tasks and children are as many as before, once it is over
-I3  nobody stumbles: no error in the log, no traceback, no exception that nobody retrieved
-I4  nothing spins: once it is over, the loop sleeps
-I5  each answer is its own caller's: every call says something nobody else says, and hears that
+I1  isolation: calls at a server that the fault does not touch succeed
+I2  no leak: descriptors, threads, tasks and children return to their former count
+I3  no defect of ours: no error in the log, no traceback, no exception that was never retrieved
+I4  no busy loop: the event loop sleeps afterwards
+I5  correlation: each call gets the answer to its own text
 
-Times are not asserted here; `scripts/soak` measures them. I3 for this process is the fixture of `conftest.py`.
+Times are not asserted here; `scripts/soak` measures them. The fixture of `conftest.py` asserts I3 for this process.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ TURNS: Final = 60
 
 
 class Watched(Protocol):
-    """A process that runs a manifold, looked at from inside or from outside."""
+    """A process that runs a manifold: this one, or another."""
 
     async def holds(self) -> Holdings:
         """What it holds now."""
 
     async def rests(self) -> bool:
-        """Whether it does nothing, for a while."""
+        """Whether it is idle for a while."""
 
     def stumbled(self) -> list[str]:
         """Lines of its log that tell of a fault of its own."""
@@ -58,7 +58,7 @@ class OwnProcess:
         return holdings()
 
     async def rests(self) -> bool:
-        """Whether its loop sleeps, by the times it looks for events."""
+        """Whether its loop sleeps, counted by its select calls."""
         selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]  # asyncio's own loops have it
         select, turns = selector.select, itertools.count()
 
@@ -74,7 +74,7 @@ class OwnProcess:
         return next(turns) <= TURNS
 
     def stumbled(self) -> list[str]:
-        """The fixture of all tests here sees to that."""
+        """Asserted by the fixture of `conftest.py` instead."""
         return []
 
 
@@ -115,7 +115,7 @@ class Bystanders:
                 await self._more.wait()
 
     async def end(self) -> None:
-        """Call no more."""
+        """Stop calling."""
         self._is_over = True
         async with asyncio.timeout(BOUND):
             await asyncio.gather(*self._tasks)
@@ -166,7 +166,7 @@ async def enduring(
     more: Mapping[str, Any] | None = None,
     **servers: Mapping[str, Any],
 ) -> AsyncIterator[Stand]:
-    """`standing`, with a bystander beside these servers, and what holds whatever goes wrong asserted in the end.
+    """`standing`, with a bystander beside these servers; asserts the invariants at the end.
 
     Args:
         more: entries of servers that are not scripted.

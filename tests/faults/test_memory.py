@@ -29,7 +29,7 @@ def files(state: Path) -> list[Path]:
 async def manifold(server: HttpBackend, state: Path) -> AsyncIterator[Client]:
     """A client of a manifold with its memory in `state`."""
     entry = {**entry_of(server), "headers": {"authorization": f"Bearer {SECRET}"}}
-    config = {"manifold": {"startupTimeout": "15s", "stateDir": str(state)}, "mcpServers": {"web": entry}}
+    config = {"manifold": {"startupTimeout": "45s", "stateDir": str(state)}, "mcpServers": {"web": entry}}
     async with Stand({"web": server}, config) as stand, stand.client(Way("http", LATEST)) as client:
         yield client
 

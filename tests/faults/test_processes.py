@@ -27,16 +27,7 @@ from tests.faults.invariants import BYSTANDER, enduring, unharmed
 from tests.peers.backend import Act, HttpBackend, Script, StdioBackend, named, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient, ModernClient, SseClient
 from tests.peers.processes import is_running, kill, until, zombies
-from tests.peers.program import (
-    Program,
-    answer_of,
-    config_in,
-    connected,
-    over_stdio,
-    serving,
-    status_of,
-    until_probe,
-)
+from tests.peers.program import Program, answer_of, config_in, connected, over_stdio, serving, status_of, until_probe
 from tests.peers.ways import Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]

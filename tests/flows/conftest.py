@@ -1,4 +1,4 @@
-"""What holds after every test here: nothing went wrong that the product itself calls a fault of its own."""
+"""Asserted after every test here: the product logged no error."""
 
 import logging
 from collections.abc import Iterator

@@ -168,7 +168,7 @@ async def test_waking_connects_to_lazy_servers_and_brings_what_is_kept_up_to_dat
     async with backends(offerings(("pipe", "web"))) as servers:
         await learnt(servers, tmp_path)
         before = {file: file.stat().st_mtime_ns for file in files(tmp_path)}
-        async with run(servers, tmp_path, wait="15s", start="lazy") as stand:
+        async with run(servers, tmp_path, wait="45s", start="lazy") as stand:
             await stand.origin()
             await stand.manifold.wake()
             assert [each.state for each in stand.manifold.status()] == ["ready", "ready"]

@@ -81,7 +81,7 @@ async def _restart(stand: Stand, server: str) -> None:
 async def test_i4_backends_that_restart_leave_nothing_behind(rounds: int) -> None:
     async with standing(offerings(SERVERS)) as stand, stand.client(Way("http", LATEST)) as client:
         warm = [
-            await _round(stand, client) for _ in range(2)
+            await _round(stand, client) for _ in range(3)
         ]  # what is open between restarts differs from time to time
         for _ in range(rounds):  # of ten servers at once, since each takes its time to come back
             await _round(stand, client)

@@ -40,7 +40,11 @@ async def test_servers_that_cannot_start_cost_the_others_nothing(way: Way) -> No
     async with HttpBackend(named("stuck")) as stuck, standing(offerings(("pipe", "web")), manifold=FAST) as stand:
         with_bad_neighbours(stand, stuck)
         async with stand.client(way, process=True) as client:  # a hang here would be the servers' own 60 s
-            assert await servers_of(client) == {"pipe", "web"}
+
+            async def are_listed() -> bool:
+                return await servers_of(client) == {"pipe", "web"}
+
+            await until(are_listed, "the servers that can start")  # on a busy machine the first list is without them
             assert (await client.call("pipe__echo", {"text": "fine"})).text == "fine"
             for down in ("missing", "refused"):
                 refused(await client.call(f"{down}__echo"), down)

@@ -1,6 +1,6 @@
 """The named behaviours of a scripted backend. Knows turns and channels, no transport.
 
-An act gets the turn and its own description, and answers the turn or does not.
+An act receives the turn and its own description. It may leave the turn unanswered.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ async def _then(turn: Turn, act: Act) -> None:
 
 
 async def echo(turn: Turn, act: Act) -> None:
-    """Answer plausibly: a tool returns the `text` argument as it was written, a prompt and a resource their name."""
+    """Answer: a tool returns its `text` argument byte for byte, a prompt and a resource their name."""
     await turn.reply(answers.echoed(turn))
 
 
 async def default(turn: Turn, act: Act) -> None:
-    """What the backend does when nothing is scripted for the method."""
+    """The ordinary answer to the method."""
     await turn.conversation.ordinary(turn)
 
 
@@ -103,7 +103,7 @@ async def notify(turn: Turn, act: Act) -> None:
 
 
 async def announce(turn: Turn, act: Act) -> None:
-    """Every line of `text` is `method params`, announced wherever changes are watched; then the reply."""
+    """Announce every line of `text`, a method and its params, to watchers and subscribers; then the reply."""
     for line in act.text.split("\n"):
         method, _, params = line.partition(" ")
         await turn.conversation.engine.announce(method, params or None)
@@ -121,13 +121,13 @@ async def swap(turn: Turn, act: Act) -> None:
 
 
 async def hang(turn: Turn, act: Act) -> None:
-    """Wait for the gate named `text`, or for the request to be given up; then the reply (if still wanted)."""
+    """Wait for the gate named `text`; then the reply, unless the request is cancelled first."""
     if await turn.held(act.text):
         await _then(turn, act)
 
 
 async def late(turn: Turn, act: Act) -> None:
-    """Reply when the gate named `text` opens, even though the request was given up long ago."""
+    """Reply when the gate named `text` opens, even to a cancelled request."""
     await turn.conversation.engine.gate(act.text).wait()
     turn.cancelled.clear()
     await _then(turn, act)
@@ -142,7 +142,7 @@ async def slow(turn: Turn, act: Act) -> None:
 
 
 async def die(turn: Turn, act: Act) -> None:
-    """End the process with code `n`, or reset the connection, without a word."""
+    """End the process with code `n`, or reset the connection, without an answer."""
     turn.channel.drop(act.n)
 
 

@@ -1,4 +1,4 @@
-"""What every raw client shares: ids, replies as slices, notifications, answering the server. Knows no transport."""
+"""The common part of raw clients: ids, replies as slices, notifications, answers. Knows no transport."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -145,7 +145,7 @@ class Client(ABC):
 
     @abstractmethod
     async def watch(self) -> None:
-        """Open whatever the transport needs for messages outside requests."""
+        """Open the stream for messages outside requests."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -173,7 +173,7 @@ class Client(ABC):
         return hits[count - 1]
 
     def _take(self, raw: bytes, owner: PendingRequest | None = None) -> None:
-        """Deal with one message; `owner` is the request on whose own channel it came."""
+        """Handle one message; `owner` is the request whose own channel it came on."""
         try:
             arrived = message.read(raw)
         except ValueError:
@@ -255,7 +255,7 @@ class Client(ABC):
         return task
 
     async def _end(self) -> None:
-        """Cancel what runs, and fail what waits."""
+        """Cancel the running tasks and fail the pending requests."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

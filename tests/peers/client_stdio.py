@@ -19,7 +19,7 @@ _LIMIT: Final = 2**30
 
 
 class LineClient(Client):
-    """What clients of lines share: a stream to write to and one to read from."""
+    """The common part of line clients: one stream to write, one to read."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -71,7 +71,7 @@ class PairClient(LineClient):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.theirs = (-1, -1)
-        """The descriptors to read from and to write to; whoever serves closes them."""
+        """The descriptors that the server reads and writes, and closes."""
 
     async def __aenter__(self) -> "PairClient":
         ours, theirs = socket.socketpair()
@@ -81,7 +81,7 @@ class PairClient(LineClient):
         return self
 
     def close_stdin(self) -> None:
-        """Say that nothing will be sent any more."""
+        """Close the sending direction."""
         assert self._writer is not None, "not started"
         self._writer.write_eof()
 

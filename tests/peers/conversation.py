@@ -12,6 +12,7 @@ from tests.peers.message import LATEST_HANDSHAKE, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Act, Offer
 from tests.peers.turn import Turn, TurnChannel
+from tests.peers.wire import first_of
 
 _CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -49,7 +50,7 @@ class ScriptedConversation:
         return f"<ScriptedConversation {self.number} {self.era or 'new'} {self.version} {len(self.turns)} turns>"
 
     def close(self) -> None:
-        """Nobody is there any more: give up what is in flight."""
+        """End the conversation and cancel what is in flight."""
         self.engine.conversations.discard(self)
         for id_ in list(self.turns):
             self.give_up(id_, b"disconnected")
@@ -57,12 +58,12 @@ class ScriptedConversation:
             future.cancel()
 
     def open_standing(self, channel: TurnChannel) -> None:
-        """Messages outside any request go here from now on."""
+        """Use this channel for messages outside requests."""
         self.standing = channel
         self.standing_opened.set()
 
     def close_standing(self, channel: TurnChannel) -> None:
-        """That channel is gone."""
+        """Forget this channel if it is the standing one."""
         if self.standing is channel:
             self.standing = None
             self.standing_opened.clear()
@@ -75,7 +76,7 @@ class ScriptedConversation:
     # --- arriving -------------------------------------------------------------------------------------------------
 
     def accept(self, raw: bytes, headers: tuple[tuple[str, str], ...] = ()) -> Message | None:
-        """Record what came and deal with it unless it needs a turn: then the message is returned."""
+        """Record a message. Returns it if it needs a turn; responses and plain notifications are handled here."""
         try:
             incoming = message.read(raw)
         except ValueError:
@@ -103,7 +104,7 @@ class ScriptedConversation:
         self.engine.recorder.add(Received(*what, headers, self.session, self.number))
 
     def give_up(self, id_: bytes, why: bytes) -> None:
-        """The client no longer wants an answer."""
+        """Cancel a turn and record why."""
         turn = self.turns.get(id_)
         if turn is not None and not turn.cancelled.is_set() and turn.method != "initialize":
             self._record("cancelled", Message(why, id_, turn.method, turn.message.params))
@@ -158,7 +159,7 @@ class ScriptedConversation:
     # --- ordinary answers -------------------------------------------------------------------------------------------
 
     async def ordinary(self, turn: Turn) -> None:
-        """What a well-behaved server does with a turn."""
+        """Answer as a well-behaved server does."""
         method = turn.method
         for listing, kind, name in answers.LISTS:
             if method == listing:
@@ -231,25 +232,22 @@ class ScriptedConversation:
         shown = b'{"notifications":%b,%b}' % (turn.param("notifications") or b"{}", listen.stamp())
         await turn.notify("notifications/subscriptions/acknowledged", shown)
         self.engine.listens.append(listen)
-        ended, gone = asyncio.create_task(listen.ended.wait()), asyncio.create_task(turn.cancelled.wait())
         try:
-            await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
+            await first_of(listen.ended, turn.cancelled)
         finally:
             self.engine.listens.remove(listen)
-            ended.cancel()
-            gone.cancel()
         await turn.reply(b'{"resultType":"complete",%b}' % listen.stamp())
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def capabilities_of(self, turn: Turn) -> bytes:
-        """What the client said it can answer, for this request."""
+        """The client's capabilities for this request."""
         return (turn.meta("clientCapabilities") if turn.modern else self.client_capabilities) or b"{}"
 
     async def ask(self, method: str, params: bytes, turn: Turn | None) -> Message:
-        """Send a request to the client and wait for what comes back.
+        """Send a request to the client and wait for its response.
 
-        It travels on the turn's channel; with None on the standing stream, once that is open.
+        The request takes the turn's channel; without a turn, the standing stream once that is open.
         """
         # small integers on purpose: they collide with the client's own ids
         id_ = b"%d" % next(self._ask_ids)

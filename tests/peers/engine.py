@@ -27,7 +27,7 @@ _CHANGED: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class Engine:
-    """One backend: what all its conversations share."""
+    """The state that all conversations of one backend share."""
 
     def __init__(self, script: Script, recorder: PeerRecorder) -> None:
         self.script = script
@@ -49,7 +49,7 @@ class Engine:
         return f"<Engine {self.script.name} {len(self.conversations)} conversations>"
 
     def gate(self, name: str) -> asyncio.Event:
-        """The event that a hanging act waits for."""
+        """The event that acts with this gate wait for."""
         return self._gates.setdefault(name, asyncio.Event())
 
     def release(self, gate: str = "") -> None:
@@ -73,7 +73,7 @@ class Engine:
             await self.announce(f"notifications/{changed}/list_changed")
 
     async def announce(self, method: str, params: str | None = None) -> None:
-        """Send a notification of change to everyone who may have it: standing streams, and listens that asked."""
+        """Send a notification to all standing streams, and to the subscriptions that ask for it."""
         raw = None if params is None else params.encode()
         uri = jsontext.value(jsontext.member(raw, "uri"))
         for conversation in list(self.conversations):
@@ -88,12 +88,12 @@ class Engine:
         return list(await asyncio.gather(*(each.ask(method, params.encode(), None) for each in asked)))
 
     def end_listens(self) -> None:
-        """End every listen with its result, as a server that shuts down."""
+        """End every subscription with its result, as a server does that shuts down."""
         for listen in self.listens:
             listen.ended.set()
 
     async def command(self, order: dict[str, Any]) -> None:
-        """Carry out what a test asked of a child process; the names are those of the methods above."""
+        """Execute an order of the test; orders are named after the methods above."""
         match order["do"]:
             case "release" | "hold" as name:
                 getattr(self, name)(order["gate"])
@@ -115,7 +115,7 @@ def _require_known(act: object) -> None:
 
 
 class OpenListen:
-    """One open `subscriptions/listen`: its filter and its turn."""
+    """One open `subscriptions/listen` with its filter."""
 
     def __init__(self, turn: Turn, granted: dict[str, Any]) -> None:
         self.turn = turn
@@ -126,11 +126,11 @@ class OpenListen:
         return f"<OpenListen {self.turn.message.id!r} {self.granted}>"
 
     def stamp(self) -> bytes:
-        """The `_meta` member every message of this listen carries."""
+        """The `_meta` member that every message of this subscription carries."""
         return b'"_meta":{"%bsubscriptionId":%b}' % (META.encode(), self.turn.message.id or b"null")
 
     async def tell(self, method: str, params: bytes | None, uri: object) -> None:
-        """Send a notification if it was asked for."""
+        """Send a notification that the filter admits."""
         wanted = _CHANGED.get(method)
         member, name = "resourceSubscriptions", uri
         if method == "notifications/tasks":

@@ -1,4 +1,4 @@
-"""What a test sees of any scripted backend: what it received, and the strings to pull. Knows no transport."""
+"""The test's view of a scripted backend: what it received, and its controls. Knows no transport."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ class Face(ABC):
 
     @property
     def cancelled(self) -> list[Received]:
-        """Every request that was given up while in flight: its `id`, `method` and `params`; `raw` says how."""
+        """Every request cancelled in flight: its `id`, `method` and `params`; `raw` is the reason."""
         return self.recorder.of("cancelled")
 
     def calls(self, method: str) -> list[Received]:
@@ -54,7 +54,7 @@ class Face(ABC):
         return await self.wait_for(lambda item: item.kind == "cancelled", count=count, timeout=timeout)
 
     async def release(self, gate: str = "") -> None:
-        """Open a gate: acts that hang on it go on, now and later."""
+        """Open a gate for good: acts that wait for it continue."""
         await self._order({"do": "release", "gate": gate})
 
     async def hold(self, gate: str = "") -> None:

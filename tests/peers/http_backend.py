@@ -1,4 +1,4 @@
-"""A scripted backend over Streamable HTTP, both eras on one endpoint. What it answers is the engine's business."""
+"""A scripted backend over Streamable HTTP, both eras on one endpoint. The engine decides the answers."""
 
 import asyncio
 import secrets
@@ -7,16 +7,13 @@ from typing import Final, Literal
 from tests.peers import jsontext, message, modern
 from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_wire import Headers, chunk, compose, event
-from tests.peers.listener import HttpExchange, Listener, first_of
+from tests.peers.listener import HttpExchange, Listener
 from tests.peers.message import MODERN_VERSION, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Script
+from tests.peers.wire import first_of
 
-STREAM: Final = (
-    ("Content-Type", "text/event-stream"),
-    ("Cache-Control", "no-cache"),
-    ("Transfer-Encoding", "chunked"),
-)
+STREAM: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("Transfer-Encoding", "chunked"))
 _BAD_REQUESTS: Final = (-32700, -32600, -32602, -32020, -32021, -32022)
 
 
@@ -67,7 +64,7 @@ class ReplyChannel:
         self._exchange.wire.reset()
 
     async def finish(self) -> None:
-        """No more messages: end the stream, which is also what a request without an answer gets."""
+        """End the response; a request without an answer gets an empty stream."""
         if self.state != "done":
             await self._stream()
             self.state = "done"
@@ -127,7 +124,7 @@ class HttpBackend(Listener):
         await self.recorder.wait_until(lambda: len(self._standing) >= count, f"{count} GET streams")
 
     def forget_sessions(self) -> None:
-        """Know no session any more, as after a restart: 404 for all of them, their GET streams end."""
+        """Forget all sessions, as a restart does: requests get 404, GET streams end."""
         for conversation in self.sessions.values():
             conversation.close()
         self.sessions.clear()

@@ -12,11 +12,7 @@ from tests.peers.message import Message, Refusal
 from tests.peers.script import Act
 from tests.peers.turn import Turn
 
-_NEEDS: Final = (
-    ("sampling/createMessage", "sampling"),
-    ("elicitation/create", "elicitation"),
-    ("roots/list", "roots"),
-)
+_NEEDS: Final = (("sampling/createMessage", "sampling"), ("elicitation/create", "elicitation"), ("roots/list", "roots"))
 _ROOTS: Final = '{"method":"roots/list","params":{}}'
 
 Asked = tuple[str, bytes]

@@ -13,7 +13,7 @@ from tests.peers.face import Face
 from tests.peers.http_wire import Body, Headers, compose, header, read_head
 from tests.peers.recorder import Received
 from tests.peers.script import Script
-from tests.peers.wire import SocketWire
+from tests.peers.wire import SocketWire, first_of
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class HttpExchange:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens instead of (`hang`: before) an answer.
+    """A fault instead of an answer, or before it (`hang`).
 
     `status`: this response. `reset`: the connection is reset without one. `cut`: an event stream begins with `body`
     and is reset. `hang`: nothing until the gate `gate` opens or the client leaves; then the ordinary answer.
@@ -137,7 +137,7 @@ class Listener(Face):
                 await wire.lost.wait()
 
     def fail(self, fault: Fault) -> None:
-        """Let the next matching requests meet this fault."""
+        """Apply this fault to the next matching requests."""
         self._faults.append(fault)
 
     def heal(self) -> None:
@@ -145,7 +145,7 @@ class Listener(Face):
         self._faults.clear()
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
-        """Run something that ends with this backend."""
+        """Run a task that is cancelled with this backend."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -201,19 +201,7 @@ class Listener(Face):
 
     @abstractmethod
     async def _serve(self, exchange: HttpExchange) -> bool:
-        """Answer; False: the connection is over."""
-
-
-async def first_of(*events: asyncio.Event) -> asyncio.Event:
-    """Wait for the first of some events."""
-    waits = {asyncio.create_task(event.wait()): event for event in events}
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-    return next(event for event in events if event.is_set())
+        """Answer one exchange; False if the connection ends with it."""
 
 
 async def _read(wire: SocketWire, number: int) -> HttpExchange:

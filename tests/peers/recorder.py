@@ -1,4 +1,4 @@
-"""Everything a scripted backend received, in order, raw; and waiting for it. Judges nothing."""
+"""The record of everything a scripted backend received, raw and in order, and waits for it."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ class PeerRecorder:
         return f"<PeerRecorder {len(self.received)} received>"
 
     def add(self, item: Received) -> None:
-        """Note one thing and wake who waits."""
+        """Record one item and wake the waiting tests."""
         if self._keeps:
             self.received.append(item)
         if self._also is not None:
@@ -81,7 +81,7 @@ class PeerRecorder:
         self.wake()
 
     def wake(self) -> None:
-        """Let waiting conditions be looked at again."""
+        """Evaluate the waiting conditions again."""
         self._grown.set()
 
     def of(self, kind: Kind) -> list[Received]:
@@ -101,7 +101,7 @@ class PeerRecorder:
         return await self.wait_until(found, f"{count} x {what}", timeout=timeout)
 
     async def wait_until(self, found: Callable[[], T | None], what: str, *, timeout: float = BOUND) -> T:
-        """The first true value of `found()`, which is looked at whenever something happened here."""
+        """The first true value of `found()`, evaluated after each event."""
         try:
             async with asyncio.timeout(timeout):
                 while not (value := found()):

@@ -6,8 +6,9 @@ from typing import Literal
 from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_backend import STREAM, StandingChannel
 from tests.peers.http_wire import chunk, compose, event
-from tests.peers.listener import HttpExchange, Listener, first_of
+from tests.peers.listener import HttpExchange, Listener
 from tests.peers.script import Script
+from tests.peers.wire import first_of
 
 Endpoint = Literal["relative", "absolute", "foreign"]
 
@@ -19,12 +20,7 @@ class SseBackend(Listener):
     """
 
     def __init__(
-        self,
-        script: Script | None = None,
-        *,
-        token: str | None = None,
-        port: int = 0,
-        endpoint: Endpoint = "relative",
+        self, script: Script | None = None, *, token: str | None = None, port: int = 0, endpoint: Endpoint = "relative"
     ) -> None:
         super().__init__(script, token=token, port=port)
         self.endpoint: Endpoint = endpoint

@@ -1,6 +1,6 @@
-"""The test's side of scripted stdio children: how to start them, what they received, the strings to pull.
+"""The test's side of scripted stdio children: their command line, what they received, their controls.
 
-Starts no process itself; whoever is tested does.
+The program under test starts the processes.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _LIMIT: Final = 2**30
 
 @dataclass(slots=True)
 class Process:
-    """One child that reported in."""
+    """One child that connected to the test."""
 
     pid: int
     orders: asyncio.StreamWriter = field(repr=False)
@@ -121,11 +121,11 @@ class StdioBackend(Face):
         await self._order({"do": "exit", "code": code})
 
     async def write(self, text: str) -> None:
-        """Let the children write this on stdout as it is (surrogate escapes are bytes)."""
+        """Write this text on the children's stdout as it is (surrogate escapes are bytes)."""
         await self._order({"do": "write", "text": text})
 
     async def ask_all(self, method: str, params: str = "{}") -> None:
-        """Let the children send a request outside any call; the answer shows up in `responses`."""
+        """Send a request outside calls from each child; the answers appear in `responses`."""
         await self._order({"do": "ask", "method": method, "params": params})
 
     async def wait_response(self, *, count: int = 1) -> Received:

@@ -9,25 +9,8 @@ import psutil
 import pytest
 
 from tests.peers import jsontext
-from tests.peers.backend import (
-    Act,
-    HttpBackend,
-    Script,
-    StdioBackend,
-    Turn,
-    named,
-    prompt,
-    read_record,
-    template,
-    tool,
-)
-from tests.peers.clients import (
-    HANDSHAKE_VERSIONS,
-    MODERN_VERSION,
-    HttpClient,
-    ModernClient,
-    StdioClient,
-)
+from tests.peers.backend import Act, HttpBackend, Script, StdioBackend, Turn, named, prompt, read_record, template, tool
+from tests.peers.clients import HANDSHAKE_VERSIONS, MODERN_VERSION, HttpClient, ModernClient, StdioClient
 from tests.peers.script import from_json, offers_to
 from tests.peers.ways import LATEST, Way, talking
 

@@ -1,4 +1,4 @@
-"""One request on its way through a scripted backend, and the channel its replies take. Decides nothing by itself."""
+"""One request at a scripted backend, and the channel of its replies."""
 
 import asyncio
 import re
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tests.peers import jsontext, message
 from tests.peers.message import META, Message
+from tests.peers.wire import first_of
 
 if TYPE_CHECKING:
     from tests.peers.conversation import ScriptedConversation
@@ -14,7 +15,7 @@ _SLOT: Final = re.compile(rb"\$(ID|TOKEN|ARGS|TEXT|NAME)")
 
 
 class TurnChannel(Protocol):
-    """Where a backend's messages go: stdout, one HTTP reply, or one event stream."""
+    """The way of a backend's messages: stdout, one HTTP reply, or one event stream."""
 
     async def send(self, message: bytes, *, final: bool = False) -> None:
         """Frame and write one message; `final` says that it answers the request."""
@@ -27,7 +28,7 @@ class TurnChannel(Protocol):
 
 
 class Turn:
-    """A request (or, with no id, a notification) that an act deals with."""
+    """A request, or a notification (no id), that an act handles."""
 
     def __init__(
         self,
@@ -117,14 +118,5 @@ class Turn:
 
     async def held(self, gate: str) -> bool:
         """Wait for a gate to open; False when the request was given up first."""
-        waits = [
-            asyncio.create_task(self.conversation.engine.gate(gate).wait(), name=f"gate {gate}"),
-            asyncio.create_task(self.cancelled.wait(), name="cancelled"),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self.conversation.engine.gate(gate), self.cancelled)
         return not self.cancelled.is_set()

@@ -20,10 +20,7 @@ from tests.peers.clients import (
 from tests.peers.face import Face
 
 ANSWERS: Final[Mapping[str, Answer]] = MappingProxyType(
-    {
-        "roots/list": '{"roots":[ ]}',
-        "sampling/createMessage": lambda params: '{"got":' + params.decode() + "}",
-    }
+    {"roots/list": '{"roots":[ ]}', "sampling/createMessage": lambda params: '{"got":' + params.decode() + "}"}
 )
 """What the clients of `talking` can answer; the latter shows what was asked."""
 

@@ -1,4 +1,4 @@
-"""A socket as bytes with waiting: the ground both scripted servers and raw clients stand on. Knows no protocol."""
+"""A TCP connection as bytes to await, for scripted servers and raw clients. Knows no protocol."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ class SocketWire(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.ended = asyncio.Event()
-        """The peer said it is done, or is gone."""
+        """The peer closed its side, or is gone."""
         self.lost = asyncio.Event()
         """The socket is closed."""
 
@@ -130,3 +130,15 @@ async def connect(host: str, port: int) -> SocketWire:
     """An open connection."""
     _, wire = await asyncio.get_running_loop().create_connection(SocketWire, host, port)
     return wire
+
+
+async def first_of(*events: asyncio.Event) -> asyncio.Event:
+    """Wait for the first of some events."""
+    waits = {asyncio.create_task(event.wait()): event for event in events}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return next(event for event in events if event.is_set())
