@@ -1,11 +1,17 @@
-// The job a client program is given and the report it answers with; knows no SDK, each program brings a `Peer`.
-// The same steps, prefixes and report as job.py: whoever changes one changes both.
+// The job of a client program, its report, and the calls that both TypeScript SDKs share; each program adds the rest.
+// The same steps, prefixes and report as job.py: change both together.
 
 import { readFileSync, writeSync } from "node:fs";
 
-export const SAMPLED = "a sampled sentence";
-export const ANSWERS = { name: "Ada", check: true, integer: 7 };
-const KINDS = ["tools", "resources", "templates", "prompts"];
+const SAMPLED = "a sampled sentence";
+const ANSWERS = { name: "Ada", check: true, integer: 7 };
+// By kind: the client's method, the member of its result, the server's capability.
+const LISTS = {
+  tools: ["listTools", "tools", "tools"],
+  resources: ["listResources", "resources", "resources"],
+  templates: ["listResourceTemplates", "resourceTemplates", "resources"],
+  prompts: ["listPrompts", "prompts", "prompts"],
+};
 const NOT_UPDATED = 12_000; // milliseconds; everything's own pace is one update in five seconds
 
 /** Writes an exception down: a JSON-RPC error with its code and data, anything else by its class. */
@@ -79,9 +85,91 @@ const does = {
   },
 };
 
+/** An open session with one server. A subclass adds `protocol`, `call` and `watch`. */
+export class SdkPeer {
+  constructor(client, transport, timeout) {
+    this.client = client;
+    this.transport = transport;
+    this.options = { timeout };
+  }
+
+  about() {
+    return {
+      protocol: this.protocol() ?? null,
+      server: this.client.getServerVersion() ?? null,
+      capabilities: this.client.getServerCapabilities() ?? null,
+      instructions: this.client.getInstructions() ?? null,
+    };
+  }
+
+  async listed(kind) {
+    const [method, field, capability] = LISTS[kind];
+    if (!this.client.getServerCapabilities()?.[capability]) return [];
+    const found = [];
+    let cursor;
+    do {
+      const page = await this.client[method](cursor === undefined ? undefined : { cursor }, this.options);
+      found.push(...page[field]);
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return found;
+  }
+
+  read(uri) {
+    return this.client.readResource({ uri }, this.options);
+  }
+
+  prompt(name, args) {
+    return this.client.getPrompt({ name, arguments: args }, this.options);
+  }
+
+  complete(ref, argument, context) {
+    return this.client.complete({ ref, argument, ...(context && { context: { arguments: context } }) }, this.options);
+  }
+
+  async subscribed(uri) {
+    await this.client.subscribeResource({ uri }, this.options);
+    return () => this.client.unsubscribeResource({ uri }, this.options);
+  }
+
+  async close() {
+    await this.transport.terminateSession?.();
+    await this.client.close();
+  }
+}
+
+/** Answers the requests of servers; `methods` are the SDK's keys of the three request handlers. */
+function answer(client, methods, job) {
+  const content = { type: "text", text: SAMPLED };
+  client.setRequestHandler(methods.sampling, () => {
+    return { role: "assistant", content, model: "fixed", stopReason: "endTurn" };
+  });
+  client.setRequestHandler(methods.elicitation, () => ({ action: "accept", content: ANSWERS }));
+  client.setRequestHandler(methods.roots, () => ({ roots: job.roots }));
+}
+
+/** Connects a client of `sdk` to the job's target; the client's own options follow its name. */
+export async function connected(sdk, name, options, job) {
+  const capabilities = { sampling: {}, elicitation: {}, roots: { listChanged: true } };
+  const client = new sdk.Client({ name, version: "1" }, { capabilities, ...options });
+  answer(client, sdk.methods, job);
+  const transport = transportTo(sdk, job.target);
+  await client.connect(transport, { timeout: job.deadline * 1000 });
+  return new sdk.Peer(client, transport, job.deadline * 1000);
+}
+
+function transportTo(sdk, target) {
+  if (target.kind === "stdio") {
+    const [command, ...args] = target.command;
+    return new sdk.StdioClientTransport({ command, args, env: target.env });
+  }
+  const url = new URL(target.url);
+  return target.kind === "sse" ? new sdk.SSEClientTransport(url) : new sdk.StreamableHTTPClientTransport(url);
+}
+
 async function listings(peer, deadline) {
   const found = {};
-  for (const kind of KINDS) {
+  for (const kind of Object.keys(LISTS)) {
     const late = { failed: "Timeout", message: `no ${kind} within ${deadline} s` };
     found[kind] = await within(deadline * 1000, peer.listed(kind).catch(failure), late);
   }
