@@ -1,4 +1,4 @@
-"""The job a client program is given and the report it answers with; knows no SDK, each program brings a `Peer`.
+"""The job of a client program, its report, and the calls that both Python SDKs share; each program adds the rest.
 
 A job is a JSON file: `target`, `era`, `roots`, `deadline` and `parts`, each part the steps for one backend with the
 prefixes its names carry here. The report goes to stdout as one JSON object, the same shape from every client.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ Outcome = dict[str, Any]
 
 
 class Peer(Protocol):
-    """What a client program makes of its SDK: an open session with one server."""
+    """An open session with one server."""
 
     def about(self) -> Outcome: ...
     async def listed(self, kind: str) -> list[Outcome]: ...
@@ -35,6 +35,98 @@ class Peer(Protocol):
     async def prompt(self, name: str, arguments: dict[str, str]) -> Outcome: ...
     async def complete(self, ref: Outcome, argument: Outcome, context: dict[str, str] | None) -> Outcome: ...
     def watching(self, uri: str, seen: Callable[[str], None]) -> AbstractAsyncContextManager[None]: ...
+
+
+def plain(model: Any) -> Outcome:
+    """A model as the JSON it stands for."""
+    outcome: Outcome = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return outcome
+
+
+class SdkPeer:
+    """What both SDKs have in common; a subclass adds `about`, `abandoned`, `page`, and how URIs are written."""
+
+    def __init__(self, types: Any) -> None:
+        self.client: Any = None
+        self._types = types
+        self._seen: Callable[[str], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'open' if self.client else 'new'})"
+
+    def capabilities(self) -> Any:
+        """What the server declared."""
+        raise NotImplementedError
+
+    async def page(self, method: str, cursor: str | None) -> tuple[Any, str | None]:
+        """One page of a list, and the cursor of the next."""
+        raise NotImplementedError
+
+    def uri(self, text: str) -> Any:
+        """A URI as the SDK takes it."""
+        return text
+
+    async def listed(self, kind: str) -> list[Outcome]:
+        if getattr(self.capabilities(), kind.replace("templates", "resources")) is None:
+            return []
+        found: list[Outcome] = []
+        cursor: str | None = None
+        while True:
+            items, cursor = await self.page(kind.replace("templates", "resource_templates"), cursor)
+            found += [plain(item) for item in items]
+            if cursor is None:
+                return found
+
+    async def call(self, tool: str, arguments: Outcome, progress: Progress | None) -> Outcome:
+        async def tick(done: float, total: float | None, _message: str | None) -> None:
+            if progress is not None:
+                await progress(done, total)
+
+        return plain(await self.client.call_tool(tool, arguments, progress_callback=tick if progress else None))
+
+    async def read(self, uri: str) -> Outcome:
+        return plain(await self.client.read_resource(self.uri(uri)))
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> Outcome:
+        return plain(await self.client.get_prompt(name, arguments))
+
+    async def complete(self, ref: Outcome, argument: Outcome, context: dict[str, str] | None) -> Outcome:
+        kinds = {"ref/prompt": self._types.PromptReference, "ref/resource": self._types.ResourceTemplateReference}
+        return plain(await self.client.complete(kinds[ref["type"]].model_validate(ref), argument, context))
+
+    @asynccontextmanager
+    async def watching(self, uri: str, seen: Callable[[str], None]) -> AsyncIterator[None]:
+        self._seen = seen
+        await self.client.subscribe_resource(self.uri(uri))
+        yield
+        await self.client.unsubscribe_resource(self.uri(uri))
+
+    def callbacks(self, job: Outcome) -> dict[str, Any]:
+        """The arguments of a client that answers what servers ask, and reports updates to `watching`."""
+        types = self._types
+
+        async def sampled(*_: Any) -> Any:
+            content = {"type": "text", "text": SAMPLED}
+            result = {"role": "assistant", "content": content, "model": "fixed", "stopReason": "endTurn"}
+            return types.CreateMessageResult.model_validate(result)
+
+        async def elicited(*_: Any) -> Any:
+            return types.ElicitResult(action="accept", content=dict(ANSWERS))
+
+        async def rooted(_context: Any) -> Any:
+            return types.ListRootsResult(roots=[types.Root.model_validate(root) for root in job["roots"]])
+
+        async def noticed(message: Any) -> None:
+            notice = getattr(message, "root", message)
+            if isinstance(notice, types.ResourceUpdatedNotification) and self._seen:
+                self._seen(str(notice.params.uri))
+
+        return {
+            "sampling_callback": sampled,
+            "elicitation_callback": elicited,
+            "list_roots_callback": rooted,
+            "message_handler": noticed,
+        }
 
 
 def failure(error: BaseException) -> Outcome:
