@@ -1,7 +1,7 @@
-"""Owns what "lost on the way through" means and how it is shown; knows nothing of processes and files."""
+"""The comparison of checks: what counts as lost through the manifold, and the tables that show it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 DIRECT = "direct"
@@ -51,7 +51,12 @@ class Row:
     checks: Mapping[str, Sequence[Check]]
 
     def losses(self, way: str) -> list[Loss]:
+        """What is worse in this way than directly."""
         return lost(self.checks[DIRECT], self.checks[way])
+
+    def failures(self, ways: Iterable[str]) -> list[tuple[str, Check]]:
+        """The checks that warn or fail, with their way."""
+        return [(way, c) for way in ways for c in self.checks.get(way, ()) if c.status in ("WARNING", "FAILURE")]
 
 
 def keyed(checks: Iterable[Check]) -> dict[Key, Check]:
@@ -93,40 +98,46 @@ def fraction(checks: Sequence[Check]) -> str:
     return f"{sum(c.status == 'SUCCESS' for c in counted)}/{len(counted)}"
 
 
-def render(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mapping[str, str]) -> str:
-    """One leg as a table: checks passed per scenario and way, what was lost below its scenario."""
-    width = max(len(words) for words in (title, SCENARIOS_PASS, *(r.scenario for r in rows))) + 4
-    lines = [f"{title:<{width}}" + "".join(f"{way:>9}" for way in ways)]
+def table(title: str, rows: Sequence[Row], ways: Sequence[str], below: Callable[[Row], list[str]]) -> list[str]:
+    """The lines of one leg: checks passed by scenario and way, each scenario's remarks below it, scenarios passed."""
+    width = max(len(words) for words in (title, SCENARIOS_PASS, *(row.scenario for row in rows))) + 4
+    lines = [_line(title, ways, width)]
     for row in rows:
-        cells = "".join(f"{fraction(row.checks[way]):>9}" for way in ways)
-        lines.append(f"  {row.scenario:<{width - 2}}{cells}" + ("" if row.scored else "   not scored"))
-        lines += _bad_directly(row)
-        for way in (w for w in ways if w != DIRECT):
-            lines += [_loss_line(row.scenario, way, loss, expected) for loss in row.losses(way)]
-    return "\n".join([*lines, *_totals(rows, ways, width)])
+        cells = [fraction(row.checks[way]) if way in row.checks else "-" for way in ways]
+        lines.append(_line(f"  {row.scenario}", cells, width) + ("" if row.scored else "   not scored"))
+        lines += below(row)
+    counted = [[row.checks[way] for row in rows if row.scored and way in row.checks] for way in ways]
+    passed = [f"{sum(map(passes, checks))}/{len(checks)}" for checks in counted]
+    checks = [fraction([c for row in rows for c in row.checks.get(way, ())]) for way in ways]
+    return [*lines, _line(f"  {SCENARIOS_PASS}", passed, width), _line(f"  {CHECKS_SUCCEED}", checks, width)]
+
+
+def _line(head: str, cells: Sequence[str], width: int) -> str:
+    return f"{head:<{width}}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def render(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mapping[str, str]) -> str:
+    """One leg as a table, with what was lost below its scenario."""
+
+    def below(row: Row) -> list[str]:
+        through = [way for way in ways if way != DIRECT]
+        lost_ = [_loss_line(row.scenario, way, loss, expected) for way in through for loss in row.losses(way)]
+        return [*_bad_directly(row), *lost_]
+
+    return "\n".join(table(title, rows, ways, below))
 
 
 def _bad_directly(row: Row) -> list[str]:
-    bad = [c for c in row.checks[DIRECT] if c.status in ("WARNING", "FAILURE")]
-    return [f"      direct: {c.id} {c.name}: {c.status}: {_short(c.error)}" for c in bad]
+    return [f"      direct: {c.id} {c.name}: {c.status}: {short(c.error)}" for _, c in row.failures([DIRECT])]
 
 
 def _loss_line(scenario: str, way: str, loss: Loss, expected: Mapping[str, str]) -> str:
     word = "lost, as expected" if is_expected(expected, scenario, loss) else "LOST"
     change = f"{loss.direct} -> {loss.through}"
-    return f"      {way}: {word}: {loss.check} {loss.name}: {change}: {_short(loss.error)}"
+    return f"      {way}: {word}: {loss.check} {loss.name}: {change}: {short(loss.error)}"
 
 
-def _totals(rows: Sequence[Row], ways: Sequence[str], width: int) -> list[str]:
-    scored = [r for r in rows if r.scored]
-    cells = [f"{sum(passes(r.checks[w]) for r in scored)}/{len(scored)}" for w in ways]
-    checks = [fraction([c for r in rows for c in r.checks[w]]) for w in ways]
-    return [
-        f"  {SCENARIOS_PASS:<{width - 2}}" + "".join(f"{c:>9}" for c in cells),
-        f"  {CHECKS_SUCCEED:<{width - 2}}" + "".join(f"{c:>9}" for c in checks),
-    ]
-
-
-def _short(words: str, limit: int = 200) -> str:
+def short(words: str, limit: int = 200) -> str:
+    """The words on one line of bounded length."""
     line = " ".join(words.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,15 +1,13 @@
-"""Owns the suite's client scenarios, in which the manifold is the client: which are run, how, what failed.
-
-Knows nothing of what a scenario asks for (driver.py) nor of the comparison with a backend alone.
-"""
+"""The suite's client scenarios, in which the manifold is the client: their selection, run and failures."""
 
 import argparse
 import dataclasses
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
-from comparison import Check, Row, fraction, passes
+from comparison import Check, Row, short, table
 from processes import HERE, ROOT
 from suite import Leg, Suite, progress
 
@@ -19,8 +17,6 @@ NOT_COVERED = {
     "auth/": "OAuth towards backends",
     "sep-2640-": "what a host does with the skills it reads",
 }
-
-Failure = tuple[str, Check]
 
 
 def covered(names: Iterable[str]) -> list[str]:
@@ -34,7 +30,7 @@ def judge(
     ways = [way for way in WAYS if way in options.ways]
     results = {leg: _driven(suite, leg, names, ways, options.timeout) for leg, names in chosen.items()}
     for leg, rows in results.items():
-        print("\n".join(_table(str(leg), rows, ways, expected)), end="\n\n")
+        print("\n".join(table(str(leg), rows, ways, partial(_failure_lines, expected=expected))), end="\n\n")
         for prefix, what in NOT_COVERED.items():
             if hidden := [name for name in suite.scenarios(leg, "client") if name.startswith(prefix)]:
                 print(f"  not covered: {len(hidden)} scenarios {prefix}* ({what})")
@@ -42,11 +38,6 @@ def judge(
     if options.json is not None:
         options.json.write_text(json.dumps(_as_json(results), indent=2) + "\n")
     return _concluded([row for rows in results.values() for row in rows], expected, options)
-
-
-def failures(row: Row) -> list[Failure]:
-    """What went wrong in a scenario, by way."""
-    return [(way, c) for way, checks in row.checks.items() for c in checks if c.status in ("WARNING", "FAILURE")]
 
 
 def is_expected(expected: Mapping[str, str], scenario: str, check: Check) -> bool:
@@ -73,26 +64,16 @@ def _command(way: str) -> str:
     return shlex.join(words)
 
 
-def _table(title: str, rows: Sequence[Row], ways: Sequence[str], expected: Mapping[str, str]) -> list[str]:
-    width = max(len(words) for words in (title, *(row.scenario for row in rows))) + 4
-    lines = [f"{title:<{width}}" + "".join(f"{way:>11}" for way in ways)]
-    for row in rows:
-        cells = "".join(f"{fraction(row.checks[way]) if way in row.checks else '-':>11}" for way in ways)
-        lines.append(f"  {row.scenario:<{width - 2}}{cells}" + ("" if row.scored else "   not scored"))
-        lines += [_failure_line(row.scenario, way, check, expected) for way, check in failures(row)]
-    passed = (sum(passes(row.checks[w]) for row in rows if w in row.checks) for w in ways)
-    run = [sum(w in row.checks for row in rows) for w in ways]
-    cells = "".join(f"{f'{good}/{all_}':>11}" for good, all_ in zip(passed, run, strict=True))
-    return [*lines, f"  {'= scenarios that pass':<{width - 2}}{cells}"]
+def _failure_lines(row: Row, expected: Mapping[str, str]) -> list[str]:
+    def line(way: str, check: Check) -> str:
+        words = "failed, as expected" if is_expected(expected, row.scenario, check) else check.status
+        return f"      {way}: {words}: {check.id} {check.name}: {short(check.error)}"
 
-
-def _failure_line(scenario: str, way: str, check: Check, expected: Mapping[str, str]) -> str:
-    words = "failed, as expected" if is_expected(expected, scenario, check) else check.status
-    return f"      {way}: {words}: {check.id} {check.name}: {' '.join(check.error.split())}"
+    return [line(way, check) for way, check in row.failures(WAYS)]
 
 
 def _concluded(rows: Sequence[Row], expected: Mapping[str, str], options: argparse.Namespace) -> int:
-    failed = [(row.scenario, check) for row in rows for _, check in failures(row)]
+    failed = [(row.scenario, check) for row in rows for _, check in row.failures(WAYS)]
     if options.suite == "both" and not options.scenario and set(options.ways) == set(WAYS):
         met = {key for scenario, check in failed for key in _keys(scenario, check)}
         for name in sorted(set(expected) - met):
