@@ -1,11 +1,8 @@
-"""Owns what the conformance backend lists and the fixed payloads it returns; knows nothing of sessions.
+"""The items of the conformance backend and its fixed payloads.
 
 The names and texts are the ones the official conformance suite asks a server to have.
 """
 
-import base64
-import struct
-import zlib
 from typing import Any
 
 import mcp_types as types
@@ -16,28 +13,10 @@ TEMPLATE_URI = "test://template/{id}/data"
 Schema = dict[str, Any]
 
 
-def _png() -> str:
-    """One red pixel."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\x00\xff\x00\x00")
-    image = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return base64.b64encode(image).decode()
-
-
-def _wav() -> str:
-    """Eight silent samples."""
-    samples = b"\x80" * 8
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8)
-    body = b"WAVE" + form + struct.pack("<4sI", b"data", len(samples)) + samples
-    return base64.b64encode(struct.pack("<4sI", b"RIFF", len(body)) + body).decode()
-
-
-PNG = _png()
-WAV = _wav()
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+"""One red pixel."""
+WAV = "UklGRiwAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQgAAACAgICAgICAgA=="
+"""Eight silent samples."""
 
 
 def text(words: str) -> types.TextContent:
