@@ -58,6 +58,13 @@ class Line:
         return f"{self.receiver.failure.kind}: {self.receiver.failure}"
 
 
+def fed(data: bytes, step: int = 1 << 30, *, limit: int = 10_000, body: bytes = b"{}") -> Line:
+    """A connection with one exchange, which received this in pieces of `step` bytes."""
+    line = Line(limit=limit, body=body)
+    line.feed(data, step)
+    return line
+
+
 REUSABLE = {
     "sized": sized(BODY),
     "upper case names": OK + b"CONTENT-LENGTH: %d\r\n\r\n" % len(BODY) + BODY,
@@ -93,14 +100,12 @@ def test_a_response_arrives_however_it_is_split_and_frees_the_connection_with_it
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_a_status_without_a_body_ends_with_its_head(status: bytes) -> None:
-    line = Line()
-    line.feed(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\n\r\n", 1)
+    line = fed(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\n\r\n", 1)
     assert line.receiver.calls == ["responded", "ended"]
 
 
 def test_headers_are_found_in_any_case_and_joined_when_repeated() -> None:
-    line = Line()
-    line.feed(sized(b"", b"X-One: 1", b"Vary: a", b"vary: b").replace(b"200 OK", b"302 Found"))
+    line = fed(sized(b"", b"X-One: 1", b"Vary: a", b"vary: b").replace(b"200 OK", b"302 Found"))
     headers = line.receiver.headers
     assert headers is not None
     assert line.receiver.status == 302
@@ -117,8 +122,7 @@ CLOSING = {
 
 @pytest.mark.parametrize("response", CLOSING.values(), ids=CLOSING)
 def test_a_connection_the_peer_will_close_is_not_reused(response: bytes) -> None:
-    line = Line()
-    line.feed(response)
+    line = fed(response)
     assert line.receiver.calls[-1] == "ended"
     assert line.transport.aborted
     assert not line.keeper.released
@@ -126,8 +130,7 @@ def test_a_connection_the_peer_will_close_is_not_reused(response: bytes) -> None
 
 @pytest.mark.parametrize("coding", [b"", b"content-encoding: gzip\r\n"])
 def test_a_response_without_a_length_ends_with_the_connection(coding: bytes) -> None:
-    line = Line()
-    line.feed(OK + coding + b"\r\n" + (gzip.compress(BODY) if coding else BODY), 5)
+    line = fed(OK + coding + b"\r\n" + (gzip.compress(BODY) if coding else BODY), 5)
     assert "ended" not in line.receiver.calls
     line.connection.connection_lost(None)
     assert line.receiver.body == BODY
@@ -148,8 +151,7 @@ LOST = {
 
 @pytest.mark.parametrize(("part", "reason", "kind"), LOST.values(), ids=LOST)
 def test_a_connection_lost_early_fails_its_exchange(part: bytes, reason: Exception | None, kind: str) -> None:
-    line = Line()
-    line.feed(part)
+    line = fed(part)
     line.connection.connection_lost(reason)
     assert line.refused().startswith(f"{kind}: ")
 
@@ -186,8 +188,7 @@ REFUSED = {
 @pytest.mark.parametrize("response", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("step", [1, 100, 2100])
 def test_an_invalid_response_is_refused(response: bytes, step: int) -> None:
-    line = Line()
-    line.feed(response, step)
+    line = fed(response, step)
     assert line.refused().startswith("protocol: ")
     assert line.receiver.calls[-1] == "failed"
 
@@ -195,24 +196,21 @@ def test_an_invalid_response_is_refused(response: bytes, step: int) -> None:
 @pytest.mark.parametrize("after", [b"x", b"HTTP/1.1 200 OK\r\n", sized(b"evil")])
 @pytest.mark.parametrize("response", [sized(BODY), chunked(BODY)])
 def test_bytes_after_the_end_fail_the_exchange_they_came_with(response: bytes, after: bytes) -> None:
-    line = Line()
-    line.feed(response + after)
+    line = fed(response + after)
     assert line.refused().startswith("protocol: ")
     assert b"evil" not in line.receiver.body
 
 
 @pytest.mark.parametrize("after", [b"\r\n", b"x", sized(b"evil")])
 def test_bytes_while_idle_close_the_connection(after: bytes) -> None:
-    line = Line()
-    line.feed(sized(BODY))
+    line = fed(sized(BODY))
     assert line.receiver.calls[-1] == "ended"
     line.feed(after)
     assert line.transport.aborted
 
 
 def test_a_head_within_the_limit_may_come_with_much_body() -> None:
-    line = Line()
-    line.feed(sized(b"x" * 9000, b"x: " + b"a" * 1900))
+    line = fed(sized(b"x" * 9000, b"x: " + b"a" * 1900))
     assert line.receiver.body == b"x" * 9000
 
 
@@ -230,15 +228,13 @@ BOMB = sized(gzip.compress(bytes(50_000_000)), b"content-encoding: gzip")
     ],
 )
 def test_a_body_beyond_the_limit_is_refused(response: bytes, limit: int, step: int) -> None:
-    line = Line(limit=limit)
-    line.feed(response, step)
+    line = fed(response, step, limit=limit)
     assert line.refused().startswith("limit: ")
     assert len(line.receiver.body) <= limit
 
 
 def test_pieces_are_delivered_as_they_come() -> None:
-    line = Line()
-    line.feed(chunked(b"a")[: -len(b"0\r\n\r\n")])
+    line = fed(chunked(b"a")[: -len(b"0\r\n\r\n")])
     assert line.receiver.calls == ["responded", "received"]
     line.feed(b"1\r\nb\r\n1\r\nc\r\n")
     assert line.receiver.calls == ["responded", "received", "received"]
@@ -246,8 +242,7 @@ def test_pieces_are_delivered_as_they_come() -> None:
 
 
 def test_an_aborted_exchange_closes_its_connection_and_says_nothing_more() -> None:
-    line = Line()
-    line.feed(sized(BODY)[:-1])
+    line = fed(sized(BODY)[:-1])
     line.exchange.abort()
     line.connection.data_received(b"}")
     line.connection.connection_lost(None)
@@ -271,8 +266,7 @@ def test_an_exchange_aborted_by_its_receiver_gets_nothing_of_what_came_along() -
 
 
 def test_aborting_a_finished_exchange_leaves_the_next_one_alone() -> None:
-    line = Line()
-    line.feed(sized(BODY))
+    line = fed(sized(BODY))
     finished = line.exchange
     line.ask()
     finished.abort()
@@ -323,12 +317,10 @@ def test_a_bulky_body_arrives_whole_and_the_next_response_is_read_as_ever(step: 
 
 
 def test_a_bulky_body_with_a_wrong_length_is_refused() -> None:
-    line = Line(limit=NO_LIMIT)
-    line.feed(sized(BULK)[:-10])
+    line = fed(sized(BULK)[:-10], limit=NO_LIMIT)
     line.feed(BULK[:11])
     assert line.refused().startswith("protocol: ")
-    line = Line(limit=NO_LIMIT)
-    line.feed(sized(BULK)[:-1], 100_000)
+    line = fed(sized(BULK)[:-1], 100_000, limit=NO_LIMIT)
     line.connection.connection_lost(None)
     assert line.refused().startswith("reset: ")
 

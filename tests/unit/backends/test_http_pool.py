@@ -23,6 +23,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 PONG = OK + b"content-length: 4\r\n\r\npong"
 
 OpenPool = Callable[..., HttpPool]
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -50,8 +51,8 @@ async def open_pool() -> AsyncIterator[OpenPool]:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server, client) contexts."""
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
+    """The contexts of a server and of a client that trusts it."""
     folder: Path = tmp_path_factory.mktemp("tls")
     return tls_contexts(folder)
 
@@ -366,9 +367,7 @@ async def test_the_queue_is_bounded(open_pool: OpenPool) -> None:
         assert "waiting=1000" in repr(pool)
 
 
-async def test_a_tls_handshake_without_an_answer_times_out(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+async def test_a_tls_handshake_without_an_answer_times_out(open_pool: OpenPool, tls: Contexts) -> None:
     async with HostileServer(Peer.until_closed) as server:
         clock = FakeClock()
         url = server.url.replace("http:", "https:")
@@ -381,9 +380,7 @@ async def test_a_tls_handshake_without_an_answer_times_out(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvloop keeps such a socket until it is collected
-async def test_a_connection_that_cannot_be_made_fails_its_request_once(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+async def test_a_connection_that_cannot_be_made_fails_its_request_once(open_pool: OpenPool, tls: Contexts) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # no context for a client: every handshake fails
     async with HostileServer(Peer.until_closed, ssl_context=tls[0]) as server:
         assert (await refused(open_pool(server.url, ssl_context=context))).kind in {"tls", "connect"}
@@ -402,9 +399,7 @@ async def test_a_server_that_speaks_first_is_not_dialled_again_and_again(open_po
         assert server.accepted == 1
 
 
-async def test_tls_connections_are_verified_and_reused(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+async def test_tls_connections_are_verified_and_reused(open_pool: OpenPool, tls: Contexts) -> None:
     async with HostileServer(answering_always(PONG), ssl_context=tls[0]) as server:
         pool = open_pool(server.url, ssl_context=tls[1])
         assert [await ping(pool), await ping(pool)] == [b"pong", b"pong"]
@@ -419,7 +414,7 @@ async def plain_http(peer: Peer) -> None:
 
 @pytest.mark.parametrize("fault", ["unknown issuer", "other name", "plain http"])
 async def test_a_server_that_fails_tls_verification_is_sent_nothing(
-    open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext], fault: str
+    open_pool: OpenPool, tls: Contexts, fault: str
 ) -> None:
     context = tls[0] if fault != "plain http" else None
     async with HostileServer(answering_always(PONG) if context else plain_http, ssl_context=context) as server:
@@ -469,7 +464,7 @@ async def test_closing_fails_everything_in_flight(open_pool: OpenPool) -> None:
         assert (failure.kind, failure.sent) == ("connect", False)
 
 
-async def test_closing_ends_a_dial_under_way(open_pool: OpenPool, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+async def test_closing_ends_a_dial_under_way(open_pool: OpenPool, tls: Contexts) -> None:
     accepted = asyncio.Event()
 
     async def script(peer: Peer) -> None:

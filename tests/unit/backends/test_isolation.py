@@ -1,4 +1,4 @@
-"""Who gets which link: the table of decisions, one line at a time."""
+"""The link key of a client, by isolation setting, transport, eras and capabilities."""
 
 import pytest
 
@@ -60,10 +60,10 @@ def client(*, modern: bool = False, capabilities: str = ABLE, key: str = "s1") -
         (client(modern=True), "auto", BackendTraits("sse", "handshake", ASKS), LENT),
     ],
 )
-def test_the_place_of_a_client(session: Session, isolation: Isolation, known: BackendTraits, place: LinkKey) -> None:
+def test_the_link_key_of_a_client(session: Session, isolation: Isolation, known: BackendTraits, place: LinkKey) -> None:
     assert link_key_of(session, isolation, known) == place
 
 
-def test_what_is_no_call_is_at_home_on_the_first_of_the_links_that_are_lent() -> None:
+def test_the_primary_of_an_exclusive_key_is_not_exclusive() -> None:
     assert LENT.primary == LinkKey("principal a1")
     assert (OWN.primary, SHARED.primary, PLAIN.primary) == (OWN, SHARED, PLAIN)

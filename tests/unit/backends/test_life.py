@@ -1,4 +1,4 @@
-"""A backend that is not needed all the time: started when it is, at rest otherwise; and one that answers nobody."""
+"""The life of a backend: lazy start, idle stop, crash loop, and its circuit breaker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ IDLE = 60.0
 
 
 def clock_for_idleness() -> FakeClock:
-    """A clock that begins with the loop's, by which calls say when they ended."""
+    """A clock that begins with the loop's, by which calls record their end."""
     return FakeClock(asyncio.get_running_loop().time())
 
 
@@ -71,19 +71,13 @@ async def test_a_lazy_backend_is_started_once_to_learn_what_it_offers_and_stoppe
         assert run.backend.is_settled
 
 
-async def test_a_call_starts_a_lazy_backend_and_the_next_one_finds_it_running() -> None:
-    async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
-        assert await run.echo("first") == "first"
-        assert await run.echo("second") == "second"
-        assert len(server.children) == 2
-        assert run.backend.status.state is State.READY
-
-
-async def test_many_first_calls_start_a_lazy_backend_once() -> None:
+async def test_first_calls_start_a_lazy_backend_once_and_later_ones_find_it_running() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
         answers = await within(asyncio.gather(*(run.echo(str(number), Caller(str(number))) for number in range(20))))
         assert answers == [str(number) for number in range(20)]
+        assert await run.echo("second") == "second"
         assert len(server.children) == 2
+        assert run.backend.status.state is State.READY
 
 
 async def test_a_call_to_a_lazy_backend_may_wait_for_its_start_as_long_as_for_an_answer() -> None:
@@ -102,29 +96,23 @@ async def test_a_lazy_backend_that_is_lost_is_started_again_by_the_next_call_onl
         assert await run.echo("again") == "again"
 
 
-async def test_a_watched_lazy_backend_that_is_lost_is_started_again_at_once() -> None:
-    async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
-        run.context.needed.add("notes")
-        await failure(run, "die")
-        await run.context.until(lambda: run.backend.status.failures > 0)
-        await run.context.until(lambda: run.backend.status.state is State.READY)
-
-
-async def test_a_lazy_backend_that_is_kept_alive_is_started_again_when_it_is_lost() -> None:
-    kept: dict[str, Any] = {"start": "lazy", "keep_alive": True, "idle_timeout": IDLE}
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **kept)) as run:
+@pytest.mark.parametrize("kept", [{}, {"keep_alive": True, "idle_timeout": IDLE}], ids=["watched", "kept alive"])
+async def test_a_lazy_backend_that_is_needed_restarts_at_once_when_it_is_lost(kept: dict[str, Any]) -> None:
+    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, start="lazy", **kept)) as run:
         await run.listed()
+        if not kept:
+            run.context.needed.add("notes")
         await failure(run, "die")
         await run.context.until(lambda: run.backend.status.failures > 0)
         await run.context.until(lambda: run.backend.status.state is State.READY)
 
 
-async def test_a_lazy_backend_that_cannot_be_learnt_is_tried_as_any_other() -> None:
+async def test_a_lazy_backend_that_fails_is_retried() -> None:
     async with running(over_web("http://127.0.0.1:9/mcp", start="lazy")) as run:
         await run.context.until(lambda: run.backend.status.failures >= 2)
 
 
-async def test_made_eager_it_is_started() -> None:
+async def test_a_lazy_backend_made_eager_starts() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
         run.backend.adapt(over_stdio(server, start="eager"), run.context.surroundings())
         await run.context.until(lambda: run.backend.status.state is State.READY)
@@ -133,7 +121,7 @@ async def test_made_eager_it_is_started() -> None:
 # --- idle ------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_nobody_uses_is_stopped_and_still_listed_and_the_next_call_starts_it() -> None:
+async def test_an_idle_backend_stops_and_stays_listed_and_the_next_call_starts_it() -> None:
     async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
         await at_rest(run, clock)
         await server.wait_all_gone()
@@ -143,7 +131,7 @@ async def test_what_nobody_uses_is_stopped_and_still_listed_and_the_next_call_st
         assert len(server.children) == 2
 
 
-async def test_over_http_the_session_is_closed() -> None:
+async def test_an_idle_http_backend_closes_its_sessions() -> None:
     clock = clock_for_idleness()
     async with (
         HttpBackend(HANDSHAKE) as server,
@@ -171,22 +159,18 @@ async def test_a_call_in_flight_is_use() -> None:
 async def test_a_watched_link_is_use() -> None:
     async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
         (link,) = run.backend.links()
-        link.is_watched = True
+        link.watch(True)
         await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
-        link.is_watched = False
+        link.watch(False)
         await at_rest(run, clock)
 
 
-async def test_what_is_needed_for_other_reasons_is_not_stopped() -> None:
-    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
-        run.context.needed.add("notes")
-        await clock.advance(10 * IDLE)
-        assert run.backend.status.state is State.READY
-
-
-async def test_what_is_kept_alive_is_not_stopped() -> None:
-    async with StdioBackend(HANDSHAKE) as server, idle_soon(server, keep_alive=True) as (run, clock):
+@pytest.mark.parametrize("kept", [{}, {"keep_alive": True}], ids=["needed", "kept alive"])
+async def test_a_needed_backend_is_not_stopped(kept: dict[str, Any]) -> None:
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server, **kept) as (run, clock):
+        if not kept:
+            run.context.needed.add("notes")
         await clock.advance(10 * IDLE)
         assert run.backend.status.state is State.READY
 
@@ -196,29 +180,6 @@ async def test_stopping_for_idleness_and_calls_at_the_same_time_lose_no_call() -
         for number in range(10):
             assert await run.echo(str(number)) == str(number)
             await run.context.until(lambda: run.backend.links() == [])
-
-
-# --- crash loop -------------------------------------------------------------------------------------------------------
-
-
-async def test_r3_in_a_crash_loop_calls_start_nothing_and_say_so_at_once() -> None:
-    clock, script = FakeClock(), Script(exit_code=7, stderr="KEY is not set\n")
-    async with StdioBackend(script) as server, running(over_stdio(server), clock=clock) as run:
-        for crashes in range(1, CRASHES + 1):
-            await run.context.until(lambda crashes=crashes: run.backend.status.crashes == crashes)  # type: ignore[misc]
-            if crashes < CRASHES:
-                await run.next_attempt(clock)
-        assert run.backend.status.state is State.CRASH_LOOP
-        before = run.backend.status
-        assert before.crashes == CRASHES
-        failed = await failure(run)
-        assert isinstance(failed, BackendUnavailable)
-        assert failed.next_try is not None
-        assert failed.next_try > 20
-        for said in (f"{CRASHES} times in a row", "exited with status 7", "KEY is not set", "next attempt in"):
-            assert said in failed.message
-        assert run.backend.stderr[-1] == "KEY is not set"
-        assert run.backend.status is before
 
 
 # --- the breaker ------------------------------------------------------------------------------------------------------
@@ -240,10 +201,15 @@ async def unanswered(
 FAILING = Fault(500, method="tools/call", times=0)
 
 
-async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent() -> None:
+async def failed_often(run: Run) -> None:
+    """Make as many calls as open the breaker."""
+    for _ in range(3):
+        assert "500" in (await failure(run)).message
+
+
+async def test_the_breaker_opens_after_failures_and_refuses_calls_until_other_settings_close_it() -> None:
     async with unanswered(FAILING, wait=60.0) as (server, run):
-        for _ in range(3):
-            assert "500" in (await failure(run)).message
+        await failed_often(run)
         sent = len(server.exchanges)
         refused = await failure(run)
         assert isinstance(refused, BackendUnavailable)
@@ -256,13 +222,16 @@ async def test_after_so_many_calls_without_an_answer_the_next_ones_are_not_sent(
         assert len(server.exchanges) == sent
         assert run.backend.executor.breaker.position is Position.OPEN
         assert run.backend.status.state is State.READY
+        settings = over_web(server.url, isolation="shared", breaker={"failures": 0})
+        run.backend.adapt(settings, run.context.surroundings())
+        server.heal()
+        assert await run.echo("at once") == "at once"
 
 
-async def test_when_it_answers_again_it_is_called_again() -> None:
+async def test_an_answer_after_the_wait_closes_the_breaker() -> None:
     clock = FakeClock()
     async with unanswered(FAILING, clock=clock, wait=5.0) as (server, run):
-        for _ in range(3):
-            await failure(run)
+        await failed_often(run)
         assert run.backend.executor.breaker.is_shut
         server.heal()
         await clock.advance(5.0)
@@ -270,29 +239,25 @@ async def test_when_it_answers_again_it_is_called_again() -> None:
         assert run.backend.executor.breaker.position is Position.CLOSED
 
 
-async def test_an_error_of_its_own_is_an_answer() -> None:
+@pytest.mark.parametrize("fault", [None, Fault(403, method="tools/call", times=0)], ids=["JSON-RPC error", "403"])
+async def test_a_refusal_counts_as_an_answer(fault: Fault | None) -> None:
     async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url, breaker={"failures": 1})) as run:
+        if fault is not None:
+            server.fail(fault)
         for _ in range(3):
-            with pytest.raises(RemoteError):
+            with pytest.raises(BackendError if fault else RemoteError):
                 await run.call("no such tool")
         assert run.backend.executor.breaker.position is Position.CLOSED
 
 
-async def test_a_refusal_by_status_is_an_answer() -> None:
-    async with unanswered(Fault(403, method="tools/call", times=0), failures=1) as (_, run):
-        for _ in range(3):
-            await failure(run)
-        assert run.backend.executor.breaker.position is Position.CLOSED
-
-
-async def test_calls_that_are_lost_with_their_process_do_not_open_it() -> None:
+async def test_calls_lost_with_their_process_do_not_open_the_breaker() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, breaker={"failures": 1})) as run:
         await run.echo()
         await failure(run, "die")
         assert await run.echo("again") == "again"
 
 
-async def test_calls_that_time_out_open_it_and_a_new_connection_closes_it() -> None:
+async def test_timeouts_open_the_breaker_and_a_new_connection_closes_it() -> None:
     settings: dict[str, Any] = {"breaker": {"failures": 2}, "overrides": {"tools": {"hang": {"timeout": 0.05}}}}
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **settings)) as run:
         await run.echo()
@@ -305,23 +270,13 @@ async def test_calls_that_time_out_open_it_and_a_new_connection_closes_it() -> N
         assert await run.echo("again") == "again"
 
 
-async def test_without_failures_to_count_every_call_is_sent() -> None:
+async def test_a_breaker_of_no_failures_sends_every_call() -> None:
     async with unanswered(FAILING, failures=0) as (_, run):
         for _ in range(20):
             assert "500" in (await failure(run)).message
 
 
-async def test_other_settings_hold_at_once() -> None:
-    async with unanswered(FAILING, wait=60.0) as (server, run):
-        for _ in range(3):
-            await failure(run)
-        settings = over_web(server.url, isolation="shared", breaker={"failures": 0})
-        run.backend.adapt(settings, run.context.surroundings())
-        server.heal()
-        assert await run.echo("at once") == "at once"
-
-
-async def test_a_process_that_works_and_is_killed_again_and_again_is_in_no_crash_loop() -> None:
+async def test_a_process_that_works_between_its_ends_is_in_no_crash_loop() -> None:
     clock = FakeClock()
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server), clock=clock) as run:
         for number in range(CRASHES + 1):
@@ -331,7 +286,7 @@ async def test_a_process_that_works_and_is_killed_again_and_again_is_in_no_crash
         assert run.backend.status.crashes == 0
 
 
-async def test_calls_that_waited_for_their_turn_are_spared_once_it_opens() -> None:
+async def test_waiting_calls_are_refused_once_the_breaker_opens() -> None:
     script = Script(era="handshake", tools=(tool("hang", Act("hang")), tool("echo")))
     settings: dict[str, Any] = {"max_concurrency": 1, "breaker": {"failures": 1, "wait": 60.0}}
     settings["overrides"] = {"tools": {"hang": {"timeout": 0.2}}}

@@ -1,4 +1,4 @@
-"""What a backend is asked to report: URI by URI in one era, in one subscription in the other."""
+"""Subscriptions at a backend: one per URI in the handshake era, one for all in the modern era."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ LOST = BackendLost("notes", "gone")
 
 
 class Server:
-    """The far end of a link, which answers when it is told to."""
+    """A fake backend that answers when a test tells it to."""
 
     def __init__(self, capabilities: bytes = ALL, *, modern: bool = False) -> None:
         self.heard = Heard()
@@ -56,8 +56,22 @@ class Server:
         return Payload(encode({"notifications": {"resourceSubscriptions": uris}, "_meta": meta}))
 
 
+def subscribing() -> tuple[Server, Subscribing]:
+    """A backend of the handshake era, and the subscriptions at it."""
+    server = Server()
+    return server, Subscribing(server.link, timeout=5)
+
+
+def listening(
+    capabilities: bytes = ALL, *, lists: bool = False, clock: FakeClock | None = None
+) -> tuple[Server, Listening]:
+    """A backend of the modern era, and the subscription at it."""
+    server = Server(capabilities, modern=True)
+    return server, Listening(server.link, lists=lists, clock=clock)
+
+
 def gone(transport: FakeTransport) -> list[Any]:
-    """The requests that were given up."""
+    """The numbers of the cancelled requests."""
     return [note["params"]["requestId"] for note in transport.notes if note["method"] == "notifications/cancelled"]
 
 
@@ -78,9 +92,8 @@ async def test_subscriptions_are_offered_where_they_are_declared(capabilities: b
 # --- the handshake era ----------------------------------------------------------------------------------------------
 
 
-async def test_a_uri_is_asked_for_once_and_done_when_the_backend_agreed() -> None:
-    server = Server()
-    reports = Subscribing(server.link, timeout=5)
+async def test_a_uri_is_subscribed_once_for_all_who_want_it() -> None:
+    server, reports = subscribing()
     first, second = reports.want("a://x"), reports.want("a://x")
     assert not first.done()
     await server.answer(1)
@@ -90,8 +103,7 @@ async def test_a_uri_is_asked_for_once_and_done_when_the_backend_agreed() -> Non
 
 
 async def test_subscribing_and_unsubscribing_never_overtake_one_another() -> None:
-    server = Server()
-    reports = Subscribing(server.link, timeout=5)
+    server, reports = subscribing()
     reports.want("a://x")
     reports.drop("a://x")
     again = reports.want("a://x")
@@ -104,9 +116,8 @@ async def test_subscribing_and_unsubscribing_never_overtake_one_another() -> Non
     assert repr(reports) == "<Subscribing notes uris=0>"
 
 
-async def test_a_refusal_is_told_to_all_who_wait_and_forgotten() -> None:
-    server = Server()
-    reports = Subscribing(server.link, timeout=5)
+async def test_a_refusal_fails_all_who_wait_and_is_forgotten() -> None:
+    server, reports = subscribing()
     waiting = [reports.want("a://x"), reports.want("a://x")]
     await server.answer(1, "no")
     for outcome in waiting:
@@ -116,9 +127,8 @@ async def test_a_refusal_is_told_to_all_who_wait_and_forgotten() -> None:
     assert [method for method, _ in server.asked] == ["subscribe", "subscribe"]
 
 
-async def test_an_unsubscribe_that_fails_is_as_good_as_one() -> None:
-    server = Server()
-    reports = Subscribing(server.link, timeout=5)
+async def test_a_failed_unsubscribe_counts_as_done() -> None:
+    server, reports = subscribing()
     reports.want("a://x")
     await server.answer(1)
     reports.drop("a://x")
@@ -127,9 +137,8 @@ async def test_an_unsubscribe_that_fails_is_as_good_as_one() -> None:
     assert [method for method, _ in server.asked] == ["subscribe", "unsubscribe", "subscribe"]
 
 
-async def test_a_lost_link_fails_who_waits_and_who_comes_later() -> None:
-    server = Server()
-    reports = Subscribing(server.link, timeout=5)
+async def test_a_lost_link_fails_present_and_later_wishes() -> None:
+    server, reports = subscribing()
     waiting = reports.want("a://x")
     server.link.lost(LOST)
     await asyncio.sleep(0)
@@ -142,8 +151,7 @@ async def test_a_lost_link_fails_who_waits_and_who_comes_later() -> None:
 
 
 async def test_one_subscription_asks_for_the_declared_lists_and_what_is_wanted() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=True)
+    server, reports = listening(lists=True)
     ready, wanted = reports.start(), [reports.want("a://y"), reports.want("a://x")]
     await server.acknowledge(reports, 1, "a://x", "a://y")
     await within(asyncio.gather(ready, *wanted))
@@ -161,8 +169,7 @@ async def test_where_there_is_nothing_to_ask_for_nothing_is_asked(capabilities: 
 
 
 async def test_the_old_subscription_is_closed_once_the_new_one_stands() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=True)
+    server, reports = listening(lists=True)
     reports.start()
     first = await server.acknowledge(reports, 1)
     wanted = reports.want("a://x")
@@ -180,8 +187,7 @@ async def test_the_old_subscription_is_closed_once_the_new_one_stands() -> None:
 
 
 async def test_wishes_that_come_while_one_opens_are_asked_for_together_afterwards() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=False)
+    server, reports = listening()
     first = reports.want("a://1")
     await server.transport.sent(1)
     later = [reports.want("a://2"), reports.want("a://3")]
@@ -193,8 +199,7 @@ async def test_wishes_that_come_while_one_opens_are_asked_for_together_afterward
 
 
 async def test_what_the_backend_does_not_honour_is_refused() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=False)
+    server, reports = listening()
     honoured, refused = reports.want("a://x"), reports.want("a://y")
     await server.acknowledge(reports, 1, "a://x")
     await within(honoured)
@@ -202,8 +207,7 @@ async def test_what_the_backend_does_not_honour_is_refused() -> None:
 
 
 async def test_the_last_wish_gone_closes_the_subscription() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=False)
+    server, reports = listening()
     reports.want("a://x")
     pending = await server.acknowledge(reports, 1, "a://x")
     reports.drop("a://x")
@@ -214,8 +218,7 @@ async def test_the_last_wish_gone_closes_the_subscription() -> None:
 
 
 async def test_a_backend_that_knows_no_subscriptions_is_not_asked_again() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=True)
+    server, reports = listening(lists=True)
     ready = reports.start()
     pending = await server.transport.sent(1)
     server.link.fed(b'{"jsonrpc":"2.0","id":%d,"error":{"code":-32601,"message":"no"}}' % pending.number)
@@ -228,8 +231,7 @@ async def test_a_backend_that_knows_no_subscriptions_is_not_asked_again() -> Non
 
 async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made_up_for() -> None:
     clock = FakeClock()
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=True, clock=clock)
+    server, reports = listening(lists=True, clock=clock)
     reports.start()
     reports.want("a://x")
     await server.acknowledge(reports, 1, "a://x")
@@ -250,8 +252,7 @@ async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_made
 
 async def test_a_backend_that_never_acknowledges_leaves_nobody_waiting() -> None:
     clock = FakeClock()
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=False, clock=clock)
+    server, reports = listening(clock=clock)
     wanted = reports.want("a://x")
     await server.transport.sent(1)
     await clock.advance(LISTEN_ACK_WAIT)
@@ -260,8 +261,7 @@ async def test_a_backend_that_never_acknowledges_leaves_nobody_waiting() -> None
 
 
 async def test_an_acknowledgement_of_something_else_changes_nothing() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=False)
+    server, reports = listening()
     wanted = reports.want("a://x")
     await server.transport.sent(1)
     reports.acknowledged({"_meta": Payload(b'{"%b":99}' % META_SUBSCRIPTION.encode())})
@@ -270,9 +270,8 @@ async def test_an_acknowledgement_of_something_else_changes_nothing() -> None:
     assert isinstance(wanted.exception(), InvalidParams)
 
 
-async def test_the_end_of_the_link_is_the_end_of_it() -> None:
-    server = Server(modern=True)
-    reports = Listening(server.link, lists=True)
+async def test_the_end_of_the_link_ends_the_subscription() -> None:
+    server, reports = listening(lists=True)
     ready = reports.start()
     await server.transport.sent(1)
     server.link.lost(LOST)

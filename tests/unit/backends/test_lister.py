@@ -1,4 +1,4 @@
-"""Keeping a listing current: all of it when a link opens, then only what changed, never faster than once in a while."""
+"""The lister: everything when a link opens, then only changed kinds, at a bounded rate."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.lists.lister import LIST_RETRY, REFRESH_EVERY, Lister
 from mcp_manifold.backends.lists.pages import LIST_METHODS
-from mcp_manifold.errors import BackendError, BackendLost
+from mcp_manifold.errors import BackendLost
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import FakeClock
@@ -26,7 +26,7 @@ TOOLS = "notifications/tools/list_changed"
 
 
 class Kept:
-    """A lister at work on a fake backend whose tools and moods a test changes."""
+    """A lister of a fake backend whose tools and failures a test changes."""
 
     def __init__(self, *, tools: tuple[bytes, ...] = (b'{"name":"a"}',)) -> None:
         self.tools = tools
@@ -70,18 +70,19 @@ class Kept:
 
 
 @asynccontextmanager
-async def keeping(kept: Kept) -> AsyncIterator["asyncio.Task[BackendError]"]:
+async def keeping(given: Kept | None = None) -> AsyncIterator[Kept]:
+    """A lister at work, ended with its link."""
+    kept = given or Kept()
     work = asyncio.ensure_future(kept.lister.keep(kept.link, GREETING, over_http=False))
     try:
-        yield work
+        yield kept
     finally:
         kept.link.lost(BackendLost("notes", "over"))
         assert (await within(work)).message == "over"
 
 
 async def test_everything_is_listed_once_when_a_link_opens() -> None:
-    kept = Kept()
-    async with keeping(kept):
+    async with keeping() as kept:
         found = await kept.listing()
     assert (found.revision, found.tools, found.instructions) == (1, (b'{"name":"a"}',), "be kind")
     assert found.server_info == b'{"name":"n"}'
@@ -97,19 +98,18 @@ async def test_everything_is_listed_once_when_a_link_opens() -> None:
         ("notifications/resources/list_changed", {"resources/list", "resources/templates/list"}),
     ],
 )
-async def test_a_change_refreshes_only_that_kind(method: str, asked: set[str]) -> None:
-    kept = Kept()
-    async with keeping(kept):
+async def test_a_change_refreshes_only_its_kind(method: str, asked: set[str]) -> None:
+    async with keeping() as kept:
         await kept.listing()
+        kept.lister.notified("notifications/message")
         kept.lister.notified(method)
         await kept.clock.advance(REFRESH_EVERY)
         assert (await kept.listing(2)).revision == 2
     assert kept.asked == {name: 2 if name in asked else 1 for name in LIST_METHODS}
 
 
-async def test_a_storm_of_changes_is_one_refresh() -> None:
-    kept = Kept()
-    async with keeping(kept):
+async def test_many_changes_cause_one_refresh() -> None:
+    async with keeping() as kept:
         await kept.listing()
         kept.tools = (b'{"name":"b"}',)
         for _ in range(1000):
@@ -122,8 +122,7 @@ async def test_a_storm_of_changes_is_one_refresh() -> None:
 
 
 async def test_a_change_during_a_listing_is_not_missed() -> None:
-    kept = Kept()
-    async with keeping(kept):
+    async with keeping() as kept:
         await kept.transport.sent(4)
         kept.lister.notified(TOOLS)
         await kept.listing()
@@ -132,20 +131,8 @@ async def test_a_change_during_a_listing_is_not_missed() -> None:
     assert kept.asked["tools/list"] == 2
 
 
-async def test_other_notifications_refresh_nothing() -> None:
-    kept = Kept()
-    async with keeping(kept):
-        await kept.listing()
-        kept.lister.notified("notifications/message")
-        kept.lister.notified(TOOLS)
-        await kept.clock.advance(REFRESH_EVERY)
-        await kept.listing(2)
-    assert kept.asked["prompts/list"] == 1
-
-
 async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> None:
-    kept = Kept()
-    async with keeping(kept):
+    async with keeping() as kept:
         first = await kept.listing()
         kept.broken, kept.tools = {"tools/list"}, (b'{"name":"b"}',)
         kept.lister.notified(TOOLS)
@@ -173,8 +160,7 @@ async def test_a_first_listing_that_fails_is_tried_again() -> None:
 
 
 async def test_a_new_link_lists_everything_anew_and_the_revision_goes_on() -> None:
-    kept = Kept()
-    async with keeping(kept):
+    async with keeping() as kept:
         await kept.listing()
     again = Kept()
     again.lister = kept.lister
@@ -191,9 +177,8 @@ async def test_a_link_lost_while_listing_ends_it() -> None:
     assert kept.published == []
 
 
-async def test_a_relisting_is_waited_for() -> None:
-    kept = Kept()
-    async with keeping(kept):
+async def test_relist_waits_for_the_new_listing() -> None:
+    async with keeping() as kept:
         await kept.listing()
         kept.tools = ()
         relisting = asyncio.ensure_future(kept.lister.relist())

@@ -1,4 +1,4 @@
-"""What is kept of a server: the same bytes, from one run to the next, and never half of them."""
+"""The listing cache: the same bytes from one run to the next, and nothing from a damaged file."""
 
 import logging
 from pathlib import Path
@@ -43,7 +43,7 @@ def the_file(directory: Path) -> Path:
     return found
 
 
-async def test_what_was_kept_is_recalled_byte_for_byte(tmp_path: Path) -> None:
+async def test_a_kept_listing_is_recalled_byte_for_byte_with_its_lifetimes_over(tmp_path: Path) -> None:
     await memory(tmp_path / "m").keep(NOTES, LISTING, GREETING, "http")
     found = memory(tmp_path / "m").recall(NOTES)
     assert found is not None
@@ -55,35 +55,25 @@ async def test_what_was_kept_is_recalled_byte_for_byte(tmp_path: Path) -> None:
     assert (found.greeting.era, found.greeting.version) == ("modern", "2026-07-28")
     assert bytes(found.greeting.capabilities) == CAPABILITIES
     assert 0 <= found.age < 60
-
-
-async def test_for_how_long_an_answer_may_be_kept_is_over_by_then(tmp_path: Path) -> None:
-    await memory(tmp_path / "m").keep(NOTES, LISTING, GREETING, "http")
-    found = memory(tmp_path / "m").recall(NOTES)
-    assert found is not None
-    assert {key: (hint.ttl_ms, hint.is_public) for key, hint in found.listing.hints.items()} == {
+    assert {key: (hint.ttl_ms, hint.is_public) for key, hint in listing.hints.items()} == {
         "tools/list": (0, True),
         "server/discover": (0, False),
     }
 
 
-async def test_a_server_nobody_met_is_not_recalled(tmp_path: Path) -> None:
+async def test_an_unknown_server_is_not_recalled(tmp_path: Path) -> None:
     assert memory(tmp_path / "m").recall(NOTES) is None
     assert not (tmp_path / "m").exists()
 
 
-async def test_what_is_on_disk_already_is_not_written_again(tmp_path: Path) -> None:
+async def test_an_unchanged_listing_is_not_written_again(tmp_path: Path) -> None:
     kept = memory(tmp_path / "m")
     await kept.keep(NOTES, LISTING, GREETING, "http")
     the_file(tmp_path / "m").unlink()
     await kept.keep(NOTES, LISTING, GREETING, "http")
     assert list((tmp_path / "m").iterdir()) == []
-    await kept.keep(NOTES, _without_tools(), GREETING, "http")
+    await kept.keep(NOTES, Listing("notes", 8, "modern", capabilities=CAPABILITIES), GREETING, "http")
     assert the_file(tmp_path / "m").stat().st_mode & 0o777 == 0o600
-
-
-def _without_tools() -> Listing:
-    return Listing("notes", 8, "modern", capabilities=CAPABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +88,7 @@ def _without_tools() -> Listing:
         (lambda data: b"\x80\x04}", "not a listing"),
     ],
 )
-async def test_what_is_damaged_or_foreign_is_ignored_with_a_warning_and_replaced(
+async def test_a_damaged_or_foreign_file_is_ignored_with_a_warning_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: "object", said: str
 ) -> None:
     await memory(tmp_path / "m").keep(NOTES, LISTING, GREETING, "http")
@@ -113,7 +103,7 @@ async def test_what_is_damaged_or_foreign_is_ignored_with_a_warning_and_replaced
     assert memory(tmp_path / "m").recall(NOTES) is not None
 
 
-async def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_write_failure_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "m").write_bytes(b"a file where the directory should be")
     kept = memory(tmp_path / "m")
     for _ in range(3):
@@ -124,7 +114,7 @@ async def test_what_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytes
 
 
 @given(st.binary(max_size=300))
-def test_no_content_of_a_file_is_more_than_unusable(data: bytes) -> None:
+def test_any_content_of_a_file_is_only_unusable(data: bytes) -> None:
     for head in (b"", b"mcp-manifold listing 1\n"):
         with pytest.raises(_Unusable):
             _entries_in(head + data)

@@ -1,4 +1,4 @@
-"""Lists walked to their end: every page, nothing undeclared, and no backend that can keep us walking."""
+"""Fetching lists: every page, declared lists only, and the bounds on pages, entries, size and time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,65 +63,61 @@ async def test_a_list_that_was_not_declared_is_not_asked_for() -> None:
     assert found["prompts/list"].items == ()
 
 
-async def test_a_list_the_backend_does_not_know_is_empty() -> None:
+async def test_a_list_the_backend_does_not_know_is_empty_and_another_error_is_raised() -> None:
     link, _ = listing(lambda pending: b'"error":{"code":-32601,"message":"no"}')
     assert all(pages.items == () for pages in (await walked(link)).values())
-
-
-async def test_an_error_for_a_list_is_the_backends_own() -> None:
     link, _ = listing(lambda pending: b'"error":{"code":-32603,"message":"broken"}')
     with pytest.raises(RemoteError, match="-32603"):
         await walked(link)
 
 
-async def test_the_number_of_pages_is_bounded() -> None:
-    pages = {str(n or ""): b'{"tools":[],"nextCursor":"%d"}' % (n + 1) for n in range(10)}
+LOOP = {
+    "": b'{"tools":[],"nextCursor":"a"}',
+    "a": b'{"tools":[],"nextCursor":"b"}',
+    "b": b'{"tools":[],"nextCursor":"a"}',
+}
+LARGE = {"": b'{"tools":["%b"],"nextCursor":"x"}' % (b"x" * 600), "x": b'{"tools":["%b"]}' % (b"x" * 600)}
+
+
+@pytest.mark.parametrize(
+    ("pages", "limits", "message", "requests"),
+    [
+        (LOOP, {"pages": 2}, "tools/list has more than 2 pages", 2),
+        (LOOP, {}, "a cursor was repeated", 3),
+        (LARGE, {"size": 1200}, "tools/list is larger than 1200 bytes", 2),
+        (
+            {"": b'{"tools":[1,2,3],"nextCursor":"x"}', "x": b'{"tools":[4,5,6]}'},
+            {"entries": 5},
+            "more than 5 entries",
+            2,
+        ),
+    ],
+)
+async def test_a_list_is_bounded(pages: dict[str, bytes], limits: dict[str, int], message: str, requests: int) -> None:
     link, transport = listing(paged(pages))
-    with pytest.raises(BackendProtocolError, match="tools/list has more than 5 pages"):
-        await walked(link, "tools/list", pages=5)
-    assert len(transport.requests) == 5
+    with pytest.raises(BackendProtocolError, match=message):
+        await walked(link, "tools/list", **limits)
+    assert len(transport.requests) == requests
 
 
-async def test_as_many_pages_as_allowed_are_taken() -> None:
-    pages = {"": b'{"tools":[1],"nextCursor":"x"}', "x": b'{"tools":[2]}'}
-    link, _ = listing(paged(pages))
-    assert (await walked(link, "tools/list", pages=2))["tools/list"].items == (b"1", b"2")
-
-
-async def test_a_cursor_that_comes_twice_is_noticed() -> None:
-    pages = {"": b'{"tools":[],"nextCursor":"a"}', "a": b'{"tools":[],"nextCursor":"b"}'}
-    link, transport = listing(paged({**pages, "b": b'{"tools":[],"nextCursor":"a"}'}))
-    with pytest.raises(BackendProtocolError, match="a cursor was repeated"):
-        await walked(link, "tools/list")
-    assert len(transport.requests) == 3
-
-
-async def test_the_size_of_a_list_is_bounded_over_all_its_pages() -> None:
-    page = b'{"tools":["%b"],"nextCursor":"2"}' % (b"x" * 600)
-    link, _ = listing(paged({"": page, "2": page.replace(b',"nextCursor":"2"', b"")}))
-    assert len((await walked(link, "tools/list", size=1300))["tools/list"].items) == 2
-    with pytest.raises(BackendProtocolError, match="tools/list is larger than 1200 bytes"):
-        await walked(link, "tools/list", size=1200)
-
-
-async def test_the_number_of_entries_is_bounded() -> None:
-    link, _ = listing(paged({"": b'{"tools":[1,2,3],"nextCursor":"x"}', "x": b'{"tools":[4,5,6]}'}))
-    assert (await walked(link, "tools/list", entries=6))["tools/list"].items[-1] == b"6"
-    with pytest.raises(BackendProtocolError, match="has more than 5 entries"):
-        await walked(link, "tools/list", entries=5)
+@pytest.mark.parametrize(
+    ("pages", "limits", "count"),
+    [
+        (LARGE, {"size": 1300, "entries": 2, "pages": 2}, 2),
+        ({"": b'{"tools":[1],"nextCursor":null}'}, {"pages": 1}, 1),
+    ],
+)
+async def test_a_list_within_its_bounds_is_taken(pages: dict[str, bytes], limits: dict[str, int], count: int) -> None:
+    link, transport = listing(paged(pages))
+    assert len((await walked(link, "tools/list", **limits))["tools/list"].items) == count
+    assert len(transport.requests) == len(pages)
 
 
 @pytest.mark.parametrize("odd", [b'{"tools":{}}', b'{"tools":null}', b'{"tools":[],"nextCursor":7}'])
-async def test_what_is_no_list_is_told_as_such(odd: bytes) -> None:
+async def test_an_invalid_list_is_a_protocol_error(odd: bytes) -> None:
     link, _ = listing(paged({"": odd}))
     with pytest.raises(BackendProtocolError, match="invalid response to tools/list"):
         await walked(link)
-
-
-async def test_a_null_cursor_is_the_end() -> None:
-    link, transport = listing(paged({"": b'{"tools":[1],"nextCursor":null}'}))
-    assert (await walked(link, "tools/list"))["tools/list"].items == (b"1",)
-    assert len(transport.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,14 +141,14 @@ async def test_an_empty_cursor_is_followed_and_may_turn_out_to_be_the_end(
     assert (await walked(link, "tools/list"))["tools/list"].items == items
 
 
-async def test_a_backend_that_does_not_answer_is_a_timeout_for_the_whole() -> None:
+async def test_the_timeout_bounds_all_lists_together() -> None:
     link, _ = listing(None)
     with pytest.raises(BackendTimeout):
         await walked(link, timeout=0.02)
     assert not link.is_busy
 
 
-async def test_the_shortest_life_and_the_narrowest_scope_of_its_pages_hold_for_a_list() -> None:
+async def test_a_list_has_the_shortest_ttl_and_the_narrowest_scope_of_its_pages() -> None:
     pages = {
         "": b'{"tools":[],"ttlMs":9000,"cacheScope":"public","nextCursor":"x"}',
         "x": b'{"tools":[],"ttlMs":-5.5,"cacheScope":"private"}',

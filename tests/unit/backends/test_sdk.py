@@ -1,4 +1,4 @@
-"""Greeting a backend: which era is tried when, what gives way to the next one, and who we say we are."""
+"""Negotiation with a backend: the order of eras, the fallback between them, and our identity; tools with headers."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, TASKS_EXTENSION
-from tests.unit.backends.linking import FakeTransport, connected, results, within
+from tests.unit.backends.linking import FakeTransport, connected, new_link, results, within
 
 pytestmark = pytest.mark.anyio
 
@@ -62,11 +62,6 @@ async def test_the_handshake_is_relayed_raw_in_both_directions() -> None:
     assert bytes(found.server_info) == b'{"name":"n","version":"1","x-own":null}'
     assert (link.version, link.era, transport.versions) == ("2025-06-18", "handshake", ["2025-06-18"])
     assert [note["method"] for note in transport.notes] == ["notifications/initialized"]
-
-
-async def test_who_we_are_is_said_in_the_words_we_were_given() -> None:
-    link, transport = connected(results({"initialize": INITIALIZED}))
-    await greeted(link, "handshake")
     pending, _ = transport.requests[0]
     assert bytes(pending.params["clientInfo"]) == bytes(IDENTITY.client_info)
     assert bytes(pending.params["capabilities"]) == bytes(IDENTITY.capabilities)
@@ -98,7 +93,7 @@ async def test_the_first_era_that_works_is_the_only_one_tried(eras: tuple[Era, .
     assert transport.methods == methods
 
 
-async def test_a_refused_handshake_gives_way_to_discovery() -> None:
+async def test_a_refused_handshake_falls_back_to_discovery() -> None:
     refused = b'{"code":-32022,"message":"Unsupported protocol version","data":{"supported":["2026-07-28"]}}'
 
     def answer(pending: PendingRequest) -> bytes:
@@ -109,7 +104,7 @@ async def test_a_refused_handshake_gives_way_to_discovery() -> None:
     assert transport.methods == ["initialize", "server/discover"]
 
 
-async def test_refused_discovery_gives_way_to_the_handshake_without_a_trace_of_the_other_era() -> None:
+async def test_refused_discovery_falls_back_to_the_handshake_without_a_trace_of_the_other_era() -> None:
     link, transport = connected(results({"initialize": INITIALIZED}))
     assert (await greeted(link, *MODERN_FIRST)).era == "handshake"
     assert link.era == "handshake"
@@ -117,7 +112,7 @@ async def test_refused_discovery_gives_way_to_the_handshake_without_a_trace_of_t
     assert transport.versions == [MODERN_VERSION, "", "2025-06-18"]
 
 
-async def test_silence_on_discovery_gives_way_to_the_handshake() -> None:
+async def test_silence_on_discovery_falls_back_to_the_handshake() -> None:
     link, transport = connected(lambda pending: b'"result":' + INITIALIZED if pending.method == "initialize" else None)
     greeting = asyncio.ensure_future(greeted(link, *MODERN_FIRST))
     silent = await transport.sent(1)
@@ -126,43 +121,39 @@ async def test_silence_on_discovery_gives_way_to_the_handshake() -> None:
     assert (await within(greeting)).era == "handshake"
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 406, 415, 501])
-async def test_an_http_refusal_of_discovery_gives_way_to_the_handshake(status: int) -> None:
-    link = await _greeted_after(BackendUnavailable("notes", "no", status=status))
-    assert link.era == "handshake"
-
-
-async def test_a_protocol_error_of_discovery_gives_way_to_the_handshake() -> None:
-    assert (await _greeted_after(BackendProtocolError("notes", "HTML"))).version == "2025-06-18"
-
-
-async def _greeted_after(first: BackendError) -> Link:
-    link, transport = connected(results({"initialize": INITIALIZED}))
-
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(BackendUnavailable("notes", "no", status=status) for status in (400, 404, 405, 406, 415, 501)),
+        BackendProtocolError("notes", "HTML"),
+    ],
+    ids=str,
+)
+async def test_a_refusal_of_discovery_falls_back_to_the_handshake(first: BackendError) -> None:
     class Refusing(FakeTransport):
         def send_request(self, pending: PendingRequest, body: bytes) -> None:
             if pending.method == "server/discover":
                 raise first
             super().send_request(pending, body)
 
-    del transport
+    link = new_link()
     Refusing(link, results({"initialize": INITIALIZED}))
-    await greeted(link, *MODERN_FIRST)
-    return link
+    assert (await greeted(link, *MODERN_FIRST)).version == "2025-06-18"
+    assert link.era == "handshake"
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 503])
-async def test_what_another_era_would_not_help_is_told_as_it_is(status: int) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *(BackendUnavailable("notes", "as it is", status=status) for status in (401, 403, 429, 503)),
+        BackendLost("notes", "the server exited with status 1"),
+    ],
+    ids=str,
+)
+async def test_a_failure_that_another_era_would_repeat_is_raised(failure: BackendError) -> None:
     link, transport = connected()
-    transport.refusal = BackendUnavailable("notes", "as it is", status=status)
-    failed = await refusal(link, *MODERN_FIRST)
-    assert (failed.message, failed.status) == ("as it is", status)
-
-
-async def test_a_lost_link_is_told_as_it_is() -> None:
-    link, transport = connected()
-    transport.refusal = BackendLost("notes", "the server exited with status 1")
-    assert "exited with status 1" in (await refusal(link, *BOTH)).message
+    transport.refusal = failure
+    assert await refusal(link, *MODERN_FIRST) is failure
 
 
 async def test_a_refusal_by_the_last_era_is_told_with_the_servers_words() -> None:
@@ -178,27 +169,24 @@ async def test_an_initialize_that_is_not_answered_is_a_timeout() -> None:
 
 
 SERVER = b'"serverInfo":{"name":"a","version":"1"}'
-ODD = {
+INVALID = {
     "no version": b"{}",
     "version of no text": b'{"protocolVersion":5,"capabilities":{},' + SERVER + b"}",
     "unknown version": b'{"protocolVersion":"1999-01-01","capabilities":{},' + SERVER + b"}",
     "no capabilities": b'{"protocolVersion":"2025-06-18",' + SERVER + b"}",
     "capabilities of no object": b'{"protocolVersion":"2025-06-18","capabilities":[],' + SERVER + b"}",
     "null capabilities": b'{"protocolVersion":"2025-06-18","capabilities":null,' + SERVER + b"}",
-    "numbers nobody can read": b'{"protocolVersion":"2025-06-18","capabilities":{},"x":1e999,"serverInfo":7}',
+    "unreadable numbers": b'{"protocolVersion":"2025-06-18","capabilities":{},"x":1e999,"serverInfo":7}',
+    "discovery of no text": b'{"supportedVersions":7}',
+    "unknown discovery": b'{"supportedVersions":["2031-01-01"]}',
 }
 
 
-@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
-async def test_an_initialize_result_that_is_none_is_not_mcp(odd: bytes) -> None:
-    link, _ = connected(results({"initialize": odd}))
-    assert isinstance(await refusal(link, "handshake"), BackendProtocolError)
-
-
-@pytest.mark.parametrize("odd", [b"{}", b'{"supportedVersions":7}', b'{"supportedVersions":["2031-01-01"]}'])
-async def test_a_discovery_that_is_none_is_not_mcp(odd: bytes) -> None:
-    link, _ = connected(results({"server/discover": odd}))
-    assert isinstance(await refusal(link, "modern"), BackendProtocolError)
+@pytest.mark.parametrize("era", BOTH)
+@pytest.mark.parametrize("result", INVALID.values(), ids=INVALID)
+async def test_an_invalid_greeting_is_a_protocol_error(result: bytes, era: Era) -> None:
+    link, _ = connected(results({"initialize": result, "server/discover": result}))
+    assert isinstance(await refusal(link, era), BackendProtocolError)
 
 
 # --- headers that tools ask for ------------------------------------------------------------------------------------
@@ -222,11 +210,8 @@ async def test_tools_that_ask_for_headers_get_them_from_their_arguments() -> Non
     assert dict(headers("plain", Payload(b'{"region":"eu"}'))) == {}
 
 
-async def test_a_tool_with_a_broken_annotation_is_left_out_where_it_could_not_be_called() -> None:
+async def test_a_tool_with_an_invalid_annotation_is_left_out_or_loses_the_annotation() -> None:
     assert parameters("notes", (BAD, PLAIN), mirrored=True) == ((PLAIN,), None)
-
-
-async def test_elsewhere_it_only_loses_the_annotation() -> None:
     kept, headers = parameters("notes", (BAD,), mirrored=False)
     assert headers is None
     assert "x-mcp-header" not in str(msgspec.json.decode(kept[0]))
@@ -245,6 +230,6 @@ async def test_elsewhere_it_only_loses_the_annotation() -> None:
     ],
 )
 @pytest.mark.parametrize("mirrored", [True, False])
-async def test_no_tool_however_odd_takes_the_others_with_it(odd: bytes, mirrored: bool) -> None:
+async def test_an_invalid_tool_leaves_the_others(odd: bytes, mirrored: bool) -> None:
     kept, _ = parameters("notes", (odd, PLAIN), mirrored=mirrored)
     assert PLAIN in kept
