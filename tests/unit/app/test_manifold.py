@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.app.holder import RuntimeHolder
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.core.hub import terms_of
 from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
-from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Listing, Rules, merge
-from mcp_manifold.model.policy import ANONYMOUS, policy_of, unmatched_patterns
-from mcp_manifold.wire import MODERN_VERSION
-from tests.unit.fronts.fakes import Client, initialize
+from mcp_manifold.model.policy import ANONYMOUS, unmatched_patterns
+from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION
+from tests.unit.app.asgi import send
+from tests.unit.stages.calls import Answers, make_call
 
 pytestmark = pytest.mark.anyio
 BOUND = 10.0
@@ -26,10 +26,6 @@ MISSING = {"command": "/nonexistent/mcp-server"}
 
 def manifold(servers: dict[str, Any] | None = None, **settings: Any) -> Manifold:
     return Manifold.from_config({"mcpServers": servers or {}, "manifold": settings})
-
-
-def unheard(message: bytes, /, *, needed: bool = False) -> None:
-    raise AssertionError(message)
 
 
 # --- without servers ------------------------------------------------------------------------------------------------
@@ -162,21 +158,25 @@ async def test_a_failing_status_callback_does_not_end_a_backend() -> None:
 
 
 async def test_a_session_may_end_twice_or_after_the_manifold() -> None:
-    holder = RuntimeHolder(manifold({"gone": MISSING}).config)
     session = Session("key", ANONYMOUS, "", MODERN_VERSION)
-    await holder.enter(lambda _: None)
-    holder.ended(session)
-    holder.ended(session)
-    await holder.leave()
-    holder.ended(session)
-    holder.notified(session, "notifications/roots/list_changed", {})
+    async with manifold({"gone": MISSING}) as made:
+        runtime = made.runtime
+        runtime.ended(session)
+        runtime.ended(session)
+    runtime.ended(session)
+    runtime.notified(session, "notifications/roots/list_changed", {})
 
 
-async def test_a_call_goes_through_the_stages_to_the_router() -> None:
+async def test_a_call_is_counted_and_answered_before_dispatch_returns() -> None:
     async with manifold(name="ours") as made:
-        call = Call("server/discover", {}, Session("", ANONYMOUS, "", MODERN_VERSION), unheard)
-        answer = json.loads(bytes(await made.runtime.handle(call)))
-    assert answer["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "ours"
+        await asyncio.wait_for(made.settle(), timeout=BOUND)
+        call = make_call("server/discover", version=MODERN_VERSION)
+        call.reply = answers = Answers()
+        made.runtime.dispatch(call)
+        (answer,) = answers.given
+        assert isinstance(answer, tuple)
+        counted = made.runtime.counts.series["server/discover", ""].outcomes["ok"]
+    assert (b'"name":"ours"' in b"".join(answer), counted) == (True, 1)
 
 
 # --- where it comes from --------------------------------------------------------------------------------------------
@@ -219,16 +219,16 @@ async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> N
     made = manifold(name="ours")
     app = made.asgi_app()
     assert made.asgi_app() is app
-    client = Client(app)
-    assert (await client.send("GET", "/_healthz")).status == 200
-    assert (await client.send("GET", "/_readyz")).status == 503
-    assert (await client.call(initialize())).status == 500
+    info = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
+    with pytest.raises(RuntimeError, match="enter the Manifold first"):
+        await send(app, "GET", "/_healthz")
     async with made:
-        assert (await client.send("GET", "/_readyz")).status == 200
-        assert (await client.send("GET", "/health")).json["status"] == "healthy"
-        answer = await client.call(initialize())
-        assert answer.json["result"]["serverInfo"]["name"] == "ours"
-    assert (await client.send("GET", "/_readyz")).status == 503
+        assert (await send(app, "GET", "/_readyz")).status == 200
+        assert (await send(app, "GET", "/health")).json["status"] == "healthy"
+        assert (await send(app, "POST", "/mcp", initialize)).json["result"]["serverInfo"]["name"] == "ours"
+    with pytest.raises(RuntimeError, match="enter the Manifold first"):
+        await send(app, "GET", "/_readyz")
 
 
 async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
@@ -242,16 +242,6 @@ async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
 
 def server(name: str, **settings: Any) -> ServerSettings:
     return ServerSettings.model_validate({"name": name, "command": "x", **settings})
-
-
-async def test_an_error_in_a_pattern_names_its_server() -> None:
-    for wrong in ("@nothing", "!secret", "*" * 17):
-        with pytest.raises(ConfigError, match='server "a"') as caught:
-            policy_of([server("a", tools={"block": [wrong]})])
-        assert caught.value.server == "a"
-    with pytest.raises(ConfigError, match='server "a"'):
-        async with manifold({"a": {**MISSING, "tools": {"allow": ["@nothing"]}}}):
-            pass
 
 
 async def test_patterns_and_overrides_that_match_nothing_are_problems() -> None:

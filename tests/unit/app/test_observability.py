@@ -1,6 +1,5 @@
 """The metrics page on fixed numbers, its formats, and the lag of the event loop."""
 
-import asyncio
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,12 @@ from mcp_manifold.core.status import STATES, ServerStatus
 from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
-from mcp_manifold.model.call import Call, Session, Stages
 from mcp_manifold.model.outcomes import OUTCOMES
-from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.stages.metrics import Counts
-from mcp_manifold.wire import EMPTY, Payload
+from mcp_manifold.wire import EMPTY
 from tests.fakes.clock import FakeClock
-from tests.unit.fronts.fakes import Client
+from tests.unit.app.asgi import send
+from tests.unit.stages.calls import Outcome, make_call, observe
 
 pytestmark = pytest.mark.anyio
 
@@ -76,21 +74,10 @@ class Scene:
         }
 
 
-async def called(counts: Counts, *outcomes: Payload | Exception) -> None:
+def called(counts: Counts, *outcomes: Outcome) -> None:
     """One `tools/call` to the server `notes` for each outcome."""
-    left = list(outcomes)
-
-    async def handler(call: Call) -> Payload:
-        call.backend = "notes"
-        outcome = left.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    handle = Stages([counts]).around(handler)
-    for _ in outcomes:
-        session = Session("", ANONYMOUS, "", "2025-11-25")
-        await asyncio.gather(handle(Call("tools/call", {}, session, lambda *_, **__: None)), return_exceptions=True)
+    for outcome in outcomes:
+        observe(counts, make_call(), outcome, backend="notes")
 
 
 # --- what is on the page --------------------------------------------------------------------------------------------
@@ -157,9 +144,9 @@ def test_the_page_exists_before_any_front_or_server() -> None:
     assert not any(key.startswith("mcp_backend") for key in found)
 
 
-async def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
+def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
     scene = Scene()
-    await called(scene.counts, EMPTY, EMPTY, BackendTimeout("notes", "hunter2"))
+    called(scene.counts, EMPTY, EMPTY, BackendTimeout("notes", "hunter2"))
     found = scene.found()
     requests = {key: found[key] for key in found if key.startswith("mcp_proxy_requests_total")}
     assert requests == {
@@ -184,9 +171,9 @@ def test_the_page_contains_no_text_from_servers() -> None:
     assert b"hunter2" not in Scene().page().render()[0]
 
 
-async def test_the_written_reference_has_every_metric_and_no_other() -> None:
+def test_the_written_reference_has_every_metric_and_no_other() -> None:
     scene = Scene()
-    await called(scene.counts, EMPTY)
+    called(scene.counts, EMPTY)
     families = plain_families(scene.page().render()[0].decode())
     shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     text = (Path(__file__).parents[3] / "docs" / "observability.md").read_text("utf-8")
@@ -252,13 +239,9 @@ async def test_lag_is_sampled_only_between_begin_and_end() -> None:
 # --- of a whole manifold --------------------------------------------------------------------------------------------
 
 
-async def test_the_page_is_there_whether_or_not_the_manifold_is_entered() -> None:
+async def test_the_metrics_page_shows_the_servers_while_the_manifold_is_entered() -> None:
     made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
-    client = Client(made.asgi_app())
-    before = await client.send("GET", "/metrics")
     async with made:
-        within = await client.send("GET", "/metrics")
-    after = await client.send("GET", "/metrics")
-    assert [answer.status for answer in (before, within, after)] == [200, 200, 200]
-    assert [b'server="gone"' in answer.body for answer in (before, within, after)] == [False, True, False]
-    assert (await client.send("POST", "/metrics")).status == 405
+        page = await send(made.asgi_app(), "GET", "/metrics")
+        assert (page.status, b'server="gone"' in page.body) == (200, True)
+        assert (await send(made.asgi_app(), "POST", "/metrics")).status == 405

@@ -1,13 +1,16 @@
-"""The state directory: private, atomic, and never blocking."""
+"""The state directory: private, atomic and never blocking. The notes of running instances."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config.state_directory import StateDirectory
+from mcp_manifold.config.state_directory import Announced, StateDirectory, running
 
 
 def mode(path: Path) -> int:
@@ -129,3 +132,47 @@ def test_old_and_unfinished_files_are_deleted(tmp_path: Path) -> None:
 def test_tidying_a_missing_directory_does_nothing(tmp_path: Path) -> None:
     StateDirectory(tmp_path / "store").tidy(".listing", before=2000)
     assert not (tmp_path / "store").exists()
+
+
+# --- running instances ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mcp.json"
+    path.write_text("{}")
+    return path
+
+
+def test_an_instance_is_found_while_it_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = tmp_path / "notes"
+    with Announced(file, notes) as note:
+        (found,) = running(file, notes)
+        assert (found.pid, found.is_alive, found.told()) == (os.getpid(), True, (0, {}))
+        monkeypatch.chdir(tmp_path)
+        assert running(Path("mcp.json"), notes) == (found,)
+        assert running(tmp_path / "other.json", notes) == ()
+        note.tell(3, {"error": "why"})
+        assert found.told() == (3, {"error": "why"})
+        assert {each.stat().st_mode & 0o777 for each in notes.iterdir()} == {0o600}
+        assert notes.stat().st_mode & 0o777 == 0o700
+    assert (running(file, notes), found.is_alive, list(notes.iterdir())) == ((), False, [])
+
+
+def test_the_note_of_a_killed_instance_is_removed(file: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from mcp_manifold.config.state_directory import Announced\n"
+        "Announced(*map(pathlib.Path, sys.argv[1:])).open(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(file), str(tmp_path / "notes")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "notes").glob("*.json"))) == 1
+    assert running(file, tmp_path / "notes") == ()
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_an_unsafe_notes_directory_is_refused(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "notes").symlink_to(tmp_path / "there")
+    with pytest.raises(PermissionError):
+        Announced(file, tmp_path / "notes").open()

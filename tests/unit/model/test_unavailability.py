@@ -1,6 +1,5 @@
 """Unavailable servers: what lists say of them, how long entries stay, and when lists fail."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,11 +9,12 @@ from mcp_manifold.config import BrokenServer, ManifoldSettings
 from mcp_manifold.core.hub import MERGED, Hub
 from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
-from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.policy import ANONYMOUS, policy_of
+from mcp_manifold.model.policy import policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
-from tests.unit.core.test_hub import BOUND, Watching, listing, server
+from tests.fakes.clock import settled
+from tests.unit.core.test_hub import Watching, listing, server
+from tests.unit.stages.calls import make_call
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ class House:
         self.servers = (server("git"), server("files"))
         self.settings = ManifoldSettings.model_validate({"startup_timeout": 0.01, **settings})
         self.hub = Hub(self.servers, self.settings, policy_of(self.servers), broken=broken)
-        self.offering = ScopeResponder(self.hub, server_info=Payload(b'{"name":"m","version":"1"}'), instructions="")
+        self.responder = ScopeResponder(self.hub, server_info=Payload(b'{"name":"m","version":"1"}'), instructions="")
 
     def __repr__(self) -> str:
         return f"<House {self.hub!r}>"
@@ -44,10 +44,8 @@ class House:
         self.hub.missed(name, reason, SINCE)
 
     async def answer(self, *, scope: str = MERGED, version: str = LATEST_HANDSHAKE, kind: str = "tools") -> Any:
-        session = Session("", ANONYMOUS, scope, version)
-        call = Call(f"{kind}/list", {}, session, lambda *_, **__: None)
-        async with asyncio.timeout(BOUND):
-            return json.loads(bytes(await self.offering.methods[call.method](call)))
+        call = make_call(f"{kind}/list", version=version, scope=scope)
+        return json.loads(b"".join(self.responder.answer(call)))
 
     async def tools(self) -> list[str]:
         return [tool["name"] for tool in (await self.answer())["tools"]]
@@ -136,7 +134,7 @@ async def test_a_recovery_within_the_grace_period_notifies_nobody() -> None:
     house.misses("git")
     house.hub.returned("git")
     house.lists("git")
-    assert not house.hub._changes
+    await settled()
     assert watching.told == []
 
 
