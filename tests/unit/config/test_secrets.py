@@ -40,25 +40,21 @@ def test_secrets_are_where_they_are_needed(home: Home) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"manifold": {"tokens": ["c4n4ry with spaces"]}}',
-        '{"manifold": {"tokens": "c4n4ry"}}',
+        '{"manifold": {"tokens": ["c4n4ry with spaces"]}}', '{"manifold": {"tokens": "c4n4ry"}}',
         '{"manifold": {"tokens": [{"token": "c4n4ry", "token2": 1}]}}',
-        '{"manifold": {"tokens": ["c4n4ry", "c4n4ry"]}}',
-        '{"manifold": {"port": "${TOKEN}"}}',
-        '{"manifold": {"port": "${FALLBACK:-c4n4ry}"}}',
-        '{"manifold": {"logLevel": "${file:secret}"}}',
+        '{"manifold": {"tokens": ["c4n4ry", "c4n4ry"]}}', '{"manifold": {"port": "${TOKEN}"}}',
+        '{"manifold": {"port": "${FALLBACK:-c4n4ry}"}}', '{"manifold": {"logLevel": "${file:secret}"}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": ["c4n4ry"]}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": "c4n4ry"}}}',
         '{"mcpServers": {"a": {"command": "x", "args": "c4n4ry"}}}',
-        '{"mcpServers": {"a": {"command": "x", "timeout": "${TOKEN}"}}}',
-        '{"mcpServers": {"a": {"url": "c4n4ry"}}}',
+        '{"mcpServers": {"a": {"command": "x", "timeout": "${TOKEN}"}}}', '{"mcpServers": {"a": {"url": "c4n4ry"}}}',
         '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": "c4n4ry\\nX: y"}}}}',
         '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": {"b": "c4n4ry"}}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": c4n4ry}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": "c4n4ry}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": "B": "c4n4ry"}}}}',
     ],
-)
+)  # fmt: skip
 def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None:
     home.write("secret", CANARY)
     with pytest.raises(ConfigError) as caught:

@@ -31,30 +31,18 @@ def raw(member: object) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"   ",
-        b"hello",
-        b'{"jsonrpc":"2.0"',
-        b"\xef\xbb\xbf" + HEAD + b"}",
-        HEAD + b"} x",
-        HEAD + b"}" + HEAD + b"}",
-        HEAD + b',"params":{"a":NaN}}',
-        HEAD + b',"params":{"a":-Infinity}}',
-        HEAD + b',"params":{"a":01}}',
-        HEAD + b',"params":{"a":1,}}',
-        HEAD + b',"params":{"a":"\x01"}}',
-        HEAD + rb',"params":{"a":"\q"}}',
-        HEAD + rb',"params":{"a":"\ud800"}}',
-        HEAD + rb',"params":{"\ud800":1}}',
-        HEAD + b',"params":{"a":"\xff"}}',
-        HEAD + b',"params":{"a":"\xed\xa0\x80"}}',
+        b"", b"   ", b"hello", b'{"jsonrpc":"2.0"', b"\xef\xbb\xbf" + HEAD + b"}", HEAD + b"} x",
+        HEAD + b"}" + HEAD + b"}", HEAD + b',"params":{"a":NaN}}', HEAD + b',"params":{"a":-Infinity}}',
+        HEAD + b',"params":{"a":01}}', HEAD + b',"params":{"a":1,}}', HEAD + b',"params":{"a":"\x01"}}',
+        HEAD + rb',"params":{"a":"\q"}}', HEAD + rb',"params":{"a":"\ud800"}}', HEAD + rb',"params":{"\ud800":1}}',
+        HEAD + b',"params":{"a":"\xff"}}', HEAD + b',"params":{"a":"\xed\xa0\x80"}}',
         '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16"),
         HEAD + b',"params":{"a":' + b"[" * DEEP + b"]" * DEEP + b"}}",
         HEAD + b',"params":{"a":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}}",
         HEAD + b', "params":{"a":' + b"[" * DEEP,
     ],
     ids=lambda data: repr(data[:60]),
-)
+)  # fmt: skip
 def test_invalid_json_is_a_parse_error(data: bytes) -> None:
     assert refused(data) == -32700
 
@@ -62,33 +50,17 @@ def test_invalid_json_is_a_parse_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"[]",
-        b"  [" + HEAD + b"}]",
-        b"[" * DEEP,
-        b"null",
-        b"5",
-        b'"text"',
-        b"{}",
-        b'{"id":1,"method":"m"}',
-        b'{"jsonrpc":"1.0","id":1,"method":"m"}',
-        b'{"jsonrpc":2.0,"id":1,"method":"m"}',
-        b'{"jsonrpc":null,"id":1,"method":"m"}',
-        b'{"jsonrpc":"2.0","id":null,"method":"m"}',
-        b'{"jsonrpc":"2.0","id":true,"method":"m"}',
-        b'{"jsonrpc":"2.0","id":{},"method":"m"}',
-        b'{"jsonrpc":"2.0","id":[1],"method":"m"}',
-        b'{"jsonrpc":"2.0","id":1,"method":5}',
-        b'{"jsonrpc":"2.0","id":1,"method":null}',
-        HEAD + b',"params":[]}',
-        HEAD + b',"params":"x"}',
-        b'{"jsonrpc":"2.0"}',
-        b'{"jsonrpc":"2.0","id":1}',
-        b'{"jsonrpc":"2.0","result":{}}',
-        b'{"jsonrpc":"2.0","id":null,"error":{}}',
-        b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+        b"[]", b"  [" + HEAD + b"}]", b"[" * DEEP, b"null", b"5", b'"text"', b"{}", b'{"id":1,"method":"m"}',
+        b'{"jsonrpc":"1.0","id":1,"method":"m"}', b'{"jsonrpc":2.0,"id":1,"method":"m"}',
+        b'{"jsonrpc":null,"id":1,"method":"m"}', b'{"jsonrpc":"2.0","id":null,"method":"m"}',
+        b'{"jsonrpc":"2.0","id":true,"method":"m"}', b'{"jsonrpc":"2.0","id":{},"method":"m"}',
+        b'{"jsonrpc":"2.0","id":[1],"method":"m"}', b'{"jsonrpc":"2.0","id":1,"method":5}',
+        b'{"jsonrpc":"2.0","id":1,"method":null}', HEAD + b',"params":[]}', HEAD + b',"params":"x"}',
+        b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"2.0","id":1}', b'{"jsonrpc":"2.0","result":{}}',
+        b'{"jsonrpc":"2.0","id":null,"error":{}}', b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
     ],
     ids=lambda data: repr(data[:60]),
-)
+)  # fmt: skip
 def test_json_that_is_not_json_rpc_is_an_invalid_request(data: bytes) -> None:
     assert refused(data) == -32600
 
@@ -111,20 +83,11 @@ def test_s9_a_duplicate_member_is_refused(key: str, joint: bytes) -> None:
 @pytest.mark.parametrize(
     "member",
     [
-        '"Method":"x"',
-        '"METHOD":"x"',
-        '"ID":2',
-        '"Params":{}',
-        '"param\u017f":{}',
-        '"re\u017fult":{}',
-        '"\uff4dethod":"x"',
-        '"JsonRpc":"2.0"',
-        '"Error":{}',
-        r'"\u004dethod":"x"',
-        r'"\u006dethod":"x"',
+        '"Method":"x"', '"METHOD":"x"', '"ID":2', '"Params":{}', '"param\u017f":{}', '"re\u017fult":{}',
+        '"\uff4dethod":"x"', '"JsonRpc":"2.0"', '"Error":{}', r'"\u004dethod":"x"', r'"\u006dethod":"x"',
         r'"m\u0065thod":"x"',
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b",", b", ")])
 def test_s9_a_look_alike_envelope_member_is_refused(head: bytes, member: str) -> None:
     assert refused(head + b"," + member.encode() + b"}") == -32600
@@ -164,16 +127,11 @@ def test_requests_notifications_and_responses_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b"1" * 10_000_000,
-        b"1." + b"1" * 5000,
-        b"1e999",
-        b"12345678901234567890123",
-        rb'"\u0000"',
-        b'"%b"' % (b"a" * 4_000_000),
-        b"[" * 500 + b"]" * 500,
+        b"1" * 10_000_000, b"1." + b"1" * 5000, b"1e999", b"12345678901234567890123", rb'"\u0000"',
+        b'"%b"' % (b"a" * 4_000_000), b"[" * 500 + b"]" * 500,
     ],
     ids=lambda value: repr(value[:20]),
-)
+)  # fmt: skip
 def test_values_too_large_to_decode_keep_their_bytes(value: bytes, gap: bytes) -> None:
     data = HEAD + b"," + gap + b'"params":{"x":' + value + b"}}"
     params = wire.parse(data).params
@@ -260,21 +218,14 @@ def test_the_error_for_a_missing_string_names_the_member(value: bytes | None) ->
 @pytest.mark.parametrize(
     "value",
     [
-        b'{"a":NaN}',
-        b'{"a":[Infinity,-Infinity]}',
-        rb'{"a":"\ud83d"}',
-        rb'{"\ud83d":"\ude00"}',
-        b'{"a":"tab\there\x00"}',
-        b'{"a":1e999}',
-        b'{"a":12345678901234567890123}',
-        b'{"a":' + b"9" * 5000 + b',"b":NaN}',
-        b'{ "a" :\t1 ,\r\n "a":2 }',
+        b'{"a":NaN}', b'{"a":[Infinity,-Infinity]}', rb'{"a":"\ud83d"}', rb'{"\ud83d":"\ude00"}',
+        b'{"a":"tab\there\x00"}', b'{"a":1e999}', b'{"a":12345678901234567890123}',
+        b'{"a":' + b"9" * 5000 + b',"b":NaN}', b'{ "a" :\t1 ,\r\n "a":2 }',
         '{"é":"日本語 \U0001f600","b":NaN}'.encode(),
-        rb'{"a":"\\\"","b":NaN}',
-        b'{"type":"resource_link","uri":"x:1","a":"\x7f"}',
+        rb'{"a":"\\\"","b":NaN}', b'{"type":"resource_link","uri":"x:1","a":"\x7f"}',
     ],
     ids=lambda value: repr(value[:40]),
-)
+)  # fmt: skip
 @pytest.mark.parametrize("text", [b'{"jsonrpc":"2.0","id":7,"result":%b}', b' { "result" :\n%b , "id": 7,"x":[] }\n'])
 def test_a_backends_payload_keeps_its_bytes(text: bytes, value: bytes) -> None:
     envelope = wire.parse_backend(text % value)
@@ -297,29 +248,16 @@ def test_a_null_error_beside_a_result_is_absent() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"hello",
-        b"Server listening on port 3000",
-        b"[]",
-        b"null",
-        b"{",
-        b'{"a"}',
-        b'{"a":}',
-        b'{"a":1 "b":2}',
-        b'{"a":1,,}',
-        b"{a:1}",
-        b'{"jsonrpc":"2.0","id":1,"result":{"a":tru}}',
-        b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}',
-        b'{"jsonrpc":"2.0","method":NaN}',
-        rb'{"jsonrpc":"2.0","method":"\ud800"}',
-        b'{"jsonrpc":NaN,"id":1,"result":{}}',
-        b'{"jsonrpc":"2.0","method":5}',
-        b'{"id":1,"result":' + b"[" * DEEP + b"]" * DEEP + b"}",
+        b"", b"hello", b"Server listening on port 3000", b"[]", b"null", b"{", b'{"a"}', b'{"a":}', b'{"a":1 "b":2}',
+        b'{"a":1,,}', b"{a:1}", b'{"jsonrpc":"2.0","id":1,"result":{"a":tru}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}', b'{"jsonrpc":"2.0","method":NaN}',
+        rb'{"jsonrpc":"2.0","method":"\ud800"}', b'{"jsonrpc":NaN,"id":1,"result":{}}',
+        b'{"jsonrpc":"2.0","method":5}', b'{"id":1,"result":' + b"[" * DEEP + b"]" * DEEP + b"}",
         b'{"id":1,"result":[NaN,' + b"[" * DEEP + b"]" * DEEP + b"]}",
         b'{"id":1,"result":{"a":NaN' + b',"a":{' * DEEP,
     ],
     ids=lambda data: repr(data[:40]),
-)
+)  # fmt: skip
 def test_an_unreadable_backend_message_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         wire.parse_backend(data)

@@ -90,14 +90,11 @@ def test_an_event_cut_off_by_the_end_of_the_stream_is_not_reported() -> None:
 @pytest.mark.parametrize(
     "stream",
     [
-        b"data: " + b"x" * 100,
-        b"data: " + b"x" * 100 + b"\n\n",
-        b"data: xx\n" * 20,
-        b": " + b"x" * 100 + b"\n",
+        b"data: " + b"x" * 100, b"data: " + b"x" * 100 + b"\n\n", b"data: xx\n" * 20, b": " + b"x" * 100 + b"\n",
         b"event: a\n" * 20,
     ],
     ids=["unfinished", "one-line", "many-lines", "comment", "no-data"],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("piece", [1, 7, 1000])
 def test_an_event_over_the_limit_is_refused_however_it_is_cut(stream: bytes, piece: int) -> None:
     pieces = [stream[start : start + piece] for start in range(0, len(stream), piece)]
