@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.config import ServerSettings
 from mcp_manifold.core.hub import terms_of
 from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
 from mcp_manifold.model.call import Session
@@ -74,19 +74,15 @@ async def test_entering_twice_is_refused_and_entering_again_works() -> None:
     assert repr(made) == "<Manifold ours not entered>"
 
 
-async def test_leaving_leaves_no_task_behind() -> None:
+@pytest.mark.parametrize("failure", [None, ZeroDivisionError])
+async def test_leaving_ends_every_task_also_after_an_error(failure: type[Exception] | None) -> None:
     before = asyncio.all_tasks()
-    async with manifold({"gone": MISSING, "also": MISSING}) as made:
-        await asyncio.wait_for(made.settle(), timeout=BOUND)
-        assert asyncio.all_tasks() - before
-    assert asyncio.all_tasks() - before == set()
-
-
-async def test_an_error_inside_still_stops_everything() -> None:
-    before = asyncio.all_tasks()
-    with pytest.raises(ZeroDivisionError):
-        async with manifold({"gone": MISSING}):
-            raise ZeroDivisionError
+    with pytest.raises(failure) if failure else nullcontext():
+        async with manifold({"gone": MISSING, "also": MISSING}) as made:
+            await asyncio.wait_for(made.settle(), timeout=BOUND)
+            assert asyncio.all_tasks() - before
+            if failure:
+                raise failure
     assert asyncio.all_tasks() - before == set()
 
 
@@ -115,46 +111,38 @@ async def test_a_server_that_cannot_start_is_reported_and_affects_no_other() -> 
 
 
 async def test_a_server_with_an_invalid_entry_has_the_status_broken() -> None:
-    async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}}) as made:
-        (bad,) = made.status()
-        assert (bad.name, bad.state) == ("bad", "broken")
+    off = {**MISSING, "disabled": True}
+    async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}, "off": off}) as made:
+        states = {server.name: server for server in made.status()}
+        bad = states["bad"]
+        assert (bad.state, states["off"].state) == ("broken", "disabled")
         assert "NO_SUCH_VARIABLE_HERE" in bad.last_error
         assert made.health()["status"] == "unhealthy"
         with pytest.raises(AllUnavailable, match=r'bad: the variable "NO_SUCH_VARIABLE_HERE" is not set'):
             await made.list_tools()
-        assert not made.runtime.has_scope("server:bad")
-
-
-async def test_a_manifold_with_only_disabled_servers_is_healthy() -> None:
-    async with manifold({"off": {**MISSING, "disabled": True}}) as made:
+        scopes = ("", "server:bad", "server:off")
+        assert [made.runtime.has_scope(scope) for scope in scopes] == [True, False, False]
+    async with manifold({"off": off}) as made:
         assert made.health()["status"] == "healthy"
-        assert made.runtime.has_scope("")
-        assert not made.runtime.has_scope("server:off")
 
 
 async def test_a_failing_status_callback_does_not_end_a_backend() -> None:
-    loop, failures, told, thrice = asyncio.get_running_loop(), [], [], asyncio.Event()
+    loop, failures, names = asyncio.get_running_loop(), list[object](), asyncio.Queue[str]()
 
-    def broken(name: str) -> None:
+    def fail(name: str) -> None:
         raise ZeroDivisionError(name)
 
-    def heard(name: str) -> None:
-        told.append(name)
-        if len(told) >= 3:
-            thrice.set()
-
     handler = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    loop.set_exception_handler(lambda _, context: failures.append(type(context["exception"])))
     try:
         made = manifold({"gone": MISSING})
-        made.on_status(broken)
-        made.on_status(heard)
+        made.on_status(fail)
+        made.on_status(names.put_nowait)
         async with made, asyncio.timeout(BOUND):
-            await thrice.wait()
+            assert [await names.get() for _ in range(3)] == ["gone"] * 3
     finally:
         loop.set_exception_handler(handler)
-    assert set(told) == {"gone"}
-    assert {type(failure) for failure in failures} == {ZeroDivisionError}
+    assert set(failures) == {ZeroDivisionError}
 
 
 async def test_a_session_may_end_twice_or_after_the_manifold() -> None:
@@ -240,31 +228,21 @@ async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
 # --- filters --------------------------------------------------------------------------------------------------------
 
 
-def server(name: str, **settings: Any) -> ServerSettings:
-    return ServerSettings.model_validate({"name": name, "command": "x", **settings})
-
-
 async def test_patterns_and_overrides_that_match_nothing_are_problems() -> None:
-    servers = [
-        server(
-            "a",
-            tools={"allow": ["t", "tt", "@readOnly"], "block": ["*x"]},
-            prompts={"block": ["p"]},
-            resources={"allow": ["x:*", "y:*", "z:{v}"]},
-            overrides={"tools": {"t": {"name": "n"}, "T": {"name": "m"}}, "resources": {"z:{v}": {"name": "r"}}},
-        ),
-        server("unlisted", tools={"allow": ["nothing"]}),
-        server("off", tools={"allow": ["nothing"]}, disabled=True),
-    ]
-    listing = Listing(
-        "a",
-        1,
-        "handshake",
-        tools=(b'{"name":"t"}',),
-        prompts=(b'{"name":"p"}',),
-        resources=(b'{"name":"r","uri":"x:1"}',),
-        templates=(b'{"name":"v","uriTemplate":"z:{v}"}',),
-    )
+    entries: dict[str, Any] = {
+        "a": {
+            "tools": {"allow": ["t", "tt", "@readOnly"], "block": ["*x"]},
+            "prompts": {"block": ["p"]},
+            "resources": {"allow": ["x:*", "y:*", "z:{v}"]},
+            "overrides": {"tools": {"t": {"name": "n"}, "T": {"name": "m"}}, "resources": {"z:{v}": {"name": "r"}}},
+        },
+        "unlisted": {"tools": {"allow": ["nothing"]}},
+        "off": {"tools": {"allow": ["nothing"]}, "disabled": True},
+    }
+    servers = manifold({name: {**MISSING, **entry} for name, entry in entries.items()}).config.servers
+    tools, prompts = (b'{"name":"t"}',), (b'{"name":"p"}',)
+    resources, templates = (b'{"name":"r","uri":"x:1"}',), (b'{"name":"v","uriTemplate":"z:{v}"}',)
+    listing = Listing("a", 1, "handshake", tools, prompts, resources, templates)
     whole = merge([(listing, terms_of(servers[0], native=False))], Rules())
     assert unmatched_patterns(servers, whole) == (
         'server "a": the tools pattern "tt" matches no item',
