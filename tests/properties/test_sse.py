@@ -45,12 +45,6 @@ def test_events_follow_the_specification_however_the_stream_is_cut(stream: bytes
     assert events == reference(stream)
 
 
-@given(stream=_STREAMS)
-def test_byte_by_byte_equals_all_at_once(stream: bytes) -> None:
-    parser = EventParser(10_000)
-    assert [e for byte in stream for e in parser.feed(bytes([byte]))] == EventParser(10_000).feed(stream)
-
-
 _LINES = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=["Cs"]), min_size=1)
 
 

@@ -47,16 +47,17 @@ class Watches(RuleBasedStateMachine):
         self.model = {key: target for key, target in self.model.items() if key[0] != watcher}
 
     @invariant()
-    def exactly_what_is_watched_is_asked_for(self) -> None:
+    def exactly_the_watched_targets_are_subscribed(self) -> None:
         assert self.asked == set(self.model.values())
         for backend in ("one", "two"):
             for place in ("", "held"):
                 wanted = {each.uri for each in self.asked if (each.backend, each.place) == (backend, place)}
                 assert self.made.watched(backend, place) == wanted
                 assert (self.made.anyone(backend, place) is None) == (not wanted)
+                assert (place in self.made.places(backend)) == bool(wanted)
 
     @invariant()
-    def whoever_watches_a_target_is_told_by_the_names_it_used_and_nobody_else_is(self) -> None:
+    def every_watcher_of_a_target_is_notified_by_the_names_it_used(self) -> None:
         for target in set(self.model.values()):
             told = {(watch.watcher, watch.name) for watch in self.made.watching(target) if watch.name}
             assert told == {key for key, watched in self.model.items() if watched == target}
@@ -74,7 +75,8 @@ class Watches(RuleBasedStateMachine):
             )
 
     @invariant()
-    def names_are_counted(self) -> None:
+    def names_are_counted_and_found(self) -> None:
+        assert all(self.made.has(*key) for key in self.model)
         for watcher in ("ann", "bob", "cid"):
             assert self.made.count(watcher) == len([key for key in self.model if key[0] == watcher])
 

@@ -2,21 +2,21 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_manifold import Manifold
-from mcp_manifold.app.holder import RuntimeHolder
-from mcp_manifold.config import ServerSettings
 from mcp_manifold.core.hub import terms_of
 from mcp_manifold.errors import AllUnavailable, BackendUnavailable, ConfigError, UnknownItem
-from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Listing, Rules, merge
-from mcp_manifold.model.policy import ANONYMOUS, policy_of, unmatched_patterns
-from mcp_manifold.wire import MODERN_VERSION
-from tests.unit.fronts.fakes import Client, initialize
+from mcp_manifold.model.policy import ANONYMOUS, unmatched_patterns
+from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION
+from tests.unit.app.asgi import send
+from tests.unit.stages.calls import Answers, make_call
 
 pytestmark = pytest.mark.anyio
 BOUND = 10.0
@@ -26,10 +26,6 @@ MISSING = {"command": "/nonexistent/mcp-server"}
 
 def manifold(servers: dict[str, Any] | None = None, **settings: Any) -> Manifold:
     return Manifold.from_config({"mcpServers": servers or {}, "manifold": settings})
-
-
-def unheard(message: bytes, /, *, needed: bool = False) -> None:
-    raise AssertionError(message)
 
 
 # --- without servers ------------------------------------------------------------------------------------------------
@@ -78,19 +74,15 @@ async def test_entering_twice_is_refused_and_entering_again_works() -> None:
     assert repr(made) == "<Manifold ours not entered>"
 
 
-async def test_leaving_leaves_no_task_behind() -> None:
+@pytest.mark.parametrize("failure", [None, ZeroDivisionError])
+async def test_leaving_ends_every_task_also_after_an_error(failure: type[Exception] | None) -> None:
     before = asyncio.all_tasks()
-    async with manifold({"gone": MISSING, "also": MISSING}) as made:
-        await asyncio.wait_for(made.settle(), timeout=BOUND)
-        assert asyncio.all_tasks() - before
-    assert asyncio.all_tasks() - before == set()
-
-
-async def test_an_error_inside_still_stops_everything() -> None:
-    before = asyncio.all_tasks()
-    with pytest.raises(ZeroDivisionError):
-        async with manifold({"gone": MISSING}):
-            raise ZeroDivisionError
+    with pytest.raises(failure) if failure else nullcontext():
+        async with manifold({"gone": MISSING, "also": MISSING}) as made:
+            await asyncio.wait_for(made.settle(), timeout=BOUND)
+            assert asyncio.all_tasks() - before
+            if failure:
+                raise failure
     assert asyncio.all_tasks() - before == set()
 
 
@@ -119,64 +111,60 @@ async def test_a_server_that_cannot_start_is_reported_and_affects_no_other() -> 
 
 
 async def test_a_server_with_an_invalid_entry_has_the_status_broken() -> None:
-    async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}}) as made:
-        (bad,) = made.status()
-        assert (bad.name, bad.state) == ("bad", "broken")
+    off = {**MISSING, "disabled": True}
+    async with manifold({"bad": {"command": "x", "env": {"A": "${NO_SUCH_VARIABLE_HERE}"}}, "off": off}) as made:
+        states = {server.name: server for server in made.status()}
+        bad = states["bad"]
+        assert (bad.state, states["off"].state) == ("broken", "disabled")
         assert "NO_SUCH_VARIABLE_HERE" in bad.last_error
         assert made.health()["status"] == "unhealthy"
         with pytest.raises(AllUnavailable, match=r'bad: the variable "NO_SUCH_VARIABLE_HERE" is not set'):
             await made.list_tools()
-        assert not made.runtime.has_scope("server:bad")
-
-
-async def test_a_manifold_with_only_disabled_servers_is_healthy() -> None:
-    async with manifold({"off": {**MISSING, "disabled": True}}) as made:
+        scopes = ("", "server:bad", "server:off")
+        assert [made.runtime.has_scope(scope) for scope in scopes] == [True, False, False]
+    async with manifold({"off": off}) as made:
         assert made.health()["status"] == "healthy"
-        assert made.runtime.has_scope("")
-        assert not made.runtime.has_scope("server:off")
 
 
 async def test_a_failing_status_callback_does_not_end_a_backend() -> None:
-    loop, failures, told, thrice = asyncio.get_running_loop(), [], [], asyncio.Event()
+    loop, failures, names = asyncio.get_running_loop(), list[object](), asyncio.Queue[str]()
 
-    def broken(name: str) -> None:
+    def fail(name: str) -> None:
         raise ZeroDivisionError(name)
 
-    def heard(name: str) -> None:
-        told.append(name)
-        if len(told) >= 3:
-            thrice.set()
-
     handler = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    loop.set_exception_handler(lambda _, context: failures.append(type(context["exception"])))
     try:
         made = manifold({"gone": MISSING})
-        made.on_status(broken)
-        made.on_status(heard)
+        made.on_status(fail)
+        made.on_status(names.put_nowait)
         async with made, asyncio.timeout(BOUND):
-            await thrice.wait()
+            assert [await names.get() for _ in range(3)] == ["gone"] * 3
     finally:
         loop.set_exception_handler(handler)
-    assert set(told) == {"gone"}
-    assert {type(failure) for failure in failures} == {ZeroDivisionError}
+    assert set(failures) == {ZeroDivisionError}
 
 
 async def test_a_session_may_end_twice_or_after_the_manifold() -> None:
-    holder = RuntimeHolder(manifold({"gone": MISSING}).config)
     session = Session("key", ANONYMOUS, "", MODERN_VERSION)
-    await holder.enter(lambda _: None)
-    holder.ended(session)
-    holder.ended(session)
-    await holder.leave()
-    holder.ended(session)
-    holder.notified(session, "notifications/roots/list_changed", {})
+    async with manifold({"gone": MISSING}) as made:
+        runtime = made.runtime
+        runtime.ended(session)
+        runtime.ended(session)
+    runtime.ended(session)
+    runtime.notified(session, "notifications/roots/list_changed", {})
 
 
-async def test_a_call_goes_through_the_stages_to_the_router() -> None:
+async def test_a_call_is_counted_and_answered_before_dispatch_returns() -> None:
     async with manifold(name="ours") as made:
-        call = Call("server/discover", {}, Session("", ANONYMOUS, "", MODERN_VERSION), unheard)
-        answer = json.loads(bytes(await made.runtime.handle(call)))
-    assert answer["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "ours"
+        await asyncio.wait_for(made.settle(), timeout=BOUND)
+        call = make_call("server/discover", version=MODERN_VERSION)
+        call.reply = answers = Answers()
+        made.runtime.dispatch(call)
+        (answer,) = answers.given
+        assert isinstance(answer, tuple)
+        counted = made.runtime.counts.series["server/discover", ""].outcomes["ok"]
+    assert (b'"name":"ours"' in b"".join(answer), counted) == (True, 1)
 
 
 # --- where it comes from --------------------------------------------------------------------------------------------
@@ -219,16 +207,16 @@ async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> N
     made = manifold(name="ours")
     app = made.asgi_app()
     assert made.asgi_app() is app
-    client = Client(app)
-    assert (await client.send("GET", "/_healthz")).status == 200
-    assert (await client.send("GET", "/_readyz")).status == 503
-    assert (await client.call(initialize())).status == 500
+    info = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
+    with pytest.raises(RuntimeError, match="enter the Manifold first"):
+        await send(app, "GET", "/_healthz")
     async with made:
-        assert (await client.send("GET", "/_readyz")).status == 200
-        assert (await client.send("GET", "/health")).json["status"] == "healthy"
-        answer = await client.call(initialize())
-        assert answer.json["result"]["serverInfo"]["name"] == "ours"
-    assert (await client.send("GET", "/_readyz")).status == 503
+        assert (await send(app, "GET", "/_readyz")).status == 200
+        assert (await send(app, "GET", "/health")).json["status"] == "healthy"
+        assert (await send(app, "POST", "/mcp", initialize)).json["result"]["serverInfo"]["name"] == "ours"
+    with pytest.raises(RuntimeError, match="enter the Manifold first"):
+        await send(app, "GET", "/_readyz")
 
 
 async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
@@ -240,41 +228,21 @@ async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
 # --- filters --------------------------------------------------------------------------------------------------------
 
 
-def server(name: str, **settings: Any) -> ServerSettings:
-    return ServerSettings.model_validate({"name": name, "command": "x", **settings})
-
-
-async def test_an_error_in_a_pattern_names_its_server() -> None:
-    for wrong in ("@nothing", "!secret", "*" * 17):
-        with pytest.raises(ConfigError, match='server "a"') as caught:
-            policy_of([server("a", tools={"block": [wrong]})])
-        assert caught.value.server == "a"
-    with pytest.raises(ConfigError, match='server "a"'):
-        async with manifold({"a": {**MISSING, "tools": {"allow": ["@nothing"]}}}):
-            pass
-
-
 async def test_patterns_and_overrides_that_match_nothing_are_problems() -> None:
-    servers = [
-        server(
-            "a",
-            tools={"allow": ["t", "tt", "@readOnly"], "block": ["*x"]},
-            prompts={"block": ["p"]},
-            resources={"allow": ["x:*", "y:*", "z:{v}"]},
-            overrides={"tools": {"t": {"name": "n"}, "T": {"name": "m"}}, "resources": {"z:{v}": {"name": "r"}}},
-        ),
-        server("unlisted", tools={"allow": ["nothing"]}),
-        server("off", tools={"allow": ["nothing"]}, disabled=True),
-    ]
-    listing = Listing(
-        "a",
-        1,
-        "handshake",
-        tools=(b'{"name":"t"}',),
-        prompts=(b'{"name":"p"}',),
-        resources=(b'{"name":"r","uri":"x:1"}',),
-        templates=(b'{"name":"v","uriTemplate":"z:{v}"}',),
-    )
+    entries: dict[str, Any] = {
+        "a": {
+            "tools": {"allow": ["t", "tt", "@readOnly"], "block": ["*x"]},
+            "prompts": {"block": ["p"]},
+            "resources": {"allow": ["x:*", "y:*", "z:{v}"]},
+            "overrides": {"tools": {"t": {"name": "n"}, "T": {"name": "m"}}, "resources": {"z:{v}": {"name": "r"}}},
+        },
+        "unlisted": {"tools": {"allow": ["nothing"]}},
+        "off": {"tools": {"allow": ["nothing"]}, "disabled": True},
+    }
+    servers = manifold({name: {**MISSING, **entry} for name, entry in entries.items()}).config.servers
+    tools, prompts = (b'{"name":"t"}',), (b'{"name":"p"}',)
+    resources, templates = (b'{"name":"r","uri":"x:1"}',), (b'{"name":"v","uriTemplate":"z:{v}"}',)
+    listing = Listing("a", 1, "handshake", tools, prompts, resources, templates)
     whole = merge([(listing, terms_of(servers[0], native=False))], Rules())
     assert unmatched_patterns(servers, whole) == (
         'server "a": the tools pattern "tt" matches no item',

@@ -1,6 +1,5 @@
 """The metrics page on fixed numbers, its formats, and the lag of the event loop."""
 
-import asyncio
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,12 @@ from mcp_manifold.core.status import STATES, ServerStatus
 from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
-from mcp_manifold.model.call import Call, Session, Stages
 from mcp_manifold.model.outcomes import OUTCOMES
-from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.stages.metrics import Counts
-from mcp_manifold.wire import EMPTY, Payload
+from mcp_manifold.wire import EMPTY
 from tests.fakes.clock import FakeClock
-from tests.unit.fronts.fakes import Client
+from tests.unit.app.asgi import send
+from tests.unit.stages.calls import Outcome, make_call, observe
 
 pytestmark = pytest.mark.anyio
 
@@ -76,24 +74,13 @@ class Scene:
         }
 
 
-async def called(counts: Counts, *outcomes: Payload | Exception) -> None:
+def called(counts: Counts, *outcomes: Outcome) -> None:
     """One `tools/call` to the server `notes` for each outcome."""
-    left = list(outcomes)
-
-    async def handler(call: Call) -> Payload:
-        call.backend = "notes"
-        outcome = left.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    handle = Stages([counts]).around(handler)
-    for _ in outcomes:
-        session = Session("", ANONYMOUS, "", "2025-11-25")
-        await asyncio.gather(handle(Call("tools/call", {}, session, lambda *_, **__: None)), return_exceptions=True)
+    for outcome in outcomes:
+        observe(counts, make_call(), outcome, backend="notes")
 
 
-# --- what is on the page --------------------------------------------------------------------------------------------
+# --- content --------------------------------------------------------------------------------------------------------
 
 
 def test_every_number_of_a_server_has_a_metric() -> None:
@@ -141,25 +128,24 @@ def test_unknown_numbers_have_no_metric() -> None:
 def test_fronts_and_bridge_have_metrics() -> None:
     tally = Tally(sessions=1, streams=2, dropped_events=3, refused=4, bytes_in=5, bytes_out=6)
     found = Scene(tally=tally, parked=7, tasks=8).found()
-    assert found["mcp_proxy_sessions"] == 1
-    assert found["mcp_proxy_streams"] == 2
-    assert found["mcp_proxy_dropped_events_total"] == 3
-    assert found["mcp_proxy_refused_requests_total"] == 4
-    assert found["mcp_proxy_received_bytes_total"] == 5
-    assert found["mcp_proxy_sent_bytes_total"] == 6
-    assert found["mcp_proxy_parked_calls"] == 7
-    assert found["mcp_proxy_tasks"] == 8
+    assert {
+        "mcp_proxy_sessions": 1,
+        "mcp_proxy_streams": 2,
+        "mcp_proxy_dropped_events_total": 3,
+        "mcp_proxy_refused_requests_total": 4,
+        "mcp_proxy_received_bytes_total": 5,
+        "mcp_proxy_sent_bytes_total": 6,
+        "mcp_proxy_parked_calls": 7,
+        "mcp_proxy_tasks": 8,
+    }.items() <= found.items()
+    early = Scene(servers=[], tally=None).found()
+    assert early["mcp_proxy_sessions"] == 0
+    assert not any(key.startswith("mcp_backend") for key in early)
 
 
-def test_the_page_exists_before_any_front_or_server() -> None:
-    found = Scene(servers=[], tally=None).found()
-    assert found["mcp_proxy_sessions"] == 0
-    assert not any(key.startswith("mcp_backend") for key in found)
-
-
-async def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
+def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
     scene = Scene()
-    await called(scene.counts, EMPTY, EMPTY, BackendTimeout("notes", "hunter2"))
+    called(scene.counts, EMPTY, EMPTY, BackendTimeout("notes", "hunter2"))
     found = scene.found()
     requests = {key: found[key] for key in found if key.startswith("mcp_proxy_requests_total")}
     assert requests == {
@@ -173,20 +159,9 @@ async def test_calls_are_shown_by_outcome_and_in_buckets_that_add_up() -> None:
     assert found["mcp_proxy_in_flight tools/call"] == 0
 
 
-def test_label_values_are_escaped() -> None:
-    odd = 'a"b\\c d} 1'
-    families = plain_families(Scene(servers=[replace(NOTES, name=odd)]).page().render()[0].decode())
-    names = {sample.labels["server"] for family in families for sample in family.samples if "server" in sample.labels}
-    assert names == {odd}
-
-
-def test_the_page_contains_no_text_from_servers() -> None:
-    assert b"hunter2" not in Scene().page().render()[0]
-
-
-async def test_the_written_reference_has_every_metric_and_no_other() -> None:
+def test_the_written_reference_has_every_metric_and_no_other() -> None:
     scene = Scene()
-    await called(scene.counts, EMPTY)
+    called(scene.counts, EMPTY)
     families = plain_families(scene.page().render()[0].decode())
     shown = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     text = (Path(__file__).parents[3] / "docs" / "observability.md").read_text("utf-8")
@@ -196,21 +171,19 @@ async def test_the_written_reference_has_every_metric_and_no_other() -> None:
     assert {f"`{state}`" for state in STATES} <= set(re.findall(r"^\| (`[\w ]+`) \|", text, re.M))
 
 
-def test_two_pages_are_independent() -> None:
-    assert "mcp_backend_entries tool notes" not in Scene(servers=[]).found()
-    assert Scene().found()["mcp_backend_entries tool notes"] == 2
-
-
-# --- its format -----------------------------------------------------------------------------------------------------
+# --- format ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/plain;version=0.0.4", "text/html", "application/openmetrics-text; version=x", ";;,=;"]
 )
-def test_the_default_format_is_plain_text(accept: str) -> None:
-    body, content_type = Scene().page().render(accept)
+def test_the_default_format_is_plain_text_with_escaped_labels(accept: str) -> None:
+    odd = 'a"b\\c d} 1'
+    body, content_type = Scene(servers=[replace(NOTES, name=odd)]).page().render(accept)
     assert content_type.startswith("text/plain")
-    assert list(plain_families(body.decode()))
+    assert b"hunter2" not in body, "no text from servers"
+    samples = [sample for family in plain_families(body.decode()) for sample in family.samples]
+    assert {sample.labels["server"] for sample in samples if "server" in sample.labels} == {odd}
 
 
 def test_an_accept_header_selects_openmetrics() -> None:
@@ -220,12 +193,14 @@ def test_an_accept_header_selects_openmetrics() -> None:
     assert "mcp_backend_state" in {family.name for family in families}
 
 
-# --- how late the loop is -------------------------------------------------------------------------------------------
+# --- lag of the event loop ------------------------------------------------------------------------------------------
 
 
-async def test_a_loop_that_is_held_up_is_late_until_the_worst_lag_is_read() -> None:
+async def test_a_blocked_loop_is_late_until_the_worst_lag_is_read() -> None:
     clock, late = FakeClock(), 0.25
     lag = LoopLag(lambda: clock.now() + late)
+    lag.end()
+    assert (lag.last, lag.worst(), clock.pending) == (0, 0, 0)
     lag.begin(clock)
     lag.begin(clock)
     assert clock.pending == 1
@@ -239,26 +214,12 @@ async def test_a_loop_that_is_held_up_is_late_until_the_worst_lag_is_read() -> N
     assert clock.pending == 0
 
 
-async def test_lag_is_sampled_only_between_begin_and_end() -> None:
-    clock = FakeClock()
-    lag = LoopLag(clock.now)
-    lag.end()
-    assert (lag.last, lag.worst()) == (0, 0)
-    lag.begin(clock)
-    lag.end()
-    assert (lag.last, lag.worst(), clock.pending) == (0, 0, 0)
+# --- endpoint -------------------------------------------------------------------------------------------------------
 
 
-# --- of a whole manifold --------------------------------------------------------------------------------------------
-
-
-async def test_the_page_is_there_whether_or_not_the_manifold_is_entered() -> None:
+async def test_the_metrics_page_shows_the_servers_while_the_manifold_is_entered() -> None:
     made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
-    client = Client(made.asgi_app())
-    before = await client.send("GET", "/metrics")
     async with made:
-        within = await client.send("GET", "/metrics")
-    after = await client.send("GET", "/metrics")
-    assert [answer.status for answer in (before, within, after)] == [200, 200, 200]
-    assert [b'server="gone"' in answer.body for answer in (before, within, after)] == [False, True, False]
-    assert (await client.send("POST", "/metrics")).status == 405
+        page = await send(made.asgi_app(), "GET", "/metrics")
+        assert (page.status, b'server="gone"' in page.body) == (200, True)
+        assert (await send(made.asgi_app(), "POST", "/metrics")).status == 405

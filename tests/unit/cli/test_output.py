@@ -32,20 +32,13 @@ def record(message: str, **extra: object) -> logging.LogRecord:
 
 
 def test_a_text_line_has_time_level_logger_fields_and_message() -> None:
-    line = TextFormatter().format(record("lost: gone", backend="git", scope=""))
-
-    clock, rest = line.split(" ", 1)
+    clock, rest = TextFormatter().format(record("lost: gone", backend="git", scope="", principal="a b")).split(" ", 1)
     assert len(clock) == 8
-    assert rest == "WARNING mcp_manifold.x backend=git lost: gone"
-
-
-def test_a_field_with_spaces_is_quoted() -> None:
-    assert 'principal="a b"' in TextFormatter().format(record("x", principal="a b"))
+    assert rest == 'WARNING mcp_manifold.x backend=git principal="a b" lost: gone'
 
 
 def test_a_json_line_is_one_object_with_the_fields() -> None:
     line = JsonFormatter().format(record("lost\n", backend="git", level="mine"))
-
     assert "\n" not in line
     assert json.loads(line) == {
         "time": "1970-01-01T00:00:00.500Z",
@@ -66,7 +59,6 @@ def test_a_traceback_is_indented_in_text_and_a_member_in_json() -> None:
         except ValueError:
             OURS.exception("failed")
     *text, as_json = stream.getvalue().splitlines()
-
     assert text[0].endswith("failed")
     assert all(line.startswith("    ") for line in text[1:])
     assert "boom" in json.loads(as_json)["exception"]
@@ -74,7 +66,6 @@ def test_a_traceback_is_indented_in_text_and_a_member_in_json() -> None:
 
 def test_s44_a_message_cannot_forge_a_line_or_drive_the_terminal() -> None:
     line = TextFormatter().format(record("a\r\n12:00:00 INFO forged \x1b[2J\u202e", backend="x\ny"))
-
     assert line.endswith(r"a\r\n12:00:00 INFO forged \x1b[2J\u202e")
     assert "\n" not in line
 
@@ -82,31 +73,28 @@ def test_s44_a_message_cannot_forge_a_line_or_drive_the_terminal() -> None:
 @given(st.text())
 def test_s26_visible_text_has_no_character_that_acts(text: str) -> None:
     shown = visible(text)
-
     assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in shown)
     assert not any(0xE0000 <= ord(c) <= 0xE0FFF or 0x202A <= ord(c) <= 0x202E for c in shown)
     assert visible(shown) == shown
     shown.encode()
 
 
-def test_tag_characters_show_as_escapes_and_ordinary_text_stays() -> None:
-    assert visible("naïve – 漢字 🎉") == "naïve – 漢字 🎉"
-    assert visible("a\U000e0041") == r"a\U000e0041"
-
-
-def test_text_of_several_lines_keeps_its_line_ends_and_tabs() -> None:
-    assert visible_text("a\r\n\tb\x1b\r") == "a\n\tb\\x1b\\r"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("naïve – 漢字 🎉", "naïve – 漢字 🎉"), ("a\U000e0041", r"a\U000e0041"), ("a\r\n\tb\x1b\r", r"a\r\n\tb\x1b\r")],
+)
+def test_characters_that_act_show_as_escapes_and_ordinary_text_stays(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert visible_text("a\r\n\tb\x1b\r") == "a\n\tb\\x1b\\r", "text of several lines keeps its line ends and tabs"
 
 
 def test_the_level_applies_to_our_loggers_and_others_write_warnings() -> None:
     stream = io.StringIO()
     configure("info", "text", stream)
-
     OURS.debug("no")
     OURS.info("yes")
     logging.getLogger("somebody").info("no")
     logging.getLogger("somebody").warning("yes")
-
     assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == ["yes", "yes"]
 
 
@@ -114,10 +102,8 @@ def test_the_http_servers_loggers_write_our_lines() -> None:
     stream, theirs = io.StringIO(), io.StringIO()
     logging.getLogger("uvicorn").addHandler(logging.StreamHandler(theirs))
     configure("info", "text", stream)
-
     logging.getLogger("uvicorn.error").warning("hello")
     logging.getLogger("uvicorn.access").info("GET /")
-
     assert stream.getvalue().endswith("WARNING uvicorn.error hello\n")
     assert theirs.getvalue() == ""
 
@@ -126,9 +112,7 @@ def test_configuring_again_replaces_the_first_configuration() -> None:
     first, second = io.StringIO(), io.StringIO()
     configure("info", "text", first)
     configure("error", "text", second)
-
     OURS.error("once")
-
     assert first.getvalue() == ""
     assert second.getvalue().count("once") == 1
 
@@ -137,15 +121,10 @@ def test_a_closed_log_stream_is_ignored() -> None:
     stream = io.StringIO()
     configure("info", "text", stream)
     stream.close()
-
     OURS.error("into nothing")
-
-    assert stream.closed
 
 
 def test_without_a_stream_the_log_follows_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info")
-
     OURS.info("here")
-
     assert capsys.readouterr().err.endswith("here\n")

@@ -54,13 +54,11 @@ def test_help_and_version_import_nothing_heavy(option: str, more: set[str]) -> N
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND, check=False)
-
     assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_check_live_reports_working_and_missing_servers(config: Path) -> None:
     result = run("check", "--live", "--json", "-c", str(config))
-
     convert, gone = json.loads(result.stdout)["servers"]
     assert (result.returncode, convert["state"], gone["state"] == "ready") == (1, "ready", False)
     assert convert["tools"] > 0
@@ -69,7 +67,6 @@ def test_check_live_reports_working_and_missing_servers(config: Path) -> None:
 
 def test_call_reaches_a_real_tool(config: Path) -> None:
     result = run("call", "convert__list_units", "-c", str(config), "--json")
-
     assert result.returncode == 0
     assert json.loads(result.stdout)["content"]
 
@@ -85,9 +82,7 @@ def test_serve_ends_in_order_on_a_signal(
     for line in process.stdout:
         if line.startswith("convert: ready"):
             break
-
     process.send_signal(number)
-
     assert process.wait(BOUND) == 0
 
 
@@ -106,10 +101,8 @@ def test_stdio_speaks_only_the_protocol_on_stdout_and_ends_with_stdin(
 ) -> None:
     process = start("stdio", "-c", str(config))
     started.append(process)
-
     assert greet(process)["id"] == 1
     rest, log = process.communicate(timeout=BOUND)
-
     assert (process.returncode, rest) == (0, "")
     assert "no-such-program" in log
 
@@ -126,9 +119,7 @@ def test_stdio_that_is_terminated_leaves_no_server_behind(config: Path, started:
     assert "convert__list_units" in process.stdout.readline()
     servers = psutil.Process(process.pid).children(recursive=True)
     assert servers
-
     process.terminate()
-
     assert process.wait(BOUND) == 0
     _, alive = psutil.wait_procs(servers, timeout=BOUND)
     assert alive == []
@@ -140,7 +131,6 @@ def test_a_closed_pipe_is_not_an_error(config: Path, started: list[subprocess.Po
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-
     assert process.stderr.read() == ""
 
 

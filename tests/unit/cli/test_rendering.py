@@ -19,7 +19,7 @@ from mcp_manifold.cli.root import without_configuration
 from mcp_manifold.cli.serve import banner, root_url, snippet
 from mcp_manifold.cli.statuses import PlainConsole, Reporter
 from mcp_manifold.core.status import ServerStatus
-from mcp_manifold.errors import BackendTimeout, ConfigError, RemoteError
+from mcp_manifold.errors import BackendTimeout, ConfigError, ManifoldError, RemoteError
 from tests.unit.cli.fake_manifold import GONE, NOTES, settings
 
 # --- statuses --------------------------------------------------------------------------------------------------------
@@ -47,10 +47,6 @@ def test_every_state_is_one_sentence(status: ServerStatus, line: str) -> None:
     assert statuses.line(status) == f"{status.name}: {line}"
 
 
-def test_the_outcome_has_no_next_attempt() -> None:
-    assert statuses.outcome(GONE) == "gone: not reachable (connection refused)"
-
-
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
@@ -66,6 +62,7 @@ def test_known_failures_come_with_a_remedy(error: str, advice: str) -> None:
 
 
 def test_a_report_shows_the_remedy_and_the_end_of_stderr() -> None:
+    assert statuses.outcome(GONE) == "gone: not reachable (connection refused)", "without the next attempt"
     assert statuses.report(GONE, 0.25) == [
         "!! gone: not reachable (connection refused) (after 0.2 s)",
         '     check that it is running, and its "url"',
@@ -74,17 +71,17 @@ def test_a_report_shows_the_remedy_and_the_end_of_stderr() -> None:
     ]
 
 
-@given(st.text(), st.text(), st.sampled_from(["ready", "connecting", "backing off", "broken", "other"]))
-def test_s26_no_status_line_has_control_characters(name: str, error: str, state: str) -> None:
-    shown = statuses.line(ServerStatus(name, state, last_error=error))
-
-    assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in shown)
+@given(st.text(), st.text(), st.text(), st.sampled_from(["ready", "connecting", "backing off", "broken", "other"]))
+def test_s26_no_line_of_a_server_has_control_characters(name: str, title: str, error: str, state: str) -> None:
+    item = {"name": name, "title": title, "description": error}
+    listed = lines([attributed("tools", "name", [item], [])], 0)
+    for line in (statuses.line(ServerStatus(name, state, last_error=error)), *listed):
+        assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in line)
 
 
 def test_the_table_has_a_row_for_each_server() -> None:
     paper = Console(file=io.StringIO(), width=100)
     paper.print(statuses.table([NOTES, GONE]))
-
     shown = paper.file.getvalue()  # type: ignore[attr-defined]  # the file is the StringIO above
     assert "stdio (handshake 2025-11-25)" in shown
     assert "backing off" in shown
@@ -95,7 +92,7 @@ def test_the_table_has_a_row_for_each_server() -> None:
 
 
 class Stage:
-    """A Reporter with a paper to read."""
+    """A Reporter and its output."""
 
     def __init__(self, *servers: ServerStatus) -> None:
         self.servers = list(servers)
@@ -103,7 +100,7 @@ class Stage:
         self.reporter = Reporter(lambda: self.servers, PlainConsole(file=self.paper))
 
     def now(self, *servers: ServerStatus) -> list[str]:
-        """The lines that were said because servers are now like this."""
+        """The lines printed when the servers change to these."""
         self.servers = list(servers)
         self.paper.seek(0)
         self.paper.truncate()
@@ -111,47 +108,28 @@ class Stage:
         return self.paper.getvalue().splitlines()
 
 
-def test_each_change_is_printed_once() -> None:
+def test_each_change_is_printed_once_between_begin_and_end() -> None:
     stage = Stage()
+    assert stage.now(NOTES) == []
+    stage.servers = []
     stage.reporter.begin()
-
     assert stage.now(GONE) == [statuses.line(GONE)]
     assert stage.now(replace(GONE, next_try=7.0)) == []
     assert stage.now(replace(GONE, state="connecting")) == []
     assert stage.now(replace(GONE, last_error="another")) != []
     assert stage.now(replace(NOTES, name="gone")) == [statuses.line(replace(NOTES, name="gone"))]
-
-
-def test_a_ready_server_is_printed_once_its_lists_are_fetched() -> None:
-    stage = Stage()
-    stage.reporter.begin()
-
-    assert stage.now(ServerStatus("notes", "ready", "stdio")) == []
+    assert stage.now(ServerStatus("notes", "ready", "stdio")) == [], "its lists are not fetched yet"
     assert stage.now(NOTES) == [statuses.line(NOTES)]
+    stage.reporter.end()
+    assert stage.now(GONE) == []
 
 
 def test_an_empty_server_is_printed_once_all_were_tried() -> None:
-    stage = Stage(ServerStatus("empty", "ready", "stdio"))
+    stage = Stage(ServerStatus("[red]x[/red]:smile:", "ready", "stdio"))
     stage.reporter.begin()
     stage.reporter.settled(("two tools collide",))
-
-    assert stage.paper.getvalue() == "empty: ready over stdio, nothing offered\nnote: two tools collide\n"
-
-
-def test_names_are_not_markup() -> None:
-    stage = Stage(replace(GONE, name="[red]x[/red]:smile:"))
-    stage.reporter.begin()
-
-    assert stage.paper.getvalue().startswith("[red]x[/red]:smile:: not reachable")
-
-
-def test_nothing_is_printed_before_begin_and_after_end() -> None:
-    stage = Stage()
-
-    assert stage.now(NOTES) == []
-    stage.reporter.begin()
-    stage.reporter.end()
-    assert stage.now(GONE) == []
+    line = "[red]x[/red]:smile:: ready over stdio, nothing offered"
+    assert stage.paper.getvalue() == f"{line}\nnote: two tools collide\n", "names are not markup"
 
 
 def test_a_closed_pipe_ends_only_the_report() -> None:
@@ -161,7 +139,6 @@ def test_a_closed_pipe_ends_only_the_report() -> None:
 
     reporter = Reporter(lambda: [GONE], PlainConsole(file=Left()))
     reporter.begin()
-
     assert repr(reporter) == "<Reporter closed shown=1>"
 
 
@@ -171,9 +148,7 @@ def test_on_a_terminal_errors_follow_the_table_as_lines() -> None:
     reporter.begin()
     assert "backing off" in paper.getvalue()
     assert statuses.line(GONE) not in paper.getvalue()
-
     reporter.settled(())
-
     assert statuses.line(GONE) in paper.getvalue()
     assert statuses.line(NOTES) not in paper.getvalue()
 
@@ -181,17 +156,12 @@ def test_on_a_terminal_errors_follow_the_table_as_lines() -> None:
 # --- addresses -------------------------------------------------------------------------------------------------------
 
 
-def test_the_banner_has_every_url() -> None:
-    shown = "\n".join(banner(settings("notes", "git", groups={"writing": ["notes"]}), "http://127.0.0.1:8808/x"))
-
-    for path in ("/mcp", "/sse", "/notes/mcp", "/git/mcp", "/groups/writing/mcp", "/health"):
+def test_the_banner_has_every_url_of_the_first_servers() -> None:
+    shown = "\n".join(banner(settings("notes", "a b?", groups={"writing": ["notes"]}), "http://127.0.0.1:8808/x"))
+    for path in ("/mcp", "/sse", "/notes/mcp", "/a%20b%3F/mcp", "/groups/writing/mcp", "/health"):
         assert f"http://127.0.0.1:8808/x{path}" in shown
-
-
-def test_many_servers_are_not_all_named() -> None:
-    shown = banner(settings(*(f"s{n}" for n in range(20))), "http://127.0.0.1:1")
-
-    assert any("and 8 more" in line for line in shown)
+    many = banner(settings(*(f"s{n}" for n in range(20))), "http://127.0.0.1:1")
+    assert any("and 8 more" in line for line in many)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +177,8 @@ def test_addresses_are_ones_a_client_can_use(host: str, root: str) -> None:
     assert root_url(host, 1) == root
 
 
-def test_names_are_quoted_in_urls() -> None:
-    assert "http://h:1/a%20b%3F/mcp" in "\n".join(banner(settings("a b?"), "http://h:1"))
-
-
 def test_the_snippet_has_a_placeholder_for_the_token() -> None:
     shown = str(snippet(settings("notes", tokens=["s3cret"]), "http://h:1"))
-
     assert "Bearer YOUR_TOKEN" in shown
     assert "s3cret" not in shown
     assert "headers" not in str(snippet(settings("notes"), "http://h:1"))
@@ -241,12 +206,9 @@ def test_content_blocks_read_as_text_or_are_described(block: object, text: str) 
     assert requests.block_text(block) == text
 
 
-def test_a_result_with_structure_only_is_shown_as_json() -> None:
+def test_results_and_messages_are_shown_as_text() -> None:
     assert requests.result_text({"content": [], "structuredContent": {"a": 1}}) == '{\n  "a": 1\n}'
     assert requests.result_text({"content": []}) == ""
-
-
-def test_messages_stand_under_their_roles() -> None:
     messages = [
         {"role": "user", "content": {"type": "text", "text": "hi"}},
         {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -291,10 +253,7 @@ def test_tool_arguments_come_from_json_and_pairs(
 def test_an_invalid_argument_is_a_usage_error(text: str | None, pairs: tuple[str, ...]) -> None:
     with pytest.raises(click.UsageError):
         tool_arguments(text, pairs, stdin)
-
-
-def test_prompt_arguments_are_text_always() -> None:
-    assert prompt_arguments(["n=1"]) == {"n": "1"}
+    assert prompt_arguments(["n=1"]) == {"n": "1"}, "the arguments of a prompt are always text"
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
@@ -303,7 +262,6 @@ def test_prompt_arguments_are_text_always() -> None:
 def test_items_are_given_the_server_they_came_from() -> None:
     servers = [ServerStatus("a", "ready", tools=1), ServerStatus("b", "ready", tools=2)]
     items = [{"name": name} for name in ("x", "y", "z")]
-
     assert [owner for _, owner in attributed("tools", "name", items, servers).items] == ["a", "b", "b"]
     assert [owner for _, owner in attributed("tools", "name", items[:2], servers).items] == ["", ""]
 
@@ -311,44 +269,37 @@ def test_items_are_given_the_server_they_came_from() -> None:
 def test_long_descriptions_are_cut_to_the_width_of_a_terminal() -> None:
     item = {"name": "a__t", "title": "T", "description": "many words\nand more " * 20}
     listed = attributed("tools", "name", [item], [ServerStatus("a", "ready", tools=1)])
-
     on_terminal = lines([listed], 40)
     assert on_terminal[:2] == ["Tools (1)", "  a__t  [a]  T"]
-    assert len(on_terminal[2]) == 40
-    assert on_terminal[2].endswith("…")
+    assert (len(on_terminal[2]), on_terminal[2][-1]) == (40, "…")
     assert "…" not in lines([listed], 0)[2]
-
-
-@given(st.text(), st.text(), st.text())
-def test_s26_no_list_has_control_characters(name: str, title: str, description: str) -> None:
-    item = {"name": name, "title": title, "description": description}
-    shown = lines([attributed("tools", "name", [item], [])], 0)
-
-    assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for line in shown for c in line)
-
-
-def test_an_empty_list_is_stated() -> None:
     assert lines([attributed("tools", "name", [], [])], 0) == ["No tools, prompts or resources."]
 
 
-# --- errors and paper ------------------------------------------------------------------------------------------------
+# --- errors and layout -----------------------------------------------------------------------------------------------
 
 
-def test_errors_become_exit_codes() -> None:
-    assert as_exit(ConfigError("no")).exit_code == 2
-    assert as_exit(BackendTimeout("git", "no answer")).exit_code == 1
-
-
-def test_a_servers_own_error_is_shown_with_its_message_and_data() -> None:
-    error = RemoteError(b'{"code": -1, "message": "full", "data": {"left": 0}}', code=-1, backend="disk")
-
-    assert as_exit(error).format_message() == 'disk answered with error -1: full\n{"left": 0}'
-    assert as_exit(RemoteError(b"?", code=-1, backend="disk")).format_message() == "disk answered with error -1"
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("no"), 2, "no"),
+        (BackendTimeout("git", "no answer"), 1, "git: no answer"),
+        (
+            RemoteError(b'{"code": -1, "message": "full", "data": {"left": 0}}', code=-1, backend="disk"),
+            1,
+            'disk answered with error -1: full\n{"left": 0}',
+        ),
+        (RemoteError(b"?", code=-1, backend="disk"), 1, "disk answered with error -1"),
+    ],
+)
+def test_errors_become_exit_codes_and_messages(error: ManifoldError, code: int, message: str) -> None:
+    exit_ = as_exit(error)
+    assert exit_.exit_code == code
+    assert exit_.format_message().startswith(message)
 
 
 def test_a_group_of_one_error_is_that_error() -> None:
     error = ConfigError("x")
-
     assert only_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
     several = ExceptionGroup("", [error, error])
     assert only_error(several) is several
@@ -366,18 +317,14 @@ def test_cut_text_fits(text: str, wide: int) -> None:
     assert cut(text, 0) == text
 
 
-def test_columns_are_aligned() -> None:
+def test_columns_are_aligned_and_sizes_are_readable() -> None:
     assert columns([("a", "b", ""), ("long", "c", "d")]) == ["  a     b", "  long  c  d"]
-
-
-def test_sizes_are_readable() -> None:
     assert [size(n) for n in (1, 999, 1500, 2_500_000)] == ["1 byte", "999 bytes", "1.5 kB", "2.5 MB"]
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
 def test_without_a_configuration_five_lines_show_the_first_steps(platform: str) -> None:
     shown = without_configuration("no configuration file: looked for a, b", platform)
-
     assert len(shown) == 5
     assert "claude_desktop_config.json" in shown[1]
     assert "uvx" in shown[2]

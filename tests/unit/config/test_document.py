@@ -34,18 +34,23 @@ def test_any_text_is_read_or_refused_with_a_place_inside_it(text: str) -> None:
         assert 1 <= place.column <= len(text) + 1
 
 
-def test_comments_trailing_commas_bare_keys_and_single_quotes_are_accepted() -> None:
-    text = "// first\n{a: 'it\\'s', /* and */ \"b\": [1, -2, +3, .5, 0x10,],}\n// last"
-    assert parse_tree(text).data == {"a": "it's", "b": [1, -2, 3, 0.5, 16]}
-
-
-def test_escaped_backslashes_stay_backslashes() -> None:
-    text = r'{"path": "C:\\xampp\\users\\u0041", "pair": "\ud83d\ude00"}'
-    assert parse_tree(text).data == {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"}
-
-
-def test_a_backslash_at_the_end_of_a_line_continues_the_string() -> None:
-    assert parse_tree('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}').data == {"a": "one two three", "b": "A\0"}
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        (
+            "// first\n{a: 'it\\'s', /* and */ \"b\": [1, -2, +3, .5, 0x10,],}\n// last",
+            {"a": "it's", "b": [1, -2, 3, 0.5, 16]},
+        ),
+        (
+            r'{"path": "C:\\xampp\\users\\u0041", "pair": "\ud83d\ude00"}',
+            {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"},
+        ),
+        ('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}', {"a": "one two three", "b": "A\0"}),
+    ],
+    ids=["json5", "backslashes", "continued"],
+)
+def test_json5_is_accepted(text: str, data: object) -> None:
+    assert parse_tree(text).data == data
 
 
 def test_every_value_and_key_has_its_place() -> None:

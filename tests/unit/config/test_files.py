@@ -1,10 +1,10 @@
-"""Configuration file lookup."""
+"""Configuration files: lookup, changes, and the list of all files that were read."""
 
 from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config import find, load
+from mcp_manifold.config import directories, find, load, stamps
 from mcp_manifold.config.document import candidates
 from mcp_manifold.errors import ConfigError
 
@@ -70,3 +70,43 @@ def test_without_any_file_the_error_names_the_places(tmp_path: Path, monkeypatch
         f"no configuration file: looked for mcp-manifold.json, {tmp_path}/mcp-manifold/config.json; "
         "MCP_MANIFOLD_CONFIG can name another"
     )
+
+
+def test_stamps_recognise_every_kind_of_change(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    seen = [stamps([str(file)])]
+    file.write_text("{}")
+    seen.append(stamps([str(file)]))
+    assert stamps([str(file)]) == seen[-1]
+    file.write_text("{ }")
+    seen.append(stamps([str(file)]))
+    (tmp_path / "new").write_text("{ }")
+    (tmp_path / "new").replace(file)
+    seen.append(stamps([str(file)]))
+    file.unlink()
+    file.symlink_to(file)
+    seen.append(stamps([str(file)]))
+    assert [seen.index(each) for each in seen] == [0, 1, 2, 3, 0]
+
+
+def test_directories_include_those_of_symlinks(tmp_path: Path) -> None:
+    for name in ("conf", "v1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "v1" / "mcp.json").write_text("{}")
+    (tmp_path / "conf" / "..data").symlink_to(tmp_path / "v1")
+    (tmp_path / "conf" / "mcp.json").symlink_to("..data/mcp.json")
+    found = directories([str(tmp_path / "conf" / "mcp.json"), str(tmp_path / "gone" / ".env")])
+    assert found == {str(tmp_path / "conf"), str(tmp_path / "conf" / "..data")}
+
+
+def test_settings_name_every_file_they_were_read_from(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    file.write_text(
+        """{"mcpServers": {
+            "a": {"command": "x", "envFile": "${DIR:-sub}/a.env"},
+            "b": {"url": "http://b", "headers": {"K": "${file:key}"}},
+            "c": {"command": "x", "envFile": "${NOWHERE}"}
+        }}"""
+    )
+    found = [str(Path(each).relative_to(tmp_path)) for each in load(file, environ={}).files]
+    assert found == ["mcp.json", ".env", "key", "sub/a.env"]

@@ -63,11 +63,8 @@ def test_an_unresolved_reference_is_reported_with_the_reason(text: str, reason: 
 @given(st.recursive(st.text(alphabet="ab$ }"), lambda inner: st.lists(inner) | st.dictionaries(st.text("k${}"), inner)))
 def test_data_without_references_stays_as_it_is(data: object) -> None:
     assert expanded(data) == (data, [])
-
-
-def test_keys_are_not_expanded_and_values_are_at_any_depth() -> None:
-    data = {"${USER}": [{"a": ("${USER}", 1, None, True)}]}
-    assert expanded(data)[0] == {"${USER}": [{"a": ["ada", 1, None, True]}]}
+    nested = {"${USER}": [{"a": ("${USER}", 1, None, True)}]}
+    assert expanded(nested)[0] == {"${USER}": [{"a": ["ada", 1, None, True]}]}, "keys are not expanded"
 
 
 def test_a_file_is_read_beside_the_configuration_without_its_last_line_end(home: Home) -> None:
@@ -77,26 +74,30 @@ def test_a_file_is_read_beside_the_configuration_without_its_last_line_end(home:
     assert (env["A"].get_secret_value(), env["B"].get_secret_value()) == ("one\ntwo\n", "one")
 
 
-def test_a_binary_file_breaks_only_its_server(home: Home) -> None:
-    (home.directory / "blob").write_bytes(b"\xff\xfe\x00")
-    settings = home.load('{"mcpServers": {"a": {"command": "${file:blob}"}, "b": {"command": "y"}}}')
-    assert [server.name for server in settings.servers] == ["b"]
-    assert settings.broken[0].reason == 'the file "blob" cannot be read as UTF-8 text'
-
-
 def test_variables_come_from_the_process_and_from_the_env_file_beside_and_the_process_wins(home: Home) -> None:
     home.write(".env", "ONE=dotenv\nTWO=dotenv\n# comment\nexport THREE='a $ONE b'\n")
     entry = '{"command": "x", "args": ["${ONE}", "${TWO}", "${THREE}"]}'
     assert home.server(entry, environ={"ONE": "process"}).args == ("process", "dotenv", "a $ONE b")
 
 
-def test_an_unset_variable_breaks_only_its_server_at_a_place(home: Home) -> None:
-    text = '{"mcpServers": {\n  "a": {"url": "http://a", "headers": {"X": "${NOPE}"}},\n  "b": {"command": "y"}}}'
-    settings = home.load(text)
+@pytest.mark.parametrize(
+    ("entry", "reason", "column"),
+    [
+        ('{"url": "http://a", "headers": {"X": "${NOPE}"}}', 'the variable "NOPE" is not set', 45),
+        ('{"command": "${file:blob}"}', 'the file "blob" cannot be read as UTF-8 text', 20),
+        (
+            '{"command": "x", "envFile": "no.env"}',
+            'the envFile "no.env" cannot be read: No such file or directory',
+            36,
+        ),
+    ],
+)
+def test_an_unresolved_reference_breaks_only_its_server(home: Home, entry: str, reason: str, column: int) -> None:
+    (home.directory / "blob").write_bytes(b"\xff\xfe\x00")
+    settings = home.load(f'{{"mcpServers": {{\n  "a": {entry},\n  "b": {{"command": "y"}}}}}}')
     assert [server.name for server in settings.servers] == ["b"]
-    broken = settings.broken[0]
-    assert (broken.name, broken.reason) == ("a", 'the variable "NOPE" is not set')
-    assert (broken.line, broken.column) == (2, 45)
+    (broken,) = settings.broken
+    assert (broken.name, broken.reason, broken.line, broken.column) == ("a", reason, 2, column)
 
 
 def test_an_unset_variable_in_the_endpoints_own_settings_is_an_error(home: Home) -> None:
@@ -124,11 +125,3 @@ def test_env_wins_over_the_env_file(home: Home) -> None:
     server = home.server('{"command": "x", "envFile": "server.env", "env": {"B": "env"}}')
     assert {name: value.get_secret_value() for name, value in server.env.items()} == {"A": "file", "B": "env"}
     assert server.env_file == str(home.directory / "server.env")
-
-
-def test_a_missing_env_file_breaks_only_its_server(home: Home) -> None:
-    settings = home.load('{"mcpServers": {"a": {"command": "x", "envFile": "no.env"}, "b": {"command": "y"}}}')
-    broken = settings.broken[0]
-    assert broken.reason == 'the envFile "no.env" cannot be read: No such file or directory'
-    assert (broken.line, broken.column) == (1, 50)
-    assert [server.name for server in settings.servers] == ["b"]

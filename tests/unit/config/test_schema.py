@@ -51,19 +51,14 @@ def test_the_schema_has_every_setting_in_both_spellings(model: type[ServerSettin
 @pytest.mark.parametrize(
     "text",
     [
-        samples.CLAUDE_DESKTOP,
-        samples.CLAUDE_CODE,
-        samples.CURSOR,
-        samples.VS_CODE,
-        samples.WINDSURF,
-        (ROOT / "config.example.json").read_text(encoding="utf-8"),
-        "{}",
+        samples.CLAUDE_DESKTOP, samples.CLAUDE_CODE, samples.CURSOR, samples.VS_CODE, samples.WINDSURF,
+        (ROOT / "config.example.json").read_text(encoding="utf-8"), "{}",
         '{"manifold": {"port": "${PORT}", "drain": 500, "tokens": ["a", {"token": "b", "name": "c"}]}}',
         '{"manifold": {"limits": {"maxBody": 1, "session_idle": "30m"}, "groups": {"g": []}, "logLevel": "debug"}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": 1}, "timeout": "${T}", "disabled": "${D}"}}}',
         '{"mcpServers": {"a": {"url": "http://a", "transportType": "streamableHttp", "prefix": "", "tools": ["*"]}}}',
     ],
-)
+)  # fmt: skip
 def test_valid_files_are_valid(home: Home, text: str) -> None:
     assert judge(text)
     home.write("git.env", "")
@@ -73,27 +68,19 @@ def test_valid_files_are_valid(home: Home, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "[]",
-        '{"mcpServers": []}',
-        '{"mcpServers": {}, "servers": {}}',
-        '{"mcpServers": {"a": {}}}',
-        '{"mcpServers": {"a/b": {"command": "x"}}}',
-        '{"mcpServers": {"a": {"command": "x", "url": "http://a"}}}',
+        "[]", '{"mcpServers": []}', '{"mcpServers": {}, "servers": {}}', '{"mcpServers": {"a": {}}}',
+        '{"mcpServers": {"a/b": {"command": "x"}}}', '{"mcpServers": {"a": {"command": "x", "url": "http://a"}}}',
         '{"mcpServers": {"a": {"command": "x", "tiemout": 1}}}',
         '{"mcpServers": {"a": {"command": "x", "timeout": "soon"}}}',
         '{"mcpServers": {"a": {"command": "x", "timeout": 0}}}',
         '{"mcpServers": {"a": {"command": "x", "type": "pigeon"}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": []}}}}',
         '{"mcpServers": {"a": {"command": "x", "era": "ancient"}}}',
-        '{"mcpServers": {"a": {"command": "x", "overrides": {"tools": {"t": {}}}}}}',
-        '{"manifold": {"prot": 1}}',
-        '{"manifold": {"port": 70000}}',
-        '{"manifold": {"port": "many"}}',
-        '{"manifold": {"separator": "/"}}',
-        '{"manifold": {"limits": {"maxBody": 0}}}',
-        '{"manifold": {"tokens": [{"name": "a"}]}}',
+        '{"mcpServers": {"a": {"command": "x", "overrides": {"tools": {"t": {}}}}}}', '{"manifold": {"prot": 1}}',
+        '{"manifold": {"port": 70000}}', '{"manifold": {"port": "many"}}', '{"manifold": {"separator": "/"}}',
+        '{"manifold": {"limits": {"maxBody": 0}}}', '{"manifold": {"tokens": [{"name": "a"}]}}',
     ],
-)
+)  # fmt: skip
 def test_the_schema_refuses_what_loading_refuses(home: Home, text: str) -> None:
     assert not judge(text)
     assert home.error(text)

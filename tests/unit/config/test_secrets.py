@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config import ServerSettings, Settings, TokenSettings
 from mcp_manifold.config.diagnostics import Diagnostics
 from mcp_manifold.config.document import Document, parse_tree
 from mcp_manifold.config.environment import References
@@ -23,42 +22,34 @@ EVERYWHERE = """{"manifold": {"tokens": ["c4n4ry-1", {"token": "${TOKEN}", "name
     "b": {"url": "https://u:c4n4ry@b.example.com/?key=c4n4ry", "headers": {"Authorization": "c4n4ry"}}}}"""
 
 
-def test_secrets_are_in_no_repr_and_no_str(home: Home) -> None:
+def test_secrets_are_in_the_settings_but_in_no_repr_and_no_str(home: Home) -> None:
     settings = home.load(EVERYWHERE, environ={"TOKEN": f"{CANARY}-2", "MCP_MANIFOLD_OTHER": CANARY})
-    for value in (settings, settings.manifold, *settings.servers, *settings.manifold.tokens, settings.warnings):
-        assert CANARY not in repr(value)
-        assert CANARY not in str(value)
-
-
-def test_secrets_are_where_they_are_needed(home: Home) -> None:
-    settings = home.load(EVERYWHERE, environ={"TOKEN": f"{CANARY}-2"})
-    assert [token.token.get_secret_value() for token in settings.manifold.tokens] == [f"{CANARY}-1", f"{CANARY}-2"]
-    assert [token.name for token in settings.manifold.tokens] == ["token-1", "ci"]
-    assert settings.servers[0].env["B"].get_secret_value() == f"{CANARY}-2"
+    tokens, server = settings.manifold.tokens, settings.servers[0]
+    for value in (settings, settings.manifold, *settings.servers, *tokens, settings.warnings):
+        assert CANARY not in repr(value) + str(value)
+    assert [token.token.get_secret_value() for token in tokens] == [f"{CANARY}-1", f"{CANARY}-2"]
+    assert [token.name for token in tokens] == ["token-1", "ci"]
+    assert server.env["B"].get_secret_value() == f"{CANARY}-2"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        '{"manifold": {"tokens": ["c4n4ry with spaces"]}}',
-        '{"manifold": {"tokens": "c4n4ry"}}',
+        '{"manifold": {"tokens": ["c4n4ry with spaces"]}}', '{"manifold": {"tokens": "c4n4ry"}}',
         '{"manifold": {"tokens": [{"token": "c4n4ry", "token2": 1}]}}',
-        '{"manifold": {"tokens": ["c4n4ry", "c4n4ry"]}}',
-        '{"manifold": {"port": "${TOKEN}"}}',
-        '{"manifold": {"port": "${FALLBACK:-c4n4ry}"}}',
-        '{"manifold": {"logLevel": "${file:secret}"}}',
+        '{"manifold": {"tokens": ["c4n4ry", "c4n4ry"]}}', '{"manifold": {"port": "${TOKEN}"}}',
+        '{"manifold": {"port": "${FALLBACK:-c4n4ry}"}}', '{"manifold": {"logLevel": "${file:secret}"}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": ["c4n4ry"]}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": "c4n4ry"}}}',
         '{"mcpServers": {"a": {"command": "x", "args": "c4n4ry"}}}',
-        '{"mcpServers": {"a": {"command": "x", "timeout": "${TOKEN}"}}}',
-        '{"mcpServers": {"a": {"url": "c4n4ry"}}}',
+        '{"mcpServers": {"a": {"command": "x", "timeout": "${TOKEN}"}}}', '{"mcpServers": {"a": {"url": "c4n4ry"}}}',
         '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": "c4n4ry\\nX: y"}}}}',
         '{"mcpServers": {"a": {"url": "http://x", "headers": {"A": {"b": "c4n4ry"}}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": c4n4ry}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": "c4n4ry}}}}',
         '{"mcpServers": {"a": {"command": "x", "env": {"A": "B": "c4n4ry"}}}}',
     ],
-)
+)  # fmt: skip
 def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None:
     home.write("secret", CANARY)
     with pytest.raises(ConfigError) as caught:
@@ -98,9 +89,3 @@ def test_the_repr_of_loading_parts_has_no_values() -> None:
         parse_tree(f'{{"a": "{CANARY}"}}'),
     ):
         assert CANARY not in repr(value)
-
-
-def test_settings_created_in_python_hide_their_secrets() -> None:
-    server = ServerSettings.model_validate({"name": "a", "command": "x", "env": {"A": CANARY}})
-    token = TokenSettings.model_validate({"token": CANARY})
-    assert CANARY not in repr(Settings(servers=(server,))) + repr(token)

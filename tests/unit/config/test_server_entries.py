@@ -123,13 +123,6 @@ def test_a_transport_has_many_spellings(home: Home, key: str, spelling: str, tra
     assert home.server(f'{{"url": "http://a/mcp", "{key}": "{spelling}"}}').transport == transport
 
 
-@pytest.mark.parametrize(
-    "entry", ['{"command": "x"}', '{"command": "x", "type": "STDIO"}', '{"command": "x", "type": "auto"}']
-)
-def test_a_command_means_stdio(home: Home, entry: str) -> None:
-    assert home.server(entry).transport == "stdio"
-
-
 def test_an_address_without_a_type_has_the_transport_auto(home: Home) -> None:
     assert home.server('{"url": "https://a.example.com:8443/x?y=z"}').transport == "auto"
 
@@ -167,12 +160,6 @@ def test_an_empty_allow_list_is_not_the_same_as_none(home: Home, tools: str, fil
     assert home.server(f'{{"command": "x", "tools": {tools}}}').tools == filtered
 
 
-def test_numbers_and_booleans_become_text_where_only_text_makes_sense(home: Home) -> None:
-    server = home.server('{"command": "x", "args": ["-p", 80, 1.5], "env": {"A": 1, "B": true, "C": false, "D": 2.5}}')
-    assert server.args == ("-p", "80", "1.5")
-    assert [value.get_secret_value() for value in server.env.values()] == ["1", "true", "false", "2.5"]
-
-
 def test_a_key_that_is_null_counts_as_not_written(home: Home) -> None:
     server = home.server('{"command": "x", "url": null, "env": null, "cwd": null, "type": null, "timeout": null}')
     assert server == ServerSettings(name="it", command="x")
@@ -180,26 +167,31 @@ def test_a_key_that_is_null_counts_as_not_written(home: Home) -> None:
 
 def test_every_setting_of_a_server_is_read(home: Home) -> None:
     server = home.server("""{
-        "command": "x", "args": ["a"], "cwd": "/srv", "timeout": "2m", "sseReadTimeout": 1500, "prefix": "",
+        "command": "x", "args": ["-p", 80, 1.5], "env": {"A": 1, "B": true, "C": false, "D": 2.5}, "cwd": "/srv",
+        "timeout": "2m", "sseReadTimeout": 1500, "prefix": "",
         "prompts": {"block": ["*"]}, "resources": {"allow": ["ui://*"]},
         "overrides": {"tools": {"now": {"name": "time"}}, "prompts": {"p": {"title": "P"}},
                       "resources": {"file:///x": {"description": "D"}}},
         "isolation": "client", "era": "modern", "uris": "prefix"}""")
-    assert (server.args, server.cwd, server.timeout, server.sse_read_timeout) == (("a",), "/srv", 120.0, 1.5)
+    assert (server.args, server.cwd, server.timeout) == (("-p", "80", "1.5"), "/srv", 120.0)
+    assert [value.get_secret_value() for value in server.env.values()] == ["1", "true", "false", "2.5"]
     assert (server.prefix, server.isolation, server.era, server.uris) == ("", "client", "modern", "prefix")
-    assert server.prompts == FilterSettings(block=("*",))
-    assert server.resources == FilterSettings(allow=("ui://*",))
+    assert (server.prompts, server.resources) == (FilterSettings(block=("*",)), FilterSettings(allow=("ui://*",)))
+    assert server.sse_read_timeout == 1.5
     assert server.overrides.tools == {"now": OverrideSettings(name="time")}
     assert server.overrides.prompts == {"p": OverrideSettings(title="P")}
     assert server.overrides.resources == {"file:///x": OverrideSettings(description="D")}
 
 
 def test_settings_of_the_other_kind_of_server_are_warned_about(home: Home) -> None:
-    text = '{"mcpServers": {"a": {"command": "x", "headers": {"A": "b"}}, "b": {"url": "http://b", "args": ["x"]}}}'
-    assert home.load(text).warnings == (
-        f'{home.file}:1:39: mcpServers.a.headers: no effect on a server with "command"',
+    text = '{"mcpServers": {"z": {"command": "x", "headers": {"A": "b"}}, "b": {"url": "http://b", "args": ["x"]}}}'
+    settings = home.load(text)
+    assert settings.warnings == (
+        f'{home.file}:1:39: mcpServers.z.headers: no effect on a server with "command"',
         f'{home.file}:1:88: mcpServers.b.args: no effect on a server with "url"',
     )
+    assert [server.name for server in settings.servers] == ["z", "b"], "in the order of the file"
+    assert home.load("{}").warnings == (f'{home.file}: there is no "mcpServers", so there is nothing to offer',)
 
 
 @pytest.mark.parametrize("key", ["description", "autoApprove", "alwaysAllow", "icon", "gallery", "version", "_comment"])
@@ -207,11 +199,6 @@ def test_keys_of_other_clients_without_meaning_here_are_ignored_with_a_warning(h
     settings = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "{key}": {{}}}}}}}}')
     assert settings.servers == (ServerSettings(name="a", command="x"),)
     assert settings.warnings == (f"{home.file}:1:39: mcpServers.a.{key}: another client's key, ignored",)
-
-
-def test_servers_stay_in_the_order_of_the_file(home: Home) -> None:
-    settings = home.load('{"mcpServers": {"z": {"command": "x"}, "a": {"command": "x"}, "m": {"command": "x"}}}')
-    assert [server.name for server in settings.servers] == ["z", "a", "m"]
 
 
 def test_settings_are_loaded_from_a_mapping() -> None:
@@ -223,36 +210,22 @@ def test_settings_are_loaded_from_a_mapping() -> None:
     assert (settings.manifold.port, settings.source, settings.warnings) == (0, "<dict>", ())
 
 
-def test_python_gives_durations_in_seconds_and_the_transport_is_inferred() -> None:
+def test_python_gives_durations_in_seconds_and_the_transport_is_inferred(home: Home) -> None:
     server = ServerSettings(name="a", url="http://a", timeout=0.25)
     assert (server.timeout, server.transport) == (0.25, "auto")
     assert ServerSettings(name="a", command="x").transport == "stdio"
-
-
-def test_python_cannot_create_a_server_with_a_reserved_name() -> None:
+    for type_ in ("STDIO", "auto"):
+        assert home.server(f'{{"command": "x", "type": "{type_}"}}').transport == "stdio"
     with pytest.raises(ValueError, match='"mcp" cannot name a server'):
         ServerSettings(name="mcp", command="x")
 
 
 @pytest.mark.parametrize(
     ("written", "size"),
-    [
-        ("1000", 1000),
-        ('"1000"', 1000),
-        ('"512MB"', 512_000_000),
-        ('"1.5 GiB"', 3 * 2**29),
-        ('"64K"', 64_000),
-        ('"10 B"', 10),
-    ],
+    [("1000", 1000), ('"1000"', 1000), ('"512MB"', 512_000_000), ('"1.5 GiB"', 3 * 2**29), ('"10 B"', 10)],
 )
 def test_limits_of_a_process_are_sizes_and_counts(home: Home, written: str, size: int) -> None:
-    (server,) = home.load(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {{"memory": {written}}}}}}}}}').servers
-    assert (server.rlimits.memory, server.rlimits.files, server.rlimits.cpu) == (size, None, None)
-
-
-@pytest.mark.parametrize(
-    "limits",
-    ['{"memory": "much"}', '{"memory": 0}', '{"memory": true}', '{"files": 0}', '{"cpu": "1m"}', '{"disk": 1}'],
-)
-def test_an_invalid_process_limit_is_refused(home: Home, limits: str) -> None:
-    assert "rlimits" in str(home.error(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {limits}}}}}}}'))
+    rlimits = home.server(f'{{"command": "x", "rlimits": {{"memory": {written}}}}}').rlimits
+    assert (rlimits.memory, rlimits.files, rlimits.cpu) == (size, None, None)
+    for wrong in ('"memory": "much"', '"memory": 0', '"memory": true', '"files": 0', '"cpu": "1m"', '"disk": 1'):
+        assert "rlimits" in home.error(f'{{"mcpServers": {{"a": {{"command": "x", "rlimits": {{{wrong}}}}}}}}}')

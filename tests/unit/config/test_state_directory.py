@@ -1,13 +1,16 @@
-"""The state directory: private, atomic, and never blocking."""
+"""The state directory: private, atomic and never blocking. The notes of running instances."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mcp_manifold.config.state_directory import StateDirectory
+from mcp_manifold.config.state_directory import Announced, StateDirectory, running
 
 
 def mode(path: Path) -> int:
@@ -23,20 +26,18 @@ def test_get_returns_what_put_wrote(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep" / "store").iterdir()] == ["a"]
 
 
-def test_files_are_readable_by_their_user_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode_before", [None, 0o755])
+def test_files_are_readable_by_their_user_only(tmp_path: Path, mode_before: int | None) -> None:
     before = os.umask(0)
     try:
-        StateDirectory(tmp_path / "store").put("a", b"x")
+        if mode_before:
+            (tmp_path / "store").mkdir(mode=mode_before)
+        store = StateDirectory(tmp_path / "store")
+        assert store.get("a") is None
+        store.put("a", b"x")
     finally:
         os.umask(before)
     assert (mode(tmp_path / "store"), mode(tmp_path / "store" / "a")) == (0o700, 0o600)
-
-
-def test_a_directory_open_to_others_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir(mode=0o755)
-    store = StateDirectory(tmp_path / "store")
-    assert store.get("a") is None
-    assert mode(tmp_path / "store") == 0o700
 
 
 @pytest.mark.parametrize("bits", [0o620, 0o602, 0o666])
@@ -70,22 +71,17 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (store.get("a"), store.get("real")) == (b"y", b"x")
 
 
-def test_a_pipe_in_its_place_does_not_hang(tmp_path: Path) -> None:
-    store = StateDirectory(tmp_path / "store")
-    store.put("b", b"x")
-    os.mkfifo(tmp_path / "store" / "a", 0o600)
-    with pytest.raises(OSError, match="not a file of ours"):
-        store.get("a")
-
-
-def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "store" / "a").mkdir(parents=True, mode=0o700)
-    store = StateDirectory(tmp_path / "store")
-    with pytest.raises(OSError, match="not a file of ours"):
-        store.get("a")
+def test_a_large_file_a_pipe_and_a_directory_are_not_read(tmp_path: Path) -> None:
+    store = StateDirectory(tmp_path / "store", largest=3)
+    store.put("large", b"four")
+    os.mkfifo(tmp_path / "store" / "pipe", 0o600)
+    (tmp_path / "store" / "directory").mkdir(mode=0o700)
+    for name in ("large", "pipe", "directory"):
+        with pytest.raises(OSError, match="not a file of ours"):
+            store.get(name)
     with pytest.raises(OSError, match="directory"):
-        store.put("a", b"x")
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
+        store.put("directory", b"x")
+    assert len(list((tmp_path / "store").iterdir())) == 3
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
@@ -95,13 +91,6 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
         store.get("a")
     with pytest.raises(OSError, match=r"exists|directory"):
         store.put("a", b"x")
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    store = StateDirectory(tmp_path / "store", largest=3)
-    store.put("a", b"four")
-    with pytest.raises(OSError, match="not a file of ours"):
-        store.get("a")
 
 
 def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
@@ -118,6 +107,8 @@ def test_concurrent_writers_leave_one_complete_file(tmp_path: Path) -> None:
 
 def test_old_and_unfinished_files_are_deleted(tmp_path: Path) -> None:
     store = StateDirectory(tmp_path / "store")
+    store.tidy(".listing", before=2000)
+    assert not (tmp_path / "store").exists()
     for name in ("old.listing", "fresh.listing", ".half.new", "of.somebody"):
         store.put(name, b"x")
     for name in ("old.listing", ".half.new", "of.somebody"):
@@ -126,6 +117,45 @@ def test_old_and_unfinished_files_are_deleted(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["fresh.listing", "of.somebody"]
 
 
-def test_tidying_a_missing_directory_does_nothing(tmp_path: Path) -> None:
-    StateDirectory(tmp_path / "store").tidy(".listing", before=2000)
-    assert not (tmp_path / "store").exists()
+# --- running instances ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mcp.json"
+    path.write_text("{}")
+    return path
+
+
+def test_an_instance_is_found_while_it_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = tmp_path / "notes"
+    with Announced(file, notes) as note:
+        (found,) = running(file, notes)
+        assert (found.pid, found.is_alive, found.told()) == (os.getpid(), True, (0, {}))
+        monkeypatch.chdir(tmp_path)
+        assert running(Path("mcp.json"), notes) == (found,)
+        assert running(tmp_path / "other.json", notes) == ()
+        note.tell(3, {"error": "why"})
+        assert found.told() == (3, {"error": "why"})
+        assert {each.stat().st_mode & 0o777 for each in notes.iterdir()} == {0o600}
+        assert notes.stat().st_mode & 0o777 == 0o700
+    assert (running(file, notes), found.is_alive, list(notes.iterdir())) == ((), False, [])
+
+
+def test_the_note_of_a_killed_instance_is_removed(file: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from mcp_manifold.config.state_directory import Announced\n"
+        "Announced(*map(pathlib.Path, sys.argv[1:])).open(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(file), str(tmp_path / "notes")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "notes").glob("*.json"))) == 1
+    assert running(file, tmp_path / "notes") == ()
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_an_unsafe_notes_directory_is_refused(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "notes").symlink_to(tmp_path / "there")
+    with pytest.raises(PermissionError):
+        Announced(file, tmp_path / "notes").open()

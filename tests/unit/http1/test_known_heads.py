@@ -28,23 +28,15 @@ def test_another_message_with_that_head_is_its_body(body: bytes) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        b"",
-        b"POST",
-        message(b"{}")[:-1],
-        message(b"{}") + b"!",
-        message(b"{}") * 2,
-        message(b"{}").replace(b"Host: x", b"Host: y"),
-        message(b"{}").replace(b"Content-Length", b"content-length"),
+        b"", b"POST", message(b"{}")[:-1], message(b"{}") + b"!", message(b"{}") * 2,
+        message(b"{}").replace(b"Host: x", b"Host: y"), message(b"{}").replace(b"Content-Length", b"content-length"),
         message(b"{}").replace(b"accept: */*", b"accept: */*\r\nx: y"),
-        message(b"{}").replace(b": 2\r\n", b": 2 \r\n"),
-        message(b"{}").replace(b": 2\r\n", b": +2\r\n"),
-        message(b"{}").replace(b": 2\r\n", b": 2,2\r\n"),
-        message(b"{}").replace(b": 2\r\n", b": \xc2\xb2\r\n"),
-        message(b"{}").replace(b": 2\r\n", b": \r\n"),
-        message(b"{}").replace(b": 2\r\n", b": 00000000002\r\n"),
+        message(b"{}").replace(b": 2\r\n", b": 2 \r\n"), message(b"{}").replace(b": 2\r\n", b": +2\r\n"),
+        message(b"{}").replace(b": 2\r\n", b": 2,2\r\n"), message(b"{}").replace(b": 2\r\n", b": \xc2\xb2\r\n"),
+        message(b"{}").replace(b": 2\r\n", b": \r\n"), message(b"{}").replace(b": 2\r\n", b": 00000000002\r\n"),
         message(b"{}").replace(b"\r\naccept", b"\naccept"),
     ],
-)
+)  # fmt: skip
 def test_whatever_differs_in_anything_else_is_the_parsers_business(other: bytes) -> None:
     assert learnt().body(other) is None
 
@@ -52,16 +44,12 @@ def test_whatever_differs_in_anything_else_is_the_parsers_business(other: bytes)
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST / HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 2, 2\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: \r\n\r\n",
-        b"POST / HTTP/1.1\r\nx-content-length: 2\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 2\r\n",
-        b"",
+        b"POST / HTTP/1.1\r\ncontent-length: 2, 2\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: \r\n\r\n",
+        b"POST / HTTP/1.1\r\nx-content-length: 2\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: 2\r\n", b"",
     ],
-)
+)  # fmt: skip
 def test_a_head_that_does_not_give_one_plain_length_is_not_learnt(head: bytes) -> None:
     assert HeadTemplate.of(head + b"{}") is None
 

@@ -1,4 +1,4 @@
-"""Room for large messages: let in while there is some, counted until they are gone, and small ones never."""
+"""The memory budget: large buffers are admitted while there is room, and counted until they are gone."""
 
 import asyncio
 from pathlib import Path
@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.config.environment import memory_given
-from mcp_manifold.fronts.http import asgi
-from mcp_manifold.fronts.http.asgi import PIECE, Message, Receive, Refused, send_json
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, Message, Receive, Refused, send_json
 from mcp_manifold.fronts.http.request import read_body
 from mcp_manifold.fronts.http.resumption import Journals
 from mcp_manifold.fronts.http.stream import EventStream, Tally
-from mcp_manifold.model.budget import MIN_COUNTED, MOST, MemoryBudget, Reservation, most_of
-from mcp_manifold.wire.lines import LineCutter
+from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED, MemoryBudget, Reservation, default_limit
 
 MIB = 1 << 20
 
@@ -23,46 +21,44 @@ async def nowhere(message: object) -> None:
     """A client that reads everything."""
 
 
-def test_what_is_small_takes_no_room() -> None:
+def test_a_small_buffer_is_not_counted() -> None:
     budget = MemoryBudget(0)
-    load = Reservation(budget)
-    assert load.try_resize(MIN_COUNTED)
-    assert (budget.held, load.size) == (0, 0)
+    reservation = Reservation(budget)
+    assert reservation.try_resize(MIN_COUNTED)
+    assert (budget.held, reservation.size) == (0, 0)
 
 
-def test_what_is_large_is_let_in_while_there_is_room() -> None:
+def test_a_large_buffer_is_admitted_while_there_is_room() -> None:
     budget = MemoryBudget(3 * MIB)
     first, second = Reservation(budget), Reservation(budget)
-    assert first.keep(2 * MIB)
-    assert not second.keep(2 * MIB)
+    assert first.try_resize(2 * MIB)
+    assert not second.try_resize(2 * MIB)
     assert (budget.held, second.size, budget.refused) == (2 * MIB, 0, 1)
-    assert first.keep(MIB)
-    assert second.keep(2 * MIB)
-    first.drop()
-    second.drop()
+    assert first.try_resize(MIB)
+    assert second.try_resize(2 * MIB)
+
+
+def test_a_buffered_message_counts_even_beyond_the_limit() -> None:
+    budget = MemoryBudget(4 * MIB)
+    budget.change_limit(MIB)
+    buffered = Reservation(budget)
+    buffered.resize(2 * MIB)
+    assert repr(buffered) == f"<Reservation {2 * MIB} of <MemoryBudget {2 * MIB}/{MIB}>>"
+    assert not Reservation(budget).try_resize(MIN_COUNTED + 1)
+    buffered.resize(MIN_COUNTED)
     assert budget.held == 0
 
 
-def test_what_is_inside_counts_whether_there_is_room_or_not() -> None:
-    budget = MemoryBudget(MIB)
-    inside = Reservation(budget)
-    inside.hold(2 * MIB)
-    assert budget.held == 2 * MIB
-    assert not Reservation(budget).keep(MIN_COUNTED + 1)
-    inside.hold(MIN_COUNTED)
-    assert budget.held == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["keep", "hold", "drop"]), st.integers(0, 4 * MIB))))
-def test_nothing_is_counted_twice_or_forgotten(steps: list[tuple[int, str, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["try", "resize", "release"]), st.integers(0, 4 * MIB))))
+def test_the_budget_is_the_sum_of_its_reservations(steps: list[tuple[int, str, int]]) -> None:
     budget = MemoryBudget(6 * MIB)
     loads = [Reservation(budget) for _ in range(4)]
     for which, step, size in steps:
         load, before = loads[which], budget.held
-        if step == "keep":
+        if step == "try":
             if load.try_resize(size) and budget.held > before:
-                assert budget.held <= budget.most
-        elif step == "hold":
+                assert budget.held <= budget.limit
+        elif step == "resize":
             load.resize(size)
         else:
             load.release()
@@ -72,28 +68,19 @@ def test_nothing_is_counted_twice_or_forgotten(steps: list[tuple[int, str, int]]
     assert budget.held == 0
 
 
-@pytest.mark.parametrize(("there", "most"), [(256 * MIB, 32 * MIB), (1 << 40, MOST)])
-def test_without_a_word_it_is_a_part_of_the_memory_there_is(there: int, most: int) -> None:
-    assert most_of(there) == most
+@pytest.mark.parametrize(("memory", "limit"), [(256 * MIB, 32 * MIB), (1 << 40, MAX_DEFAULT)])
+def test_the_default_limit_is_a_share_of_the_memory(memory: int, limit: int) -> None:
+    assert default_limit(memory) == limit
 
 
-def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path) -> None:
+def test_the_memory_of_a_container_is_read_from_its_control_group(tmp_path: Path) -> None:
     (tmp_path / "given").write_text("268435456\n")
     (tmp_path / "unlimited").write_text("max\n")
     assert memory_given([tmp_path / "unlimited", tmp_path / "given", tmp_path / "none"]) == 256 * MIB
     assert memory_given([tmp_path / "unlimited"]) > 256 * MIB
 
 
-def test_a_line_can_be_dropped_before_its_end() -> None:
-    lines = LineCutter(1000)
-    assert list(lines.feed(b'{"id":7,')) == []
-    assert lines.held == 8
-    assert lines.skip() == b'{"id":7,'
-    assert list(lines.feed(b'"more"}\n{"id":8}\n')) == [b'{"id":8}']
-    assert (lines.held, lines.oversized) == (0, [])
-
-
-# --- what comes from clients ---------------------------------------------------------------------------------------
+# --- requests of clients ---------------------------------------------------------------------------------------
 
 
 def arriving(*pieces: bytes) -> Receive:
@@ -109,7 +96,7 @@ def arriving(*pieces: bytes) -> Receive:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("headers", [{}, {b"content-length": b"%d" % (2 * MIB)}])
-async def test_a_large_request_takes_room_or_is_refused(headers: dict[bytes, bytes]) -> None:
+async def test_a_large_request_is_counted_or_refused(headers: dict[bytes, bytes]) -> None:
     budget = MemoryBudget(3 * MIB)
     first, second = Reservation(budget), Reservation(budget)
     body = await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, first)
@@ -117,17 +104,17 @@ async def test_a_large_request_takes_room_or_is_refused(headers: dict[bytes, byt
     with pytest.raises(Refused) as refused:
         await read_body(arriving(b"x" * MIB, b"y" * MIB), headers, 4 * MIB, second)
     assert (refused.value.status, refused.value.headers[0]) == (503, (b"retry-after", b"1"))
-    second.drop()
+    second.release()
     assert len(await read_body(arriving(b"small"), {}, 4 * MIB, second)) == 5
-    first.drop()
+    first.release()
     assert budget.held == 0
 
 
-# --- what waits for clients ----------------------------------------------------------------------------------------
+# --- messages to clients -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_a_stream_nobody_reads_takes_room_and_then_loses_what_may_be_lost() -> None:
+async def test_an_unread_stream_fills_the_budget_and_then_drops_notifications() -> None:
     tally = Tally(budget=MemoryBudget(MIB))
     stream = EventStream(nowhere, tally)
     taken = [stream.push(b"x" * 200_000) for _ in range(10)]
@@ -139,29 +126,33 @@ async def test_a_stream_nobody_reads_takes_room_and_then_loses_what_may_be_lost(
     assert tally.budget.held == 0
 
 
-@pytest.mark.anyio
-async def test_a_large_answer_goes_piece_by_piece_and_not_to_who_stopped_reading(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sent: list[bytes] = []
-    last = 4
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time a test moves."""
+
+    skipped = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped
+
+
+def test_a_large_answer_is_sent_in_pieces_until_its_reader_stalls() -> None:
+    loop, sent = SkippingLoop(), list[int]()
 
     async def send(message: Message) -> None:
-        sent.append(message.get("body", b""))
-        if len(sent) > last:
-            await asyncio.get_running_loop().create_future()
+        sent.append(len(message.get("body", b"")))
+        if len(sent) == 6:
+            loop.skipped += STALL
+            await loop.create_future()
 
-    body = b"x" * (2 * PIECE + 1)
-    await send_json(send, 200, body)
-    assert [len(piece) for piece in sent] == [0, PIECE, PIECE, 1]
-    monkeypatch.setattr(asgi, "STALL", 0.01)
-    sent.clear()
-    with pytest.raises(TimeoutError):
-        await send_json(send, 200, body + body)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(send_json(send, 200, b"x" * (2 * PIECE + 1)))
+        assert sent == [0, PIECE, PIECE, 1]
+        with pytest.raises(TimeoutError):
+            runner.run(send_json(send, 200, b"x" * (2 * PIECE + 1)))
 
 
 @pytest.mark.anyio
-async def test_what_was_written_takes_no_room_any_more() -> None:
+async def test_written_messages_are_no_longer_counted() -> None:
     tally = Tally(budget=MemoryBudget(MIB))
     stream = EventStream(nowhere, tally)
     stream.post(b"x" * MIB)
@@ -172,7 +163,7 @@ async def test_what_was_written_takes_no_room_any_more() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_kept_for_clients_that_may_come_back_gives_way_first() -> None:
+async def test_journals_of_finished_streams_make_room_first() -> None:
     budget = MemoryBudget(MIB)
     journals = Journals("m", "2025-11-25", budget)
     first = journals.begin(EventStream(nowhere, Tally()))

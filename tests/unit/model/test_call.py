@@ -1,132 +1,46 @@
-"""Calls: what stages are told, and taking a request back."""
-
-import asyncio
+"""Sessions and calls: what a session holds of its client, and how a call is shown."""
 
 import pytest
 
-from mcp_manifold.errors import TooManyRequests, UnknownItem
-from mcp_manifold.model.call import Call, Session, Stages
-from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload
-
-pytestmark = pytest.mark.anyio
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, MODERN_VERSION, Payload
+from tests.unit.stages.calls import make_call
 
 
-def unheard(message: bytes, /, *, needed: bool = True) -> None:
-    raise AssertionError(message)
+def test_the_era_of_a_session_follows_its_protocol_revision() -> None:
+    session = make_call(version=MODERN_VERSION).session
+    assert session.era == "modern"
+    for version in HANDSHAKE_VERSIONS:
+        session.speak(version)
+        assert (session.version, session.era) == (version, "handshake")
 
 
-def call(version: str = MODERN_VERSION) -> Call:
-    return Call("tools/call", {}, Session("", ANONYMOUS, "", version), unheard)
+def test_a_session_adopts_client_info_capabilities_and_log_level() -> None:
+    session = make_call().session
+    assert (bytes(session.client_info), bytes(session.capabilities), session.wants) == (b"{}", b"{}", frozenset())
+    session.introduce(Payload(b'{"name":"c"}'), Payload(b'{"sampling":{},"roots":{},"extensions":{}}'))
+    session.hear("debug")
+    assert (bytes(session.client_info), session.log_level) == (b'{"name":"c"}', "debug")
+    assert session.wants == {"sampling", "roots"}
 
 
-class Watching:
-    """A stage that writes down what it is told."""
-
-    def __init__(self, name: str, steps: list[str], *, refuses: bool = False) -> None:
-        self.name = name
-        self.steps = steps
-        self.refuses = refuses
-
-    def began(self, call: Call) -> None:
-        if self.refuses:
-            raise TooManyRequests("no more", retry_after=1.0)
-        self.steps.append(f"{self.name} began")
-
-    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
-        assert (result is None) != (failure is None)
-        assert call.begun > 0
-        self.steps.append(f"{self.name} ended {'well' if failure is None else type(failure).__name__}")
+def test_only_a_modern_backend_gets_all_capabilities_of_a_modern_client() -> None:
+    session = make_call(version=MODERN_VERSION).session
+    session.introduce(Payload(b"{}"), Payload(b'{"sampling":{},"unknown":{}}'))
+    assert session.relayable("modern") is session.capabilities
+    reduced = session.relayable("handshake")
+    assert (bytes(reduced), session.relayable("handshake")) == (b'{"sampling":{}}', reduced)
 
 
-async def test_stages_see_a_call_from_the_outside_in_and_back() -> None:
-    steps: list[str] = []
-
-    async def innermost(call: Call) -> Payload:
-        steps.append("handler")
-        return EMPTY
-
-    stages = Stages([Watching("first", steps), Watching("second", steps)])
-    assert await stages.around(innermost)(call()) is EMPTY
-    assert steps == ["first began", "second began", "handler", "second ended well", "first ended well"]
-
-
-@pytest.mark.parametrize("failure", [UnknownItem("tool", "t"), ZeroDivisionError(), asyncio.CancelledError()])
-async def test_stages_see_a_call_fail_however_it_does(failure: BaseException) -> None:
-    steps: list[str] = []
-
-    async def innermost(call: Call) -> Payload:
-        raise failure
-
-    with pytest.raises(type(failure)):
-        await Stages([Watching("only", steps)]).around(innermost)(call())
-    assert steps == ["only began", f"only ended {type(failure).__name__}"]
-
-
-async def test_a_stage_that_refuses_a_call_ends_it_for_those_who_saw_it_begin() -> None:
-    steps: list[str] = []
-
-    async def innermost(call: Call) -> Payload:
-        raise AssertionError("refused")
-
-    stages = Stages([Watching("first", steps), Watching("second", steps, refuses=True), Watching("third", steps)])
-    with pytest.raises(TooManyRequests):
-        await stages.around(innermost)(call())
-    assert steps == ["first began", "first ended TooManyRequests"]
-
-
-async def test_a_call_taken_back_tells_whoever_works_on_it_once() -> None:
-    told: list[str] = []
-    taken = call()
-    taken.on_cancel(lambda: told.append("x"))
-    assert told == []
-    taken.cancel()
-    taken.cancel()
-    assert told == ["x"]
-
-
-async def test_work_that_begins_after_the_call_was_taken_back_is_told_at_once() -> None:
-    told: list[str] = []
-    taken = call()
-    taken.cancel()
-    taken.on_cancel(lambda: told.append("x"))
-    taken.on_cancel(lambda: told.append("y"))
-    assert told == ["x", "y"]
-
-
-async def test_only_the_work_in_progress_is_told() -> None:
-    told: list[str] = []
-    taken = call()
-    taken.on_cancel(lambda: told.append("first"))
-    taken.on_cancel(lambda: told.append("second"))
-    taken.cancel()
-    assert told == ["second"]
-
-
-async def test_work_that_is_over_is_not_told() -> None:
-    told: list[str] = []
-    taken = call()
-    taken.on_cancel(lambda: told.append("x"))
-    taken.on_cancel(None)
-    taken.cancel()
-    assert told == []
-    assert taken.cancelled
-
-
-async def test_work_that_takes_itself_back_in_turn_is_told_once() -> None:
-    told: list[str] = []
-    taken = call()
-
-    def undo() -> None:
-        told.append("x")
-        taken.cancel()
-
-    taken.on_cancel(undo)
-    taken.cancel()
-    assert told == ["x"]
-
-
-async def test_a_session_knows_its_era() -> None:
-    assert call().session.era == "modern"
-    assert {call(version).session.era for version in HANDSHAKE_VERSIONS} == {"handshake"}
-    assert (bytes(call().session.client_info), bytes(call().session.capabilities)) == (b"{}", b"{}")
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "<Call tools/call in flight>"),
+        ({"backend": "notes", "is_cancelled": True}, "<Call tools/call cancelled at notes>"),
+        ({"is_done": True, "is_cancelled": True}, "<Call tools/call done>"),
+    ],
+)
+def test_a_call_shows_its_method_state_and_backend(fields: dict[str, object], text: str) -> None:
+    call = make_call()
+    for name, value in fields.items():
+        setattr(call, name, value)
+    assert repr(call) == text

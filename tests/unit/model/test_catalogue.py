@@ -8,7 +8,6 @@ import pytest
 from mcp_manifold.model.catalogue import (
     Catalogue,
     Change,
-    Entry,
     Kind,
     Listing,
     Override,
@@ -71,9 +70,13 @@ def merged(*offers: tuple[Listing, Terms], rules: Rules | None = None) -> Catalo
 
 
 def test_entries_keep_the_order_of_backends_and_their_lists() -> None:
-    catalogue = merged(offering("b", tools=(tool("z"), tool("a"))), offering("a", tools=(tool("m"),)))
-    assert list(catalogue.tools) == ["b__z", "b__a", "a__m"]
-    assert catalogue.backends == ("b", "a")
+    catalogue = merged(
+        offering("b", tools=(tool("z"), tool("a")), prompts=({"name": "z"},)), offering("a", tools=(tool("m"),))
+    )
+    assert (list(catalogue.tools), list(catalogue.prompts)) == (["b__z", "b__a", "a__m"], ["b__z"])
+    assert repr(catalogue) == "<Catalogue of b, a: 3 tools, 1 prompts, 0 resources, 0 templates; 0 problems>"
+    assert (catalogue.backends, catalogue.problems) == (("b", "a"), ())
+    assert catalogue.restrict(lambda _: True) is catalogue
 
 
 def test_a_payload_keeps_every_byte_but_its_name() -> None:
@@ -108,19 +111,6 @@ def test_an_unprefixed_name_cannot_enter_another_backends_namespace() -> None:
     assert "git__push is in the namespace of git" in catalogue.problems[0]
 
 
-def test_a_name_that_had_to_change_is_reported() -> None:
-    catalogue = merged(offering("s", tools=(tool("x.y"),)))
-    assert catalogue.problems == (
-        f"tool 'x.y' of s: renamed to {next(iter(catalogue.tools))} ('s__x.y' is not a valid name)",
-    )
-
-
-def test_tools_and_prompts_may_share_a_name() -> None:
-    catalogue = merged(offering("s", tools=(tool("x"),), prompts=({"name": "x"},)))
-    assert list(catalogue.tools) == list(catalogue.prompts) == ["s__x"]
-    assert catalogue.problems == ()
-
-
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
@@ -143,10 +133,14 @@ def test_an_invalid_item_is_left_out_and_reported(item: bytes, reason: str) -> N
     assert reason in catalogue.problems[0]
 
 
-def test_of_an_item_listed_twice_the_first_is_offered() -> None:
-    catalogue = merged(offering("s", tools=(tool("t", n=1), tool("t", n=2))))
-    assert json.loads(catalogue.tools["s__t"].raw)["n"] == 1
-    assert catalogue.problems == ("tool 't' of s: listed more than once; the first is used",)
+def test_a_repeated_item_and_a_changed_name_are_reported() -> None:
+    catalogue = merged(offering("s", tools=(tool("t", n=1), tool("t", n=2), tool("x.y"))))
+    first, renamed = catalogue.entries(Kind.TOOL)
+    assert json.loads(first.raw)["n"] == 1
+    assert catalogue.problems == (
+        "tool 't' of s: listed more than once; the first is used",
+        f"tool 'x.y' of s: renamed to {renamed.key} ('s__x.y' is not a valid name)",
+    )
 
 
 def test_overrides_change_the_public_payload_only() -> None:
@@ -158,50 +152,38 @@ def test_overrides_change_the_public_payload_only() -> None:
     assert catalogue.find(Kind.TOOL, "rm") == entry
 
 
-def test_only_boolean_hints_count() -> None:
+def test_boolean_hints_and_header_annotations_of_a_tool_are_detected() -> None:
     stated = {"readOnlyHint": True, "destructiveHint": "no", "openWorldHint": False, "title": "T"}
-    entry = merged(offering("s", tools=(tool("t", annotations=stated),))).tools["s__t"]
-    assert entry.annotations == {("readOnlyHint", True), ("openWorldHint", False)}
-
-
-def test_header_annotations_in_an_input_schema_are_detected() -> None:
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
-    catalogue = merged(offering("s", tools=(tool("t", inputSchema=schema), tool("u", description="x-mcp-header"))))
-    assert [entry.input_schema_has_headers for entry in catalogue.entries(Kind.TOOL)] == [True, False]
+    tools = (tool("t", annotations=stated, inputSchema=schema), tool("u", description="x-mcp-header"))
+    first, second = merged(offering("s", tools=tools)).entries(Kind.TOOL)
+    assert first.annotations == {("readOnlyHint", True), ("openWorldHint", False)}
+    assert (first.input_schema_has_headers, second.input_schema_has_headers) == (True, False)
 
 
 # --- aliases ----------------------------------------------------------------------------------------------------
 
 
-def test_an_unambiguous_native_name_is_an_alias() -> None:
-    catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("y"),)))
-    found = catalogue.find(Kind.TOOL, "y")
-    assert found is not None
-    assert (found.backend, found.key) == ("b", "b__y")
-    assert catalogue.find(Kind.PROMPT, "y") is None
-
-
-def test_an_ambiguous_native_name_is_not_an_alias() -> None:
-    catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("x"),)))
-    assert catalogue.find(Kind.TOOL, "x") is None
-
-
-def test_a_public_name_takes_precedence_over_an_alias() -> None:
-    catalogue = merged(offering("a", tools=(tool("b_x"),), prefix=""), offering("c", tools=(tool("b_x"),)))
-    found = catalogue.find(Kind.TOOL, "b_x")
-    assert found is not None
-    assert found.backend == "a"
-
-
-def test_a_native_name_in_another_namespace_is_not_an_alias() -> None:
-    catalogue = merged(offering("a"), offering("b", tools=(tool("a__push"),)))
-    assert catalogue.find(Kind.TOOL, "a__push") is None
-    assert catalogue.find(Kind.TOOL, "b__a__push") is not None
-
-
-def test_hiding_an_entry_does_not_route_its_name_to_another_backend() -> None:
-    catalogue = merged(offering("a", tools=(tool("x"),)), offering("b", tools=(tool("x"),)))
-    assert catalogue.restrict(lambda entry: entry.backend == "b").find(Kind.TOOL, "x") is None
+@pytest.mark.parametrize(
+    ("offers", "name", "key"),
+    [
+        ([offering("a", tools=(tool("x"),)), offering("b", tools=(tool("y"),))], "y", "b__y"),
+        ([offering("a", tools=(tool("x"),)), offering("b", tools=(tool("x"),))], "x", None),
+        ([offering("a", tools=(tool("b_x"),), prefix=""), offering("c", tools=(tool("b_x"),))], "b_x", "b_x"),
+        ([offering("a"), offering("b", tools=(tool("a__push"),))], "a__push", None),
+        ([offering("a"), offering("b", tools=(tool("a__push"),))], "b__a__push", "b__a__push"),
+    ],
+    ids=["unambiguous", "ambiguous", "public-name-first", "foreign-namespace", "public-name"],
+)
+def test_a_native_name_is_an_alias_unless_it_is_ambiguous(
+    offers: list[tuple[Listing, Terms]], name: str, key: str | None
+) -> None:
+    catalogue = merged(*offers)
+    found = catalogue.find(Kind.TOOL, name)
+    assert (None if found is None else found.key) == key
+    assert catalogue.find(Kind.PROMPT, name) is None
+    only_b = catalogue.restrict(lambda entry: entry.backend == "b").find(Kind.TOOL, name)
+    assert only_b is None or only_b == found, "hiding an entry does not route its name to another backend"
 
 
 # --- URIs -------------------------------------------------------------------------------------------------------
@@ -225,19 +207,18 @@ def test_uris_are_kept_and_only_a_collision_is_prefixed() -> None:
     assert "'file:///x' is already listed by a" in catalogue.problems[0]
 
 
-def test_two_spellings_of_one_uri_collide() -> None:
-    catalogue = merged(
-        offering("a", resources=(resource("KITCHEN://Soup"),)), offering("b", resources=(resource("kitchen://Soup"),))
-    )
+def test_two_spellings_of_one_uri_collide_unless_one_backend_lists_both() -> None:
+    kitchen = offering("a", resources=(resource("KITCHEN://Soup"),))
+    catalogue = merged(kitchen, offering("b", resources=(resource("kitchen://Soup"),)))
     assert list(catalogue.resources) == ["KITCHEN://Soup", "b+kitchen://Soup"]
-    assert catalogue.find_resource("kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
-
-
-def test_two_spellings_of_one_backend_are_both_kept() -> None:
-    catalogue = merged(offering("a", resources=(resource("x://H/p"), resource("x://h/p"))))
-    assert catalogue.find_resource("x://h/p") == ResourceRoute("a", "x://h/p")
-    assert catalogue.find_resource("X://h/p") == ResourceRoute("a", "x://H/p")
-    assert catalogue.problems == ()
+    for uri in ("kitchen://Soup", "a+kitchen://Soup"):
+        assert catalogue.find_resource(uri) == ResourceRoute("a", "KITCHEN://Soup")
+    both = merged(offering("a", resources=(resource("x://H/p"), resource("x://h/p"))))
+    assert [both.find_resource(uri) for uri in ("x://h/p", "X://h/p")] == [
+        ResourceRoute("a", "x://h/p"),
+        ResourceRoute("a", "x://H/p"),
+    ]
+    assert both.problems == ()
 
 
 def test_prefix_presents_every_uri_of_a_backend_prefixed() -> None:
@@ -265,25 +246,13 @@ def test_a_uri_with_another_backends_prefix_does_not_shadow_it() -> None:
     assert "it has the prefix of bank" in catalogue.problems[0]
 
 
-def test_a_prefixed_uri_is_sent_in_the_backends_spelling() -> None:
-    catalogue = merged(offering("a", resources=(resource("KITCHEN://Soup"),)))
-    assert catalogue.find_resource("a+kitchen://Soup") == ResourceRoute("a", "KITCHEN://Soup")
-
-
-def test_an_unlisted_uri_routes_to_the_first_matching_template() -> None:
+def test_an_unlisted_uri_routes_to_the_first_template_or_the_only_backend_with_its_scheme() -> None:
     catalogue = merged(
-        offering("a", templates=(template("DB://{table}"),)),
-        offering("b", templates=(template("db://{table}/{row}"), template("db://{+any}"))),
+        offering("a", resources=(resource("note:1"), resource("file:///a")), templates=(template("DB://{table}"),)),
+        offering("b", resources=(resource("file:///b"),), templates=(template("db://{t}/{r}"), template("db://{+x}"))),
     )
     assert catalogue.find_resource("db://users") == ResourceRoute("a", "DB://users")
     assert catalogue.find_resource("db://users/1") == ResourceRoute("b", "db://users/1")
-
-
-def test_an_unlisted_uri_routes_to_the_only_backend_with_its_scheme() -> None:
-    catalogue = merged(
-        offering("a", resources=(resource("note:1"), resource("file:///a"))),
-        offering("b", resources=(resource("file:///b"),)),
-    )
     assert catalogue.find_resource("note:2") == ResourceRoute("a", "note:2")
     assert catalogue.find_resource("file:///c") is None
     assert catalogue.find_resource("other:1") is None
@@ -343,21 +312,10 @@ def test_a_restricted_catalogue_routes_to_its_own_entries_only() -> None:
     for uri in ("x:1", "X:1", "a+x:1", "a+z:1", "y:1", "x:9"):
         assert catalogue.find_resource(uri) is not None, uri
         assert view.find_resource(uri) is None, uri
-    assert view.find(Kind.TOOL, "a__t") is None
-    assert view.find(Kind.TOOL, "t") is None
-    assert view.find(Kind.TOOL, "u") is not None
-
-
-def test_members_without_entries_still_get_unlisted_uris() -> None:
-    catalogue = merged(offering("a", resources=(resource("x:1"),)))
-    view = catalogue.restrict(lambda _: False, members=("a",))
-    assert view.entries(Kind.RESOURCE) == ()
-    assert view.find_resource("a+x:2") == ResourceRoute("a", "x:2")
-
-
-def test_a_restriction_without_effect_is_the_same_catalogue() -> None:
-    catalogue = merged(offering("a", tools=(tool("t"),)))
-    assert catalogue.restrict(lambda _: True) is catalogue
+    assert [view.find(Kind.TOOL, name) is None for name in ("a__t", "t", "u")] == [True, True, False]
+    empty = catalogue.restrict(lambda _: False, members=("a",))
+    assert empty.entries(Kind.RESOURCE) == ()
+    assert empty.find_resource("a+x:2") == ResourceRoute("a", "x:2"), "unlisted URIs still go to the members"
 
 
 def test_a_change_is_a_visible_difference() -> None:
@@ -369,44 +327,23 @@ def test_a_change_is_a_visible_difference() -> None:
     assert diff(old, emptied) == {Change.TOOLS, Change.PROMPTS, Change.RESOURCES}
 
 
-def entries_of(*items: Item) -> tuple[Entry, ...]:
-    return merged(offering("s", tools=items)).entries(Kind.TOOL)
+def listed(version: str, *items: Item) -> bytes:
+    return encode_list(merged(offering("s", tools=items)).entries(Kind.TOOL), Kind.TOOL, version=version)
 
 
-def test_a_list_for_2026_07_28_keeps_any_schema_and_drops_execution() -> None:
-    entries = entries_of(tool("t", outputSchema={"type": "array"}, execution={"taskSupport": "optional"}))
-    assert encode_list(entries, Kind.TOOL, version="2026-07-28") == (
-        b'[{"name":"s__t","outputSchema":{"type": "array"}}]'
-    )
+def test_execution_is_listed_for_2025_11_25_only_and_any_schema_for_2026_07_28() -> None:
+    offered = tool("t", outputSchema={"type": "array"}, execution={"taskSupport": "optional"})
+    assert listed("2026-07-28", offered) == b'[{"name":"s__t","outputSchema":{"type": "array"}}]'
+    versions = ("2024-11-05", "2025-06-18", "2025-11-25", "2026-07-28")
+    assert [b"execution" in listed(version, offered) for version in versions] == [False, False, True, False]
+    nested = {"properties": {"execution": {}, "outputSchema": {}}}
+    assert json.loads(listed("2024-11-05", tool("t", inputSchema=nested))) == [{"name": "s__t", "inputSchema": nested}]
+    prompt = merged(offering("s", prompts=(b'{"name":"p","execution":1}',))).entries(Kind.PROMPT)
+    assert encode_list(prompt, Kind.PROMPT, version="2024-11-05") == b'[{"name":"s__p","execution":1}]'
+    assert listed("2024-11-05") == b"[]"
 
 
 @pytest.mark.parametrize("schema", [{"type": "array"}, {"$ref": "#/x"}, True, {"type": ["object", "null"]}, None])
 def test_a_list_for_the_handshake_era_drops_other_than_object_schemas(schema: object) -> None:
-    entries = entries_of(tool("t", outputSchema=schema), tool("u", outputSchema={"type": "object"}))
-    listed = json.loads(encode_list(entries, Kind.TOOL, version="2025-11-25"))
-    assert listed == [{"name": "s__t"}, {"name": "s__u", "outputSchema": {"type": "object"}}]
-
-
-def test_execution_is_listed_for_2025_11_25_only() -> None:
-    entries = entries_of(tool("t", execution={"taskSupport": "required"}))
-    with_it = {v for v in ("2024-11-05", "2025-06-18", "2025-11-25", "2026-07-28")
-               if b"execution" in encode_list(entries, Kind.TOOL, version=v)}  # fmt: skip
-    assert with_it == {"2025-11-25"}
-
-
-def test_member_names_inside_a_payload_change_nothing() -> None:
-    entries = entries_of(tool("t", inputSchema={"properties": {"execution": {}, "outputSchema": {}}}))
-    assert encode_list(entries, Kind.TOOL, version="2024-11-05") == b"[%b]" % entries[0].raw
-
-
-def test_other_kinds_and_empty_lists_are_unchanged() -> None:
-    catalogue = merged(offering("s", prompts=(b'{"name":"p","execution":1}',)))
-    listed = encode_list(catalogue.entries(Kind.PROMPT), Kind.PROMPT, version="2024-11-05")
-    assert listed == b'[{"name":"s__p","execution":1}]'
-    assert encode_list((), Kind.TOOL, version="2024-11-05") == b"[]"
-
-
-def test_the_repr_of_a_catalogue_counts_its_entries() -> None:
-    assert repr(merged(offering("a", tools=(tool("t"),)))) == (
-        "<Catalogue of a: 1 tools, 0 prompts, 0 resources, 0 templates; 0 problems>"
-    )
+    found = listed("2025-11-25", tool("t", outputSchema=schema), tool("u", outputSchema={"type": "object"}))
+    assert json.loads(found) == [{"name": "s__t"}, {"name": "s__u", "outputSchema": {"type": "object"}}]

@@ -19,11 +19,10 @@ def test_a_value_is_found_until_it_is_forgotten() -> None:
 
 def test_the_store_may_change_during_iteration() -> None:
     lookup: KeyStore[int] = InMemoryKeyStore()
-    for number in range(3):
-        lookup.keep(lookup.issue(), number)
+    lookup.keep(lookup.issue(), 0)
     for number in lookup.all():
-        lookup.keep(lookup.issue(), number + 10)
-    assert len(lookup) == 6
+        lookup.keep(lookup.issue(), number + 1)
+    assert len(lookup) == 2
 
 
 def test_keys_are_long_and_unique() -> None:

@@ -39,13 +39,7 @@ NEXT = {
     (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
     (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
     (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
-    (State.IDLE, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.CONNECTING, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.READY, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.DEGRADED, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.BACKING_OFF, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.CRASH_LOOP, LifecycleEvent.STOPPED): State.STOPPED,
-    (State.STOPPED, LifecycleEvent.STOPPED): State.STOPPED,
+    **{(state, LifecycleEvent.STOPPED): State.STOPPED for state in State if state is not State.DISABLED},
 }
 
 
@@ -67,14 +61,12 @@ def test_a_failure_keeps_its_reason_until_the_next_link_is_open() -> None:
     assert advance(again, LifecycleEvent.OPENED, now=3.0).last_error == ""
 
 
-def test_losing_a_steady_link_counts_as_the_first_failure() -> None:
+@pytest.mark.parametrize(("seconds", "failures"), [(STEADY, 1), (STEADY - 0.1, 8)])
+def test_only_losing_a_steady_link_counts_as_the_first_failure(seconds: float, failures: int) -> None:
     ready = Status(State.READY, since=100.0, failures=7)
-    assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY).failures == 1
-
-
-def test_losing_a_new_link_counts_as_another_failure() -> None:
-    ready = Status(State.READY, since=100.0, failures=7)
-    assert advance(ready, LifecycleEvent.LOST, now=100.0 + STEADY - 0.1).failures == 8
+    assert advance(ready, LifecycleEvent.LOST, now=100.0 + seconds).failures == failures
+    silent = advance(ready, LifecycleEvent.FELL_SILENT, now=100.0 + seconds)
+    assert advance(silent, LifecycleEvent.LOST, now=silent.since + 0.01).failures == failures
 
 
 def test_a_stopped_backend_has_no_failures_and_no_next_try() -> None:
@@ -87,13 +79,6 @@ def test_a_degraded_backend_is_open_and_says_why_until_it_answers() -> None:
     assert (silent.is_open, silent.last_error, silent.next_try) == (True, "no answer", None)
     answered = advance(silent, LifecycleEvent.ANSWERED, now=3.0)
     assert (answered.is_open, answered.last_error) == (True, "")
-
-
-def test_a_degraded_steady_link_that_is_lost_is_not_a_crash_loop() -> None:
-    silent = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.0 + STEADY)
-    assert advance(silent, LifecycleEvent.LOST, now=silent.since + 0.1).failures == 1
-    shaky = advance(Status(State.READY, 100.0, failures=7), LifecycleEvent.FELL_SILENT, now=100.1)
-    assert advance(shaky, LifecycleEvent.LOST, now=100.2).failures == 8
 
 
 def crashed(times: int, status: Status = Status(State.CONNECTING), after: float = 0.0) -> Status:  # noqa: B008 - a value
@@ -159,15 +144,7 @@ def test_a_disabled_server_has_no_transitions() -> None:
 def test_a_delay_is_between_half_and_all_of_its_ceiling(failures: int, jitter: float) -> None:
     ceiling = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 30))
     assert ceiling / 2 <= backoff(failures, jitter=jitter) <= ceiling
-
-
-@given(failures=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
-def test_another_failure_never_shortens_the_delay(failures: int, jitter: float) -> None:
     assert backoff(failures + 1, jitter=jitter) >= backoff(failures, jitter=jitter)
-
-
-def test_the_first_attempt_after_a_failure_is_quick() -> None:
-    assert backoff(1, jitter=0.999) <= FIRST_DELAY
 
 
 class BackendLife(RuleBasedStateMachine):

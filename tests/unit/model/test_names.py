@@ -18,50 +18,42 @@ from mcp_manifold.model.names import (
 )
 
 
-def test_a_name_that_fits_is_the_plain_concatenation() -> None:
-    assert qualify("git", "log", owner="git") == "git__log"
-    assert qualify("git", "log", owner="git", separator="-") == "git-log"
+@pytest.mark.parametrize(
+    ("prefix", "native", "separator", "name"),
+    [
+        ("git", "log", "__", "git__log"),
+        ("git", "log", "-", "git-log"),
+        ("", "log", "__", "log"),
+        ("", "x" * 64, "__", "x" * 64),
+        ("a", "x.y", "__", "a__x_y_7ace4eaa"),
+    ],
+)
+def test_a_name_is_prefixed_and_hashed_only_if_it_is_not_valid(
+    prefix: str, native: str, separator: str, name: str
+) -> None:
+    assert qualify(prefix, native, owner=prefix, separator=separator) == name
 
 
-def test_without_a_prefix_the_native_name_stands_alone() -> None:
-    assert qualify("", "log", owner="git") == "log"
-
-
-def test_a_name_of_exactly_the_budget_is_left_alone_and_one_more_is_cut() -> None:
-    assert qualify("", "x" * 64, owner="a") == "x" * 64
+def test_a_name_longer_than_the_budget_is_cut_and_hashed() -> None:
     cut = qualify("", "x" * 65, owner="a")
-    assert len(cut) == 64
-    assert cut[:56] == "x" * 55 + "_"
-
-
-def test_names_that_become_equal_get_different_hashes() -> None:
-    dotted, slashed = qualify("a", "x.y", owner="a"), qualify("a", "x/y", owner="a")
-    assert dotted.startswith("a__x_y_")
-    assert slashed.startswith("a__x_y_")
-    assert dotted != slashed
-
-
-def test_a_hashed_name_is_stable() -> None:
-    assert qualify("a", "x.y", owner="a") == "a__x_y_7ace4eaa"
-
-
-def test_a_budget_too_small_for_a_hash_is_refused() -> None:
+    assert (len(cut), cut[:56]) == (64, "x" * 55 + "_")
     with pytest.raises(ValueError, match="16"):
         qualify("a", "b", owner="a", budget=15)
 
 
+def test_names_that_become_equal_get_different_hashes() -> None:
+    dotted, slashed = qualify("a", "x.y", owner="a"), qualify("a", "x/y", owner="a")
+    assert dotted[:7] == slashed[:7] == "a__x_y_"
+    assert dotted != slashed
+
+
 def test_a_taken_name_gets_a_short_hash_then_longer_ones() -> None:
     tries = [distinguish("tool", owner="b", native="tool", attempt=attempt) for attempt in range(5)]
-    assert len(set(tries)) == 5
-    assert [len(name) for name in tries] == [13, 21, 21, 21, 21]
+    assert (len(set(tries)), [len(name) for name in tries]) == (5, [13, 21, 21, 21, 21])
     assert tries[1].startswith(tries[0])
-
-
-def test_distinguishing_a_hashed_name_replaces_its_hash() -> None:
     hashed = qualify("a", "x.y", owner="a")
     longer = distinguish(hashed, owner="a", native="x.y", attempt=1)
-    assert longer.startswith(hashed)
-    assert len(longer) == len(hashed) + 8
+    assert (longer[: len(hashed)], len(longer)) == (hashed, len(hashed) + 8)
 
 
 @pytest.mark.parametrize(
@@ -80,38 +72,30 @@ def test_a_prefixed_uri_is_valid_and_splits_back_in_any_case(owner: str, prefixe
         assert split_prefixed_uri(spelling, ["other", owner]) == (owner, "file:///x")
 
 
-def test_an_owner_as_configured_is_accepted_and_the_longest_wins() -> None:
-    assert split_prefixed_uri("my_server+x:y", ["my_server"]) == ("my_server", "x:y")
-    assert split_prefixed_uri("m_+n+x:y", ["m_", "m_+n"]) == ("m_+n", "x:y")
-
-
-@pytest.mark.parametrize("uri", ["file:///a+b", "nobody+file:///x", "docs+", "docs", "+file:///x", ""])
-def test_a_uri_without_a_known_owner_is_not_prefixed(uri: str) -> None:
-    assert split_prefixed_uri(uri, ["docs"]) is None
-
-
-def test_an_ambiguous_lower_case_label_matches_no_owner() -> None:
-    owners = ["GitHub", "github"]
-    assert split_prefixed_uri("github+x:y", owners) is None
-    assert split_prefixed_uri("GitHub+x:y", owners) == ("GitHub", "x:y")
+@pytest.mark.parametrize(
+    ("uri", "owners", "found"),
+    [
+        *((uri, ["docs"], None) for uri in ("file:///a+b", "nobody+file:///x", "docs+", "docs", "+file:///x", "")),
+        ("my_server+x:y", ["my_server"], ("my_server", "x:y")),
+        ("m_+n+x:y", ["m_", "m_+n"], ("m_+n", "x:y")),
+        ("github+x:y", ["GitHub", "github"], None),
+        ("GitHub+x:y", ["GitHub", "github"], ("GitHub", "x:y")),
+    ],
+)
+def test_a_prefix_is_split_off_if_it_names_one_owner(
+    uri: str, owners: list[str], found: tuple[str, str] | None
+) -> None:
+    assert split_prefixed_uri(uri, owners) == found
 
 
 @pytest.mark.parametrize(
     "uri",
     [
-        "KITCHEN://Soup",
-        "https://Example.com",
-        "HTTPS://Example.com:443?q=1",
-        "http://a/%7eb/c",
-        "file:///a/./b/../c",
-        "file:///C:/x",
-        "file:///a/..",
-        "kitchen://soup?q=é",
-        "urn:ISBN:1",
-        "ui://app/main.html#top",
-        "data:text/plain,hi",
+        "KITCHEN://Soup", "https://Example.com", "HTTPS://Example.com:443?q=1", "http://a/%7eb/c",
+        "file:///a/./b/../c", "file:///C:/x", "file:///a/..", "kitchen://soup?q=é", "urn:ISBN:1",
+        "ui://app/main.html#top", "data:text/plain,hi",
     ],
-)
+)  # fmt: skip
 def test_a_client_parsers_spelling_normalises_to_the_listed_one(uri: str) -> None:
     assert normalise_uri(str(AnyUrl(uri))) == normalise_uri(uri)
 
@@ -119,26 +103,19 @@ def test_a_client_parsers_spelling_normalises_to_the_listed_one(uri: str) -> Non
 def test_different_resources_normalise_differently() -> None:
     keys = {normalise_uri(uri) for uri in ("file:///a", "file:///A", "file://a", "file:///a/", "file:///a?b", "urn:a")}
     assert len(keys) == 6
+    assert normalise_uri("x://h/a%2fb") == "x://h/a%2Fb", "a reserved character stays escaped"
+    assert [scheme(uri) for uri in ("KITCHEN://x", "{scheme}://x", "no uri")] == ["kitchen", "", ""]
 
 
-def test_a_reserved_character_is_not_unescaped() -> None:
-    assert normalise_uri("x://h/a%2fb") == "x://h/a%2Fb"
-
-
-def test_scheme_is_lower_case_and_empty_without_one() -> None:
-    assert scheme("KITCHEN://x") == "kitchen"
-    assert scheme("{scheme}://x") == ""
-    assert scheme("no uri") == ""
-
-
-@pytest.mark.parametrize("uri", ["file:///a/../b", "file:///a/%2e%2E/b", "file:///a/..%2fb", "file:///.", "x:a/../b"])
-def test_dot_segments_are_found_when_encoded(uri: str) -> None:
-    assert has_dot_segments(uri)
-
-
-@pytest.mark.parametrize("uri", ["file:///a/...", "file:///a..b", "x://h/a?p=../b", "https://h"])
-def test_other_dots_are_not_dot_segments(uri: str) -> None:
-    assert not has_dot_segments(uri)
+@pytest.mark.parametrize(
+    ("has_them", "uris"),
+    [
+        (True, ("file:///a/../b", "file:///a/%2e%2E/b", "file:///a/..%2fb", "file:///.", "x:a/../b")),
+        (False, ("file:///a/...", "file:///a..b", "x://h/a?p=../b", "https://h")),
+    ],
+)
+def test_dot_segments_are_found_when_encoded(has_them: bool, uris: tuple[str, ...]) -> None:
+    assert [has_dot_segments(uri) for uri in uris] == [has_them] * len(uris)
 
 
 def test_block_rules_see_merged_slashes_and_no_escapes() -> None:
@@ -146,48 +123,33 @@ def test_block_rules_see_merged_slashes_and_no_escapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "uri"),
+    ("template", "uris", "others"),
     [
-        ("db://{table}/{id}", "db://users/1"),
-        ("db://{table}/{id}", "db://users/"),
-        ("file:///{+path}", "file:///a/b/c.txt"),
-        ("file:///{path*}", "file:///a,b"),
-        ("x://h{/seg*}", "x://h/a/b"),
-        ("x://h{/seg*}", "x://h"),
-        ("x://h{/a,b}/end", "x://h/1/2/end"),
-        ("x://h/s{?q,lang}", "x://h/s?q=1&lang=en"),
-        ("x://h/s{?q}", "x://h/s"),
-        ("x://h/s?fixed=1{&q}", "x://h/s?fixed=1&q=2"),
-        ("x://h/p{;v}", "x://h/p;v=1"),
-        ("x://h/f{.ext}", "x://h/f.txt"),
-        ("x://h/p{#frag}", "x://h/p#a/b"),
-        ("x://{name:3}", "x://abc"),
-        ("user://{id}", "user://a@b.c"),
-        ("{+a}-{b}", "x-y/z-w"),
-        ("{+a}-{/b*}X", "-/-/X"),
-        ("plain://text", "plain://text"),
+        ("db://{table}/{id}", ("db://users/1", "db://users/"), ("db://users/1/2", "db://users")),
+        ("db://{table}", ("db://users",), ("xdb://users",)),
+        ("file:///{+path}", ("file:///a/b/c.txt",), ()),
+        ("file:///{name}", ("file:///a",), ("file:///a/b",)),
+        ("file:///{path*}", ("file:///a,b",), ()),
+        ("x://h{/seg*}", ("x://h/a/b", "x://h"), ()),
+        ("x://h{/a}", (), ("x://hello",)),
+        ("x://h{/a,b}/end", ("x://h/1/2/end",), ()),
+        ("x://h/s{?q,lang}", ("x://h/s?q=1&lang=en",), ()),
+        ("x://h/s{?q}", ("x://h/s",), ("x://h/s&q=1",)),
+        ("x://h/s?fixed=1{&q}", ("x://h/s?fixed=1&q=2",), ()),
+        ("x://h/p{;v}", ("x://h/p;v=1",), ()),
+        ("x://h/f{.ext}", ("x://h/f.txt",), ()),
+        ("x://h/p{#frag}", ("x://h/p#a/b",), ("x://h/p/q",)),
+        ("x://{name:3}", ("x://abc",), ()),
+        ("user://{id}", ("user://a@b.c",), ()),
+        ("{+a}-{b}", ("x-y/z-w",), ()),
+        ("{+a}-{/b*}X", ("-/-/X",), ()),
+        ("plain://text", ("plain://text",), ("plain://text2",)),
+        ("", (), ("x",)),
     ],
 )
-def test_a_template_matches_what_it_expands_to(template: str, uri: str) -> None:
-    assert template_matches(template, uri)
-
-
-@pytest.mark.parametrize(
-    ("template", "uri"),
-    [
-        ("db://{table}/{id}", "db://users/1/2"),
-        ("db://{table}/{id}", "db://users"),
-        ("db://{table}", "xdb://users"),
-        ("file:///{name}", "file:///a/b"),
-        ("x://h{/a}", "x://hello"),
-        ("x://h/s{?q}", "x://h/s&q=1"),
-        ("x://h/p{#frag}", "x://h/p/q"),
-        ("plain://text", "plain://text2"),
-        ("", "x"),
-    ],
-)
-def test_a_template_does_not_match_anything_else(template: str, uri: str) -> None:
-    assert not template_matches(template, uri)
+def test_a_template_matches_its_expansions_only(template: str, uris: tuple[str, ...], others: tuple[str, ...]) -> None:
+    assert all(template_matches(template, uri) for uri in uris)
+    assert not any(template_matches(template, uri) for uri in others)
 
 
 @pytest.mark.parametrize("template", ["x://{", "x://}", "x://{}", "x://{a b}", "x://{=a}", "x://{{a}}", "{a}" * 65])

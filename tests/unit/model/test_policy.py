@@ -41,16 +41,20 @@ def resources_of(backend: str, allow: list[str] | None = None, block: Sequence[s
     return Policy({backend: Filters(resources=Filter.compile(allow, block))})
 
 
-def test_without_an_allow_list_all_is_allowed_and_an_empty_one_allows_nothing() -> None:
-    assert Filter.compile().allows(tool("x"))
-    assert not Filter.compile(allow=()).allows(tool("x"))
-
-
-def test_block_wins_over_allow() -> None:
-    judged = Filter.compile(allow=["get_*"], block=["*_secret"])
-    assert judged.allows(tool("get_user"))
-    assert not judged.allows(tool("get_secret"))
-    assert not judged.allows(tool("put_user"))
+@pytest.mark.parametrize(
+    ("allow", "block", "allowed"),
+    [
+        (None, (), ["get_user", "get_secret", "put_user"]),
+        ((), (), []),
+        (["get_*"], ["*_secret"], ["get_user"]),
+    ],
+)
+def test_block_wins_over_allow_and_without_an_allow_list_all_is_allowed(
+    allow: Sequence[str] | None, block: Sequence[str], allowed: list[str]
+) -> None:
+    judged = Filter.compile(allow, block)
+    assert [name for name in ("get_user", "get_secret", "put_user") if judged.allows(tool(name))] == allowed
+    assert repr(Filter.compile(block=["x"])) == "<Filter allowing everything, blocking ['x']>"
 
 
 @pytest.mark.parametrize(
@@ -99,15 +103,16 @@ def test_annotation_tests_do_not_match_resources() -> None:
     assert not Filter.compile(allow=["!@readOnly"]).allows_uri("x:2")
 
 
-@pytest.mark.parametrize("pattern", ["@readonly", "@", "!@nothing"])
-def test_the_error_for_an_unknown_test_names_the_known_ones(pattern: str) -> None:
-    with pytest.raises(ValueError, match="@readOnly, @destructive, @idempotent, @openWorld"):
-        Filter.compile(allow=[pattern])
-
-
-@pytest.mark.parametrize("pattern", ["!name", "!!@readOnly", "*a" * 17, "x" * 513])
-def test_meaningless_and_expensive_patterns_are_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="pattern"):
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        *((pattern, "@readOnly, @destructive, @idempotent, @openWorld") for pattern in ("@readonly", "@", "!@nothing")),
+        *((pattern, "pattern") for pattern in ("!name", "!!@readOnly", "*a" * 17, "x" * 513)),
+    ],
+    ids=range(7),
+)
+def test_an_invalid_or_expensive_pattern_is_refused(pattern: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Filter.compile(block=[pattern])
 
 
@@ -125,18 +130,12 @@ def test_resources_match_by_uri_or_by_native_name() -> None:
 
 
 def test_filters_are_separate_per_backend_and_kind() -> None:
-    catalogue = merge([listing("a", tools=[("x", {})], resources=["x:1"]), listing("b", tools=[("x", {})])], Rules())
+    items = (b'{"name":"x"}',)
+    first = Listing("a", 1, "handshake", items, items, (b'{"name":"r","uri":"x:1"}',))
+    catalogue = merge([(first, Terms("a")), listing("b", tools=[("x", {})])], Rules())
     view = Policy({"a": Filters(tools=Filter.compile(allow=()))}).view(catalogue, ANONYMOUS)
-    assert list(view.tools) == ["b__x"]
-    assert list(view.resources) == ["x:1"]
-
-
-def test_prompts_have_their_own_filter() -> None:
-    prompt = Listing("a", 1, "handshake", tools=(b'{"name":"x"}',), prompts=(b'{"name":"x"}',))
-    view = Policy({"a": Filters(prompts=Filter.compile(block=["x"]))}).view(
-        merge([(prompt, Terms("a"))], Rules()), ANONYMOUS
-    )
-    assert (len(view.tools), len(view.prompts)) == (1, 0)
+    assert (list(view.tools), list(view.prompts), list(view.resources)) == (["b__x"], ["a__x"], ["x:1"])
+    assert not Policy({"a": Filters(prompts=Filter.compile(block=["x"]))}).view(catalogue, ANONYMOUS).prompts
 
 
 def test_s43_a_blocked_tool_is_unreachable_by_any_name() -> None:
@@ -183,18 +182,23 @@ def test_a_hidden_resource_does_not_route_to_another_backend() -> None:
     assert reads(resources_of("a", allow=[]), catalogue, "x:2") == ResourceRoute("b", "x:2")
 
 
-def test_a_visible_template_permits_its_uris() -> None:
-    catalogue = merge([listing("a", templates=["db://{table}"])], Rules())
-    policy = resources_of("a", allow=["db://{table}"])
-    assert reads(policy, catalogue, "db://users") == ResourceRoute("a", "db://users")
-    assert reads(policy, catalogue, "db://users/1") is None
-
-
-def test_a_hidden_template_hides_its_uris() -> None:
-    catalogue = merge([listing("a", templates=["db://{table}", "x:{v}"])], Rules())
-    policy = resources_of("a", allow=["db://u*", "x:*"])
-    assert reads(policy, catalogue, "db://users") is None
-    assert reads(policy, catalogue, "x:1") == ResourceRoute("a", "x:1")
+@pytest.mark.parametrize(
+    ("allow", "uri", "is_readable"),
+    [
+        (["db://{table}"], "db://users", True),
+        (["db://{table}"], "db://users/1", False),
+        (["db://u*", "x:*"], "db://users", False),
+        (["db://u*", "x:*"], "x:1", True),
+        (["NOTE:*"], "note:2", True),
+        (["memo:*"], "note:2", False),
+    ],
+)
+def test_a_uri_is_readable_if_its_template_is_visible_or_a_pattern_allows_it(
+    allow: list[str], uri: str, is_readable: bool
+) -> None:
+    catalogue = merge([listing("a", resources=["note:1"], templates=["db://{table}", "x:{v}"])], Rules())
+    route = ResourceRoute("a", uri) if is_readable else None
+    assert reads(resources_of("a", allow=allow), catalogue, uri) == route
 
 
 def test_a_blocked_template_or_uri_stays_blocked_under_a_wider_visible_template() -> None:
@@ -225,13 +229,6 @@ def test_dot_segments_are_refused_by_restricting_filters_only() -> None:
         assert reads(resources_of("a", allow=["file:///pub/{+path}"]), catalogue, uri) is None, uri
 
 
-def test_an_unlisted_uri_is_allowed_by_the_filter_itself() -> None:
-    catalogue = merge([listing("a", resources=["note:1"])], Rules())
-    policy = resources_of("a", allow=["NOTE:*"])
-    assert reads(policy, catalogue, "note:2") == ResourceRoute("a", "note:2")
-    assert reads(resources_of("a", allow=["memo:*"]), catalogue, "note:2") is None
-
-
 def test_an_unknown_uri_and_one_of_a_hidden_backend_are_alike() -> None:
     catalogue = merge([listing("a", resources=["x:1"])], Rules())
     policy = Policy(grants={"alice": Grant(frozenset())})
@@ -243,7 +240,3 @@ def test_an_unknown_uri_and_one_of_a_hidden_backend_are_alike() -> None:
 def test_an_overlong_uri_is_blocked_by_any_filter() -> None:
     assert Filter.compile().allows_uri("x:" + "y" * 9000)
     assert not Filter.compile(allow=["*"]).allows_uri("x:" + "y" * 9000)
-
-
-def test_the_repr_of_a_filter_shows_its_patterns() -> None:
-    assert repr(Filter.compile(block=["x"])) == "<Filter allowing everything, blocking ['x']>"

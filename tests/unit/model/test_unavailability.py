@@ -1,6 +1,5 @@
 """Unavailable servers: what lists say of them, how long entries stay, and when lists fail."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,11 +9,12 @@ from mcp_manifold.config import BrokenServer, ManifoldSettings
 from mcp_manifold.core.hub import MERGED, Hub
 from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
-from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.policy import ANONYMOUS, policy_of
+from mcp_manifold.model.policy import policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
-from tests.unit.core.test_hub import BOUND, Watching, listing, server
+from tests.fakes.clock import settled
+from tests.unit.core.test_hub import Watching, listing, server
+from tests.unit.stages.calls import make_call
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ class House:
         self.servers = (server("git"), server("files"))
         self.settings = ManifoldSettings.model_validate({"startup_timeout": 0.01, **settings})
         self.hub = Hub(self.servers, self.settings, policy_of(self.servers), broken=broken)
-        self.offering = ScopeResponder(self.hub, server_info=Payload(b'{"name":"m","version":"1"}'), instructions="")
+        self.responder = ScopeResponder(self.hub, server_info=Payload(b'{"name":"m","version":"1"}'), instructions="")
 
     def __repr__(self) -> str:
         return f"<House {self.hub!r}>"
@@ -44,10 +44,8 @@ class House:
         self.hub.missed(name, reason, SINCE)
 
     async def answer(self, *, scope: str = MERGED, version: str = LATEST_HANDSHAKE, kind: str = "tools") -> Any:
-        session = Session("", ANONYMOUS, scope, version)
-        call = Call(f"{kind}/list", {}, session, lambda *_, **__: None)
-        async with asyncio.timeout(BOUND):
-            return json.loads(bytes(await self.offering.methods[call.method](call)))
+        call = make_call(f"{kind}/list", version=version, scope=scope)
+        return json.loads(b"".join(self.responder.answer(call)))
 
     async def tools(self) -> list[str]:
         return [tool["name"] for tool in (await self.answer())["tools"]]
@@ -65,20 +63,9 @@ def test_only_new_failures_and_recoveries_count_as_changes() -> None:
     assert [unavailable.is_grace_over("a", now) for now in (109.0, 110.0)] == [False, True]
     assert unavailable.mark_available("a")
     assert not unavailable.mark_available("a")
-    assert unavailable.find("a") is None
-    assert not unavailable.is_grace_over("a", 1000.0)
-
-
-def test_a_grace_of_zero_is_over_at_once() -> None:
-    unavailable = Unavailability(0.0)
-    unavailable.mark_unavailable("a", "refused", now=100.0, since="")
-    assert unavailable.is_grace_over("a", 100.0)
-
-
-def test_servers_that_are_not_retained_are_forgotten() -> None:
-    unavailable = Unavailability(1.0)
-    unavailable.mark_unavailable("a", "refused", now=1.0, since="")
-    unavailable.mark_unavailable("b", "refused", now=1.0, since="")
+    assert (unavailable.find("a"), unavailable.is_grace_over("a", 1000.0)) == (None, False)
+    for name in ("a", "b"):
+        unavailable.mark_unavailable(name, "refused", now=1.0, since="")
     unavailable.retain({"b"})
     assert list(unavailable) == ["b"]
 
@@ -86,33 +73,18 @@ def test_servers_that_are_not_retained_are_forgotten() -> None:
 # --- lists ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_list_without_unavailable_servers_says_nothing_of_them() -> None:
-    house = House()
-    house.lists("git", "files")
-    assert "_meta" not in await house.answer()
-    assert KEY not in (await house.answer(version=MODERN_VERSION))["_meta"]
-
-
 @pytest.mark.parametrize("version", [LATEST_HANDSHAKE, MODERN_VERSION])
 @pytest.mark.parametrize("kind", ["tools", "prompts", "resources", "resources/templates"])
 async def test_every_list_names_unavailable_servers_and_reasons(kind: str, version: str) -> None:
     house = House()
     house.lists("git", "files")
-    await house.answer(kind=kind, version=version)
+    assert KEY not in (await house.answer(kind=kind, version=version)).get("_meta", {})
     house.misses("git")
     found = await house.answer(kind=kind, version=version)
     assert found["_meta"][KEY] == [GONE]
-    assert found.get("ttlMs", 0) == 0
-    assert found.get("cacheScope", "private") == "private"
+    assert (found.get("ttlMs", 0), found.get("cacheScope", "private")) == (0, "private")
     house.hub.returned("git")
     assert KEY not in (await house.answer(kind=kind, version=version)).get("_meta", {})
-
-
-async def test_the_entries_of_a_failed_server_stay_for_the_grace_period() -> None:
-    house = House()
-    house.lists("git", "files")
-    house.misses("git")
-    assert await house.tools() == ["git__t", "files__t"]
 
 
 async def test_after_the_grace_period_entries_leave_and_clients_are_notified() -> None:
@@ -136,25 +108,17 @@ async def test_a_recovery_within_the_grace_period_notifies_nobody() -> None:
     house.misses("git")
     house.hub.returned("git")
     house.lists("git")
-    assert not house.hub._changes
+    await settled()
     assert watching.told == []
 
 
-async def test_a_name_that_left_the_list_still_routes_to_its_server() -> None:
+async def test_a_name_that_left_the_list_still_routes_and_returns_with_a_longer_grace() -> None:
     house = House(list_grace=0)
     house.lists("git", "files")
     house.misses("git")
     assert await house.tools() == ["files__t"]
-    view = house.hub.view(MERGED)
-    assert "git__t" in view.catalogue.tools
+    assert "git__t" in house.hub.view(MERGED).catalogue.tools
     assert house.hub.route_resource(MERGED, "git://r") is not None
-
-
-async def test_a_changed_grace_period_applies_at_once() -> None:
-    house = House(list_grace=0)
-    house.lists("git", "files")
-    house.misses("git")
-    assert await house.tools() == ["files__t"]
     settings = house.settings.model_copy(update={"list_grace": 60.0})
     house.hub.apply(house.servers, settings, policy_of(house.servers))
     assert await house.tools() == ["git__t", "files__t"]
@@ -168,20 +132,14 @@ async def test_a_server_that_never_listed_is_named_too() -> None:
     assert found["_meta"][KEY] == [{"server": "git", "reason": reason, "entries": "none"}]
 
 
-async def test_a_misconfigured_server_is_named_in_its_scopes_only() -> None:
+async def test_an_unusable_server_is_named_in_its_scopes_only() -> None:
     house = House(broken=(BrokenServer("web", "KEY is not set"),), groups={"one": ["web", "git"], "two": ["git"]})
     house.lists("git", "files")
-    told = [{"server": "web", "reason": "KEY is not set", "entries": "none"}]
-    assert (await house.answer())["_meta"][KEY] == told
-    assert (await house.answer(scope="group:one"))["_meta"][KEY] == told
-    assert "_meta" not in await house.answer(scope="group:two")
-    assert "_meta" not in await house.answer(scope="server:git")
-
-
-async def test_servers_of_other_endpoints_are_not_named() -> None:
-    house = House()
-    house.lists("git", "files")
+    broken = [{"server": "web", "reason": "KEY is not set", "entries": "none"}]
+    assert (await house.answer())["_meta"][KEY] == broken
+    assert (await house.answer(scope="group:one"))["_meta"][KEY] == broken
     house.misses("git")
+    assert (await house.answer(scope="group:two"))["_meta"][KEY] == [GONE]
     assert "_meta" not in await house.answer(scope="server:files")
 
 
@@ -200,27 +158,19 @@ async def test_lists_fail_when_all_servers_failed_without_entries() -> None:
     assert await house.tools() == ["files__t"]
 
 
-async def test_lists_succeed_while_entries_are_kept() -> None:
-    house = House()
+@pytest.mark.parametrize("list_grace", [60, 0])
+async def test_lists_succeed_while_entries_are_kept_or_a_server_has_not_listed(list_grace: int) -> None:
+    house = House(list_grace=list_grace)
+    house.misses("git")
+    assert await house.tools() == [], "the other server may still list"
     house.lists("git", "files")
     house.misses("git")
     house.misses("files")
-    assert await house.tools() == ["git__t", "files__t"]
-
-
-async def test_lists_fail_after_the_grace_period_of_all_servers() -> None:
-    house = House(list_grace=0)
-    house.lists("git", "files")
-    house.misses("git")
-    house.misses("files")
-    with pytest.raises(AllUnavailable):
-        await house.answer()
-
-
-async def test_a_server_that_has_not_listed_yet_is_not_a_failure() -> None:
-    house = House()
-    house.misses("git")
-    assert await house.tools() == []
+    if list_grace:
+        assert await house.tools() == ["git__t", "files__t"]
+    else:
+        with pytest.raises(AllUnavailable):
+            await house.answer()
 
 
 async def test_without_servers_or_visible_entries_lists_are_empty() -> None:

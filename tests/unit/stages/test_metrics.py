@@ -5,42 +5,30 @@ import asyncio
 import pytest
 
 from mcp_manifold.errors import BackendTimeout, UnknownMethod
-from mcp_manifold.model.call import Call, Session, Stages
+from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import Principal
 from mcp_manifold.stages.metrics import BOUNDS, METHODS, Counts
 from mcp_manifold.wire import EMPTY, Payload
+from tests.unit.stages.calls import Outcome, make_call, observe
 
-pytestmark = pytest.mark.anyio
 SECRET = "hunter2"
 FAILED = Payload(b'{"content":[],"isError":true}')
-Outcome = Payload | BaseException
 
 
-def unheard(message: bytes, /, *, needed: bool = True) -> None:
-    raise AssertionError(message)
-
-
-def call(method: str = "tools/call") -> Call:
-    session = Session(f"key-{SECRET}", Principal(SECRET, SECRET), f"server:{SECRET}", "2025-11-25")
-    return Call(method, {"name": Payload(b'"%b"' % SECRET.encode())}, session, unheard)
+def secret_call(method: str = "tools/call") -> Call:
+    params = {"name": Payload(b'"%b"' % SECRET.encode())}
+    principal = Principal(SECRET, SECRET)
+    return make_call(method, params, key=f"key-{SECRET}", scope=f"server:{SECRET}", principal=principal)
 
 
 class Counted:
-    """The stage around a handler with a given outcome."""
+    """The metrics stage of a program with these servers, and the calls it counted."""
 
     def __init__(self, *servers: str) -> None:
         self.counts = Counts(lambda name: name in servers)
 
-    async def ran(self, outcome: Outcome, *, method: str = "tools/call", server: str = "") -> None:
-        async def handler(call: Call) -> Payload:
-            call.backend = server
-            assert sum(self.counts.in_flight.values()) == 1
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
-
-        (found,) = await asyncio.gather(Stages([self.counts]).around(handler)(call(method)), return_exceptions=True)
-        assert found is outcome or isinstance(found, asyncio.CancelledError)
+    def run(self, outcome: Outcome, *, method: str = "tools/call", server: str = "") -> None:
+        observe(self.counts, secret_call(method), outcome, backend=server)
 
     @property
     def found(self) -> dict[tuple[str, str, str], int]:
@@ -56,26 +44,26 @@ class Counted:
     ("outcome", "word"),
     [
         (EMPTY, "ok"),
+        (Payload(b'{"x":"%b"}' % (b"y" * 3000)), "ok"),
         (FAILED, "tool_error"),
         (BackendTimeout("notes", SECRET), "timeout"),
         (asyncio.CancelledError(), "cancelled"),
         (ZeroDivisionError(SECRET), "internal_error"),
     ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    ids=["small", "large", "tool_error", "timeout", "cancelled", "defect"],
 )
-async def test_a_call_counts_once_under_its_outcome(outcome: Outcome, word: str) -> None:
+def test_a_call_counts_once_under_its_outcome(outcome: Outcome, word: str) -> None:
     counted = Counted("notes")
-    await counted.ran(outcome, server="notes")
+    counted.run(outcome, server="notes")
     assert counted.found == {("tools/call", "notes", word): 1}
-    assert sum(counted.counts.in_flight.values()) == 0
 
 
-async def test_calls_are_counted_by_method_server_and_outcome() -> None:
+def test_calls_are_counted_by_method_server_and_outcome() -> None:
     counted = Counted("notes", "files")
     for server in ("notes", "notes", "files", ""):
-        await counted.ran(EMPTY, server=server)
-    await counted.ran(FAILED, server="notes")
-    await counted.ran(EMPTY, method="tools/list")
+        counted.run(EMPTY, server=server)
+    counted.run(FAILED, server="notes")
+    counted.run(EMPTY, method="tools/list")
     assert counted.found == {
         ("tools/call", "notes", "ok"): 2,
         ("tools/call", "notes", "tool_error"): 1,
@@ -85,48 +73,39 @@ async def test_calls_are_counted_by_method_server_and_outcome() -> None:
     }
 
 
-async def test_a_latency_counts_in_exactly_one_bucket() -> None:
+def test_a_latency_counts_in_exactly_one_bucket() -> None:
     counted = Counted("notes")
     for _ in range(3):
-        await counted.ran(EMPTY, server="notes")
+        counted.run(EMPTY, server="notes")
     series = counted.counts.series["tools/call", "notes"]
     assert (sum(series.buckets), len(series.buckets)) == (3, len(BOUNDS) + 1)
     assert series.seconds > 0
 
 
-async def test_an_endless_call_has_no_latency() -> None:
+def test_an_endless_call_has_no_latency() -> None:
     counted = Counted()
-    await counted.ran(EMPTY, method="subscriptions/listen")
+    counted.run(EMPTY, method="subscriptions/listen")
     series = counted.counts.series["subscriptions/listen", ""]
     assert (sum(series.buckets), series.seconds, series.outcomes["ok"]) == (0, 0.0, 1)
 
 
-async def test_s21_made_up_names_create_no_labels() -> None:
+def test_s21_made_up_names_create_no_labels() -> None:
     counted = Counted("notes")
     for number in range(200):
-        await counted.ran(UnknownMethod("no"), method=f"{SECRET}/{number}")
-        await counted.ran(EMPTY, server=f"{SECRET}-{number}")
+        counted.run(UnknownMethod("no"), method=f"{SECRET}/{number}")
+        counted.run(EMPTY, server=f"{SECRET}-{number}")
     assert counted.found == {("other", "", "invalid"): 200, ("tools/call", "", "ok"): 200}
     assert set(counted.counts.in_flight) == {*METHODS, "other"}
     assert SECRET not in repr((counted.counts, list(counted.counts.series.values()), counted.counts.in_flight))
 
 
-async def test_a_call_is_in_flight_until_it_ends() -> None:
+def test_a_call_is_in_flight_until_it_ends() -> None:
     counts = Counts(lambda name: True)
-    going = asyncio.Event()
-
-    async def handler(call: Call) -> Payload:
-        await going.wait()
-        return EMPTY
-
-    handle = Stages([counts]).around(handler)
-    tasks = [asyncio.ensure_future(handle(call(method))) for method in ("tools/call", "tools/call", "x")]
-    for _ in range(2):
-        await asyncio.sleep(0)
+    assert counts.is_active
+    calls = [make_call(method) for method in ("tools/call", "tools/call", "x")]
+    for call in calls:
+        counts.began(call)
     assert (counts.in_flight["tools/call"], counts.in_flight["other"], dict(counts.series)) == (2, 1, {})
-    tasks[0].cancel()
-    going.set()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for call in calls:
+        counts.ended(call, EMPTY, None)
     assert sum(counts.in_flight.values()) == 0
-    outcomes = counts.series["tools/call", ""].outcomes
-    assert (outcomes["ok"], outcomes["cancelled"]) == (1, 1)

@@ -12,13 +12,34 @@ def parse(*pieces: bytes, max_event: int = 1000) -> list[Event]:
     return [event for piece in pieces for event in parser.feed(piece)]
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
-def test_every_line_end_ends_a_line(end: bytes) -> None:
-    assert parse(b"event: a" + end + b"data: x" + end + end) == [Event(b"x", "a")]
-
-
-def test_a_crlf_cut_in_two_is_one_line_end() -> None:
-    assert parse(b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [Event(b"a\nb")]
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        *((b"event: a%bdata: x%b" % (end, end * 2), [Event(b"x", "a")]) for end in (b"\n", b"\r", b"\r\n")),
+        *(
+            (f"data: a{char}b\n\n".encode(), [Event(f"a{char}b".encode())])
+            for char in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c")
+        ),
+        (b"data: a\ndata:\ndata:  b\n\n", [Event(b"a\n\n b")]),
+        (b"data:x\n\ndata: x\n\ndata:  x\n\n", [Event(b"x"), Event(b"x"), Event(b" x")]),
+        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [Event(b"a")]),
+        (b": hello\n\n:\nfoo: bar\nDATA: no\ndata: a\n\n", [Event(b"a")]),
+        (b"data\ndata\n\n", [Event(b"\n")]),
+        (b"event: a\n\ndata: b\n\n", [Event(b"b")]),
+        (b"id: 7\ndata:\n\nid: 8\n\n", [Event(b"", id="7"), Event(b"", id="8")]),
+        (b"retry: 250\n\n", [Event(b"", retry=250)]),
+        (
+            b"id: 1\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
+            [Event(b"a", id="1"), Event(b"b"), Event(b"c", id="")],
+        ),
+        (b"id: a\0b\nretry: 1s\nretry: -1\nretry:" + b"9" * 500 + b"\ndata: a\n\n", [Event(b"a")]),
+        (b"data: a\n\ndata: b\n", [Event(b"a")]),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_stream_is_cut_into_its_events(stream: bytes, events: list[Event]) -> None:
+    assert parse(stream) == events
+    assert parse(*(bytes([byte]) for byte in stream)) == events
 
 
 def test_an_event_is_dispatched_at_the_cr_without_waiting_for_the_lf() -> None:
@@ -27,77 +48,14 @@ def test_an_event_is_dispatched_at_the_cr_without_waiting_for_the_lf() -> None:
     assert parser.feed(b"\ndata: b\n\n") == [Event(b"b")]
 
 
-@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
-def test_no_other_character_ends_a_line(char: str) -> None:
-    assert parse(f"data: a{char}b\n\n".encode()) == [Event(f"a{char}b".encode())]
-
-
-def test_several_data_lines_are_joined_by_lf() -> None:
-    assert parse(b"data: a\ndata:\ndata:  b\n\n") == [Event(b"a\n\n b")]
-
-
-def test_only_one_space_after_the_colon_is_removed() -> None:
-    assert parse(b"data:x\n\ndata: x\n\ndata:  x\n\n") == [Event(b"x"), Event(b"x"), Event(b" x")]
-
-
-@pytest.mark.parametrize("pieces", [(b"\xef\xbb\xbfdata: a\n\n",), (b"\xef", b"\xbb", b"\xbfdata: a\n\n")])
-def test_a_byte_order_mark_at_the_start_is_removed(pieces: tuple[bytes, ...]) -> None:
-    assert parse(*pieces) == [Event(b"a")]
-
-
-def test_a_byte_order_mark_anywhere_else_is_part_of_the_name() -> None:
-    assert parse(b"data: a\n\n\xef\xbb\xbfdata: b\n\n") == [Event(b"a")]
-
-
-def test_comments_and_unknown_fields_are_ignored() -> None:
-    assert parse(b": hello\n\n:\nfoo: bar\nDATA: no\ndata: a\n\n") == [Event(b"a")]
-
-
-def test_a_field_without_a_colon_has_an_empty_value() -> None:
-    assert parse(b"data\ndata\n\n") == [Event(b"\n")]
-
-
-def test_a_block_without_data_is_not_dispatched_and_resets_the_name() -> None:
-    assert parse(b"event: a\n\ndata: b\n\n") == [Event(b"b")]
-
-
-def test_a_priming_event_reports_its_id() -> None:
-    assert parse(b"id: 7\ndata:\n\nid: 8\n\n") == [Event(b"", id="7"), Event(b"", id="8")]
-
-
-def test_a_retry_alone_is_reported() -> None:
-    assert parse(b"retry: 250\n\n") == [Event(b"", retry=250)]
-
-
-def test_an_id_applies_to_its_own_block_only() -> None:
-    assert parse(b"id: 1\ndata: a\n\ndata: b\n\nid\ndata: c\n\n") == [
-        Event(b"a", id="1"),
-        Event(b"b"),
-        Event(b"c", id=""),
-    ]
-
-
-def test_an_id_with_nul_and_an_invalid_retry_are_ignored() -> None:
-    assert parse(b"id: a\0b\nretry: 1s\nretry: -1\nretry:" + b"9" * 5000 + b"\ndata: a\n\n", max_event=9000) == [
-        Event(b"a")
-    ]
-
-
-def test_an_event_cut_off_by_the_end_of_the_stream_is_not_reported() -> None:
-    assert parse(b"data: a\n\ndata: b\n") == [Event(b"a")]
-
-
 @pytest.mark.parametrize(
     "stream",
     [
-        b"data: " + b"x" * 100,
-        b"data: " + b"x" * 100 + b"\n\n",
-        b"data: xx\n" * 20,
-        b": " + b"x" * 100 + b"\n",
+        b"data: " + b"x" * 100, b"data: " + b"x" * 100 + b"\n\n", b"data: xx\n" * 20, b": " + b"x" * 100 + b"\n",
         b"event: a\n" * 20,
     ],
     ids=["unfinished", "one-line", "many-lines", "comment", "no-data"],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("piece", [1, 7, 1000])
 def test_an_event_over_the_limit_is_refused_however_it_is_cut(stream: bytes, piece: int) -> None:
     pieces = [stream[start : start + piece] for start in range(0, len(stream), piece)]
@@ -125,12 +83,8 @@ def test_the_repr_of_a_parser_counts_and_shows_no_data() -> None:
     assert repr(parser) == "<EventParser holding=21 max=1000>"
 
 
-def test_an_encoded_event_has_its_name_and_id() -> None:
-    assert encode_event(b"{}") == b"event: message\ndata: {}\n\n"
-    assert encode_event(b"{}", event="endpoint", id="5") == b"id: 5\nevent: endpoint\ndata: {}\n\n"
-
-
 def test_json_with_line_breaks_between_tokens_survives() -> None:
+    assert encode_event(b"{}") == b"event: message\ndata: {}\n\n"
     raw = b'{\r\n"a":\r[1,\n2]\n}'
     (event,) = parse(encode_event(raw))
     assert json.loads(event.data) == json.loads(raw)
@@ -138,7 +92,7 @@ def test_json_with_line_breaks_between_tokens_survives() -> None:
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b"])
 def test_a_name_or_id_with_a_line_break_or_nul_is_refused(bad: str) -> None:
-    with pytest.raises(ValueError, match="CR, LF or NUL"):
-        encode_event(b"x", id=bad)
-    with pytest.raises(ValueError, match="CR, LF or NUL"):
-        encode_event(b"x", event=bad)
+    assert encode_event(b"{}", event="endpoint", id="5") == b"id: 5\nevent: endpoint\ndata: {}\n\n"
+    for event, id_ in (("message", bad), (bad, None)):
+        with pytest.raises(ValueError, match="CR, LF or NUL"):
+            encode_event(b"x", event=event, id=id_)

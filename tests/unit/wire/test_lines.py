@@ -72,7 +72,10 @@ def test_a_line_without_an_end_is_the_last_one_of_the_stream(pieces: list[bytes]
     assert (cutter.oversized, cutter.held, cutter.finish()) == ([], 0, [])
 
 
-def test_its_state_can_be_read() -> None:
-    cutter = LineCutter(100)
-    assert fed(cutter, b"abc") == []
-    assert repr(cutter) == "<LineCutter held=3>"
+def test_a_line_can_be_dropped_before_its_end() -> None:
+    lines = LineCutter(1000)
+    assert list(lines.feed(b'{"id":7,')) == []
+    assert repr(lines) == "<LineCutter held=8>"
+    assert lines.skip() == b'{"id":7,'
+    assert list(lines.feed(b'"more"}\n{"id":8}\n')) == [b'{"id":8}']
+    assert (lines.held, lines.oversized) == (0, [])

@@ -38,24 +38,26 @@ def stamped(**members: object) -> dict[str, object]:
 # --- params -----------------------------------------------------------------------------------------------------
 
 
-def test_absent_params_stay_absent() -> None:
-    assert sent() is None
-
-
-def test_params_without_meta_keep_their_bytes() -> None:
-    assert sent(name=b'"a"', arguments=b'{ "x": 1e999, "x":2 }') == b'{"name":"a","arguments":{ "x": 1e999, "x":2 }}'
-
-
-def test_a_progress_token_is_replaced_by_ours() -> None:
-    for token in (b'"mine"', b"3", b"null"):
-        assert sent(_meta=b'{"progressToken":%b,"x": 1.0}' % token) == b'{"_meta":{"progressToken":7,"x":1.0}}'
-
-
-def test_a_progress_token_is_not_invented() -> None:
-    assert sent(_meta=b'{"x":1}') == b'{"_meta":{"x":1}}'
-    stamp_only = sent(STAMP)
-    assert stamp_only is not None
-    assert b"progressToken" not in stamp_only
+@pytest.mark.parametrize(
+    ("params", "sent_params"),
+    [
+        ({}, None),
+        (
+            {"name": b'"a"', "arguments": b'{ "x": 1e999, "x":2 }'},
+            b'{"name":"a","arguments":{ "x": 1e999, "x":2 }}',
+        ),
+        *(
+            ({"_meta": b'{"progressToken":%b,"x": 1.0}' % token}, b'{"_meta":{"progressToken":7,"x":1.0}}')
+            for token in (b'"mine"', b"3", b"null")
+        ),
+        ({"_meta": b'{"x":1}'}, b'{"_meta":{"x":1}}'),
+        *(({"_meta": meta}, b'{"_meta":{}}') for meta in (b"5", b"null", b"[]", b'"x"')),
+    ],
+)
+def test_params_keep_their_bytes_and_a_progress_token_is_replaced_by_ours(
+    params: dict[str, bytes], sent_params: bytes | None
+) -> None:
+    assert sent(**params) == sent_params
 
 
 @pytest.mark.parametrize("key", sorted(HOP_KEYS))
@@ -66,30 +68,17 @@ def test_meta_members_of_the_previous_hop_are_removed(key: str) -> None:
 
 
 def test_the_stamp_is_added_and_overrides_the_clients_values() -> None:
-    found = json.loads(sent(STAMP, name=b'"a"', _meta=b'{"%b":"1999","x":1}' % META_VERSION.encode()) or b"")
-    assert found["name"] == "a"
-    assert found["_meta"] == {
-        "x": 1,
+    stamp = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "c"},
         "io.modelcontextprotocol/clientCapabilities": {"roots": {}},
     }
-
-
-def test_a_stamp_alone_makes_params() -> None:
-    assert json.loads(sent(STAMP) or b"")["_meta"][META_VERSION] == "2026-07-28"
-
-
-@pytest.mark.parametrize("meta", [b"5", b"null", b"[]", b'"x"'])
-def test_a_meta_that_is_not_an_object_is_replaced(meta: bytes) -> None:
-    assert sent(_meta=meta) == b'{"_meta":{}}'
-
-
-def test_the_arguments_are_not_modified() -> None:
-    params = payloads(_meta=b'{"progressToken":1}')
-    wire.hop_params(params, token=9, stamp=STAMP)
-    assert bytes(params["_meta"]) == b'{"progressToken":1}'
-    assert len(STAMP) == 3
+    params = payloads(name=b'"a"', _meta=b'{"%b":"1999","x":1}' % META_VERSION.encode())
+    before = dict(params)
+    found = json.loads(wire.hop_params(params, token=9, stamp=STAMP) or b"")
+    assert (found["name"], found["_meta"]) == ("a", {"x": 1, **stamp})
+    assert json.loads(sent(STAMP) or b"") == {"_meta": stamp}
+    assert (params, len(STAMP)) == (before, 3), "the arguments are not modified"
 
 
 @pytest.mark.parametrize("meta", [None, b"5", b"[1]", b"", b"x", b'{"a":\xff}'])
@@ -136,17 +125,12 @@ def test_a_result_type_is_kept(kind: str) -> None:
     assert (found["resultType"], found["inputRequests"], found["requestState"]) == (kind, {"a": {}}, "s")
 
 
-@pytest.mark.parametrize("method", sorted(HINTED))
-def test_cache_hints_are_added_where_the_protocol_requires_them(method: str) -> None:
-    found = told(b"{}", method)
-    assert (found["ttlMs"], found["cacheScope"]) == (0, "private")
+@pytest.mark.parametrize("method", [*sorted(HINTED), "tools/call", "prompts/get", "completion/complete"])
+def test_cache_hints_are_added_only_where_the_protocol_requires_them(method: str) -> None:
+    hints = {"ttlMs": 0, "cacheScope": "private"} if method in HINTED else {}
+    assert told(b"{}", method) == stamped(**hints)
     kept = told(b'{"ttlMs":500,"cacheScope":"public"}', method, "modern")
     assert (kept["ttlMs"], kept["cacheScope"]) == (500, "public")
-
-
-@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete"])
-def test_cache_hints_are_not_added_elsewhere(method: str) -> None:
-    assert told(b"{}", method) == stamped()
 
 
 @pytest.mark.parametrize("value", [b"NaN", rb'"\ud83d"', b'"\x01"'])
@@ -168,43 +152,40 @@ def test_an_unreadable_result_is_relayed_unchanged() -> None:
 # --- results for handshake clients ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{ "structuredContent":[1] , "resultType":"complete" }'])
-def test_between_handshake_peers_a_result_is_the_same_object(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "backend"),
+    [
+        (b"{}", "handshake"),
+        (b'{ "structuredContent":[1] , "resultType":"complete" }', "handshake"),
+        (b'{ "content":[1e999] }', "modern"),
+        (b'{"structuredContent":{"resultType":"mine","ttlMs":3},"content":[{"structuredContent":[1]}]}', "modern"),
+    ],
+)
+def test_a_result_without_stamps_at_the_top_is_the_same_object(body: bytes, backend: Era) -> None:
     result = Payload(body)
-    same = wire.adapt_result(result, method="tools/call", backend="handshake", client="handshake", server_info=OURS)
+    same = wire.adapt_result(result, method="tools/call", backend=backend, client="handshake", server_info=OURS)
     assert same is result
 
 
-def test_a_modern_result_without_stamps_is_the_same_object() -> None:
-    result = Payload(b'{ "content":[1e999] }')
-    same = wire.adapt_result(result, method="tools/call", backend="modern", client="handshake", server_info=OURS)
-    assert same is result
+@pytest.mark.parametrize(
+    ("body", "sent_body"),
+    [
+        (
+            b'{"content":[ 1 ],"resultType":"complete","ttlMs":1,"cacheScope":"public","_meta":{"%b":{},"x":1.0}}',
+            b'{"content":[ 1 ],"_meta":{"x":1.0}}',
+        ),
+        (b'{"a":1,"_meta":{"%b":{}}}', b'{"a":1}'),
+    ],
+)
+def test_stamps_are_removed_and_everything_else_kept(body: bytes, sent_body: bytes) -> None:
+    assert adapted(body.replace(b"%b", META_SERVER_INFO.encode()), "modern", "handshake") == sent_body
 
 
-def test_stamps_are_removed_and_everything_else_kept() -> None:
-    body = b'{"content":[ 1 ],"resultType":"complete","ttlMs":1,"cacheScope":"public","_meta":{"%b":{},"x":1.0}}'
-    found = adapted(body % META_SERVER_INFO.encode(), "modern", "handshake")
-    assert found == b'{"content":[ 1 ],"_meta":{"x":1.0}}'
-
-
-def test_a_meta_with_stamps_only_is_removed() -> None:
-    assert adapted(b'{"a":1,"_meta":{"%b":{}}}' % META_SERVER_INFO.encode(), "modern", "handshake") == b'{"a":1}'
-
-
-@pytest.mark.parametrize("content", [b"[1]", b"5", b'"x"', b"null", b"true"])
+@pytest.mark.parametrize("content", [b"[1]", b"5", b'"x"', b"null", b"true", b'{ "a":1 }'])
 @pytest.mark.parametrize("kind", [b"", b',"resultType":"complete"'])
-def test_structured_content_that_is_not_an_object_is_removed(kind: bytes, content: bytes) -> None:
-    body = b'{"content":[{"type":"text","text":"[1]"}],"structuredContent":%b%b}' % (content, kind)
-    assert adapted(body, "modern", "handshake") == b'{"content":[{"type":"text","text":"[1]"}]}'
-    assert "structuredContent" in told(body, backend="modern")
-
-
-@pytest.mark.parametrize("kind", [b"", b',"resultType":"complete"'])
-def test_structured_content_that_is_an_object_is_kept(kind: bytes) -> None:
-    found = adapted(b'{"structuredContent":{ "a":1 }%b}' % kind, "modern", "handshake")
-    assert found == b'{"structuredContent":{ "a":1 }}'
-
-
-def test_stamp_names_below_the_top_level_are_kept() -> None:
-    body = b'{"structuredContent":{"resultType":"mine","ttlMs":3},"content":[{"structuredContent":[1]}]}'
-    assert adapted(body, "modern", "handshake") == body
+def test_structured_content_is_kept_only_if_it_is_an_object(kind: bytes, content: bytes) -> None:
+    body = b'{"content":[{"type":"text","text":"[1]"}]%b%b}'
+    structured = b',"structuredContent":' + content
+    kept = structured if content[:1] == b"{" else b""
+    assert adapted(body % (structured, kind), "modern", "handshake") == body % (kept, b"")
+    assert "structuredContent" in told(body % (structured, kind), backend="modern")

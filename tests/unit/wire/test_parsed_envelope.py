@@ -89,15 +89,11 @@ def test_a_large_requests_params_equal_those_of_a_second_parse(params: bytes) ->
 @pytest.mark.parametrize(
     "data",
     [
-        CALL.replace(b'"id":7', b'"id":7,"id":8'),
-        CALL.replace(b'"id":7', b'"id":7,"ID":8'),
-        CALL.replace(b'"id":7', b'"id":null'),
-        CALL.replace(b'"id":7', b'"id":{}'),
-        CALL.replace(b'"2.0"', b'"2.1"'),
-        CALL.replace(b'"params":', b'"params":{"name":"other"},"params":'),
-        CALL[:-1],
+        CALL.replace(b'"id":7', b'"id":7,"id":8'), CALL.replace(b'"id":7', b'"id":7,"ID":8'),
+        CALL.replace(b'"id":7', b'"id":null'), CALL.replace(b'"id":7', b'"id":{}'), CALL.replace(b'"2.0"', b'"2.1"'),
+        CALL.replace(b'"params":', b'"params":{"name":"other"},"params":'), CALL[:-1],
     ],
-)
+)  # fmt: skip
 def test_a_large_invalid_request_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
         wire.parse(data)

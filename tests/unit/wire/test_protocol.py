@@ -5,16 +5,8 @@ import pytest
 from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, era_of, negotiate_version
 
 
-def test_every_revision_has_its_era() -> None:
-    assert {era_of(version) for version in HANDSHAKE_VERSIONS} == {"handshake"}
-    assert era_of(MODERN_VERSION) == "modern"
-
-
-@pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)
-def test_a_known_handshake_revision_is_accepted(version: str) -> None:
-    assert negotiate_version(version) == version
-
-
-@pytest.mark.parametrize("version", ["", "2099-01-01", "1.0", MODERN_VERSION])
-def test_any_other_revision_is_answered_with_the_latest(version: str) -> None:
-    assert negotiate_version(version) == LATEST_HANDSHAKE
+@pytest.mark.parametrize("version", [*HANDSHAKE_VERSIONS, "", "2099-01-01", "1.0", MODERN_VERSION])
+def test_a_handshake_agrees_on_a_known_revision_or_the_latest(version: str) -> None:
+    agreed = negotiate_version(version)
+    assert agreed == (version if version in HANDSHAKE_VERSIONS else LATEST_HANDSHAKE)
+    assert era_of(agreed) == "handshake"

@@ -107,14 +107,10 @@ def test_a_backend_error_names_the_backend_and_the_reason(kind: type[BackendErro
 @pytest.mark.parametrize(
     "exc",
     [
-        ZeroDivisionError("secret"),
-        ManifoldError("secret"),
-        CallCancelled("secret"),
-        ConfigError("secret", path="/etc/secret"),
-        OSError(2, "secret", "/home/secret"),
-        RecursionError("secret"),
+        ZeroDivisionError("secret"), ManifoldError("secret"), CallCancelled("secret"),
+        ConfigError("secret", path="/etc/secret"), OSError(2, "secret", "/home/secret"), RecursionError("secret"),
     ],
-)
+)  # fmt: skip
 def test_an_unexpected_exception_reveals_nothing(exc: Exception, era: Era) -> None:
     with pytest.raises(type(exc)) as caught:
         raise exc
