@@ -11,7 +11,7 @@ from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings
 from mcp_manifold.core.bridge import Bridge
 from mcp_manifold.core.hub import Hub
 from mcp_manifold.core.router import Router
-from mcp_manifold.core.scope_responder import ScopeResponder
+from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.errors import BackendUnavailable, ManifoldError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing

@@ -8,7 +8,7 @@ import pytest
 
 from mcp_manifold.config import BrokenServer, ManifoldSettings
 from mcp_manifold.core.hub import MERGED, Hub
-from mcp_manifold.core.scope_responder import ScopeResponder
+from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS, policy_of
@@ -40,8 +40,8 @@ class House:
             self.hub.adopt(listing(name, tools=["t"], resources=[f"{name}://r"]))
 
     def misses(self, name: str, reason: str = "connection refused") -> None:
-        self.hub.settled(name)
-        self.hub.missed(name, reason, SINCE)
+        self.hub.mark_attempted(name)
+        self.hub.mark_unavailable(name, reason, SINCE)
 
     async def answer(self, *, scope: str = MERGED, version: str = LATEST_HANDSHAKE, kind: str = "tools") -> Any:
         session = Session("", ANONYMOUS, scope, version)
@@ -104,7 +104,7 @@ async def test_every_list_names_unavailable_servers_and_reasons(kind: str, versi
     assert found["_meta"][KEY] == [GONE]
     assert found.get("ttlMs", 0) == 0
     assert found.get("cacheScope", "private") == "private"
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     assert KEY not in (await house.answer(kind=kind, version=version)).get("_meta", {})
 
 
@@ -124,7 +124,7 @@ async def test_after_the_grace_period_entries_leave_and_clients_are_notified() -
     assert await watching.until(1) == [["notifications/resources/list_changed", "notifications/tools/list_changed"]]
     assert await house.tools() == ["files__t"]
     assert (await house.answer())["_meta"][KEY] == [{**GONE, "entries": "none"}]
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     await watching.until(2)
     assert await house.tools() == ["git__t", "files__t"]
 
@@ -134,7 +134,7 @@ async def test_a_recovery_within_the_grace_period_notifies_nobody() -> None:
     house.lists("git", "files")
     house.hub.watch(MERGED, watching)
     house.misses("git")
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     house.lists("git")
     assert not house.hub._changes
     assert watching.told == []
@@ -164,7 +164,7 @@ async def test_a_server_that_never_listed_is_named_too() -> None:
     house = House()
     house.lists("files")
     found = await house.answer()
-    reason = "has not listed what it offers yet"
+    reason = "has not listed its tools, prompts and resources yet"
     assert found["_meta"][KEY] == [{"server": "git", "reason": reason, "entries": "none"}]
 
 
@@ -196,7 +196,7 @@ async def test_lists_fail_when_all_servers_failed_without_entries() -> None:
         with pytest.raises(AllUnavailable, match=r"git: connection refused; files: no such program"):
             await house.answer(kind=kind)
     house.lists("files")
-    house.hub.returned("files")
+    house.hub.mark_available("files")
     assert await house.tools() == ["files__t"]
 
 
