@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -357,7 +358,7 @@ async def test_it_offers_what_it_has() -> None:
 async def test_a_server_that_never_answers_initialize_has_a_deadline_for_that() -> None:
     clock = FakeClock()
     silent = Script(era="handshake", on={"initialize": Act("silent")})
-    settings = {"era": "handshake", "initialize_timeout": 7}
+    settings: dict[str, Any] = {"era": "handshake", "initialize_timeout": 7}
     async with HttpBackend(silent) as server, running(over_web(server.url, **settings), clock=clock) as run:
         await server.wait_for("initialize")
         await clock.advance(7)
@@ -368,7 +369,7 @@ async def test_a_server_that_never_answers_initialize_has_a_deadline_for_that() 
 async def test_a_server_that_never_lists_has_a_deadline_for_that(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     silent = Script(era="handshake", tools=(tool("echo"),), on={"tools/list": Act("silent")})
-    settings = {"era": "handshake", "list_timeout": 7}
+    settings: dict[str, Any] = {"era": "handshake", "list_timeout": 7}
     async with HttpBackend(silent) as server, running(over_web(server.url, **settings), clock=clock) as run:
         await run.context.until(lambda: run.backend.status.state is State.READY)
         await within(server.wait_for("tools/list"))

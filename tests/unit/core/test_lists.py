@@ -1,16 +1,22 @@
-"""What a scope says of itself: instructions, capabilities, lists."""
+"""Lists, `initialize` and `server/discover`: capabilities, instructions, pages, and the bytes that are kept."""
+
+import json
+from typing import Any
 
 import pytest
 
 from mcp_manifold.core.lists import MAX_INSTRUCTIONS
-from mcp_manifold.errors import InvalidParams
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, MODERN_VERSION
-from tests.unit.core.house import LISTS, META, House, server
+from mcp_manifold.errors import AllUnavailable, InvalidParams
+from mcp_manifold.model.call import Session
+from mcp_manifold.model.catalogue import Hint
+from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Pieces
+from tests.unit.core.house import LISTS, META, House, call_of, server
 
 pytestmark = pytest.mark.anyio
 
 
-# --- what a scope says of itself ------------------------------------------------------------------------------------
+# --- initialize and discover ----------------------------------------------------------------------------------------
 
 
 async def test_initialize_answers_in_the_agreed_revision() -> None:
@@ -110,3 +116,53 @@ async def test_a_cursor_nobody_gave_out_is_refused(method: str) -> None:
     for cursor in cursors:
         assert isinstance(await house.refused(method, cursor=cursor), InvalidParams)
     assert await house.ask(method, cursor=None)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def listed(house: House, version: str = LATEST_HANDSHAKE, **params: Any) -> Pieces:
+    return house.facts.responder.answer(call_of(Session("", ANONYMOUS, "", version), "tools/list", **params))
+
+
+async def test_a_page_is_encoded_once_until_the_list_changes() -> None:
+    house = House(server("a"))
+    house.offers("a", tools=["t"])
+    (first,), (second,) = listed(house), listed(house)
+    assert first is second
+    house.offers("a", tools=["other"])
+    (third,) = listed(house)
+    assert b"a__other" in bytes(third)
+
+
+async def test_only_the_remaining_cache_time_is_encoded_for_each_call() -> None:
+    house = House(server("a"))
+    hint = Hint(60_000, is_public=False, at=house.clock.now())
+    house.offers("a", era="modern", tools=["t"], hints={"tools/list": hint})
+    first = listed(house, MODERN_VERSION)
+    await house.clock.advance(10)
+    second = listed(house, MODERN_VERSION)
+    assert isinstance(first[0], memoryview)
+    assert isinstance(second[0], memoryview)
+    assert first[0].obj is second[0].obj
+    assert [json.loads(b"".join(each))["ttlMs"] for each in (first, second)] == [60_000, 50_000]
+
+
+async def test_the_cursor_of_a_page_leads_to_the_next() -> None:
+    house = House(server("a"), page_size=4)
+    house.offers("a", tools=list("tuvwxy"))
+    first = await house.ask("tools/list")
+    second = await house.ask("tools/list", cursor=first["nextCursor"])
+    assert [tool["name"] for tool in first["tools"] + second["tools"]] == [f"a__{name}" for name in "tuvwxy"]
+    assert "nextCursor" not in second
+
+
+async def test_unavailable_servers_are_named_and_a_lost_scope_is_an_error() -> None:
+    house = House(server("a"), server("b"))
+    house.offers("a", tools=["t"])
+    house.hub.mark_unavailable("b", "is gone", "")
+    found = await house.ask("tools/list")
+    assert [each["server"] for each in found["_meta"]["mcp-manifold/missing"]] == ["b"]
+    lost = House(server("a"))
+    lost.hub.mark_unavailable("a", "is gone", "")
+    assert isinstance(await lost.refused("tools/list"), AllUnavailable)
