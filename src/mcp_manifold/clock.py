@@ -5,8 +5,8 @@ one that they move by hand, so that no test waits for real seconds.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Protocol
 
 FOREVER: Final = float("inf")
@@ -195,3 +195,11 @@ class RateLimiter:
             self.dropped += 1
             return False
         return True
+
+
+async def wait_all(clock: Clock, futures: "Sequence[asyncio.Future[Any]]", *, seconds: float) -> None:
+    """Wait until all of the futures are done, but no longer than `seconds`. Cancels none of them."""
+    if futures:
+        with suppress(TimeoutError):
+            async with clock.timeout(seconds):
+                await asyncio.wait(futures)

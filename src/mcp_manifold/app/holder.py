@@ -83,7 +83,7 @@ class RuntimeHolder:
     def is_ready(self) -> bool:
         """Whether every server was tried, or the start-up time is over, and every required server can be called."""
         runtime = self._runtime
-        return runtime is not None and runtime.hub.is_settled and has_all_required(self.config, runtime.status())
+        return runtime is not None and runtime.hub.is_started and has_all_required(self.config, runtime.status())
 
     def _has_server(self, name: str) -> bool:
         return self._runtime is not None and name in self._runtime.fleet

@@ -234,7 +234,7 @@ class Manifold:
 
     async def settle(self) -> None:
         """Wait until every server was tried once, idle ones excepted; at most for the start-up timeout."""
-        await self.runtime.hub.tried(MERGED)
+        await self.runtime.hub.wait_attempted(MERGED)
 
     async def wake(self) -> None:
         """Connect to every server, idle ones included; waits as `settle` does."""

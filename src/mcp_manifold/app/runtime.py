@@ -23,13 +23,12 @@ from mcp_manifold.config.environment import inherited, login_shell, memory_given
 from mcp_manifold.config.state_directory import StateDirectory, catalogue_directory
 from mcp_manifold.core.bridge import Bridge
 from mcp_manifold.core.dispatcher import Dispatcher
-from mcp_manifold.core.extension_methods import ExtensionMethods
 from mcp_manifold.core.hub import MERGED, Hub
+from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.log_levels import LogLevels
-from mcp_manifold.core.notifications import Notifications
+from mcp_manifold.core.notifications import ExtensionMethods, Notifications
 from mcp_manifold.core.plan import Facts
 from mcp_manifold.core.results import Results
-from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.status import ServerStatus, rfc3339, survey
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.core.watching import Watching
@@ -87,15 +86,15 @@ class Runtime:
         directory = catalogue_directory(config)
         self._listing_cache = None if directory is None else ListingCache(StateDirectory(directory))
         budget.change_limit(_buffer_limit(settings))
-        self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken)
+        self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken, clock=self._clock)
         self.bridge = Bridge(
             settings.limits, names_server=lambda scope: len(self.hub.members(scope)) > 1, clock=self._clock
         )
         self.fleet = Fleet(config.servers, self._context(settings))
         self._publish_cached(self.fleet)
         self.tasks = Tasks(self.hub, self.fleet)
-        self.watching = Watching(self.hub, self.fleet.find, self.tasks, server_info=info)
-        self.levels = LogLevels(self.hub, self.fleet.find)
+        self.watching = Watching(self.hub, self.fleet.find, self.tasks, server_info=info, clock=self._clock)
+        self.levels = LogLevels(self.hub, self.fleet.find, clock=self._clock)
         self._wire_calls(settings)
         self._task = asyncio.create_task(self.fleet.run(), name="fleet")
 
@@ -107,9 +106,9 @@ class Runtime:
     def _wire_calls(self, settings: ManifoldSettings) -> None:
         """Connect everything that answers a call, and everything that handles server requests and notifications."""
         info = self._info
-        extensions = ExtensionMethods(self.hub, self.fleet)
-        self.notes = Notifications(self.fleet, extensions, completed=self.bridge.completed)
-        self._notices = {**self.watching.notices, **self.levels.notices}
+        extensions = ExtensionMethods(self.hub)
+        self.notifications = Notifications(self.fleet, extensions, elicited=self.bridge.elicited)
+        self._handlers = {**self.watching.notifications, **self.levels.notifications}
         self._responder = ScopeResponder(
             self.hub, server_info=info, instructions=settings.instructions, page_size=settings.limits.page_size
         )
@@ -146,8 +145,8 @@ class Runtime:
             is_needed=self._is_needed,
             on_listing=self._on_listing,
             on_status=self._on_backend_status,
-            on_question=self._on_server_request,
-            on_notice=self._on_server_notification,
+            on_request=self._on_server_request,
+            on_notification=self._on_server_notification,
             on_link=self._on_link,
             memory=self._listing_cache,
             budget=self.budget,
@@ -181,15 +180,15 @@ class Runtime:
         for name in names:
             listing = self.fleet[name].listing
             if listing is not None:
-                self.hub.recall(listing)
+                self.hub.adopt_cached(listing)
 
     async def wake(self) -> None:
         """Connect to every idle backend; returns when each was tried once."""
         for name, backend in self.fleet.items():
             if not backend.has_connected:
-                self.hub.expect(name)
+                self.hub.expect_attempt(name)
                 backend.wake()
-        await self.hub.tried(MERGED)
+        await self.hub.wait_attempted(MERGED)
 
     async def aclose(self) -> None:
         """Stop every backend; takes at most `STOP_TIMEOUT` seconds."""
@@ -214,18 +213,18 @@ class Runtime:
 
     # --- callbacks of the backends ----------------------------------------------------------------------------------
 
-    def _on_server_request(self, question: ServerRequest) -> None:
-        self.tasks.asked(question, self._ask)
+    def _on_server_request(self, request: ServerRequest) -> None:
+        self.tasks.on_request(request, self._relay)
 
-    def _ask(self, question: ServerRequest) -> None:
-        self.notes.asked(question)
-        self.bridge.asked(question)
+    def _relay(self, request: ServerRequest) -> None:
+        self.notifications.replace_token(request)
+        self.bridge.on_request(request)
 
-    def _on_server_notification(self, notice: ServerNotification) -> None:
-        self.tasks.noticed(notice, self._notify)
+    def _on_server_notification(self, notification: ServerNotification) -> None:
+        self.tasks.on_notification(notification, self._notify)
 
-    def _notify(self, notice: ServerNotification) -> None:
-        self._notices.get(notice.method, self.notes.noticed)(notice)
+    def _notify(self, notification: ServerNotification) -> None:
+        self._handlers.get(notification.method, self.notifications.from_backend)(notification)
 
     async def _on_link(self, link: Link) -> None:
         """Restore log levels and resource subscriptions on a link that has just opened."""
@@ -240,16 +239,16 @@ class Runtime:
         backend = self.fleet[name]
         status = backend.status
         if status.is_open or backend.is_resting:
-            self.hub.returned(name)
+            self.hub.mark_available(name)
         elif status.failures:
             away = backend.stats.away
-            self.hub.missed(name, status.last_error, "" if away is None else rfc3339(away))
+            self.hub.mark_unavailable(name, status.last_error, "" if away is None else rfc3339(away))
         if status.failures or status.state in (State.STOPPED, State.IDLE):
-            self.hub.settled(name)
+            self.hub.mark_attempted(name)
         self._on_status(name)
 
     def _is_needed(self, name: str) -> bool:
-        return self.watching.needs(name) or self.tasks.need(name)
+        return self.watching.needs(name) or self.tasks.needs(name)
 
     # --- Gateway ----------------------------------------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ class Runtime:
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
         """See `Gateway`."""
-        self.notes.told(session, method, params)
+        self.notifications.from_client(session, method, params)
 
     def ended(self, session: Session) -> None:
         """See `Gateway`."""

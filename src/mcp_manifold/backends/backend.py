@@ -4,7 +4,6 @@ Decides which link serves whom, and asks for it. The shared link comes and goes 
 for one client session each live in a task of their own, below the owner's.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,7 +38,7 @@ class Backend:
         self.name = server.name
         self.settings = server
         self._context = context
-        self._opener = LinkOpener(server, context, on_notification=self._notified, on_question=self._questioned)
+        self._opener = LinkOpener(server, context, on_notification=self._on_notification, on_request=self._on_request)
         self._lister = Lister(
             server.name,
             context,
@@ -167,10 +166,10 @@ class Backend:
         shared = self.life.live
         return ([] if shared is None else [shared]) + self._client_links.links()
 
-    def asked(self, capability: str) -> None:
-        """It asked its client for something: on a pipe, clients are kept apart from now on."""
+    def learn_request(self, capability: str) -> None:
+        """Note that the backend sends requests that need this capability: on a pipe, clients now get separate links."""
         if capability not in self._known.asks:
-            logger.info("it asks its clients for %s", capability, extra={"backend": self.name})
+            logger.info("backend sends requests to its clients: %s", capability, extra={"backend": self.name})
             self._learn(replace(self._known, asks=self._known.asks | {capability}))
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
@@ -208,7 +207,7 @@ class Backend:
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
         """The link for a session, or for one call of it, if it is open: the fast path."""
         place = self._place(session, call)
-        link = self.life.shared if not place.key else self._client_links.live(place, call)
+        link = self.life.shared if not place.key else self._client_links.find(place, call)
         return None if link is None or link.ended.done() else link
 
     def find_link(self, call: Call) -> Link | None:
@@ -248,7 +247,7 @@ class Backend:
     def _recall(self, cached: CachedListing) -> None:
         """Take for true what was true last time, until it is connected to."""
         self.life.greeting = cached.greeting
-        self.stats.listed = _now() - cached.age
+        self.stats.listed = self._context.clock.now() - cached.age
         self._opener.connector.learned(cached.kind, cached.greeting.era)
         self._learn(replace(self._known, kind=cached.kind, era=cached.greeting.era))
 
@@ -289,28 +288,24 @@ class Backend:
             self.stats.links = self._opener.opened
             yield link
 
-    def _questioned(self, question: ServerRequest) -> None:
-        capability = NEEDED.get(question.method)
+    def _on_request(self, request: ServerRequest) -> None:
+        capability = NEEDED.get(request.method)
         if capability is not None:
-            self.asked(capability)
-        self._context.on_question(question)
+            self.learn_request(capability)
+        self._context.on_request(request)
 
     def _listed(self, listing: Listing) -> None:
         shared = self.life.shared
         if shared is not None:
             for link in self._client_links.links():
                 link.mirror(shared.parameter_headers)
-        self.stats.listed = _now()
+        self.stats.listed = self._context.clock.now()
         self._context.on_listing(listing)
         self.life.learned()
 
-    def _notified(self, notice: ServerNotification) -> None:
-        self._lister.notified(notice.method)
-        self._context.on_notice(notice)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    def _on_notification(self, notification: ServerNotification) -> None:
+        self._lister.notified(notification.method)
+        self._context.on_notification(notification)
 
 
 def _unheard(_: object) -> None:

@@ -35,8 +35,8 @@ class BackendContext:
     """Whether a backend is needed without a call in flight: a resource is watched, or a task exists."""
     on_listing: Callable[[Listing], None]
     on_status: Callable[[str], None]
-    on_question: Callable[[ServerRequest], None]
-    on_notice: Callable[[ServerNotification], None]
+    on_request: Callable[[ServerRequest], None]
+    on_notification: Callable[[ServerNotification], None]
     on_link: Callable[[Link], Awaitable[None]]
     """Called with every new link, shared or not; calls use the link only after it returns."""
     memory: ListingCache | None = None

@@ -1,15 +1,15 @@
-"""Interaction: what a server asks in the middle of a call reaches the client whose call it is, in that client's era.
+"""Interaction: passes requests that a server makes during a call to the call's client, in the form of its era.
 
-Theory. A handshake-era server sends a request and waits; a modern one returns `input_required` and is called again. A
-handshake-era client can be sent a request; a modern one can only be answered. So:
+Theory. A handshake-era server sends a request and waits for the response; a modern one returns `input_required` and is
+called again. A handshake-era client can receive requests; a modern one receives only results. So:
 
-    client \\ server   handshake                               modern
-    handshake         relay the request (`asked`)             ask, then call again (`ask`)
-    modern            park the call, answer `input_required`, the client and the server do it alone
-                      go on when it comes back (`asked`, `resume`)
+    client \\ server   handshake                                   modern
+    handshake         relay the request (`on_request`)            ask the client, call again (`ask`)
+    modern            park the call, return `input_required`,     pass on: they need no help
+                      resume on retry (`on_request`, `resume`)
 
-Owns the parked calls. A parked call is found by an unguessable `requestState`, by its own principal, for the same
-target, once, and until its time is over; then the backend is told that the call is cancelled.
+Owns the parked calls. Only the same principal can resume a parked call, by its unguessable `requestState`, for the same
+target, once, and within its time. After that the call is cancelled at the backend.
 """
 
 import asyncio
@@ -34,26 +34,27 @@ from mcp_manifold.wire.protocol import INTERNAL_ERROR, METHOD_NOT_FOUND
 INTERACTIVE: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Methods whose result may be `input_required` (2026-07-28 basic/patterns/mrtr)."""
 MAX_ROUNDS: Final = 10
-"""Times one call may ask for input: as many as the clients of the SDKs accept."""
+"""Rounds of input in one call; the clients of the SDKs accept as many."""
 STATE_ONLY_WAIT: Final = 0.05
-"""Seconds before a call is repeated that gave a state and asked for nothing."""
+"""Seconds before a call is repeated whose result has a `requestState` but no input requests."""
 
 
 @dataclass(slots=True, eq=False)
 class Parked:
-    """A backend's call whose modern client was sent away for input."""
+    """A request in flight whose modern client was answered `input_required`."""
 
     link: Link
     pending: PendingRequest
     session: Session
     target: tuple[str, str, str]
-    questions: dict[str, ServerRequest] = field(default_factory=dict)
+    requests: dict[str, ServerRequest] = field(default_factory=dict)
+    """The open server requests, by their keys in `inputRequests`."""
     state: str = ""
     timer: Timer | None = None
 
 
 class CallTarget(NamedTuple):
-    """What a call is for: method, backend, native name or URI. A retry must be for the same."""
+    """The target of a call: method, backend, native name or URI. A retry must have the same target."""
 
     method: str
     backend: Backend
@@ -67,7 +68,7 @@ class CallTarget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A call that is simply to be made again, once its client did what it was asked."""
+    """A call that is sent again when its client returns, after it opened the URLs it was given."""
 
     state: str
     principal: str
@@ -75,12 +76,16 @@ class Repeat:
     until: float
 
     def is_for(self, principal: str, target: tuple[str, str, str], now: float) -> bool:
-        """Whether it may be used by that principal, for that target, now."""
+        """Whether that principal may use it for that target now."""
         return (self.principal, self.target) == (principal, target) and now <= self.until
 
 
 class Bridge:
-    """See the module. `names_server` tells whether a scope has several servers, so that the asking one is named."""
+    """See the module.
+
+    Args:
+        names_server: whether messages to clients of a scope name the server, because the scope has several.
+    """
 
     def __init__(
         self, limits: LimitSettings, *, names_server: Callable[[str], bool], clock: Clock | None = None
@@ -99,57 +104,57 @@ class Bridge:
 
     @property
     def parked(self) -> int:
-        """How many calls wait for their client to come back with input."""
+        """The number of parked calls."""
         return len(self._parked)
 
     def adapt(self, limits: LimitSettings) -> None:
-        """Other limits hold for what is parked from now on."""
+        """Use other limits for calls parked from now on."""
         self._limits = limits
 
-    # --- a handshake-era server asks --------------------------------------------------------------------------------
+    # --- requests of handshake-era servers ------------------------------------------------------------------------
 
-    def asked(self, question: ServerRequest) -> None:
-        """Take a server's request to the client it is for, or refuse it; never to somebody else."""
-        parked = None if question.pending is None else self._by_pending.get(question.pending)
-        session = parked.session if parked is not None else question.session
+    def on_request(self, request: ServerRequest) -> None:
+        """Relay a server request to its client, park its call, or refuse it; no other client ever receives it."""
+        parked = None if request.pending is None else self._by_pending.get(request.pending)
+        session = parked.session if parked is not None else request.session
         if session is None:
-            question.fail(_error(METHOD_NOT_FOUND, "Method not found: it cannot be told which client this is for"))
+            request.fail(_error(METHOD_NOT_FOUND, "Method not found: the client this is for is ambiguous"))
             return
-        refused = wire.refusal(question.method, question.params, session.capabilities)
+        refused = wire.refusal(request.method, request.params, session.capabilities)
         if refused is not None:
-            question.fail(refused)
+            request.fail(refused)
         elif session.era == "modern":
-            self._park(question, session, parked)
+            self._park(request, session, parked)
         elif session.reach is None:
-            question.fail(_error(METHOD_NOT_FOUND, "Method not found: the client cannot be asked anything"))
+            request.fail(_error(METHOD_NOT_FOUND, "Method not found: the client cannot receive requests"))
         else:
-            self._relay(question, session)
+            self._relay(request, session)
 
-    def completed(self, link: Link, elicitation: Payload) -> Session | None:
-        """The client that was sent this URL elicitation, once: it is told that it is complete."""
+    def elicited(self, link: Link, elicitation: Payload) -> Session | None:
+        """The client that was sent this URL elicitation, once; None for an unknown one."""
         return self._elicitations.pop((link, bytes(elicitation)), None)
 
-    def sent_off(self, exc: RemoteError, link: Link | None, session: Session) -> None:
-        """A handshake-era client is told by an error to visit pages: it is to hear when it is done there."""
+    def remember_urls(self, exc: RemoteError, link: Link | None, session: Session) -> None:
+        """Note the URL elicitations in an error for a handshake-era client, to notify it when they are complete."""
         if link is not None:
             for params in wire.required_urls(exc.raw):
                 self._remember(link, params, session)
 
     def ended(self, session: Session) -> None:
-        """A client's session is over: it need not be told that anything is complete."""
+        """Forget the URL elicitations of a session that has ended."""
         self._elicitations = {key: each for key, each in self._elicitations.items() if each is not session}
 
-    def _relay(self, question: ServerRequest, session: Session) -> None:
+    def _relay(self, request: ServerRequest, session: Session) -> None:
         assert session.reach is not None
-        params = question.params
+        params = request.params
         if self._names_server(session.scope):
-            params = wire.signed(question.method, params, question.link.backend)
-        call = None if question.pending is None else question.pending.call
-        asking = session.reach.ask(question.method, params, call)
+            params = wire.signed(request.method, params, request.link.backend)
+        call = None if request.pending is None else request.pending.call
+        asking = session.reach.ask(request.method, params, call)
         if not asking.done():
-            self._remember(question.link, params, session)
-        question.on_withdrawn = lambda: _cancel(asking)
-        asking.add_done_callback(lambda done: _hand_over(question, done))
+            self._remember(request.link, params, session)
+        request.when_withdrawn(lambda: _cancel(asking))
+        asking.add_done_callback(lambda done: _respond(request, done))
 
     def _remember(self, link: Link, params: Payload | None, session: Session) -> None:
         found = wire.object_members(params).get("elicitationId")
@@ -158,54 +163,54 @@ class Bridge:
                 del self._elicitations[next(iter(self._elicitations))]
             self._elicitations[(link, bytes(found))] = session
 
-    # --- ... on behalf of a modern client ---------------------------------------------------------------------------
+    # --- parked calls of modern clients ---------------------------------------------------------------------------
 
-    def _park(self, question: ServerRequest, session: Session, parked: Parked | None) -> None:
-        pending = question.pending
+    def _park(self, request: ServerRequest, session: Session, parked: Parked | None) -> None:
+        pending = request.pending
         if pending is None or pending.method not in INTERACTIVE:
-            question.fail(
-                _error(METHOD_NOT_FOUND, "Method not found: a client of this era is only asked within a call")
+            request.fail(
+                _error(METHOD_NOT_FOUND, "Method not found: a client of this era gets requests only within a call")
             )
             return
         if parked is None:
             if len(self._parked) >= self._limits.max_parked:
-                question.fail(_error(INTERNAL_ERROR, "Too many calls are waiting for their clients"))
+                request.fail(_error(INTERNAL_ERROR, "Too many calls are waiting for their clients"))
                 return
-            target = (pending.method, question.link.backend, _native(pending))
-            parked = self._by_pending[pending] = Parked(question.link, pending, session, target)
-            self._loop.call_soon(self._send_away, parked)  # after what else came in the same breath
-        parked.questions[f"{question.link.backend}-{uuid.uuid4().hex[:8]}"] = question
-        question.on_withdrawn = lambda: self._withdrawn(pending)
+            target = (pending.method, request.link.backend, _native(pending))
+            parked = self._by_pending[pending] = Parked(request.link, pending, session, target)
+            self._loop.call_soon(self._send_away, parked)  # after the other messages of the same read
+        parked.requests[f"{request.link.backend}-{uuid.uuid4().hex[:8]}"] = request
+        request.when_withdrawn(lambda: self._withdrawn(pending))
 
     def _send_away(self, parked: Parked) -> None:
-        """Answer the client that input is required; the call now waits for it to come back."""
-        asked = {key: question for key, question in parked.questions.items() if question.is_open}
-        if not asked or parked.pending.is_done:
+        """Answer the client with `input_required`; the call then waits for its retry."""
+        waiting = {key: each for key, each in parked.requests.items() if each.is_open}
+        if not waiting or parked.pending.is_done:
             self._by_pending.pop(parked.pending, None)
-            _fail(asked, "the call it came with is over")
+            _fail(waiting, "its call has ended")
             return
-        parked.questions = asked
+        parked.requests = waiting
         parked.state = self._parked.issue()
         self._parked.keep(parked.state, parked)
         parked.timer = self._clock.call_later(self._limits.park_time, self._expire, parked)
         signer = parked.target[1] if self._names_server(parked.session.scope) else ""
-        requests = {key: _as_input_request(each.method, each.params, signer) for key, each in asked.items()}
+        requests = {key: _as_input_request(each.method, each.params, signer) for key, each in waiting.items()}
         answer = {"resultType": "input_required", "inputRequests": requests, "requestState": parked.state}
         parked.link.park(parked.pending, Payload(wire.encode(answer)))
 
     def _withdrawn(self, pending: PendingRequest) -> None:
-        """The backend, or the end of its link, took a question back: with the last one the parking is over."""
+        """A server request was withdrawn; forget the parked call once it has ended."""
         parked = self._by_pending.get(pending)
         if parked is not None and pending.is_done:
             self._drop(parked)
 
     def _expire(self, parked: Parked) -> None:
-        """The client never came back."""
+        """Cancel a parked call whose client did not return in time."""
         self._drop(parked)
         link = parked.link
-        reason = f"its client did not come back within {self._limits.park_time:g} s"
+        reason = f"its client did not return within {self._limits.park_time:g} s"
         link.abandon(parked.pending, BackendTimeout(link.backend, reason))
-        _fail(parked.questions, reason)
+        _fail(parked.requests, reason)
 
     def _drop(self, parked: Parked) -> None:
         self._parked.forget(parked.state)
@@ -214,7 +219,7 @@ class Bridge:
             parked.timer.cancel()
 
     def find_parked(self, call: Call, target: CallTarget) -> "Parked | Repeat":
-        """What a modern client that came back continues; nothing is changed yet.
+        """The parked call, or the call to repeat, that a modern client's retry continues. Changes nothing.
 
         Raises:
             InvalidParams: the state is unknown, used, expired, another principal's, or for another target.
@@ -230,31 +235,33 @@ class Bridge:
         return parked
 
     def consume(self, repeat: "Repeat") -> None:
-        """The call is made again: its state cannot be used a second time."""
+        """Note that a call was sent again: its state cannot be used a second time."""
         self._repeats.forget(repeat.state)
 
     def resume(self, parked: "Parked", call: Call, on_result: ResultCallback) -> PendingRequest:
-        """Continue a parked call: hand the client's answers to the backend; `on_result` receives the outcome."""
+        """Resume a parked call: send the client's answers to the backend; `on_result` receives the outcome."""
         self._parked.forget(parked.state)
         if parked.timer is not None:
             parked.timer.cancel()
         parked.session = call.session
         given = wire.object_members(call.params.get("inputResponses"))
-        waiting = {key: question for key, question in parked.questions.items() if key not in given}
-        answered = {key: question for key, question in parked.questions.items() if key in given}
-        parked.questions = waiting
+        waiting = {key: each for key, each in parked.requests.items() if key not in given}
+        answered = {key: each for key, each in parked.requests.items() if key in given}
+        parked.requests = waiting
         if waiting:
             self._loop.call_soon(self._send_away, parked)
         else:
             self._by_pending.pop(parked.pending, None)
         parked.link.resume(parked.pending, call, on_result)
-        for key, question in answered.items():
-            question.answer(given[key])
+        for key, each in answered.items():
+            each.answer(given[key])
         return parked.pending
 
     def url_required(self, exc: RemoteError, call: Call, target: CallTarget) -> Payload | None:
-        """A handshake-era server's "URL elicitation required" (-32042), which modern revisions do not have, as the
-        `input_required` they have instead; None if it says nothing that can be asked.
+        """A handshake-era server's error -32042 (URL elicitation required) as the `input_required` of modern revisions.
+
+        Returns:
+            None if the client supports none of the elicitations, or too many calls are waiting.
         """
         found = wire.required_urls(exc.raw)
         method, session = "elicitation/create", call.session
@@ -275,13 +282,13 @@ class Bridge:
         }
         return Payload(wire.encode({"resultType": "input_required", "inputRequests": requests, "requestState": state}))
 
-    # --- a modern server asks a handshake-era client ------------------------------------------------------------------
+    # --- modern servers, handshake-era clients --------------------------------------------------------------------
 
     async def ask(self, call: Call, backend: str, wanted: wire.InputRequired) -> dict[str, Payload]:
-        """Ask the client what a modern server's `input_required` wants to know; returns the params to call again with.
+        """Send the input requests of a modern server to a handshake-era client; returns the params of the next call.
 
         Raises:
-            BackendError: the client cannot be asked that, refused, or did not answer in time.
+            BackendError: the client does not support them, refused, or did not answer in time.
         """
         again = {key: value for key, value in call.params.items() if key not in ("inputResponses", "requestState")}
         if wanted.requests:
@@ -293,7 +300,7 @@ class Bridge:
         return again
 
     def named(self, call: Call, result: Payload, view: ResultView | None) -> Payload:
-        """What a modern server asks a modern client, with the server named where a person reads it."""
+        """A modern server's result for a modern client, with the server's name in the texts of its input requests."""
         if not self._names_server(call.session.scope):
             return result
         wanted = wire.input_required(result, view)
@@ -306,14 +313,14 @@ class Bridge:
         for request in requests.values():
             params = None if request.params is UNSET else request.params
             if session.reach is None or wire.refusal(request.method, params, session.capabilities) is not None:
-                reason = f"needs {request.method} to go on, which this client cannot be asked"
+                reason = f"needs {request.method} to continue, which the client does not support"
                 raise BackendProtocolError(name, reason)
         asking = {key: self._ask(call, name, request) for key, request in requests.items()}
         try:
             async with self._clock.timeout(self._limits.park_time):
                 await asyncio.wait(asking.values())
         except TimeoutError:
-            raise BackendTimeout(name, "the client did not answer what the server asked in time") from None
+            raise BackendTimeout(name, "the client did not answer the server's request in time") from None
         finally:
             _cancel(*asking.values())
         return {key: _given(name, each) for key, each in asking.items()}
@@ -326,51 +333,55 @@ class Bridge:
         return call.session.reach.ask(request.method, _with_id(params), call)
 
 
-def _given(backend: str, asked: "asyncio.Future[Envelope]") -> Payload:
-    """What the client answered; anything but a result ends the call, since a modern server is not waiting for it."""
-    if asked.cancelled():
-        raise CallCancelled("the call was cancelled while its client was asked")
-    envelope = asked.result()
+def _given(backend: str, response: "asyncio.Future[Envelope]") -> Payload:
+    """The client's result. An error ends the call, because a modern server does not wait for one."""
+    if response.cancelled():
+        raise CallCancelled("the call was cancelled while it waited for its client")
+    envelope = response.result()
     if envelope.result is UNSET:
-        raise BackendProtocolError(backend, "asked its client for input, and the client refused")
+        raise BackendProtocolError(backend, "requested input from its client, and the client refused")
     return envelope.result
 
 
-def _cancel(*asked: "asyncio.Future[Envelope]") -> None:
-    for each in asked:
+def _cancel(*responses: "asyncio.Future[Envelope]") -> None:
+    for each in responses:
         each.cancel()
 
 
-def _fail(questions: Mapping[str, ServerRequest], reason: str) -> None:
-    """Answer the questions that are still open, which outlive their call, with an error."""
-    for question in questions.values():
-        question.fail(_error(INTERNAL_ERROR, f"No answer: {reason}"))
+def _fail(requests: Mapping[str, ServerRequest], reason: str) -> None:
+    """Answer server requests that are still open with an error."""
+    for request in requests.values():
+        request.fail(_error(INTERNAL_ERROR, f"No answer: {reason}"))
 
 
-def _hand_over(question: ServerRequest, asked: "asyncio.Future[Envelope]") -> None:
-    """The client's answer, or the reason why there is none, to the server that asked."""
-    if asked.cancelled():
+def _respond(request: ServerRequest, response: "asyncio.Future[Envelope]") -> None:
+    """Send the client's response, or the reason why there is none, to the server."""
+    if response.cancelled():
         return
-    exc = asked.exception()
+    exc = response.exception()
     if exc is not None:
-        question.fail(_error(INTERNAL_ERROR, f"No answer: {exc}"))
+        request.fail(_error(INTERNAL_ERROR, f"No answer: {exc}"))
         return
-    envelope = asked.result()
+    envelope = response.result()
     if envelope.error is not UNSET:
-        question.fail(envelope.error)
+        request.fail(envelope.error)
     else:
-        question.answer(wire.EMPTY if envelope.result is UNSET else envelope.result)
+        request.answer(wire.EMPTY if envelope.result is UNSET else envelope.result)
 
 
 def _as_input_request(method: str, params: Payload | None, signer: str) -> dict[str, object]:
-    """A question as 2026-07-28 has it: no `elicitationId`, no progress token; `signer` is who asks, if that is told."""
+    """A server request in the form of 2026-07-28, without `elicitationId` and progress token.
+
+    Args:
+        signer: the server's name for the texts; empty for none.
+    """
     if params is None:
         return {"method": method}
     found = wire.object_members(wire.signed(method, params, signer) if signer else params)
     found.pop("elicitationId", None)
     if "_meta" in found:
         meta = wire.object_members(found["_meta"])
-        meta.pop("progressToken", None)  # there is nothing to send progress on
+        meta.pop("progressToken", None)  # the client has no stream to send progress on
         found["_meta"] = Payload(wire.encode(meta))
     return {"method": method, "params": Payload(wire.encode(found))}
 

@@ -1,18 +1,18 @@
-"""Owner of the current catalogue: adopts Listings, keeps a view for each scope, announces Changes.
+"""Owner of the current catalogue: adopts Listings, keeps a View for each scope, announces Changes.
 
-A scope is an endpoint's set of backends: `""` all of them, `"group:<name>"` some, `"server:<name>"` one under its
-native names. Every scope has a catalogue of its own, merged by itself, so that its names are as short as they can be.
-Readers take one reference and keep it for the length of a request; nothing here locks.
+A scope is an endpoint's set of backends: `""` is all of them, `"group:<name>"` some, `"server:<name>"` one under its
+native names. Every scope has its own catalogue, so that its names are as short as possible. Readers take one reference
+and keep it for the length of a request; nothing here locks.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import anyio
-
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import BrokenServer, ManifoldSettings, OverrideSettings, ServerSettings
 from mcp_manifold.errors import UnknownItem
 from mcp_manifold.model.catalogue import (
@@ -33,16 +33,16 @@ from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
 
 MERGED: Final = ""
 ANNOUNCE_AFTER: Final = 0.1
-"""Seconds changes are collected before they are announced: backends that come up together are one Change."""
-MAX_LINKS: Final = 10_000
-"""Links seen in results that are remembered; the oldest is forgotten first."""
+"""Seconds changes are collected before they are announced: backends that connect together cause one notification."""
+MAX_REFS: Final = 10_000
+"""URIs seen in results that are remembered; the oldest is forgotten first."""
 
 Watcher = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one scope offers at one moment: the whole catalogue, and the part of it that may be seen."""
+    """The catalogue of one scope at one moment: all of it, and the part that clients may see."""
 
     whole: Catalogue
     catalogue: Catalogue
@@ -50,17 +50,17 @@ class View:
     missing: frozenset[str] = frozenset()
     """Members of the scope that have not listed yet."""
     shown: Catalogue = field(default_factory=Catalogue)
-    """What lists show of it: not what belongs to servers that have failed for long."""
+    """The entries that lists contain: those of servers that failed longer than the grace time ago are left out."""
     unavailable: tuple[UnavailableServer, ...] = ()
-    """The members of the scope that are missing, whether their entries are shown or not."""
+    """The unavailable members of the scope, whether their entries are shown or not."""
     is_lost: bool = False
-    """Every member failed, and nothing is known of what any offers."""
+    """Every member failed, and no listing of any is known."""
     encoded: dict[tuple[Kind, str, int], bytes] = field(default_factory=dict, repr=False)
     """Pages of lists, encoded once for each kind, protocol version and place."""
 
 
 class Hub:
-    """See the module. Synchronous but for `settle`; lives on one event loop."""
+    """See the module. Synchronous, except for the `wait_` methods; used from one event loop."""
 
     def __init__(
         self,
@@ -69,7 +69,9 @@ class Hub:
         policy: Policy,
         *,
         broken: Sequence[BrokenServer] = (),
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = clock or LoopClock()
         self._unavailability = Unavailability(settings.list_grace)
         self._take(servers, settings, policy, broken)
         self._startup = settings.startup_timeout
@@ -78,12 +80,11 @@ class Hub:
         """The views made so far, by scope; only the hub changes it."""
         self._watchers: dict[str, list[Watcher]] = {}
         self._changes: dict[str, set[Change]] = {}
-        self._settled: set[str] = set()
-        self._recalled: set[str] = set()
-        self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._attempted: set[str] = set()
+        self._cached: set[str] = set()
+        self._started = self.clock.now()
         self._progress = asyncio.Event()
-        self._links: OrderedDict[str, str] = OrderedDict()
+        self._refs: OrderedDict[str, str] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Hub listings={len(self._listings)}/{len(self._servers)} scopes={sorted(self.views)}>"
@@ -113,35 +114,35 @@ class Hub:
         *,
         broken: Sequence[BrokenServer] = (),
     ) -> None:
-        """Go by other settings from now on. A server that stays is shown as it last listed, until it lists again."""
+        """Use other settings from now on. A server that stays keeps its last listing until it lists again."""
         self._take(servers, settings, policy, broken)
         self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
-        self._settled &= self._servers.keys()
-        self._recalled &= self._servers.keys()
+        self._attempted &= self._servers.keys()
+        self._cached &= self._servers.keys()
         old, self.views = self.views, {}
         for scope, view in old.items():
             if self.has_scope(scope) or self._watchers.get(scope):
                 self._note(scope, diff(view.shown, self.view(scope).shown))
         for server in self._unavailability:
-            self._await_end(server)
+            self._schedule_refresh(server)
 
-    # --- what is known from an earlier time ------------------------------------------------------------------------
+    # --- cached listings ------------------------------------------------------------------------------------------
 
-    def recall(self, listing: Listing) -> None:
-        """This is what a backend offered last time: as good as listed, until it lists."""
-        self._recalled.add(listing.backend)
+    def adopt_cached(self, listing: Listing) -> None:
+        """Publish a listing of an earlier run, until the backend lists."""
+        self._cached.add(listing.backend)
         self._publish(listing)
 
-    def expect(self, backend: str) -> None:
-        """There is another attempt at this backend to come, as if it were the first."""
-        self._settled.discard(backend)
+    def expect_attempt(self, backend: str) -> None:
+        """Wait for another attempt at this backend, as if it were the first."""
+        self._attempted.discard(backend)
 
-    # --- what the fleet reports ------------------------------------------------------------------------------------
+    # --- reports of the fleet -------------------------------------------------------------------------------------
 
     def adopt(self, listing: Listing) -> None:
-        """A backend listed: publish the new catalogue of every scope it is in, and note what changed."""
+        """Publish a new listing in every scope of its backend, and note the changes."""
         self._publish(listing)
-        self.settled(listing.backend)
+        self.mark_attempted(listing.backend)
 
     def _publish(self, listing: Listing) -> None:
         self._listings[listing.backend] = listing
@@ -150,35 +151,35 @@ class Hub:
                 self.views[scope] = new = self._build(scope)
                 self._note(scope, diff(old.shown, new.shown))
 
-    def missed(self, backend: str, reason: str, since: str) -> None:
-        """A backend failed: lists say so, and show its entries for a while."""
+    def mark_unavailable(self, backend: str, reason: str, since: str) -> None:
+        """Note that a backend failed: lists report it, and contain its entries for the grace time."""
         if backend in self._servers and self._unavailability.mark_unavailable(
-            backend, reason, now=self._loop.time(), since=since
+            backend, reason, now=self.clock.now(), since=since
         ):
-            self._await_end(backend)
-            self._look_again(backend)
+            self._schedule_refresh(backend)
+            self._refresh(backend)
 
-    def returned(self, backend: str) -> None:
-        """A backend is there, or at rest."""
+    def mark_available(self, backend: str) -> None:
+        """Note that a backend is connected, or at rest."""
         if self._unavailability.mark_available(backend):
-            self._look_again(backend)
+            self._refresh(backend)
 
-    def _await_end(self, backend: str) -> None:
-        """Look again when its entries are not to be shown any more; too often does no harm."""
-        left = self._unavailability.grace_left(backend, self._loop.time())
+    def _schedule_refresh(self, backend: str) -> None:
+        """Refresh the views when the grace time of a backend ends. Refreshing twice is harmless."""
+        left = self._unavailability.grace_left(backend, self.clock.now())
         if left:
-            self._loop.call_later(left, self._look_again, backend)
+            self.clock.call_later(left, self._refresh, backend)
 
-    def _look_again(self, backend: str) -> None:
-        """Who is missing has changed, or how long: the views say so from now on."""
+    def _refresh(self, backend: str) -> None:
+        """Update the views of a backend whose availability changed."""
         for scope, old in list(self.views.items()):
             if backend in self.members(scope):
-                new = self.views[scope] = self._with_absences(scope, replace(old, encoded={}))
+                new = self.views[scope] = self._with_unavailable(scope, replace(old, encoded={}))
                 self._note(scope, diff(old.shown, new.shown))
 
-    def settled(self, backend: str) -> None:
-        """The first attempt at this backend is over, well or not."""
-        self._settled.add(backend)
+    def mark_attempted(self, backend: str) -> None:
+        """Note that the first attempt at this backend has ended, with or without success."""
+        self._attempted.add(backend)
         self._progress.set()
         self._progress = asyncio.Event()
 
@@ -187,7 +188,7 @@ class Hub:
             return
         waiting = self._changes.setdefault(scope, set())
         if not waiting:
-            self._loop.call_later(ANNOUNCE_AFTER, self._announce, scope)
+            self.clock.call_later(ANNOUNCE_AFTER, self._announce, scope)
         waiting |= changes
 
     def _announce(self, scope: str) -> None:
@@ -195,7 +196,7 @@ class Hub:
         for watcher in list(self._watchers.get(scope, ())):
             watcher(methods)
 
-    # --- what calls read ------------------------------------------------------------------------------------------
+    # --- scopes and views -----------------------------------------------------------------------------------------
 
     def has_scope(self, scope: str) -> bool:
         """Whether there is such a scope."""
@@ -205,11 +206,11 @@ class Hub:
         return scope == MERGED or (kind == "group" and name in self._groups)
 
     def unlisted(self, scope: str) -> tuple[str, ...]:
-        """The members of a scope that have not listed yet."""
+        """The members of a scope that have no listing yet."""
         return tuple(name for name in self.members(scope) if name not in self._listings)
 
     def prefix(self, scope: str, backend: str) -> str:
-        """What the names of a backend's tools and prompts begin with in a scope; empty where they are native."""
+        """The prefix and separator of a backend's tool and prompt names in a scope; empty for native names."""
         prefix = terms_of(self._servers[backend], native=scope.startswith("server:")).prefix
         return f"{prefix}{self._rules.separator}" if prefix else ""
 
@@ -224,82 +225,80 @@ class Hub:
         return tuple(self._servers)
 
     def view(self, scope: str) -> View:
-        """The scope's view of this moment."""
+        """The current view of a scope."""
         view = self.views.get(scope)
         if view is None:
             view = self.views[scope] = self._build(scope)
         return view
 
     @property
-    def is_settled(self) -> bool:
-        """Whether every backend was tried once, or the start-up timeout is over."""
-        over = self._loop.time() >= self._started + self._startup
-        return over or self._servers.keys() <= self._settled
+    def is_started(self) -> bool:
+        """Whether the first attempt at every backend has ended, or the start-up timeout is over."""
+        return self._startup_left <= 0 or self._servers.keys() <= self._attempted
 
-    async def settle(self, scope: str) -> None:
-        """Wait until the scope can be listed: nothing to wait for as soon as anything is known of it from last time.
+    @property
+    def _startup_left(self) -> float:
+        return self._started + self._startup - self.clock.now()
 
-        Whoever is not known yet joins when it has listed, and clients are told. Otherwise one server that hangs, and
-        never listed, would cost every start the whole start-up timeout.
+    def is_listable(self, scope: str) -> bool:
+        """Whether the scope can be listed: a cached listing is known, or every first attempt has ended.
+
+        Backends without a listing are added when they list, and clients are notified. Otherwise one server that hangs
+        and never listed would delay every start by the whole start-up timeout.
         """
-        if not self.has_settled(scope):
-            await self.tried(scope)
+        return not self._cached.isdisjoint(self.members(scope)) or self.has_attempted(scope)
 
-    def has_settled(self, scope: str) -> bool:
-        """Whether `settle` would not wait."""
-        members = self.members(scope)
-        if not self._recalled.isdisjoint(members) or self._settled.issuperset(members):
-            return True
-        return self._loop.time() >= self._started + self._startup
+    async def wait_listable(self, scope: str) -> None:
+        """Wait until the scope can be listed, up to the start-up timeout."""
+        if not self.is_listable(scope):
+            await self.wait_attempted(scope)
 
-    def was_tried(self, scope: str) -> bool:
-        """Whether `tried` would not wait."""
-        over = self._loop.time() >= self._started + self._startup
-        return over or self._settled.issuperset(self.members(scope))
+    def has_attempted(self, scope: str) -> bool:
+        """Whether the first attempt at every backend of the scope has ended, or the start-up timeout is over."""
+        return self._attempted.issuperset(self.members(scope)) or self._startup_left <= 0
 
-    async def tried(self, scope: str) -> None:
-        """Wait for the scope's backends that are still at their first attempt, up to the start-up timeout in all."""
-        members = set(self.members(scope))
-        left = self._started + self._startup - self._loop.time()
-        if left <= 0 or members <= self._settled:
+    async def wait_attempted(self, scope: str) -> None:
+        """Wait until the first attempt at every backend of the scope has ended, up to the start-up timeout."""
+        if self.has_attempted(scope):
             return
-        with anyio.move_on_after(left):
-            while not members <= self._settled:
-                await self._progress.wait()
+        with suppress(TimeoutError):
+            async with self.clock.timeout(self._startup_left):
+                while not self._attempted.issuperset(self.members(scope)):
+                    await self._progress.wait()
 
     def route_resource(self, scope: str, uri: str) -> ResourceRoute | None:
-        """Where a URI is read: what is listed comes first, then who linked to it, then templates and schemes."""
+        """The route of a public URI: listed resources come first, then URIs seen in results, then templates."""
         view = self.view(scope)
-        linked = self._links.get(uri)
-        if linked is not None and linked in view.catalogue.backends and view.whole.find_resource(uri) is None:
-            return ResourceRoute(linked, uri) if self._policy.permits_uri(ANONYMOUS, linked, uri) else None
+        owner = self._refs.get(uri)
+        if owner is not None and owner in view.catalogue.backends and view.whole.find_resource(uri) is None:
+            return ResourceRoute(owner, uri) if self._policy.permits_uri(ANONYMOUS, owner, uri) else None
         return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
 
     async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
-        """As `route_resource`, once the backends that are just connecting had their chance.
+        """As `route_resource`, after the first attempts at the scope's backends.
 
         Raises:
-            UnknownItem: there is no such resource for the scope's clients.
+            UnknownItem: the scope has no such resource.
         """
         route = self.route_resource(scope, uri)
         if route is None:
-            await self.tried(scope)
+            await self.wait_attempted(scope)
             route = self.route_resource(scope, uri)
         if route is None:
             raise UnknownItem("resource", uri)
         return route
 
     def public_uri(self, scope: str, backend: str, uri: str) -> str:
-        """The URI clients of the scope are told where the backend says `uri`; remembered, so that it can be read."""
+        """The public URI of a backend's `uri` in a scope; it is remembered, so that clients can read it."""
         if len(uri) <= MAX_URI:
-            self._links[uri] = backend
-            self._links.move_to_end(uri)
-            if len(self._links) > MAX_LINKS:
-                self._links.popitem(last=False)
+            self._refs[uri] = backend
+            self._refs.move_to_end(uri)
+            if len(self._refs) > MAX_REFS:
+                self._refs.popitem(last=False)
         return self.view(scope).whole.public_uri(backend, uri)
 
     def watch(self, scope: str, changed: Watcher) -> Callable[[], None]:
-        """Call `changed` with the list_changed methods of real differences; returns how to stop."""
+        """Call `changed` with the `list_changed` methods of real differences; returns a function that stops this."""
         self.view(scope)
         watchers = self._watchers.setdefault(scope, [])
         watchers.append(changed)
@@ -319,17 +318,17 @@ class Hub:
         visible = self._policy.view(whole, ANONYMOUS)
         listings = tuple(self._listings[name] for name in known)
         view = View(whole, visible, listings, frozenset(members) - self._listings.keys())
-        return self._with_absences(scope, view)
+        return self._with_unavailable(scope, view)
 
-    def _with_absences(self, scope: str, view: View) -> View:
-        """The view, with who is missing in it at this moment."""
-        now, members = self._loop.time(), self.members(scope)
+    def _with_unavailable(self, scope: str, view: View) -> View:
+        """The view, with the servers that are unavailable now."""
+        now, members = self.clock.now(), self.members(scope)
         over = {name for name in members if self._unavailability.is_grace_over(name, now)}
         found: list[UnavailableServer] = []
         for name in members:
-            absence = self._unavailability.find(name)
-            if absence is not None:
-                found.append(replace(absence, is_listed=name not in view.missing and name not in over))
+            known = self._unavailability.find(name)
+            if known is not None:
+                found.append(replace(known, is_listed=name not in view.missing and name not in over))
             elif name in view.missing:
                 found.append(UnavailableServer(name, "has not listed what it offers yet", is_failure=False))
         found += [each for each in self._broken if self._has_broken(scope, each.server)]
@@ -346,7 +345,7 @@ class Hub:
 
 
 def terms_of(server: ServerSettings, *, native: bool) -> Terms:
-    """How a server is presented; `native`: on an endpoint of its own, under its own names."""
+    """The naming terms of a server; `native`: on its own endpoint, under its own names."""
     prefix = "" if native else (server.name if server.prefix is None else server.prefix)
     overrides: dict[tuple[Kind, str], Override] = {}
     groups: tuple[tuple[Kind, Mapping[str, OverrideSettings]], ...] = (

@@ -1,14 +1,14 @@
-"""Log messages of backends: how much each is asked for, and who hears what of it.
+"""Log messages of backends: sets the level of each link, and routes each message to the clients it concerns.
 
-Theory. A handshake-era backend has one level for each link, so a link gets the most verbose level that anybody wants
-who is served by it, and every client hears only what is at or above its own. A client that set no level hears its own
-calls from `info` up; one of 2026-07-28 hears nothing but what the request itself asked for. What may be about several
-clients' calls is nobody's.
+Theory. A handshake-era backend has one level per link, so a link gets the most verbose level that any of its clients
+wants, and each client receives only messages at or above its own level. A client that set no level receives those of
+its own calls from `info` up. A 2026-07-28 client receives only messages that its request asked for. A message that may
+belong to calls of several clients is dropped.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,7 @@ from mcp_manifold import wire
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.server_requests import ServerNotification
+from mcp_manifold.clock import Clock, wait_all
 from mcp_manifold.core.hub import Hub
 from mcp_manifold.errors import BackendError, BackendUnavailable, InvalidParams, UnknownMethod
 from mcp_manifold.model.call import Call, Handler, Session
@@ -25,48 +26,55 @@ from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, LOG_LEVELS
 logger = logging.getLogger(__name__)
 
 SET_WAIT: Final = 2.0
-"""Seconds a client, or a link that opened, waits until its backends took a level; they may take it later as well."""
+"""Seconds that a client, or a new link, waits until backends accept a level; they may still accept it later."""
 _MESSAGE: Final = "notifications/message"
 
 
 @dataclass(slots=True, eq=False)
 class _Volume:
-    """The level of one link: what the backend was told, what it is to be told, who waits for that."""
+    """The log level of one link."""
 
     timeout: float
     wanted: str = ""
-    told: str = ""
+    sent: str = ""
+    """The level that the backend was last set to."""
     is_busy: bool = False
+    """Whether a `logging/setLevel` is in flight."""
     waiting: list["asyncio.Future[None]"] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     """The levels of the 2026-07-28 calls in flight."""
 
 
 class LogLevels:
-    """See the module. `methods` and `notices` are what it answers and hears."""
+    """See the module. Answers `methods`, and handles the backends' `notifications`.
 
-    def __init__(self, hub: Hub, find: Callable[[str], Backend]) -> None:
+    Args:
+        find: returns the backend of a name; raises BackendUnavailable if it is no longer configured.
+    """
+
+    def __init__(self, hub: Hub, find: Callable[[str], Backend], *, clock: Clock) -> None:
         self._hub = hub
         self._find = find
+        self._clock = clock
         self._sessions: set[Session] = set()
         self._volumes: dict[Link, _Volume] = {}
         self.dropped = 0
-        """Messages that went to nobody because it could not be told whose call they were about."""
+        """Messages dropped because they may belong to calls of several clients."""
 
     def __repr__(self) -> str:
         return f"<LogLevels clients={len(self._sessions)} links={len(self._volumes)} dropped={self.dropped}>"
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods it answers."""
+        """The methods that it answers."""
         return {"logging/setLevel": self._set_level}
 
     @property
-    def notices(self) -> Mapping[str, Callable[[ServerNotification], None]]:
-        """The notifications of backends it hears."""
+    def notifications(self) -> Mapping[str, Callable[[ServerNotification], None]]:
+        """The notifications of backends that it handles."""
         return {_MESSAGE: self._logged}
 
-    # --- how much --------------------------------------------------------------------------------------------------
+    # --- levels ---------------------------------------------------------------------------------------------------
 
     async def _set_level(self, call: Call) -> Payload:
         session = call.session
@@ -78,7 +86,7 @@ class LogLevels:
             raise UnknownMethod("Method not found: no server here offers logging")
         session.hear(level)
         self._sessions.add(session)
-        await _agreed([self._adjust(link) for link in self._links_of(session)])
+        await self._agreed([self._adjust(link) for link in self._links_of(session)])
         return wire.EMPTY
 
     def _links_of(self, session: Session) -> list[Link]:
@@ -94,14 +102,14 @@ class LogLevels:
             return None
 
     async def opened(self, link: Link) -> None:
-        """A link opened: ask for the level its clients want; waits, within a bound, until the backend agreed."""
+        """Set the level of a link that has opened; waits up to `SET_WAIT` until the backend accepts it."""
         if link.era == "handshake" and "logging" in wire.capability_names(link.capabilities):
             self._volumes[link] = _Volume(self._find(link.backend).settings.timeout)
             link.ended.add_done_callback(lambda _: self._volumes.pop(link, None))
-            await _agreed([self._adjust(link)])
+            await self._agreed([self._adjust(link)])
 
     def ended(self, session: Session) -> None:
-        """A client's session is over: what it wanted does not count any more."""
+        """Forget the level of a session that has ended."""
         if session in self._sessions:
             self._sessions.discard(session)
             for link in self._links_of(session):
@@ -109,30 +117,30 @@ class LogLevels:
                     self._adjust(link)
 
     async def raise_level(self, link: Link, level: str) -> None:
-        """Have a handshake-era backend log at this level, or more, until `lower`; returns once it agreed, or soon."""
+        """Raise a handshake-era backend's level for a call; returns when it accepted, or after `SET_WAIT`."""
         volume = self._volumes.get(link)
         if volume is not None and level in LOG_LEVELS:
             volume.calls.append(level)
             try:
-                await _agreed([self._adjust(link)])
+                await self._agreed([self._adjust(link)])
             except BaseException:
                 self.lower_level(link, level)
                 raise
 
     def lower_level(self, link: object, level: str) -> None:
-        """End what `raise_level` began."""
+        """Undo `raise_level`."""
         volume = self._volumes.get(link) if isinstance(link, Link) else None
         if volume is not None and isinstance(link, Link) and level in volume.calls:
             volume.calls.remove(level)
             self._adjust(link)
 
     def _adjust(self, link: Link) -> "asyncio.Future[None] | None":
-        """Bring a link to the level that is wanted now; None when it has it."""
+        """Set a link to the level that is wanted now; returns None if it has that level already."""
         volume = self._volumes.get(link)
         if volume is None:
             return None
         volume.wanted = self._wanted(link, volume) or volume.wanted
-        if volume.wanted == volume.told and not volume.is_busy:
+        if volume.wanted == volume.sent and not volume.is_busy:
             return None
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         volume.waiting.append(outcome)
@@ -140,17 +148,17 @@ class LogLevels:
         return outcome
 
     def _wanted(self, link: Link, volume: _Volume) -> str:
-        """The most verbose level anybody wants who is served by a link; empty while nobody said anything."""
+        """The most verbose level that any client of a link wants; empty if no client set one."""
         if link.holder is not None:
             return link.holder.log_level
-        levels = {session.log_level for session in self._hearers(link)}
+        levels = {session.log_level for session in self._clients_of(link)}
         levels.update(volume.calls)
-        if levels or volume.told:  # for those on the link who set none
+        if levels or volume.sent:  # for clients of the link that set none
             levels.add(DEFAULT_LOG_LEVEL)
         return min(levels, key=LOG_LEVELS.index, default="")
 
-    def _hearers(self, link: Link) -> list[Session]:
-        """The clients that set a level and are served by a link."""
+    def _clients_of(self, link: Link) -> list[Session]:
+        """The clients of a link that set a level."""
         backend = self._backend(link.backend)
         if backend is None:
             return []
@@ -163,7 +171,7 @@ class LogLevels:
     def _advance(self, link: Link, volume: _Volume) -> None:
         if volume.is_busy:
             return
-        if volume.wanted == volume.told:
+        if volume.wanted == volume.sent:
             waiting, volume.waiting = volume.waiting, []
             for outcome in waiting:
                 if not outcome.done():
@@ -179,69 +187,67 @@ class LogLevels:
             pending.future.add_done_callback(lambda done: self._answered(link, volume, level, done.exception()))
 
     def _answered(self, link: Link, volume: _Volume, level: str, exc: BaseException | None) -> None:
-        if exc is not None:  # it keeps the level it has; asking again would not change that
+        if exc is not None:  # it keeps its level; a second request would be refused too
             logger.debug("log level not set: %s", exc, extra={"backend": link.backend})
-        volume.is_busy, volume.told = False, level
+        volume.is_busy, volume.sent = False, level
         self._advance(link, volume)
 
-    # --- who hears it ------------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------------------------
 
-    def _logged(self, notice: ServerNotification) -> None:
-        found = wire.object_members(notice.params)
+    def _logged(self, notification: ServerNotification) -> None:
+        found = wire.object_members(notification.params)
         try:
-            grade = LOG_LEVELS.index(wire.text(found.get("level"), "level"))
+            severity = LOG_LEVELS.index(wire.text(found.get("level"), "level"))
         except (InvalidParams, ValueError):
-            return  # no level of the protocol's: nobody could say whether it was wanted
-        message = _Message(notice.link.backend, grade, found)
-        if notice.call is not None:
-            if message.is_for(notice.call.session):
-                notice.call.reply.emit(message.written(self._signs(notice.call.session)))
-        elif notice.session is not None:
-            self._tell(notice.session, message)
-        elif notice.concurrent:
+            return  # an unknown level cannot be compared with the client's
+        message = _Message(notification.link.backend, severity, found)
+        call, session = notification.call, notification.session
+        if call is not None:
+            if message.is_for(call.session):
+                call.reply.emit(message.encoded(self._names_server(call.session)))
+        elif session is not None:
+            self._send(session, message)
+        elif notification.concurrent:
             self.dropped += 1
-            logger.debug("log message of nobody's dropped", extra={"backend": notice.link.backend})
+            logger.debug("log message dropped: origin is ambiguous", extra={"backend": notification.link.backend})
         else:
-            for session in self._hearers(notice.link):
-                self._tell(session, message)
+            for each in self._clients_of(notification.link):
+                self._send(each, message)
 
-    def _tell(self, session: Session, message: "_Message") -> None:
+    def _send(self, session: Session, message: "_Message") -> None:
         if session.reach is not None and session.era == "handshake" and message.is_for(session):
-            session.reach.tell(message.written(self._signs(session)))
+            session.reach.tell(message.encoded(self._names_server(session)))
 
-    def _signs(self, session: Session) -> bool:
+    def _names_server(self, session: Session) -> bool:
         return len(self._hub.members(session.scope)) > 1
+
+    async def _agreed(self, outcomes: "Sequence[asyncio.Future[None] | None]") -> None:
+        await wait_all(self._clock, [each for each in outcomes if each is not None], seconds=SET_WAIT)
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """One log message of a backend's."""
+    """One log message of a backend. `severity` is the index of its level in LOG_LEVELS."""
 
     backend: str
-    grade: int
+    severity: int
     members: Mapping[str, Payload]
 
     def is_for(self, session: Session) -> bool:
-        """Whether it is grave enough for what the client wants to hear."""
+        """Whether it is at or above the client's level."""
         default = DEFAULT_LOG_LEVEL if session.era == "handshake" else ""
         level = session.log_level or default
-        return level in LOG_LEVELS and self.grade >= LOG_LEVELS.index(level)
+        return level in LOG_LEVELS and self.severity >= LOG_LEVELS.index(level)
 
-    def written(self, signs: bool) -> bytes:
-        """The notification for a client; `signs`: with the server's name in front of the logger's."""
+    def encoded(self, names_server: bool) -> bytes:
+        """The notification for a client; `names_server`: with the server's name before the logger's."""
         members = wire.off_hop(self.members)
-        if signs:
-            members["logger"] = Payload(wire.encode(self._signed()))
+        if names_server:
+            members["logger"] = Payload(wire.encode(self._logger()))
         return wire.notification(_MESSAGE, wire.encode(members))
 
-    def _signed(self) -> str:
+    def _logger(self) -> str:
         try:
             return f"{self.backend}/{wire.text(self.members.get('logger'), 'logger')}"
         except InvalidParams:
             return self.backend
-
-
-async def _agreed(outcomes: "list[asyncio.Future[None] | None]") -> None:
-    waiting = [outcome for outcome in outcomes if outcome is not None]
-    if waiting:
-        await asyncio.wait(waiting, timeout=SET_WAIT)

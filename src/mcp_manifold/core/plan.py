@@ -16,9 +16,9 @@ from mcp_manifold.backends.calls.executor import RequestExecutor
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.core.bridge import Bridge, CallTarget, Parked, Repeat
-from mcp_manifold.core.extension_methods import ExtensionMethods
 from mcp_manifold.core.hub import Hub
-from mcp_manifold.core.scope_responder import ScopeResponder
+from mcp_manifold.core.lists import ScopeResponder
+from mcp_manifold.core.notifications import ExtensionMethods
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import BackendUnavailable, InvalidParams, UnknownItem, UnknownMethod
 from mcp_manifold.model.call import Call, Handler
@@ -118,7 +118,7 @@ def plan(call: Call, facts: Facts) -> Step:
     if method in NOT_IN[call.session.era]:
         raise _unknown(method)
     if method in facts.responder.methods:
-        wait = None if method == "ping" else _settled(call, facts)
+        wait = None if method == "ping" else _unlistable(call, facts)
         return wait or Answer(facts.responder.answer(call))
     if method in facts.local:
         return Wait(method, partial(facts.local[method], call))
@@ -139,7 +139,7 @@ def _tool(call: Call, facts: Facts) -> Step:
         return _missing(call, facts, Kind.TOOL, name)
     creates_task = False
     if "task" in params:
-        wait = _settled(call, facts)
+        wait = _unlistable(call, facts)
         if wait is not None:
             return wait
         creates_task, params = facts.tasks.requested(call, entry)
@@ -160,8 +160,8 @@ def _resource(call: Call, facts: Facts) -> Step:
     uri, scope = wire.text(call.params.get("uri"), "uri"), call.session.scope
     route = facts.hub.route_resource(scope, uri)
     if route is None:
-        if not facts.hub.was_tried(scope):
-            return Wait("catalogue", partial(facts.hub.tried, scope))
+        if not facts.hub.has_attempted(scope):
+            return Wait("catalogue", partial(facts.hub.wait_attempted, scope))
         raise UnknownItem("resource", uri)
     params = {**call.params, "uri": Payload(wire.encode(route.uri))}
     return _send(call, facts, route.backend, params, route.uri)
@@ -170,7 +170,7 @@ def _resource(call: Call, facts: Facts) -> Step:
 def _completion(call: Call, facts: Facts) -> Step:
     ref = wire.object_members(call.params.get("ref"))
     kind = wire.text(ref.get("type"), "ref.type")
-    wait = _settled(call, facts)
+    wait = _unlistable(call, facts)
     if wait is not None:
         return wait
     catalogue = facts.hub.view(call.session.scope).catalogue
@@ -190,7 +190,7 @@ def _completion(call: Call, facts: Facts) -> Step:
 
 
 def _task(call: Call, facts: Facts) -> Step:
-    wait = _settled(call, facts)
+    wait = _unlistable(call, facts)
     if wait is not None:
         return wait
     task = facts.tasks.find(call)
@@ -200,7 +200,7 @@ def _task(call: Call, facts: Facts) -> Step:
 def _extension(call: Call, facts: Facts) -> Step:
     """A method the protocol does not define: for the one server it can be meant for."""
     if facts.extensions.knows(call.method):
-        wait = _settled(call, facts)
+        wait = _unlistable(call, facts)
         if wait is not None:
             return wait
         backend = facts.extensions.owner(call.session.scope, call.method)
@@ -216,17 +216,17 @@ _ROUTED: Final[Mapping[str, Callable[[Call, Facts], Step]]] = {
 }
 
 
-def _settled(call: Call, facts: Facts) -> Wait | None:
-    """The wait for a catalogue that is not known yet."""
+def _unlistable(call: Call, facts: Facts) -> Wait | None:
+    """The wait for a catalogue that is not known yet; None if it can be listed."""
     scope = call.session.scope
-    return None if facts.hub.has_settled(scope) else Wait("catalogue", partial(facts.hub.settle, scope))
+    return None if facts.hub.is_listable(scope) else Wait("catalogue", partial(facts.hub.wait_listable, scope))
 
 
 def _missing(call: Call, facts: Facts, kind: Kind, name: str) -> Step:
     """A name that is not listed: it may belong to a backend that is connecting, or never could."""
     scope = call.session.scope
-    if not facts.hub.was_tried(scope):
-        return Wait("catalogue", partial(facts.hub.tried, scope))
+    if not facts.hub.has_attempted(scope):
+        return Wait("catalogue", partial(facts.hub.wait_attempted, scope))
     for member in facts.hub.unlisted(scope):
         if name.startswith(facts.hub.prefix(scope, member)):
             raise facts.fleet.find(member).unavailable()

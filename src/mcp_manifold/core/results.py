@@ -121,7 +121,7 @@ class Results:
         session = call.session
         if failure.code == URL_ELICITATION_REQUIRED:
             if session.era == "handshake":
-                self._bridge.sent_off(failure, send.backend.link_of(session), session)
+                self._bridge.remember_urls(failure, send.backend.link_of(session), session)
             elif call.backend_era == "handshake":
                 instead = self._bridge.url_required(failure, call, send.target(call.method))
                 if instead is not None:

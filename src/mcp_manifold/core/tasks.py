@@ -1,9 +1,9 @@
-"""Tasks: calls that outlive their answer, in both eras' forms, each on the backend that runs it.
+"""Tasks: calls that continue after their answer, in the forms of both eras, each on the backend that runs it.
 
-Owns which task is whose. Clients know a task by an id made here, which nobody can guess; it leads to the backend, to
-the backend's own id and to the link it was made on, for the principal it was made for and nobody else. Both forms are
-told to clients of their own era only: the tasks of 2025-11-25 are asked for by the client and have a result of their
-own, those of the 2026-07-28 extension are decided on by the server and carry it in themselves.
+Owns the table of tasks. A client knows a task by an unguessable public id, which leads to the backend, the native id
+and the link that created it, for the principal that created it only. A task is shown only to clients of its own era.
+Clients request the tasks of 2025-11-25, which have a separate result. In the 2026-07-28 extension the server decides to
+create a task, and its state contains the result.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from mcp_manifold import wire
@@ -43,8 +44,9 @@ from mcp_manifold.wire.protocol import TASK_METHODS
 logger = logging.getLogger(__name__)
 
 MAX_EARLY: Final = 64
-"""Messages about tasks of one backend that are kept until the answer that creates the task has been worked off."""
+"""Messages about unknown tasks of one backend that are kept until the answer that may create the task is handled."""
 MAX_PAGES: Final = 100
+"""Pages read of one backend's `tasks/list`."""
 _HANDSHAKE_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/list"})
 _ABOUT_ONE: Final = (_HANDSHAKE_METHODS | TASK_METHODS) - {"tasks/list"}
 _TASK: Final = b'"task"'
@@ -54,7 +56,7 @@ _PROGRESS: Final = "notifications/progress"
 
 
 class Tasks:
-    """See the module. `methods` are answered here; calls about one task go to its backend."""
+    """See the module. Answers `methods`; calls about one task go to its backend."""
 
     def __init__(self, hub: Hub, fleet: Fleet) -> None:
         self._hub = hub
@@ -69,16 +71,16 @@ class Tasks:
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods it answers."""
+        """The methods that it answers."""
         return {"tasks/list": self._list}
 
-    # --- a call becomes a task ------------------------------------------------------------------------------------
+    # --- creating a task ------------------------------------------------------------------------------------------
 
     def requested(self, call: Call, entry: Entry) -> tuple[bool, dict[str, Payload]]:
         """Whether a `tools/call` with `task` creates a task on its backend, and the params to send.
 
-        Only 2025-11-25 has such requests: the member is left out for a backend of the other era, and for one that does
-        not run tasks, which then answers as usual (2025-11-25 basic/utilities/tasks).
+        Only 2025-11-25 has such requests. For a backend of the other era, or one that does not run tasks, the member is
+        removed, and the backend answers as usual (2025-11-25 basic/utilities/tasks).
         """
         listing = self._listing(call.session.scope, entry.backend)
         if listing is None or listing.era == call.session.era == "modern":
@@ -88,11 +90,11 @@ class Tasks:
         return False, {key: value for key, value in call.params.items() if key != "task"}
 
     def expect(self, backend: str) -> None:
-        """Keep what the backend says of unknown tasks: it may come before the answer that creates one."""
+        """Keep messages about unknown tasks of a backend: they may arrive before the answer that creates the task."""
         self._expected[backend] += 1
 
     def expected(self, backend: str) -> None:
-        """The answer was handled: handle what was kept."""
+        """Undo `expect` after the answer was handled, and handle the messages that were kept."""
         self._expected[backend] -= 1
         for late in self._early.pop(backend, ()):
             self._loop.call_soon(late)
@@ -107,7 +109,7 @@ class Tasks:
         *,
         creates_task: bool,
     ) -> Payload:
-        """The result of a call, with a public id if it created a task on `link`, as our request `number`.
+        """The result of a call; if it created a task on `link`, as our request `number`, with the public id.
 
         Raises:
             BackendProtocolError: it is a task, which the client cannot handle.
@@ -134,16 +136,16 @@ class Tasks:
         task = self._table.add(call.backend, native, link=link, session=call.session, number=number, token=token)
         return renamed(result, native, task.public, path, RELATED_TASK)
 
-    def need(self, backend: str) -> bool:
-        """Whether a task was made on a link of that backend that is still open: there may be a result to come for."""
+    def needs(self, backend: str) -> bool:
+        """Whether a task was created on an open link of that backend: its result may still be requested."""
         return any(
             task.backend == backend and task.link is not None and not task.link.ended.done() for task in self._table
         )
 
-    # --- what clients ask of a task ---------------------------------------------------------------------------------
+    # --- requests about tasks -------------------------------------------------------------------------------------
 
     def routes(self, method: str) -> bool:
-        """Whether a method is about one task, and goes to its backend."""
+        """Whether a method is about one task, so that its backend answers it."""
         return method in _ABOUT_ONE
 
     def find(self, call: Call) -> Task[Link]:
@@ -168,8 +170,8 @@ class Tasks:
         return wire.members(renamed(encoded, task.public, task.native, ("taskId",), RELATED_TASK))
 
     def shown(self, method: str, task: Task[Link], scope: str, said: Payload) -> Payload:
-        """What a backend says of a task in the client's words: its id, URIs in its result as in any tool's, and who
-        asks, where it wants input.
+        """A backend's message about a task for the client: with the public id and URIs, and with the server's name in
+        its input requests.
         """
 
         def public(uri: str) -> str:
@@ -190,16 +192,12 @@ class Tasks:
         return any(map(extends_tasks, self._hub.view(scope).listings))
 
     def watched(self, id_: str, session: Session) -> Task[Link] | None:
-        """The session's task of that id, if what happens to it may be told: it is one of the extension."""
+        """The session's task of that id; None if there is none, or its backend is not in the scope."""
         task = self._table.find(id_, session)
         return task if task is not None and task.backend in self._hub.members(session.scope) else None
 
-    def told(self, task: Task[Link], scope: str, params: Payload) -> Payload:
-        """The params of a `notifications/tasks` in the client's words."""
-        return self.shown("tasks/get", task, scope, params)
-
     def _require_offered(self, call: Call) -> None:
-        """Refuse a method that the caller's era, the scope's backends or the caller itself do not have."""
+        """Refuse a method that the client's era, its capabilities or the scope's backends do not support."""
         session = call.session
         listings = self._hub.view(session.scope).listings
         if session.era == "modern":
@@ -213,12 +211,12 @@ class Tasks:
             require_tasks(session.capabilities)
 
     async def _list(self, call: Call) -> Payload:
-        """The caller's own tasks, as their backends list them now; one that fails is left out."""
-        await self._hub.settle(call.session.scope)
+        """The client's own tasks, as their backends list them now; a backend that fails is left out."""
+        await self._hub.wait_listable(call.session.scope)
         self._require_offered(call)
         cursor = call.params.get("cursor")
         if cursor is not None and wire.first_byte(cursor) != b"n":
-            raise InvalidParams("Invalid cursor: tasks are listed whole, so no cursor was ever given out")
+            raise InvalidParams("Invalid cursor: task lists have one page")
         scope = call.session.scope
         members = [name for name in self._hub.members(scope) if self._offers(scope, name, "list")]
         own = [task for task in self._table if task.is_listed_for(call.session)]
@@ -236,7 +234,7 @@ class Tasks:
         try:
             items = await list_tasks(link, timeout=timeout, max_pages=MAX_PAGES)
         except (BackendError, RemoteError) as exc:
-            logger.warning("tasks could not be listed: %s", exc, extra={"backend": link.backend})
+            logger.warning("listing tasks failed: %s", exc, extra={"backend": link.backend})
             return []
         found: list[Payload] = []
         for item in items:
@@ -259,64 +257,66 @@ class Tasks:
     def _listing(self, scope: str, backend: str) -> Listing | None:
         return next((each for each in self._hub.view(scope).listings if each.backend == backend), None)
 
-    # --- what backends say of a task ----------------------------------------------------------------------------------
+    # --- messages about tasks -------------------------------------------------------------------------------------
 
-    def noticed(self, notice: ServerNotification, pass_on: Callable[[ServerNotification], None]) -> None:
-        """Take a notification: told to the task's client if it is about a task alone, else passed on, in its words."""
-        if notice.method == _PROGRESS:
-            self._progressed(notice)
+    def on_notification(self, notification: ServerNotification, pass_on: Callable[[ServerNotification], None]) -> None:
+        """Send a notification of a task's state or progress to its client; pass on all others, with the public id."""
+        if notification.method == _PROGRESS:
+            self._progressed(notification)
             return
-        path = ("taskId",) if notice.method == _STATUS else RELATED_TASK
-        native = text_at(notice.params, *path) if path[-1].encode() in bytes(notice.params) else None
-        if native is None and notice.method != _STATUS:
-            pass_on(notice)
+        is_status, params = notification.method == _STATUS, notification.params
+        path = ("taskId",) if is_status else RELATED_TASK
+        native = text_at(params, *path) if path[-1].encode() in bytes(params) else None
+        if native is None and not is_status:
+            pass_on(notification)
             return
-        task = self._table.find_native(notice.link, native)
-        if task is None and self._keep(notice.link, lambda: self.noticed(replace(notice, call=None), pass_on)):
+        task = self._table.find_native(notification.link, native)
+        late = replace(notification, call=None)
+        if task is None and self._keep(notification.link, lambda: self.on_notification(late, pass_on)):
             return
         if task is not None:
-            params = renamed(notice.params, task.native, task.public, ("taskId",), RELATED_TASK)
-            is_own = notice.call is not None and notice.call.session is task.session
-            call = notice.call if is_own else None
-            notice = replace(notice, params=params, session=task.session, call=call, concurrent=False)
-        if notice.method != _STATUS:
-            pass_on(notice)
+            params = renamed(params, task.native, task.public, ("taskId",), RELATED_TASK)
+            is_own = notification.call is not None and notification.call.session is task.session
+            call = notification.call if is_own else None
+            notification = replace(notification, params=params, session=task.session, call=call, concurrent=False)
+        if not is_status:
+            pass_on(notification)
         elif task is not None:
-            _tell(task, notice)
+            _notify(task, notification)
 
-    def _progressed(self, notice: ServerNotification) -> None:
-        """A task's progress, after its call was answered (2025-11-25 basic/utilities/progress)."""
-        members = wire.object_members(notice.params)
+    def _progressed(self, notification: ServerNotification) -> None:
+        """Pass on a task's progress after its call was answered (2025-11-25 basic/utilities/progress)."""
+        members = wire.object_members(notification.params)
         token = bytes(members.get("progressToken", wire.NULL_ID))
-        task = self._table.find_running(notice.link, int(token)) if token.isdigit() and len(token) < 19 else None
+        task = self._table.find_running(notification.link, int(token)) if token.isdigit() and len(token) < 19 else None
         if task is not None and task.token is not None:
             params = Payload(wire.encode({**members, "progressToken": task.token}))
-            _tell(task, replace(notice, params=renamed(params, task.native, task.public, RELATED_TASK)))
+            _notify(task, replace(notification, params=renamed(params, task.native, task.public, RELATED_TASK)))
 
-    def asked(self, question: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
-        """Take a server's request to the client of the task it is about, under the task's public id."""
-        params = question.params
+    def on_request(self, request: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
+        """Pass on a server request; one about a task goes to the task's client, with the public id."""
+        params = request.params
         native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
-        task = self._table.find_native(question.link, native)
+        task = self._table.find_native(request.link, native)
         is_new = native is not None and task is None
-        if is_new and self._keep(question.link, lambda: self._asked_late(question, pass_on)):
-            question.set_aside()  # the answer that creates the task ends its call, not the question
+        if is_new and self._keep(request.link, lambda: self._handle_late(request, pass_on)):
+            request.detach()  # the answer that creates the task must not withdraw it
             return
         if params is not None and task is not None:
             native, public = task.native, task.public
-            question.params = renamed(params, native, public, RELATED_TASK)
-            question.translate = lambda result: renamed(result, public, native, RELATED_TASK)
-            working = None if question.pending is None else question.pending.call
+            translate = partial(_with_native, native=native, public=public)
+            request.replace_params(renamed(params, native, public, RELATED_TASK), translate)
+            working = None if request.pending is None else request.pending.call
             if working is None or not task.is_of(working.session):
-                question.set_aside()
-                question.session = task.session
-        pass_on(question)
+                request.detach(task.session)
+        pass_on(request)
 
-    def _asked_late(self, question: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
-        if question.is_open:
-            self.asked(question, pass_on)
+    def _handle_late(self, request: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
+        if request.is_open:
+            self.on_request(request, pass_on)
 
     def _keep(self, link: Link, again: Callable[[], None]) -> bool:
+        """Call `again` once the answer that may create the task is handled; False if none is expected, or too many."""
         early = self._early.setdefault(link.backend, []) if self._expected[link.backend] > 0 else None
         if early is None or len(early) >= MAX_EARLY:
             return False
@@ -324,9 +324,14 @@ class Tasks:
         return True
 
 
-def _tell(task: Task[Link], notice: ServerNotification) -> None:
-    message = wire.notification(notice.method, notice.params)
-    if notice.call is not None:
-        notice.call.reply.emit(message)
+def _with_native(result: Payload, *, native: str, public: str) -> Payload:
+    """A client's result with the backend's own task id."""
+    return renamed(result, public, native, RELATED_TASK)
+
+
+def _notify(task: Task[Link], notification: ServerNotification) -> None:
+    message = wire.notification(notification.method, notification.params)
+    if notification.call is not None:
+        notification.call.reply.emit(message)
     elif task.session.reach is not None:
         task.session.reach.tell(message)

@@ -1,9 +1,9 @@
-"""What clients want to be told: changes of resources and, in 2026-07-28, of lists and tasks. Carries each to who asked.
+"""Subscriptions: passes resource updates and, in 2026-07-28, changes of lists and tasks to the clients that asked.
 
-Theory. A handshake-era client subscribes to one resource after the other and is told on its standing stream; a
-2026-07-28 client opens `subscriptions/listen`, which is its own stream. Either is a watcher in `Subscriptions`, which
-says when a backend must be asked, or need not be any more; how a backend is asked is `backends/listening`'s. A client
-watches over the link that serves its calls, since servers keep state by session, and moves with them to another.
+Theory. A handshake-era client subscribes to one resource at a time and is notified on its standing stream. A 2026-07-28
+client opens `subscriptions/listen`, a request with its own stream. Both are watchers in `Subscriptions`, which tells
+when to subscribe at a backend; `backends/lists` does that. A client watches over the link that serves its calls,
+because servers keep state per session, and moves with them to another link.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from mcp_manifold.backends.lists.reports import (
     Subscribing,
     offers_subscriptions,
 )
+from mcp_manifold.clock import Clock, wait_all
 from mcp_manifold.core.hub import Hub
-from mcp_manifold.core.listen import ACKNOWLEDGED, MAX_WATCHED, Listen
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import (
     BackendUnavailable,
@@ -40,34 +40,116 @@ from mcp_manifold.errors import (
     UnknownMethod,
 )
 from mcp_manifold.model.call import Call, Handler, Session
+from mcp_manifold.model.capabilities import require_tasks
 from mcp_manifold.model.subscriptions import Subscriptions, WatchTarget
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import META_SERVER_INFO, META_SUBSCRIPTION
 
 logger = logging.getLogger(__name__)
 
+MAX_WATCHED: Final = 1000
+"""Resources, or tasks, that one session or listen may watch at the same time."""
 ACK_WAIT: Final = 5.0
-"""Seconds a listen's acknowledgement waits for the backends; what they have not agreed to by then is not honoured."""
+"""Seconds that a listen waits for backends to agree; what they have not agreed to by then is left out."""
 REOPEN_AFTER: Final = 1.0
-"""Seconds after which a link that somebody watches over is opened again; without, one that dies at once would spin."""
+"""Seconds before a lost link with watchers is opened again; without a pause, one that fails at once would spin."""
+_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+_LISTS: Final = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
+_RESOURCES: Final = "resourceSubscriptions"
+_TASKS: Final = "taskIds"
+"""A member that the tasks extension adds (SEP-2663)."""
+
+
+class Listen:
+    """One client's `subscriptions/listen`: its filter and its stream. Sends nothing before it is acknowledged.
+
+    Args:
+        has_tasks: whether the scope has tasks of the extension.
+
+    Raises:
+        RequestError: the filter is invalid.
+    """
+
+    def __init__(self, call: Call, *, has_tasks: bool) -> None:
+        wanted = wire.object_members(call.params.get("notifications"))
+        if call.id is None or not bytes(call.params.get("notifications", b"")).startswith(b"{"):
+            raise InvalidParams('Invalid params: "notifications" must be an object')
+        self.session = call.session
+        self.lists = tuple(member for member in _LISTS if bytes(wanted.get(member, b"")) == b"true")
+        self.uris = _texts(wanted, _RESOURCES)
+        self.tasks = _texts(wanted, _TASKS) if has_tasks else ()
+        if _TASKS in wanted and has_tasks:
+            require_tasks(self.session.capabilities)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.id = call.id
+        self._emit = call.reply.emit
+        self._held: list[bytes] | None = []
+        """Messages that wait for the acknowledgement; None once it was sent."""
+
+    def __repr__(self) -> str:
+        return f"<Listen {bytes(self.id)!r} lists={len(self.lists)} uris={len(self.uris)} tasks={len(self.tasks)}>"
+
+    def notify(self, method: str, members: Mapping[str, Payload]) -> None:
+        """Send a notification on the stream, with the subscription's id."""
+        meta = {**wire.object_members(members.get("_meta")), META_SUBSCRIPTION: self.id}
+        message = wire.notification(method, wire.encode({**members, "_meta": meta}))
+        if self._held is None:
+            self._emit(message)
+        else:
+            self._held.append(message)
+
+    def lists_changed(self, methods: Sequence[str]) -> None:
+        """Notify of those `list_changed` methods that the filter includes."""
+        for member in self.lists:
+            if _LISTS[member] in methods:
+                self.notify(_LISTS[member], {})
+
+    def acknowledge(self, uris: Sequence[str], tasks: Sequence[str]) -> None:
+        """Send the part of the filter that is honoured, then all notifications that were held back."""
+        honoured: dict[str, object] = dict.fromkeys(self.lists, True)
+        honoured |= {member: names for member, names in ((_RESOURCES, uris), (_TASKS, tasks)) if names}
+        params = wire.encode({"notifications": honoured, "_meta": {META_SUBSCRIPTION: self.id}})
+        held, self._held = self._held or [], None
+        self._emit(wire.notification(_ACKNOWLEDGED, params), needed=True)
+        for message in held:
+            self._emit(message)
+
+    def end(self) -> None:
+        """End it, with a result."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
 Watcher = Session | Listen
 
 
 class Watching:
-    """See the module. `methods` and `notices` are what it answers and hears."""
+    """See the module. Answers `methods`, and handles the backends' `notifications`.
 
-    def __init__(self, hub: Hub, find: Callable[[str], Backend], tasks: Tasks, *, server_info: Payload) -> None:
+    Args:
+        find: returns the backend of a name; raises BackendUnavailable if it is no longer configured.
+    """
+
+    def __init__(
+        self, hub: Hub, find: Callable[[str], Backend], tasks: Tasks, *, server_info: Payload, clock: Clock
+    ) -> None:
         self._hub = hub
         self._find = find
         self._tasks = tasks
         self._server_info = server_info
+        self._clock = clock
         self._subscriptions: Subscriptions[Watcher] = Subscriptions()
         self._followed: Subscriptions[Listen] = Subscriptions()
-        """The same for tasks, where a target's `uri` is the backend's id."""
+        """The same for tasks; the `uri` of a target is the backend's task id."""
         self._reports: dict[Link, Reports] = {}
         self._links: dict[tuple[str, str], Link] = {}
-        self._beside: dict[tuple[str, str], list[Link]] = {}
-        """The further links clients are lent, by where they are at home: what is watched there is told here as well."""
+        """The links that are watched over, by backend and key."""
+        self._secondary: dict[tuple[str, str], list[Link]] = {}
+        """Further leased links, by the primary's backend and key; subscriptions of the primary apply to them too."""
         self._listens: dict[Call, Listen] = {}
 
     def __repr__(self) -> str:
@@ -75,7 +157,7 @@ class Watching:
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods it answers."""
+        """The methods that it answers."""
         return {
             "resources/subscribe": self._subscribe,
             "resources/unsubscribe": self._unsubscribe,
@@ -83,11 +165,11 @@ class Watching:
         }
 
     @property
-    def notices(self) -> Mapping[str, Callable[[ServerNotification], None]]:
-        """The notifications of backends it hears."""
-        return {UPDATED: self._updated, TASK_TOLD: self._moved_on, ACKNOWLEDGED: self._acknowledged}
+    def notifications(self) -> Mapping[str, Callable[[ServerNotification], None]]:
+        """The notifications of backends that it handles."""
+        return {UPDATED: self._updated, TASK_TOLD: self._task_changed, _ACKNOWLEDGED: self._acknowledged}
 
-    # --- what clients ask --------------------------------------------------------------------------------------------
+    # --- requests of clients --------------------------------------------------------------------------------------
 
     async def _subscribe(self, call: Call) -> Payload:
         uri = wire.text(call.params.get("uri"), "uri")
@@ -106,15 +188,15 @@ class Watching:
         self._listens[call] = listen
         if call.is_ending:
             listen.end()
-        unwatch = self._hub.watch(call.session.scope, listen.changed)
+        unwatch = self._hub.watch(call.session.scope, listen.lists_changed)
         try:
             watching = [partial(self._watch, listen, listen.session, uri) for uri in listen.uris]
             following = [partial(self._follow, listen, id_) for id_ in listen.tasks]
-            agreed = await asyncio.gather(*map(_is_honoured, (*watching, *following)))
+            agreed = await asyncio.gather(*map(self._is_honoured, (*watching, *following)))
             uris = [uri for uri, honoured in zip(listen.uris, agreed, strict=False) if honoured]
             tasks = [id_ for id_, honoured in zip(listen.tasks, agreed[len(listen.uris) :], strict=True) if honoured]
             listen.acknowledge(uris, tasks)
-            await listen.over
+            await listen.ended
         finally:
             unwatch()
             del self._listens[call]
@@ -123,8 +205,18 @@ class Watching:
         meta = {META_SUBSCRIPTION: listen.id, META_SERVER_INFO: self._server_info}
         return Payload(wire.encode({"resultType": "complete", "_meta": meta}))
 
+    async def _is_honoured(self, subscribe: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the backend agrees to a part of a listen within `ACK_WAIT`."""
+        try:
+            async with self._clock.timeout(ACK_WAIT):
+                await subscribe()
+        except (ManifoldError, TimeoutError) as exc:
+            logger.debug("left out of a subscription: %s", str(exc) or "no answer in time")
+            return False
+        return True
+
     async def _watch(self, watcher: Watcher, session: Session, uri: str) -> None:
-        """Let a watcher watch a public URI; returns when the backend agreed."""
+        """Subscribe a watcher to a public URI; returns when the backend agreed."""
         route = await self._hub.find_resource(session.scope, uri)
         link = await self._find(route.backend).link_for(session)
         if not offers_subscriptions(link):
@@ -132,7 +224,7 @@ class Watching:
         reports = self._reports_of(link)
         self._release(self._subscriptions.add(watcher, uri, WatchTarget(route.backend, link.place, route.uri)))
         link.watch(True)
-        for other in self._beside.get((route.backend, link.place), ()):
+        for other in self._secondary.get((route.backend, link.place), ()):
             self._reports[other].want(route.uri)
         try:
             await asyncio.shield(reports.want(route.uri))
@@ -144,14 +236,14 @@ class Watching:
             raise
 
     async def _follow(self, listen: Listen, id_: str) -> None:
-        """Let a listen hear of a task; returns when the backend agreed."""
+        """Subscribe a listen to a task; returns when the backend agreed."""
         task = self._tasks.watched(id_, listen.session)
         if task is None:
             raise InvalidParams("Invalid params: unknown task")
         link = await self._find(task.backend).link_for(listen.session)
         reports = self._reports_of(link)
         if not isinstance(reports, Listening):
-            raise UnknownMethod(f"Method not found: server {task.backend} reports on no tasks")
+            raise UnknownMethod(f"Method not found: server {task.backend} sends no notifications about tasks")
         self._unfollow(self._followed.add(listen, id_, WatchTarget(task.backend, link.place, task.native)))
         link.watch(True)
         try:
@@ -167,19 +259,20 @@ class Watching:
         return reports
 
     def _release(self, *targets: WatchTarget | None) -> None:
-        """Nobody watches these any more."""
-        for target, link in self._left(targets):
-            for each in (link, *self._beside.get((target.backend, target.place), ())):
+        """Unsubscribe from targets that have no watcher any more."""
+        for target, link in self._open_targets(targets):
+            for each in (link, *self._secondary.get((target.backend, target.place), ())):
                 self._reports[each].drop(target.uri)
 
     def _unfollow(self, *targets: WatchTarget | None) -> None:
-        """Nobody wants to hear of these tasks any more."""
-        for target, link in self._left(targets):
+        """Unsubscribe from tasks that have no listen any more."""
+        for target, link in self._open_targets(targets):
             reports = self._reports[link]
             if isinstance(reports, Listening):
                 reports.drop_task(target.uri)
 
-    def _left(self, targets: Iterable[WatchTarget | None]) -> Iterator[tuple[WatchTarget, Link]]:
+    def _open_targets(self, targets: Iterable[WatchTarget | None]) -> Iterator[tuple[WatchTarget, Link]]:
+        """The targets whose links are open, with these; updates whether the links are watched."""
         for target in targets:
             link = None if target is None else self._links.get((target.backend, target.place))
             if target is not None and link is not None:
@@ -190,10 +283,10 @@ class Watching:
         place = (link.backend, link.place)
         return bool(self._subscriptions.watched(*place) or self._followed.watched(*place))
 
-    # --- what happens ------------------------------------------------------------------------------------------------
+    # --- links ----------------------------------------------------------------------------------------------------
 
     async def opened(self, link: Link) -> None:
-        """A link opened: ask for what is watched over it; waits, within a bound, until the backend agreed."""
+        """Restore the subscriptions on a link that has opened; waits up to `START_WAIT` until the backend agreed."""
         backend = self._find(link.backend)
         outcomes: list[Outcome] = []
         if link.era == "modern":
@@ -206,33 +299,36 @@ class Watching:
         link.ended.add_done_callback(lambda _: self._closed(link))
         place = (link.backend, primary_of(link.place))
         if link.place != place[1]:
-            self._beside.setdefault(place, []).append(link)
-            await _agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
+            self._secondary.setdefault(place, []).append(link)
+            await self._agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
             return
         self._links[place] = link
-        missed = self._subscriptions.watched(*place)
-        self._move_in(backend, link)
+        restored = self._subscriptions.watched(*place)
+        self._move_to(backend, link)
         link.watch(self._is_watched(link))
         for uri in self._subscriptions.watched(*place):
             outcomes.append(reports.want(uri))
-            if uri in missed:
-                outcomes[-1].add_done_callback(partial(_make_up, link, uri))
+            if uri in restored:
+                outcomes[-1].add_done_callback(partial(_report_gap, link, uri))
         if listening is not None:
-            outcomes += [self._follow_on(listening, id_) for id_ in self._followed.watched(*place)]
+            outcomes += [self._resume_task(listening, id_) for id_ in self._followed.watched(*place)]
             outcomes.append(listening.start())
-        await _agreed(outcomes)
+        await self._agreed(outcomes)
         if not link.place:
             for other in {*self._subscriptions.places(link.backend), *self._followed.places(link.backend)}:
                 self._reopen(link.backend, other)
 
-    def _follow_on(self, listening: Listening, id_: str) -> Outcome:
-        """A task is followed over another link than before: how it stands now is told, since that may be news."""
+    async def _agreed(self, outcomes: Sequence[Outcome]) -> None:
+        await wait_all(self._clock, outcomes, seconds=START_WAIT)
+
+    def _resume_task(self, listening: Listening, id_: str) -> Outcome:
+        """Follow a task over a new link, and report its state, which may have changed meanwhile."""
         outcome = listening.want_task(id_)
         outcome.add_done_callback(lambda done: None if _failed(done) else listening.view_of(id_))
         return outcome
 
-    def _move_in(self, backend: Backend, link: Link) -> None:
-        """Who is served by this link from now on watches over it, and no longer over the one before."""
+    def _move_to(self, backend: Backend, link: Link) -> None:
+        """Move the watchers that this link now serves to it, from the link they used before."""
         for watcher, name, target in self._subscriptions.elsewhere(link.backend, link.place):
             if backend.is_served(_session_of(watcher), link):
                 self._release(self._subscriptions.add(watcher, name, replace(target, place=link.place)))
@@ -240,30 +336,32 @@ class Watching:
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
         key = (link.backend, primary_of(link.place))
-        beside = [each for each in self._beside.pop(key, ()) if each is not link]
-        if beside:
-            self._beside[key] = beside
+        secondary = [each for each in self._secondary.pop(key, ()) if each is not link]
+        if secondary:
+            self._secondary[key] = secondary
         if self._links.get(key) is link:
             del self._links[key]
             if link.place and self._is_watched(link):
-                asyncio.get_running_loop().call_later(REOPEN_AFTER, self._reopen, *key)
+                self._clock.call_later(REOPEN_AFTER, self._reopen, *key)
 
     def _reopen(self, backend: str, place: str) -> None:
-        """A link held for a client was lost that is told things over it: it will not ask for it by calling."""
+        """Open a client's lost link again: it is watched, and no call may come to open it."""
         watcher = self._subscriptions.anyone(backend, place) or self._followed.anyone(backend, place)
         if watcher is not None and (backend, place) not in self._links:
             try:
                 self._find(backend).reopen(_session_of(watcher))
             except BackendUnavailable as exc:
-                logger.info("subscriptions are not renewed: %s", exc.message, extra={"backend": backend})
+                logger.info("subscriptions not restored: %s", exc.message, extra={"backend": backend})
 
-    def _acknowledged(self, notice: ServerNotification) -> None:
-        reports = self._reports.get(notice.link)
+    # --- notifications of backends --------------------------------------------------------------------------------
+
+    def _acknowledged(self, notification: ServerNotification) -> None:
+        reports = self._reports.get(notification.link)
         if isinstance(reports, Listening):
-            reports.acknowledged(wire.object_members(notice.params))
+            reports.acknowledged(wire.object_members(notification.params))
 
-    def _updated(self, notice: ServerNotification) -> None:
-        link, found = notice.link, wire.object_members(notice.params)
+    def _updated(self, notification: ServerNotification) -> None:
+        link, found = notification.link, wire.object_members(notification.params)
         reports = self._reports.get(link)
         if reports is None or not reports.is_due(found):
             return
@@ -275,32 +373,33 @@ class Watching:
         for watch in self._subscriptions.watching(WatchTarget(link.backend, primary_of(link.place), uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
-                _tell(watch.watcher, {**members, "uri": Payload(wire.encode(name))})
+                _notify(watch.watcher, {**members, "uri": Payload(wire.encode(name))})
 
-    def _moved_on(self, notice: ServerNotification) -> None:
-        """A backend says how a task stands."""
-        link, found = notice.link, wire.object_members(notice.params)
-        reports, native = self._reports.get(link), wire.text_at(notice.params, "taskId")
+    def _task_changed(self, notification: ServerNotification) -> None:
+        link, found = notification.link, wire.object_members(notification.params)
+        reports, native = self._reports.get(link), wire.text_at(notification.params, "taskId")
         if reports is None or native is None or not reports.is_due(found):
             return
         for watch in self._followed.watching(WatchTarget(link.backend, link.place, native)):
             task = self._tasks.watched(watch.name, watch.watcher.session)
             if task is not None:
-                told = self._tasks.told(task, watch.watcher.session.scope, notice.params)
-                watch.watcher.tell(TASK_TOLD, wire.off_hop(wire.object_members(told)))
+                public = self._tasks.shown("tasks/get", task, watch.watcher.session.scope, notification.params)
+                watch.watcher.notify(TASK_TOLD, wire.off_hop(wire.object_members(public)))
 
     def _public(self, watcher: Watcher, backend: str, uri: str) -> str:
-        """What a client calls a sub-resource of what it watches; empty if it may not know of it."""
+        """The public URI of a sub-resource of a watched one; empty if the client may not see it."""
         scope = _session_of(watcher).scope
         public = self._hub.public_uri(scope, backend, uri)
         return "" if self._hub.route_resource(scope, public) is None else public
 
+    # --- ends -----------------------------------------------------------------------------------------------------
+
     def needs(self, backend: str) -> bool:
-        """Whether somebody watches something of that backend."""
+        """Whether a client watches a resource of that backend."""
         return bool(self._subscriptions.places(backend))
 
     def ended(self, session: Session) -> None:
-        """A client's session is over."""
+        """Remove the subscriptions of a session that has ended."""
         self._release(*self._subscriptions.leave(session))
 
     def close(self) -> None:
@@ -315,24 +414,15 @@ class Watching:
             listen.end()
 
 
-async def _is_honoured(ask: Callable[[], Awaitable[None]]) -> bool:
-    """Whether a backend agrees to a part of a subscription; one that takes too long does not."""
-    try:
-        async with asyncio.timeout(ACK_WAIT):
-            await ask()
-    except (ManifoldError, TimeoutError) as exc:
-        logger.debug("not honoured in a subscription: %s", str(exc) or "no answer in time")
-        return False
-    return True
+def _texts(wanted: Mapping[str, Payload], member: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(wire.texts(wanted.get(member, Payload(b"[]")), member)))
+    if len(found) > MAX_WATCHED:
+        raise InvalidParams(f"Invalid params: more than {MAX_WATCHED} in one subscription's {member}")
+    return found
 
 
-async def _agreed(outcomes: Sequence[Outcome]) -> None:
-    if outcomes:
-        await asyncio.wait(outcomes, timeout=START_WAIT)
-
-
-def _make_up(link: Link, uri: str, agreed: Outcome) -> None:
-    """What may have changed between two links counts as changed: told, it is read again."""
+def _report_gap(link: Link, uri: str, agreed: Outcome) -> None:
+    """Report a resource as updated after a gap between two links, in which a change may have been missed."""
     if not _failed(agreed):
         link.fed(wire.notification(UPDATED, wire.encode({"uri": uri})))
 
@@ -345,8 +435,8 @@ def _session_of(watcher: Watcher) -> Session:
     return watcher if isinstance(watcher, Session) else watcher.session
 
 
-def _tell(watcher: Watcher, members: Mapping[str, Payload]) -> None:
+def _notify(watcher: Watcher, members: Mapping[str, Payload]) -> None:
     if isinstance(watcher, Listen):
-        watcher.tell(UPDATED, members)
+        watcher.notify(UPDATED, members)
     elif watcher.reach is not None:
         watcher.reach.tell(wire.notification(UPDATED, wire.encode(members)))

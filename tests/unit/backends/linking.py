@@ -1,4 +1,4 @@
-"""A link on a transport that only remembers, and the calls that go over it. Knows no network and no process."""
+"""A link on a fake transport, and calls that go over it. Uses no network and no process."""
 
 import asyncio
 import socket
@@ -10,18 +10,19 @@ import msgspec
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.link.server_requests import ServerNotification, open_link
+from mcp_manifold.backends.link.server_requests import Inbox, ServerNotification, ServerRequest
+from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, encode
+from mcp_manifold.model.policy import ANONYMOUS, Principal
+from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces, encode
 
 Answer = Callable[[PendingRequest], bytes | None]
 """The body of an answer without id, `"result":...` or `"error":...`, or None for silence."""
 
 
 class FakeTransport:
-    """Keeps what a link sends. With `answer` it answers, one turn of the loop later, as a server would."""
+    """Records what a link sends. With `answer` it answers, one turn of the loop later, as a server would."""
 
     def __init__(self, link: Link, answer: Answer | None = None) -> None:
         self.requests: list[tuple[PendingRequest, dict[str, Any]]] = []
@@ -97,15 +98,57 @@ class Heard:
                 await self.grown.wait()
 
 
-def new_link(heard: Heard | None = None, *, name: str = "notes") -> Link:
-    """A fresh link without a transport, on which questions are left unanswered."""
-    return open_link(name, on_notification=heard or Heard(), on_question=lambda question: None)
+def new_link(
+    heard: Heard | None = None,
+    *,
+    name: str = "notes",
+    on_request: Callable[[ServerRequest], None] = lambda request: None,
+    holder: Session | None = None,
+    place: str = "",
+    clock: Clock | None = None,
+) -> Link:
+    """A new link without a transport. Server requests stay unanswered unless `on_request` answers them."""
+    link = Link(name, holder=holder, place=place, clock=clock)
+    Inbox(link, on_notification=heard or Heard(), on_request=on_request)
+    return link
 
 
-def connected(answer: Answer | None = None, heard: Heard | None = None) -> tuple[Link, FakeTransport]:
-    """A fresh link on a transport of this file."""
-    link = new_link(heard)
+def connected(
+    answer: Answer | None = None, heard: Heard | None = None, *, clock: Clock | None = None
+) -> tuple[Link, FakeTransport]:
+    """A new link on a fake transport."""
+    link = new_link(heard, clock=clock)
     return link, FakeTransport(link, answer)
+
+
+class Sent:
+    """A request that was sent over a link, and its outcome, which is reported once."""
+
+    def __init__(self) -> None:
+        self.pending: PendingRequest | None = None
+        self.result: bytes | None = None
+        self.failure: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sent {self.pending!r} {'done' if self.is_done else 'waiting'}>"
+
+    @property
+    def is_done(self) -> bool:
+        return self.result is not None or self.failure is not None
+
+    def on_result(self, pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
+        assert not self.is_done, "reported twice"
+        assert (result is None) != (failure is None)
+        self.pending, self.failure = pending, failure
+        self.result = None if result is None else bytes(result)
+
+
+def send(link: Link, call: Call | None = None, *, method: str = "tools/call", **limits: float) -> Sent:
+    """Send a request, for a call or of our own; `limits`: timeout (30 by default), ceiling, waited."""
+    sent = Sent()
+    params = tool("echo") if call is None else call.params
+    sent.pending = link.send(method, params, sent.on_result, call=call, **{"timeout": 30.0, **limits})
+    return sent
 
 
 def results(found: Mapping[str, bytes]) -> Answer:
@@ -123,11 +166,56 @@ def new_session(key: str = "", version: str = LATEST_HANDSHAKE) -> Session:
     return Session(key, ANONYMOUS, "", version)
 
 
-class Caller:
-    """Makes calls for one client, and remembers what they emitted."""
+class FakeReply:
+    """The reply to one call: the messages emitted, and the answer, which is given once."""
 
-    def __init__(self, key: str = "") -> None:
-        self.session = new_session(key)
+    def __init__(self, emitted: list[bytes] | None = None) -> None:
+        self.emitted = [] if emitted is None else emitted
+        self.outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        self.outcome.add_done_callback(_retrieve)
+
+    def __repr__(self) -> str:
+        return f"<FakeReply {'answered' if self.outcome.done() else 'waiting'}>"
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        self.emitted.append(message)
+
+    def stream(self) -> None:
+        pass
+
+    def disconnected(self) -> None:
+        pass
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        assert not self.outcome.done(), "answered twice"
+        assert (result is None) != (failure is None)
+        if failure is not None:
+            self.outcome.set_exception(failure)
+        elif result is not None:
+            self.outcome.set_result(Payload(b"".join(result)) if isinstance(result, tuple) else result)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The failure it was answered with; None for a result, or while it waits."""
+        return self.outcome.exception() if self.outcome.done() else None
+
+    @property
+    def result(self) -> Any:
+        """The result it was answered with, as a value; None for a failure, or while it waits."""
+        done = self.outcome.done() and self.outcome.exception() is None
+        return msgspec.json.decode(self.outcome.result()) if done else None
+
+
+def _retrieve(outcome: "asyncio.Future[Payload]") -> None:
+    if not outcome.cancelled():
+        outcome.exception()
+
+
+class Caller:
+    """Makes calls for one client, and records the messages emitted for them."""
+
+    def __init__(self, key: str = "", *, version: str = LATEST_HANDSHAKE, principal: Principal = ANONYMOUS) -> None:
+        self.session = Session(key, principal, "", version)
         self.emitted: list[bytes] = []
 
     def __repr__(self) -> str:
@@ -135,10 +223,13 @@ class Caller:
 
     def call(self, method: str = "tools/call", **params: object) -> Call:
         """A call with these params."""
-        return Call(method, raw(**params), self.session, self._heard)
+        return Call(method, raw(**params), self.session, FakeReply(self.emitted))
 
-    def _heard(self, message: bytes, /, *, needed: bool = False) -> None:
-        self.emitted.append(message)
+
+def reply_of(call: Call) -> FakeReply:
+    """The reply of a Caller's call."""
+    assert isinstance(call.reply, FakeReply)
+    return call.reply
 
 
 def raw(**params: object) -> dict[str, Payload]:
@@ -173,13 +264,13 @@ def full_listener() -> Iterator[int]:
 
 
 async def eventually(found: Callable[[], object]) -> None:
-    """Let the loop run until something is so: what a socket or a process brings has no event here."""
+    """Let the loop run until a condition holds, for input of sockets and processes, which has no event here."""
     async with asyncio.timeout(10):
         while not found():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0)
 
 
 async def within(waiting: Any, seconds: float = 10.0) -> Any:
-    """Wait, but not for ever."""
+    """Wait with a bound."""
     async with asyncio.timeout(seconds):
         return await waiting

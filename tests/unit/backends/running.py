@@ -1,9 +1,10 @@
-"""Backends run against scripted servers: settings, surroundings that only remember, and waiting. Tests nothing."""
+"""Runs backends against scripted servers: settings, a context that records reports, and calls. Tests nothing."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 
@@ -16,22 +17,26 @@ from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
-from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.wire import Payload
+from mcp_manifold.core.dispatcher import Dispatcher, InFlightCall
+from mcp_manifold.core.plan import Facts, Send
+from mcp_manifold.core.results import Results
+from mcp_manifold.model.call import Call
+from mcp_manifold.model.catalogue import Listing, ResourceRoute
+from mcp_manifold.wire import Payload, encode
 from tests.fakes.clock import FakeClock
 from tests.peers.stdio_backend import StdioBackend
-from tests.unit.backends.linking import Caller, text_of, tool, within
+from tests.unit.backends.linking import Caller, reply_of, text_of, within
 
 IDENTITY = Identity(Payload(b'{"name":"test","version":"1"}'), Payload(b'{"roots":{},"sampling":{},"elicitation":{}}'))
 
 
 class Around:
-    """What backends are told to report to: remembers it."""
+    """Records the reports of backends."""
 
     def __init__(self, *, patience: float = 10.0, clock: Clock | None = None) -> None:
         self.listings: list[Listing] = []
-        self.questions: list[ServerRequest] = []
-        self.notices: list[ServerNotification] = []
+        self.requests: list[ServerRequest] = []
+        self.notifications: list[ServerNotification] = []
         self.needed: set[str] = set()
         self._patience = patience
         self._clock = clock or LoopClock()
@@ -53,10 +58,9 @@ class Around:
             is_needed=lambda name: name in self.needed,
             on_listing=self._listed,
             on_status=lambda name: self._grown.set(),
-            on_question=self._asked,
-            on_notice=self.notices.append,
+            on_request=self._requested,
+            on_notification=self.notifications.append,
             on_link=self._opened,
-            with_level=lambda link, level: contextlib.nullcontext(),
             clock=self._clock,
         )
 
@@ -67,16 +71,55 @@ class Around:
         self.listings.append(listing)
         self._grown.set()
 
-    def _asked(self, question: ServerRequest) -> None:
-        self.questions.append(question)
+    def _requested(self, request: ServerRequest) -> None:
+        self.requests.append(request)
         self._grown.set()
 
     async def until(self, found: Callable[[], bool]) -> None:
-        """Wait until something is so; looked at whenever a state or a listing changed."""
+        """Wait until a condition holds; it is checked whenever a state or a listing changed."""
         async with asyncio.timeout(10):
             while not found():
                 self._grown.clear()
                 await self._grown.wait()
+
+
+class RouteTo:
+    """A Hub, as far as `plan` reads one for calls: every tool and resource is that of one backend."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.views = {"": self}
+        self.catalogue = self.tools = self
+
+    def get(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(backend=self.name, native=name, native_json=encode(name))
+
+    def route_resource(self, scope: str, uri: str) -> ResourceRoute:
+        return ResourceRoute(self.name, uri)
+
+
+class RawResults:
+    """Gives every outcome to the caller as it is."""
+
+    def finish(self, call: Call, send: Send, pending: object, result: Payload | None, failure: Exception | None) -> Any:
+        return failure if result is None else result
+
+
+def dispatcher_to(fleet: Any, name: str) -> Dispatcher:
+    """A Dispatcher whose calls all go to one backend of a fleet, by native names."""
+    nothing = SimpleNamespace(methods=())
+    facts: Any = Facts(RouteTo(name), fleet, nothing, None, None, None, {}, None)  # type: ignore[arg-type]  # all it reads
+    return Dispatcher(facts, cast("Results", RawResults()), [], lower_level=lambda *_: None, end=lambda _: None)
+
+
+async def request(fleet: Any, name: str, call: Call) -> Payload:
+    """The result of a Caller's call. Cancelling this cancels the call."""
+    in_flight = dispatcher_to(fleet, name).dispatch(call)
+    try:
+        return await reply_of(call).outcome
+    except asyncio.CancelledError:
+        in_flight.cancel()
+        raise
 
 
 class Run:
@@ -85,6 +128,7 @@ class Run:
     def __init__(self, backend: Backend, context: Around) -> None:
         self.backend = backend
         self.context = context
+        self._fleet = SimpleNamespace(backends={backend.name: backend})
 
     def __repr__(self) -> str:
         return f"<Run {self.backend!r}>"
@@ -99,15 +143,21 @@ class Run:
         await clock.advance((self.backend.status.next_try or 0) - clock.now())
 
     async def echo(self, text: str = "x", caller: Caller | None = None) -> str:
-        """What the tool `echo` said."""
+        """The text in the result of the tool `echo`."""
         return text_of(await self.call("echo", caller, text=text))
 
     async def call(self, name: str, caller: Caller | None = None, **arguments: object) -> Payload:
         """The result of a tool."""
-        params = tool(name, **arguments)
-        call = (caller or Caller()).call()
-        result: Payload = await within(self.backend.request(call, "tools/call", params))
+        return await self.request((caller or Caller()).call(name=name, arguments=arguments))
+
+    async def request(self, call: Call) -> Payload:
+        """The result of a call, by native names, in the way of the Dispatcher."""
+        result: Payload = await within(request(self._fleet, self.backend.name, call))
         return result
+
+    def dispatch(self, call: Call) -> InFlightCall:
+        """Begin a call."""
+        return dispatcher_to(self._fleet, self.backend.name).dispatch(call)
 
 
 def over_stdio(backend: StdioBackend, name: str = "notes", **more: object) -> ServerSettings:

@@ -5,9 +5,11 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from mcp_manifold.backends.calls.executor import MAX_ATTEMPTS
 from mcp_manifold.backends.life.life import NUDGE_EVERY
 from mcp_manifold.errors import (
     BackendError,
@@ -248,7 +250,7 @@ async def test_a_forgotten_session_of_the_shared_link_is_opened_anew_too() -> No
         assert await run.echo("again") == "again"
 
 
-async def test_a_session_that_is_forgotten_again_and_again_is_given_up_after_one_more_try() -> None:
+async def test_a_call_is_sent_three_times_at_most_when_its_session_is_lost_every_time() -> None:
     async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
         caller = Caller("client-1")
         await run.echo("x", caller)
@@ -256,7 +258,7 @@ async def test_a_session_that_is_forgotten_again_and_again_is_given_up_after_one
         server.fail(Fault(404, method="tools/call", times=0))
         assert isinstance(await failure(run, caller=caller), SessionExpired)
         tried = [item for item in server.exchanges[seen:] if b'"tools/call"' in item.raw]
-        assert len(tried) == 2
+        assert len(tried) == MAX_ATTEMPTS
 
 
 # --- who shares what ------------------------------------------------------------------------------------------------
@@ -355,40 +357,46 @@ async def test_it_offers_what_it_has() -> None:
 # --- deadlines of its own ------------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_never_greets_has_its_own_deadline_for_that() -> None:
+async def test_a_server_that_never_answers_initialize_has_a_deadline_for_that() -> None:
+    clock = FakeClock()
     silent = Script(era="handshake", on={"initialize": Act("silent")})
-    async with (
-        HttpBackend(silent) as server,
-        running(over_web(server.url, era="handshake", initialize_timeout=0.2)) as run,
-    ):
+    settings: dict[str, Any] = {"era": "handshake", "initialize_timeout": 7}
+    async with HttpBackend(silent) as server, running(over_web(server.url, **settings), clock=clock) as run:
+        await server.wait_for("initialize")
+        await clock.advance(7)
         await run.context.until(lambda: run.backend.status.failures > 0)
-        assert "within 0.2 s" in run.backend.status.last_error
+        assert "within 7 s" in run.backend.status.last_error
 
 
-async def test_a_server_that_never_lists_is_not_waited_for_longer_than_said(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_never_lists_has_a_deadline_for_that(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
     silent = Script(era="handshake", tools=(tool("echo"),), on={"tools/list": Act("silent")})
-    async with HttpBackend(silent) as server, running(over_web(server.url, era="handshake", list_timeout=0.2)) as run:
+    settings: dict[str, Any] = {"era": "handshake", "list_timeout": 7}
+    async with HttpBackend(silent) as server, running(over_web(server.url, **settings), clock=clock) as run:
         await run.context.until(lambda: run.backend.status.state is State.READY)
-        await within(server.wait_for("tools/list", count=2))
-        assert "listing failed" in caplog.text
+        await within(server.wait_for("tools/list"))
+        await clock.advance(7)
+        await eventually(lambda: "listing failed" in caplog.text)
 
 
 async def test_an_address_that_takes_no_connection_has_a_deadline_for_that() -> None:
     clock = FakeClock()
     with full_listener() as port:
-        async with running(over_web(f"http://127.0.0.1:{port}/mcp", connect_timeout=7), clock=clock) as run:
-            await eventually(lambda: clock.pending >= 2)  # the request's, and the dial's
-            await clock.advance(7)
+        async with running(over_web(f"http://127.0.0.1:{port}/mcp", connect_timeout=3), clock=clock) as run:
+            await eventually(lambda: clock.pending >= 3)  # of the request, its link and the dial
+            await clock.advance(3)
             await run.context.until(lambda: run.backend.status.failures > 0)
-            assert "no connection within 7 s" in run.backend.status.last_error
+            assert "no connection within 3 s" in run.backend.status.last_error
 
 
-async def test_other_limits_hold_for_calls_from_then_on() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
+async def test_changed_limits_apply_to_new_calls() -> None:
+    clock = FakeClock()
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url), clock=clock) as run:
         await run.listed()
-        run.backend.adapt(over_web(server.url, timeout=0.2, max_concurrency=1, max_queue=0), run.context.surroundings())
+        run.backend.adapt(over_web(server.url, timeout=7, max_concurrency=1, max_queue=0), run.context.surroundings())
         waiting = asyncio.create_task(failure(run, "hang"))
         await server.wait_for("tools/call")
         assert isinstance(await failure(run), BackendOverloaded)
-        assert "within 0.2 s" in (await waiting).message
+        await clock.advance(7)
+        assert "within 7 s" in (await waiting).message
         await server.release()

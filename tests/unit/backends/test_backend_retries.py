@@ -1,15 +1,17 @@
-"""What a backend is sent once more when it failed, and what never: see `repeating` for the rules."""
+"""Which requests are sent to a backend a second time after a failure; see `retry_policy` for the rules."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from mcp_manifold.backends.calls import executor as module
-from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, BackendUnavailable, CallCancelled
+from mcp_manifold.backends.calls.retry_policy import PAUSE
+from mcp_manifold.errors import BackendLost, BackendTimeout, BackendUnavailable, CallCancelled
+from mcp_manifold.model.call import Call
+from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.peers.backend import Fault, HttpBackend, Script, resource, tool
-from tests.peers.processes import until
-from tests.unit.backends.linking import Caller, raw, text_of, within
-from tests.unit.backends.linking import tool as params
+from tests.unit.backends.linking import Caller, eventually, reply_of, text_of, within
 from tests.unit.backends.running import Run, over_web, running
 
 pytestmark = pytest.mark.anyio
@@ -22,105 +24,105 @@ SCRIPT = Script(
 )
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.0)
+def called(name: str) -> Call:
+    return Caller().call(name=name, arguments={"text": "x"})
 
 
-async def gone(server: HttpBackend, run: Run) -> None:
-    """The server is away, and the connections it left behind are known to be dead."""
+def read() -> Call:
+    return Caller().call("resources/read", uri=NOTE)
+
+
+async def outcome(run: Run, clock: FakeClock, call: Call) -> Payload:
+    """The result of a call; the pause before its second attempt passes at once."""
+    asking = asyncio.ensure_future(run.request(call))
+    seen = run.backend.executor.retries
+    await eventually(lambda: asking.done() or run.backend.executor.retries > seen)
+    await clock.advance(PAUSE)
+    result: Payload = await within(asking)
+    return result
+
+
+async def disconnected(server: HttpBackend, run: Run) -> None:
+    """Stop the server, and let a call find out that its connections are gone."""
     await run.listed()
     await server.refuse()
-    with pytest.raises(BackendError):
-        await run.call("echo")
-    run.backend.executor.retries = 0
+    asking = run.dispatch(call := called("echo"))
+    await eventually(lambda: run.backend.executor.retries > 0 or call.is_done)
+    asking.cancel()
+    await eventually(lambda: call.is_done)
 
 
-async def read(run: Run) -> bytes:
-    return bytes(await within(run.backend.request(Caller().call("resources/read"), "resources/read", raw(uri=NOTE))))
-
-
-async def test_a_read_that_got_no_answer_is_sent_once_more() -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url)) as run:
+@pytest.mark.parametrize("times", [1, 0])
+async def test_a_read_without_an_answer_is_sent_twice_and_no_more(times: int) -> None:
+    clock = FakeClock()
+    async with HttpBackend(SCRIPT) as server, running(over_web(server.url), clock=clock) as run:
         await run.listed()
-        server.fail(Fault(kind="reset", method="resources/read"))
-        assert NOTE.encode() in await read(run)
+        server.fail(Fault(kind="reset", method="resources/read", times=times))
+        if times:
+            assert NOTE.encode() in bytes(await outcome(run, clock, read()))
+        else:
+            with pytest.raises(BackendLost):
+                await outcome(run, clock, read())
         assert run.backend.executor.retries == 1
 
 
-async def test_once_more_and_not_for_ever() -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url)) as run:
+@pytest.mark.parametrize(
+    ("retry", "call", "is_sent_again"),
+    [
+        ("never", read, False),
+        ("safe", lambda: called("twice"), False),
+        ("idempotent", lambda: called("echo"), False),
+        ("idempotent", lambda: called("twice"), True),
+    ],
+)
+async def test_a_call_with_an_unknown_outcome_is_sent_again_only_if_tool_and_settings_allow_it(
+    retry: str, call: Callable[[], Call], is_sent_again: bool
+) -> None:
+    clock = FakeClock()
+    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, retry=retry), clock=clock) as run:
         await run.listed()
-        server.fail(Fault(kind="reset", method="resources/read", times=0))
-        with pytest.raises(BackendLost):
-            await read(run)
-        assert run.backend.executor.retries == 1
+        made = call()
+        server.fail(Fault(kind="reset", method=made.method))
+        if is_sent_again:
+            assert text_of(await outcome(run, clock, made)) == "x"
+        else:
+            with pytest.raises(BackendLost, match="unknown"):
+                await outcome(run, clock, made)
+        assert run.backend.executor.retries == is_sent_again
 
 
-async def test_nothing_is_sent_again_where_that_is_forbidden() -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, retry="never")) as run:
-        await run.listed()
-        server.fail(Fault(kind="reset", method="resources/read"))
-        with pytest.raises(BackendLost):
-            await read(run)
-        assert run.backend.executor.retries == 0
+@pytest.mark.parametrize("happens", ["it comes back", "the call is cancelled", "it stays away"])
+async def test_a_call_that_never_reached_the_backend_is_sent_again(happens: str) -> None:
+    clock = FakeClock()
+    async with HttpBackend(SCRIPT) as server, running(over_web(server.url), clock=clock) as run:
+        await disconnected(server, run)
+        seen, sent = run.backend.executor.retries, len(server.calls("tools/call"))
+        in_flight = run.dispatch(call := called("echo"))
+        await eventually(lambda: run.backend.executor.retries > seen)
+        if happens == "it comes back":
+            await server.listen()
+        elif happens == "the call is cancelled":
+            in_flight.cancel()
+        await clock.advance(PAUSE)
+        if happens == "it comes back":
+            assert text_of(await within(reply_of(call).outcome)) == "x"
+        else:
+            error = CallCancelled if happens == "the call is cancelled" else BackendUnavailable
+            with pytest.raises(error):
+                await within(reply_of(call).outcome)
+        assert run.backend.executor.retries == seen + 1
+        assert len(server.calls("tools/call")) == sent + (happens == "it comes back")
+        assert not run.backend.executor.is_busy
 
 
-@pytest.mark.parametrize(("name", "retry"), [("twice", "safe"), ("echo", "idempotent")])
-async def test_a_tool_whose_outcome_is_unknown_is_not_called_again(name: str, retry: str) -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, retry=retry)) as run:
-        await run.listed()
-        server.fail(Fault(kind="reset", method="tools/call"))
-        with pytest.raises(BackendLost, match="unknown"):
-            await run.call(name, text="x")
-        assert run.backend.executor.retries == 0
-
-
-async def test_a_tool_that_says_so_is_called_again_where_it_is_believed() -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, retry="idempotent")) as run:
-        await run.listed()
-        server.fail(Fault(kind="reset", method="tools/call"))
-        assert text_of(await run.call("twice", text="x")) == "x"
-        assert run.backend.executor.retries == 1
-
-
-async def test_a_call_that_never_reached_the_backend_is_sent_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url)) as run:
-        await gone(server, run)
-        monkeypatch.setattr(module, "PAUSE", 1.0)
-        call = asyncio.create_task(run.call("echo", text="x"))
-        await until(lambda: run.backend.executor.retries > 0, "the second attempt")
-        await server.listen()
-        assert text_of(await call) == "x"
-        assert len(server.calls("tools/call")) == 1
-
-
-async def test_a_call_that_is_taken_back_meanwhile_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url)) as run:
-        await gone(server, run)
-        monkeypatch.setattr(module, "PAUSE", 0.05)
-        call = Caller().call()
-        sent = asyncio.create_task(run.backend.request(call, "tools/call", params("echo")))
-        await until(lambda: run.backend.executor.retries > 0, "the second attempt")
-        call.cancel()
-        with pytest.raises(CallCancelled):
-            await within(sent)
-
-
-async def test_what_took_too_long_is_not_sent_again() -> None:
-    script = Script(era="handshake", resources=(resource(NOTE),))
-    async with HttpBackend(script) as server, running(over_web(server.url, timeout=0.2)) as run:
+async def test_a_call_that_timed_out_is_not_sent_again() -> None:
+    clock = FakeClock()
+    async with HttpBackend(SCRIPT) as server, running(over_web(server.url, timeout=7), clock=clock) as run:
         await run.listed()
         server.fail(Fault(kind="hang", method="resources/read"))
+        run.dispatch(call := read())
+        await clock.advance(7)
         with pytest.raises(BackendTimeout):
-            await read(run)
+            await within(reply_of(call).outcome)
         await server.release("fault")
-
-
-async def test_one_that_is_down_says_so_after_the_second_attempt() -> None:
-    async with HttpBackend(SCRIPT) as server, running(over_web(server.url)) as run:
-        await gone(server, run)
-        with pytest.raises(BackendError) as caught:
-            await run.call("echo")
-        assert isinstance(caught.value, BackendUnavailable)
-        assert run.backend.executor.retries == 1
+        assert run.backend.executor.retries == 0

@@ -89,8 +89,8 @@ async def test_a_client_gets_the_same_link_again_and_another_client_another() ->
     async with group() as tasks:
         link = await opener.held.link(A, new_session("a"), tasks)
         assert await opener.held.link(A, new_session("a"), tasks) is link
-        assert opener.held.live(A) is link
-        assert opener.held.live(B) is None
+        assert opener.held.find(A) is link
+        assert opener.held.find(B) is None
         assert await opener.held.link(B, new_session("b"), tasks) is not link
         assert (len(opener.held), len(opener.held.links())) == (2, 2)
         assert repr(opener.held) == "<ClientLinks notes 2/8>"
@@ -118,10 +118,10 @@ async def test_a_released_link_is_closed_and_not_given_away_again() -> None:
         opener.held.release("a")
         opener.held.release("a")
         opener.held.release("nobody")
-        assert opener.held.live(A) is None
+        assert opener.held.find(A) is None
         assert await opener.held.link(A, new_session("a"), tasks) is not first
         await opener.until_closed(1)
-        assert opener.held.live(A) is opener.opened[1][1]
+        assert opener.held.find(A) is opener.opened[1][1]
 
 
 async def test_one_released_while_it_opens_is_closed_as_soon_as_it_is_open() -> None:
@@ -142,11 +142,11 @@ async def test_a_lost_link_is_replaced_by_a_new_one() -> None:
     async with group() as tasks:
         first = await opener.held.link(A, new_session("a"), tasks)
         first.lost(BackendLost("notes", "gone"))
-        assert opener.held.live(A) is None
+        assert opener.held.find(A) is None
         second = await opener.held.link(A, new_session("a"), tasks)
         assert second is not first
         await opener.until_closed(1)
-        assert opener.held.live(A) is second
+        assert opener.held.find(A) is second
 
 
 async def test_too_many_are_refused_and_a_place_is_free_again_when_one_left() -> None:
@@ -213,9 +213,9 @@ async def test_a_lent_link_is_another_ones_only_when_nothing_is_due_on_it() -> N
         second = await opener.lend(called(2))
         assert second is not first
         second.begin("tools/call", tool("t"), timeout=60.0)
-        assert opener.held.live(LENT, called()) is None
+        assert opener.held.find(LENT, called()) is None
         first.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % working.number)
-        assert opener.held.live(LENT, called()) is first
+        assert opener.held.find(LENT, called()) is first
         assert [key for key, _ in opener.opened] == ["principal x", "principal x#1"]
 
 
@@ -223,7 +223,7 @@ async def test_no_principal_is_lent_the_link_of_another_whose_key_begins_alike()
     opener = Opener()
     async with group() as tasks:
         await opener.held.link(LinkKey("principal x1", exclusive=True), new_session(), tasks, called())
-        assert opener.held.live(LENT, called()) is None
+        assert opener.held.find(LENT, called()) is None
 
 
 async def test_of_two_that_come_at_once_each_is_lent_a_link_of_its_own() -> None:
@@ -239,14 +239,14 @@ async def test_until_a_call_is_sent_its_link_is_lent_to_no_other() -> None:
     async with opener.lending():
         waiting, sent, given_up = called(), called(), called()
         first = await opener.lend(waiting)
-        assert opener.held.live(LENT, waiting) is first
-        assert opener.held.live(LENT, called()) is None
+        assert opener.held.find(LENT, waiting) is first
+        assert opener.held.find(LENT, called()) is None
         second = await opener.lend(sent)
         sent.number = 1
-        assert opener.held.live(LENT, given_up) is second
-        assert opener.held.live(LENT, called()) is None
+        assert opener.held.find(LENT, given_up) is second
+        assert opener.held.find(LENT, called()) is None
         given_up.cancel()
-        assert opener.held.live(LENT, called()) is second
+        assert opener.held.find(LENT, called()) is second
 
 
 async def test_what_is_no_call_is_at_home_however_busy_that_is_and_calls_come_there_first() -> None:
@@ -260,12 +260,12 @@ async def test_what_is_no_call_is_at_home_however_busy_that_is_and_calls_come_th
         home: Link = await within(opening)
         assert await within(lending) is home
         home.begin("tools/call", tool("t"), timeout=60.0)
-        assert opener.held.live(LENT.primary) is home
+        assert opener.held.find(LENT.primary) is home
         other = await opener.lend(called(1))
         home.lost(BackendLost("notes", "gone"))
         await opener.until_closed(1)
         again = await within(opener.held.open(LENT.primary, new_session(), tasks))
-        assert (opener.held.live(LENT, called(1)), opener.opened[-1][0]) == (again, "principal x")
+        assert (opener.held.find(LENT, called(1)), opener.opened[-1][0]) == (again, "principal x")
         assert other is not again
 
 
@@ -277,7 +277,7 @@ async def test_after_a_call_that_was_given_up_others_that_may_be_anybodys_go_els
         working = first.begin("tools/call", tool("t"), timeout=60.0)
         working.call = given_up
         first.abandon(working, None)
-        assert opener.held.live(LENT, called()) is None
-        assert opener.held.live(LENT, called(1, principal=Principal("x", "x"))) is first
+        assert opener.held.find(LENT, called()) is None
+        assert opener.held.find(LENT, called(1, principal=Principal("x", "x"))) is first
         first.is_watched = True
-        assert opener.held.live(LENT, called()) is first
+        assert opener.held.find(LENT, called()) is first

@@ -1,155 +1,168 @@
-"""The short way of a list: when it may be taken, and that it says what the long way does, from bytes that are kept."""
+"""Lists, `initialize` and `server/discover`: capabilities, instructions, pages, and the bytes that are kept."""
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from mcp_manifold.core.lists import Lists
-from mcp_manifold.core.scope_responder import ScopeResponder
-from mcp_manifold.errors import AllUnavailable, InvalidParams, ManifoldError, TooManyRequests
-from mcp_manifold.model.call import Call, Session, Stages
-from mcp_manifold.model.catalogue import Hint, Listing
+from mcp_manifold.core.lists import MAX_INSTRUCTIONS
+from mcp_manifold.errors import AllUnavailable, InvalidParams
+from mcp_manifold.model.call import Session
+from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Payload, Pieces, encode
-from tests.unit.core.house import INFO, LISTS, House, server, unheard
-from tests.unit.core.test_lane import Watching
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Pieces
+from tests.unit.core.house import LISTS, META, House, call_of, server
 
 pytestmark = pytest.mark.anyio
 
 
-class Ways:
-    """Both ways of a list over one house, with two stages."""
-
-    def __init__(self, house: House, *, page_size: int = 0) -> None:
-        self.house = house
-        self.first, self.second = Watching(), Watching()
-        self.offering = ScopeResponder(house.hub, server_info=INFO, instructions="", page_size=page_size)
-        self.lists = Lists(self.offering, Stages([self.first, self.second]))
-
-    def call(self, method: str, version: str = LATEST_HANDSHAKE, scope: str = "", **params: Any) -> Call:
-        raw = {key: Payload(encode(value)) for key, value in params.items()}
-        return Call(method, raw, Session("", ANONYMOUS, scope, version), unheard)
-
-    def listed(self, method: str = "tools/list", version: str = LATEST_HANDSHAKE, **of: Any) -> Pieces | None:
-        return self.lists.listed(self.call(method, version, **of))
-
-    async def both(self, method: str = "tools/list", version: str = LATEST_HANDSHAKE, **of: Any) -> Any:
-        """What either way says, which is the same."""
-        short = self.listed(method, version, **of)
-        long = bytes(await self.offering.methods[method](self.call(method, version, **of)))
-        assert short is not None
-        assert b"".join(short) == long
-        return json.loads(long)
+# --- initialize and discover ----------------------------------------------------------------------------------------
 
 
-def filled() -> House:
+async def test_initialize_answers_in_the_agreed_revision() -> None:
+    house = House(server("a"))
+    house.offers("a", capabilities=b'{"completions":{},"logging":{}}')
+    for version in HANDSHAKE_VERSIONS:
+        found = await house.ask("initialize", version)
+        assert (found["protocolVersion"], found["serverInfo"]) == (version, {"name": "ours", "version": "1"})
+        assert found["capabilities"]["tools"] == {"listChanged": True}
+        assert ("completions" in found["capabilities"]) == (version != "2024-11-05")
+        assert "instructions" not in found
+
+
+async def test_discover_says_what_initialize_does_and_no_more_revisions_than_it_speaks() -> None:
+    house = House(server("a"), instructions="Be kind.")
+    house.offers("a", capabilities=b'{"completions":{}}')
+    found = await house.ask("server/discover", MODERN_VERSION)
+    assert found["supportedVersions"] == [MODERN_VERSION]
+    assert set(found["capabilities"]) >= {"tools", "resources", "prompts", "completions"}
+    assert found["instructions"] == "Be kind."
+    assert (found["resultType"], found["ttlMs"], found["cacheScope"], found["_meta"]) == (
+        "complete",
+        0,
+        "private",
+        META,
+    )
+
+
+@pytest.mark.parametrize("capabilities", [b"null", b"[]", b"5", b'{"completions":NaN', b""])
+async def test_one_backends_strange_capabilities_hurt_nobody(capabilities: bytes) -> None:
+    house = House(server("a"), server("b"))
+    house.offers("a", capabilities=capabilities)
+    house.offers("b", capabilities=b'{"completions":{}}')
+    assert "completions" in (await house.ask("initialize"))["capabilities"]
+    assert "completions" in (await house.ask("server/discover", MODERN_VERSION))["capabilities"]
+
+
+async def test_completions_are_offered_only_where_somebody_has_them() -> None:
+    house = House(server("a"))
+    house.offers("a", capabilities=b'{"tools":{}}')
+    assert "completions" not in (await house.ask("initialize"))["capabilities"]
+
+
+async def test_instructions_are_labelled_and_cut() -> None:
+    house = House(server("a"), server("b"), server("c"), instructions="Ours.")
+    house.offers("b", instructions="x" * (MAX_INSTRUCTIONS + 1))
+    house.offers("a", instructions="Search first.")
+    house.offers("c")
+    found = (await house.ask("initialize"))["instructions"]
+    assert found == f"Ours.\n\n# Server a\nSearch first.\n\n# Server b\n{'x' * MAX_INSTRUCTIONS} [...]"
+    assert (await house.ask("initialize", scope="server:a"))["instructions"] == "Search first."
+    assert "instructions" not in await house.ask("initialize", scope="server:c")
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------
+
+
+async def test_lists_are_of_the_scope_and_in_its_era() -> None:
     house = House(server("a"), server("b"), groups={"team": ["b"]})
     for name in ("a", "b"):
-        house.offers(name, tools=["t", "u", "v"], prompts=["p"], resources=[f"{name}:1"], templates=[f"{name}:{{v}}"])
-    return house
+        house.offers(name, tools=["t"], prompts=["p"], resources=[f"{name}:1"], templates=[f"{name}:{{v}}"])
+    assert [tool["name"] for tool in (await house.ask("tools/list"))["tools"]] == ["a__t", "b__t"]
+    assert [prompt["name"] for prompt in (await house.ask("prompts/list"))["prompts"]] == ["a__p", "b__p"]
+    assert [each["uri"] for each in (await house.ask("resources/list"))["resources"]] == ["a:1", "b:1"]
+    templates = (await house.ask("resources/templates/list"))["resourceTemplates"]
+    assert [each["uriTemplate"] for each in templates] == ["a:{v}", "b:{v}"]
+    assert [tool["name"] for tool in (await house.ask("tools/list", scope="server:a"))["tools"]] == ["t"]
+    assert [tool["name"] for tool in (await house.ask("tools/list", scope="group:team"))["tools"]] == ["b__t"]
+    modern = await house.ask("tools/list", MODERN_VERSION)
+    assert {key: modern[key] for key in modern if key != "tools"} == {
+        "resultType": "complete",
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": META,
+    }
+    assert set(await house.ask("tools/list")) == {"tools"}
 
 
-@pytest.mark.parametrize("version", [*HANDSHAKE_VERSIONS, MODERN_VERSION])
+async def test_lists_are_encoded_for_each_revision_once() -> None:
+    house = House(server("a"))
+    tool = {"name": "t", "inputSchema": {}, "outputSchema": {"type": "array"}, "execution": {"x": 1}}
+    house.offers("a", tools=[tool])
+    found = {
+        version: (await house.ask("tools/list", version))["tools"][0]
+        for version in (*HANDSHAKE_VERSIONS, MODERN_VERSION)
+    }
+    assert [version for version in found if "execution" in found[version]] == ["2025-11-25"]
+    assert [version for version in found if "outputSchema" in found[version]] == [MODERN_VERSION]
+    house.offers("a", tools=["other"])
+    assert [tool["name"] for tool in (await house.ask("tools/list", MODERN_VERSION))["tools"]] == ["a__other"]
+
+
 @pytest.mark.parametrize("method", LISTS)
-async def test_a_list_is_the_same_either_way(method: str, version: str) -> None:
-    ways = Ways(filled())
-    for scope in ("", "server:a", "group:team"):
-        found = await ways.both(method, version, scope=scope)
-        (items,) = [value for value in found.values() if isinstance(value, list)]
-        assert items
+async def test_a_cursor_nobody_gave_out_is_refused(method: str) -> None:
+    house = House()
+    cursors: tuple[object, ...] = ("x", "", 5, {})
+    for cursor in cursors:
+        assert isinstance(await house.refused(method, cursor=cursor), InvalidParams)
+    assert await house.ask(method, cursor=None)
 
 
-async def test_what_is_given_is_what_is_kept() -> None:
-    ways = Ways(filled())
-    (first,), (second,) = ways.listed() or (), ways.listed() or ()
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def listed(house: House, version: str = LATEST_HANDSHAKE, **params: Any) -> Pieces:
+    return house.facts.responder.answer(call_of(Session("", ANONYMOUS, "", version), "tools/list", **params))
+
+
+async def test_a_page_is_encoded_once_until_the_list_changes() -> None:
+    house = House(server("a"))
+    house.offers("a", tools=["t"])
+    (first,), (second,) = listed(house), listed(house)
     assert first is second
-    ways.house.offers("a", tools=["other"])
-    (third,) = ways.listed() or ()
+    house.offers("a", tools=["other"])
+    (third,) = listed(house)
     assert b"a__other" in bytes(third)
 
 
-async def test_the_time_a_list_may_be_kept_is_put_behind_what_is_kept() -> None:
+async def test_only_the_remaining_cache_time_is_encoded_for_each_call() -> None:
     house = House(server("a"))
-    hint = Hint(60_000, is_public=False, at=asyncio.get_running_loop().time())
+    hint = Hint(60_000, is_public=False, at=house.clock.now())
     house.offers("a", era="modern", tools=["t"], hints={"tools/list": hint})
-    ways = Ways(house)
-    first, second = (ways.listed(version=MODERN_VERSION) for _ in range(2))
-    assert first is not None
-    assert second is not None
+    first = listed(house, MODERN_VERSION)
+    await house.clock.advance(10)
+    second = listed(house, MODERN_VERSION)
     assert isinstance(first[0], memoryview)
     assert isinstance(second[0], memoryview)
     assert first[0].obj is second[0].obj
-    assert 59_000 < json.loads(b"".join(first))["ttlMs"] <= 60_000
+    assert [json.loads(b"".join(each))["ttlMs"] for each in (first, second)] == [60_000, 50_000]
 
 
-async def test_pages_are_the_same_either_way_and_so_is_a_wrong_cursor() -> None:
-    ways = Ways(filled(), page_size=4)
-    cursor = (await ways.both())["nextCursor"]
-    assert len((await ways.both(cursor=cursor))["tools"]) == 2
-    with pytest.raises(InvalidParams):
-        ways.listed(cursor="x")
-    assert ways.second.ends[-1] == "InvalidParams"
-    assert not ways.first.flying
+async def test_the_cursor_of_a_page_leads_to_the_next() -> None:
+    house = House(server("a"), page_size=4)
+    house.offers("a", tools=list("tuvwxy"))
+    first = await house.ask("tools/list")
+    second = await house.ask("tools/list", cursor=first["nextCursor"])
+    assert [tool["name"] for tool in first["tools"] + second["tools"]] == [f"a__{name}" for name in "tuvwxy"]
+    assert "nextCursor" not in second
 
 
-async def test_who_is_missing_is_said_either_way() -> None:
-    ways = Ways(filled())
-    ways.house.hub.missed("a", "is gone", "")
-    found = await ways.both()
-    assert found["_meta"]["mcp-manifold/missing"][0]["server"] == "a"
-
-
-async def test_a_scope_that_is_lost_is_an_error_either_way() -> None:
-    ways = Ways(House(server("a")))
-    ways.house.hub.missed("a", "is gone", "")
-    ways.house.hub.settled("a")
-    with pytest.raises(AllUnavailable):
-        ways.listed()
-    assert (ways.first.ends, ways.second.ends) == (["AllUnavailable"], ["AllUnavailable"])
-
-
-async def test_during_start_up_a_list_has_to_wait_and_no_stage_hears_of_it() -> None:
-    house = House(server("a"), server("b"), startup_timeout=60)
-    ways = Ways(house)
-    assert ways.listed() is None
+async def test_unavailable_servers_are_named_and_a_lost_scope_is_an_error() -> None:
+    house = House(server("a"), server("b"))
     house.offers("a", tools=["t"])
-    assert ways.listed() is None
-    assert ways.listed(scope="server:a") is not None
-    house.hub.settled("b")  # it failed
-    assert ways.listed() is not None
-    assert ways.first.ends == ["ok", "ok"]
-
-
-async def test_what_is_known_from_last_time_is_listed_at_once() -> None:
-    house = House(server("a"), startup_timeout=60)
-    ways = Ways(house)
-    house.hub.recall(Listing("a", 1, "handshake", tools=(b'{"name":"t"}',)))
-    assert ways.listed() is not None
-
-
-async def test_a_backend_that_gets_another_chance_is_waited_for() -> None:
-    house = House(server("a"), startup_timeout=60)
-    house.offers("a", tools=["t"])
-    ways = Ways(house)
-    house.hub.expect("a")
-    assert ways.listed() is None
-
-
-async def test_what_is_no_list_is_not_given() -> None:
-    ways = Ways(filled())
-    for method in ("ping", "tasks/list", "tools/call"):
-        assert ways.listed(method) is None
-    assert not ways.first.ends
-
-
-async def test_every_stage_hears_of_a_list_and_may_refuse_it() -> None:
-    ways = Ways(filled())
-    assert ways.listed() is not None
-    assert (ways.first.ends, ways.second.ends) == (["ok"], ["ok"])
-    ways.second.refusal = TooManyRequests("not now", retry_after=1.0)
-    with pytest.raises(ManifoldError, match="not now"):
-        ways.listed()
-    assert (ways.first.ends, ways.second.ends) == (["ok", "TooManyRequests"], ["ok"])
-    assert not ways.first.flying
+    house.hub.mark_unavailable("b", "is gone", "")
+    found = await house.ask("tools/list")
+    assert [each["server"] for each in found["_meta"]["mcp-manifold/missing"]] == ["b"]
+    lost = House(server("a"))
+    lost.hub.mark_unavailable("a", "is gone", "")
+    assert isinstance(await lost.refused("tools/list"), AllUnavailable)

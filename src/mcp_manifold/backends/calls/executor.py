@@ -6,7 +6,6 @@ What has to be waited for is awaited here, but decided by the plan: a slot, the 
 import asyncio
 import logging
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
 from mcp_manifold.backends.calls.breaker import Breaker
@@ -161,7 +160,7 @@ class RequestExecutor:
             if self.breaker.failed_in_row:
                 self._note_answer()
         elif isinstance(failure, BackendError | RemoteError):
-            spent = waited if pending is None else waited + monotonic() - pending.begun
+            spent = waited if pending is None else waited + self._clock.now() - pending.begun
             if not call.is_cancelled and self._may_repeat(failure, call, request, spent):
                 return self._retry(failure, call, request, spent)
             self._note_failure(failure, request.link)

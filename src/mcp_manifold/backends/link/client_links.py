@@ -47,9 +47,9 @@ class _Held:
 
     link: "asyncio.Future[Link]" = field(default_factory=_future)
     released: "asyncio.Future[None]" = field(default_factory=_signal)
-    used: float = 0.0
+    opened: float = 0.0
     leased: Call | None = None
-    """The call it was last leased to, which may not be sent yet."""
+    """The call it was last opened or kept for, which may not be sent yet."""
 
     def is_free_for(self, call: Call | None) -> bool:
         """Whether no other call holds the lease without having been sent; `Link.is_busy` covers those that were."""
@@ -95,28 +95,21 @@ class ClientLinks:
     def __len__(self) -> int:
         return len(self._held)
 
-    def live(self, place: LinkKey, call: Call | None = None) -> Link | None:
-        """The open link of a key, if it can be used now; an exclusive one is leased to `call`."""
+    def find(self, place: LinkKey, call: Call | None = None) -> Link | None:
+        """The open link of a key, if it can be used now; an exclusive one only if `call` can lease it. Changes nothing.
+
+        A request that is sent over a link makes it busy, so nothing more is needed to lease it.
+        """
+        found = self._find(place, call)
+        return None if found is None else found.live()
+
+    def _find(self, place: LinkKey, call: Call | None) -> _Held | None:
         for key in self._keys(place):
             held = self._held.get(key)
             link = None if held is None else held.live()
-            if held is None or link is None:
-                continue
-            if place.exclusive:
-                if not held.can_lease(link, call):
-                    continue
-                held.leased = call
-            held.used = self._clock.now()
-            return link
+            if link is not None and held is not None and (not place.exclusive or held.can_lease(link, call)):
+                return held
         return None
-
-    def find(self, key: str) -> Link | None:
-        """The open link of a key that is not exclusive."""
-        held = self._held.get(key)
-        link = None if held is None else held.live()
-        if held is not None and link is not None:
-            held.used = self._clock.now()
-        return link
 
     def links(self) -> list[Link]:
         """All open links."""
@@ -129,8 +122,12 @@ class ClientLinks:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        found = self.live(place, call)
-        return found if found is not None else await asyncio.shield(self.open(place, session, group, call))
+        held = self._find(place, call)
+        if held is None:
+            return await asyncio.shield(self.open(place, session, group, call))
+        if place.exclusive:
+            held.leased = call
+        return held.link.result()
 
     def open(
         self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None
@@ -187,7 +184,7 @@ class ClientLinks:
         key = place.key
         try:
             async with self._opened(place, session) as link:
-                held.used = self._clock.now()
+                held.opened = self._clock.now()
                 if held.link.cancelled():
                     return
                 held.link.set_result(link)
@@ -209,7 +206,8 @@ class ClientLinks:
         left = self._idle
         while left > 0 and not link.ended.done() and not held.released.done():
             await self._clock.wait(link.ended, held.released, seconds=left)
-            left = self._idle if link.is_busy or link.is_watched else held.used + self._idle - self._clock.now()
+            used = max(link.used, link.heard, held.opened)
+            left = self._idle if link.is_busy or link.is_watched else used + self._idle - self._clock.now()
         if left <= 0:
             logger.info("idle link closed", extra={"backend": self._backend})
 

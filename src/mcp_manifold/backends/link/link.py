@@ -8,7 +8,6 @@ notification neither overtakes nor is overtaken by the result it belongs to.
 import asyncio
 import logging
 from math import inf
-from time import monotonic
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link.meta_rewriter import MetaRewriter
@@ -66,6 +65,8 @@ class Link:
         """When the backend last answered, by the link's clock; 0 before the first answer."""
         self.latency: float | None = None
         """Seconds the last successful request took."""
+        self.used = 0.0
+        """When the last request was sent, by the link's clock; 0 before the first."""
         self.is_watched = False
         """Whether clients subscribe to something over it: it is in use even without calls."""
         self.parameter_headers: ParameterHeaders | None = None
@@ -180,7 +181,7 @@ class Link:
         if self.ended.done():
             raise BackendUnavailable(self.backend, self.ended.result().message).unsent()
         self._last = number = self._last + 1
-        pending = PendingRequest(number, method, params, timeout, ceiling, call, on_result, monotonic())
+        pending = PendingRequest(number, method, params, timeout, ceiling, call, on_result, self.clock.now())
         if "_meta" not in params and self._meta.is_plain:
             body = wire.request(number, method, wire.encode(params) if params else None)
         else:
@@ -190,6 +191,7 @@ class Link:
             self._is_crowded = self.only is not None
             self.only = None if self._is_crowded else call.session
         self.pending[number] = pending
+        self.used = pending.begun
         try:
             self.transport.send_request(pending, body)
         except BaseException:
@@ -238,7 +240,7 @@ class Link:
         if self.pending.pop(pending.number, None) is None:
             return
         if pending.stalls:
-            self.handler.finished(pending)
+            self.handler.on_finished(pending)
         if self.holder is None:
             self.abandoned.add(pending)
         self._complete(pending, None, reason or CallCancelled())
@@ -328,7 +330,7 @@ class Link:
             self.transport.send_note(wire.response(envelope.id, b"{}"))
         else:
             params = None if envelope.params is UNSET else envelope.params
-            self.handler.asked(envelope.method, envelope.id, params, origin)
+            self.handler.on_request(envelope.method, envelope.id, params, origin)
 
     def oversized(self, start: bytes) -> None:
         """A message exceeded the limit and was dropped; `start` is its beginning."""
@@ -338,7 +340,7 @@ class Link:
         """Fail one request; the link goes on."""
         self.pending.pop(pending.number, None)
         if pending.stalls and not pending.is_done:
-            self.handler.finished(pending)
+            self.handler.on_finished(pending)
         self._complete(pending, None, failure)
 
     def lost(self, reason: BackendError) -> None:
@@ -348,7 +350,7 @@ class Link:
         self.ended.set_result(reason)
         self._deadlines.stop()
         pending, self.pending = self.pending, {}
-        self.handler.lost()
+        self.handler.on_lost()
         unknown = f"{reason.message}, with the request in flight: its outcome is unknown"
         for waiting in pending.values():
             self._complete(waiting, None, BackendLost(self.backend, unknown))
@@ -366,13 +368,13 @@ class Link:
         self.calls += 1
         self.heard = self.clock.now()
         if pending.stalls:
-            self.handler.finished(pending)
+            self.handler.on_finished(pending)
         result = envelope.result
         if envelope.error is not UNSET:
             error, code = bytes(envelope.error), wire.backend_code(envelope.error)
             self._complete(pending, None, RemoteError(error, code=code, backend=self.backend, era=self.era))
         elif result is not UNSET and wire.is_object(result):
-            self.latency = monotonic() - pending.begun
+            self.latency = self.heard - pending.begun
             if isinstance(envelope, wire.ParsedEnvelope):
                 pending.view = wire.ResultView(result, envelope.members, envelope.text)
             self._complete(pending, result, None)
@@ -393,7 +395,7 @@ class Link:
         found = wire.object_members(params) if method == "notifications/progress" else {}
         pending = self.pending.get(number_of(found.get("progressToken", wire.NULL_ID)))
         if pending is None:
-            self.handler.told(method, params, origin)
+            self.handler.on_notification(method, params, origin)
             return
         if not pending.stalls:
             pending.deadline = min(self.clock.now() + pending.timeout, pending.latest)

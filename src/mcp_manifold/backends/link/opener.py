@@ -20,7 +20,7 @@ from mcp_manifold.backends.link.isolation import SHARED, LinkKey
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Identity, Negotiation, TransportKind
 from mcp_manifold.backends.link.pending import Transport
-from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest, open_link
+from mcp_manifold.backends.link.server_requests import Inbox, ServerNotification, ServerRequest
 from mcp_manifold.backends.process.command import StdioCommand
 from mcp_manifold.backends.process.groups import Ceilings
 from mcp_manifold.backends.process.stderr_tail import StderrTail
@@ -169,7 +169,7 @@ class LinkOpener:
         context: BackendContext,
         *,
         on_notification: Callable[[ServerNotification], None],
-        on_question: Callable[[ServerRequest], None],
+        on_request: Callable[[ServerRequest], None],
     ) -> None:
         self.connector = Connector(server, context)
         self.opened = 0
@@ -178,7 +178,7 @@ class LinkOpener:
         self._server = server
         self._context = context
         self._on_notification = on_notification
-        self._on_question = on_question
+        self._on_request = on_request
 
     def __repr__(self) -> str:
         return f"<LinkOpener {self.connector!r} opened={self.opened}>"
@@ -233,15 +233,14 @@ class LinkOpener:
     async def _connect_as(
         self, kind: TransportKind, identity: Identity, place: LinkKey, holder: Session | None
     ) -> tuple[Link, Transport, Negotiation]:
-        link = open_link(
+        link = Link(
             self._server.name,
-            on_notification=self._on_notification,
-            on_question=self._on_question,
             holder=holder,
             place=place.key,
             write_limit=self._context.limits.max_message,
-            pace=self.pace,
+            clock=self._context.clock,
         )
+        Inbox(link, on_notification=self._on_notification, on_request=self._on_request, limiter=self.pace)
         eras = place.eras or self.connector.eras(kind)
         transport = await self.connector.open(kind, link)
         try:

@@ -33,6 +33,7 @@ class PendingRequest:
     on_result: "ResultCallback | None"
     """Receives the result or the failure; None once that happened."""
     begun: float = 0.0
+    """When it was sent, by the link's clock."""
     deadline: float = inf
     latest: float = 0.0
     """When `ceiling` is reached, by the link's clock; 0 before its deadline is watched."""
@@ -96,21 +97,21 @@ class Transport(Protocol):
 
 
 class MessageHandler(Protocol):
-    """Handles what a backend sends of its own accord; called in wire order."""
+    """Handles the messages a backend sends on its own; called in wire order."""
 
-    def asked(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
+    def on_request(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
         """Handle a server request other than `ping`. `origin`: the request on whose own stream it came."""
 
-    def told(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
+    def on_notification(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
         """Handle a notification, other than the progress of a pending request."""
 
     def has_room(self) -> bool:
         """Whether the rate limit permits passing on one more notification; otherwise it is dropped."""
 
-    def finished(self, pending: PendingRequest) -> None:
-        """Withdraw the server requests that a request provoked: it has ended. Called before its outcome is reported."""
+    def on_finished(self, pending: PendingRequest) -> None:
+        """Withdraw the server requests that a request caused: it has ended. Called before its outcome is reported."""
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """Withdraw every server request: the link has ended."""
 
 

@@ -1,7 +1,7 @@
-"""What a backend sends of its own accord: Questions, which want an answer, and Notices, which do not.
+"""Messages that a backend sends on its own: requests, which need an answer, and notifications, which do not.
 
-Finds out whose call provoked them, as far as that is certain, and how long requests stand still for them. Knows how to
-answer, not whom to ask.
+Finds the call that caused a message, where that is certain, and pauses deadlines while a server request is open. It
+answers requests, and leaves to its callbacks which client to send them to.
 """
 
 import sys
@@ -18,15 +18,15 @@ from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import INTERNAL_ERROR
 
-MAX_QUESTIONS: Final = 1000
-"""Questions that are open on one link: each waits for a person, or a model, and costs memory till then."""
+MAX_OPEN_REQUESTS: Final = 1000
+"""Server requests open on one link. Each waits for a person or a model, and costs memory until then."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerNotification:
-    """A backend's notification. `call` and `session` are set where it is certain whose call it belongs to.
+    """A backend's notification. `call` and `session` are set if it is certain which call it belongs to.
 
-    `concurrent`: calls of several clients were in flight, so that it may be about any of them.
+    `concurrent`: calls of several clients were in flight, and it may be about any of them.
     """
 
     link: Link
@@ -38,18 +38,18 @@ class ServerNotification:
 
 
 class ServerRequest:
-    """One server request. It is answered once; later answers, and answers after it was withdrawn, go nowhere.
+    """One server request. Only the first answer is sent; an answer after withdrawal is dropped.
 
-    `pending` is the request of ours that provoked it, where that is certain; `session` the client behind it.
+    `pending` is our request that caused it, where that is certain; `session` is the client behind it.
     """
 
     __slots__ = (
+        "_on_withdrawn",
         "id",
         "inbox",
         "is_open",
         "link",
         "method",
-        "on_withdrawn",
         "params",
         "pending",
         "session",
@@ -67,34 +67,43 @@ class ServerRequest:
         self.session: Session | None = None
         self.is_open = True
         self.stalls: list[PendingRequest] = []
-        """The requests of ours whose time stands still while it is open."""
+        """Our requests whose deadlines are paused while it is open."""
         self.translate: Callable[[Payload], Payload] | None = None
-        """What the client's result passes through on its way: names it knows differently from the backend."""
-        self.on_withdrawn: Callable[[], None] | None = None
-        """Told when nobody wants the answer any more: the backend took it back, the call ended, the link died."""
+        """Replaces the client's names in its result with the backend's; None if they are the same."""
+        self._on_withdrawn: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<ServerRequest {self.method} of {self.link.backend} {'open' if self.is_open else 'closed'}>"
 
     def answer(self, result: Payload) -> None:
-        """Give the backend the client's result."""
+        """Send the client's result to the backend."""
         if self._close():
             self.inbox.respond(self, result=result if self.translate is None else self.translate(result))
 
     def fail(self, error: bytes | Payload) -> None:
-        """Give the backend an error object."""
+        """Send an error object to the backend."""
         if self._close():
             self.inbox.respond(self, error=error)
 
     def withdraw(self) -> None:
-        """Nobody wants the answer any more; no answer is sent."""
-        if self._close() and self.on_withdrawn is not None:
-            self.on_withdrawn()
+        """Close it without an answer: none is needed any more."""
+        if self._close() and self._on_withdrawn is not None:
+            self._on_withdrawn()
 
-    def set_aside(self) -> None:
-        """It turned out not to belong to the request it came with, which goes on without it."""
+    def when_withdrawn(self, callback: Callable[[], None]) -> None:
+        """Call this when no answer is needed any more: the backend cancelled it, or its call or link ended."""
+        self._on_withdrawn = callback
+
+    def replace_params(self, params: Payload, translate: Callable[[Payload], Payload] | None = None) -> None:
+        """Set the params for the client, and what replaces its names in the result."""
+        self.params = params
+        self.translate = translate or self.translate
+
+    def detach(self, session: Session | None = None) -> None:
+        """Separate it from the request it came with, whose deadline runs again; `session` is its client instead."""
         self.pending = None
-        self.inbox.let_go(self)
+        self.session = session or self.session
+        self.inbox.release(self)
 
     def _close(self) -> bool:
         was_open, self.is_open = self.is_open, False
@@ -104,105 +113,115 @@ class ServerRequest:
 
 
 class Inbox:
-    """The ears of one link: see `pending.Ears`. Owns the questions that are open on it."""
+    """The `MessageHandler` of one link. Owns the server requests that are open on it.
+
+    Args:
+        limiter: the rate limit of notifications that are passed on.
+    """
 
     def __init__(
         self,
         link: Link,
         *,
         on_notification: Callable[[ServerNotification], None],
-        on_question: Callable[[ServerRequest], None],
-        pace: RateLimiter | None = None,
+        on_request: Callable[[ServerRequest], None],
+        limiter: RateLimiter | None = None,
     ) -> None:
         self.link = link
-        self._pace = pace or RateLimiter(sys.maxsize)
+        self._limiter = limiter or RateLimiter(sys.maxsize)
         self._on_notification = on_notification
-        self._on_question = on_question
-        self._questions: dict[bytes, ServerRequest] = {}
+        self._on_request = on_request
+        self._open: dict[bytes, ServerRequest] = {}
         link.handled_by(self)
 
     def __repr__(self) -> str:
-        return f"<Inbox {self.link!r} questions={len(self._questions)}>"
+        return f"<Inbox {self.link!r} requests={len(self._open)}>"
 
-    # --- what the link hears --------------------------------------------------------------------------------------
+    # --- messages of the link -------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        return self._pace.allows(self.link.clock.now())
+        """See `MessageHandler`."""
+        return self._limiter.allows(self.link.clock.now())
 
-    def asked(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
-        if len(self._questions) >= MAX_QUESTIONS:
+    def on_request(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
+        """See `MessageHandler`."""
+        if len(self._open) >= MAX_OPEN_REQUESTS:
             refusal = wire.encode({"code": INTERNAL_ERROR, "message": "Too many requests are open"})
             self.link.transport.send_note(wire.failure(id_, refusal))
             return
-        question = ServerRequest(self, id_, method, params)
-        question.pending, question.session = self._provoked_by(origin)
-        self._questions[bytes(id_)] = question
-        if origin is not None or method != "roots/list":  # which is asked at any time, so that it outlives the call
-            question.stalls = self._stalled_by(question)
-        for pending in question.stalls:
+        request = ServerRequest(self, id_, method, params)
+        request.pending, request.session = self._cause_of(origin)
+        self._open[bytes(id_)] = request
+        if origin is not None or method != "roots/list":  # servers send this one at any time: it outlives the call
+            request.stalls = self._stalled_by(request)
+        for pending in request.stalls:
             self.link.stall(pending)
-        self._on_question(question)
+        self._on_request(request)
 
-    def told(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
+    def on_notification(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
+        """See `MessageHandler`."""
         if method == "notifications/cancelled":
-            question = self._questions.get(bytes(wire.object_members(params).get("requestId", wire.NULL_ID)))
-            if question is not None:
-                question.withdraw()
+            request = self._open.get(bytes(wire.object_members(params).get("requestId", wire.NULL_ID)))
+            if request is not None:
+                request.withdraw()
         elif method == "notifications/message" and not self.has_room():
             pass
-        elif method == "notifications/progress":  # a task's, which goes on after its call was answered
+        elif method == "notifications/progress":  # of a task, which continues after its call was answered
             self._on_notification(ServerNotification(self.link, method, params, None, self.link.holder))
         else:
-            self._on_notification(self._noticed(method, params, origin))
+            self._on_notification(self._notification(method, params, origin))
 
-    def finished(self, pending: PendingRequest) -> None:
-        for question in [each for each in self._questions.values() if pending in each.stalls]:
-            question.stalls.remove(pending)
-            if not question.stalls:
-                question.withdraw()
+    def on_finished(self, pending: PendingRequest) -> None:
+        """See `MessageHandler`."""
+        for request in [each for each in self._open.values() if pending in each.stalls]:
+            request.stalls.remove(pending)
+            if not request.stalls:
+                request.withdraw()
 
-    def lost(self) -> None:
-        questions, self._questions = self._questions, {}
-        for question in questions.values():
-            question.withdraw()
+    def on_lost(self) -> None:
+        """See `MessageHandler`."""
+        requests, self._open = self._open, {}
+        for request in requests.values():
+            request.withdraw()
 
-    # --- what questions need ----------------------------------------------------------------------------------------
+    # --- operations of a ServerRequest ----------------------------------------------------------------------------
 
     def respond(
-        self, question: ServerRequest, *, result: Payload | None = None, error: bytes | Payload | None = None
+        self, request: ServerRequest, *, result: Payload | None = None, error: bytes | Payload | None = None
     ) -> None:
-        """Send the answer to a question, which is closed by now."""
+        """Send the answer to a server request that was closed just now."""
         if self.link.ended.done():
             return
-        answer = wire.response(question.id, result or b"{}") if error is None else wire.failure(question.id, error)
+        answer = wire.response(request.id, result or b"{}") if error is None else wire.failure(request.id, error)
         self.link.transport.send_note(answer)
 
-    def forget(self, question: ServerRequest) -> None:
-        """A question is closed: the requests it held up go on under their own timeouts."""
-        if self._questions.get(bytes(question.id)) is question:
-            del self._questions[bytes(question.id)]
-        self.let_go(question)
+    def forget(self, request: ServerRequest) -> None:
+        """Remove a closed server request; the deadlines it paused run again."""
+        if self._open.get(bytes(request.id)) is request:
+            del self._open[bytes(request.id)]
+        self.release(request)
 
-    def let_go(self, question: ServerRequest) -> None:
-        """The requests it held up go on."""
-        stalled, question.stalls = question.stalls, []
+    def release(self, request: ServerRequest) -> None:
+        """Restart the deadlines that a server request paused."""
+        stalled, request.stalls = request.stalls, []
         for pending in stalled:
             self.link.release(pending)
 
-    # --- whose it is --------------------------------------------------------------------------------------------------
+    # --- which call caused a message ------------------------------------------------------------------------------
 
-    def _stalled_by(self, question: ServerRequest) -> list[PendingRequest]:
-        """The requests whose time stands still meanwhile: the one that provoked it, or each that may have."""
-        if question.pending is not None or question.session is None:
-            return [] if question.pending is None else [question.pending]
+    def _stalled_by(self, request: ServerRequest) -> list[PendingRequest]:
+        """Our requests that a server request pauses: the one that caused it, or all of its client if that is open."""
+        if request.pending is not None or request.session is None:
+            return [] if request.pending is None else [request.pending]
         waiting = self.link.pending.values()
-        return [each for each in waiting if each.call and each.call.session is question.session]
+        return [each for each in waiting if each.call and each.call.session is request.session]
 
-    def _provoked_by(self, origin: PendingRequest | None) -> tuple[PendingRequest | None, Session | None]:
-        """The request and the client behind something the backend sent, as far as that is certain.
+    def _cause_of(self, origin: PendingRequest | None) -> tuple[PendingRequest | None, Session | None]:
+        """The request and the client that caused a message, where that is certain.
 
-        Over HTTP the stream tells. On a pipe nothing does: it is certain only on a link held for one client, or while
-        one client alone has calls in flight, and none was given up just now that the backend may still work on.
+        Over HTTP the response stream identifies the request. On a pipe nothing does. There the client is certain on a
+        link that serves one client, or while only one client has calls in flight and no abandoned call of another
+        client may still cause messages.
         """
         if origin is not None and (origin.call is not None or origin.is_parked):
             return origin, None if origin.call is None else origin.call.session
@@ -217,8 +236,8 @@ class Inbox:
             return (only, None) if only is not None and only.is_parked else (None, None)
         return only, next(iter(clients.values()))
 
-    def _noticed(self, method: str, params: Payload, origin: PendingRequest | None) -> ServerNotification:
-        pending, session = self._provoked_by(origin)
+    def _notification(self, method: str, params: Payload, origin: PendingRequest | None) -> ServerNotification:
+        pending, session = self._cause_of(origin)
         call = None if pending is None else pending.call
         waits = self.link.pending.values()
         concurrent = session is None and any(waiting.call is not None or waiting.is_parked for waiting in waits)
@@ -226,23 +245,7 @@ class Inbox:
 
 
 def _is_same(one: Session | None, other: Session) -> bool:
-    """Whether two sessions are the same client's, as far as that is certain: one of 2026-07-28 has one a request."""
+    """Whether two sessions certainly belong to the same client. In 2026-07-28 every request has its own session."""
     if one is None or one is other or one.key or other.key:
         return one is other
     return one.principal == other.principal != ANONYMOUS
-
-
-def open_link(
-    backend: str,
-    *,
-    on_notification: Callable[[ServerNotification], None],
-    on_question: Callable[[ServerRequest], None],
-    holder: Session | None = None,
-    place: str = "",
-    write_limit: int = 64 << 20,
-    pace: RateLimiter | None = None,
-) -> Link:
-    """A new link, with ears; it still needs a transport."""
-    link = Link(backend, holder=holder, place=place, write_limit=write_limit)
-    Inbox(link, on_notification=on_notification, on_question=on_question, pace=pace)
-    return link

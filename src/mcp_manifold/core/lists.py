@@ -1,6 +1,8 @@
-"""What a scope says of itself: who it is, what it can do, what it lists. Answered from the hub's view alone."""
+"""Lists, page by page, and `initialize` and `server/discover`: everything that is answered from a scope's View alone.
 
-import asyncio
+A page is encoded once for each kind, revision and position; all clients of the scope get the same bytes.
+"""
+
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,12 +24,17 @@ LISTS: Final = {
     "resources/templates/list": (Kind.TEMPLATE, "resourceTemplates"),
 }
 MAX_INSTRUCTIONS: Final = 4000
-"""Characters of one backend's instructions that are passed on: they are put into a model's context."""
+"""Characters of one backend's instructions that are passed on: clients put them into a model's context."""
 _NO_TTL: Final = b"0}"
 
 
 class ScopeResponder:
-    """See the module. `page_size`: entries on one page of a list; 0 for all."""
+    """See the module.
+
+    Args:
+        instructions: the text before the instructions of the backends.
+        page_size: entries on one page of a list; 0 for all.
+    """
 
     def __init__(self, hub: Hub, *, server_info: Payload, instructions: str, page_size: int = 0) -> None:
         self._hub = hub
@@ -37,22 +44,22 @@ class ScopeResponder:
         self._instructions = instructions
 
     methods: Final = frozenset({"initialize", "server/discover", "ping", *LISTS})
-    """The methods it answers."""
+    """The methods that it answers."""
 
     def __repr__(self) -> str:
         return f"<ScopeResponder {self._hub!r}>"
 
     def adapt(self, *, instructions: str, page_size: int) -> None:
-        """Say this, and list so many on a page, from now on."""
+        """Use other settings from now on."""
         self._instructions = instructions
         self._page_size = page_size
 
     def answer(self, call: Call) -> Pieces:
-        """The result of one of `methods`, from what is known at this moment.
+        """The result of one of `methods`.
 
         Raises:
-            AllUnavailable: every server of the scope failed, and nothing is known of what any offers.
-            InvalidParams: the cursor is none of this list's.
+            AllUnavailable: every server of the scope failed, and no listing of any is known.
+            InvalidParams: the cursor does not belong to this list.
         """
         match call.method:
             case "initialize":
@@ -62,7 +69,7 @@ class ScopeResponder:
             case "ping":
                 return (b"{}",)
             case _:
-                return self.listed(call)
+                return self._list(call)
 
     def _initialize(self, call: Call) -> bytes:
         scope, version = call.session.scope, call.session.version
@@ -94,18 +101,13 @@ class ScopeResponder:
             answer["instructions"] = instructions
         return wire.encode(answer)
 
-    def listed(self, call: Call) -> Pieces:
-        """What a list request gets at this moment; the bulk of it is kept, and the same bytes for everybody.
-
-        Raises:
-            AllUnavailable: every server of the scope failed, and nothing is known of what any offers.
-            InvalidParams: the cursor is none of this list's.
-        """
+    def _list(self, call: Call) -> Pieces:
+        """One page. Only its `ttlMs`, if there is one, is encoded for each call."""
         kind, member = LISTS[call.method]
         version = call.session.version
         view = self._hub.view(call.session.scope)
         if view.is_lost:
-            raise AllUnavailable({absence.server: absence.reason for absence in view.unavailable})
+            raise AllUnavailable({each.server: each.reason for each in view.unavailable})
         place = self._place(call, view, kind)
         found = view.encoded.get((kind, version, place))
         if found is None:
@@ -122,7 +124,7 @@ class ScopeResponder:
         return self._cursors.place(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
 
     def _page(self, call: Call, view: View, member: str, place: int) -> bytes:
-        """One page; for a modern client it ends in `_NO_TTL`, where the time that is left goes."""
+        """One page. For a modern client it ends in `_NO_TTL`, which is replaced by the remaining time."""
         (kind, _), version = LISTS[call.method], call.session.version
         entries = view.shown.entries(kind)
         end = place + self._page_size if self._page_size else len(entries)
@@ -136,7 +138,7 @@ class ScopeResponder:
         if version == MODERN_VERSION:
             meta[META_SERVER_INFO] = self._server_info
         if view.unavailable:
-            meta[META_MISSING] = [absence.to_dict() for absence in view.unavailable]
+            meta[META_MISSING] = [each.to_dict() for each in view.unavailable]
         if meta:
             page["_meta"] = meta
         if version == MODERN_VERSION:
@@ -145,10 +147,10 @@ class ScopeResponder:
         return wire.encode(page)
 
     def _ttl(self, view: View, method: str) -> int:
-        """How long an answer made of the backends' may be kept: as long as the first of theirs, less its age here."""
+        """Milliseconds that clients may cache the result: the least of the backends' own, less their age here."""
         if view.missing or view.unavailable or not _are_modern(view):
             return 0
-        now = asyncio.get_running_loop().time()
+        now = self._hub.clock.now()
         return max(0, min((_left(hint, now) for hint in _hints(view, method)), default=0))
 
     def _cache_scope(self, view: View, method: str) -> str:
@@ -158,7 +160,7 @@ class ScopeResponder:
         return "public" if public and is_whole and _are_modern(view) else "private"
 
     def _merged_instructions(self, view: View, scope: str) -> str:
-        """Our own, then each backend's under its name; backends speak of their tools by native names."""
+        """Our own, then each backend's under a heading with its name: backends use native names in them."""
         if scope.startswith("server:"):
             return "\n\n".join(listing.instructions for listing in view.listings)
         parts = [self._instructions] if self._instructions else []
@@ -171,17 +173,17 @@ class ScopeResponder:
 
 
 def _capabilities(view: View, *, completions: bool) -> dict[str, Any]:
-    """What the scope offers. Lists may always come and go, so they are declared even while they are empty."""
+    """The capabilities of the scope. Lists can change at any time, so they are declared even while they are empty."""
     changing = {"listChanged": True}
-    offered: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
+    found: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
     declared = [_declared(listing) for listing in view.listings]
     if any(bytes(wire.object_members(each.get("resources")).get("subscribe", b"")) == b"true" for each in declared):
-        offered["resources"] = {"subscribe": True, **changing}
+        found["resources"] = {"subscribe": True, **changing}
     if any("logging" in each for each in declared):
-        offered["logging"] = {}
+        found["logging"] = {}
     if completions and any("completions" in each for each in declared):
-        offered["completions"] = {}
-    return offered
+        found["completions"] = {}
+    return found
 
 
 def _hints(view: View, method: str) -> list[Hint]:
@@ -193,12 +195,12 @@ def _left(hint: Hint, now: float) -> int:
 
 
 def _are_modern(view: View) -> bool:
-    """Whether every answer came with a hint: earlier revisions have none."""
+    """Whether all listings are of the modern era, whose results carry cache hints."""
     return all(listing.era == "modern" for listing in view.listings)
 
 
 def _declared(listing: Listing) -> Mapping[str, Payload]:
-    return wire.object_members(Payload(listing.capabilities))  # empty for what is no object
+    return wire.object_members(Payload(listing.capabilities))  # empty if they are not an object
 
 
 def _cut(text: str) -> str:
