@@ -13,7 +13,7 @@ from tests.unit.fronts.fakes import (
     META,
     PROGRESS,
     Client,
-    FakeDesk,
+    FakeGateway,
     Held,
     constant,
     encoded,
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.anyio
 RESULT = b'{"content":[],"big":123456789012345678901234567890,"x":1e999}'
 
 
-def prepared(**scripts: Any) -> tuple[FakeDesk, Client]:
-    gateway = FakeDesk()
+def prepared(**scripts: Any) -> tuple[FakeGateway, Client]:
+    gateway = FakeGateway()
     gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
     return gateway, Client(front(gateway))
 
@@ -104,7 +104,7 @@ async def test_s4_every_other_path_is_nowhere(path: str) -> None:
 
 
 async def test_all_endpoints_are_below_the_base_path() -> None:
-    gateway = FakeDesk(base_path="/tools")
+    gateway = FakeGateway(base_path="/tools")
     gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
     client = Client(front(gateway))
@@ -215,7 +215,7 @@ async def test_mirrored_arguments_are_checked_where_a_tool_has_any() -> None:
         seen.append((schema, arguments, headers))
         return Wrong() if headers.get("mcp-param-region") != "eu" else None
 
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["tools/call"] = constant(b"{}")
     gateway.schemas["echo"] = b'{"type":"object"}'
     client = Client(front(gateway, check_params=check))
@@ -400,7 +400,7 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
         call.on_finish(held.released.set)
         return await held(call)
 
-    gateway = FakeDesk(limits={"max_streams": 1})
+    gateway = FakeGateway(limits={"max_streams": 1})
     gateway.scripts["subscriptions/listen"] = listen
     client = Client(front(gateway))
     async with client.modern("subscriptions/listen") as exchange:
@@ -415,7 +415,7 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
 async def test_a_subscriber_that_stopped_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_manifold.fronts.http.stream.STALL", 0.01)
     held = Held(emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["subscriptions/listen"] = held
     async with Client(front(gateway)).modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))

@@ -18,7 +18,7 @@ from tests.unit.fronts.fakes import (
     Answer,
     Client,
     Exchange,
-    FakeDesk,
+    FakeGateway,
     Held,
     HttpSession,
     constant,
@@ -59,8 +59,8 @@ async def held() -> AsyncIterator[Held]:
     held.released.set()
 
 
-def prepared(script: Any, **settings: Any) -> tuple[FakeDesk, Client]:
-    gateway = FakeDesk(**settings)
+def prepared(script: Any, **settings: Any) -> tuple[FakeGateway, Client]:
+    gateway = FakeGateway(**settings)
     gateway.scripts["tools/call"] = script
     return gateway, Client(front(gateway))
 
