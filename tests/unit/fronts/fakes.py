@@ -1,4 +1,4 @@
-"""A gateway that answers as it is told, and an HTTP client that drives an ASGI app in-process. No sockets."""
+"""A gateway that answers as it is told, and an HTTP client that drives an ASGI application in-process. No sockets."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcp_manifold.clock import Clock
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, UnknownMethod
@@ -44,7 +45,7 @@ class FakeCall(InFlightCall):
 
     def end(self) -> None:
         self.call.is_ending = True
-        if isinstance(self._script, Held):
+        if isinstance(self._script, Held) and self.call.method == "subscriptions/listen":
             self._script.released.set()
 
     def _on_done(self, task: "asyncio.Future[Payload]") -> None:
@@ -149,14 +150,23 @@ class Held:
         return Payload(self._result)
 
 
+def prepared(
+    gateway: FakeGateway | None = None, clock: Clock | None = None, **scripts: Any
+) -> tuple[FakeGateway, "Client"]:
+    """A gateway with scripts by method, `_` for `/`, and a client of the front before it."""
+    gateway = gateway or FakeGateway()
+    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    return gateway, Client(front(gateway, clock=clock))
+
+
 def no_check(schema: object, arguments: object, headers: object) -> None:
     raise AssertionError("no tool here mirrors its arguments")
 
 
-def front(gateway: FakeGateway, *, check_params: ParamCheck = no_check) -> HttpFront:
+def front(gateway: FakeGateway, *, check_params: ParamCheck = no_check, clock: Clock | None = None) -> HttpFront:
     status = {"ready": True, "servers": {}}
     app = site(gateway.settings.base_path, health=lambda: status, servers=lambda: status, ready=lambda: status)
-    return HttpFront(gateway, app, check_params=check_params)
+    return HttpFront(gateway, app, check_params=check_params, clock=clock)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from tests.unit.fronts.fakes import (
     front,
     initialize,
     note,
+    prepared,
     raising,
     request,
 )
@@ -26,12 +27,6 @@ pytestmark = pytest.mark.anyio
 
 TOKENS = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token": "token-of-bob"}]
 CHANGED = "notifications/tools/list_changed"
-
-
-def prepared(gateway: FakeGateway | None = None, **scripts: Any) -> tuple[FakeGateway, Client]:
-    gateway = gateway or FakeGateway()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return gateway, Client(front(gateway))
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)

@@ -20,6 +20,7 @@ from tests.unit.fronts.fakes import (
     front,
     initialize,
     note,
+    prepared,
     raising,
     request,
 )
@@ -54,12 +55,6 @@ async def peer(client: Client, path: str = "/sse") -> AsyncIterator[Peer]:
         answer = await exchange.until(lambda answer: b"\n\n" in answer.body)
         assert answer.body.startswith(b"event: endpoint\ndata: ")
         yield Peer(client, exchange, answer.body.split(b"\n")[1][6:].decode())
-
-
-def prepared(gateway: FakeGateway | None = None, **scripts: Any) -> tuple[FakeGateway, Client]:
-    gateway = gateway or FakeGateway()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return gateway, Client(front(gateway))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +132,7 @@ async def test_the_session_ends_with_its_stream() -> None:
         await alice.greet()
         await alice.send(request("tools/call", 1, name="x"))
         await asyncio.wait_for(held.begun.wait(), 5)
-    assert gateway.calls[1].cancelled
+    assert gateway.calls[1].is_cancelled
     assert len(gateway.ends) == 1
     assert not gateway.watchers
     assert (await alice.send(request("ping"))).status == 404

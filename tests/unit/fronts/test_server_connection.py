@@ -5,11 +5,26 @@ import logging
 
 import pytest
 
-from mcp_manifold.fronts.server import lingering_close as farewell
+from mcp_manifold.fronts.http.asgi import Send
+from mcp_manifold.fronts.http.reply import HttpWriter
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
-from mcp_manifold.fronts.server.service import SMALL
+from mcp_manifold.fronts.server.service import SMALL, Limits
+from mcp_manifold.http1.head import Head
+from tests.fakes.clock import FakeClock
 from tests.peers.processes import until
-from tests.unit.fronts.wires import BOUND, Answer, Script, Scripted, Served, Wire, chunked, request, staged
+from tests.unit.fronts.wires import (
+    BOUND,
+    Answer,
+    Script,
+    Scripted,
+    Served,
+    Taken,
+    Wire,
+    chunked,
+    request,
+    staged,
+    steady,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -21,11 +36,11 @@ CONTINUED = request("/e", b"abc", "expect: 100-continue")
 
 WHOLE = {
     "no body": (request("/a"), b"asgi /a "),
-    "short way": (request("/taken", b"abc"), b"taken /taken abc"),
-    "long way": (request("/b", b"abc"), b"asgi /b abc"),
+    "taken whole": (request("/taken", b"abc"), b"taken /taken abc"),
+    "over ASGI": (request("/b", b"abc"), b"asgi /b abc"),
     "empty body": (request("/taken", b""), b"taken /taken "),
     "chunked": (chunked("/c", b"ab", b"c"), b"asgi /c abc"),
-    "chunked, short target": (chunked("/taken", b"abc"), b"asgi /taken abc"),
+    "chunked, never taken": (chunked("/taken", b"abc"), b"asgi /taken abc"),
     "trailers": (chunked("/c", b"abc", end=b"0\r\nx-host: evil\r\n\r\n"), b"asgi /c abc"),
     "absolute form": (request("http://elsewhere:1/d?q=1", b"abc"), b"asgi /d abc"),
     "asterisk": (request("*", method="OPTIONS"), b"asgi * "),
@@ -59,7 +74,7 @@ async def test_an_application_is_told_what_asgi_says() -> None:
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
 
 
-async def test_the_short_way_is_told_the_head_and_the_whole_body() -> None:
+async def test_what_is_taken_comes_with_its_head_and_its_whole_body() -> None:
     async with staged(Scripted()) as stage:
         await stage.asks(request("/taken?x", b"a" * SMALL, "X-One: 1", "x-one: 2"), step=100_000)
         taken = stage.app.taken[0]
@@ -69,7 +84,7 @@ async def test_the_short_way_is_told_the_head_and_the_whole_body() -> None:
     assert taken.body == b"a" * SMALL
 
 
-async def test_a_large_request_is_not_offered_to_the_short_way() -> None:
+async def test_a_large_request_is_not_offered_whole() -> None:
     async with staged(Scripted()) as stage:
         (answer,) = await stage.asks(request("/taken", BIG))
     assert answer.body == b"asgi /taken " + BIG
@@ -337,9 +352,7 @@ async def test_a_large_body_is_streamed_and_not_read_faster_than_it_is_wanted(fr
         wire = await stage.open()
         wire.writer.write(sent)
         await stage.app.was_served()
-        (connection,) = stage.connections
-        await until(lambda: not connection._transport.is_reading(), "a pause")
-        assert wire.writer.transport.get_write_buffer_size() > size // 2
+        assert await steady(wire.writer.transport.get_write_buffer_size) > size // 2
         go_on.set()
         assert (await wire.answer()).body == b"%d" % size
         assert max(pieces) < HIGH_WATER + 2 * 256 * 1024
@@ -384,15 +397,17 @@ async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the
         await stage.at_rest()
 
 
-async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end() -> None:
     async def early(served: Served) -> None:
         await served.respond(b"no", 413)
 
-    monkeypatch.setattr(farewell, "LINGER", 0.05)
-    async with staged(Scripted(a=early)) as stage:
+    clock = FakeClock()
+    async with staged(Scripted(a=early), clock=clock) as stage:
         wire = await stage.open()
         await wire.send(request("/a", BIG)[:-1])
         assert (await wire.answer()).status == 413
+        assert stage.connections
+        await clock.advance(Limits.linger)
         await stage.at_rest()  # though the client stays
 
 
@@ -402,7 +417,7 @@ PARTS = {
     "nothing": b"",
     "half a head": request("/taken", b"abc")[:20],
     "half a small body": request("/taken", b"abc")[:-1],
-    "half a body on the long way": request("/a", BIG)[:-1],
+    "half a large body": request("/a", BIG)[:-1],
     "half a chunk": chunked("/a", b"abc", end=b"5\r\nab"),
     "half a trailer": chunked("/a", b"abc", end=b"0\r\nx-y: z"),
 }
@@ -423,7 +438,7 @@ async def test_a_client_may_leave_in_the_middle_of_a_request(part: bytes, how: s
 
 
 @pytest.mark.parametrize("how", ["leave", "reset"])
-async def test_who_is_answered_the_short_way_may_leave(how: str) -> None:
+async def test_the_client_of_a_reply_may_leave(how: str) -> None:
     app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
@@ -447,7 +462,7 @@ async def test_who_answered_is_not_told_of_the_leaving() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_who_is_answered_the_long_way_may_leave(begun: bool) -> None:
+async def test_the_client_of_an_asgi_call_may_leave(begun: bool) -> None:
     sent_after = asyncio.Event()
 
     async def waiting(served: Served) -> None:
@@ -483,24 +498,23 @@ async def test_who_left_with_requests_sent_ahead_gets_hardly_any_begun() -> None
         assert len(app.taken) < 50  # that nobody reads is noticed when an answer is written
 
 
-# --- a passage that becomes a stream ----------------------------------------------------------------------------------
+# --- a reply that becomes a stream ------------------------------------------------------------------------------------
 
 
-async def _stream(served: tuple[object, object], *pieces: bytes) -> None:
-    _, send = served
-    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+async def _stream(send: Send, *pieces: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
     for piece in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]  # as above
-    await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]  # as above
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
-async def test_a_passage_can_become_a_stream_and_the_connection_goes_on() -> None:
+async def test_a_reply_can_become_a_stream_and_the_connection_goes_on() -> None:
     app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
         await wire.send(request("/taken", b"1") + request("/taken", b"2"))
-        taken = await app.was_taken()
-        taken.writer.own(_stream(taken.writer.lengthen(), b"one", b"two"))
+        writer = (await app.was_taken()).writer
+        writer.own(_stream(writer.upgrade_to_stream(), b"one", b"two"))
         answer = await wire.answer()
         assert answer.headers[b"transfer-encoding"] == b"chunked"
         assert answer.body == b"onetwo"
@@ -508,36 +522,25 @@ async def test_a_passage_can_become_a_stream_and_the_connection_goes_on() -> Non
         assert (await wire.answer()).body == b"taken /taken 2"
 
 
-async def test_a_stream_that_was_a_passage_hears_of_the_leaving() -> None:
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_reply_whose_client_leaves_is_told_once_and_may_stream_on_in_silence(begun: bool) -> None:
     app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
         await wire.send(request("/taken", b"1"))
         taken = await app.was_taken()
-        receive, send = taken.writer.lengthen()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        heard = asyncio.ensure_future(receive())
-        assert (await wire.head()).status == 200
-        assert not heard.done()
-        wire.leave()
-        async with asyncio.timeout(BOUND):
-            assert (await heard)["type"] == "http.disconnect"
-        assert not taken.gone.is_set()
-        await send({"type": "http.response.body", "body": b"late"})  # silent
-
-
-async def test_a_passage_can_become_a_stream_when_nobody_is_there_any_more() -> None:
-    app = Scripted(echoes=False)
-    async with staged(app) as stage:
-        wire = await stage.open()
-        await wire.send(request("/taken", b"1"))
-        taken = await app.was_taken()
+        send = None
+        if begun:
+            send = taken.writer.upgrade_to_stream()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            assert (await wire.head()).status == 200
         wire.reset()
         async with asyncio.timeout(BOUND):
             await taken.gone.wait()
-        receive, send = taken.writer.lengthen()
-        await _stream((receive, send), b"late")
-        assert (await receive())["type"] == "http.disconnect"
+        if send is None:
+            await _stream(taken.writer.upgrade_to_stream(), b"late")
+        else:
+            await send({"type": "http.response.body", "body": b"late"})
 
 
 # --- upgrades ---------------------------------------------------------------------------------------------------------
@@ -545,7 +548,7 @@ async def test_a_passage_can_become_a_stream_when_nobody_is_there_any_more() -> 
 H2C = ("upgrade: h2c", "connection: Upgrade, HTTP2-Settings", "http2-settings: AAMAAABkAAQAAP__")
 UPGRADES = {
     "websocket": (request("/a", None, "upgrade: websocket", "connection: upgrade"), b"asgi /a "),
-    "short way": (request("/taken", b"abc", *H2C), b"taken /taken abc"),
+    "taken whole": (request("/taken", b"abc", *H2C), b"taken /taken abc"),
     "large": (request("/a", BIG, *H2C), b"asgi /a " + BIG),
     "chunked": (
         chunked("/a", b"ab", b"c").replace(b"\r\n", b"\r\nupgrade: h2c\r\nconnection: upgrade\r\n", 1),
@@ -625,9 +628,9 @@ async def test_an_application_that_returns_without_an_answer_ends_its_connection
         assert await wire.ended() == b""
 
 
-async def test_a_defect_of_the_short_way_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_of_the_application_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
     class Defective(Scripted):
-        def take(self, *_: object) -> None:
+        def take(self, head: Head, body: bytes, writer: HttpWriter) -> Taken | bool:
             raise KeyError("a defect")
 
     async with staged(Defective()) as stage:
@@ -649,18 +652,17 @@ async def test_who_drops_a_request_ends_its_connection() -> None:
         assert await wire.ended() == b""
 
 
-async def test_a_stream_that_was_a_passage_and_is_given_up_ends_its_connection() -> None:
+async def test_a_stream_that_is_given_up_ends_its_connection() -> None:
     app = Scripted(echoes=False)
 
-    async def giving_up(send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+    async def giving_up(send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async with staged(app) as stage:
         wire = await stage.open()
         await wire.send(request("/taken", b"abc"))
-        taken = await app.was_taken()
-        _, send = taken.writer.lengthen()
-        taken.writer.own(giving_up(send))
+        writer = (await app.was_taken()).writer
+        writer.own(giving_up(writer.upgrade_to_stream()))
         assert (await wire.head()).status == 200
         assert await wire.ended() == b""
 
@@ -683,7 +685,7 @@ async def test_an_idle_connection_closes_at_once_when_the_server_stops(before: s
         assert await wire.ended() == b""
 
 
-@pytest.mark.parametrize("way", ["short", "long", "stream"])
+@pytest.mark.parametrize("way", ["taken", "asgi", "stream"])
 async def test_what_is_being_answered_is_answered_before_the_server_stops(way: str) -> None:
     release = asyncio.Event()
 
@@ -694,16 +696,16 @@ async def test_what_is_being_answered_is_answered_before_the_server_stops(way: s
     app = Scripted(echoes=False, a=held)
     async with staged(app) as stage:
         wire = await stage.open()
-        target = "/a" if way == "long" else "/taken"
+        target = "/a" if way == "asgi" else "/taken"
         await wire.send(request(target, b"1") + request("/b") + request("/taken", b"2"))
-        await (app.was_served() if way == "long" else app.was_taken())
+        await (app.was_served() if way == "asgi" else app.was_taken())
         (connection,) = stage.connections
         connection.shutdown()
         release.set()
-        if way == "short":
+        if way == "taken":
             app.taken[0].writer.respond(200, b"answer")
         elif way == "stream":
-            app.taken[0].writer.own(_stream(app.taken[0].writer.lengthen(), b"answer"))
+            app.taken[0].writer.own(_stream(app.taken[0].writer.upgrade_to_stream(), b"answer"))
         assert (await wire.answer()).body == b"answer"
         assert await wire.ended() == b""
         assert len(app.taken) + len(app.served) == 1  # what was sent ahead is not begun any more
@@ -717,7 +719,7 @@ async def _stopped(wire: Wire) -> None:
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's has it
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("way", ["taken", "asgi"])
 async def test_who_does_not_read_its_answer_at_all_loses_the_connection(way: str) -> None:
     async def large(served: Served) -> None:
         await served.respond(b"y" * 30_000_000)
@@ -726,8 +728,8 @@ async def test_who_does_not_read_its_answer_at_all_loses_the_connection(way: str
     async with staged(app, keep_alive=0.1) as stage:
         wire = await stage.open()
         await _stopped(wire)
-        await wire.send(request("/a" if way == "long" else "/taken", b""))
-        if way == "short":
+        await wire.send(request("/a" if way == "asgi" else "/taken", b""))
+        if way == "taken":
             (await app.was_taken()).writer.respond(200, b"y" * 30_000_000)
         await stage.at_rest()
 
@@ -785,9 +787,7 @@ async def test_a_stream_waits_for_its_reader() -> None:
         await _stopped(wire)
         await wire.send(request("/a"))
         await stage.app.was_served()
-        (connection,) = stage.connections
-        await until(lambda: connection._is_full, "a reader that is too slow")
-        assert written < 200
+        assert await steady(lambda: written) < 200
         wire.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's has it
         answer: Answer = await wire.answer()
         assert len(answer.body) == 20_000_000
@@ -865,6 +865,6 @@ async def test_who_does_not_read_is_given_no_more_and_loses_the_connection() -> 
         await wire.send(request("/taken", b""))
         (await app.was_taken()).writer.respond_pieces(SHARED, is_shared=True)
         await wire.send(request("/taken", b"") * 3)
-        await app.was_served()  # on the long way, where it waits until there is room
+        await app.was_served()  # as the ASGI call that was begun before
         await stage.at_rest()
         assert (len(app.taken), len(app.served)) == (1, 1)
