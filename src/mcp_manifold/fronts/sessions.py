@@ -113,7 +113,7 @@ class OpenSession:
         self.session.speak(negotiate_version(text(params.get("protocolVersion"), "protocolVersion")))
         self.session.introduce(info, capabilities)
         if self.kind == "mcp" and Journals.are_for(self.session.version):
-            self.journals = Journals(self.digest[:8], self.session.version, self._gateway.budget)
+            self.journals = Journals(self.digest[:8], self.session.version, self._gateway.budget, self._clock)
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A desk that answers as it is told, and an HTTP client that drives an ASGI app in-process. No sockets."""
+"""A gateway that answers as it is told, and an HTTP client that drives an ASGI application in-process. No sockets."""
 
 import asyncio
 import json
@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcp_manifold.clock import Clock
 from mcp_manifold.config.settings import ManifoldSettings
-from mcp_manifold.errors import UnknownMethod
+from mcp_manifold.core.dispatcher import InFlightCall
+from mcp_manifold.errors import CallCancelled, UnknownMethod
 from mcp_manifold.fronts.http.checks import ParamCheck
 from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.pages import site
 from mcp_manifold.model.budget import MemoryBudget
-from mcp_manifold.model.call import Call, ResultCallback, Session
+from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import Payload, Pieces
 
 BOUND = 5.0
@@ -25,15 +27,51 @@ META = {
 Script = Callable[[Call], Awaitable[Payload]]
 
 
-class FakeDesk:
+class FakeCall(InFlightCall):
+    """A call that a script answers, in a task of its own. Without a script it was answered at once."""
+
+    def __init__(self, call: Call, script: Script | None) -> None:
+        self.call = call
+        self._script = script
+        self._task = None
+        if script is not None:
+            self._task = asyncio.ensure_future(script(call))
+            self._task.add_done_callback(self._on_done)
+
+    def cancel(self) -> None:
+        if self._task is not None and not (self.call.is_done or self.call.is_cancelled):
+            self.call.is_cancelled = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        self.call.is_ending = True
+        if isinstance(self._script, Held) and self.call.method == "subscriptions/listen":
+            self._script.released.set()
+
+    def _on_done(self, task: "asyncio.Future[Payload]") -> None:
+        if task.cancelled():
+            answer(self.call, None, CallCancelled())
+        elif (failure := task.exception()) is not None:
+            answer(self.call, None, failure)
+        else:
+            answer(self.call, task.result())
+
+
+def answer(call: Call, result: Payload | Pieces | None, failure: BaseException | None = None) -> None:
+    """Give a call its answer."""
+    call.is_done = True
+    call.reply.respond(result, failure)
+
+
+class FakeGateway:
     """Answers with scripts by method; remembers what it was told."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = ManifoldSettings(**settings)
         self.budget = MemoryBudget()
         self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
-        self.lists: dict[str, Pieces | Exception] = {}
-        """Lists that are there, or refused."""
+        self.at_once: dict[str, Pieces | Exception] = {}
+        """What is answered, or refused, before `dispatch` returns."""
         self.calls: list[Call] = []
         self.notes: list[tuple[str, dict[str, Payload]]] = []
         self.ends: list[Session] = []
@@ -41,21 +79,14 @@ class FakeDesk:
         self.schemas: dict[str, bytes] = {}
         self.scopes = {"", "server:alpha", "group:team", "server:köln"}
 
-    async def handle(self, call: Call) -> Payload:
+    def dispatch(self, call: Call) -> InFlightCall:
         self.calls.append(call)
-        script = self.scripts.get(call.method)
-        if script is None:
-            raise UnknownMethod(f"Method not found: {call.method}")
-        return await script(call)
-
-    def relay(self, call: Call, told: ResultCallback) -> bool:
-        return False
-
-    def listed(self, call: Call) -> Pieces | None:
-        found = self.lists.get(call.method)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        found = self.at_once.get(call.method)
+        if found is not None:
+            result, failure = (None, found) if isinstance(found, Exception) else (found, None)
+            answer(call, result, failure)
+            return FakeCall(call, None)
+        return FakeCall(call, self.scripts.get(call.method, unknown))
 
     def has_scope(self, scope: str) -> bool:
         return scope in self.scopes
@@ -93,6 +124,10 @@ def raising(exc: Exception) -> Script:
     return script
 
 
+async def unknown(call: Call) -> Payload:
+    raise UnknownMethod(f"Method not found: {call.method}")
+
+
 class Held:
     """A script that waits until it is released, and hears cancellations."""
 
@@ -104,30 +139,34 @@ class Held:
         self._emits = emits
 
     async def __call__(self, call: Call) -> Payload:
-        def cancelled() -> None:
-            self.cancelled.set()
-
-        call.on_cancel(cancelled)
         for message in self._emits:
-            call.emit(message)
+            call.reply.emit(message)
         self.begun.set()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self.released, self.cancelled)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+            await self.released.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         return Payload(self._result)
+
+
+def prepared(
+    gateway: FakeGateway | None = None, clock: Clock | None = None, **scripts: Any
+) -> tuple[FakeGateway, "Client"]:
+    """A gateway with scripts by method, `_` for `/`, and a client of the front before it."""
+    gateway = gateway or FakeGateway()
+    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    return gateway, Client(front(gateway, clock=clock))
 
 
 def no_check(schema: object, arguments: object, headers: object) -> None:
     raise AssertionError("no tool here mirrors its arguments")
 
 
-def front(gateway: FakeDesk, *, check_params: ParamCheck = no_check) -> HttpFront:
+def front(gateway: FakeGateway, *, check_params: ParamCheck = no_check, clock: Clock | None = None) -> HttpFront:
     status = {"ready": True, "servers": {}}
     app = site(gateway.settings.base_path, health=lambda: status, servers=lambda: status, ready=lambda: status)
-    return HttpFront(gateway, app, check_params=check_params)
+    return HttpFront(gateway, app, check_params=check_params, clock=clock)
 
 
 @dataclass

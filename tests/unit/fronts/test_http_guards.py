@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mcp_manifold.wire import Payload
-from tests.unit.fronts.fakes import Client, FakeDesk, constant, front, initialize, modern, request
+from tests.unit.fronts.fakes import Client, FakeGateway, constant, front, initialize, modern, request
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ def bearer(token: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_s1_a_foreign_host_is_refused_everywhere(path: str) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     answer = await Client(front(gateway), host="evil.test").send("GET", path)
     assert answer.status == 403
     assert answer.json["jsonrpc"] == "2.0"
@@ -29,7 +29,7 @@ async def test_s1_a_foreign_host_is_refused_everywhere(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_s1_a_foreign_origin_is_refused_everywhere(path: str) -> None:
-    answer = await Client(front(FakeDesk()), origin="http://evil.test").send("GET", path)
+    answer = await Client(front(FakeGateway()), origin="http://evil.test").send("GET", path)
     assert answer.status == 403
     assert answer.header("access-control-allow-origin") is None
 
@@ -46,7 +46,7 @@ async def test_s1_a_foreign_origin_is_refused_everywhere(path: str) -> None:
     ],
 )
 async def test_s1_origins_that_only_look_local_are_refused(origin: str) -> None:
-    answer = await Client(front(FakeDesk()), origin=origin).call(initialize())
+    answer = await Client(front(FakeGateway()), origin=origin).call(initialize())
     assert answer.status == 403
 
 
@@ -54,7 +54,7 @@ async def test_s1_origins_that_only_look_local_are_refused(origin: str) -> None:
     "origin", ["http://localhost", "https://LOCALHOST:8080", "http://[::1]:3000", "http://127.8.9.1"]
 )
 async def test_s1_local_origins_are_let_in_and_may_read_the_answer(origin: str) -> None:
-    answer = await Client(front(FakeDesk()), origin=origin).call(initialize())
+    answer = await Client(front(FakeGateway()), origin=origin).call(initialize())
     assert answer.status == 200
     assert answer.header("access-control-allow-origin") == origin
     assert answer.header("access-control-allow-credentials") is None
@@ -63,13 +63,13 @@ async def test_s1_local_origins_are_let_in_and_may_read_the_answer(origin: str) 
 
 @pytest.mark.parametrize("host", ["localhost:8808", "LOCALHOST.", "127.0.0.1", "127.9.9.9:1", "[::1]:8808"])
 async def test_s1_every_spelling_of_loopback_is_let_in(host: str) -> None:
-    assert (await Client(front(FakeDesk()), host=host).call(initialize())).status == 200
+    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 200
 
 
 @pytest.mark.parametrize("host", ["x/../admin?", "[::1", "localhost:80@evil", "a b", "localhost:", ""])
 async def test_s4_a_host_that_is_no_host_is_refused_even_where_any_host_goes(host: str) -> None:
-    assert (await Client(front(FakeDesk()), host=host).call(initialize())).status == 403
-    anywhere = Client(front(FakeDesk(**REMOTE)), host=host, authorization=f"Bearer {SECRET}")
+    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 403
+    anywhere = Client(front(FakeGateway(**REMOTE)), host=host, authorization=f"Bearer {SECRET}")
     assert (await anywhere.call(initialize())).status == 403
 
 
@@ -77,23 +77,23 @@ async def test_s4_a_host_that_is_no_host_is_refused_even_where_any_host_goes(hos
     "host", ["localhost.evil.test", "2130706433", "127.0.0.1.nip.io", "[::2]", "evil.test:localhost"]
 )
 async def test_s1_hosts_that_only_look_local_are_refused(host: str) -> None:
-    assert (await Client(front(FakeDesk()), host=host).call(initialize())).status == 403
+    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 403
 
 
 async def test_s1_a_repeated_host_or_origin_is_refused() -> None:
-    client = Client(front(FakeDesk()))
+    client = Client(front(FakeGateway()))
     for name, value in (("host", "localhost"), ("origin", "http://localhost")):
         answer = await client.call(initialize(), headers=[(name, value), (name, value)])
         assert answer.status == 403
 
 
 async def test_s1_a_request_without_host_is_refused() -> None:
-    assert (await Client(front(FakeDesk())).call(initialize(), headers=[("host", "-")])).status == 403
+    assert (await Client(front(FakeGateway())).call(initialize(), headers=[("host", "-")])).status == 403
 
 
 async def test_s2_off_loopback_with_tokens_any_host_goes_unless_they_are_listed() -> None:
-    assert (await Client(front(FakeDesk(**REMOTE)), host="mcp.corp").send("GET", "/_healthz")).status == 200
-    listed = front(FakeDesk(**REMOTE, allowed_hosts=["mcp.corp", "other.corp:444"]))
+    assert (await Client(front(FakeGateway(**REMOTE)), host="mcp.corp").send("GET", "/_healthz")).status == 200
+    listed = front(FakeGateway(**REMOTE, allowed_hosts=["mcp.corp", "other.corp:444"]))
     assert (await Client(listed, host="mcp.corp:8443").send("GET", "/_healthz")).status == 200
     assert (await Client(listed, host="other.corp:444").send("GET", "/_healthz")).status == 200
     assert (await Client(listed, host="other.corp:445").send("GET", "/_healthz")).status == 403
@@ -101,14 +101,14 @@ async def test_s2_off_loopback_with_tokens_any_host_goes_unless_they_are_listed(
 
 
 async def test_s2_off_loopback_without_tokens_only_named_hosts_go() -> None:
-    open_to_all = front(FakeDesk(host="0.0.0.0", insecure=True))
+    open_to_all = front(FakeGateway(host="0.0.0.0", insecure=True))
     assert (await Client(open_to_all, host="evil.test").call(initialize())).status == 403
     assert (await Client(open_to_all, host="0.0.0.0:8808").call(initialize())).status == 403
     assert (await Client(open_to_all, host="localhost").call(initialize())).status == 200
 
 
 async def test_a_listed_origin_is_let_in_at_its_port_only() -> None:
-    app = front(FakeDesk(allowed_origins=["https://App.corp", "http://dev.corp:*"]))
+    app = front(FakeGateway(allowed_origins=["https://App.corp", "http://dev.corp:*"]))
     for origin, status in (
         ("https://app.corp", 200),
         ("https://app.corp:444", 403),
@@ -119,7 +119,7 @@ async def test_a_listed_origin_is_let_in_at_its_port_only() -> None:
 
 
 async def test_s3_a_simple_cross_origin_post_runs_nothing() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -132,14 +132,14 @@ async def test_s3_a_simple_cross_origin_post_runs_nothing() -> None:
 
 
 async def test_a_charset_in_the_content_type_is_fine() -> None:
-    answer = await Client(front(FakeDesk())).call(
+    answer = await Client(front(FakeGateway())).call(
         initialize(), headers=[("content-type", "Application/JSON; charset=utf-8")]
     )
     assert answer.status == 200
 
 
 async def test_a_preflight_is_answered_for_allowed_origins_only_and_needs_no_token() -> None:
-    app = front(FakeDesk(**REMOTE, allowed_origins=["https://app.corp"]))
+    app = front(FakeGateway(**REMOTE, allowed_origins=["https://app.corp"]))
     asked = [("access-control-request-headers", "Content-Type, Mcp-Param-Region, X-Evil")]
     answer = await Client(app, origin="https://app.corp").send("OPTIONS", "/mcp", headers=asked)
     assert answer.status == 204
@@ -150,14 +150,14 @@ async def test_a_preflight_is_answered_for_allowed_origins_only_and_needs_no_tok
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "TRACE"])
 async def test_other_methods_are_not_allowed(method: str) -> None:
-    answer = await Client(front(FakeDesk())).send(method, "/mcp")
+    answer = await Client(front(FakeGateway())).send(method, "/mcp")
     assert answer.status == 405
     assert answer.header("allow") == "DELETE, GET, OPTIONS, POST"
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/alpha/mcp", "/health", "/nowhere", "//mcp", "/unknown/mcp", "/%5Fhealthz"])
 async def test_without_a_token_nothing_is_told(path: str) -> None:
-    client = Client(front(FakeDesk(**REMOTE)))
+    client = Client(front(FakeGateway(**REMOTE)))
     for headers in ([], [bearer("wrong")], [("authorization", f"Basic {SECRET}")], [bearer(SECRET[:-1])]):
         answer = await client.send("POST" if path.endswith("mcp") else "GET", path, headers=headers)
         assert answer.status == 401
@@ -166,7 +166,7 @@ async def test_without_a_token_nothing_is_told(path: str) -> None:
 
 
 async def test_a_token_proves_who_is_asking() -> None:
-    gateway = FakeDesk(**REMOTE)
+    gateway = FakeGateway(**REMOTE)
     gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
     assert (await Client(front(gateway)).call(message, headers=[*headers, bearer("other-token")])).status == 200
@@ -180,16 +180,16 @@ async def test_a_token_proves_who_is_asking() -> None:
 
 
 async def test_the_probes_are_open_but_health_is_not() -> None:
-    client = Client(front(FakeDesk(**REMOTE)))
+    client = Client(front(FakeGateway(**REMOTE)))
     assert (await client.send("GET", "/_healthz")).status == 200
     assert (await client.send("GET", "/_readyz")).status == 200
     assert (await client.send("GET", "/health", headers=[bearer(SECRET)])).status == 200
 
 
 async def test_a_reload_puts_new_tokens_in_force() -> None:
-    gateway = FakeDesk(**REMOTE)
+    gateway = FakeGateway(**REMOTE)
     app = front(gateway)
-    gateway.settings = gateway.settings.model_copy(update={"tokens": FakeDesk(tokens=["fresh"]).settings.tokens})
+    gateway.settings = gateway.settings.model_copy(update={"tokens": FakeGateway(tokens=["fresh"]).settings.tokens})
     app.reload()
     assert (await Client(app).call(initialize(), headers=[bearer(SECRET)])).status == 401
     assert (await Client(app).call(initialize(), headers=[bearer("fresh")])).status == 200
@@ -197,18 +197,18 @@ async def test_a_reload_puts_new_tokens_in_force() -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "text/html"])
 async def test_a_client_that_accepts_one_form_only_is_refused(accept: str) -> None:
-    answer = await Client(front(FakeDesk())).call(initialize(), headers=[("accept", accept)])
+    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("accept", accept)])
     assert answer.status == 406
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/*, application/*;q=0.5", "text/event-stream,APPLICATION/JSON", "-"])
 async def test_wildcards_and_silence_accept_both_forms(accept: str) -> None:
-    answer = await Client(front(FakeDesk())).call(initialize(), headers=[("accept", accept)])
+    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("accept", accept)])
     assert answer.status == 200
 
 
 async def test_s6_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
-    gateway = FakeDesk(limits={"max_body": 1000})
+    gateway = FakeGateway(limits={"max_body": 1000})
     client = Client(front(gateway))
     exchange = client.open("POST", "/mcp", b"x" * 1001, headers=[("content-length", "1001")])
     answer = await exchange.done()
@@ -220,7 +220,7 @@ async def test_s6_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
 
 
 async def test_s6_a_chunked_body_is_read_up_to_the_limit_only() -> None:
-    client = Client(front(FakeDesk(limits={"max_body": 1000})))
+    client = Client(front(FakeGateway(limits={"max_body": 1000})))
     exchange = client.open("POST", "/mcp", [b"x" * 400] * 50)
     assert (await exchange.done()).status == 413
     assert exchange.received == 1200
@@ -229,12 +229,12 @@ async def test_s6_a_chunked_body_is_read_up_to_the_limit_only() -> None:
 
 
 async def test_s6_an_encoded_body_is_refused() -> None:
-    answer = await Client(front(FakeDesk())).call(initialize(), headers=[("content-encoding", "gzip")])
+    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("content-encoding", "gzip")])
     assert answer.status == 415
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     exchange = Client(front(gateway)).open("POST", "/mcp", b'{"jsonrpc"', unfinished=True)
     exchange.leave()
     assert (await exchange.done()).status == 0
@@ -259,7 +259,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> 
     ids=lambda value: repr(value)[:40],
 )
 async def test_s8_what_is_no_message_is_refused_as_such(body: bytes, code: int) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     answer = await Client(front(gateway)).send("POST", "/mcp", body)
     assert (answer.status, answer.error) == (400, code)
     assert b"Traceback" not in answer.body
@@ -276,7 +276,7 @@ async def test_s8_what_is_no_message_is_refused_as_such(body: bytes, code: int) 
     ],
 )
 async def test_s9_ambiguous_members_are_refused(body: bytes) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     answer = await Client(front(gateway)).send("POST", "/mcp", body)
     assert answer.status == 400
     assert answer.error in (-32600, -32602)
@@ -284,7 +284,7 @@ async def test_s9_ambiguous_members_are_refused(body: bytes) -> None:
 
 
 async def test_a_defect_in_the_program_costs_one_error_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.has_scope = lambda scope: [][1]  # type: ignore[method-assign]  # a defect, as good as any
     answer = await Client(front(gateway)).call(initialize(), "/alpha/mcp")
     assert (answer.status, answer.error) == (500, -32603)
@@ -301,10 +301,10 @@ async def test_a_websocket_is_closed() -> None:
     async def send(message: object) -> None:
         sent.append(message)
 
-    await front(FakeDesk())({"type": "websocket"}, receive, send)
+    await front(FakeGateway())({"type": "websocket"}, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 async def test_requests_without_a_session_but_to_open_one_are_refused() -> None:
-    answer = await Client(front(FakeDesk())).call(request("tools/list"))
+    answer = await Client(front(FakeGateway())).call(request("tools/list"))
     assert (answer.status, answer.error) == (400, -32600)

@@ -11,13 +11,14 @@ from mcp_manifold.wire import HANDSHAKE_VERSIONS
 from tests.unit.fronts.fakes import (
     PROGRESS,
     Client,
-    FakeDesk,
+    FakeGateway,
     Held,
     HttpSession,
     constant,
     front,
     initialize,
     note,
+    prepared,
     raising,
     request,
 )
@@ -26,12 +27,6 @@ pytestmark = pytest.mark.anyio
 
 TOKENS = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token": "token-of-bob"}]
 CHANGED = "notifications/tools/list_changed"
-
-
-def prepared(gateway: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
-    gateway = gateway or FakeDesk()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return gateway, Client(front(gateway))
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)
@@ -136,7 +131,7 @@ async def test_an_invalid_version_header_is_a_bad_request(version: str, status: 
 
 
 async def test_s11_an_unknown_id_and_somebody_elses_are_the_same_404() -> None:
-    gateway, _ = prepared(FakeDesk(tokens=TOKENS), ping=constant(b"{}"))
+    gateway, _ = prepared(FakeGateway(tokens=TOKENS), ping=constant(b"{}"))
     app = front(gateway)
     alice, bob = (Client(app, authorization=f"Bearer token-of-{name}") for name in ("alice", "bob"))
     session = await alice.session()
@@ -148,7 +143,7 @@ async def test_s11_an_unknown_id_and_somebody_elses_are_the_same_404() -> None:
 
 async def test_s12_nobody_else_can_cancel_listen_or_end() -> None:
     held = Held()
-    gateway, _ = prepared(FakeDesk(tokens=TOKENS), tools_call=held)
+    gateway, _ = prepared(FakeGateway(tokens=TOKENS), tools_call=held)
     app = front(gateway)
     alice, bob = (Client(app, authorization=f"Bearer token-of-{name}") for name in ("alice", "bob"))
     session = await alice.session()
@@ -164,7 +159,7 @@ async def test_s12_nobody_else_can_cancel_listen_or_end() -> None:
 
 
 async def test_s12_a_theft_is_logged_without_the_id(caplog: pytest.LogCaptureFixture) -> None:
-    gateway, _ = prepared(FakeDesk(tokens=TOKENS))
+    gateway, _ = prepared(FakeGateway(tokens=TOKENS))
     app = front(gateway)
     session = await Client(app, authorization="Bearer token-of-alice").session()
     await HttpSession(Client(app, authorization="Bearer token-of-bob"), "/mcp", session.id).call(request("ping"))
@@ -201,7 +196,7 @@ async def test_an_ended_session_is_gone_and_its_calls_end() -> None:
 
 
 async def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
-    gateway = FakeDesk(limits={"max_sessions": 2, "session_idle": 100.0})
+    gateway = FakeGateway(limits={"max_sessions": 2, "session_idle": 100.0})
     gateway, client = prepared(gateway)
     await client.session()
     await client.session()
@@ -218,7 +213,7 @@ async def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
 async def test_an_idle_session_expires_but_one_in_use_does_not() -> None:
     held = Held()
     ended = asyncio.Event()
-    gateway, client = prepared(FakeDesk(limits={"session_idle": 0.05}), tools_call=held)
+    gateway, client = prepared(FakeGateway(limits={"session_idle": 0.05}), tools_call=held)
     gateway.ended = lambda session: ended.set()  # type: ignore[method-assign]  # to wait for it
     busy = await client.session()
     async with busy.post(request("tools/call", name="x")) as exchange:
@@ -307,7 +302,7 @@ async def test_an_id_in_flight_cannot_be_used_again() -> None:
 
 async def test_calls_in_flight_are_bounded_per_session() -> None:
     held = Held()
-    _, client = prepared(FakeDesk(limits={"max_calls_per_session": 1}), tools_call=held, ping=constant(b"{}"))
+    _, client = prepared(FakeGateway(limits={"max_calls_per_session": 1}), tools_call=held, ping=constant(b"{}"))
     session, other = await client.session(), await client.session()
     async with session.post(request("tools/call", 1, name="x")):
         await asyncio.wait_for(held.begun.wait(), 5)
@@ -357,7 +352,7 @@ async def test_there_is_one_standing_stream_per_session() -> None:
 
 
 async def test_standing_streams_are_bounded_and_counted() -> None:
-    _, client = prepared(FakeDesk(limits={"max_streams": 1}))
+    _, client = prepared(FakeGateway(limits={"max_streams": 1}))
     first, second = await client.session(), await client.session()
     async with first.listen() as stream:
         await stream.until(lambda answer: answer.status == 200)

@@ -6,20 +6,21 @@ from typing import Any
 import pytest
 
 from mcp_manifold.errors import BackendUnavailable, RemoteError, UnknownItem
+from mcp_manifold.fronts.http.asgi import STALL
 from mcp_manifold.fronts.http.stream import MAX_EVENTS
-from mcp_manifold.model.call import Call
-from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 from tests.unit.fronts.fakes import (
     META,
     PROGRESS,
     Client,
-    FakeDesk,
+    FakeGateway,
     Held,
     constant,
     encoded,
     front,
     modern,
     note,
+    prepared,
     raising,
     request,
 )
@@ -27,12 +28,6 @@ from tests.unit.fronts.fakes import (
 pytestmark = pytest.mark.anyio
 
 RESULT = b'{"content":[],"big":123456789012345678901234567890,"x":1e999}'
-
-
-def prepared(**scripts: Any) -> tuple[FakeDesk, Client]:
-    gateway = FakeDesk()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return gateway, Client(front(gateway))
 
 
 async def test_a_result_that_comes_first_is_one_json_answer_byte_for_byte() -> None:
@@ -104,7 +99,7 @@ async def test_s4_every_other_path_is_nowhere(path: str) -> None:
 
 
 async def test_all_endpoints_are_below_the_base_path() -> None:
-    gateway = FakeDesk(base_path="/tools")
+    gateway = FakeGateway(base_path="/tools")
     gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
     client = Client(front(gateway))
@@ -215,7 +210,7 @@ async def test_mirrored_arguments_are_checked_where_a_tool_has_any() -> None:
         seen.append((schema, arguments, headers))
         return Wrong() if headers.get("mcp-param-region") != "eu" else None
 
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["tools/call"] = constant(b"{}")
     gateway.schemas["echo"] = b'{"type":"object"}'
     client = Client(front(gateway, check_params=check))
@@ -294,7 +289,7 @@ async def test_the_first_notification_turns_the_answer_into_a_stream() -> None:
 
 async def test_an_error_after_the_commit_is_the_last_event() -> None:
     async def script(call: Any) -> Any:
-        call.emit(PROGRESS % 1)
+        call.reply.emit(PROGRESS % 1)
         raise UnknownItem("tool", "x")
 
     _, client = prepared(tools_call=script)
@@ -304,7 +299,7 @@ async def test_an_error_after_the_commit_is_the_last_event() -> None:
 
 async def test_line_ends_in_a_payload_do_not_break_the_stream() -> None:
     async def script(call: Any) -> Any:
-        call.emit(b'{"jsonrpc":"2.0",\r\n"method":\n"x"}')
+        call.reply.emit(b'{"jsonrpc":"2.0",\r\n"method":\n"x"}')
         return await constant('{"text":"a\u2028b"}'.encode())(call)
 
     _, client = prepared(tools_call=script)
@@ -333,7 +328,7 @@ async def test_a_slow_reader_loses_notifications_but_never_the_result() -> None:
 async def test_what_is_emitted_after_the_result_goes_nowhere() -> None:
     gateway, client = prepared(tools_call=constant(b"{}"))
     answer = await client.modern().done()
-    gateway.calls[0].emit(PROGRESS % 1)
+    gateway.calls[0].reply.emit(PROGRESS % 1)
     assert answer.json == {"jsonrpc": "2.0", "id": 1, "result": {}}
 
 
@@ -349,7 +344,7 @@ async def test_leaving_cancels_a_quiet_call() -> None:
         exchange.leave()
         await held.cancelled.wait()
     await exchange.done()
-    assert gateway.calls[0].cancelled
+    assert gateway.calls[0].is_cancelled
 
 
 async def test_leaving_cancels_a_streaming_call_at_once() -> None:
@@ -388,7 +383,7 @@ async def test_stopping_the_server_task_cancels_the_call_and_leaves_nothing_behi
     exchange.task.cancel()
     await asyncio.wait({exchange.task}, timeout=5)
     assert exchange.task.cancelled()
-    assert gateway.calls[0].cancelled
+    assert gateway.calls[0].is_cancelled
     await asyncio.sleep(0)
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("front.")] == []
 
@@ -396,12 +391,8 @@ async def test_stopping_the_server_task_cancels_the_call_and_leaves_nothing_behi
 async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
     held = Held(b'{"over":true}', emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
 
-    async def listen(call: Call) -> Payload:
-        call.on_finish(held.released.set)
-        return await held(call)
-
-    gateway = FakeDesk(limits={"max_streams": 1})
-    gateway.scripts["subscriptions/listen"] = listen
+    gateway = FakeGateway(limits={"max_streams": 1})
+    gateway.scripts["subscriptions/listen"] = held
     client = Client(front(gateway))
     async with client.modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))
@@ -412,14 +403,13 @@ async def test_subscriptions_are_bounded_and_end_with_the_front() -> None:
         assert (await exchange.done()).events[-1]["result"] == {"over": True}
 
 
-async def test_a_subscriber_that_stopped_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_manifold.fronts.http.stream.STALL", 0.01)
+async def test_a_subscriber_that_stopped_reading_is_let_go() -> None:
     held = Held(emits=[b'{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged"}'])
-    gateway = FakeDesk()
-    gateway.scripts["subscriptions/listen"] = held
-    async with Client(front(gateway)).modern("subscriptions/listen") as exchange:
+    clock = FakeClock()
+    gateway, client = prepared(clock=clock, subscriptions_listen=held)
+    async with client.modern("subscriptions/listen") as exchange:
         await exchange.until(lambda answer: bool(answer.events))
         exchange.reading.clear()
-        gateway.calls[0].emit(PROGRESS)
-        async with asyncio.timeout(5):
-            await held.cancelled.wait()
+        gateway.calls[0].reply.emit(PROGRESS)
+        await clock.advance(STALL)
+        assert held.cancelled.is_set()

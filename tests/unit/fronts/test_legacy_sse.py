@@ -13,13 +13,14 @@ from tests.unit.fronts.fakes import (
     Answer,
     Client,
     Exchange,
-    FakeDesk,
+    FakeGateway,
     Held,
     constant,
     encoded,
     front,
     initialize,
     note,
+    prepared,
     raising,
     request,
 )
@@ -56,12 +57,6 @@ async def peer(client: Client, path: str = "/sse") -> AsyncIterator[Peer]:
         yield Peer(client, exchange, answer.body.split(b"\n")[1][6:].decode())
 
 
-def prepared(gateway: FakeDesk | None = None, **scripts: Any) -> tuple[FakeDesk, Client]:
-    gateway = gateway or FakeDesk()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
-    return gateway, Client(front(gateway))
-
-
 @pytest.mark.parametrize(
     ("path", "endpoint"),
     [
@@ -78,7 +73,7 @@ async def test_the_stream_opens_with_where_to_post(path: str, endpoint: str) -> 
 
 
 async def test_the_endpoint_is_below_the_base_path() -> None:
-    gateway, client = prepared(FakeDesk(base_path="/tools"))
+    gateway, client = prepared(FakeGateway(base_path="/tools"))
     async with peer(client, "/tools/sse") as alice:
         assert alice.endpoint.startswith("/tools/messages?")
         await alice.greet()
@@ -137,7 +132,7 @@ async def test_the_session_ends_with_its_stream() -> None:
         await alice.greet()
         await alice.send(request("tools/call", 1, name="x"))
         await asyncio.wait_for(held.begun.wait(), 5)
-    assert gateway.calls[1].cancelled
+    assert gateway.calls[1].is_cancelled
     assert len(gateway.ends) == 1
     assert not gateway.watchers
     assert (await alice.send(request("ping"))).status == 404
@@ -146,7 +141,7 @@ async def test_the_session_ends_with_its_stream() -> None:
 
 async def test_s12_nobody_else_can_post_into_a_stream() -> None:
     tokens = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token": "token-of-bob"}]
-    gateway = FakeDesk(tokens=tokens)
+    gateway = FakeGateway(tokens=tokens)
     app = front(gateway)
     bob = Client(app, authorization="Bearer token-of-bob")
     async with peer(Client(app, authorization="Bearer token-of-alice")) as alice:
@@ -180,13 +175,13 @@ async def test_a_post_needs_its_stream() -> None:
 
 
 async def test_streams_are_bounded() -> None:
-    _, client = prepared(FakeDesk(limits={"max_streams": 1}))
+    _, client = prepared(FakeGateway(limits={"max_streams": 1}))
     async with peer(client):
         assert (await client.send("GET", "/sse")).status == 503
 
 
 async def test_a_reader_that_stopped_loses_its_stream_not_our_memory() -> None:
-    gateway, client = prepared(FakeDesk(limits={"max_calls_per_session": 10_000}), ping=constant(b"{}"))
+    gateway, client = prepared(FakeGateway(limits={"max_calls_per_session": 10_000}), ping=constant(b"{}"))
     async with peer(client) as alice:
         await alice.greet()
         alice.exchange.reading.clear()

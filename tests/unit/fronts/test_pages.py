@@ -6,14 +6,14 @@ import pytest
 
 from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.pages import site
-from tests.unit.fronts.fakes import Client, FakeDesk, no_check
+from tests.unit.fronts.fakes import Client, FakeGateway, no_check
 
 pytestmark = pytest.mark.anyio
 
 
 def client(state: dict[str, Any]) -> Client:
     app = site("", health=lambda: state["health"], servers=lambda: state["servers"], ready=lambda: state["ready"])
-    return Client(HttpFront(FakeDesk(), app, check_params=no_check))
+    return Client(HttpFront(FakeGateway(), app, check_params=no_check))
 
 
 async def test_health_pages_show_the_current_state() -> None:

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from mcp_manifold.fronts.http.shortcut import ClientContext, Passage
 
 from mcp_manifold.errors import RequestError
-from mcp_manifold.fronts.http.shortcut import ClientContext, Passage
 from mcp_manifold.fronts.server import BULKY, Head
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS

@@ -1,7 +1,7 @@
 """Streams that are resumed: what is kept for whom, for how long, and who gets it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.errors import CallCancelled
-from mcp_manifold.fronts.http import responder, resumption
 from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS, SETTLED, Forgotten, Journals
 from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.wire.event_stream import Event, EventParser
+from tests.fakes.clock import FakeClock, settled
 from tests.unit.fronts.fakes import (
     PROGRESS,
     Answer,
     Client,
     Exchange,
-    FakeDesk,
+    FakeGateway,
     Held,
     HttpSession,
     constant,
-    front,
     modern,
     note,
+    prepared,
     request,
 )
 
@@ -35,21 +35,9 @@ CHANGED = "notifications/tools/list_changed"
 NUMBERED = ("2025-03-26", "2025-06-18", "2025-11-25")
 
 
-class Clock:
-    """The time as the journals see it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(resumption, "_now", clock)
-    return clock
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -57,12 +45,6 @@ async def held() -> AsyncIterator[Held]:
     held = Held(b'{"ok":true}', [PROGRESS % 1, PROGRESS % 2])
     yield held
     held.released.set()
-
-
-def prepared(script: Any, **settings: Any) -> tuple[FakeDesk, Client]:
-    gateway = FakeDesk(**settings)
-    gateway.scripts["tools/call"] = script
-    return gateway, Client(front(gateway))
 
 
 def events(answer: Answer) -> list[Event]:
@@ -73,24 +55,11 @@ def resume(session: HttpSession, last: str | None) -> Exchange:
     return session.client.open("GET", session.path, headers=[*session.headers, ("last-event-id", last or "")])
 
 
-def is_deserted(session: HttpSession) -> bool:
-    return bool(session.client.app._sessions._kept.find(session.id)._deserted)
-
-
-async def until(met: Callable[[], bool]) -> None:
-    """Let the others run until it is so; here nothing waits for the outside."""
-    for _ in range(1000):
-        if met():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("waited in vain")
-
-
 async def leaving(session: HttpSession, exchange: Exchange, count: int = 2) -> list[Event]:
     """The client reads so many messages and is gone; what it has."""
     await exchange.until(lambda answer: len(answer.events) >= count)
     exchange.leave()
-    await until(lambda: is_deserted(session))
+    await settled()
     return events(exchange.answer)
 
 
@@ -99,7 +68,7 @@ async def leaving(session: HttpSession, exchange: Exchange, count: int = 2) -> l
 
 @pytest.mark.parametrize("version", NUMBERED)
 async def test_a_stream_that_broke_is_replayed_and_goes_on_to_its_answer(held: Held, version: str) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     session = await client.session(version=version)
     exchange = session.post(CALL)
     got = await leaving(session, exchange)
@@ -118,7 +87,7 @@ async def test_a_stream_that_broke_is_replayed_and_goes_on_to_its_answer(held: H
 
 
 async def test_the_answer_of_a_call_that_ended_meanwhile_is_kept(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     session = await client.session()
     exchange = session.post(CALL)
     got = await leaving(session, exchange)
@@ -130,7 +99,7 @@ async def test_the_answer_of_a_call_that_ended_meanwhile_is_kept(held: Held) -> 
 
 
 async def test_only_the_latest_revision_gets_an_opening_event(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     held.released.set()
     for version in NUMBERED:
         session = await client.session(version=version)
@@ -140,7 +109,7 @@ async def test_only_the_latest_revision_gets_an_opening_event(held: Held) -> Non
 
 
 async def test_revisions_without_resumption_get_no_ids(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     held.released.set()
     session = await client.session(version="2024-11-05")
     message, headers = modern()
@@ -150,15 +119,16 @@ async def test_revisions_without_resumption_get_no_ids(held: Held) -> None:
         assert b"retry: " not in answer.body
 
 
-async def test_json_answers_open_no_stream_to_come_back_to() -> None:
-    _, client = prepared(constant(b"{}"))
+async def test_json_answers_open_no_stream_to_come_back_to(held: Held) -> None:
+    _, client = prepared(ping=constant(b"{}"), tools_call=held)
+    held.released.set()
     session = await client.session()
-    assert (await session.call(CALL)).header("content-type") == "application/json"
-    assert repr(client.app._sessions._kept.find(session.id).journals) == "<Journals streams=0 events=0 bytes=0>"
+    assert (await session.call(request("ping"))).header("content-type") == "application/json"
+    assert (events(await session.call(CALL))[0].id or "").endswith(".c1-0")
 
 
 async def test_ids_are_unique_in_a_session_and_say_nothing_of_it(held: Held) -> None:
-    gateway, client = prepared(held)
+    gateway, client = prepared(tools_call=held)
     held.released.set()
     session = await client.session()
     ids = []
@@ -174,7 +144,7 @@ async def test_ids_are_unique_in_a_session_and_say_nothing_of_it(held: Held) -> 
 
 async def test_nobody_else_gets_what_is_kept(held: Held) -> None:
     tokens = [{"name": "alice", "token": "token-of-alice"}, {"name": "bob", "token": "token-of-bob"}]
-    _, alice = prepared(held, tokens=tokens)
+    _, alice = prepared(FakeGateway(tokens=tokens), tools_call=held)
     bob = Client(alice.app, authorization="Bearer token-of-bob")
     alice.headers["authorization"] = "Bearer token-of-alice"
     session, other, his = await alice.session(), await alice.session(), await bob.session()
@@ -191,7 +161,7 @@ async def test_nobody_else_gets_what_is_kept(held: Held) -> None:
 
 @pytest.mark.parametrize("id_", ["", "nonsense", "-", "1-1", "s1-x", "%s-999", "ÿ-1"])
 async def test_an_id_that_means_nothing_is_a_plain_standing_stream(held: Held, id_: str) -> None:
-    gateway, client = prepared(held)
+    gateway, client = prepared(tools_call=held)
     held.released.set()
     session = await client.session()
     last = events(await session.call(CALL))[-1].id or ""
@@ -202,19 +172,19 @@ async def test_an_id_that_means_nothing_is_a_plain_standing_stream(held: Held, i
         assert (await resume(session, id_).done()).status == 409
 
 
-async def test_what_is_no_longer_kept_is_said_so(held: Held, clock: Clock) -> None:
-    _, client = prepared(held)
+async def test_what_is_no_longer_kept_is_said_so(held: Held, clock: FakeClock) -> None:
+    _, client = prepared(clock=clock, tools_call=held)
     held.released.set()
     session = await client.session()
     last = events(await session.call(CALL))[0].id
-    clock.now += SETTLED + 1
+    await clock.advance(SETTLED + 1)
     await session.call(CALL)
     refused = await resume(session, last).done()
     assert (refused.status, refused.error) == (400, -32600)
 
 
 async def test_a_second_reader_takes_the_place_of_the_first(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     session = await client.session()
     async with session.post(CALL) as exchange:
         await exchange.until(lambda answer: len(answer.events) == 2)
@@ -226,7 +196,7 @@ async def test_a_second_reader_takes_the_place_of_the_first(held: Held) -> None:
 
 
 async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> None:
-    gateway, client = prepared(constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     session = await client.session()
     reach = gateway.calls[0].session.reach
     assert reach is not None
@@ -244,7 +214,7 @@ async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> 
 
 
 async def test_a_standing_stream_whose_loss_went_unnoticed_is_taken_over() -> None:
-    gateway, client = prepared(constant(b"{}"))
+    gateway, client = prepared(tools_call=constant(b"{}"))
     session = await client.session()
     async with session.listen() as stream:
         await stream.until(lambda answer: bool(answer.status))
@@ -257,19 +227,23 @@ async def test_a_standing_stream_whose_loss_went_unnoticed_is_taken_over() -> No
             assert (await session.listen().done()).status == 409
 
 
-async def test_a_standing_stream_nobody_comes_back_to_keeps_nothing_more(clock: Clock) -> None:
-    gateway, client = prepared(constant(b"{}"))
+async def test_a_standing_stream_nobody_comes_back_to_keeps_nothing_more(clock: FakeClock) -> None:
+    gateway, client = prepared(clock=clock, tools_call=constant(b"{}"))
     session = await client.session()
     reach = gateway.calls[0].session.reach
     assert reach is not None
     assert not reach.tell(b"{}")
     async with session.listen() as stream:
         await stream.until(lambda answer: bool(answer.status))
-    clock.now += KEEP + 1
+        assert reach.tell(b"{}")
+        await stream.until(lambda answer: len(answer.events) == 1)
+    assert reach.tell(b'{"kept":1}')
+    await clock.advance(2 * KEEP)
     assert not reach.tell(b"{}")
-    journals = client.app._sessions._kept.find(session.id).journals
-    client.app._sessions.sweep()
-    assert repr(journals) == "<Journals streams=0 events=0 bytes=0>"
+    async with resume(session, events(stream.answer)[0].id) as again:
+        await again.until(lambda answer: bool(answer.status))
+        await settled()
+        assert again.answer.body == b""
 
 
 async def test_a_question_on_a_lost_stream_is_answered_by_a_client_that_comes_back() -> None:
@@ -277,7 +251,7 @@ async def test_a_question_on_a_lost_stream_is_answered_by_a_client_that_comes_ba
         answer = await call.session.reach.ask("roots/list", None, call)
         return answer.result
 
-    _, client = prepared(asking)
+    _, client = prepared(tools_call=asking)
     session = await client.session()
     exchange = session.post(CALL)
     got = await leaving(session, exchange, count=1)
@@ -289,7 +263,7 @@ async def test_a_question_on_a_lost_stream_is_answered_by_a_client_that_comes_ba
     await exchange.done()
 
 
-async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back() -> None:
+async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back(clock: FakeClock) -> None:
     failed = asyncio.Event()
 
     async def asking(call: Any) -> Any:
@@ -299,17 +273,18 @@ async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back() -> Non
             failed.set()
             raise
 
-    gateway, client = prepared(asking)
+    _, client = prepared(clock=clock, tools_call=asking)
     session = await client.session()
     exchange = session.post(CALL)
     await leaving(session, exchange, count=1)
-    client.app._sessions._kept.find(session.id)._give_up(gateway.calls[-1])
+    assert not failed.is_set()
+    await clock.advance(KEEP)
     await exchange.done()
     assert failed.is_set()
 
 
 async def test_ending_the_session_ends_a_resumed_stream(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     session = await client.session()
     exchange = session.post(CALL)
     got = await leaving(session, exchange)
@@ -321,22 +296,19 @@ async def test_ending_the_session_ends_a_resumed_stream(held: Held) -> None:
 
 
 async def test_a_resumed_stream_that_breaks_as_well_is_resumed_again(held: Held) -> None:
-    _, client = prepared(held)
+    _, client = prepared(tools_call=held)
     session = await client.session()
     exchange = session.post(CALL)
     got = await leaving(session, exchange)
     async with resume(session, got[0].id) as again:
         await again.until(lambda answer: len(answer.events) == 2)
-        assert not is_deserted(session)
-    assert is_deserted(session)
     held.released.set()
     await exchange.done()
     assert len((await resume(session, got[0].id).done()).events) == 3
-    assert not is_deserted(session)
 
 
 async def test_resumed_streams_count_as_open_ones(held: Held) -> None:
-    _, client = prepared(held, limits={"max_streams": 1})
+    _, client = prepared(FakeGateway(limits={"max_streams": 1}), tools_call=held)
     session = await client.session()
     exchange = session.post(CALL)
     got = await leaving(session, exchange)
@@ -347,15 +319,13 @@ async def test_resumed_streams_count_as_open_ones(held: Held) -> None:
     await exchange.done()
 
 
-async def test_a_silent_call_becomes_a_stream_its_client_can_come_back_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(responder, "_SILENCE", 0.0)
+async def test_a_silent_call_becomes_a_stream_its_client_can_come_back_to(clock: FakeClock) -> None:
     silent = Held(b'{"ok":true}')
     for version, media in (("2025-11-25", "text/event-stream"), ("2025-06-18", "application/json")):
-        _, client = prepared(silent)
+        _, client = prepared(clock=clock, tools_call=silent)
         session = await client.session(version=version)
         exchange = session.post({**CALL, "id": version})
+        await clock.advance(1)
         if media == "text/event-stream":
             await exchange.until(lambda answer: b"retry: 1000" in answer.body)
         silent.released.set()
@@ -369,7 +339,7 @@ def reader() -> EventStream:
     async def send(_: Any) -> None:
         raise AssertionError("nothing is written here")
 
-    return EventStream(send, Tally())
+    return EventStream(send, Tally(), clock=FakeClock())
 
 
 async def test_what_a_session_keeps_is_bounded_but_its_latest_answer_is_there() -> None:
@@ -385,19 +355,19 @@ async def test_what_a_session_keeps_is_bounded_but_its_latest_answer_is_there() 
     assert not journals.after(first, 0)
 
 
-async def test_a_call_in_flight_is_kept_however_long_it_takes(clock: Clock) -> None:
-    journals = Journals("m", "2025-11-25")
+async def test_a_call_in_flight_is_kept_however_long_it_takes(clock: FakeClock) -> None:
+    journals = Journals("m", "2025-11-25", clock=clock)
     stream = reader()
     journal = journals.begin(stream)
     assert journal.left(stream)
     assert not journal.left(stream)
-    clock.now += 100 * KEEP
+    await clock.advance(100 * KEEP)
     journals.tidy(asked=True)
     journal.end(b"{}")
-    clock.now += KEEP - 1
+    await clock.advance(KEEP - 1)
     journals.tidy(asked=True)
     assert journals.find("m.c1-1") == (journal, 1)
-    clock.now += 2
+    await clock.advance(2)
     journals.tidy()
     with pytest.raises(Forgotten):
         journals.find("m.c1-1")
@@ -414,4 +384,4 @@ async def test_a_message_its_reader_is_too_slow_for_is_not_kept_either() -> None
 
 @given(st.text())
 def test_no_text_breaks_the_search_for_a_stream(id_: str) -> None:
-    assert Journals("m", "2025-11-25").find(id_.removeprefix("m.c")) is None
+    assert Journals("m", "2025-11-25", clock=FakeClock()).find(id_.removeprefix("m.c")) is None

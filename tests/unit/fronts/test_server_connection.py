@@ -5,11 +5,26 @@ import logging
 
 import pytest
 
-from mcp_manifold.fronts.server import lingering_close as farewell
+from mcp_manifold.fronts.http.asgi import Send
+from mcp_manifold.fronts.http.reply import HttpWriter
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
-from mcp_manifold.fronts.server.service import SMALL
+from mcp_manifold.fronts.server.service import SMALL, Limits
+from mcp_manifold.http1.head import Head
+from tests.fakes.clock import FakeClock
 from tests.peers.processes import until
-from tests.unit.fronts.wires import BOUND, Answer, Script, Scripted, Served, Wire, chunked, request, staged
+from tests.unit.fronts.wires import (
+    BOUND,
+    Answer,
+    Script,
+    Scripted,
+    Served,
+    Taken,
+    Wire,
+    chunked,
+    request,
+    staged,
+    steady,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -20,17 +35,17 @@ CONTINUED = request("/e", b"abc", "expect: 100-continue")
 # --- requests in pieces -----------------------------------------------------------------------------------------------
 
 WHOLE = {
-    "no body": (request("/a"), b"long /a "),
-    "short way": (request("/short", b"abc"), b"short /short abc"),
-    "long way": (request("/b", b"abc"), b"long /b abc"),
-    "empty body": (request("/short", b""), b"short /short "),
-    "chunked": (chunked("/c", b"ab", b"c"), b"long /c abc"),
-    "chunked, short target": (chunked("/short", b"abc"), b"long /short abc"),
-    "trailers": (chunked("/c", b"abc", end=b"0\r\nx-host: evil\r\n\r\n"), b"long /c abc"),
-    "absolute form": (request("http://elsewhere:1/d?q=1", b"abc"), b"long /d abc"),
-    "asterisk": (request("*", method="OPTIONS"), b"long * "),
-    "empty lines before it": (b"\r\n\r\n" + request("/f"), b"long /f "),
-    "header of bytes": (request("/g", None, "x: \xff\xe9"), b"long /g "),
+    "no body": (request("/a"), b"asgi /a "),
+    "taken whole": (request("/taken", b"abc"), b"taken /taken abc"),
+    "over ASGI": (request("/b", b"abc"), b"asgi /b abc"),
+    "empty body": (request("/taken", b""), b"taken /taken "),
+    "chunked": (chunked("/c", b"ab", b"c"), b"asgi /c abc"),
+    "chunked, never taken": (chunked("/taken", b"abc"), b"asgi /taken abc"),
+    "trailers": (chunked("/c", b"abc", end=b"0\r\nx-host: evil\r\n\r\n"), b"asgi /c abc"),
+    "absolute form": (request("http://elsewhere:1/d?q=1", b"abc"), b"asgi /d abc"),
+    "asterisk": (request("*", method="OPTIONS"), b"asgi * "),
+    "empty lines before it": (b"\r\n\r\n" + request("/f"), b"asgi /f "),
+    "header of bytes": (request("/g", None, "x: \xff\xe9"), b"asgi /g "),
 }
 
 
@@ -59,20 +74,20 @@ async def test_an_application_is_told_what_asgi_says() -> None:
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
 
 
-async def test_the_short_way_is_told_the_head_and_the_whole_body() -> None:
+async def test_what_is_taken_comes_with_its_head_and_its_whole_body() -> None:
     async with staged(Scripted()) as stage:
-        await stage.asks(request("/short?x", b"a" * SMALL, "X-One: 1", "x-one: 2"), step=100_000)
+        await stage.asks(request("/taken?x", b"a" * SMALL, "X-One: 1", "x-one: 2"), step=100_000)
         taken = stage.app.taken[0]
-    assert (taken.head.method, taken.head.target, taken.head.version) == (b"POST", b"/short?x", "1.1")
+    assert (taken.head.method, taken.head.target, taken.head.version) == (b"POST", b"/taken?x", "1.1")
     assert taken.head.headers[b"x-one"] == b"2"
     assert [value for name, value in taken.head.lines if name == b"x-one"] == [b"1", b"2"]
     assert taken.body == b"a" * SMALL
 
 
-async def test_a_large_request_is_not_offered_to_the_short_way() -> None:
+async def test_a_large_request_is_not_offered_whole() -> None:
     async with staged(Scripted()) as stage:
-        (answer,) = await stage.asks(request("/short", BIG))
-    assert answer.body == b"long /short " + BIG
+        (answer,) = await stage.asks(request("/taken", BIG))
+    assert answer.body == b"asgi /taken " + BIG
     assert not stage.app.taken
 
 
@@ -81,7 +96,7 @@ async def test_a_large_request_is_not_offered_to_the_short_way() -> None:
 
 @pytest.mark.parametrize("step", [1, 50, 1 << 40])
 async def test_requests_sent_ahead_are_answered_in_their_order_whichever_way_they_go(step: int) -> None:
-    targets = ["/short1", "/a", "/short2", "/short3", "/b", "/c", "/short4"]
+    targets = ["/taken1", "/a", "/taken2", "/taken3", "/b", "/c", "/taken4"]
     async with staged(Scripted()) as stage:
         wire = await stage.open()
         await wire.send(b"".join(request(target, target.encode()) for target in targets), step)
@@ -90,38 +105,36 @@ async def test_requests_sent_ahead_are_answered_in_their_order_whichever_way_the
 
 
 async def test_a_request_is_not_begun_before_the_one_before_it_is_answered() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short1", b"") + request("/b") + request("/short2", b""))
+        await wire.send(request("/taken1", b"") + request("/b") + request("/taken2", b""))
         first = await app.was_taken()
         assert not app.served
         first.echo()
         await app.was_served()
-        assert (await wire.answer()).body == b"short /short1 "
-        assert (await wire.answer()).body == b"long /b "
+        assert (await wire.answer()).body == b"taken /taken1 "
+        assert (await wire.answer()).body == b"asgi /b "
         (await app.was_taken(2)).echo()
-        assert (await wire.answer()).body == b"short /short2 "
+        assert (await wire.answer()).body == b"taken /taken2 "
 
 
 async def test_a_client_that_sends_ahead_without_end_is_not_read() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        wire.writer.write(request("/short", b"x" * 100_000) * 500)
+        wire.writer.write(request("/taken", b"x" * 100_000) * 500)
         taken = await app.was_taken()
-        (connection,) = stage.service.connections
+        (connection,) = stage.connections
         assert "ahead=" in repr(connection)
         assert wire.writer.transport.get_write_buffer_size() > 0
-        app.answers_at_once = True
+        app.echoes = True
         taken.echo()
         for _ in range(500):
             assert len((await wire.answer()).body) == 100_013
 
 
-@pytest.mark.parametrize("target", ["/short", "/a"])
+@pytest.mark.parametrize("target", ["/taken", "/a"])
 async def test_close_is_answered_and_done(target: str) -> None:
     async with staged(Scripted()) as stage:
         wire = await stage.open()
@@ -133,7 +146,7 @@ async def test_close_is_answered_and_done(target: str) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["connection: keep-alive"]])
-@pytest.mark.parametrize("target", ["/short", "/a"])
+@pytest.mark.parametrize("target", ["/taken", "/a"])
 async def test_http_1_0_is_answered_and_closed(target: str, lines: list[str]) -> None:
     async with staged(Scripted()) as stage:
         wire = await stage.open()
@@ -156,10 +169,9 @@ async def test_no_other_version_is_served(version: str) -> None:
         assert not stage.app.served
 
 
-@pytest.mark.parametrize("target", ["/short", "/a"])
+@pytest.mark.parametrize("target", ["/taken", "/a"])
 async def test_what_comes_behind_a_request_does_not_cost_it_its_answer(target: str) -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     release = asyncio.Event()
 
     async def held(served: Served) -> None:
@@ -170,8 +182,8 @@ async def test_what_comes_behind_a_request_does_not_cost_it_its_answer(target: s
     async with staged(app) as stage:
         wire = await stage.open()
         await wire.send(request(target, b"abc") + b"this is no request\r\n\r\n")
-        if target == "/short":
-            (await app.was_taken()).reply.respond(200, b"answer")
+        if target == "/taken":
+            (await app.was_taken()).writer.respond(200, b"answer")
         else:
             await app.was_served()
             release.set()
@@ -182,8 +194,8 @@ async def test_what_comes_behind_a_request_does_not_cost_it_its_answer(target: s
 async def test_nothing_is_begun_after_a_close() -> None:
     async with staged(Scripted()) as stage:
         wire = await stage.open()
-        await wire.send(request("/a", b"1", "connection: close") + request("/b", b"2") + request("/short", b"3"))
-        assert (await wire.answer()).body == b"long /a 1"
+        await wire.send(request("/a", b"1", "connection: close") + request("/b", b"2") + request("/taken", b"3"))
+        assert (await wire.answer()).body == b"asgi /a 1"
         assert await wire.ended() == b""
         assert len(stage.app.served) == 1
         assert not stage.app.taken
@@ -224,7 +236,7 @@ async def test_head_has_no_body_whatever_is_sent(script: Script | None) -> None:
     async with staged(app) as stage:
         first, second = await stage.asks(request("/a", method="HEAD"), request("/b"))
         assert first.status == 200
-        assert second.body == b"long /b "
+        assert second.body == b"asgi /b "
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -237,20 +249,19 @@ async def test_a_status_without_a_body_has_none(status: int) -> None:
         first, second = await stage.asks(request("/a"), request("/b"))
         assert first.status == status
         assert not {b"content-length", b"transfer-encoding"} & set(first.headers)
-        assert second.body == b"long /b "
+        assert second.body == b"asgi /b "
 
 
 async def test_a_large_response_arrives_whole_either_way() -> None:
     async def large(served: Served) -> None:
         await served.respond(b"y" * 3_000_000)
 
-    app = Scripted(a=large)
-    app.answers_at_once = False
+    app = Scripted(echoes=False, a=large)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/a") + request("/short", b""))
+        await wire.send(request("/a") + request("/taken", b""))
         assert (await wire.answer()).body == b"y" * 3_000_000
-        (await app.was_taken()).reply.respond(404, b"z" * 3_000_000)
+        (await app.was_taken()).writer.respond(404, b"z" * 3_000_000)
         answer = await wire.answer()
         assert (answer.status, answer.body) == (404, b"z" * 3_000_000)
         assert answer.headers[b"content-type"] == b"application/json"
@@ -285,9 +296,9 @@ async def test_who_expects_it_is_told_to_go_on_when_the_body_is_wanted() -> None
         await wire.send(CONTINUED[:-3])
         assert (await wire.answer()).status == 100
         await wire.send(b"abc")
-        assert (await wire.answer()).body == b"long /e abc"
-        await wire.send(request("/short", b"on"))
-        assert (await wire.answer()).body == b"short /short on"
+        assert (await wire.answer()).body == b"asgi /e abc"
+        await wire.send(request("/taken", b"on"))
+        assert (await wire.answer()).body == b"taken /taken on"
 
 
 async def test_who_is_refused_is_not_told_to_go_on() -> None:
@@ -341,21 +352,19 @@ async def test_a_large_body_is_streamed_and_not_read_faster_than_it_is_wanted(fr
         wire = await stage.open()
         wire.writer.write(sent)
         await stage.app.was_served()
-        (connection,) = stage.service.connections
-        await until(lambda: not connection._transport.is_reading(), "a pause")
-        assert wire.writer.transport.get_write_buffer_size() > size // 2
+        assert await steady(wire.writer.transport.get_write_buffer_size) > size // 2
         go_on.set()
         assert (await wire.answer()).body == b"%d" % size
         assert max(pieces) < HIGH_WATER + 2 * 256 * 1024
         await wire.send(request("/b"))
-        assert (await wire.answer()).body == b"long /b "
+        assert (await wire.answer()).body == b"asgi /b "
 
 
 async def test_a_body_in_tiny_chunks_costs_what_it_weighs() -> None:
     """Not its square: this would not end within the bound."""
     async with staged(Scripted()) as stage:
         (answer,) = await stage.asks(chunked("/a", *[b"x"] * 200_000))
-        assert answer.body == b"long /a " + b"x" * 200_000
+        assert answer.body == b"asgi /a " + b"x" * 200_000
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
@@ -388,15 +397,17 @@ async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the
         await stage.at_rest()
 
 
-async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end() -> None:
     async def early(served: Served) -> None:
         await served.respond(b"no", 413)
 
-    monkeypatch.setattr(farewell, "LINGER", 0.05)
-    async with staged(Scripted(a=early)) as stage:
+    clock = FakeClock()
+    async with staged(Scripted(a=early), clock=clock) as stage:
         wire = await stage.open()
         await wire.send(request("/a", BIG)[:-1])
         assert (await wire.answer()).status == 413
+        assert stage.connections
+        await clock.advance(Limits.linger)
         await stage.at_rest()  # though the client stays
 
 
@@ -404,9 +415,9 @@ async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end(monkeypatch: 
 
 PARTS = {
     "nothing": b"",
-    "half a head": request("/short", b"abc")[:20],
-    "half a small body": request("/short", b"abc")[:-1],
-    "half a body on the long way": request("/a", BIG)[:-1],
+    "half a head": request("/taken", b"abc")[:20],
+    "half a small body": request("/taken", b"abc")[:-1],
+    "half a large body": request("/a", BIG)[:-1],
     "half a chunk": chunked("/a", b"abc", end=b"5\r\nab"),
     "half a trailer": chunked("/a", b"abc", end=b"0\r\nx-y: z"),
 }
@@ -427,12 +438,11 @@ async def test_a_client_may_leave_in_the_middle_of_a_request(part: bytes, how: s
 
 
 @pytest.mark.parametrize("how", ["leave", "reset"])
-async def test_who_is_answered_the_short_way_may_leave(how: str) -> None:
-    app = Scripted()
-    app.answers_at_once = False
+async def test_the_client_of_a_reply_may_leave(how: str) -> None:
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"abc"))
+        await wire.send(request("/taken", b"abc"))
         taken = await app.was_taken()
         getattr(wire, how)()
         async with asyncio.timeout(BOUND):
@@ -444,7 +454,7 @@ async def test_who_is_answered_the_short_way_may_leave(how: str) -> None:
 async def test_who_answered_is_not_told_of_the_leaving() -> None:
     async with staged(Scripted()) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"abc"))
+        await wire.send(request("/taken", b"abc"))
         await wire.answer()
         wire.leave()
         await stage.at_rest()
@@ -452,7 +462,7 @@ async def test_who_answered_is_not_told_of_the_leaving() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_who_is_answered_the_long_way_may_leave(begun: bool) -> None:
+async def test_the_client_of_an_asgi_call_may_leave(begun: bool) -> None:
     sent_after = asyncio.Event()
 
     async def waiting(served: Served) -> None:
@@ -475,90 +485,74 @@ async def test_who_is_answered_the_long_way_may_leave(begun: bool) -> None:
 
 
 async def test_who_left_with_requests_sent_ahead_gets_hardly_any_begun() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"1"))
+        await wire.send(request("/taken", b"1"))
         first = await app.was_taken()
-        await wire.send(request("/short", b"2") * 50)
+        await wire.send(request("/taken", b"2") * 50)
         wire.reset()
-        app.answers_at_once = True
+        app.echoes = True
         first.echo()
         await stage.at_rest()
         assert len(app.taken) < 50  # that nobody reads is noticed when an answer is written
 
 
-# --- a passage that becomes a stream ----------------------------------------------------------------------------------
+# --- a reply that becomes a stream ------------------------------------------------------------------------------------
 
 
-async def _stream(served: tuple[object, object], *pieces: bytes) -> None:
-    _, send = served
-    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+async def _stream(send: Send, *pieces: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
     for piece in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]  # as above
-    await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]  # as above
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
-async def test_a_passage_can_become_a_stream_and_the_connection_goes_on() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+async def test_a_reply_can_become_a_stream_and_the_connection_goes_on() -> None:
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"1") + request("/short", b"2"))
-        taken = await app.was_taken()
-        taken.reply.own(_stream(taken.reply.lengthen(), b"one", b"two"))
+        await wire.send(request("/taken", b"1") + request("/taken", b"2"))
+        writer = (await app.was_taken()).writer
+        writer.own(_stream(writer.upgrade_to_stream(), b"one", b"two"))
         answer = await wire.answer()
         assert answer.headers[b"transfer-encoding"] == b"chunked"
         assert answer.body == b"onetwo"
         (await app.was_taken(2)).echo()
-        assert (await wire.answer()).body == b"short /short 2"
+        assert (await wire.answer()).body == b"taken /taken 2"
 
 
-async def test_a_stream_that_was_a_passage_hears_of_the_leaving() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_reply_whose_client_leaves_is_told_once_and_may_stream_on_in_silence(begun: bool) -> None:
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"1"))
+        await wire.send(request("/taken", b"1"))
         taken = await app.was_taken()
-        receive, send = taken.reply.lengthen()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        heard = asyncio.ensure_future(receive())
-        assert (await wire.head()).status == 200
-        assert not heard.done()
-        wire.leave()
-        async with asyncio.timeout(BOUND):
-            assert (await heard)["type"] == "http.disconnect"
-        assert not taken.gone.is_set()
-        await send({"type": "http.response.body", "body": b"late"})  # silent
-
-
-async def test_a_passage_can_become_a_stream_when_nobody_is_there_any_more() -> None:
-    app = Scripted()
-    app.answers_at_once = False
-    async with staged(app) as stage:
-        wire = await stage.open()
-        await wire.send(request("/short", b"1"))
-        taken = await app.was_taken()
+        send = None
+        if begun:
+            send = taken.writer.upgrade_to_stream()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            assert (await wire.head()).status == 200
         wire.reset()
         async with asyncio.timeout(BOUND):
             await taken.gone.wait()
-        receive, send = taken.reply.lengthen()
-        await _stream((receive, send), b"late")
-        assert (await receive())["type"] == "http.disconnect"
+        if send is None:
+            await _stream(taken.writer.upgrade_to_stream(), b"late")
+        else:
+            await send({"type": "http.response.body", "body": b"late"})
 
 
 # --- upgrades ---------------------------------------------------------------------------------------------------------
 
 H2C = ("upgrade: h2c", "connection: Upgrade, HTTP2-Settings", "http2-settings: AAMAAABkAAQAAP__")
 UPGRADES = {
-    "websocket": (request("/a", None, "upgrade: websocket", "connection: upgrade"), b"long /a "),
-    "short way": (request("/short", b"abc", *H2C), b"short /short abc"),
-    "large": (request("/a", BIG, *H2C), b"long /a " + BIG),
+    "websocket": (request("/a", None, "upgrade: websocket", "connection: upgrade"), b"asgi /a "),
+    "taken whole": (request("/taken", b"abc", *H2C), b"taken /taken abc"),
+    "large": (request("/a", BIG, *H2C), b"asgi /a " + BIG),
     "chunked": (
         chunked("/a", b"ab", b"c").replace(b"\r\n", b"\r\nupgrade: h2c\r\nconnection: upgrade\r\n", 1),
-        b"long /a abc",
+        b"asgi /a abc",
     ),
 }
 
@@ -576,7 +570,7 @@ async def test_an_upgrade_is_declined_by_serving_the_request_as_what_it_is(
         await wire.send(sent + request("/b"), step)
         answer = await wire.answer()
         assert (answer.status, answer.body) == (200, expected)
-        assert (await wire.answer()).body == b"long /b "
+        assert (await wire.answer()).body == b"asgi /b "
         await wire.send(sent)
         assert (await wire.answer()).body == expected
 
@@ -588,7 +582,7 @@ async def test_an_upgrade_that_expects_to_go_on_is_told_so_once() -> None:
         await wire.send(sent[:-3])
         assert (await wire.answer()).status == 100
         await wire.send(b"abc")
-        assert (await wire.answer()).body == b"long /e abc"
+        assert (await wire.answer()).body == b"asgi /e abc"
 
 
 async def test_connect_is_refused() -> None:
@@ -621,7 +615,7 @@ async def test_an_application_that_raises_ends_its_connection_and_no_other(
             came = await wire.ended()
         assert not came.endswith(b"0\r\n\r\n")
         await other.send(request("/b"))
-        assert (await other.answer()).body == b"long /b "
+        assert (await other.answer()).body == b"asgi /b "
 
 
 async def test_an_application_that_returns_without_an_answer_ends_its_connection() -> None:
@@ -634,14 +628,14 @@ async def test_an_application_that_returns_without_an_answer_ends_its_connection
         assert await wire.ended() == b""
 
 
-async def test_a_defect_of_the_short_way_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_of_the_application_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
     class Defective(Scripted):
-        def take(self, *_: object) -> None:
+        def take(self, head: Head, body: bytes, writer: HttpWriter) -> Taken | bool:
             raise KeyError("a defect")
 
     async with staged(Defective()) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"abc"))
+        await wire.send(request("/taken", b"abc"))
         answer = await wire.answer()
         assert answer.status == 500
         assert answer.closes
@@ -650,28 +644,25 @@ async def test_a_defect_of_the_short_way_is_called_one(caplog: pytest.LogCapture
 
 
 async def test_who_drops_a_request_ends_its_connection() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"abc"))
-        (await app.was_taken()).reply.drop()
+        await wire.send(request("/taken", b"abc"))
+        (await app.was_taken()).writer.drop()
         assert await wire.ended() == b""
 
 
-async def test_a_stream_that_was_a_passage_and_is_given_up_ends_its_connection() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+async def test_a_stream_that_is_given_up_ends_its_connection() -> None:
+    app = Scripted(echoes=False)
 
-    async def giving_up(send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI's
+    async def giving_up(send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b"abc"))
-        taken = await app.was_taken()
-        _, send = taken.reply.lengthen()
-        taken.reply.own(giving_up(send))
+        await wire.send(request("/taken", b"abc"))
+        writer = (await app.was_taken()).writer
+        writer.own(giving_up(writer.upgrade_to_stream()))
         assert (await wire.head()).status == 200
         assert await wire.ended() == b""
 
@@ -688,13 +679,13 @@ async def test_an_idle_connection_closes_at_once_when_the_server_stops(before: s
         if before == "nothing":
             wire.leave()
             wire = await stage.open()
-            await until(lambda: ["idle" in repr(each) for each in stage.service.connections] == [True], "the other one")
-        for connection in list(stage.service.connections):
+            await until(lambda: ["idle" in repr(each) for each in stage.connections] == [True], "the other one")
+        for connection in list(stage.connections):
             connection.shutdown()
         assert await wire.ended() == b""
 
 
-@pytest.mark.parametrize("way", ["short", "long", "stream"])
+@pytest.mark.parametrize("way", ["taken", "asgi", "stream"])
 async def test_what_is_being_answered_is_answered_before_the_server_stops(way: str) -> None:
     release = asyncio.Event()
 
@@ -702,20 +693,19 @@ async def test_what_is_being_answered_is_answered_before_the_server_stops(way: s
         await release.wait()
         await served.respond(b"answer")
 
-    app = Scripted(a=held)
-    app.answers_at_once = False
+    app = Scripted(echoes=False, a=held)
     async with staged(app) as stage:
         wire = await stage.open()
-        target = "/a" if way == "long" else "/short"
-        await wire.send(request(target, b"1") + request("/b") + request("/short", b"2"))
-        await (app.was_served() if way == "long" else app.was_taken())
-        (connection,) = stage.service.connections
+        target = "/a" if way == "asgi" else "/taken"
+        await wire.send(request(target, b"1") + request("/b") + request("/taken", b"2"))
+        await (app.was_served() if way == "asgi" else app.was_taken())
+        (connection,) = stage.connections
         connection.shutdown()
         release.set()
-        if way == "short":
-            app.taken[0].reply.respond(200, b"answer")
+        if way == "taken":
+            app.taken[0].writer.respond(200, b"answer")
         elif way == "stream":
-            app.taken[0].reply.own(_stream(app.taken[0].reply.lengthen(), b"answer"))
+            app.taken[0].writer.own(_stream(app.taken[0].writer.upgrade_to_stream(), b"answer"))
         assert (await wire.answer()).body == b"answer"
         assert await wire.ended() == b""
         assert len(app.taken) + len(app.served) == 1  # what was sent ahead is not begun any more
@@ -729,31 +719,29 @@ async def _stopped(wire: Wire) -> None:
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's has it
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("way", ["taken", "asgi"])
 async def test_who_does_not_read_its_answer_at_all_loses_the_connection(way: str) -> None:
     async def large(served: Served) -> None:
         await served.respond(b"y" * 30_000_000)
 
-    app = Scripted(a=large)
-    app.answers_at_once = False
+    app = Scripted(echoes=False, a=large)
     async with staged(app, keep_alive=0.1) as stage:
         wire = await stage.open()
         await _stopped(wire)
-        await wire.send(request("/a" if way == "long" else "/short", b""))
-        if way == "short":
-            (await app.was_taken()).reply.respond(200, b"y" * 30_000_000)
+        await wire.send(request("/a" if way == "asgi" else "/taken", b""))
+        if way == "taken":
+            (await app.was_taken()).writer.respond(200, b"y" * 30_000_000)
         await stage.at_rest()
 
 
 async def test_who_reads_slowly_gets_everything() -> None:
     """Over many times the time that an idle connection is kept."""
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     size = 2_000_000
     async with staged(app, buffer=16_384, keep_alive=0.1) as stage:
         wire = await stage.open(limit=16_384)
-        await wire.send(request("/short", b""))
-        (await app.was_taken()).reply.respond(200, b"y" * size)
+        await wire.send(request("/taken", b""))
+        (await app.was_taken()).writer.respond(200, b"y" * size)
         await wire.head()
         got = 0
         while got < size:
@@ -799,9 +787,7 @@ async def test_a_stream_waits_for_its_reader() -> None:
         await _stopped(wire)
         await wire.send(request("/a"))
         await stage.app.was_served()
-        (connection,) = stage.service.connections
-        await until(lambda: connection._is_full, "a reader that is too slow")
-        assert written < 200
+        assert await steady(lambda: written) < 200
         wire.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's has it
         answer: Answer = await wire.answer()
         assert len(answer.body) == 20_000_000
@@ -814,47 +800,44 @@ SHARED = (b'{"a":', b"y" * 3_000_000, b"}")
 
 @pytest.mark.parametrize("pieces", [SHARED, (b'{"a":', b"1", b"}"), (b"1",)], ids=["bulky", "small", "one"])
 async def test_an_answer_in_pieces_arrives_whole_and_the_connection_goes_on(pieces: tuple[bytes, ...]) -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
         for number in (1, 2):
-            await wire.send(request("/short", b""))
-            (await app.was_taken(number)).reply.share(pieces)
+            await wire.send(request("/taken", b""))
+            (await app.was_taken(number)).writer.respond_pieces(pieces, is_shared=True)
             answer = await wire.answer()
             assert answer.status == 200
             assert answer.headers[b"content-type"] == b"application/json"
             assert answer.body == b"".join(pieces)
-        await wire.send(request("/short", b"", "connection: close"))
-        (await app.was_taken(3)).reply.share(pieces)
+        await wire.send(request("/taken", b"", "connection: close"))
+        (await app.was_taken(3)).writer.respond_pieces(pieces, is_shared=True)
         assert (await wire.answer()).closes
         assert await wire.ended() == b""
 
 
 async def test_an_answer_that_others_hold_takes_no_room_of_its_own() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app, buffer=16_384) as stage:
         wires = [await stage.open(limit=16_384) for _ in range(2)]
         for number, wire in enumerate(wires, 1):
             await _stopped(wire)
-            await wire.send(request("/short", b""))
+            await wire.send(request("/taken", b""))
             await app.was_taken(number)
-        app.taken[0].reply.share(SHARED)
+        app.taken[0].writer.respond_pieces(SHARED, is_shared=True)
         assert stage.service.budget.held == 0
-        app.taken[1].reply.respond(200, b"".join(SHARED))
+        app.taken[1].writer.respond(200, b"".join(SHARED))
         assert stage.service.budget.held > 1_000_000
 
 
 async def test_an_answer_in_pieces_that_nobody_else_holds_takes_room_until_it_is_read() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app, buffer=16_384) as stage:
         wire = await stage.open(limit=16_384)
         await _stopped(wire)
-        await wire.send(request("/short", b""))
+        await wire.send(request("/taken", b""))
         await app.was_taken(1)
-        app.taken[0].reply.share(SHARED, counts=True)
+        app.taken[0].writer.respond_pieces(SHARED)
         assert stage.service.budget.held > 1_000_000
         wire.reset()
         await stage.at_rest()
@@ -862,28 +845,26 @@ async def test_an_answer_in_pieces_that_nobody_else_holds_takes_room_until_it_is
 
 
 async def test_an_answer_in_pieces_to_who_left_is_nothing() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app) as stage:
         wire = await stage.open()
-        await wire.send(request("/short", b""))
+        await wire.send(request("/taken", b""))
         taken = await app.was_taken()
         wire.reset()
         async with asyncio.timeout(BOUND):
             await taken.gone.wait()
-        taken.reply.share(SHARED)
+        taken.writer.respond_pieces(SHARED, is_shared=True)
         await stage.at_rest()
 
 
 async def test_who_does_not_read_is_given_no_more_and_loses_the_connection() -> None:
-    app = Scripted()
-    app.answers_at_once = False
+    app = Scripted(echoes=False)
     async with staged(app, buffer=16_384, keep_alive=0.5) as stage:
         wire = await stage.open(limit=16_384)
         await _stopped(wire)
-        await wire.send(request("/short", b""))
-        (await app.was_taken()).reply.share(SHARED)
-        await wire.send(request("/short", b"") * 3)
-        await app.was_served()  # on the long way, where it waits until there is room
+        await wire.send(request("/taken", b""))
+        (await app.was_taken()).writer.respond_pieces(SHARED, is_shared=True)
+        await wire.send(request("/taken", b"") * 3)
+        await app.was_served()  # as the ASGI call that was begun before
         await stage.at_rest()
         assert (len(app.taken), len(app.served)) == (1, 1)

@@ -15,7 +15,7 @@ HOST = b"host: localhost\r\n"
 
 
 def post(*lines: bytes, body: bytes = b"") -> bytes:
-    return b"POST /short HTTP/1.1\r\n" + HOST + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+    return b"POST /taken HTTP/1.1\r\n" + HOST + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
 
 
 def get(head: bytes, target: bytes = b"/a") -> bytes:
@@ -49,10 +49,10 @@ SMUGGLING = {
     "another encoding": post(b"transfer-encoding: xchunked", body=b"0\r\n\r\n"),
     "the encoding twice": post(b"transfer-encoding: chunked", b"transfer-encoding: chunked", body=b"0\r\n\r\n"),
     "space before the colon": post(b"content-length : 3", body=b"abc"),
-    "a chunk of no size": chunked("/short", end=b"x\r\n"),
-    "a chunk too long for its size": chunked("/short", end=b"1\r\nab\r\n0\r\n\r\n"),
-    "bare LF in chunks": chunked("/short", end=b"1\na\n0\n\n"),
-    "a chunk's size with a space": chunked("/short", end=b"1 \r\na\r\n0\r\n\r\n"),
+    "a chunk of no size": chunked("/taken", end=b"x\r\n"),
+    "a chunk too long for its size": chunked("/taken", end=b"1\r\nab\r\n0\r\n\r\n"),
+    "bare LF in chunks": chunked("/taken", end=b"1\na\n0\n\n"),
+    "a chunk's size with a space": chunked("/taken", end=b"1 \r\na\r\n0\r\n\r\n"),
     "obs-fold": get(b"x-a: 1\r\n x-b: 2"),
     "obs-fold with a tab": get(b"x-a: 1\r\n\tx-b: 2"),
     "NUL in a value": get(b"x-a: 1\x002"),
@@ -78,14 +78,14 @@ SMUGGLING = {
 async def test_s5_what_two_sides_could_read_differently_is_refused_and_the_connection_closed(
     sent: bytes, step: int
 ) -> None:
-    async with staged(Scripted(short=Served.until_left)) as stage:
+    async with staged(Scripted(taken=Served.until_left)) as stage:
         other, wire = await stage.open(), await stage.open()
         await other.send(request("/b"))
         await other.answer()
         await wire.send(sent, step)
         assert await refusal(wire) in (400, 505)
-        await other.send(request("/short", b"on"))
-        assert (await other.answer()).body == b"short /short on"
+        await other.send(request("/taken", b"on"))
+        assert (await other.answer()).body == b"taken /taken on"
         assert "/smuggled" not in [served.scope["path"] for served in stage.app.served]
 
 
@@ -108,7 +108,7 @@ async def test_s5_a_head_that_is_too_large_is_refused_in_one_piece_or_in_many(se
         other, wire = await stage.open(), await stage.open()
         await wire.send(sent, step)
         assert await refusal(wire) == 431
-        await other.send(request("/short", b"x" * 5000))  # which is large, but no head
+        await other.send(request("/taken", b"x" * 5000))  # which is large, but no head
         assert (await other.answer()).status == 200
         assert len(stage.app.taken) == 1
         assert not stage.app.served
@@ -155,17 +155,17 @@ async def test_s5_empty_lines_without_end_are_none_of_a_request() -> None:
 async def test_tiny_chunks_are_not_taken_for_a_large_head() -> None:
     async with staged(Scripted(), head_bytes=1000) as stage:
         (answer,) = await stage.asks(chunked("/a", *[b"x"] * 5000), step=777)
-        assert answer.body == b"long /a " + b"x" * 5000
+        assert answer.body == b"asgi /a " + b"x" * 5000
 
 
 # --- slow clients (S7) ------------------------------------------------------------------------------------------------
 
 SLOW = {
-    "half a head": request("/short", b"abc")[:30],
-    "half a line": b"POST /sho",
-    "half a small body": request("/short", b"abc")[:-1],
-    "half a second head": request("/a") + request("/short", b"abc")[:30],
-    "half a second body": request("/a") + request("/short", b"abc")[:-1],
+    "half a head": request("/taken", b"abc")[:30],
+    "half a line": b"POST /tak",
+    "half a small body": request("/taken", b"abc")[:-1],
+    "half a second head": request("/a") + request("/taken", b"abc")[:30],
+    "half a second body": request("/a") + request("/taken", b"abc")[:-1],
 }
 
 
@@ -186,7 +186,7 @@ async def test_s7_who_does_not_complete_a_request_in_time_is_told_so_and_closed(
 @pytest.mark.parametrize("part", ["head", "body"])
 async def test_s7_bytes_that_drip_in_buy_no_more_time(part: str) -> None:
     limits: dict[str, Any] = {"head_seconds": 0.1, "body_seconds": 0.1}
-    sent = request("/short", b"a" * 100_000)
+    sent = request("/taken", b"a" * 100_000)
     async with staged(Scripted(), **limits) as stage:
         wire = await stage.open()
         await wire.send(sent[:10] if part == "head" else sent[:-99_000])
@@ -206,34 +206,33 @@ async def test_s7_a_connection_nobody_uses_is_closed_without_a_word() -> None:
         wire = await stage.open()
         assert await wire.ended() == b""
         wire = await stage.open()
-        await wire.send(request("/short", b""))
+        await wire.send(request("/taken", b""))
         await wire.answer()
         assert await wire.ended() == b""
 
 
 async def test_s7_who_is_being_answered_has_all_the_time_there_is() -> None:
-    app = Scripted(a=Served.until_left)
-    app.answers_at_once = False
+    app = Scripted(echoes=False, a=Served.until_left)
     limits: dict[str, Any] = {"head_seconds": 0.02, "body_seconds": 0.02, "keep_alive": 0.02}
     async with staged(app, **limits) as stage:
         idle, wire = await stage.open(), await stage.open()
-        await wire.send(request("/short", b"abc"))
+        await wire.send(request("/taken", b"abc"))
         taken = await app.was_taken()
         for _ in range(5):  # connections that are closed for having been idle just as long, one after the other
             assert await idle.ended() == b""
             idle = await stage.open()
         taken.echo()
-        assert (await wire.answer()).body == b"short /short abc"
+        assert (await wire.answer()).body == b"taken /taken abc"
 
 
 async def test_s7_many_slow_clients_do_not_disturb_another() -> None:
     async with staged(Scripted(), head_seconds=0.3, body_seconds=0.3) as stage:
         slow = [await stage.open() for _ in range(100)]
         for number, wire in enumerate(slow):
-            await wire.send(request("/short", b"abc")[: -1 - 30 * (number % 2)])
+            await wire.send(request("/taken", b"abc")[: -1 - 30 * (number % 2)])
         wire = await stage.open()
         for number in range(100):
-            await wire.send(request("/short" if number % 2 else "/a", b"%d" % number))
+            await wire.send(request("/taken" if number % 2 else "/a", b"%d" % number))
             assert (await wire.answer()).body.endswith(b" %d" % number)
         assert {await refusal(wire) for wire in slow} == {408}
 
@@ -242,4 +241,4 @@ async def test_s7_many_slow_clients_do_not_disturb_another() -> None:
 async def test_a_body_that_comes_slowly_but_in_time_is_served(size: int) -> None:
     async with staged(Scripted()) as stage:
         (answer,) = await stage.asks(request("/a", b"x" * size), step=size // 5)
-        assert answer.body == b"long /a " + b"x" * size
+        assert answer.body == b"asgi /a " + b"x" * size

@@ -18,7 +18,7 @@ from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import (
     META,
     PROGRESS,
-    FakeDesk,
+    FakeGateway,
     Held,
     constant,
     encoded,
@@ -102,7 +102,7 @@ def sockets() -> tuple[tuple[int, int], tuple[int, int]]:
 
 @asynccontextmanager
 async def serving(
-    gateway: FakeDesk, ends: tuple[tuple[int, int], tuple[int, int]] | None = None, scope: str = ""
+    gateway: FakeGateway, ends: tuple[tuple[int, int], tuple[int, int]] | None = None, scope: str = ""
 ) -> AsyncIterator[tuple[Peer, "asyncio.Task[None]"]]:
     (source, target), theirs = ends or pipes()
     front = StdioFront(gateway, scope=scope, claim=claim(source, target))
@@ -119,7 +119,7 @@ async def serving(
 
 @pytest.mark.parametrize("ends", [pipes, sockets])
 async def test_a_handshake_client_is_served(ends: Any) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["tools/call"] = constant(b'{"big":123456789012345678901234567890}')
     async with serving(gateway, ends(), "group:team") as (peer, _):
         peer.send(initialize("2025-06-18"))
@@ -133,7 +133,7 @@ async def test_a_handshake_client_is_served(ends: Any) -> None:
 
 
 async def test_a_stateless_client_needs_no_handshake() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["tools/call"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send(request("tools/call", 1, name="echo", _meta=META))
@@ -147,13 +147,13 @@ async def test_a_stateless_client_needs_no_handshake() -> None:
 
 
 async def test_a_request_before_initialize_is_an_error() -> None:
-    async with serving(FakeDesk()) as (peer, _):
+    async with serving(FakeGateway()) as (peer, _):
         peer.send(request("tools/list", 1))
         assert (await peer.receive())["error"]["code"] == -32600
 
 
 async def test_a_failed_initialize_may_be_tried_again() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     script, gateway.scripts["initialize"] = gateway.scripts["initialize"], raising(RuntimeError("x"))
     async with serving(gateway) as (peer, _):
         peer.send(initialize())
@@ -166,7 +166,7 @@ async def test_a_failed_initialize_may_be_tried_again() -> None:
 
 
 async def test_a_slow_call_does_not_hold_up_others() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     held = Held(emits=[PROGRESS % 1])
     gateway.scripts |= {"tools/call": held, "ping": constant(b"{}")}
     async with serving(gateway) as (peer, _):
@@ -181,7 +181,7 @@ async def test_a_slow_call_does_not_hold_up_others() -> None:
 
 @pytest.mark.parametrize("params", [{}, {"_meta": META}])
 async def test_a_cancelled_call_is_not_answered(params: dict[str, Any]) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     held = Held()
     gateway.scripts |= {"tools/call": held, "ping": constant(b"{}")}
     async with serving(gateway) as (peer, _):
@@ -195,7 +195,7 @@ async def test_a_cancelled_call_is_not_answered(params: dict[str, Any]) -> None:
 
 
 async def test_calls_in_flight_are_bounded() -> None:
-    gateway = FakeDesk(limits={"max_calls_per_session": 1})
+    gateway = FakeGateway(limits={"max_calls_per_session": 1})
     held = Held()
     gateway.scripts["tools/call"] = held
     async with serving(gateway) as (peer, _):
@@ -209,7 +209,7 @@ async def test_calls_in_flight_are_bounded() -> None:
 
 @pytest.mark.parametrize(("line", "code"), [(b"not json", -32700), (b"\xff\xfe", -32700), (b"[]", -32600)])
 async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, code: int) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send_raw(line + b"\n\n  \r\n")
@@ -220,7 +220,7 @@ async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, cod
 
 
 async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
-    gateway = FakeDesk(limits={"max_body": 200_000})
+    gateway = FakeGateway(limits={"max_body": 200_000})
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         sending = asyncio.to_thread(peer.send_raw, b"x" * 3_000_000 + b"\n" + encoded(request("ping", 1)) + b"\n")
@@ -230,7 +230,7 @@ async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
 
 
 async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b'{\r\n  "a": 1\n}')
     async with serving(gateway) as (peer, _):
         peer.send(request("ping", 1))
@@ -238,7 +238,7 @@ async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
 
 
 async def test_changes_are_told_once_the_client_is_ready() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send(initialize())
@@ -253,7 +253,7 @@ async def test_changes_are_told_once_the_client_is_ready() -> None:
 
 
 async def test_other_notifications_are_handed_on() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         await peer.greet()
@@ -263,7 +263,7 @@ async def test_other_notifications_are_handed_on() -> None:
 
 
 async def test_the_end_of_input_ends_everything() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     held = Held()
     gateway.scripts["tools/call"] = held
     async with serving(gateway) as (peer, task):
@@ -273,14 +273,14 @@ async def test_the_end_of_input_ends_everything() -> None:
         peer.leave()
         async with asyncio.timeout(BOUND):
             await task
-        assert gateway.calls[1].cancelled
+        assert gateway.calls[1].is_cancelled
         assert len(gateway.ends) == 1
         with pytest.raises(EOFError):
             await peer.line()
 
 
 async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send_raw(encoded(request("ping", 1)) + b"\n" + encoded(request("ping", 2)))  # the last without a line end
@@ -289,7 +289,7 @@ async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
 
 
 async def test_a_reader_that_is_gone_ends_everything() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, task):
         await peer.greet()
@@ -301,7 +301,7 @@ async def test_a_reader_that_is_gone_ends_everything() -> None:
 
 
 async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b'{"x":"' + b"y" * 1000 + b'"}')
     count = 3000
     async with serving(gateway) as (peer, _):
@@ -312,7 +312,7 @@ async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
 
 
 async def test_close_ends_serving() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     (source, target), theirs = pipes()
     front = StdioFront(gateway, claim=claim(source, target))
     task = asyncio.create_task(front.serve())
@@ -327,7 +327,7 @@ async def test_close_ends_serving() -> None:
 
 
 async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(b"".join(encoded(request("ping", n)) + b"\n" for n in range(300)))
@@ -339,7 +339,7 @@ async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_serves_as_input_and_stays_blocking() -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
     controller, terminal = os.openpty()
     their_in, our_out = os.pipe()
@@ -353,7 +353,7 @@ async def test_a_terminal_serves_as_input_and_stays_blocking() -> None:
 async def test_the_blocking_mode_of_a_shared_pipe_is_given_back() -> None:
     (source, target), theirs = pipes()
     shared = os.dup(source), os.dup(target)
-    async with serving(FakeDesk(), ((source, target), theirs)) as (peer, _):
+    async with serving(FakeGateway(), ((source, target), theirs)) as (peer, _):
         peer.send(b"x")
         await peer.receive()
     assert all(os.get_blocking(fd) for fd in shared)
@@ -363,11 +363,11 @@ async def test_the_blocking_mode_of_a_shared_pipe_is_given_back() -> None:
 
 @pytest.mark.parametrize("ends", [pipes, sockets])
 async def test_from_a_client_that_does_not_read_no_more_is_taken_than_can_wait_for_it(ends: Any) -> None:
-    gateway = FakeDesk()
+    gateway = FakeGateway()
     answer, thousandth, count = constant(b'{"x":"' + b"y" * 1000 + b'"}'), asyncio.Event(), 6000
 
     async def ping(call: Call) -> Payload:
-        if len(gateway.calls) == 1000:
+        if len(gateway.calls) >= 1000:
             thousandth.set()
         return await answer(call)
 
@@ -386,7 +386,7 @@ async def test_from_a_client_that_does_not_read_no_more_is_taken_than_can_wait_f
 async def test_the_blocking_mode_of_one_socket_for_both_is_given_back() -> None:
     ours, theirs = sockets()
     shared = os.dup(ours[0])
-    async with serving(FakeDesk(), (ours, theirs)) as (peer, _):
+    async with serving(FakeGateway(), (ours, theirs)) as (peer, _):
         peer.send(b"x")
         await peer.receive()
     assert os.get_blocking(shared)

@@ -14,7 +14,7 @@ from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
-from tests.unit.fronts.fakes import META, FakeDesk, constant, encoded, note, request
+from tests.unit.fronts.fakes import META, FakeGateway, constant, encoded, note, request
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ class Channel:
 
 
 async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
-    gateway, channel = FakeDesk(), Channel()
+    gateway, channel = FakeGateway(), Channel()
     gateway.scripts["ping"] = constant(b"{}")
     conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
@@ -146,7 +146,7 @@ async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
 
 
 async def test_an_id_in_flight_cannot_be_used_again() -> None:
-    gateway, channel = FakeDesk(), Channel()
+    gateway, channel = FakeGateway(), Channel()
     gateway.scripts["ping"] = constant(b"{}")
     conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("ping", 1)))
@@ -157,7 +157,7 @@ async def test_an_id_in_flight_cannot_be_used_again() -> None:
 
 
 async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_waited_for() -> None:
-    gateway, channel = FakeDesk(), Channel()
+    gateway, channel = FakeGateway(), Channel()
     gateway.lists["tools/list"] = (memoryview(b'{"tools":[]'), b"}")
     gateway.scripts["prompts/list"] = constant(b"{}")
     conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
@@ -173,7 +173,7 @@ async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_w
 
 
 async def test_a_list_that_is_refused_is_an_error_at_once() -> None:
-    gateway, channel = FakeDesk(), Channel()
+    gateway, channel = FakeGateway(), Channel()
     gateway.lists["tools/list"] = TooManyRequests("not now", retry_after=1.0)
     conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
     conversation.receive(encoded(request("tools/list", 1, _meta=META)))
@@ -182,7 +182,7 @@ async def test_a_list_that_is_refused_is_an_error_at_once() -> None:
 
 
 async def test_settling_cancels_what_takes_too_long() -> None:
-    gateway, channel = FakeDesk(), Channel()
+    gateway, channel = FakeGateway(), Channel()
 
     async def forever(_: Any) -> Any:
         await asyncio.Event().wait()

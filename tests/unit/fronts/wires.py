@@ -8,8 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.fronts.http.asgi import Message, Receive, Scope, Send
-from mcp_manifold.fronts.server import Connection, Head, Limits, Passage, Reply, Service
+from mcp_manifold.fronts.http.reply import HttpWriter
+from mcp_manifold.fronts.server.connection import Connection
+from mcp_manifold.fronts.server.service import Limits, Service
+from mcp_manifold.http1.head import Head
 from tests.peers.processes import until
 
 BOUND = 15.0
@@ -17,9 +21,20 @@ BOUND = 15.0
 Script = Callable[["Served"], Awaitable[None]]
 
 
+async def steady(measure: Callable[[], int], turns: int = 100) -> int:
+    """The value of a measure once it has changed and then stays the same for that many turns of the loop."""
+    first = last = measure()
+    since = 0
+    async with asyncio.timeout(BOUND):
+        while last == first or since < turns:
+            await asyncio.sleep(0)
+            last, since = (last, since + 1) if (found := measure()) == last else (found, 0)
+    return last
+
+
 @dataclass(eq=False)
 class Served:
-    """A request on the long way."""
+    """A request served as an ASGI call."""
 
     scope: Scope
     receive: Receive
@@ -61,53 +76,53 @@ class Served:
 
 
 class Taken:
-    """A request on the short way."""
+    """A request that was taken whole, without an ASGI call; the reply to it that is still to come."""
 
-    def __init__(self, head: Head, body: bytes, reply: Reply) -> None:
+    def __init__(self, head: Head, body: bytes, writer: HttpWriter) -> None:
         self.head = head
         self.body = body
-        self.reply = reply
+        self.writer = writer
         self.gone = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Taken {self.head!r}>"
 
-    def left(self) -> None:
+    def disconnected(self) -> None:
         assert not self.gone.is_set(), "told twice"
         self.gone.set()
 
     def echo(self) -> None:
         """Answer."""
-        self.reply.respond(200, b"short " + self.head.target + b" " + self.body)
+        self.writer.respond(200, b"taken " + self.head.target + b" " + self.body)
 
 
 async def echo(served: Served) -> None:
     """Says what it was asked."""
     await served.read()
-    await served.respond(b"long %b %b" % (served.scope["raw_path"], served.body))
+    await served.respond(b"asgi %b %b" % (served.scope["raw_path"], served.body))
 
 
 class Scripted:
-    """An application that takes what goes to `/short...` the short way; the rest is told by path, `echo` if not."""
+    """An application that takes POSTs to `/taken...` whole, and serves the rest over ASGI: by path, or with `echo`."""
 
-    def __init__(self, **scripts: Script) -> None:
+    def __init__(self, *, echoes: bool = True, **scripts: Script) -> None:
         self.scripts = scripts
         self.taken: list[Taken] = []
         self.served: list[Served] = []
-        self.answers_at_once = True
-        """Whether requests on the short way are answered a turn after they came."""
+        self.echoes = echoes
+        """Whether requests that were taken are answered a turn after they came."""
         self._grown = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Scripted taken={len(self.taken)} served={len(self.served)}>"
 
-    def take(self, head: Head, body: bytes, reply: Reply) -> Passage | None:
-        if not head.target.startswith(b"/short"):
-            return None
-        taken = Taken(head, body, reply)
+    def take(self, head: Head, body: bytes, writer: HttpWriter) -> Taken | bool:
+        if not head.target.startswith(b"/taken"):
+            return False
+        taken = Taken(head, body, writer)
         self.taken.append(taken)
         self._grown.set()
-        if self.answers_at_once:
+        if self.echoes:
             asyncio.get_running_loop().call_soon(taken.echo)
         return taken
 
@@ -118,12 +133,12 @@ class Scripted:
         await self.scripts.get(scope["path"].strip("/"), echo)(served)
 
     async def was_served(self, count: int = 1) -> Served:
-        """The `count`-th request on the long way."""
+        """The `count`-th request served over ASGI."""
         await self._until(lambda: len(self.served) >= count)
         return self.served[count - 1]
 
     async def was_taken(self, count: int = 1) -> Taken:
-        """The `count`-th request on the short way."""
+        """The `count`-th request that was taken."""
         await self._until(lambda: len(self.taken) >= count)
         return self.taken[count - 1]
 
@@ -221,6 +236,15 @@ class Wire:
         self.writer.transport.abort()
 
 
+@dataclass
+class State:
+    """What a server counts of its connections."""
+
+    connections: set[Any] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
 class Stage:
     """A listening application."""
 
@@ -232,6 +256,11 @@ class Stage:
 
     def __repr__(self) -> str:
         return f"<Stage {self.app!r}>"
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        return list(self.service.state.connections)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -260,7 +289,9 @@ class Stage:
 
     async def at_rest(self) -> None:
         """Wait until no connection is open and no task runs."""
-        await until(lambda: not self.service.connections and not self.service.tasks, "the end of all connections")
+        await until(
+            lambda: not self.service.state.connections and not self.service.state.tasks, "the end of all connections"
+        )
 
     async def close(self) -> None:
         """End everything; nothing may stay."""
@@ -272,11 +303,10 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    app: Any, own: Iterable[tuple[bytes, bytes]] = (), *, buffer: int = 0, **limits: Any
+    app: Any, own: Iterable[tuple[bytes, bytes]] = (), *, buffer: int = 0, clock: Clock | None = None, **limits: Any
 ) -> AsyncIterator[Stage]:
     """An application behind connections of ours. `buffer`: how much the system keeps for a client that is slow."""
-    lines = list(own)
-    service = Service(app, Limits(**limits), set(), set(), lambda: lines)
+    service = Service(app, Limits(**limits), State(default_headers=list(own)), clock or LoopClock())
     listening = socket.create_server(("127.0.0.1", 0))
     if buffer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)

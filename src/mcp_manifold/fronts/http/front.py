@@ -85,15 +85,15 @@ class HttpFront:
     """
 
     __slots__ = (
-        "_answering", "_check_params", "_clock", "_drained", "_gateway", "_in_flight", "_listens", "_sessions", "_site",
-        "_sse", "_standing", "_timer", "_validator", "is_closed", "tally",
+        "_answering", "_check_params", "_drained", "_gateway", "_in_flight", "_listens", "_sessions", "_site",
+        "_sse", "_standing", "_timer", "_validator", "clock", "is_closed", "tally",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, site: App, *, check_params: ParamCheck, clock: Clock | None = None) -> None:
         self._gateway = gateway
         self._site = site
         self._check_params = check_params
-        self._clock = clock or LoopClock()
+        self.clock = clock or LoopClock()
         self.tally = Tally(budget=gateway.budget)
         self.is_closed = False
         """Whether it is being shut down."""
@@ -104,9 +104,9 @@ class HttpFront:
         self._listens: set[HttpReply] = set()
         """The subscriptions of 2026-07-28 clients, which last until their client has enough."""
         self._timer: Timer | None = None
-        self._sessions = Sessions(gateway, self.tally, self._clock)
-        self._standing = StandingStreams(gateway, self.tally)
-        self._sse = LegacySse(gateway, self._sessions, self.tally)
+        self._sessions = Sessions(gateway, self.tally, self.clock)
+        self._standing = StandingStreams(gateway, self.tally, self.clock)
+        self._sse = LegacySse(gateway, self._sessions, self.tally, self.clock)
         self._validator = self._made_validator()
 
     def __repr__(self) -> str:
@@ -285,14 +285,14 @@ class HttpFront:
     def _begin(self, reply: HttpReply) -> HttpReply | None:
         """Begin a call; returns the reply if it is still to come. Raises RequestError as `HttpReply.begin`."""
         self._answering += 1
-        self._in_flight[reply] = self._clock.now()
+        self._in_flight[reply] = self.clock.now()
         try:
             reply.begin(self._gateway, self._validator.max_calls)
         except RequestError:
             self.answered(reply, 0)
             raise
         if self._timer is None:
-            self._timer = self._clock.call_later(_LOOK, self._look)
+            self._timer = self.clock.call_later(_LOOK, self._look)
         return reply if reply in self._in_flight else None
 
     def answered(self, reply: HttpReply, size: int) -> None:
@@ -312,12 +312,12 @@ class HttpFront:
     def _look(self) -> None:
         """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
         self._timer = None
-        now = self._clock.now()
+        now = self.clock.now()
         for reply, began in list(self._in_flight.items()):
             if now - began >= reply.silence:
                 reply.stream()
         if self._in_flight:
-            self._timer = self._clock.call_later(_LOOK, self._look)
+            self._timer = self.clock.call_later(_LOOK, self._look)
 
     # --- the handshake revisions ----------------------------------------------------------------------------------
 

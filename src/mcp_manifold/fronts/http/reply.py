@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from mcp_manifold.clock import Clock
 from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, ManifoldError
 from mcp_manifold.fronts.gateway import Gateway
@@ -90,6 +91,7 @@ class Front(Protocol):
     """What a reply needs of the HTTP front."""
 
     tally: Tally
+    clock: Clock
 
     def answered(self, reply: "HttpReply", size: int) -> None:
         """The answer was handed to the writer: `size` bytes, 0 for a stream's, which counts them itself."""
@@ -178,7 +180,7 @@ class HttpReply:
         """See `call.Reply`."""
         if self._stream is None and not self._is_over:
             self._stream = stream = EventStream(
-                self._writer.upgrade_to_stream(), self._front.tally, headers=self._lines
+                self._writer.upgrade_to_stream(), self._front.tally, headers=self._lines, clock=self._front.clock
             )
             if self.opened is not None and self.opened.journals is not None:
                 self._journal = self.opened.journals.begin(stream)

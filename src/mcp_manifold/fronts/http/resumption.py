@@ -3,12 +3,12 @@
 One `Journals` for each handshake session, one `Journal` for each of its streams. Knows no HTTP and no message.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.fronts.http.stream import EventStream
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import encode_event, encode_opening
@@ -80,7 +80,7 @@ class Journal:
         for event in self._journals.after(self, after):
             reader.post(event)
         if self.ended:
-            self._since = _now()
+            self._since = self._journals.now()
             reader.end()
 
     def push(self, message: bytes) -> bool:
@@ -103,7 +103,7 @@ class Journal:
         event = self._encoded(message)
         self._keep(event)
         self.ended = True
-        self._since = _now()
+        self._since = self._journals.now()
         if not self._is_read:
             self._reader = None
         elif self._reader is not None:
@@ -111,7 +111,7 @@ class Journal:
 
     def missed(self, message: bytes) -> bool:
         """Keep a message for a client that lost the stream a moment ago; False when it is not expected any more."""
-        if self._since + KEEP < _now():
+        if self._since + KEEP < self._journals.now():
             return False
         self._keep(self._encoded(message))
         return True
@@ -122,7 +122,7 @@ class Journal:
             return False
         reader.hang_up()
         self._reader = None
-        self._since = _now()
+        self._since = self._journals.now()
         return True
 
     def drop(self) -> None:
@@ -164,9 +164,12 @@ class Journals:
         budget: what is kept takes its room from this; without room it is not kept.
     """
 
-    __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_mark", "_reservation", "_standing", "_version")
+    __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_mark", "_reservation", "_standing", "_version", "now")
 
-    def __init__(self, mark: str, version: str, budget: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, mark: str, version: str, budget: MemoryBudget | None = None, clock: Clock | None = None
+    ) -> None:
+        self.now = (clock or LoopClock()).now
         self._mark = mark
         self._reservation = Reservation(budget or MemoryBudget())
         self._version = version
@@ -223,7 +226,7 @@ class Journals:
 
     def tidy(self, *, asked: bool = False) -> None:
         """Forget what nobody will come back for; see `Journal.is_over`."""
-        now = _now()
+        now = self.now()
         for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
             journal.drop()
 
@@ -263,7 +266,3 @@ class Journals:
         self._reservation.resize(self._bytes)
         if self._standing is journal:
             self._standing = None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,6 +5,7 @@ The session lives as long as its stream: when that closes, its calls are cancell
 
 from urllib.parse import parse_qs
 
+from mcp_manifold.clock import Clock
 from mcp_manifold.errors import MalformedMessage
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.gateway import Gateway
@@ -38,10 +39,11 @@ class _StreamChannel:
 class LegacySse:
     """Answers GET /sse and POST /messages."""
 
-    __slots__ = ("_conversations", "_gateway", "_sessions", "_tally")
+    __slots__ = ("_clock", "_conversations", "_gateway", "_sessions", "_tally")
 
-    def __init__(self, gateway: Gateway, sessions: Sessions, tally: Tally) -> None:
+    def __init__(self, gateway: Gateway, sessions: Sessions, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
+        self._clock = clock
         self._sessions = sessions
         self._tally = tally
         self._conversations: dict[str, Conversation] = {}
@@ -58,7 +60,7 @@ class LegacySse:
 
     async def _serve(self, request: HttpRequest) -> None:
         opened = self._sessions.create("sse", request.principal, request.route.scope)
-        stream = EventStream(request.send, self._tally)
+        stream = EventStream(request.send, self._tally, clock=self._clock)
         channel = _StreamChannel(stream)
         conversation = Conversation(self._gateway, opened, channel, modern=False)
         endpoint = f"{request.mount}{request.route.prefix}/messages?session_id={opened.id}"

@@ -1,5 +1,6 @@
 """The standing streams of handshake-era clients: what belongs to no call, and the rest of broken streams."""
 
+from mcp_manifold.clock import Clock
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.guard import accepts_events
@@ -15,10 +16,11 @@ _LAST_EVENT = b"last-event-id"
 class StandingStreams:
     """Answers GET on an MCP endpoint (2025-11-25 streamable-http, Listening for Messages; Resumability)."""
 
-    __slots__ = ("_gateway", "_tally")
+    __slots__ = ("_clock", "_gateway", "_tally")
 
-    def __init__(self, gateway: Gateway, tally: Tally) -> None:
+    def __init__(self, gateway: Gateway, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
+        self._clock = clock
         self._tally = tally
 
     def __repr__(self) -> str:
@@ -36,7 +38,7 @@ class StandingStreams:
         if journal is None and opened.hang_up is not None:
             raise Refused(409, "Conflict: this session already has its stream")
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
-            stream = EventStream(request.send, self._tally)
+            stream = EventStream(request.send, self._tally, clock=self._clock)
             if journal is not None and not journal.is_standing:
                 await self._rest(request, opened, stream, journal, after)
             else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.fronts.http.asgi import PIECE, STALL, Receive, Refused, Send, send_pieces
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
@@ -78,6 +79,7 @@ class EventStream:
 
     __slots__ = (
         "_bytes",
+        "_clock",
         "_dropped",
         "_ended",
         "_events",
@@ -92,17 +94,20 @@ class EventStream:
         "written",
     )
 
-    def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = ()) -> None:
+    def __init__(
+        self, send: Send, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None
+    ) -> None:
         self._send = send
         self._tally = tally
         self._headers = headers
+        self._clock = clock or LoopClock()
         self._events: deque[bytes] = deque()
         self._bytes = 0
         self._reservation = Reservation(tally.budget)
         self._dropped = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._write: asyncio.Timeout | None = None
         self.gone = False
         """The reader can no longer be reached."""
@@ -145,6 +150,10 @@ class EventStream:
         self._bytes = 0
         self._reservation.release()
         self._wake()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """End the write that is waiting for the reader, with TimeoutError."""
         if self._write is not None:
             self._write.reschedule(asyncio.get_running_loop().time())
 
@@ -156,7 +165,6 @@ class EventStream:
 
     async def run(self) -> None:
         """Write until the stream ended and everything is out, or the reader is gone."""
-        loop = asyncio.get_running_loop()
         try:
             await self._send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
             while not self.gone:
@@ -166,8 +174,8 @@ class EventStream:
                         self.written = True
                         return
                 else:
-                    self._waiter = loop.create_future()
-                    self._timer = loop.call_later(KEEP_ALIVE, self._append, _COMMENT)
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    self._timer = self._clock.call_later(KEEP_ALIVE, self._append, _COMMENT)
                     await self._waiter
         except TimeoutError:
             _logger.warning("event stream closed: its reader stalled", extra={"dropped": self._dropped})
@@ -193,8 +201,12 @@ class EventStream:
             async with asyncio.timeout(None) as self._write:  # each piece has its own, but it may be hung up on
                 await send_pieces(self._send, b"".join(batch), more=more)
         else:
-            async with asyncio.timeout(STALL) as self._write:
-                await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
+            stall = self._clock.call_later(STALL, self._interrupt)
+            try:
+                async with asyncio.timeout(None) as self._write:
+                    await self._send({"type": "http.response.body", "body": b"".join(batch), "more_body": more})
+            finally:
+                stall.cancel()
         self._write = None
         self._reservation.resize(self._bytes)
 
