@@ -178,11 +178,11 @@ class ServerSettings(Value):
     """Keep the entry without using the server."""
     prefix: Annotated[str | None, Setting("live", "core")] = Field(default=None, max_length=64)
     """The prefix of its items' names. Unset: the server's name; "": none."""
-    tools: Annotated[FilterSettings, Setting("live", "model/filtering.py")] = FilterSettings()
+    tools: Annotated[FilterSettings, Setting("live", "model/policy.py")] = FilterSettings()
     """The tools to offer."""
-    prompts: Annotated[FilterSettings, Setting("live", "model/filtering.py")] = FilterSettings()
+    prompts: Annotated[FilterSettings, Setting("live", "model/policy.py")] = FilterSettings()
     """The prompts to offer."""
-    resources: Annotated[FilterSettings, Setting("live", "model/filtering.py")] = FilterSettings()
+    resources: Annotated[FilterSettings, Setting("live", "model/policy.py")] = FilterSettings()
     """The resources and resource templates to offer, by URI."""
     overrides: Annotated[OverridesSettings, Setting("live", "core")] = OverridesSettings()
     """Other names, titles, descriptions and timeouts of single items."""
@@ -266,7 +266,7 @@ class LimitSettings(Value):
     """Bytes of the largest message from a server."""
     max_buffered: Annotated[Size | None, Setting("live", "app")] = None
     """Bytes of large messages buffered at the same time. Unset: an eighth of the memory."""
-    max_connections: Annotated[Count, Setting("live", "app/serving.py")] = 10_000
+    max_connections: Annotated[Count, Setting("live", "app/http_server.py")] = 10_000
     """Open client connections."""
     max_sessions: Annotated[Count, Setting("live", "fronts")] = 10_000
     """Open client sessions."""
@@ -317,9 +317,9 @@ class ManifoldSettings(Value):
     """The server name clients see."""
     instructions: Annotated[str, Setting("live", "app")] = ""
     """Instructions for the model, before those of the servers."""
-    host: Annotated[str, Setting("restart", "app/serving.py")] = Field(default="127.0.0.1", min_length=1)
+    host: Annotated[str, Setting("restart", "app/http_server.py")] = Field(default="127.0.0.1", min_length=1)
     """The address to listen on. Any but a loopback address needs `tokens` or `insecure`."""
-    port: Annotated[int, Field(ge=0, le=65535), NotBoolean, Setting("restart", "app/serving.py")] = 8808
+    port: Annotated[int, Field(ge=0, le=65535), NotBoolean, Setting("restart", "app/http_server.py")] = 8808
     """The port to listen on; 0: any free one."""
     base_path: Annotated[str, Setting("restart", "fronts/http")] = ""
     """The path below which all endpoints are, such as "/tools"."""
@@ -367,7 +367,7 @@ class ManifoldSettings(Value):
     """Time limit for fetching the lists of one server."""
     list_grace: Annotated[DurationOrZero, Setting("live", "core")] = 3600.0
     """Time the entries of an unavailable server stay in the lists; 0: not at all."""
-    watch: Annotated[bool, Setting("live", "app/reloading.py")] = True
+    watch: Annotated[bool, Setting("live", "app/reload.py")] = True
     """Reload when the configuration file changes."""
 
     @field_validator("base_path")
