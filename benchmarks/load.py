@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from benchmarks import processes
 from benchmarks.peers import Peer
 from benchmarks.plan import ROOT, Plan
+from tests.peers.processes import stop
 
 _MORE: Final = 90
 """Seconds after the measured time until the load generator must have ended."""
@@ -60,7 +61,7 @@ class Load:
         try:
             self.ready = self._said("ready")
         except BaseException:
-            processes.end(self._process)
+            stop(self._process)
             raise
         return self
 
@@ -68,7 +69,7 @@ class Load:
         try:
             self._process.communicate("\n", timeout=10)
         except (OSError, ValueError, subprocess.TimeoutExpired):
-            processes.end(self._process)
+            stop(self._process)
 
     @property
     def root(self) -> int:

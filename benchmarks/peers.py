@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import tomllib
@@ -16,6 +15,7 @@ from benchmarks import processes
 from benchmarks.client import BlockingClient
 from benchmarks.plan import HERE, ROOT, Plan
 from benchmarks.upstream import Server
+from tests.peers.processes import free_port, stop
 
 _INSTALL: Final = 600
 """Seconds for an installation."""
@@ -59,14 +59,6 @@ def filled(words: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> l
             word = word.replace(f"{{{name}}}", value) if isinstance(value, str) else word
         found.append(word)
     return found
-
-
-def free_port() -> int:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Peer:
@@ -183,7 +175,7 @@ class Peer:
     def stop(self, *, keep: bool = False) -> None:
         """Stop the peer; keep its files only if it starts again."""
         if self._process is not None:
-            processes.end(self._process)
+            stop(self._process)
             self._process = None
         if self._output is not None:
             self._output.close()

@@ -1,8 +1,6 @@
-"""Process trees: their CPU and memory, their processors, and their end. The servers behind a proxy are not counted."""
+"""Process trees: their CPU, memory and processors. The servers behind a proxy are not counted."""
 
 import os
-import signal
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +10,10 @@ import psutil
 
 _SERVERS: Final = ("stdio_server.py", "servers.http_server")
 """Words in the command line that identify a server."""
-_PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class ListingCache:
+class TreeMemory:
     """Memory of a process tree in megabytes."""
 
     rss: float
@@ -51,14 +48,14 @@ def cpu(root: int) -> float:
     return used
 
 
-def memory(root: int) -> ListingCache:
+def memory(root: int) -> TreeMemory:
     """The current memory of a tree."""
     rss = pss = count = 0
     for process in tree(root):
         with suppress(psutil.Error):
             full: Any = process.memory_full_info()
             rss, pss, count = rss + full.rss, pss + full.pss, count + 1
-    return ListingCache(rss / 2**20, pss / 2**20, count)
+    return TreeMemory(rss / 2**20, pss / 2**20, count)
 
 
 def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
@@ -69,21 +66,3 @@ def pin(root: int, cpus: Iterable[int], servers: Iterable[int]) -> None:
             with suppress(psutil.Error, OSError):
                 for thread in process.threads():
                     os.sched_setaffinity(thread.id, wanted)
-
-
-def end(started: "subprocess.Popen[Any]") -> None:
-    """Terminate a process that we started, with its descendants; kill it if it does not exit."""
-    left = tree(started.pid, servers=True)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in left:
-            with suppress(psutil.Error):
-                process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            started.wait(timeout=_PATIENCE)
-        _, left = psutil.wait_procs(left, timeout=_PATIENCE)
-        if not left:
-            break
-    for pipe in (started.stdin, started.stdout, started.stderr):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()

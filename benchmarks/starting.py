@@ -13,6 +13,7 @@ from benchmarks.plan import ROOT
 from benchmarks.rows import Figures
 from benchmarks.running import Bench, rotated
 from benchmarks.upstream import Server, Upstream
+from tests.peers.processes import stop
 
 NAME: Final = "start"
 SERVERS: Final = 10
@@ -94,7 +95,7 @@ def _asked(peer: Peer, expected: int) -> Figures:
         seconds = time.perf_counter() - peer.started
         return {"answers_s": answering, "seconds": seconds, "cpu_s": processes.cpu(process.pid)}
     finally:
-        processes.end(process)
+        stop(process)
 
 
 def _answer(process: "subprocess.Popen[bytes]", number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from benchmarks import processes
 from benchmarks.plan import HERE, ROOT, Plan
+from tests.peers.processes import stop
 
 _PORTS: Final = (20_000, 30_000)
 
@@ -57,7 +58,7 @@ class Upstream:
         ports, more = f"{first}-{first + count - 1}", ["--stream"] if streams else []
         command = [self._plan.python, "-m", "benchmarks.servers.http_server", "--modern", "--ports", ports, *more]
         process = subprocess.Popen([*command, "--tools", str(tools)], stdout=subprocess.PIPE, cwd=ROOT)
-        self._stack.callback(processes.end, process)
+        self._stack.callback(stop, process)
         if process.stdout is None or process.stdout.readline().strip() != b"ready":
             raise RuntimeError("the servers did not start")
         processes.pin(process.pid, self._plan.load_cpus, ())
