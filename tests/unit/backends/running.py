@@ -1,21 +1,23 @@
 """Backends run against scripted servers: settings, surroundings that only remember, and waiting. Tests nothing."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import anyio
 
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.fleet import Fleet
-from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.link import Link, settle
 from mcp_manifold.backends.link.negotiation import Identity
 from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.config import LimitSettings, ServerSettings
+from mcp_manifold.errors import ManifoldError
+from mcp_manifold.model.call import Call
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import FakeClock
@@ -56,7 +58,6 @@ class Around:
             on_question=self._asked,
             on_notice=self.notices.append,
             on_link=self._opened,
-            with_level=lambda link, level: contextlib.nullcontext(),
             clock=self._clock,
         )
 
@@ -104,10 +105,62 @@ class Run:
 
     async def call(self, name: str, caller: Caller | None = None, **arguments: object) -> Payload:
         """The result of a tool."""
-        params = tool(name, **arguments)
         call = (caller or Caller()).call()
-        result: Payload = await within(self.backend.request(call, "tools/call", params))
+        call.params = tool(name, **arguments)
+        result: Payload = await within(perform(self.backend, call))
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a call sends."""
+
+    link: Link
+    params: dict[str, Payload]
+    task: object = None
+
+
+async def perform(backend: Backend, call: Call) -> Payload:
+    """The result of a call, sent in the steps of a dispatcher: a link, a slot, and as many attempts as are due."""
+    executor, waited, has_slot = backend.executor, 0.0, False
+    while True:
+        try:
+            link = await _open_link(backend, call)
+        except BaseException:
+            if has_slot:
+                executor.leave()
+            raise
+        if not has_slot and executor.running >= executor.most:
+            waited += await executor.wait_for_slot(call, call.params)
+            has_slot = True
+            continue
+        request, pending, failure = Sent(link, call.params), None, None
+        outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
+        call.attempts += 1
+        try:
+            pending = executor.send(call, request, settle(outcome), waited=waited, has_slot=has_slot)
+            await outcome
+        except ManifoldError as exc:
+            failure = exc
+        retry = executor.finished(call, request, pending, failure, waited)
+        if retry is None:
+            if failure is not None:
+                raise failure
+            return outcome.result()
+        has_slot, waited = True, retry.waited
+        call.retries += retry.pause > 0
+        await retry.prepare()
+
+
+async def _open_link(backend: Backend, call: Call) -> Link:
+    """The open link of a call that its breaker admits."""
+    while True:
+        if backend.executor.breaker.is_shut and not call.attempts:
+            backend.executor.require_admitted()
+        link = backend.find_link(call)
+        if link is not None:
+            return link
+        await backend.connect(call)
 
 
 def over_stdio(backend: StdioBackend, name: str = "notes", **more: object) -> ServerSettings:
