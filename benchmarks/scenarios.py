@@ -1,7 +1,7 @@
 """The scenarios and their cells, as values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from benchmarks.loadgen.job import MODERN
@@ -95,13 +95,7 @@ FRONT: Final = Scenario(
     cells=_IN_FLIGHT,
     transport="stdio",
 )
-FRONT_HTTP: Final = Scenario(
-    name="front-http",
-    title="From clients over stdio, to HTTP servers",
-    kind="http",
-    cells=_IN_FLIGHT,
-    transport="stdio",
-)
+FRONT_HTTP: Final = replace(FRONT, name="front-http", title="From clients over stdio, to HTTP servers", kind="http")
 LISTS: Final = Scenario(
     name="lists",
     title="The merged list of 10 servers with 50 tools each",

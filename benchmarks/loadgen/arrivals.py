@@ -35,7 +35,9 @@ class Sender(Protocol):
 class Arrivals:
     """Assigns due requests to free senders. A request without a free sender waits and counts as late."""
 
-    def __init__(self, rate: float, until: int) -> None:
+    def __init__(
+        self, rate: float, until: int, make_timer: "Callable[[Callable[[], None]], Timer] | None" = None
+    ) -> None:
         self._rate = rate
         self._until = until
         self._random = random.Random(_SEED)  # not used for secrets
@@ -43,7 +45,7 @@ class Arrivals:
         self._late: deque[int] = deque()
         self._next = time.perf_counter_ns()
         self._is_over = False
-        self._timer = timer(self._ring)
+        self._timer = (make_timer or timer)(self._ring)
         self._ring()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The load: what is measured, that wrong answers are seen, and once all of it together for an instant."""
+"""The load: scenarios, the check of answers, arrivals at a rate, and one short run of everything."""
 
 import asyncio
 import json
@@ -11,8 +11,7 @@ import pytest
 
 from benchmarks.__main__ import arguments, planned, processors
 from benchmarks.load import Load, LoadError
-from benchmarks.loadgen import arrivals
-from benchmarks.loadgen.arrivals import Arrivals, KernelTimer, LoopTimer, Timer
+from benchmarks.loadgen.arrivals import Arrivals, KernelTimer, LoopTimer
 from benchmarks.loadgen.job import MODERN, Job, Tally
 from benchmarks.loadgen.messages import Messages, own_message, wrong_call, wrong_list
 from benchmarks.peers import Peer, Spec, filled, read
@@ -26,7 +25,7 @@ from benchmarks.wirework import call
 PLAN = Plan(peers=(), scenarios=(), seconds=0.1, work=Path("/nowhere"), environments=Path("/nowhere"))
 
 
-def test_scenarios_ask_for_jobs_there_are() -> None:
+def test_every_scenario_has_valid_jobs() -> None:
     known = {field.name for field in fields(Job)}
     for scenario in THROUGHPUT:
         assert len({cell.name for cell in scenario.cells}) == len(scenario.cells)
@@ -37,7 +36,7 @@ def test_scenarios_ask_for_jobs_there_are() -> None:
     assert set(QUICK) < set(NAMES)
 
 
-def test_scenarios_ask_for_peers_there_are() -> None:
+def test_every_scenario_names_known_peers() -> None:
     peers = read()
     assert all(scenario.only <= peers.keys() for scenario in THROUGHPUT)
     assert all(spec.direct or spec.start for spec in peers.values())
@@ -81,13 +80,13 @@ def answer(text: str, **more: object) -> bytes:
         (b'{"error":"t1."}', "an error"),
     ],
 )
-def test_an_answer_is_right_if_it_is_its_own(body: bytes, wrong: str) -> None:
+def test_an_answer_is_checked_against_its_request(body: bytes, wrong: str) -> None:
     found = wrong_call(Job(size=64), body, b"t1.", thorough=True)
     assert found.startswith(wrong)
     assert bool(found) == bool(wrong)
 
 
-def test_a_list_is_right_if_it_is_whole() -> None:
+def test_a_list_is_checked_for_its_size_and_unique_names() -> None:
     tally, listed = Tally(), b'{"jsonrpc":"2.0","id":1,"result":%b}'
     body = listed % (Answers(7).result({"method": "tools/list"}) or b"")
     assert wrong_list(Job(expect_tools=7), body, tally, thorough=True) == ""
@@ -113,7 +112,7 @@ def test_servers_answer_what_the_load_asks(version: str, shape: str) -> None:
     assert wrong_call(job, body, b"t00001-0000000005.", thorough=True) == ""
 
 
-def test_the_work_that_is_counted_answers_the_client() -> None:
+def test_the_counted_work_answers_the_client() -> None:
     response = b'{"jsonrpc":"2.0","id":99,"result":{"content":[]}}'
     assert json.loads(call(response, "handshake", "handshake")) == {
         "jsonrpc": "2.0",
@@ -127,7 +126,7 @@ def test_the_work_that_is_counted_answers_the_client() -> None:
 
 
 class Slow:
-    """Sends, and is busy for some milliseconds then."""
+    """Sends a request, and is busy for some milliseconds."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
@@ -143,15 +142,10 @@ class Slow:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", [KernelTimer, LoopTimer])
-async def test_what_is_due_while_nobody_is_free_is_sent_later_and_counts_from_when_it_was_due(
-    kind: type[Timer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kind is KernelTimer and sys.platform != "linux":
-        pytest.skip("the kernel's timers that a loop can wait for are those of Linux")
-    monkeypatch.setattr(arrivals, "timer", kind)
+@pytest.mark.parametrize("kind", [LoopTimer, *([KernelTimer] if sys.platform == "linux" else [])])
+async def test_a_late_request_counts_from_its_due_time(kind: type[KernelTimer | LoopTimer]) -> None:
     slow, until = Slow(), time.perf_counter_ns() + 100_000_000
-    slow.arrivals = Arrivals(1000, until)
+    slow.arrivals = Arrivals(1000, until, kind)
     slow.arrivals.free(slow)
     await asyncio.wait_for(slow.ended.wait(), 10)
     dues = [due for due, _ in slow.sent]
@@ -165,7 +159,7 @@ async def test_what_is_due_while_nobody_is_free_is_sent_later_and_counts_from_wh
 # --- together -----------------------------------------------------------------------------------------------------
 
 
-def test_load_is_put_on_a_server_and_measured() -> None:
+def test_the_load_measures_a_server() -> None:
     with Upstream(PLAN) as upstream:
         peer = Peer(Spec(name="direct", label="", direct=True), PLAN, upstream.http(1))
         peer.start()

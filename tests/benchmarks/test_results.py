@@ -1,4 +1,4 @@
-"""What becomes of measurements: tables, a plot, a page, and the verdict of bench-check. On made-up rows."""
+"""Tables, plot, pages and the comparison of bench-check, from made-up rows."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_table_has_medians_and_their_ratio_to_the_limit(results: Results) -> N
     assert "| 8 clients | 40.0 | 80.0 (2.0x) | 3,000 (75x) |" in tables(results)
 
 
-def test_what_was_not_measured_is_told(results: Results) -> None:
+def test_a_table_names_failed_measurements(results: Results) -> None:
     results.add(Row("http", "8 clients", "other", 1, failed="LoadError: 3 wrong answers"))
     assert "- <another>, 8 clients: LoadError: 3 wrong answers" in tables(results)
 
@@ -115,13 +115,10 @@ def test_figures_have_three_digits_or_so(value: float | None, spelled: str) -> N
 
 
 @pytest.mark.parametrize(("now", "is_worse"), [(1.0, False), (2.4, False), (2.6, True)])
-def test_only_what_is_beyond_the_margin_is_worse(now: float, is_worse: bool) -> None:
+def test_only_a_figure_beyond_the_margin_is_worse(now: float, is_worse: bool) -> None:
     assert [verdict.is_worse for verdict in verdicts({"a": now}, {"a": 2.0}, 1.25)] == [is_worse]
     assert ("WORSE" in str(Comparison("a", now, 2.0, 1.25))) == is_worse
-
-
-def test_what_is_new_is_not_worse() -> None:
-    assert not Comparison("a", 9.0, None, 1.25).is_worse
+    assert not Comparison("new", now, None, 1.25).is_worse
 
 
 def test_runs_are_joined_with_the_peers_of_both() -> None:

@@ -378,7 +378,7 @@ async def test_the_headers_of_few_tools_are_remembered() -> None:
 async def test_modern_calls_carry_the_parameters_a_tool_asks_for() -> None:
     async with Server() as server, over_http(server.url) as (link, _):
         modern(link)
-        link.parameter_headers = lambda name, arguments: {"mcp-param-region": f"{name} {bytes(arguments).decode()}"}
+        link.mirror(lambda name, arguments: {"mcp-param-region": f"{name} {bytes(arguments).decode()}"})
         await ask(link, name="echo", arguments={"a": 1})
         assert server.asked[0].headers["mcp-param-region"] == 'echo {"a":1}'
 

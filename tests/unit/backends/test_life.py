@@ -182,6 +182,28 @@ async def test_stopping_for_idleness_and_calls_at_the_same_time_lose_no_call() -
             await run.context.until(lambda: run.backend.links() == [])
 
 
+# --- crash loop -------------------------------------------------------------------------------------------------------
+
+
+async def test_r3_in_a_crash_loop_calls_start_nothing_and_fail_at_once() -> None:
+    clock, script = FakeClock(), Script(exit_code=7, stderr="KEY is not set\n")
+    async with StdioBackend(script) as server, running(over_stdio(server), clock=clock) as run:
+        for crashes in range(1, CRASHES + 1):
+            await run.context.until(lambda crashes=crashes: run.backend.status.crashes == crashes)  # type: ignore[misc]  # the default binds the count
+            if crashes < CRASHES:
+                await run.next_attempt(clock)
+        before = run.backend.status
+        assert (before.state, before.crashes) == (State.CRASH_LOOP, CRASHES)
+        failed = await failure(run)
+        assert isinstance(failed, BackendUnavailable)
+        assert failed.next_try is not None
+        assert failed.next_try > 20
+        for said in (f"{CRASHES} times in a row", "exited with status 7", "KEY is not set", "next attempt in"):
+            assert said in failed.message
+        assert run.backend.stderr[-1] == "KEY is not set"
+        assert run.backend.status is before
+
+
 # --- the breaker ------------------------------------------------------------------------------------------------------
 
 

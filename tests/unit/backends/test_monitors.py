@@ -1,6 +1,8 @@
 """The probe of an open link: sent only when the link is silent, and reported after three missing answers."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -130,6 +132,23 @@ async def test_a_backend_is_probed_on_its_shared_link_alone() -> None:
         assert run.backend.status.state is State.READY
         assert (run.backend.stats.lives, run.backend.stats.links, run.backend.held) == (1, 1, 0)
         assert len(server.pids) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a way to stop a process for a while")
+async def test_a_stopped_process_is_degraded_and_recovers_by_itself() -> None:
+    async with StdioBackend(SCRIPT) as server, running(over_stdio(server, ping_interval=SOON)) as run:
+        await run.listed()
+        (pid,) = server.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await run.context.until(lambda: run.backend.status.state is State.DEGRADED)
+            assert run.backend.status.is_open
+            assert "no answer to 3 probes" in run.backend.status.last_error
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("hello") == "hello"
+        assert (run.backend.stats.lives, run.backend.status.last_error) == (1, "")
 
 
 async def test_a_backend_without_an_interval_is_never_probed() -> None:
