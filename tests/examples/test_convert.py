@@ -12,18 +12,8 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from tests.examples.running import (
-    BOUND,
-    ERAS,
-    EXAMPLES,
-    INITIALIZE,
-    VERSIONS,
-    Era,
-    example,
-    process_of,
-    receive,
-    send,
-)
+from tests.examples.running import ERAS, EXAMPLES, INITIALIZE, VERSIONS, Era, example, process_of, receive, send
+from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
 

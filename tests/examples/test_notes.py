@@ -12,7 +12,8 @@ from mcp import Client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 
-from tests.examples.running import BOUND, ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.examples.running import ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
 
@@ -48,12 +49,7 @@ async def test_a_note_is_added_found_read_and_deleted(era: Era, tmp_path: Path) 
         assert found.structured_content == {
             "total": 1,
             "matches": [
-                {
-                    "slug": "cafe-plans",
-                    "title": "Café plans",
-                    "uri": "note://cafe-plans",
-                    "excerpt": "Buy a *grinder*.",
-                }
+                {"slug": "cafe-plans", "title": "Café plans", "uri": "note://cafe-plans", "excerpt": "Buy a *grinder*."}
             ],
         }
         [link] = [block for block in found.content if isinstance(block, types.ResourceLink)]

@@ -10,7 +10,8 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
-from tests.examples.running import BOUND, ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.examples.running import ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mcp_manifold.backends.http.exchange import HttpFailure, ResponseHeaders
+from tests.peers import BOUND
 
 
 class Recorder:
@@ -62,5 +63,5 @@ class Recorder:
 
 async def within(waiting: Awaitable[object]) -> None:
     """Wait, but not for ever."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         await waiting

@@ -77,7 +77,7 @@ async def _restart(stand: Stand, server: str) -> None:
         await backend.listen()
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.slow)])
 async def test_i4_backends_that_restart_leave_nothing_behind(rounds: int) -> None:
     async with standing(offerings(SERVERS)) as stand, stand.client(Way("http", LATEST)) as client:
         warm = [

@@ -3,8 +3,7 @@
 from tests.peers.http_backend import HttpBackend
 from tests.peers.listener import HTML, Fault
 from tests.peers.recorder import Received, read_record
-from tests.peers.script import Act, Offer, Script, prompt, resource, template, tool
-from tests.peers.scripts import SCRIPTS, named
+from tests.peers.script import SCRIPTS, Act, Offer, Script, named, prompt, resource, template, tool
 from tests.peers.sse_backend import SseBackend
 from tests.peers.stdio_backend import ROOT, StdioBackend
 from tests.peers.turn import Turn

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.peers import jsontext, message, modern
-from tests.peers.client import Client, Params, raw_params
+from tests.peers.client import Client, Params, PendingRequest, Reply, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Headers, WireEvent, header
 from tests.peers.message import MODERN_VERSION, NAMED, Message
-from tests.peers.reply import PendingRequest, Reply
 
 _UNVERSIONED = ("2024-11-05", "2025-03-26")
 

@@ -5,10 +5,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 from tests.peers import BOUND, message
-from tests.peers.client import Client, Params, raw_params
+from tests.peers.client import Client, Params, PendingRequest, Reply, raw_params
 from tests.peers.http_caller import HttpCaller, Response
 from tests.peers.http_wire import Headers, WireEvent
-from tests.peers.reply import PendingRequest, Reply
 
 
 class SseClient(Client):

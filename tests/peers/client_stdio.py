@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.peers import BOUND, message
-from tests.peers.client import Client, Params, raw_params
-from tests.peers.reply import PendingRequest
+from tests.peers.client import Client, Params, PendingRequest, raw_params
 
 _LIMIT: Final = 2**30
 

@@ -2,13 +2,12 @@
 
 import asyncio
 
-from tests.peers.client import Answer, Client, Params
+from tests.peers.client import Answer, Client, Params, PendingRequest, Reply
 from tests.peers.client_http import GetStream, HttpClient, HttpReply, ModernClient
 from tests.peers.client_sse import SseClient
 from tests.peers.client_stdio import PairClient, StdioClient
 from tests.peers.http_wire import Headers, WireEvent
 from tests.peers.message import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Message
-from tests.peers.reply import PendingRequest, Reply
 
 __all__ = [
     "HANDSHAKE_VERSIONS",

@@ -16,8 +16,7 @@ from typing import Any, Final
 from tests.peers.conversation import ScriptedConversation
 from tests.peers.engine import Engine
 from tests.peers.recorder import PeerRecorder, Received
-from tests.peers.script import Script, from_json, offers_from
-from tests.peers.scripts import named
+from tests.peers.script import Script, from_json, named, offers_from
 
 _LIFETIME: Final = 300
 _LIMIT: Final = 2**30
