@@ -17,7 +17,7 @@ from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.core.bridge import Parked
 from mcp_manifold.core.plan import Answer, Changes, Facts, Fail, Send, Wait, plan
 from mcp_manifold.core.results import Results
-from mcp_manifold.errors import BackendError, CallCancelled, ManifoldError, RemoteError
+from mcp_manifold.errors import BackendError, CallCancelled, RemoteError
 from mcp_manifold.model.call import Call, Stage
 from mcp_manifold.wire import Payload, Pieces
 
@@ -115,7 +115,7 @@ class InFlightCall:
             for began in self._dispatcher.began:
                 began(call)
                 told += 1
-        except ManifoldError as exc:
+        except Exception as exc:  # noqa: BLE001  # refused; a defect of a stage costs this call an error, and nothing else
             self._ended = self._ended[len(self._ended) - told :]  # the others did not see it begin
             self._complete(None, exc)
             return
@@ -217,7 +217,8 @@ class InFlightCall:
             self._lower_level()
             call.level = changes.level
         if changes.params is not None:
-            call.params = changes.params
+            call.params, call.attempts = changes.params, 0
+            call.rounds += 1
             self._waited = 0.0
 
     # --- outcomes -------------------------------------------------------------------------------------------------
@@ -231,16 +232,16 @@ class InFlightCall:
         call, send, pending = self.call, self._send, self._pending
         assert send is not None, "only what was sent has an outcome"
         self._pending = None
-        if not isinstance(send.parked, Parked):
-            executor = send.backend.executor
-            retry = executor.finished(call, send, pending, failure, self._waited)
-            if retry is not None:
-                call.slot = executor if send.task is None else None
-                self._waited = retry.waited
-                call.retries += retry.pause > 0
-                self._wait(Wait("retry", retry.prepare))
-                return
         try:
+            if not isinstance(send.parked, Parked):
+                executor = send.backend.executor
+                retry = executor.finished(call, send, pending, failure, self._waited)
+                if retry is not None:
+                    call.slot = executor if send.task is None else None
+                    self._waited = retry.waited
+                    call.retries += retry.pause > 0
+                    self._wait(Wait("retry", retry.prepare))
+                    return
             finished = self._dispatcher.results.finish(call, send, pending, result, failure)
         except Exception as exc:  # noqa: BLE001  # a defect must not reach the backend's reader
             self._complete(None, exc)
@@ -258,18 +259,24 @@ class InFlightCall:
         if call.is_done:
             return
         call.is_done = True
-        if call.slot is not None:
-            _left(call.slot)
-        if call.level is not None:
-            self._lower_level()
-        if self._expects:
-            dispatcher.facts.tasks.expected(self._expects)
         if isinstance(failure, BackendError | RemoteError) and not call.backend:
             call.backend = failure.backend
         seen = Payload(result[0]) if isinstance(result, tuple) else result
-        for ended in self._ended:
-            ended(call, seen, failure)
-        call.reply.respond(result, failure)
+        try:  # this may run in the backend's reader, which a defect must not reach
+            if call.slot is not None:
+                _left(call.slot)
+            if call.level is not None:
+                self._lower_level()
+            if self._expects:
+                dispatcher.facts.tasks.expected(self._expects)
+            for ended in self._ended:
+                ended(call, seen, failure)
+        except Exception:
+            logger.exception("ending a call failed", extra={"backend": call.backend})
+        try:
+            call.reply.respond(result, failure)
+        except Exception:
+            logger.exception("answering a call failed", extra={"backend": call.backend})
 
     def _lower_level(self) -> None:
         if self.call.level is not None:

@@ -1,7 +1,7 @@
-"""How a backend's outcome becomes the caller's answer: the one place that finishes results, for every method and era.
+"""Turns a backend's outcome into the client's answer, for every method and both eras.
 
-In this order: ask a handshake-era client what a modern backend wants to know; name the asking server; replace resource
-URIs by the ones clients know; adapt what differs between the eras; give tasks their public ids.
+In this order: send a modern backend's input requests to a handshake-era client; name the server in them; replace native
+resource URIs by public ones; adapt the result to the client's era; give tasks their public ids.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ class Results:
         result: Payload | None,
         failure: Exception | None,
     ) -> Payload | Wait | Exception:
-        """The answer for the caller; or a Wait, where its client is asked first or the work takes more than one turn.
+        """The client's answer; or a Wait, if its client must be asked first, or the work takes more than one turn.
 
         Args:
             pending: the request that was answered; None if it could not be sent.
 
         Raises:
-            ManifoldError: the result cannot be handed to this caller.
+            ManifoldError: this client cannot handle the result.
         """
         if result is None or pending is None:
             return self._failed(call, send, failure)
@@ -72,10 +72,10 @@ class Results:
             return Wait("long result", partial(self._finish_long, call, send, pending, result, view))
         if has_uri:
             result = wire.map_resource_refs(call.method, result, self._public(call), view)
-        return self._named(call, send, pending, result)
+        return self._translated(call, send, pending, result)
 
     async def _ask(self, call: Call, send: Send, wanted: wire.InputRequired) -> Changes:
-        if call.attempts > MAX_ROUNDS:
+        if call.rounds >= MAX_ROUNDS:
             reason = f"asked for input more than {MAX_ROUNDS} times in one call"
             raise BackendProtocolError(send.backend.name, reason)
         return Changes(params=await self._bridge.ask(call, send.backend.name, wanted))
@@ -83,18 +83,18 @@ class Results:
     async def _finish_long(
         self, call: Call, send: Send, pending: PendingRequest, result: Payload, view: ResultView
     ) -> Payload:
-        """Finish a result in steps, with a turn for others after each."""
+        """Finish a long result in steps, each in its own turn of the event loop."""
         steps = wire.ref_steps(call.method, result, self._public(call), view)
         while True:
             try:
                 next(steps)
             except StopIteration as done:
                 mapped: Payload = done.value
-                return self._named(call, send, pending, mapped)
+                return self._translated(call, send, pending, mapped)
             await asyncio.sleep(0)
 
-    def _named(self, call: Call, send: Send, pending: PendingRequest, result: Payload) -> Payload:
-        """The last steps, once no URI in it is a backend's own."""
+    def _translated(self, call: Call, send: Send, pending: PendingRequest, result: Payload) -> Payload:
+        """Adapt a result whose URIs are public, and give its task a public id."""
         view = wire.view_of(result, pending.view)
         adapted = self._adapted(call, result, view)
         return self._tasks.arrived(call, send.link, pending.number, adapted, view, creates_task=send.creates_task)
@@ -115,7 +115,7 @@ class Results:
         return partial(self._hub.public_uri, call.session.scope, call.backend)
 
     def _failed(self, call: Call, send: Send, failure: Exception | None) -> Payload | Exception:
-        """The failure as the caller is told it; a result instead, where the caller's era has no such error."""
+        """The failure for the client; or a result, if the client's era has no such error."""
         if not isinstance(failure, RemoteError):
             return failure or RuntimeError("neither a result nor a failure")
         session = call.session

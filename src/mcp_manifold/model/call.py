@@ -1,6 +1,6 @@
-"""One client request on its way: who asks what, where its answer goes, and the stages that observe it.
+"""One client request in flight: its session, its reply, and the stages that observe it.
 
-Knows neither fronts nor backends. A Call is written by its creator and by the Dispatcher, and by nobody else.
+Knows neither fronts nor backends. Only its creator and the Dispatcher write to a Call.
 """
 
 import asyncio
@@ -24,30 +24,30 @@ _INTERACTION: Final = frozenset({"roots", "sampling", "elicitation"})
 
 
 class Reply(Protocol):
-    """Where a call's answer goes: an HTTP response, a channel, or a future. Nothing here blocks."""
+    """Receives a call's answer: an HTTP response, a channel, or a future. Nothing here blocks."""
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         """Send one complete message ahead of the answer, in wire order. `needed`: never drop it for a slow reader."""
         ...
 
     def stream(self) -> None:
-        """Begin the answer's event stream, if it has one: the answer will take long."""
+        """Start the event stream of the answer, if it has one, because the answer takes long."""
         ...
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """Send the answer, once: the raw result in the caller's era, or the reason why there is none."""
+        """Send the answer, once: the raw result in the client's era, or the failure."""
         ...
 
     def disconnected(self) -> None:
-        """The client left before the answer: cancel the call, or keep its answer, as the client's era has it."""
+        """The client left before the answer: cancel the call, or keep its answer, depending on the client's era."""
         ...
 
 
 class Reach(Protocol):
-    """The way to a client that keeps a session, beside the answers to its requests. Nothing here blocks."""
+    """Sends requests and notifications to a client that keeps a session. Nothing here blocks."""
 
     def ask(self, method: str, params: Payload | None, call: "Call | None") -> "asyncio.Future[Envelope]":
-        """Send the client a server's request: on the stream of `call`, or on its standing stream for None.
+        """Send a server request to the client: on the stream of `call`, or on its standing stream for None.
 
         The future holds the client's response (its `result` or `error`). Cancelling it withdraws the request. It fails
         with CallCancelled when the client left.
@@ -55,7 +55,7 @@ class Reach(Protocol):
         ...
 
     def tell(self, message: bytes) -> bool:
-        """Send a notification on the standing stream; False when the client has none, or reads too slowly."""
+        """Send a notification on the standing stream; False if the client has none, or reads too slowly."""
         ...
 
 
@@ -67,8 +67,8 @@ def _empty() -> Payload:
 class Session:
     """One client's conversation with a front (handshake era), or one request (2026-07-28).
 
-    `key` identifies it towards links held for one client; empty for a client without a session (2026-07-28).
-    `scope` names the endpoint it uses: `""` for the merged one, `"server:<name>"`, `"group:<name>"`.
+    `key` identifies it for links that serve one client; empty without a session (2026-07-28). `scope` names its
+    endpoint: `""` for the merged one, `"server:<name>"`, `"group:<name>"`.
     """
 
     key: str
@@ -78,7 +78,7 @@ class Session:
     client_info: Payload = field(default_factory=_empty)
     capabilities: Payload = field(default_factory=_empty)
     reach: Reach | None = None
-    """How to send the client requests and notifications; None where only the streams of its calls lead to it."""
+    """Sends requests and notifications to the client; None if only the streams of its calls reach it."""
     _relayable: dict[Era, Payload] = field(default_factory=dict, repr=False)
     log_level: str = ""
     """The level set by `logging/setLevel`, or for this one request; empty for none."""
@@ -93,7 +93,7 @@ class Session:
         self.version, self.era = version, era_of(version)
 
     def introduce(self, client_info: Payload, capabilities: Payload) -> None:
-        """Adopt what the client says of itself in `initialize`."""
+        """Adopt the identity and capabilities that the client declared in `initialize`."""
         self.client_info, self.capabilities = client_info, capabilities
 
     def hear(self, level: str) -> None:
@@ -102,11 +102,11 @@ class Session:
 
     @property
     def wants(self) -> frozenset[str]:
-        """What the client can do for servers: `roots`, `sampling`, `elicitation`."""
+        """The client's capabilities for server requests: some of `roots`, `sampling`, `elicitation`."""
         return _INTERACTION & capability_names(self.capabilities)
 
     def relayable(self, era: Era) -> Payload:
-        """The client's capabilities as a backend of that era may be told them, reduced to what is relayed."""
+        """The client's capabilities as declared to a backend of that era: those that are relayed."""
         if self.era == era == "modern":
             return self.capabilities
         found = self._relayable.get(era)
@@ -117,36 +117,35 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One client request: what it asks, for which session, and where its answer goes.
-
-    The fields from `backend` on are the Dispatcher's.
-    """
+    """One client request. The Dispatcher sets the fields from `backend` on."""
 
     method: str
     params: dict[str, Payload]
     session: Session
     reply: Reply
     id: Payload | None = None
-    """The request's id as the client wrote it; None for a call without a message, such as an embedding program's."""
+    """The request's id as the client wrote it; None for a call that is not a message, as of an embedding program."""
     backend: str = ""
-    """The backend that serves it; empty for what is answered here."""
+    """The backend that serves it; empty if it is answered here."""
     backend_era: Era = "handshake"
-    """The era the backend was spoken to in."""
+    """The era of the link that it was sent over."""
     began: float = 0.0
     """When it began, by `time.perf_counter`."""
     attempts: int = 0
-    """Requests sent to a backend for it so far."""
+    """Requests sent to a backend for it; counted anew in each round."""
+    rounds: int = 0
+    """Times its client was asked for input, after which it is sent again."""
     retries: int = 0
-    """How many of them were second attempts after a failure."""
+    """Second attempts after a failure."""
     slot: object = None
-    """Who it holds a slot of that it waited for."""
+    """The executor whose slot it holds, before it is sent."""
     level: object = None
     """The link whose log level was raised for it."""
     is_ending: bool = False
-    """Asked to end with its result; for subscriptions, which otherwise last until their client has enough."""
+    """It should end with its result; for subscriptions, which otherwise last until their client cancels."""
     is_cancelled: bool = False
     is_done: bool = False
-    """The answer was given."""
+    """It was answered."""
 
     def __repr__(self) -> str:
         state = "done" if self.is_done else "cancelled" if self.is_cancelled else "in flight"
@@ -154,19 +153,19 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Payload]]
-"""Answers a call that no backend answers, with its raw result in the caller's era. Raises ManifoldError."""
+"""Answers a call without a backend: returns the raw result in the client's era. Raises ManifoldError."""
 
 
 class Stage(Protocol):
-    """One concern of every call, such as counting. It is told when a call begins and when it ends, and never waits."""
+    """One concern of every call, such as counting. Called when a call begins and when it ends; never waits."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it observes calls at present; asked when the settings change, not for each call."""
+        """Whether it observes calls; read when the settings change, not for each call."""
         ...
 
     def began(self, call: Call) -> None:
-        """A call begins. Raises ManifoldError to refuse it; stages that saw it begin are told of that end."""
+        """A call begins. Raises ManifoldError to refuse it; stages that saw it begin then see it end."""
         ...
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:

@@ -109,11 +109,11 @@ class FakeBackend:
     def answer(self, result: object, number: int | None = None) -> None:
         """Answer a request, the last one by default, in this turn."""
         pending = self.transport.requests[-1][0]
-        body = result if isinstance(result, bytes) else json.dumps(result).encode()
         number = pending.number if number is None else number
         if isinstance(result, RemoteError):
             self.link.fed(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (number, bytes(result.raw)))
         else:
+            body = result if isinstance(result, bytes) else json.dumps(result).encode()
             self.link.fed(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (number, body))
 
     def find_link(self, call: Call) -> Link | None:

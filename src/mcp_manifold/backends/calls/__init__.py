@@ -1,1 +1,1 @@
-"""."""
+"""The calls of one backend: executor, waiting calls, breaker, deadlines, retry policy."""

@@ -1,10 +1,9 @@
-"""When to stop calling a backend that answers nothing, and when to try again. Pure: no clock, no task; knows no call.
+"""The circuit breaker of one backend: refuses calls while the backend answers none. Pure: no clock, no task.
 
-Theory of operation. Back-off is for a backend that cannot be reached. This is for one that can, and whose calls fail
-all the same: each of them would hold its caller for the whole timeout. After `failures` calls in a row without an
-answer the breaker opens, and calls are refused at once. When `wait` is over it lets one call through (half-open): an
-answer, whatever it says, closes the breaker; none doubles the wait. A trial that comes to no end either way is not
-waited for: after another `wait` there may be the next. An error the backend itself answered with is an answer.
+Theory. Back-off handles a backend that cannot be connected to. The breaker handles one that is connected but answers no
+calls: each call would wait for its whole timeout. After `failures` calls in a row without an answer it opens, and calls
+are refused at once. After `wait` seconds it admits one trial call (half-open): an answer closes it, no answer doubles
+the wait. If a trial has no outcome, the next one is admitted after another `wait`. An error response is an answer.
 
     closed ── failures in a row ──> open ── wait is over ──> half-open ── answered ──> closed
                                      ^                          │ failed: twice the wait
@@ -15,11 +14,11 @@ from enum import StrEnum
 from typing import Final
 
 MOST: Final = 16
-"""Times its first length that the wait can become."""
+"""The longest wait, as a multiple of the first."""
 
 
 class Position(StrEnum):
-    """Where a breaker stands."""
+    """The state of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -27,19 +26,19 @@ class Position(StrEnum):
 
 
 class Breaker:
-    """See the module. `now` is a reading of whatever monotonic clock the caller has."""
+    """See the module. `now` is a time of the caller's monotonic clock, in seconds."""
 
     __slots__ = ("_failures", "_first", "_until", "_wait", "failed_in_row", "is_shut", "openings", "position", "reason")
 
     def __init__(self, *, failures: int, wait: float) -> None:
         self.is_shut = False
-        """Whether calls have to be `admitted`; while it is closed, this is all that a call looks at."""
+        """Whether calls need `admits`. While it is closed, a call checks only this."""
         self.failed_in_row = 0
         self.position = Position.CLOSED
         self.openings = 0
-        """Times it opened, trials that failed not counted."""
+        """Times it opened, without failed trials."""
         self.reason = ""
-        """What the last failure was, in words."""
+        """The message of the last failure."""
         self._until = 0.0
         self.adapt(failures=failures, wait=wait)
 
@@ -47,7 +46,7 @@ class Breaker:
         return f"<Breaker {self.position} failed={self.failed_in_row}/{self._failures}>"
 
     def adapt(self, *, failures: int, wait: float) -> None:
-        """Go by other numbers from now on; without any failures to count it never opens."""
+        """Use other settings from now on; with `failures` 0 it never opens."""
         self._failures = failures
         self._first = self._wait = wait
         if not failures:
@@ -62,7 +61,7 @@ class Breaker:
         return self.position is Position.CLOSED or now >= self._until
 
     def admits(self, now: float) -> bool:
-        """Whether a call may go through; one that may while it is open is the trial."""
+        """Whether a call may be sent; a call admitted while it is open is the trial."""
         if self.position is Position.CLOSED:
             return True
         if not self.would_admit(now):
@@ -72,14 +71,14 @@ class Breaker:
         return True
 
     def close(self) -> None:
-        """There was an answer, or it is another connection now: all is forgotten."""
+        """Close and reset, after an answer or on a new connection."""
         self.position = Position.CLOSED
         self.is_shut = False
         self.failed_in_row = 0
         self._wait = self._first
 
     def failed(self, now: float, reason: str) -> None:
-        """A call had no answer. Those that were on their way when it opened change nothing any more."""
+        """Count a call without an answer. While it is open, calls that were in flight when it opened change nothing."""
         self.failed_in_row += 1
         self.reason = reason
         if self.position is Position.HALF_OPEN:

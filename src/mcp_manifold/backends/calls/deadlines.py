@@ -1,4 +1,4 @@
-"""How long each request of one backend may take. Pure: settings in, seconds out."""
+"""The deadlines of one backend's requests, from its settings. Pure."""
 
 from dataclasses import dataclass
 from math import inf
@@ -10,14 +10,14 @@ from mcp_manifold.wire import Payload
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`timeout`: seconds without an answer, started anew by progress. `ceiling`: seconds in all; inf for no bound."""
+    """`timeout`: seconds without an answer or progress. `ceiling`: seconds in total; inf for no limit."""
 
     timeout: float
     ceiling: float = inf
 
 
 class Deadlines:
-    """The patience with each item of a server. `special` is empty where they are all alike, as they mostly are."""
+    """The Patience for each item of a server. `special` holds those of overrides, and is mostly empty."""
 
     __slots__ = ("special", "usual")
 
@@ -40,7 +40,7 @@ class Deadlines:
         return f"<Deadlines {self.usual} special={len(self.special)}>"
 
     def of(self, method: str, params: dict[str, Payload]) -> Patience:
-        """The patience with a request; names and URIs are the backend's own."""
+        """The Patience for a request; names and URIs are native."""
         key = "uri" if method == "resources/read" else "name"
         if not self.special or key not in params:
             return self.usual

@@ -1,6 +1,6 @@
-"""Sends calls to one backend: its slots, its breaker, its deadlines, its second attempts. Opens no link.
+"""Sends calls to one backend: owns its slots, circuit breaker, deadlines and retries. Opens no link.
 
-What has to be waited for is awaited here, but decided by the plan: a slot, the pause before a second attempt.
+Waits for a slot, and for the pause before a second attempt; `plan` decides when.
 """
 
 import asyncio
@@ -32,33 +32,33 @@ from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
-SPARED: Final = "It is connected, but answers no calls: try again then, or go on without this server."
+SPARED: Final = "It is connected, but does not answer calls: try again then, or go on without this server."
 BUSY: Final = 429
-"""The one HTTP status below 500 that says that a backend takes no calls at the moment."""
+"""The only HTTP status below 500 with which a backend refuses all calls for now."""
 MAX_ATTEMPTS: Final = 3
-"""Requests sent for one call: a lost session, and one more failure, are made up for."""
+"""Requests sent for one call: two more after a lost session, or one after it and one after another failure."""
 _TASK_RESULT: Final = Patience(HUMAN_WAIT)
-"""The patience with `tasks/result`, which lasts as long as its task."""
+"""The deadline of `tasks/result`, which takes as long as its task."""
 
 
 class Request(Protocol):
-    """What is sent for a call."""
+    """The request to send for a call."""
 
     @property
     def link(self) -> Link:
-        """The link it goes over."""
+        """The link to send it over."""
 
     @property
     def params(self) -> dict[str, Payload]:
-        """Its params, with the backend's own names and URIs."""
+        """The params, with native names and URIs."""
 
     @property
     def task(self) -> object:
-        """The task it is about; such a request takes no slot."""
+        """The task it is about, if any; such a request takes no slot."""
 
 
 class Retry(NamedTuple):
-    """A second attempt: what to do before it, and the seconds the first one took."""
+    """A second attempt: the seconds that the call has spent, and what to do before it."""
 
     executor: "RequestExecutor"
     waited: float
@@ -66,12 +66,12 @@ class Retry(NamedTuple):
     relists: bool = False
 
     async def prepare(self) -> None:
-        """Wait until the attempt may be made."""
+        """Relist or pause, as needed."""
         await self.executor.prepare(self)
 
 
 class RequestExecutor:
-    """See the module. `running` requests hold a slot, of at most `most`."""
+    """See the module. Of at most `most` slots, `running` are taken."""
 
     def __init__(self, server: ServerSettings, context: BackendContext, *, lister: Lister, clock: Clock) -> None:
         self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
@@ -85,14 +85,14 @@ class RequestExecutor:
         self.retries = 0
         """Calls that were sent a second time because they failed."""
         self._opened = datetime.now(UTC)
-        """Since when the breaker is open; meaningless while it is closed."""
+        """When the breaker last opened."""
         self._deadlines = Deadlines(server)
         self._server = server
         self._context = context
         self._lister = lister
         self._clock = clock
         self._idle: asyncio.Future[None] | None = None
-        """Done once nothing is in flight any more; None while nobody waits for that."""
+        """Done once no call is in flight; None while nothing waits for that."""
 
     def __repr__(self) -> str:
         return f"<RequestExecutor {self._server.name} {self.running}/{self.most} {self.waiting!r} {self.breaker!r}>"
@@ -111,24 +111,21 @@ class RequestExecutor:
     def send(
         self, call: Call, request: Request, on_result: ResultCallback, *, waited: float, has_slot: bool
     ) -> PendingRequest:
-        """Send a call in this turn. Whatever comes of it, a failure raised here included, goes to `finished` next.
+        """Send a call now. Its outcome, a failure raised here included, must then be passed to `finished`.
 
         Args:
             waited: seconds of its timeout that are spent already.
-            has_slot: it waited for its slot.
+            has_slot: whether it holds a slot already, for which it waited.
 
         Raises:
             BackendError: it certainly was not sent.
         """
         method, params = call.method, request.params
-        patience = self._deadlines.usual
         if request.task is not None:
             self.beside += 1
-            patience = _TASK_RESULT if method == "tasks/result" else patience
         elif not has_slot:
             self.running += 1
-        if self._deadlines.special:
-            patience = self._deadlines.of(method, params)
+        patience = self._patience(method, params)
         if self.breaker.is_shut:
             self.breaker.admits(self._clock.now())
         return request.link.send(
@@ -149,7 +146,7 @@ class RequestExecutor:
         failure: Exception | None,
         waited: float,
     ) -> Retry | None:
-        """A request ended: give its slot back and tell the breaker; or keep the slot for the second attempt returned.
+        """Handle the end of a request: release its slot and inform the breaker, or return a second attempt instead.
 
         Args:
             pending: the request; None if it could not be sent.
@@ -174,25 +171,30 @@ class RequestExecutor:
             self.beside -= 1
             self._note_idle()
 
+    def _patience(self, method: str, params: dict[str, Payload]) -> Patience:
+        if method == "tasks/result":
+            return _TASK_RESULT
+        return self._deadlines.of(method, params) if self._deadlines.special else self._deadlines.usual
+
     # --- slots ----------------------------------------------------------------------------------------------------
 
     async def wait_for_slot(self, call: Call, params: dict[str, Payload]) -> float:
-        """Wait for a slot, which the call then holds; returns the seconds that took.
+        """Wait for a slot, which the call then holds; returns the seconds it waited.
 
         Args:
-            params: as they will be sent.
+            params: those that will be sent.
 
         Raises:
-            BackendOverloaded: too many calls wait already, or it was not the call's turn within its timeout.
+            BackendOverloaded: the queue is full, or no slot was free within the call's timeout.
         """
         if self.running < self.most:  # one became free meanwhile
             self.running += 1
             return 0.0
-        patience = self._deadlines.of(call.method, params) if self._deadlines.special else self._deadlines.usual
+        patience = self._patience(call.method, params)
         return await self.waiting.wait(call, min(patience.timeout, patience.ceiling), self.running)
 
     def leave(self) -> None:
-        """Give a slot back."""
+        """Release a slot."""
         self.running -= 1
         if self.waiting.size:
             self._admit()
@@ -226,14 +228,14 @@ class RequestExecutor:
     # --- second attempts ------------------------------------------------------------------------------------------
 
     def _may_repeat(self, failure: BackendError | RemoteError, call: Call, request: Request, spent: float) -> bool:
-        """Whether a call that failed is sent once more, within the time it has."""
-        patience = self._deadlines.of(call.method, request.params)
+        """Whether a call that failed is sent again, within its timeout."""
+        patience = self._patience(call.method, request.params)
         if call.attempts >= MAX_ATTEMPTS or spent >= min(patience.timeout, patience.ceiling):
             return False
         if isinstance(failure, RemoteError):
             is_tool = call.method == "tools/call" and request.link.era == "modern"
             return is_tool and failure.code == HEADER_MISMATCH and call.attempts == 1
-        if isinstance(failure, SessionExpired):  # refused unread
+        if isinstance(failure, SessionExpired):  # the backend did not process it
             return True
         if call.retries or self.breaker.is_shut:
             return False
@@ -242,7 +244,7 @@ class RequestExecutor:
     def _retry(self, failure: BackendError | RemoteError, call: Call, request: Request, spent: float) -> Retry:
         if request.task is not None:
             self.beside -= 1
-        if isinstance(failure, RemoteError):  # the tool asks for other headers now (2026-07-28 streamable-http)
+        if isinstance(failure, RemoteError):  # the tool requires other headers now (2026-07-28 streamable-http)
             return Retry(self, spent, relists=True)
         if isinstance(failure, SessionExpired):
             return Retry(self, spent)
@@ -252,7 +254,7 @@ class RequestExecutor:
         return Retry(self, spent, pause=PAUSE)
 
     async def prepare(self, retry: Retry) -> None:
-        """Wait until a second attempt may be made."""
+        """Do what a second attempt needs before it."""
         if retry.relists:
             await self._lister.relist()
         if retry.pause:
@@ -278,14 +280,14 @@ class RequestExecutor:
         was_shut = self.breaker.is_shut
         self.breaker.close()
         if was_shut:
-            logger.info("circuit breaker closed: it answers calls again", extra={"backend": self._server.name})
+            logger.info("circuit breaker closed: the backend answers calls again", extra={"backend": self._server.name})
             self._context.on_status(self._server.name)
 
     def _note_failure(self, failure: BackendError | RemoteError, link: Link) -> None:
-        """Tell the breaker of a failed call, unless its link ended with it, which the backend's life handles."""
+        """Inform the breaker of a failed call, unless its link ended too, which `Life` handles."""
         if isinstance(failure, RemoteError | AnswerDropped) or (
             400 <= failure.status < 500 and failure.status != BUSY
-        ):  # an answer, if not a good one, or one there was no memory for
+        ):  # the backend answered, even if the answer was an error or exceeded the memory budget
             self._note_answer()
         elif not link.ended.done() and not isinstance(failure, BackendLost):
             was_shut = self.breaker.is_shut

@@ -1,14 +1,14 @@
-"""Whether a request that failed may be sent once more. Pure.
+"""Decides whether a failed request may be sent a second time. Pure.
 
-Theory. A request whose outcome is unknown may have taken effect, so what may have done something is not done twice.
-Sent once more, and never more often, is
+Theory. A request with an unknown outcome may have taken effect, so it must not take effect twice. These requests are
+sent a second time, and no more:
 
-* what certainly never reached the backend: the connection was refused, or gone before a byte was written;
-* what only reads, by its method: resources, prompts (a template filled in), completions, the state of a task;
-* a `tools/call` that got no answer, if the tool says it can be called twice (`idempotentHint`, `readOnlyHint`) and the
-  configuration believes it.
+* those that certainly did not reach the backend: the connection was refused, or closed before a byte was written;
+* those whose method only reads: resources, prompts, completions, the state of a task;
+* a `tools/call` without an answer, if the tool declares that it can be repeated (`idempotentHint`, `readOnlyHint`) and
+  the configuration trusts that (`retry: idempotent`).
 
-A server that answered, too late or badly, is not asked again.
+A request that was answered with an error, or timed out, is not sent again.
 """
 
 from typing import Final, Literal
@@ -22,11 +22,11 @@ from mcp_manifold.wire import Payload
 Retry = Literal["never", "safe", "idempotent"]
 
 PAUSE: Final = 0.2
-"""Seconds before it is sent again: whoever restarts is rarely back at once."""
+"""Seconds before a second attempt: a server that restarts needs a moment."""
 READS: Final = frozenset({"resources/read", "prompts/get", "completion/complete", "tasks/get", "tasks/list"})
-"""Methods that change nothing, by what they are."""
+"""Methods that only read."""
 _GATEWAY: Final = frozenset({0, 502, 503, 504})
-"""No HTTP status at all, and those that say that nobody behind it answered."""
+"""HTTP statuses of a gateway without a server behind it; 0 is no status at all."""
 
 
 class _Hints(msgspec.Struct):
@@ -42,7 +42,7 @@ class _Tool(msgspec.Struct):
 def may_repeat(
     exc: BackendError, method: str, params: dict[str, Payload], *, retry: Retry, listing: Listing | None
 ) -> bool:
-    """Whether a request that failed so may be sent again; `params` with the backend's own names."""
+    """Whether a request that failed with `exc` may be sent again; `params` have native names."""
     if retry == "never":
         return False
     if exc.is_unsent:

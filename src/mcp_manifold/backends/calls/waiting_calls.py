@@ -1,9 +1,9 @@
-"""The calls of one backend that wait for a slot: bounded in number and time, served in turn over clients.
+"""The calls of one backend that wait for a slot: bounded in number and time, and fair between clients.
 
-Theory. First come, first served would let the client that asks most have everything. So each principal has a line of
-its own, each session of it one within, and turns go round: a client with a thousand calls waiting is served as often as
-one with a single call. The same holds when the queue is full: a newcomer displaces the latest arrival of the longest
-line, if that is longer than the newcomer's own would be.
+Theory. With one queue, a client that sends many calls would delay all others. So each principal has its own line, with
+one line per session in it, and the lines are served in turn: a client with a thousand waiting calls is served as often
+as one with a single call. When the queue is full, a new call displaces the latest call of the longest line, if that is
+longer than its own line would be.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Line(Generic[T]):
-    """Those of one principal who wait, by session."""
+    """The waiting items of one principal, by session."""
 
     __slots__ = ("sessions", "size")
 
@@ -36,7 +36,7 @@ class _Line(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """A queue that takes turns over principals, and within one over its sessions. See the module."""
+    """A queue that is served in turn over principals, and within each over its sessions. See the module."""
 
     __slots__ = ("_lines",)
 
@@ -56,7 +56,7 @@ class FairQueue(Generic[T]):
         line.size += 1
 
     def leave(self, principal: str, session: str, item: T) -> bool:
-        """Remove an item; False if it is not there."""
+        """Remove an item; False if it is not in the queue."""
         line = self._lines.get(principal)
         waiting = None if line is None else line.sessions.get(session)
         if line is None or waiting is None or item not in waiting:
@@ -66,7 +66,7 @@ class FairQueue(Generic[T]):
         return True
 
     def next(self) -> T:
-        """Remove the item whose turn it is.
+        """Remove and return the next item.
 
         Raises:
             IndexError: the queue is empty.
@@ -82,7 +82,7 @@ class FairQueue(Generic[T]):
         return item
 
     def displaced(self, principal: str, session: str) -> T | None:
-        """Remove the item that gives way to a newcomer of that session; None where none has to."""
+        """Remove and return the item that a new one of that session displaces; None if it displaces none."""
         own = self._lines.get(principal)
         greatest = max(self._lines, key=lambda name: self._lines[name].size, default=principal)
         line = self._lines.get(greatest)
@@ -113,7 +113,7 @@ def _future() -> "asyncio.Future[None]":
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One call that waits."""
+    """One waiting call."""
 
     principal: str
     session: str
@@ -121,7 +121,7 @@ class _Waiting:
 
 
 class WaitingCalls:
-    """See the module. `size` is how many wait; `overloaded` counts those refused or displaced."""
+    """See the module. `size` counts the waiting calls; `overloaded` those that were refused or displaced."""
 
     __slots__ = ("_backend", "_clock", "_limit", "_on_unused", "_queue", "overloaded", "size")
 
@@ -130,7 +130,7 @@ class WaitingCalls:
         self._limit = limit
         self._clock = clock
         self._on_unused = on_unused
-        """Takes back the slot of a call that was cancelled as it was admitted."""
+        """Releases the slot of a call that was cancelled in the turn of its admission."""
         self._queue: FairQueue[_Waiting] = FairQueue()
         self.size = 0
         self.overloaded = 0
@@ -139,14 +139,14 @@ class WaitingCalls:
         return f"<WaitingCalls {self._backend} {self.size}/{self._limit}>"
 
     def adapt(self, limit: int) -> None:
-        """Let at most so many wait from now on; those that wait already go on waiting."""
+        """Change the limit; calls that wait already continue to wait."""
         self._limit = limit
 
     async def wait(self, call: Call, seconds: float, running: int) -> float:
-        """Wait until `admit_next` reaches this call; returns the seconds that took.
+        """Wait until `admit_next` admits this call; returns the seconds it waited.
 
         Raises:
-            BackendOverloaded: the queue is full, or it was not the call's turn within `seconds`.
+            BackendOverloaded: the queue is full, or the call was not admitted within `seconds`.
         """
         began = self._clock.now()
         waiting = self._joined(call, running)
@@ -156,7 +156,7 @@ class WaitingCalls:
         except asyncio.CancelledError:
             if waiting.admitted.cancelled():
                 self._drop(waiting)
-            elif waiting.admitted.exception() is None:  # it was admitted in the turn in which it was cancelled
+            elif waiting.admitted.exception() is None:  # admitted in the turn of its cancellation
                 self._on_unused()
             raise
         finally:
@@ -164,11 +164,11 @@ class WaitingCalls:
         return self._clock.now() - began
 
     def admit_next(self) -> bool:
-        """Let the next call go on; False if there is none that still waits."""
+        """Admit the next call; False if none waits."""
         while self.size:
             waiting = self._queue.next()
             self.size -= 1
-            if not waiting.admitted.done():  # else its task was cancelled in this very turn of the loop
+            if not waiting.admitted.done():  # otherwise its task was cancelled in this turn
                 waiting.admitted.set_result(None)
                 return True
         return False
@@ -179,11 +179,11 @@ class WaitingCalls:
             self.overloaded += 1
             displaced = self._queue.displaced(principal, session)
             if displaced is None:
-                raise self._full("too many calls are waiting for it already", running)
+                raise self._full("too many calls are waiting for it", running)
             self.size -= 1
             if not displaced.admitted.done():
                 displaced.admitted.set_exception(
-                    self._full("the call had to give way to other clients' calls", running)
+                    self._full("the call was displaced by calls of other clients", running)
                 )
         waiting = _Waiting(principal, session)
         self._queue.join(principal, session, waiting)
@@ -194,7 +194,7 @@ class WaitingCalls:
         if not waiting.admitted.done():
             self.overloaded += 1
             self._drop(waiting)
-            waiting.admitted.set_exception(self._full(f"it was not the call's turn within {seconds:g} s", running))
+            waiting.admitted.set_exception(self._full(f"no slot was free within {seconds:g} s", running))
 
     def _drop(self, waiting: _Waiting) -> None:
         if self._queue.leave(waiting.principal, waiting.session, waiting):
