@@ -1,4 +1,4 @@
-"""The error tree: what each error says of itself."""
+"""The error tree: text, code, data and advice of each error."""
 
 import pytest
 
@@ -31,7 +31,7 @@ from mcp_manifold.errors import (
         (UnknownItem("tool", "t"), "Unknown tool: t"),
     ],
 )
-def test_an_error_says_where_and_what(error: ManifoldError, text: str) -> None:
+def test_an_error_shows_its_place_and_reason(error: ManifoldError, text: str) -> None:
     assert str(error) == text
 
 
@@ -48,7 +48,7 @@ def test_request_errors_have_a_code_and_data() -> None:
     assert (str(forbidden), forbidden.code, forbidden.data) == (str(unknown), unknown.code, unknown.data)
 
 
-def test_a_backend_error_tells_the_reason_and_what_to_do() -> None:
+def test_a_backend_error_has_the_reason_and_advice() -> None:
     gone = BackendUnavailable("notes", "is gone")
     advice = BackendUnavailable.advice
     assert gone.data() == {"server": "notes", "reason": "BackendUnavailable", "detail": "is gone", "advice": advice}
@@ -59,7 +59,7 @@ def test_a_backend_error_tells_the_reason_and_what_to_do() -> None:
     assert isinstance(SessionExpired("notes", "x"), BackendLost)
 
 
-def test_when_all_are_gone_each_says_why() -> None:
+def test_the_error_for_all_servers_has_the_reason_of_each() -> None:
     gone = AllUnavailable({"git": "no such program", "files": "connection refused"})
     assert str(gone) == "all servers of this endpoint are unavailable (git: no such program; files: connection refused)"
     assert gone.data() == {

@@ -63,7 +63,7 @@ def test_a_command_sends_its_arguments_and_prints_the_result(
     assert not manifold.is_entered
 
 
-def test_call_prints_progress_on_stderr_and_waits_as_long_as_told() -> None:
+def test_call_prints_progress_on_stderr_and_passes_the_wait() -> None:
     manifold = FakeManifold(result={"content": []}, progress=[{"progress": 1, "total": 2, "message": "half"}])
     result = manifold.run("call", "t", "--wait", "1.5")
     assert (result.stderr, manifold.overrides) == ("progress 1/2 half\n", {"startupTimeout": "1500ms"})

@@ -1,4 +1,4 @@
-"""Errors: place, expectation, no secrets, all of a file at once."""
+"""Configuration errors: place and reason, for all problems of a file at once."""
 
 import pytest
 
@@ -257,7 +257,7 @@ def test_the_number_of_reported_problems_is_bounded(home: Home) -> None:
     assert (len(warnings), warnings[-1]) == (101, "and 1900 more of these")
 
 
-def test_a_file_that_cannot_be_read_says_why(home: Home) -> None:
+def test_the_error_for_an_unreadable_file_has_the_reason(home: Home) -> None:
     with pytest.raises(ConfigError, match=r"manifold\.json: cannot be read: No such file or directory$"):
         load(home.file, environ={})
     home.file.write_bytes(b"\xff\xfe{\x00}\x00")

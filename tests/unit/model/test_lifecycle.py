@@ -76,7 +76,7 @@ def test_stopping_and_resting_from_an_open_link_reset_the_failures() -> None:
     assert (rested, rested.is_resting) == (Status(State.IDLE, 2.0), True)
 
 
-def test_a_degraded_backend_is_open_and_says_why_until_it_answers() -> None:
+def test_a_degraded_backend_is_open_and_keeps_its_error_until_it_answers() -> None:
     silent = advance(Status(State.READY, 1.0), LifecycleEvent.FELL_SILENT, now=2.0, reason="no answer")
     assert (silent.is_open, silent.last_error, silent.next_try) == (True, "no answer", None)
     answered = advance(silent, LifecycleEvent.ANSWERED, now=3.0)

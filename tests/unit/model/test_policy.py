@@ -214,7 +214,7 @@ def test_dot_segments_are_refused_by_restricting_filters_only() -> None:
         assert reads(resources_of("a", allow=["file:///pub/{+path}"]), catalogue, uri) is None, uri
 
 
-def test_an_unknown_uri_and_a_hidden_one_are_alike_and_do_not_route_elsewhere() -> None:
+def test_a_hidden_uri_is_unreadable_like_an_unknown_one() -> None:
     catalogue = merge([listing("a", resources=["x:1"]), listing("b", templates=["x:{v}"])], Rules())
     assert reads(resources_of("a", allow=[]), catalogue, "x:1") is None
     assert reads(resources_of("a", allow=[]), catalogue, "x:2") == ResourceRoute("b", "x:2")

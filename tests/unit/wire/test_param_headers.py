@@ -63,17 +63,11 @@ def test_parameter_headers_get_the_native_name_and_raw_arguments() -> None:
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("plain", ["", "a", "a b", "~!", "=?base64?x", "é"[:0]])
+@pytest.mark.parametrize("plain", ["", "a", "a b", "~!", "=?base64?x"])
 def test_safe_values_are_not_encoded(plain: str) -> None:
-    assert encode_header(plain) == plain
-    assert decode_header(plain) == plain
-
-
-@pytest.mark.parametrize(
-    "value", ["=?base64?x?=", "=?base64?eB==?=", "=?base64?/w==?=", "=?base64?e A==?=", "=?base64?é?="]
-)
-def test_malformed_base64_decodes_to_none(value: str) -> None:
-    assert decode_header(value) is None
+    assert encode_header(plain) == decode_header(plain) == plain
+    for malformed in ("x?=", "eB==?=", "/w==?=", "e A==?=", "é?="):
+        assert decode_header(f"=?base64?{malformed}") is None
 
 
 def test_annotations_are_removed_from_schemas_only() -> None:
