@@ -41,7 +41,7 @@ def test_two_principals_share_a_link_only_if_it_is_shared_by_all(one, other, iso
 
 
 @given(sessions(), isolations, knowledge)
-def test_a_client_that_can_answer_gets_a_link_that_can_ask(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
+def test_a_client_that_supports_requests_gets_a_link_that_can_send_them(session, isolation, known) -> None:  # type: ignore[no-untyped-def]  # drawn
     place = link_key_of(session, isolation, known)
     if place.only is not None:
         assert isolation == "auto"

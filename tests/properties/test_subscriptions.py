@@ -59,10 +59,10 @@ class Watches(RuleBasedStateMachine):
     @invariant()
     def every_watcher_of_a_target_is_notified_by_the_names_it_used(self) -> None:
         for target in set(self.model.values()):
-            told = {(watch.watcher, watch.name) for watch in self.made.watching(target) if watch.name}
-            assert told == {key for key, watched in self.model.items() if watched == target}
+            notified = {(watch.watcher, watch.name) for watch in self.made.watching(target) if watch.name}
+            assert notified == {key for key, watched in self.model.items() if watched == target}
             above = {watch.watcher for watch in self.made.watching(target) if not watch.name}
-            exact = {watcher for watcher, _ in told}
+            exact = {watcher for watcher, _ in notified}
             assert (
                 above
                 == {

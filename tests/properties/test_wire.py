@@ -206,10 +206,10 @@ def test_a_handshake_result_loses_the_stamps_only(result: bytes) -> None:
     before = last_wins(result)
     before.pop("resultType", None)
     meta = before.pop("_meta", None)
-    told = found.pop("_meta", None)
+    sent_meta = found.pop("_meta", None)
     assert found == before
     if isinstance(meta, dict):
-        assert (told or {}) == {key: value for key, value in meta.items() if key not in HOP_KEYS}
+        assert (sent_meta or {}) == {key: value for key, value in meta.items() if key not in HOP_KEYS}
 
 
 @given(objects(JSON), st.integers(0, 2**53))

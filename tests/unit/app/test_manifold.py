@@ -170,7 +170,7 @@ async def test_a_call_is_counted_and_answered_before_dispatch_returns() -> None:
 # --- where it comes from --------------------------------------------------------------------------------------------
 
 
-async def test_a_mapping_and_a_file_are_read_alike(tmp_path: Path) -> None:
+async def test_a_mapping_and_a_file_give_equal_settings(tmp_path: Path) -> None:
     data = {"mcpServers": {"a": MISSING}, "manifold": {"name": "ours", "port": 1234}}
     path = tmp_path / "mcp.json"
     path.write_text(json.dumps(data))

@@ -105,20 +105,14 @@ async def test_a_request_is_answered_even_if_nothing_changed(file: Path) -> None
 
 
 async def test_an_invalid_file_is_read_a_second_time_before_it_is_an_error(file: Path) -> None:
+    broken = load_dict({"mcpServers": {"a": {"command": "${NOWHERE}"}}}, environ={})
     made = Scene(of_file(file), [ConfigError("half"), of_file(file)])
     async with following(made) as it:
         assert (await requested(it, made.clock)).error == ""
-        made.answers = [ConfigError("half"), ConfigError("still half"), of_file(file)]
+        made.answers = [ConfigError("half"), ConfigError("still half"), broken, of_file(file)]
         assert (await requested(it, made.clock)).error == "still half"
-        assert (await requested(it)).error == ""
-
-
-async def test_a_server_that_breaks_is_read_a_second_time_as_well(file: Path) -> None:
-    broken = load_dict({"mcpServers": {"a": {"command": "${NOWHERE}"}}}, environ={})
-    made = Scene(of_file(file), [broken, of_file(file)])
-    async with following(made) as it:
-        assert (await requested(it, made.clock)).error == ""
-        assert (made.reads, made.config.broken) == (2, ())
+        assert (await requested(it, made.clock)).error == "", "a server that breaks counts as an invalid file"
+        assert (made.reads, made.config.broken) == (6, ())
 
 
 async def test_an_internal_error_does_not_end_reloading(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,14 +157,6 @@ async def test_a_request_without_a_followed_file_is_refused(file: Path) -> None:
             await without_file.reload()
 
 
-def versions(directory: Path) -> None:
-    """As a mounted ConfigMap: the file is a link through a link to a directory, and that one is replaced."""
-    for each in ("v1", "v2"):
-        (directory / each).mkdir()
-        (directory / each / "mcp.json").write_text(each)
-    (directory / "..data").symlink_to("v1")
-
-
 def change(file: Path, how: str) -> None:
     directory = file.parent
     match how:
@@ -191,10 +177,14 @@ def change(file: Path, how: str) -> None:
 
 @pytest.fixture
 def linked(file: Path) -> Path:
-    versions(file.parent)
-    path = file.parent / "linked.json"
-    path.symlink_to("..data/mcp.json")
-    return path
+    """As a mounted ConfigMap: the file is a link through a link to a directory, and the latter link is replaced."""
+    directory = file.parent
+    for version in ("v1", "v2"):
+        (directory / version).mkdir()
+        (directory / version / "mcp.json").write_text(version)
+    (directory / "..data").symlink_to("v1")
+    (directory / "linked.json").symlink_to("..data/mcp.json")
+    return directory / "linked.json"
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "link", "removed and back", "beside"])
@@ -209,39 +199,27 @@ async def test_a_change_is_noticed_however_it_is_made(file: Path, linked: Path, 
         assert await made.next() is config
 
 
-async def test_changes_to_other_files_are_ignored(file: Path) -> None:
-    made = Scene(of_file(file), [of_file(file)])
+@pytest.mark.parametrize("watch", [True, False])
+async def test_changes_to_other_files_or_of_unwatched_ones_are_ignored(file: Path, watch: bool) -> None:
+    made = Scene(of_file(file, watch=watch), [of_file(file, watch=watch)])
     async with following(made) as it:
         await requested(it)
         (file.parent / "other.json").write_text("x")
         os.utime(file.parent)
+        if not watch:
+            change(file, "written")
         await requested(it)
     assert made.reads == 2
 
 
-async def test_a_change_before_following_began_is_noticed(file: Path) -> None:
-    config = of_file(file)
-    made = Scene(config, [config])
-    it = made.reloader()
-    change(file, "written")
-    async with it.following():
-        assert await made.next() is config
-
-
-async def test_without_watching_only_requests_reload(file: Path) -> None:
-    made = Scene(of_file(file, watch=False), [of_file(file, watch=False)])
-    async with following(made) as it:
-        await requested(it)
-        change(file, "written")
-        await requested(it)
-    assert made.reads == 2
-
-
-async def test_files_added_to_the_configuration_are_watched(file: Path) -> None:
+async def test_earlier_changes_and_files_added_to_the_configuration_are_noticed(file: Path) -> None:
     (file.parent / "sub").mkdir()
     more = Settings(files=(str(file), str(file.parent / "sub" / "a.env")))
     made = Scene(of_file(file), [more])
-    async with following(made) as it:
+    it = made.reloader()
+    change(file, "written")
+    async with it.following():
+        assert await made.next() is more
         await requested(it)
         await made.next()
         (file.parent / "sub" / "a.env").write_text("A=1")

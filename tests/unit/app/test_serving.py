@@ -16,7 +16,7 @@ def settings(**values: Any) -> ManifoldSettings:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost"])
-def test_only_this_machine_can_reach_loopback(host: str) -> None:
+def test_loopback_addresses_need_no_token(host: str) -> None:
     assert is_loopback(host)
     require_safe(settings(host=host))
 
@@ -38,7 +38,7 @@ def test_other_addresses_need_a_token_or_insecure(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_port_zero_is_any_free_one(host: str) -> None:
+def test_port_zero_selects_a_free_port(host: str) -> None:
     with bound(settings(host=host, port=0)) as listening:
         assert listening.getsockname()[1] > 0
         assert not listening.getblocking()

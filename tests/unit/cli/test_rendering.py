@@ -259,7 +259,7 @@ def test_an_invalid_argument_is_a_usage_error(text: str | None, pairs: tuple[str
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
-def test_items_are_given_the_server_they_came_from() -> None:
+def test_items_are_attributed_to_their_server() -> None:
     servers = [ServerStatus("a", "ready", tools=1), ServerStatus("b", "ready", tools=2)]
     items = [{"name": name} for name in ("x", "y", "z")]
     assert [owner for _, owner in attributed("tools", "name", items, servers).items] == ["a", "b", "b"]
@@ -298,17 +298,14 @@ def test_errors_become_exit_codes_and_messages(error: ManifoldError, code: int, 
     assert exit_.format_message().startswith(message)
 
 
-def test_a_group_of_one_error_is_that_error() -> None:
-    error = ConfigError("x")
-    assert only_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
-    several = ExceptionGroup("", [error, error])
-    assert only_error(several) is several
-
-
 def test_suggestions_are_close_names_or_native_ones() -> None:
-    assert did_you_mean("notes__ad_note", ["notes__add_note", "git__log"]) == ' Did you mean "notes__add_note"?'
-    assert did_you_mean("log", ["notes__add_note", "git__log"]) == ' Did you mean "git__log"?'
-    assert did_you_mean("zzz", ["git__log"]) == ""
+    known = ["notes__add_note", "git__log"]
+    expected = {"notes__ad_note": ' Did you mean "notes__add_note"?', "log": ' Did you mean "git__log"?', "zzz": ""}
+    assert {name: did_you_mean(name, known) for name in expected} == expected
+    error = ConfigError("x")
+    several = ExceptionGroup("", [error, error])
+    assert only_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
+    assert only_error(several) is several
 
 
 @given(st.text(max_size=50), st.integers(min_value=1, max_value=40))

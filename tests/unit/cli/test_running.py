@@ -34,7 +34,7 @@ def _faults(work: bytes, times: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_memory_of_large_messages_is_reused() -> None:
     keep_blocks()
     work = bytes(8 << 20)

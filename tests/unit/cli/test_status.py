@@ -136,11 +136,14 @@ def test_an_invalid_response_is_an_error_with_exit_code_1(
     assert "hunter2" not in result.stderr
 
 
-def test_a_redirect_is_not_followed_with_the_token() -> None:
+def test_a_redirect_or_a_proxy_of_the_environment_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Instance.of(NOTES)
     with other.listening():
-        result = Instance(code=302, location=f"{other.url}/health/servers").run("--token", "hunter2")
-    assert (result.exit_code, other.asked) == (1, [])
+        redirected = Instance(code=302, location=f"{other.url}/health/servers").run("--token", "hunter2")
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, other.url)
+        direct = Instance.of(NOTES).run("--token", "hunter2")
+    assert (redirected.exit_code, direct.exit_code, other.asked) == (1, 0, [])
 
 
 def test_an_unreachable_instance_is_an_error_with_exit_code_1() -> None:
@@ -151,15 +154,6 @@ def test_an_unreachable_instance_is_an_error_with_exit_code_1() -> None:
     assert result.exit_code == 1
     assert f"cannot reach {instance.url}/health/servers" in result.stderr
     assert "is `mcp-manifold serve` running there?" in result.stderr
-
-
-def test_a_proxy_of_the_environment_gets_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy = Instance.of(NOTES)
-    with proxy.listening():
-        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
-        assert Instance.of(NOTES).run("--token", "hunter2").exit_code == 0
-    assert proxy.asked == []
 
 
 @pytest.mark.parametrize(

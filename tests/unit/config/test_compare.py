@@ -69,18 +69,10 @@ def test_changed_connection_settings_renew_the_server(entry: dict[str, Any], cha
 
 
 TREATED = {
-    "start": "lazy",
-    "idle_timeout": "1m",
-    "keep_alive": True,
-    "breaker": {"failures": 2},
-    "timeout": "1s",
-    "max_timeout": 0,
-    "initialize_timeout": "1s",
-    "list_timeout": "1s",
-    "max_concurrency": 1,
-    "max_queue": 0,
+    "start": "lazy", "idle_timeout": "1m", "keep_alive": True, "breaker": {"failures": 2}, "timeout": "1s",
+    "max_timeout": 0, "initialize_timeout": "1s", "list_timeout": "1s", "max_concurrency": 1, "max_queue": 0,
     "retry": "never",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "value"), [*SHOWN.items(), *TREATED.items()])

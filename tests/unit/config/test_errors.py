@@ -1,4 +1,4 @@
-"""Errors: place, expectation, no secrets, all of a file at once."""
+"""Configuration errors: place and reason, for all problems of a file at once."""
 
 import pytest
 
@@ -10,119 +10,91 @@ DURATION = 'expected a duration above zero: a number of milliseconds, or "500ms"
 NO_PATH = "it is part of an address"
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ('"tiemout": 3', '1:39: mcpServers.a.tiemout: unknown key "tiemout"; did you mean "timeout"?'),
-        ('"Command": "y"', '1:39: mcpServers.a.Command: contradicts "command"'),
-        (
-            '"transprotType": "sse"',
-            '1:39: mcpServers.a.transprotType: unknown key "transprotType"; did you mean "transportType"?',
-        ),
-        ('"timeout": "soon"', f'1:50: mcpServers.a.timeout: {DURATION}, got "soon"'),
-        ('"timeout": 0', f"1:50: mcpServers.a.timeout: {DURATION}, got 0"),
-        ('"sseReadTimeout": -1', f"1:57: mcpServers.a.sseReadTimeout: {DURATION}, got -1"),
-        ('"sse_read_timeout": true', f"1:59: mcpServers.a.sse_read_timeout: {DURATION}, got true"),
-        ('"args": "-v"', "1:47: mcpServers.a.args: expected a list in [ ]"),
-        ('"args": ["a", {}]', "1:53: mcpServers.a.args[1]: expected text in quotes"),
-        ('"env": []', "1:46: mcpServers.a.env: expected an object in { }"),
-        ('"env": {"A": null}', "1:52: mcpServers.a.env.A: expected text in quotes"),
-        (
-            '"env": {"A=B": "c"}',
-            '1:47: mcpServers.a.env["A=B"]: expected the name of an environment variable, without "="',
-        ),
-        ('"disabled": 3', "1:39: mcpServers.a.disabled: expected true or false"),
-        ('"enabled": "${ON}"', "1:39: mcpServers.a.enabled: expected true or false"),
-        ('"enabled": "maybe"', "1:39: mcpServers.a.enabled: expected true or false"),
-        ('"enabled": true, "disabled": true', '1:56: mcpServers.a.disabled: contradicts "enabled"'),
-        (
-            '"type": "carrier-pigeon"',
-            '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got "carrier-pigeon"',
-        ),
-        ('"type": "http"', '1:39: mcpServers.a.type: transport "http" needs "url", but the server has "command"'),
-        ('"type": "stdio", "transport": "sse"', '1:56: mcpServers.a.transport: contradicts "type"'),
-        (
-            '"url": "http://x"',
-            '1:39: mcpServers.a.url: expected either "command" (a program to start) or "url" (an address), not both',
-        ),
-        ('"tools": {"alow": []}', '1:49: mcpServers.a.tools.alow: unknown key "alow"; did you mean "allow"?'),
-        ('"tools": {"allow": "a"}', '1:58: mcpServers.a.tools.allow: expected a list in [ ], got "a"'),
-        ('"tools": {"qqq": 1}', '1:49: mcpServers.a.tools.qqq: unknown key "qqq"; known are allow, block'),
-        ('"disabledTools": "a"', "1:56: mcpServers.a.disabledTools: expected a list in [ ]"),
-        (
-            '"tools": {"block": 3}, "disabledTools": ["a"]',
-            "1:58: mcpServers.a.tools.block: expected a list in [ ], got 3",
-        ),
-        ('"tools": 3, "disabledTools": ["a"]', "1:48: mcpServers.a.tools: expected an object in { }, got 3"),
-        ('"type": 3', '1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got 3'),
-        ('"timeout": []', f"1:50: mcpServers.a.timeout: {DURATION}, got a list"),
-        (r'"cwd": "\0"', "1:46: mcpServers.a.cwd: expected text without NUL characters"),
-        (r'"env": {"A": "\0"}', "1:52: mcpServers.a.env.A: expected text without NUL characters"),
-        ('"prefix": 3', "1:49: mcpServers.a.prefix: expected text in quotes, got 3"),
-        ('"era": "ancient"', '1:46: mcpServers.a.era: expected "auto", "handshake" or "modern", got "ancient"'),
-        ('"isolation": []', '1:52: mcpServers.a.isolation: expected "auto", "shared" or "client", got a list'),
-        ('"uris": {}', '1:47: mcpServers.a.uris: expected "auto", "prefix" or "verbatim", got an object'),
-        (
-            '"overrides": {"tools": {"t": {}}}',
-            '1:63: mcpServers.a.overrides.tools.t: expected at least one of "name", "title", "description", '
-            '"timeout" and "maxTimeout"',
-        ),
-        (
-            '"overrides": {"tools": {"t": {"nam": "x"}}}',
-            '1:69: mcpServers.a.overrides.tools.t.nam: unknown key "nam"; did you mean "name"?',
-        ),
-        ('"overrides": {"tool": {}}', '1:53: mcpServers.a.overrides.tool: unknown key "tool"; did you mean "tools"?'),
-    ],
-)
+def cases(text: str) -> list[tuple[str, str]]:
+    """Pairs of a wrong text and its error, from lines with an arrow between them."""
+    joined = text.strip().replace("\n    ", " ").replace("<duration>", DURATION)
+    return [(wrong, error) for wrong, _, error in (line.partition(" -> ") for line in joined.splitlines())]
+
+
+SERVER_KEYS = r"""
+"tiemout": 3 -> 1:39: mcpServers.a.tiemout: unknown key "tiemout"; did you mean "timeout"?
+"Command": "y" -> 1:39: mcpServers.a.Command: contradicts "command"
+"transprotType": "sse" -> 1:39: mcpServers.a.transprotType: unknown key "transprotType"; did you mean "transportType"?
+"timeout": "soon" -> 1:50: mcpServers.a.timeout: <duration>, got "soon"
+"timeout": 0 -> 1:50: mcpServers.a.timeout: <duration>, got 0
+"sseReadTimeout": -1 -> 1:57: mcpServers.a.sseReadTimeout: <duration>, got -1
+"sse_read_timeout": true -> 1:59: mcpServers.a.sse_read_timeout: <duration>, got true
+"args": "-v" -> 1:47: mcpServers.a.args: expected a list in [ ]
+"args": ["a", {}] -> 1:53: mcpServers.a.args[1]: expected text in quotes
+"env": [] -> 1:46: mcpServers.a.env: expected an object in { }
+"env": {"A": null} -> 1:52: mcpServers.a.env.A: expected text in quotes
+"env": {"A=B": "c"} -> 1:47: mcpServers.a.env["A=B"]: expected the name of an environment variable, without "="
+"disabled": 3 -> 1:39: mcpServers.a.disabled: expected true or false
+"enabled": "${ON}" -> 1:39: mcpServers.a.enabled: expected true or false
+"enabled": "maybe" -> 1:39: mcpServers.a.enabled: expected true or false
+"enabled": true, "disabled": true -> 1:56: mcpServers.a.disabled: contradicts "enabled"
+"type": "carrier-pigeon" -> 1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got "carrier-pigeon"
+"type": "http" -> 1:39: mcpServers.a.type: transport "http" needs "url", but the server has "command"
+"type": "stdio", "transport": "sse" -> 1:56: mcpServers.a.transport: contradicts "type"
+"url": "http://x" ->
+    1:39: mcpServers.a.url: expected either "command" (a program to start) or "url" (an address), not both
+"tools": {"alow": []} -> 1:49: mcpServers.a.tools.alow: unknown key "alow"; did you mean "allow"?
+"tools": {"allow": "a"} -> 1:58: mcpServers.a.tools.allow: expected a list in [ ], got "a"
+"tools": {"qqq": 1} -> 1:49: mcpServers.a.tools.qqq: unknown key "qqq"; known are allow, block
+"disabledTools": "a" -> 1:56: mcpServers.a.disabledTools: expected a list in [ ]
+"tools": {"block": 3}, "disabledTools": ["a"] -> 1:58: mcpServers.a.tools.block: expected a list in [ ], got 3
+"tools": 3, "disabledTools": ["a"] -> 1:48: mcpServers.a.tools: expected an object in { }, got 3
+"type": 3 -> 1:47: mcpServers.a.type: expected "stdio", "http", "sse" or "auto", got 3
+"timeout": [] -> 1:50: mcpServers.a.timeout: <duration>, got a list
+"cwd": "\0" -> 1:46: mcpServers.a.cwd: expected text without NUL characters
+"env": {"A": "\0"} -> 1:52: mcpServers.a.env.A: expected text without NUL characters
+"prefix": 3 -> 1:49: mcpServers.a.prefix: expected text in quotes, got 3
+"era": "ancient" -> 1:46: mcpServers.a.era: expected "auto", "handshake" or "modern", got "ancient"
+"isolation": [] -> 1:52: mcpServers.a.isolation: expected "auto", "shared" or "client", got a list
+"uris": {} -> 1:47: mcpServers.a.uris: expected "auto", "prefix" or "verbatim", got an object
+"overrides": {"tools": {"t": {}}} ->
+    1:63: mcpServers.a.overrides.tools.t: expected at least one of "name", "title", "description",
+    "timeout" and "maxTimeout"
+"overrides": {"tools": {"t": {"nam": "x"}}} ->
+    1:69: mcpServers.a.overrides.tools.t.nam: unknown key "nam"; did you mean "name"?
+"overrides": {"tool": {}} -> 1:53: mcpServers.a.overrides.tool: unknown key "tool"; did you mean "tools"?
+"""
+
+
+@pytest.mark.parametrize(("entry", "message"), cases(SERVER_KEYS))
 def test_an_error_in_a_server_is_reported_at_its_place(home: Home, entry: str, message: str) -> None:
     text = f'{{"mcpServers": {{"a": {{"command": "x", {entry}}}}}}}'
     assert home.error(text, environ={"ON": "maybe"}) == f"manifold.json:{message}"
 
 
-@pytest.mark.parametrize(
-    ("servers", "message"),
-    [
-        ('{"a": {}}', '1:17: mcpServers.a: expected either "command" (a program to start) or "url" (an address)'),
-        ('{"a": []}', "1:22: mcpServers.a: expected an object in { }"),
-        ("[]", "1:16: mcpServers: expected an object with a server per key"),
-        (
-            '{"mcp": {"command": "x"}}',
-            '1:17: mcpServers.mcp: "mcp" cannot name a server: /mcp is an endpoint of its own',
-        ),
-        ('{"": {"command": "x"}}', '1:17: mcpServers[""]: expected a name of 1 to 64 characters'),
-        ('{"a/b": {}}', f'1:17: mcpServers["a/b"]: a name must not have "/" or "+": {NO_PATH}'),
-        ('{"a+b": {}}', f'1:17: mcpServers["a+b"]: a name must not have "/" or "+": {NO_PATH}'),
-        ('{"..": {}}', '1:17: mcpServers[".."]: a name must not be "." or ".."'),
-        ('{"a": {"command": "x"}, "a": {"command": "y"}}', '1:40: the key "a" is given twice, first in line 1'),
-        (
-            '{"git": {"command": "x"}, "Git": {"command": "y"}}',
-            '1:42: mcpServers.Git: "Git" differs from server "git" by case only: in the URI git+... they are the same',
-        ),
-        ('{"a": {"url": "ftp://x"}}', "1:30: mcpServers.a.url: expected an address beginning with http:// or https://"),
-        (
-            '{"a": {"url": "http://[x"}}',
-            "1:30: mcpServers.a.url: expected an address beginning with http:// or https://",
-        ),
-        (
-            '{"a": {"url": "http://x", "headers": {"A": "b\\r\\nC: d"}}}',
-            "1:59: mcpServers.a.headers.A: expected text on one line, without control characters",
-        ),
-        ('{"a": {"url": "http://"}}', "1:30: mcpServers.a.url: expected an address beginning with http:// or https://"),
-        (
-            '{"a": {"url": "http://x", "type": "stdio"}}',
-            '1:42: mcpServers.a.type: transport "stdio" needs "command", but the server has "url"',
-        ),
-        (
-            '{"a": {"url": "http://x", "headers": {"A b": "c"}}}',
-            '1:54: mcpServers.a.headers["A b"]: expected the name of an HTTP header',
-        ),
-        (
-            '{"a": {"url": "http://x", "headers": {"A": "b", "a": "c"}}}',
-            "1:64: mcpServers.a.headers.a: the header is given twice (upper and lower case are the same)",
-        ),
-        ('{"a": {"url": "http://x", "serverUrl": "http://y"}}', '1:42: mcpServers.a.serverUrl: contradicts "url"'),
-    ],
-)
+SERVERS = r"""
+{"a": {}} -> 1:17: mcpServers.a: expected either "command" (a program to start) or "url" (an address)
+{"a": []} -> 1:22: mcpServers.a: expected an object in { }
+[] -> 1:16: mcpServers: expected an object with a server per key
+{"mcp": {"command": "x"}} -> 1:17: mcpServers.mcp: "mcp" cannot name a server: /mcp is an endpoint of its own
+{"": {"command": "x"}} -> 1:17: mcpServers[""]: expected a name of 1 to 64 characters
+{"a/b": {}} -> 1:17: mcpServers["a/b"]: a name must not have "/" or "+": it is part of an address
+{"a+b": {}} -> 1:17: mcpServers["a+b"]: a name must not have "/" or "+": it is part of an address
+{"..": {}} -> 1:17: mcpServers[".."]: a name must not be "." or ".."
+{"a": {"command": "x"}, "a": {"command": "y"}} -> 1:40: the key "a" is given twice, first in line 1
+{"git": {"command": "x"}, "Git": {"command": "y"}} ->
+    1:42: mcpServers.Git: "Git" differs from server "git" by case only: in the URI git+... they are the same
+{"a": {"url": "ftp://x"}} -> 1:30: mcpServers.a.url: expected an address beginning with http:// or https://
+{"a": {"url": "http://[x"}} -> 1:30: mcpServers.a.url: expected an address beginning with http:// or https://
+{"a": {"url": "http://x", "headers": {"A": "b\r\nC: d"}}} ->
+    1:59: mcpServers.a.headers.A: expected text on one line, without control characters
+{"a": {"url": "http://"}} -> 1:30: mcpServers.a.url: expected an address beginning with http:// or https://
+{"a": {"url": "http://x", "type": "stdio"}} ->
+    1:42: mcpServers.a.type: transport "stdio" needs "command", but the server has "url"
+{"a": {"url": "http://x", "headers": {"A b": "c"}}} ->
+    1:54: mcpServers.a.headers["A b"]: expected the name of an HTTP header
+{"a": {"url": "http://x", "headers": {"A": "b", "a": "c"}}} ->
+    1:64: mcpServers.a.headers.a: the header is given twice (upper and lower case are the same)
+{"a": {"url": "http://x", "serverUrl": "http://y"}} -> 1:42: mcpServers.a.serverUrl: contradicts "url"
+"""
+
+
+@pytest.mark.parametrize(("servers", "message"), cases(SERVERS))
 def test_an_invalid_server_is_reported_at_its_place(home: Home, servers: str, message: str) -> None:
     assert home.error(f'{{"mcpServers": {servers}}}') == f"manifold.json:{message}"
 
@@ -140,66 +112,45 @@ def test_the_paths_of_our_endpoints_and_unusual_texts_cannot_name_a_server(names
             load_dict({"mcpServers": {name: {"command": "x"}}})
 
 
-@pytest.mark.parametrize(
-    ("manifold", "message"),
-    [
-        ('"prot": 1', '1:15: manifold.prot: unknown key "prot"; did you mean "port"?'),
-        ('"port": "many"', '1:23: manifold.port: expected a whole number, got "many"'),
-        ('"port": 1.5', "1:23: manifold.port: expected a whole number, got 1.5"),
-        ('"port": true', "1:23: manifold.port: expected a whole number, got true"),
-        ('"port": 65536', "1:23: manifold.port: expected a number of at most 65535, got 65536"),
-        ('"port": -1', "1:23: manifold.port: expected a number of at least 0, got -1"),
-        ('"port": null', "1:23: manifold.port: expected a whole number, got null"),
-        ('"host": ""', '1:23: manifold.host: expected some text, got ""'),
-        ('"nameBudget": 15', "1:29: manifold.nameBudget: expected a number of at least 16, got 15"),
-        ('"nameBudget": 129', "1:29: manifold.nameBudget: expected a number of at most 128, got 129"),
-        (
-            '"separator": "/"',
-            '1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got "/"',
-        ),
-        (
-            '"separator": ""',
-            '1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got ""',
-        ),
-        (
-            '"basePath": "/a b"',
-            '1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/a b"',
-        ),
-        (
-            '"basePath": "/../x"',
-            '1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/../x"',
-        ),
-        ('"logLevel": "loud"', '1:27: manifold.logLevel: expected "debug", "info", "warning" or "error", got "loud"'),
-        ('"insecure": "perhaps"', '1:27: manifold.insecure: expected true or false, got "perhaps"'),
-        ('"drain": "0s"', f'1:24: manifold.drain: {DURATION}, got "0s"'),
-        ('"limits": 3', "1:25: manifold.limits: expected an object in { }, got 3"),
-        ('"limits": {"maxBdy": 3}', '1:26: manifold.limits.maxBdy: unknown key "maxBdy"; did you mean "maxBody"?'),
-        ('"limits": {"maxBody": 0}', "1:37: manifold.limits.maxBody: expected a number above 0, got 0"),
-        (
-            '"limits": {"maxBody": 1, "max_body": 1}',
-            "1:40: manifold.limits.max_body: the setting is given twice, in two spellings",
-        ),
-        ('"tokens": "t"', "1:25: manifold.tokens: expected a list in [ ]"),
-        ('"tokens": ["a b"]', "1:26: manifold.tokens[0]: expected a token of visible ASCII characters, without spaces"),
-        ('"tokens": ["a", {"name": "x"}]', '1:31: manifold.tokens[1]: "token" is missing'),
-        (
-            '"tokens": [{"token": "a", "nam": "x"}]',
-            '1:41: manifold.tokens[0].nam: unknown key "nam"; did you mean "name"?',
-        ),
-        ('"tokens": ["a", "a"]', '1:25: manifold.tokens: tokens "token-1" and "token-2" are the same'),
-        (
-            '"tokens": [{"token": "a", "name": "\\u0007"}]',
-            "1:49: manifold.tokens[0].name: a name must not have control characters",
-        ),
-        ('"groups": {"a/b": []}', f'1:26: manifold.groups["a/b"]: a name must not have "/" or "+": {NO_PATH}'),
-        ('"groups": {"g": "a"}', '1:31: manifold.groups.g: expected a list in [ ], got "a"'),
-        (
-            '"groups": {"g": ["gihub"]}',
-            '1:32: manifold.groups.g[0]: there is no server "gihub"; did you mean "github"?',
-        ),
-        ('"groups": {"g": ["github", "zzz"]}', '1:42: manifold.groups.g[1]: there is no server "zzz"'),
-    ],
-)
+MANIFOLD_KEYS = r"""
+"prot": 1 -> 1:15: manifold.prot: unknown key "prot"; did you mean "port"?
+"port": "many" -> 1:23: manifold.port: expected a whole number, got "many"
+"port": 1.5 -> 1:23: manifold.port: expected a whole number, got 1.5
+"port": true -> 1:23: manifold.port: expected a whole number, got true
+"port": 65536 -> 1:23: manifold.port: expected a number of at most 65535, got 65536
+"port": -1 -> 1:23: manifold.port: expected a number of at least 0, got -1
+"port": null -> 1:23: manifold.port: expected a whole number, got null
+"host": "" -> 1:23: manifold.host: expected some text, got ""
+"nameBudget": 15 -> 1:29: manifold.nameBudget: expected a number of at least 16, got 15
+"nameBudget": 129 -> 1:29: manifold.nameBudget: expected a number of at most 128, got 129
+"separator": "/" -> 1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got "/"
+"separator": "" -> 1:28: manifold.separator: expected 1 to 8 letters, digits, underscores or hyphens, got ""
+"basePath": "/a b" ->
+    1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/a b"
+"basePath": "/../x" ->
+    1:27: manifold.basePath: expected a path such as "/tools", of letters, digits and . _ ~ -, got "/../x"
+"logLevel": "loud" -> 1:27: manifold.logLevel: expected "debug", "info", "warning" or "error", got "loud"
+"insecure": "perhaps" -> 1:27: manifold.insecure: expected true or false, got "perhaps"
+"drain": "0s" -> 1:24: manifold.drain: <duration>, got "0s"
+"limits": 3 -> 1:25: manifold.limits: expected an object in { }, got 3
+"limits": {"maxBdy": 3} -> 1:26: manifold.limits.maxBdy: unknown key "maxBdy"; did you mean "maxBody"?
+"limits": {"maxBody": 0} -> 1:37: manifold.limits.maxBody: expected a number above 0, got 0
+"limits": {"maxBody": 1, "max_body": 1} ->
+    1:40: manifold.limits.max_body: the setting is given twice, in two spellings
+"tokens": "t" -> 1:25: manifold.tokens: expected a list in [ ]
+"tokens": ["a b"] -> 1:26: manifold.tokens[0]: expected a token of visible ASCII characters, without spaces
+"tokens": ["a", {"name": "x"}] -> 1:31: manifold.tokens[1]: "token" is missing
+"tokens": [{"token": "a", "nam": "x"}] -> 1:41: manifold.tokens[0].nam: unknown key "nam"; did you mean "name"?
+"tokens": ["a", "a"] -> 1:25: manifold.tokens: tokens "token-1" and "token-2" are the same
+"tokens": [{"token": "a", "name": "\u0007"}] -> 1:49: manifold.tokens[0].name: a name must not have control characters
+"groups": {"a/b": []} -> 1:26: manifold.groups["a/b"]: a name must not have "/" or "+": it is part of an address
+"groups": {"g": "a"} -> 1:31: manifold.groups.g: expected a list in [ ], got "a"
+"groups": {"g": ["gihub"]} -> 1:32: manifold.groups.g[0]: there is no server "gihub"; did you mean "github"?
+"groups": {"g": ["github", "zzz"]} -> 1:42: manifold.groups.g[1]: there is no server "zzz"
+"""
+
+
+@pytest.mark.parametrize(("manifold", "message"), cases(MANIFOLD_KEYS))
 def test_an_error_in_manifold_is_reported_at_its_place(home: Home, manifold: str, message: str) -> None:
     text = f'{{"manifold": {{{manifold}}}, "mcpServers": {{"github": {{"command": "x"}}}}}}'
     assert home.error(text) == f"manifold.json:{message}"
@@ -306,7 +257,7 @@ def test_the_number_of_reported_problems_is_bounded(home: Home) -> None:
     assert (len(warnings), warnings[-1]) == (101, "and 1900 more of these")
 
 
-def test_a_file_that_cannot_be_read_says_why(home: Home) -> None:
+def test_the_error_for_an_unreadable_file_has_the_reason(home: Home) -> None:
     with pytest.raises(ConfigError, match=r"manifold\.json: cannot be read: No such file or directory$"):
         load(home.file, environ={})
     home.file.write_bytes(b"\xff\xfe{\x00}\x00")

@@ -56,14 +56,10 @@ def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pyt
     assert settings.servers[0].name == "${NOT_A_REFERENCE_IN_A_KEY}"
 
 
-def test_a_named_file_that_is_missing_is_an_error_and_not_skipped(tmp_path: Path) -> None:
-    missing = tmp_path / "missing.json"
-    with pytest.raises(ConfigError, match=r"missing\.json: cannot be read: No such file or directory"):
-        load(environ={"MCP_MANIFOLD_CONFIG": str(missing)})
-
-
-def test_without_any_file_the_error_names_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_an_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"missing\.json: cannot be read: No such file or directory"):
+        load(environ={"MCP_MANIFOLD_CONFIG": str(tmp_path / "missing.json")})
     with pytest.raises(ConfigError) as caught:
         load(environ={"XDG_CONFIG_HOME": str(tmp_path)})
     assert str(caught.value) == (

@@ -34,7 +34,7 @@ def names_in(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
-def test_every_setting_is_read_where_its_metadata_says(model: type[Value], name: str) -> None:
+def test_the_module_in_its_metadata_reads_the_setting(model: type[Value], name: str) -> None:
     setting = setting_of(model, name)
     assert setting.used_by.startswith("config/") == (name in READ_BY_CONFIG)
     assert any(name in names_in(file) for file in readers(setting)), f"nothing in {setting.used_by} reads {name}"

@@ -1,4 +1,4 @@
-"""Heads recognised by their bytes: the same answer a parser would give, or none."""
+"""Heads recognised by their bytes: the same result as a parser, or none."""
 
 import httptools
 import pytest
@@ -37,7 +37,7 @@ def test_another_message_with_that_head_is_its_body(body: bytes) -> None:
         message(b"{}").replace(b"\r\naccept", b"\naccept"),
     ],
 )  # fmt: skip
-def test_whatever_differs_in_anything_else_is_the_parsers_business(other: bytes) -> None:
+def test_a_message_with_any_other_head_is_not_recognised(other: bytes) -> None:
     assert learnt().body(other) is None
 
 
@@ -96,7 +96,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(damaged())
 @example(message(b"{}").replace(b": 2", b":  2"))
-def test_what_is_recognised_is_what_the_parser_would_have_found(data: bytes) -> None:
+def test_a_recognised_message_equals_what_a_parser_finds(data: bytes) -> None:
     body = learnt().body(data)
     if body is None:
         return
@@ -118,7 +118,7 @@ def test_the_last_heads_are_known_and_older_ones_forgotten() -> None:
 
 
 @pytest.mark.parametrize("input_", [message(b"{}") * 2, message(b"{}")[:-1], message(b"{}") + b"POST", b"", b"{}"])
-def test_only_a_message_that_came_alone_and_whole_teaches_anything(input_: bytes) -> None:
+def test_only_a_single_complete_message_is_learnt(input_: bytes) -> None:
     known = KnownHeads[int](2)
     known.learn(input_, 1)
     assert known.find(message(b"{}")) is None

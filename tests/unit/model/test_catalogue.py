@@ -258,13 +258,6 @@ def test_an_unlisted_uri_routes_to_the_first_template_or_the_only_backend_with_i
     assert catalogue.find_resource("other:1") is None
 
 
-def test_a_prefixed_uri_of_a_hidden_backend_does_not_route_by_scheme() -> None:
-    catalogue = merged(offering("a", tools=(tool("t"),)), offering("b", templates=(template("{+any}"),)))
-    only_b = catalogue.restrict(lambda entry: entry.backend == "b")
-    assert only_b.find_resource("a+x:1") is None
-    assert only_b.find_resource("x:1") == ResourceRoute("b", "x:1")
-
-
 def test_a_template_collision_is_prefixed() -> None:
     both = (template("db://{t}"),)
     catalogue = merged(offering("a", templates=both), offering("b", templates=both))
@@ -336,7 +329,7 @@ def test_execution_is_listed_for_2025_11_25_only_and_any_schema_for_2026_07_28()
     assert listed("2026-07-28", offered) == b'[{"name":"s__t","outputSchema":{"type": "array"}}]'
     versions = ("2024-11-05", "2025-06-18", "2025-11-25", "2026-07-28")
     assert [b"execution" in listed(version, offered) for version in versions] == [False, False, True, False]
-    nested = {"properties": {"execution": {}, "outputSchema": {}}}
+    nested: dict[str, object] = {"properties": {"execution": {}, "outputSchema": {}}}
     assert json.loads(listed("2024-11-05", tool("t", inputSchema=nested))) == [{"name": "s__t", "inputSchema": nested}]
     prompt = merged(offering("s", prompts=(b'{"name":"p","execution":1}',))).entries(Kind.PROMPT)
     assert encode_list(prompt, Kind.PROMPT, version="2024-11-05") == b'[{"name":"s__p","execution":1}]'

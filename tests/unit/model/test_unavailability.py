@@ -1,4 +1,4 @@
-"""Unavailable servers: what lists say of them, how long entries stay, and when lists fail."""
+"""Unavailable servers: their place in lists, how long their entries stay, and when lists fail."""
 
 import json
 from typing import Any
@@ -101,7 +101,7 @@ async def test_after_the_grace_period_entries_leave_and_clients_are_notified() -
     assert await house.tools() == ["git__t", "files__t"]
 
 
-async def test_a_recovery_within_the_grace_period_notifies_nobody() -> None:
+async def test_a_recovery_within_the_grace_period_sends_no_notification() -> None:
     house, watching = House(list_grace=60.0), Watching()
     house.lists("git", "files")
     house.hub.watch(MERGED, watching)

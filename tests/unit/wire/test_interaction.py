@@ -55,15 +55,16 @@ def test_an_elicitation_names_its_server_and_keeps_its_text(message: bytes) -> N
     assert bytes(found) == b'{"message":"[notes] %b,"x":1e999}' % message[1:]
 
 
-@pytest.mark.parametrize("params", [None, b"{}", b'{"message":5}', b"[]"])
-def test_an_elicitation_without_a_message_is_unchanged(params: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        *(("elicitation/create", params) for params in (None, b"{}", b'{"message":5}', b"[]")),
+        ("sampling/createMessage", FORM),
+    ],
+)
+def test_requests_without_a_message_and_other_requests_are_unchanged(method: str, params: bytes | None) -> None:
     payload = None if params is None else Payload(params)
-    assert signed("elicitation/create", payload, "notes") is payload
-
-
-def test_other_server_requests_are_unchanged() -> None:
-    payload = Payload(FORM)
-    assert signed("sampling/createMessage", payload, "notes") is payload
+    assert signed(method, payload, "notes") is payload
 
 
 def test_only_server_request_capabilities_are_relayed_between_eras() -> None:

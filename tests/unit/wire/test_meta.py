@@ -26,7 +26,7 @@ def adapted(result: bytes, backend: Era, client: Era, method: str = "tools/call"
     return bytes(wire.adapt_result(Payload(result), method=method, backend=backend, client=client, server_info=OURS))
 
 
-def told(result: bytes, method: str = "tools/call", backend: Era = "handshake") -> Any:
+def modern_result(result: bytes, method: str = "tools/call", backend: Era = "handshake") -> Any:
     """The result that a modern client receives."""
     return json.loads(adapted(result, backend, "modern", method))
 
@@ -57,7 +57,7 @@ def stamped(**members: object) -> dict[str, object]:
 def test_params_keep_their_bytes_and_a_progress_token_is_replaced_by_ours(
     params: dict[str, bytes], sent_params: bytes | None
 ) -> None:
-    assert sent(**params) == sent_params
+    assert wire.hop_params(payloads(**params), token=7, stamp=None) == sent_params
 
 
 @pytest.mark.parametrize("key", sorted(HOP_KEYS))
@@ -92,7 +92,7 @@ def test_an_unreadable_object_has_no_members(meta: bytes | None) -> None:
 @pytest.mark.parametrize("backend", ERAS)
 @pytest.mark.parametrize("empty", [b"{}", b"{ }", b"{\n\t}"])
 def test_an_empty_result_is_stamped(empty: bytes, backend: Era) -> None:
-    assert told(empty, backend=backend) == stamped()
+    assert modern_result(empty, backend=backend) == stamped()
 
 
 def test_stamping_keeps_the_bytes_of_the_result() -> None:
@@ -106,7 +106,7 @@ def test_a_result_with_the_stamp_names_in_its_content_is_stamped_once() -> None:
         b'{"content":[{"_meta":{"a":1}}]}',
         b'{"structuredContent":"resultType"}',
     ):
-        assert told(body) == stamped(**json.loads(body))
+        assert modern_result(body) == stamped(**json.loads(body))
         assert adapted(body, "handshake", "modern").count(b'"resultType":"complete"') == 1
 
 
@@ -121,15 +121,15 @@ def test_the_backends_server_info_is_replaced_and_its_other_meta_kept() -> None:
 @pytest.mark.parametrize("kind", ["complete", "input_required", "task", "something-new"])
 def test_a_result_type_is_kept(kind: str) -> None:
     body = json.dumps({"resultType": kind, "inputRequests": {"a": {}}, "requestState": "s"}).encode()
-    found = told(body, backend="modern")
+    found = modern_result(body, backend="modern")
     assert (found["resultType"], found["inputRequests"], found["requestState"]) == (kind, {"a": {}}, "s")
 
 
 @pytest.mark.parametrize("method", [*sorted(HINTED), "tools/call", "prompts/get", "completion/complete"])
 def test_cache_hints_are_added_only_where_the_protocol_requires_them(method: str) -> None:
     hints = {"ttlMs": 0, "cacheScope": "private"} if method in HINTED else {}
-    assert told(b"{}", method) == stamped(**hints)
-    kept = told(b'{"ttlMs":500,"cacheScope":"public"}', method, "modern")
+    assert modern_result(b"{}", method) == stamped(**hints)
+    kept = modern_result(b'{"ttlMs":500,"cacheScope":"public"}', method, "modern")
     assert (kept["ttlMs"], kept["cacheScope"]) == (500, "public")
 
 
@@ -188,4 +188,4 @@ def test_structured_content_is_kept_only_if_it_is_an_object(kind: bytes, content
     structured = b',"structuredContent":' + content
     kept = structured if content[:1] == b"{" else b""
     assert adapted(body % (structured, kind), "modern", "handshake") == body % (kept, b"")
-    assert "structuredContent" in told(body % (structured, kind), backend="modern")
+    assert "structuredContent" in modern_result(body % (structured, kind), backend="modern")

@@ -8,6 +8,7 @@ import pytest
 from mcp_manifold.wire import Payload, map_resource_refs, ref_steps
 
 LINK = {"type": "resource_link", "uri": "x:1", "name": "n", "extra": None}
+FILLER = {"type": "text", "text": "x" * 10_000}
 EMBEDDED = {"type": "resource", "resource": {"uri": "x:1", "text": "t", "extra": 1}, "annotations": {}}
 
 
@@ -42,41 +43,35 @@ def test_tool_results_hold_public_uris() -> None:
 
 
 @pytest.mark.parametrize("content", [LINK, EMBEDDED, [LINK], [{"type": "text", "text": ""}, EMBEDDED]])
-def test_prompt_messages_hold_one_block_or_a_list(content: object) -> None:
+def test_prompt_messages_and_read_contents_hold_public_uris(content: object) -> None:
     result = {"messages": [{"role": "user", "content": content}, {"role": "user", "content": {"type": "text"}}]}
     assert uris("prompts/get", result) == ["a+x:1"]
+    contents = [{"uri": "x:1", "text": "1"}, {"uri": "y:2", "blob": ""}]
+    assert uris("resources/read", {"contents": contents}) == ["a+x:1", "a+y:2"]
 
 
-def test_read_contents_hold_public_uris() -> None:
-    result = {"contents": [{"uri": "x:1", "text": "1"}, {"uri": "y:2", "blob": ""}]}
-    assert uris("resources/read", result) == ["a+x:1", "a+y:2"]
-
-
-@pytest.mark.parametrize(
-    ("method", "result"),
-    [
-        ("tools/call", {"content": [{"type": "hologram", "uri": "x:1"}, {"uri": "x:1"}]}),
-        ("tools/call", {"content": [{"type": "resource", "uri": "x:1"}]}),
-        ("tools/call", {"content": [{"type": "resource_link", "resource": {"uri": "x:1"}}]}),
-        ("tools/call", {"structuredContent": {"content": [LINK], "uri": "x:1"}}),
-        ("tools/call", {"messages": [LINK], "contents": [LINK]}),
-        ("tools/call", {"content": LINK}),
-        ("tools/call", {"content": [1, None, "uri", [LINK]]}),
-        ("prompts/get", {"messages": {"content": LINK}}),
-        ("prompts/get", {"messages": [LINK, 5]}),
-        ("resources/read", {"contents": [[LINK]]}),
-        ("completion/complete", {"content": [LINK]}),
-        ("tasks/get", {"content": [LINK]}),
-    ],
-)
-def test_anything_else_is_the_same_object(method: str, result: object) -> None:
-    payload = Payload(json.dumps(result).encode())
-    assert map_resource_refs(method, payload, public) is payload
+def encoded(result: object) -> bytes:
+    return json.dumps(result).encode()
 
 
 @pytest.mark.parametrize(
     ("method", "body"),
     [
+        ("tools/call", encoded({"content": [{"type": "hologram", "uri": "x:1"}, {"uri": "x:1"}]})),
+        ("tools/call", encoded({"content": [{"type": "resource", "uri": "x:1"}]})),
+        ("tools/call", encoded({"content": [{"type": "resource_link", "resource": {"uri": "x:1"}}]})),
+        ("tools/call", encoded({"structuredContent": {"content": [LINK], "uri": "x:1"}})),
+        ("tools/call", encoded({"messages": [LINK], "contents": [LINK]})),
+        ("tools/call", encoded({"content": LINK})),
+        ("tools/call", encoded({"content": [1, None, "uri", [LINK]]})),
+        ("tools/call", encoded({"content": [{"type": "text", "text": "x:1"}]})),
+        ("tools/call", encoded({"content": [FILLER] * 500})),
+        ("tools/call", encoded({"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "x": LINK})),
+        ("prompts/get", encoded({"messages": {"content": LINK}})),
+        ("prompts/get", encoded({"messages": [LINK, 5]})),
+        ("resources/read", encoded({"contents": [[LINK]]})),
+        ("completion/complete", encoded({"content": [LINK]})),
+        ("tasks/get", encoded({"content": [LINK]})),
         ("tools/call", b'{"content":[{"type":"resource_link","uri":5}]}'),
         ("tools/call", b'{"content":[{"type":5,"uri":"x"}]}'),
         ("tools/call", b'{"content":[{"type":"resource_link","uri":"x","a":NaN}]}'),
@@ -86,9 +81,16 @@ def test_anything_else_is_the_same_object(method: str, result: object) -> None:
     ],
     ids=lambda value: repr(value[:30]),
 )
-def test_a_malformed_result_is_the_same_object(method: str, body: bytes) -> None:
+def test_a_result_without_refs_or_malformed_is_the_same_object(method: str, body: bytes) -> None:
     payload = Payload(body)
     assert map_resource_refs(method, payload, public) is payload
+
+
+def test_a_result_without_refs_takes_no_step() -> None:
+    payload = Payload(encoded({"content": [FILLER] * 500}))
+    with pytest.raises(StopIteration) as done:
+        next(ref_steps("tools/call", payload, public))
+    assert done.value.value is payload
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
@@ -99,24 +101,14 @@ def test_a_result_whose_uris_do_not_change_is_the_same_object(method: str) -> No
     assert map_resource_refs(method, payload, lambda uri: uri) is payload
 
 
-def test_a_result_without_uris_is_not_mapped() -> None:
-    payload = Payload(b'{"content":[{"type":"text","text":"x:1"}]}')
-
-    def asked(uri: str) -> str:
-        raise AssertionError(uri)
-
-    assert map_resource_refs("tools/call", payload, asked) is payload
-
-
 def test_everything_beside_a_changed_uri_keeps_its_bytes() -> None:
     body = (
         b'{"content":[{"type":"text", "text":"\\u00e9"},{"type":"resource_link","uri":"x:1","size":1e999}],"z": [1.0] }'
     )
     expected = body.replace(b'"x:1"', b'"a+x:1"').replace(b'"z": [1.0] }', b'"z":[1.0]}')
     assert bytes(map_resource_refs("tools/call", Payload(body), public)) == expected
-
-
-FILLER = {"type": "text", "text": "x" * 10_000}
+    large = encoded({"content": [FILLER, LINK]}).replace(b"resource_link", b"re\\u0073ource_link")
+    assert b'"a+x:1"' in bytes(map_resource_refs("tools/call", Payload(large), public))
 
 
 @pytest.mark.parametrize(
@@ -133,17 +125,6 @@ def test_large_results_are_mapped_like_small_ones(block: dict[str, Any], expecte
     assert uris("tools/call", {"content": [FILLER, *odd, block]}) == expected
 
 
-def test_a_large_result_with_an_escaped_type_is_mapped() -> None:
-    body = json.dumps({"content": [FILLER, LINK]}).replace("resource_link", "re\\u0073ource_link").encode()
-    assert b'"a+x:1"' in bytes(map_resource_refs("tools/call", Payload(body), public))
-
-
-def test_a_large_result_with_refs_in_text_only_is_the_same_object() -> None:
-    result = {"content": [FILLER, {"type": "text", "text": json.dumps(LINK)}], "structuredContent": LINK}
-    payload = Payload(json.dumps(result).encode())
-    assert map_resource_refs("tools/call", payload, public) is payload
-
-
 def test_a_long_result_mapped_in_steps_is_the_same() -> None:
     payload = Payload(json.dumps({"content": [LINK, EMBEDDED, FILLER] * 500}).encode())
     steps = ref_steps("tools/call", payload, public)
@@ -152,13 +133,6 @@ def test_a_long_result_mapped_in_steps_is_the_same() -> None:
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert bytes(done.value.value) == bytes(map_resource_refs("tools/call", payload, public))
-
-
-def test_a_result_without_refs_takes_no_step() -> None:
-    payload = Payload(json.dumps({"content": [FILLER] * 500}).encode())
-    with pytest.raises(StopIteration) as done:
-        next(ref_steps("tools/call", payload, public))
-    assert done.value.value is payload
 
 
 @pytest.mark.parametrize("filling", ["x" * 200_000, '"' * 200_000, "\\" * 100_000, '"uri' * 50_000, '"uri":' * 40_000])
