@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from mcp_manifold.core.scope_responder import ScopeResponder
 
 from mcp_manifold.config import BrokenServer, ManifoldSettings
 from mcp_manifold.core.hub import MERGED, Hub
+from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.policy import policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
@@ -40,8 +40,8 @@ class House:
             self.hub.adopt(listing(name, tools=["t"], resources=[f"{name}://r"]))
 
     def misses(self, name: str, reason: str = "connection refused") -> None:
-        self.hub.settled(name)
-        self.hub.missed(name, reason, SINCE)
+        self.hub.mark_attempted(name)
+        self.hub.mark_unavailable(name, reason, SINCE)
 
     async def answer(self, *, scope: str = MERGED, version: str = LATEST_HANDSHAKE, kind: str = "tools") -> Any:
         call = make_call(f"{kind}/list", version=version, scope=scope)
@@ -83,7 +83,7 @@ async def test_every_list_names_unavailable_servers_and_reasons(kind: str, versi
     found = await house.answer(kind=kind, version=version)
     assert found["_meta"][KEY] == [GONE]
     assert (found.get("ttlMs", 0), found.get("cacheScope", "private")) == (0, "private")
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     assert KEY not in (await house.answer(kind=kind, version=version)).get("_meta", {})
 
 
@@ -96,7 +96,7 @@ async def test_after_the_grace_period_entries_leave_and_clients_are_notified() -
     assert await watching.until(1) == [["notifications/resources/list_changed", "notifications/tools/list_changed"]]
     assert await house.tools() == ["files__t"]
     assert (await house.answer())["_meta"][KEY] == [{**GONE, "entries": "none"}]
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     await watching.until(2)
     assert await house.tools() == ["git__t", "files__t"]
 
@@ -106,7 +106,7 @@ async def test_a_recovery_within_the_grace_period_sends_no_notification() -> Non
     house.lists("git", "files")
     house.hub.watch(MERGED, watching)
     house.misses("git")
-    house.hub.returned("git")
+    house.hub.mark_available("git")
     house.lists("git")
     await settled()
     assert watching.told == []
@@ -154,7 +154,7 @@ async def test_lists_fail_when_all_servers_failed_without_entries() -> None:
         with pytest.raises(AllUnavailable, match=r"git: connection refused; files: no such program"):
             await house.answer(kind=kind)
     house.lists("files")
-    house.hub.returned("files")
+    house.hub.mark_available("files")
     assert await house.tools() == ["files__t"]
 
 

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from mcp_manifold.core.scope_responder import ScopeResponder
 
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.core.dispatcher import Dispatcher
 from mcp_manifold.core.hub import Hub
+from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.plan import Facts
 from mcp_manifold.errors import CallCancelled, TooManyRequests, UnknownItem
 from mcp_manifold.model.call import Call
