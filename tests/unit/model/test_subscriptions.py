@@ -31,6 +31,7 @@ def test_a_change_of_a_sub_resource_notifies_watchers_of_its_parent(
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", watched, WatchTarget("files", "", watched))
     assert made.watching(WatchTarget("files", "", changed)) == ((Watch("ann", ""),) if is_notified else ())
+    assert made.watching(WatchTarget("files", "another link", changed)) == ()
     assert repr(made) == "<Subscriptions watchers=1 links=1>"
 
 
