@@ -25,21 +25,27 @@ class Stoppable(Protocol):
 
 
 class MountedApp:
-    """The ASGI application to mount in another one. It may be mounted before the Manifold is entered."""
+    """The ASGI application to mount in another one. While the Manifold is not entered, it is alive but not ready."""
 
-    def __init__(self, front: Callable[[], "HttpFront"]) -> None:
+    def __init__(self, holder: RuntimeHolder, front: Callable[[], "HttpFront"]) -> None:
+        self._holder = holder
         self._front = front
 
     def __repr__(self) -> str:
         return "<MountedApp>"
 
     def front(self) -> "HttpFront":
-        """What serves the requests. Raises RuntimeError while the Manifold is not entered."""
+        """The front that serves the requests. Raises RuntimeError while the Manifold is not entered."""
         return self._front()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve one request. Raises RuntimeError while the Manifold is not entered."""
-        await self._front()(scope, receive, send)
+        """Serve one request."""
+        if self._holder.is_entered:
+            await self._front()(scope, receive, send)
+            return
+        from mcp_manifold.fronts.pages import closed_site  # noqa: PLC0415 - starlette takes long to import
+
+        await closed_site(self._holder.settings.base_path)(scope, receive, send)
 
 
 class Serving:
@@ -48,7 +54,7 @@ class Serving:
     def __init__(self, holder: RuntimeHolder, health: Callable[[], dict[str, object]]) -> None:
         self._holder = holder
         self._health = health
-        self._mounted = MountedApp(self.front)
+        self._mounted = MountedApp(holder, self.front)
         self._front: HttpFront | None = None
         self._lag: LoopLag | None = None
         self._current: Stoppable | None = None

@@ -55,5 +55,24 @@ def site(base_path: str, *, health: Body, servers: Body, ready: Body, more: Sequ
     return app
 
 
+def closed_site(base_path: str) -> Starlette:
+    """The ASGI application while no server runs: alive, not ready, and 503 for everything else."""
+    base = base_path.rstrip("/")
+
+    async def alive(_: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def not_ready(_: Request) -> Response:
+        return _json({"ready": False}, 503)
+
+    async def closed(_: Request, __: Exception) -> Response:
+        return _json({"error": "The server is not running"}, 503, {"retry-after": "1"})
+
+    routes = [Route(base + "/_healthz", alive), Route(base + "/_readyz", not_ready)]
+    app = Starlette(routes=routes, exception_handlers={404: closed, 405: closed})
+    app.router.redirect_slashes = False
+    return app
+
+
 def _json(value: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")

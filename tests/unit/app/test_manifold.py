@@ -209,14 +209,16 @@ async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> N
     assert made.asgi_app() is app
     info = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
     initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
-    with pytest.raises(RuntimeError, match="enter the Manifold first"):
-        await send(app, "GET", "/_healthz")
+    probes = {"/_healthz": 200, "/_readyz": 503, "/health": 503}
+    for path, status in probes.items():
+        assert (await send(app, "GET", path)).status == status
+    assert (await send(app, "POST", "/mcp", initialize)).json == {"error": "The server is not running"}
     async with made:
         assert (await send(app, "GET", "/_readyz")).status == 200
         assert (await send(app, "GET", "/health")).json["status"] == "healthy"
         assert (await send(app, "POST", "/mcp", initialize)).json["result"]["serverInfo"]["name"] == "ours"
-    with pytest.raises(RuntimeError, match="enter the Manifold first"):
-        await send(app, "GET", "/_readyz")
+    for path, status in probes.items():
+        assert (await send(app, "GET", path)).status == status
 
 
 async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
