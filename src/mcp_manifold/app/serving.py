@@ -21,7 +21,6 @@ class Stoppable(Protocol):
 
     def stop(self) -> None:
         """Drain and end; the second call ends at once."""
-        ...
 
 
 class MountedApp:

@@ -17,7 +17,7 @@ from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
 from mcp_manifold.model.call import Call, Session, Stages
 from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.stages import Counts
 from mcp_manifold.wire import EMPTY, Payload
 from tests.fakes.clock import FakeClock
 from tests.unit.fronts.fakes import Client

@@ -14,7 +14,6 @@ from mcp_manifold.model.names import (
     scheme,
     spellings,
     split_prefixed_uri,
-    template_matches,
 )
 
 
@@ -143,6 +142,11 @@ def test_other_dots_are_not_dot_segments(uri: str) -> None:
 
 def test_block_rules_see_merged_slashes_and_no_escapes() -> None:
     assert "file:///secret/x" in spellings("FILE:////%73ecret%2fx")
+
+
+def template_matches(template: str, uri: str) -> bool:
+    compiled = compile_template(template)
+    return compiled is not None and compiled.matches(uri)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""."""
+"""Calls to one backend: queueing, concurrency, deadlines, retries and the circuit breaker."""
