@@ -18,7 +18,6 @@ a delay it keeps its failure count, so that the next start continues the back-of
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 
@@ -49,29 +48,27 @@ class LifecycleEvent(StrEnum):
     STOPPED = "stopped"
 
 
-_NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = MappingProxyType(
-    {
-        (State.IDLE, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.IDLE, LifecycleEvent.RESTED): State.IDLE,
-        (State.BACKING_OFF, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
-        (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
-        (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
-        (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
-        # The CRASHES-th crash in a row leads to State.CRASH_LOOP instead.
-        (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.RESTED): State.IDLE,
-        (State.READY, LifecycleEvent.FELL_SILENT): State.DEGRADED,
-        (State.DEGRADED, LifecycleEvent.ANSWERED): State.READY,
-        (State.DEGRADED, LifecycleEvent.LOST): State.BACKING_OFF,
-        (State.DEGRADED, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.DEGRADED, LifecycleEvent.RESTED): State.IDLE,
-        **{(state, LifecycleEvent.STOPPED): State.STOPPED for state in State if state is not State.DISABLED},
-    }
-)
+_NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = {
+    (State.IDLE, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.IDLE, LifecycleEvent.RESTED): State.IDLE,
+    (State.BACKING_OFF, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
+    (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
+    (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
+    (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
+    # The CRASHES-th crash in a row leads to State.CRASH_LOOP instead.
+    (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.RESTED): State.IDLE,
+    (State.READY, LifecycleEvent.FELL_SILENT): State.DEGRADED,
+    (State.DEGRADED, LifecycleEvent.ANSWERED): State.READY,
+    (State.DEGRADED, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.RESTED): State.IDLE,
+    **{(state, LifecycleEvent.STOPPED): State.STOPPED for state in State if state is not State.DISABLED},
+}
 
 FIRST_DELAY: Final = 0.2
 """Seconds before the first attempt after a failure: long enough not to spin, too short to be noticed."""

@@ -101,7 +101,7 @@ def test_no_name_or_value_starts_a_line_of_its_own(lines: list[tuple[bytes, byte
 
 def test_a_reserved_name_is_refused_in_any_case() -> None:
     with pytest.raises(ValueError, match="set by the connection"):
-        header_lines([(b"Host", b"x")], reserved=RESERVED_HEADERS)
+        header_line("Host", "x", reserved=RESERVED_HEADERS)
 
 
 def test_a_status_without_a_name_has_a_line_all_the_same() -> None:

@@ -74,18 +74,6 @@ class NotificationPost:
 class StandingStream:
     """The standing GET stream: reopened when it breaks, closed for good if the server offers none."""
 
-    __slots__ = (
-        "_closed",
-        "_events",
-        "_exchange",
-        "_failures",
-        "_idle",
-        "_last_event",
-        "_retry",
-        "_timer",
-        "_transport",
-    )
-
     def __init__(self, transport: "HttpTransport") -> None:
         self._transport = transport
         self._exchange: Exchange | None = None
