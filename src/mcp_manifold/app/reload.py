@@ -63,7 +63,7 @@ class Reloader:
         self._reading: Future[Settings] | None = None
         self._file = file
         self._seen: Stamps = seen or {}
-        self._clock = clock or LoopClock()
+        self._given_clock = clock
         self._turn = asyncio.Lock()
         self._callbacks: list[ReloadCallback] = []
         self._requests: list[ReloadCallback] = []
@@ -72,6 +72,11 @@ class Reloader:
 
     def __repr__(self) -> str:
         return f"<Reloader {self._file or 'no file'} requests={len(self._requests)} last={self.last}>"
+
+    @property
+    def _clock(self) -> Clock:
+        """The given clock, else the running loop's: a Manifold is created before its loop runs."""
+        return self._given_clock or LoopClock()
 
     @property
     def health(self) -> dict[str, object]:
