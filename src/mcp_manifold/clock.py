@@ -69,16 +69,13 @@ class LoopClock:
         return f"<LoopClock {self.now():.3f}>"
 
     async def sleep(self, seconds: float) -> None:
-        """See `Clock`."""
         await asyncio.sleep(seconds)
 
     async def wait(self, *futures: "asyncio.Future[Any]", seconds: float | None) -> bool:
-        """See `Clock`."""
         done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return bool(done)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """See `Clock`."""
         return asyncio.timeout(seconds)
 
 

@@ -7,7 +7,7 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.config import ManifoldSettings, Plan, Settings
 from mcp_manifold.core.status import ServerStatus, described, has_all_required, overall
 from mcp_manifold.model.budget import MemoryBudget
-from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.stages import Counts
 
 
 class RuntimeHolder:

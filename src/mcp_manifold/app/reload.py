@@ -75,7 +75,8 @@ class Reloader:
 
     @property
     def _clock(self) -> Clock:
-        return self._given_clock or LoopClock()  # of the running loop: a Manifold may be made before there is one
+        """The given clock, else the running loop's: a Manifold is created before its loop runs."""
+        return self._given_clock or LoopClock()
 
     @property
     def health(self) -> dict[str, object]:

@@ -37,8 +37,7 @@ from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.lifecycle import State
 from mcp_manifold.model.policy import policy_of, unmatched_patterns
-from mcp_manifold.stages.call_log import CallLog
-from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.stages import CallLog, Counts
 from mcp_manifold.wire import Payload
 
 logger = logging.getLogger(__name__)
@@ -254,19 +253,15 @@ class Runtime:
 
     @property
     def settings(self) -> ManifoldSettings:
-        """See `Gateway`."""
         return self.config.manifold
 
     def has_scope(self, scope: str) -> bool:
-        """See `Gateway`."""
         return self.hub.has_scope(scope)
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
-        """See `Gateway`."""
         self.notifications.from_client(session, method, params)
 
     def ended(self, session: Session) -> None:
-        """See `Gateway`."""
         if session.key:
             self.watching.ended(session)
             self.levels.ended(session)
@@ -274,11 +269,9 @@ class Runtime:
             self.fleet.release(session.key)
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
-        """See `Gateway`."""
         return self.hub.watch(scope, changed)
 
     def input_schema(self, scope: str, tool: str) -> bytes | None:
-        """See `Gateway`."""
         entry = self.hub.view(scope).catalogue.find_tool(tool)
         if entry is None or not entry.input_schema_has_headers:
             return None

@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mcp_manifold.app.holder import RuntimeHolder
 from mcp_manifold.app.lazy_sdk import check_params
@@ -11,17 +11,11 @@ from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mcp_manifold.app.http_server import HttpServer
     from mcp_manifold.fronts.http.asgi import Receive, Scope, Send
     from mcp_manifold.fronts.http.front import HttpFront
     from mcp_manifold.fronts.metrics import Exposition, LoopLag
-
-
-class Stoppable(Protocol):
-    """A front that is serving."""
-
-    def stop(self) -> None:
-        """Drain and end; the second call ends at once."""
-        ...
+    from mcp_manifold.fronts.stdio import StdioFront
 
 
 class MountedApp:
@@ -57,7 +51,7 @@ class Serving:
         self._mounted = MountedApp(holder, self.front)
         self._front: HttpFront | None = None
         self._lag: LoopLag | None = None
-        self._current: Stoppable | None = None
+        self._current: HttpServer | StdioFront | None = None
         self._is_listening = False
         self._is_stopping = False
 
@@ -128,7 +122,7 @@ class Serving:
         front = StdioFront(self._holder.runtime, scope=scope)
         await self._serve(front, front.serve())
 
-    async def _serve(self, front: Stoppable, serving: Coroutine[Any, Any, None]) -> None:
+    async def _serve(self, front: "HttpServer | StdioFront", serving: Coroutine[Any, Any, None]) -> None:
         self._current = front
         try:
             if self._is_stopping:

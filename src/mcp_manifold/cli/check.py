@@ -1,4 +1,4 @@
-"""`mcp-manifold check`: validates the configuration and, with `--live`, connects to every server."""
+"""`mcp-manifold check` and `schema`: validates the configuration, tries its servers, and prints its JSON Schema."""
 
 import json
 import time
@@ -10,12 +10,13 @@ import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
-from mcp_manifold.cli.invocation import JSON, WAIT, Endpoint, Invocation, common, patience
+from mcp_manifold.cli.invocation import JSON, WAIT, Invocation, common, patience
 from mcp_manifold.cli.output import counted, say, visible
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
+    from mcp_manifold.app.manifold import Manifold
     from mcp_manifold.config import Settings
     from mcp_manifold.core.status import ServerStatus
 PATIENCE: Final = 30.0
@@ -64,14 +65,14 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
     context.exit(OK if is_fine(settings, findings) else FAILED)
 
 
-def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> Endpoint:
+def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> "Manifold":
     """The Manifold, which logs only errors unless an option says otherwise."""
     manifold = invocation.manifold(overrides)
     invocation.log_at("error")
     return manifold
 
 
-async def _look(manifold: Endpoint) -> Findings:
+async def _look(manifold: "Manifold") -> Findings:
     """Connect to every server, and collect the results."""
     began, took = time.monotonic(), dict[str, float]()
 
@@ -147,3 +148,14 @@ def _server_object(status: "ServerStatus", took: float | None) -> dict[str, obje
         "remedy": statuses.remedy(status),
         "stderr": [] if statuses.is_fine(status) else list(status.stderr[-statuses.STDERR_SHOWN :]),
     }
+
+
+@click.command(epilog=EXIT_CODES)
+@common
+def schema(invocation: Invocation) -> None:
+    """Print the JSON Schema of the configuration file.
+
+    \b
+    mcp-manifold schema > mcp-manifold.schema.json
+    """
+    say([json.dumps(invocation.opening.schema(), indent=2)])

@@ -7,74 +7,18 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mcp_manifold.cli.output import FORMATS, LEVELS, configure
 
 if TYPE_CHECKING:
-    from mcp_manifold.config import Reloaded, Settings
+    from mcp_manifold.app.manifold import Manifold
+    from mcp_manifold.config import Settings
     from mcp_manifold.config.state_directory import Announced, Instance
-    from mcp_manifold.core.status import ServerStatus
 
 Command = Callable[..., None]
-
-
-class Endpoint(Protocol):
-    """The part of `Manifold` that commands use; tests pass a fake."""
-
-    @property
-    def config(self) -> "Settings": ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    async def settle(self) -> None: ...
-
-    async def wake(self) -> None: ...
-
-    def on_status(self, callback: Callable[[str], None]) -> None: ...
-
-    def watch(self, scope: str, changed: Callable[..., None]) -> Callable[[], None]: ...
-
-    def status(self) -> "list[ServerStatus]": ...
-
-    def problems(self) -> tuple[str, ...]: ...
-
-    async def list_tools(self) -> list[dict[str, Any]]: ...
-
-    async def list_prompts(self) -> list[dict[str, Any]]: ...
-
-    async def list_resources(self) -> list[dict[str, Any]]: ...
-
-    async def list_resource_templates(self) -> list[dict[str, Any]]: ...
-
-    async def call_tool(
-        self,
-        name: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any]: ...
-
-    async def read_resource(self, uri: str) -> dict[str, Any]: ...
-
-    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]: ...
-
-    def reload_soon(self, on_outcome: "Callable[[Reloaded], None]") -> None: ...
-
-    def on_reload(self, callback: "Callable[[Reloaded], None]") -> None: ...
-
-    async def serve_http(self, *, ready: Callable[[str, int], None]) -> None: ...
-
-    async def serve_stdio(self, *, scope: str = "") -> None: ...
-
-    def stop(self) -> None: ...
 
 
 class Opening:
@@ -83,7 +27,7 @@ class Opening:
     def __repr__(self) -> str:
         return "<Opening>"
 
-    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> Endpoint:
+    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> "Manifold":
         """See `Manifold.from_config`."""
         from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
 
@@ -129,7 +73,7 @@ class Invocation:
     log_level: str = ""
     log_format: str = ""
 
-    def manifold(self, overrides: Mapping[str, object] | None = None) -> Endpoint:
+    def manifold(self, overrides: Mapping[str, object] | None = None) -> "Manifold":
         """A Manifold of the configuration, not yet entered.
 
         Raises:

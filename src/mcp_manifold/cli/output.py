@@ -98,9 +98,9 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> list[str]:
     ]
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def counted(number: int, one: str) -> str:
     """`1 tool`, `3 tools`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number} {one if number == 1 else one + 's'}"
 
 
 def size(number: int) -> str:

@@ -13,12 +13,13 @@ import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, Failed, did_you_mean
-from mcp_manifold.cli.invocation import JSON, WAIT, Endpoint, Invocation, common, patience
+from mcp_manifold.cli.invocation import JSON, WAIT, Invocation, common, patience
 from mcp_manifold.cli.output import columns, cut, is_terminal, note, say, say_as_it_came, size, visible, width
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import UnknownItem
 
 if TYPE_CHECKING:
+    from mcp_manifold.app.manifold import Manifold
     from mcp_manifold.core.status import ServerStatus
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ _NARROWEST: Final = 20
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-def ask(manifold: Endpoint, request: Callable[[Endpoint], Awaitable[T]]) -> T:
+def ask(manifold: "Manifold", request: Callable[["Manifold"], Awaitable[T]]) -> T:
     """Start the servers, wait until each was tried once, make the request, and stop them."""
 
     async def asked() -> T:
@@ -48,7 +49,7 @@ def ask(manifold: Endpoint, request: Callable[[Endpoint], Awaitable[T]]) -> T:
 
 
 def result_of(
-    invocation: Invocation, wait: float | None, request: Callable[[Endpoint], Awaitable[dict[str, Any]]]
+    invocation: Invocation, wait: float | None, request: Callable[["Manifold"], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
     """The result of a request for one item.
 
@@ -56,7 +57,7 @@ def result_of(
         Failed: no visible item has that name; the message suggests similar names and names unavailable servers.
     """
 
-    async def asked(manifold: Endpoint) -> dict[str, Any]:
+    async def asked(manifold: "Manifold") -> dict[str, Any]:
         try:
             return await request(manifold)
         except UnknownItem as exc:
@@ -68,7 +69,7 @@ def result_of(
     return ask(invocation.manifold(patience(wait)), asked)
 
 
-def unavailable(manifold: Endpoint) -> list[str]:
+def unavailable(manifold: "Manifold") -> list[str]:
     """A sentence for each server that cannot be used."""
     return [statuses.outcome(status) for status in manifold.status() if not statuses.is_fine(status)]
 
@@ -149,7 +150,7 @@ def call(
     """
     given = tool_arguments(arguments, pairs, sys.stdin.read)
 
-    def request(manifold: Endpoint) -> Awaitable[dict[str, Any]]:
+    def request(manifold: "Manifold") -> Awaitable[dict[str, Any]]:
         return manifold.call_tool(tool, given, on_progress=lambda params: note(progress_line(params)))
 
     result = result_of(invocation, wait, request)
@@ -343,7 +344,7 @@ def list_(invocation: Invocation, *, wait: float | None, as_json: bool, **kinds:
     """
     wanted = {kind for kind, is_wanted in kinds.items() if is_wanted} or set(kinds)
 
-    async def asked(manifold: Endpoint) -> tuple[list[Section], list[str]]:
+    async def asked(manifold: "Manifold") -> tuple[list[Section], list[str]]:
         return await _sections(manifold, wanted), unavailable(manifold)
 
     found, missing = ask(invocation.manifold(patience(wait)), asked)
@@ -352,7 +353,7 @@ def list_(invocation: Invocation, *, wait: float | None, as_json: bool, **kinds:
         note(f"not listed: {line}")
 
 
-async def _sections(manifold: Endpoint, wanted: set[str]) -> list[Section]:
+async def _sections(manifold: "Manifold", wanted: set[str]) -> list[Section]:
     found: list[Section] = []
     if "tools" in wanted:
         found.append(attributed("tools", "name", await manifold.list_tools(), manifold.status()))

@@ -28,7 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "call": ("mcp_manifold.cli.requests", "call", "Call a tool."),
     "read": ("mcp_manifold.cli.requests", "read", "Read a resource."),
     "prompt": ("mcp_manifold.cli.requests", "prompt", "Get a prompt."),
-    "schema": ("mcp_manifold.cli.schema", "schema", "Print the JSON Schema of the configuration file."),
+    "schema": ("mcp_manifold.cli.check", "schema", "Print the JSON Schema of the configuration file."),
 }
 """The module, name and summary of each command. A run imports only the command it executes."""
 

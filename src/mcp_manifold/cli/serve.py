@@ -14,11 +14,12 @@ from urllib.parse import quote
 import click
 
 from mcp_manifold.cli.exits import EXIT_CODES, Misconfigured, did_you_mean
-from mcp_manifold.cli.invocation import REMEMBER, STATE_DIR, Endpoint, Invocation, common, overrides_of
+from mcp_manifold.cli.invocation import REMEMBER, STATE_DIR, Invocation, common, overrides_of
 from mcp_manifold.cli.output import columns, counted, note, visible, visible_text
 from mcp_manifold.cli.running import run, settle_memory
 
 if TYPE_CHECKING:
+    from mcp_manifold.app.manifold import Manifold
     from mcp_manifold.cli.statuses import PlainConsole, Reporter
     from mcp_manifold.config import Reloaded, Settings
     from mcp_manifold.config.state_directory import Announced
@@ -80,7 +81,7 @@ def serve(
     run(_serve(manifold, console, signals), hangup=signals.received, stop=manifold.stop)
 
 
-async def _serve(manifold: Endpoint, console: "PlainConsole", signals: "ReloadSignal") -> None:
+async def _serve(manifold: "Manifold", console: "PlainConsole", signals: "ReloadSignal") -> None:
     from mcp_manifold.cli.statuses import Reporter  # noqa: PLC0415 - as above
 
     for warning in manifold.config.warnings:
@@ -104,7 +105,7 @@ async def _serve(manifold: Endpoint, console: "PlainConsole", signals: "ReloadSi
             reporter.end()
 
 
-async def _until_started(manifold: Endpoint, reporter: "Reporter | None" = None) -> None:
+async def _until_started(manifold: "Manifold", reporter: "Reporter | None" = None) -> None:
     await manifold.settle()
     settle_memory()
     if reporter is not None:
@@ -188,7 +189,7 @@ def stdio(
     run(_serve_stdio(manifold, scope, signals), hangup=signals.received, stop=manifold.stop)
 
 
-async def _serve_stdio(manifold: Endpoint, scope: str, signals: "ReloadSignal") -> None:
+async def _serve_stdio(manifold: "Manifold", scope: str, signals: "ReloadSignal") -> None:
     async with manifold, asyncio.TaskGroup() as group:
         started = group.create_task(_until_started(manifold), name="first attempts")
         try:
@@ -228,7 +229,7 @@ class ReloadSignal:
     Reloads are numbered, so that the command recognises the outcome of its own request.
     """
 
-    def __init__(self, invocation: Invocation, manifold: Endpoint) -> None:
+    def __init__(self, invocation: Invocation, manifold: "Manifold") -> None:
         self._invocation = invocation
         self._manifold = manifold
         self._note: Announced | None = None

@@ -3,7 +3,6 @@
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -18,26 +17,24 @@ MAX_PROBLEMS: Final = 100
 
 Severity = Literal["error", "broken", "warning"]
 
-WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "string_type": "expected text in quotes",
-        "string_too_short": "expected some text",
-        "string_too_long": "expected at most {max_length} characters",
-        "int_type": "expected a whole number",
-        "int_parsing": "expected a whole number",
-        "int_from_float": "expected a whole number",
-        "bool_type": "expected true or false",
-        "bool_parsing": "expected true or false",
-        "tuple_type": "expected a list in [ ]",
-        "dict_type": "expected an object in {{ }}",
-        "model_type": "expected an object in {{ }}",
-        "model_attributes_type": "expected an object in {{ }}",
-        "literal_error": "expected {expected}",
-        "greater_than": "expected a number above {gt}",
-        "greater_than_equal": "expected a number of at least {ge}",
-        "less_than_equal": "expected a number of at most {le}",
-    }
-)
+WORDS: Final[Mapping[str, str]] = {
+    "string_type": "expected text in quotes",
+    "string_too_short": "expected some text",
+    "string_too_long": "expected at most {max_length} characters",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "tuple_type": "expected a list in [ ]",
+    "dict_type": "expected an object in {{ }}",
+    "model_type": "expected an object in {{ }}",
+    "model_attributes_type": "expected an object in {{ }}",
+    "literal_error": "expected {expected}",
+    "greater_than": "expected a number above {gt}",
+    "greater_than_equal": "expected a number of at least {ge}",
+    "less_than_equal": "expected a number of at most {le}",
+}
 """Our words for the types of validation errors. The library's own may repeat a value, which may be a secret."""
 
 

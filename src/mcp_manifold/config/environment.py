@@ -3,11 +3,11 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -98,10 +98,8 @@ def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
     return min(found)
 
 
-class ReportUnresolved(Protocol):
-    """Takes the reason why a reference is unresolved, and the path of the value it is in."""
-
-    def __call__(self, reason: str, loc: Loc, /) -> None: ...
+ReportUnresolved = Callable[[str, Loc], None]
+"""Takes the reason why a reference is unresolved, and the path of the value it is in."""
 
 
 class _Unresolved(Exception):

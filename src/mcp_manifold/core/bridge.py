@@ -27,7 +27,7 @@ from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, CallCancelled, InvalidParams, RemoteError
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.key_store import InMemoryKeyStore, KeyStore
+from mcp_manifold.model.key_store import KeyStore
 from mcp_manifold.wire import UNSET, Envelope, Payload, ResultView
 from mcp_manifold.wire.protocol import INTERNAL_ERROR, METHOD_NOT_FOUND
 
@@ -94,9 +94,9 @@ class Bridge:
         self._clock = clock or LoopClock()
         self._names_server = names_server
         self._loop = asyncio.get_running_loop()
-        self._parked: KeyStore[Parked] = InMemoryKeyStore()
+        self._parked: KeyStore[Parked] = KeyStore()
         self._by_pending: dict[PendingRequest, Parked] = {}
-        self._repeats: KeyStore[Repeat] = InMemoryKeyStore()
+        self._repeats: KeyStore[Repeat] = KeyStore()
         self._elicitations: dict[tuple[Link, bytes], Session] = {}
 
     def __repr__(self) -> str:

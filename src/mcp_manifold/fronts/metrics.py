@@ -27,7 +27,7 @@ from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.model.budget import MemoryBudget
-from mcp_manifold.stages.metrics import BOUNDS, UNTIMED, Counts
+from mcp_manifold.stages import BOUNDS, UNTIMED, Counts
 
 _PLAIN: Final = "text/plain"
 _SAMPLE_EVERY: Final = 1.0

@@ -17,7 +17,7 @@ from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.key_store import InMemoryKeyStore, KeyStore
+from mcp_manifold.model.key_store import KeyStore
 from mcp_manifold.model.policy import Principal
 from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_version, notification, text
 
@@ -317,7 +317,7 @@ class Sessions:
         self._gateway = gateway
         self._tally = tally
         self._clock = clock
-        self._kept: KeyStore[OpenSession] = InMemoryKeyStore()
+        self._kept: KeyStore[OpenSession] = KeyStore()
         self._timer: Timer | None = None
 
     def __repr__(self) -> str:

@@ -81,23 +81,20 @@ def status_line(status: int) -> bytes:
     return _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def header_lines(lines: Iterable[Line], *, reserved: Collection[bytes] = ()) -> bytes:
+def header_lines(lines: Iterable[Line]) -> bytes:
     """Header lines as bytes, each with its line end.
 
-    Args:
-        reserved: lower-case names that are refused.
-
     Raises:
-        ValueError: a name is no token or reserved, or a value contains CR, LF or NUL. Values are not quoted.
+        ValueError: a name is no token, or a value contains CR, LF or NUL. Values are not quoted.
     """
-    return b"".join([_written(name, value, reserved) for name, value in lines])
+    return b"".join([_written(name, value, ()) for name, value in lines])
 
 
 def header_line(name: str, value: str, *, reserved: Collection[bytes] = ()) -> bytes:
     """One header line from text; see `header_lines`.
 
     Raises:
-        ValueError: as `header_lines`, or for a character outside Latin-1.
+        ValueError: as `header_lines`, or for a character outside Latin-1, or for one of the `reserved` names.
     """
     try:
         return _written(name.encode("latin-1"), value.encode("latin-1"), reserved)

@@ -6,7 +6,7 @@ process in the key, and `find` would be called on the owner only.
 
 import secrets
 from collections.abc import Collection
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 _T = TypeVar("_T")
 
@@ -14,36 +14,8 @@ _KEY_BYTES: Final = 32
 """Random bytes in a key: it can be neither guessed nor issued twice."""
 
 
-class KeyStore(Protocol[_T]):
+class KeyStore(Generic[_T]):
     """Values by issued key. The caller checks whether the bearer of a key may use the value."""
-
-    def issue(self) -> str:
-        """A new random key (43 URL-safe characters in memory)."""
-        ...
-
-    def keep(self, key: str, kept: _T) -> None:
-        """Store a value under an issued key."""
-        ...
-
-    def find(self, key: str) -> _T | None:
-        """The value of a key; None for an unknown key."""
-        ...
-
-    def forget(self, key: str) -> _T | None:
-        """Remove a key; returns its value."""
-        ...
-
-    def all(self) -> Collection[_T]:
-        """A snapshot of all values in this process."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of values in this process."""
-        ...
-
-
-class InMemoryKeyStore(Generic[_T]):
-    """A KeyStore in this process's memory."""
 
     __slots__ = ("_kept",)
 
@@ -51,27 +23,27 @@ class InMemoryKeyStore(Generic[_T]):
         self._kept: dict[str, _T] = {}
 
     def __repr__(self) -> str:
-        return f"<InMemoryKeyStore {len(self._kept)} kept>"
+        return f"<KeyStore {len(self._kept)} kept>"
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def issue(self) -> str:
-        """See `KeyStore`."""
+        """A new random key: 43 URL-safe characters."""
         return secrets.token_urlsafe(_KEY_BYTES)
 
     def keep(self, key: str, kept: _T) -> None:
-        """See `KeyStore`."""
+        """Store a value under an issued key."""
         self._kept[key] = kept
 
     def find(self, key: str) -> _T | None:
-        """See `KeyStore`."""
+        """The value of a key; None for an unknown key."""
         return self._kept.get(key)
 
     def forget(self, key: str) -> _T | None:
-        """See `KeyStore`."""
+        """Remove a key; returns its value."""
         return self._kept.pop(key, None)
 
     def all(self) -> Collection[_T]:
-        """See `KeyStore`."""
+        """A snapshot of all values."""
         return list(self._kept.values())

@@ -18,7 +18,6 @@ a delay it keeps its failure count, so that the next start continues the back-of
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 
@@ -49,29 +48,27 @@ class LifecycleEvent(StrEnum):
     STOPPED = "stopped"
 
 
-_NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = MappingProxyType(
-    {
-        (State.IDLE, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.IDLE, LifecycleEvent.RESTED): State.IDLE,
-        (State.BACKING_OFF, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
-        (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
-        (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
-        (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
-        (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
-        # The CRASHES-th crash in a row leads to State.CRASH_LOOP instead.
-        (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.READY, LifecycleEvent.RESTED): State.IDLE,
-        (State.READY, LifecycleEvent.FELL_SILENT): State.DEGRADED,
-        (State.DEGRADED, LifecycleEvent.ANSWERED): State.READY,
-        (State.DEGRADED, LifecycleEvent.LOST): State.BACKING_OFF,
-        (State.DEGRADED, LifecycleEvent.CRASHED): State.BACKING_OFF,
-        (State.DEGRADED, LifecycleEvent.RESTED): State.IDLE,
-        **{(state, LifecycleEvent.STOPPED): State.STOPPED for state in State if state is not State.DISABLED},
-    }
-)
+_NEXT: Final[Mapping[tuple[State, LifecycleEvent], State]] = {
+    (State.IDLE, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.IDLE, LifecycleEvent.RESTED): State.IDLE,
+    (State.BACKING_OFF, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.BACKING_OFF, LifecycleEvent.RESTED): State.IDLE,
+    (State.CRASH_LOOP, LifecycleEvent.STARTED): State.CONNECTING,
+    (State.CRASH_LOOP, LifecycleEvent.RESTED): State.IDLE,
+    (State.CONNECTING, LifecycleEvent.OPENED): State.READY,
+    (State.CONNECTING, LifecycleEvent.FAILED): State.BACKING_OFF,
+    # The CRASHES-th crash in a row leads to State.CRASH_LOOP instead.
+    (State.CONNECTING, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.READY, LifecycleEvent.RESTED): State.IDLE,
+    (State.READY, LifecycleEvent.FELL_SILENT): State.DEGRADED,
+    (State.DEGRADED, LifecycleEvent.ANSWERED): State.READY,
+    (State.DEGRADED, LifecycleEvent.LOST): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.CRASHED): State.BACKING_OFF,
+    (State.DEGRADED, LifecycleEvent.RESTED): State.IDLE,
+    **{(state, LifecycleEvent.STOPPED): State.STOPPED for state in State if state is not State.DISABLED},
+}
 
 FIRST_DELAY: Final = 0.2
 """Seconds before the first attempt after a failure: long enough not to spin, too short to be noticed."""
@@ -82,7 +79,7 @@ STEADY: Final = 10.0
 CRASHES: Final = 5
 """Crashes in a row, before the process was usable, that make a crash loop."""
 LOOP_DELAY: Final = 30.0
-"""Shortest delay in seconds between two starts in a crash loop."""
+"""Shortest delay in seconds between two starts in a crash loop; jitter makes it up to 1.5 times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +100,6 @@ class Status:
         return self.state in (State.READY, State.DEGRADED)
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether it failed and waits for the next attempt."""
-        return self.state in (State.BACKING_OFF, State.CRASH_LOOP)
-
-    @property
     def is_resting(self) -> bool:
         """Whether it has no link because none is needed, and the last one did not fail."""
         return self.state is State.IDLE and not self.failures
@@ -117,11 +109,6 @@ def backoff(failures: int, *, jitter: float) -> float:
     """Seconds to wait after `failures` (>= 1) failures in a row; `jitter` in [0, 1) spreads them over 50-100 %."""
     ceiling = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
     return ceiling * (0.5 + jitter / 2)
-
-
-def loop_delay(*, jitter: float) -> float:
-    """Seconds to wait in a crash loop: `LOOP_DELAY` to 1.5 times that, by `jitter` in [0, 1)."""
-    return LOOP_DELAY * (1 + jitter / 2)
 
 
 def advance(status: Status, event: LifecycleEvent, *, now: float, jitter: float = 0.0, reason: str = "") -> Status:
@@ -149,5 +136,6 @@ def advance(status: Status, event: LifecycleEvent, *, now: float, jitter: float 
 def _failed(status: Status, now: float, reason: str, *, jitter: float, has_crashed: bool) -> Status:
     failures, crashes = status.failures + 1, status.crashes + 1 if has_crashed else 0
     if crashes >= CRASHES:
-        return Status(State.CRASH_LOOP, now, failures, crashes, now + loop_delay(jitter=jitter), reason)
+        delay = LOOP_DELAY * (1 + jitter / 2)
+        return Status(State.CRASH_LOOP, now, failures, crashes, now + delay, reason)
     return Status(State.BACKING_OFF, now, failures, crashes, now + backoff(failures, jitter=jitter), reason)

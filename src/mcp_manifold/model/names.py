@@ -294,9 +294,3 @@ def _gaps(expression: str) -> list[_Gap] | None:
     if operator == "/":
         return [_Gap(lead, stop.removeprefix("/") if variable.endswith("*") else stop) for variable in variables]
     return [_Gap(lead, stop)]
-
-
-def template_matches(template: str, uri: str) -> bool:
-    """Whether `template` can expand to `uri`. Compile a template that is matched more than once."""
-    compiled = compile_template(template)
-    return compiled is not None and compiled.matches(uri)

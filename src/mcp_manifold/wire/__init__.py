@@ -62,7 +62,7 @@ from mcp_manifold.wire.protocol import (
     era_of,
     negotiate_version,
 )
-from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, may_hold_refs, ref_steps
+from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, ref_steps
 from mcp_manifold.wire.result_view import ResultView, view_of
 from mcp_manifold.wire.rpc_errors import backend_code, error_of, http_status
 
@@ -102,7 +102,6 @@ __all__ = [
     "map_error_ref",
     "map_resource_refs",
     "may_ask",
-    "may_hold_refs",
     "members",
     "members_of",
     "modern_stamp",

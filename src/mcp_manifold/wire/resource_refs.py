@@ -39,11 +39,6 @@ Steps = Generator[None, None, Payload]
 """The mapping of one result in steps; the generator's return value is the mapped result."""
 
 
-def may_hold_refs(result: Payload) -> bool:
-    """Whether a result may hold refs: a cheap test with false positives, always true for a large result."""
-    return len(result) >= LARGE or bytes(result).find(b'"uri"') >= 0
-
-
 def map_resource_refs(
     method: str, result: Payload, public: Callable[[str], str], view: ResultView | None = None
 ) -> Payload:

@@ -14,7 +14,7 @@ from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
 from mcp_manifold.model.outcomes import OUTCOMES
-from mcp_manifold.stages.metrics import Counts
+from mcp_manifold.stages import Counts
 from mcp_manifold.wire import EMPTY
 from tests.fakes.clock import FakeClock
 from tests.unit.app.asgi import send

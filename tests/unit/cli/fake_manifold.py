@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from click.testing import CliRunner, Result
 
+from mcp_manifold.app.manifold import Manifold
 from mcp_manifold.cli import cli
 from mcp_manifold.cli.invocation import Opening
 from mcp_manifold.config import ManifoldSettings, Reloaded, ServerSettings, Settings
@@ -28,7 +29,7 @@ def settings(*names: str, **manifold: Any) -> Settings:
 
 @dataclass
 class FakeManifold:
-    """The Endpoint of the commands, scripted."""
+    """The part of `Manifold` that the commands use, scripted."""
 
     config: Settings = field(default_factory=lambda: settings("notes"))
     servers: list[ServerStatus] = field(default_factory=lambda: [NOTES])
@@ -149,9 +150,9 @@ class FakeOpening(Opening):
     def __init__(self, made: FakeManifold) -> None:
         self._made = made
 
-    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> FakeManifold:
+    def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> Manifold:
         self._made.overrides = dict(overrides)
-        return self._made
+        return cast(Manifold, self._made)
 
     def settings(self, source: Path | None, overrides: Mapping[str, object]) -> Settings:
         return self._made.config

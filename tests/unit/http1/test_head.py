@@ -46,7 +46,7 @@ def test_a_header_of_the_connection_is_refused_in_any_case(name: bytes) -> None:
     with pytest.raises(ValueError, match="set by the connection"):
         Origin.of("http://a").head("POST", None, [(name.decode().title(), "x")])
     with pytest.raises(ValueError, match="set by the connection"):
-        header_lines([(name.title(), b"x")], reserved=RESERVED_HEADERS)
+        header_line(name.decode().title(), "x", reserved=RESERVED_HEADERS)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from mcp_manifold.model.names import (
     scheme,
     spellings,
     split_prefixed_uri,
-    template_matches,
 )
 
 
@@ -120,6 +119,11 @@ def test_dot_segments_are_found_when_encoded(has_them: bool, uris: tuple[str, ..
 
 def test_block_rules_see_merged_slashes_and_no_escapes() -> None:
     assert "file:///secret/x" in spellings("FILE:////%73ecret%2fx")
+
+
+def template_matches(template: str, uri: str) -> bool:
+    compiled = compile_template(template)
+    return compiled is not None and compiled.matches(uri)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_manifold.errors import BackendTimeout, CallCancelled, UnknownItem
 from mcp_manifold.model.policy import Principal
-from mcp_manifold.stages.call_log import CallLog, logger
+from mcp_manifold.stages import CallLog, logger
 from mcp_manifold.wire import Payload
 from tests.unit.stages.calls import Outcome, make_call, observe
 

@@ -7,7 +7,7 @@ import pytest
 from mcp_manifold.errors import BackendTimeout, UnknownMethod
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import Principal
-from mcp_manifold.stages.metrics import BOUNDS, METHODS, Counts
+from mcp_manifold.stages import BOUNDS, METHODS, Counts
 from mcp_manifold.wire import EMPTY, Payload
 from tests.unit.stages.calls import Outcome, make_call, observe
 

@@ -1,1 +1,1 @@
-"""The calls of one backend: executor, waiting calls, breaker, deadlines, retry policy."""
+"""Calls to one backend: queueing, concurrency, deadlines, retries and the circuit breaker."""

@@ -46,28 +46,6 @@ class _Broken(Exception):
 class ClientConnection(asyncio.Protocol):
     """One connection: idle, or busy with one exchange. Methods named `on_...` are the parser's callbacks."""
 
-    __slots__ = (
-        "_announced",
-        "_bulky",
-        "_complete",
-        "_exchange",
-        "_fields",
-        "_has_begun",
-        "_inflater",
-        "_known",
-        "_may_be_coded",
-        "_parser",
-        "_pieces",
-        "_pool",
-        "_rest",
-        "_reusable",
-        "_room",
-        "_started",
-        "_status",
-        "_transport",
-        "idle_since",
-        "is_closed",
-    )
     _transport: asyncio.Transport
 
     def __init__(self, pool: Keeper) -> None:

@@ -137,7 +137,6 @@ class HttpPool:
     # --- Keeper, called by connections ---
 
     def opened(self, connection: ClientConnection) -> None:
-        """See `Keeper`."""
         self._connections.add(connection)
 
     def release(self, connection: ClientConnection) -> None:
@@ -151,12 +150,10 @@ class HttpPool:
             self._sweep = self.clock.call_later(self._keepalive, self._drop_stale)
 
     def forget(self, connection: ClientConnection) -> None:
-        """See `Keeper`."""
         if connection in self._idle:
             self._idle.remove(connection)
 
     def lost(self, connection: ClientConnection) -> None:
-        """See `Keeper`."""
         self._connections.discard(connection)
         self.forget(connection)
         if not self._connections:

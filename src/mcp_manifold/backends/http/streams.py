@@ -5,13 +5,15 @@ On the standing stream a handshake-era server sends messages that belong to no r
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
-from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
 from mcp_manifold.errors import SessionExpired
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
+
+if TYPE_CHECKING:
+    from mcp_manifold.backends.http.transport import HttpTransport
 
 logger = logging.getLogger(__name__)
 
@@ -21,22 +23,6 @@ RESUME_CEILING: Final = 30.0
 """The longest such delay."""
 POST_WAIT: Final = 60.0
 """Seconds a server may take to accept a POSTed message; without it a silent one would hold its connection."""
-
-
-class StreamOpener(Protocol):
-    """The transport, as its standing stream sees it."""
-
-    link: Link
-    clock: Clock
-    max_message: int
-    idle_limit: float
-
-    @property
-    def has_session(self) -> bool:
-        """Whether the server assigned a session id."""
-
-    def stream(self, receiver: "StandingStream", last_event: str | None) -> Exchange:
-        """Open a GET stream; with `last_event`, resume after that event id."""
 
 
 class NotificationPost:
@@ -88,19 +74,7 @@ class NotificationPost:
 class StandingStream:
     """The standing GET stream: reopened when it breaks, closed for good if the server offers none."""
 
-    __slots__ = (
-        "_closed",
-        "_events",
-        "_exchange",
-        "_failures",
-        "_idle",
-        "_last_event",
-        "_retry",
-        "_timer",
-        "_transport",
-    )
-
-    def __init__(self, transport: StreamOpener) -> None:
+    def __init__(self, transport: "HttpTransport") -> None:
         self._transport = transport
         self._exchange: Exchange | None = None
         self._events: EventParser | None = None

@@ -15,6 +15,7 @@ from mcp_manifold.backends.http.pool import HttpPool
 from mcp_manifold.backends.http.streams import RESUME_CEILING, RESUME_DELAY, NotificationPost, StandingStream
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.clock import IdleTimer
 from mcp_manifold.errors import (
     AnswerDropped,
@@ -71,8 +72,7 @@ class HttpTransport:
         self._session = ""
         self._version = ""
         self._standing: StandingStream | None = None
-        self._max_tools = max_tools
-        self._tools: dict[bytes, bytes] = {}
+        self._tools: BoundedCache[bytes, bytes] = BoundedCache(max_tools)
         """Mirrored header lines of a call, by the raw name of its tool."""
         self._compose()
 
@@ -108,9 +108,8 @@ class HttpTransport:
         name = bytes(params["name"])
         found = self._tools.get(name)
         if found is None:
-            if len(self._tools) >= self._max_tools:  # tools that come and go must not grow it
-                self._tools.clear()
-            found = self._tools[name] = mirrored_headers(method, params, None)
+            found = mirrored_headers(method, params, None)
+            self._tools.put(name, found)
         return found
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:

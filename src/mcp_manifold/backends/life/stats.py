@@ -3,27 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Final
 
 from mcp_manifold.errors import BackendUnavailable
 from mcp_manifold.model.lifecycle import LifecycleEvent, State, Status
 
-_WHAT: Final[Mapping[State, str]] = MappingProxyType(
-    {
-        State.CONNECTING: "is still connecting",
-        State.BACKING_OFF: "is not reachable",
-        State.STOPPED: "is stopped",
-    }
-)
-_ADVICE: Final[Mapping[State, str]] = MappingProxyType(
-    {
-        State.CONNECTING: "Try again in a few seconds.",
-        State.BACKING_OFF: "Try again then, or go on without this server; `mcp-manifold status` says more.",
-        State.CRASH_LOOP: "Go on without this server: its program or its configuration has to be fixed first.",
-        State.STOPPED: "Go on without this server.",
-    }
-)
+_WHAT: Final[Mapping[State, str]] = {
+    State.CONNECTING: "is still connecting",
+    State.BACKING_OFF: "is not reachable",
+    State.STOPPED: "is stopped",
+}
+_ADVICE: Final[Mapping[State, str]] = {
+    State.CONNECTING: "Try again in a few seconds.",
+    State.BACKING_OFF: "Try again then, or go on without this server; `mcp-manifold status` says more.",
+    State.CRASH_LOOP: "Go on without this server: its program or its configuration has to be fixed first.",
+    State.STOPPED: "Go on without this server.",
+}
 
 
 def _now() -> datetime:

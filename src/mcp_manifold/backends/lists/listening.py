@@ -83,7 +83,6 @@ class Listening:
         return outcome
 
     def want(self, uri: str) -> Outcome:
-        """See `Reports`."""
         return self._want((_RESOURCES, uri))
 
     def want_task(self, id_: str) -> Outcome:
@@ -99,7 +98,6 @@ class Listening:
         pending.future.add_done_callback(self._on_task)
 
     def drop(self, uri: str) -> None:
-        """See `Reports`."""
         self._drop((_RESOURCES, uri))
 
     def drop_task(self, id_: str) -> None:

@@ -27,6 +27,7 @@ class _Page(msgspec.Struct):
     tools: list[Payload] = []
     prompts: list[Payload] = []
     resources: list[Payload] = []
+    tasks: list[Payload] = []
     templates: list[Payload] = msgspec.field(name="resourceTemplates", default_factory=list)
     cursor: str | None = msgspec.field(name="nextCursor", default=None)
     ttl_ms: float | None = msgspec.field(name="ttlMs", default=None)
@@ -140,11 +141,6 @@ def _page(link: Link, method: str, result: Payload) -> _Page:
         raise BackendProtocolError(link.backend, f"invalid response to {method}: {exc}") from exc
 
 
-class _TaskPage(msgspec.Struct):
-    tasks: list[Payload] = []
-    cursor: str | None = msgspec.field(name="nextCursor", default=None)
-
-
 async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payload]:
     """The tasks that a backend lists over a link, at most `max_pages` pages.
 
@@ -155,11 +151,7 @@ async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payl
     items: list[Payload] = []
     params: dict[str, Payload] = {}
     for _ in range(max_pages):
-        result = await link.request("tasks/list", params, timeout=timeout)
-        try:
-            page = msgspec.json.decode(result, type=_TaskPage)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise BackendProtocolError(link.backend, f"invalid response to tasks/list: {exc}") from exc
+        page = _page(link, "tasks/list", await link.request("tasks/list", params, timeout=timeout))
         items += page.tasks
         if page.cursor is None:
             break

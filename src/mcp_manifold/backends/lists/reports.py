@@ -27,15 +27,12 @@ class Reports(Protocol):
 
     def want(self, uri: str) -> Outcome:
         """Subscribe to a URI. Done when the backend agrees; fails with the reason when it refuses."""
-        ...
 
     def drop(self, uri: str) -> None:
         """Unsubscribe from a URI."""
-        ...
 
     def is_due(self, params: dict[str, Payload]) -> bool:
         """Whether a report belongs to a current subscription."""
-        ...
 
 
 def offers_subscriptions(link: Link) -> bool:
@@ -92,7 +89,6 @@ class Subscribing:
         return f"<Subscribing {self._link.backend} uris={len(self._by_uri)}>"
 
     def want(self, uri: str) -> Outcome:
-        """See `Reports`."""
         entry = self._by_uri.setdefault(uri, _Subscription())
         entry.is_wanted = True
         outcome = new_outcome()
@@ -101,14 +97,12 @@ class Subscribing:
         return outcome
 
     def drop(self, uri: str) -> None:
-        """See `Reports`."""
         entry = self._by_uri.get(uri)
         if entry is not None:
             entry.is_wanted = False
             self._advance(uri, entry)
 
     def is_due(self, params: dict[str, Payload]) -> bool:
-        """See `Reports`."""
         return True
 
     def _advance(self, uri: str, entry: _Subscription) -> None:

@@ -204,8 +204,8 @@ class StdioTransport:
         loop, pipes, waiting = asyncio.get_running_loop(), self._pipes, self._waiting
         on_end(self._process, pipes.ended)
         self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, waiting.pop(0))
-        for protocol in (_Output(pipes, 1, self._clock), _Output(pipes, 2, self._clock)):
-            output, _ = await loop.connect_read_pipe(partial(_same, protocol), waiting.pop(0))
+        for fd in (1, 2):
+            output, _ = await loop.connect_read_pipe(partial(_Output, pipes, fd, self._clock), waiting.pop(0))
             self._outputs.append(output)
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
@@ -271,10 +271,6 @@ class StdioTransport:
         if not self._is_closing:
             self._tail.exited(ending(code))
         self._link.lost(BackendCrashed(self._link.backend, exit_reason(code, self._tail)))
-
-
-def _same(protocol: _Output) -> _Output:
-    return protocol
 
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:

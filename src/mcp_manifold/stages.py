@@ -1,9 +1,6 @@
-"""The stage that counts calls by method, server and outcome, with latency histograms. `fronts/metrics` exports them.
+"""Stages: observers of every call. `Counts` feeds the metrics, `CallLog` the log. No stage knows another."""
 
-It is on the hot path and runs on one event loop: plain integers, no lock, and sums are computed at export. Label values
-are bounded: methods from a fixed set, configured servers, outcomes from a fixed list.
-"""
-
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -12,6 +9,8 @@ from typing import Final
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.outcomes import OUTCOMES, outcome_of
 from mcp_manifold.wire import Payload
+
+logger = logging.getLogger(__name__)
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency buckets, in seconds."""
@@ -53,7 +52,10 @@ class Series:
 
 
 class Counts:
-    """The Stage that counts all calls.
+    """Counts calls by method, server and outcome, with latency histograms; `fronts/metrics` exports them.
+
+    It is on the hot path and runs on one event loop: plain integers, no lock, and sums are computed at export. Label
+    values are bounded: methods from a fixed set, configured servers, outcomes from a fixed list.
 
     Args:
         is_server: whether a server of that name is configured; asked when the name is first seen.
@@ -97,3 +99,33 @@ class Counts:
 
     def _new_series(self, method: str, server: str) -> Series:
         return self._series.setdefault((method, server if server and self._is_server(server) else ""), Series())
+
+
+class CallLog:
+    """Logs one line per call at level DEBUG; one comparison per call while that is off.
+
+    The line has no arguments, results, headers or session ids.
+    """
+
+    def __repr__(self) -> str:
+        return "<CallLog>"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the log wants the line."""
+        return logger.isEnabledFor(logging.DEBUG)
+
+    def began(self, call: Call) -> None:
+        """Log nothing yet."""
+
+    def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
+        """Log the call. `error` is the class of the failure, if any."""
+        milliseconds = (perf_counter() - call.began) * 1000
+        outcome = outcome_of(failure, method=call.method, result=result)
+        fields = {
+            "backend": call.backend,
+            "principal": call.session.principal.name,
+            "scope": call.session.scope,
+            "error": "" if failure is None else type(failure).__name__,
+        }
+        logger.debug("%s %s in %.1f ms", call.method, outcome, milliseconds, extra=fields)
