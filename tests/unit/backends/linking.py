@@ -171,11 +171,14 @@ class FakeReply:
 
     def __init__(self, emitted: list[bytes] | None = None) -> None:
         self.emitted = [] if emitted is None else emitted
-        self.outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        self.outcome.add_done_callback(_retrieve)
+        self.is_answered = False
+        self.failure: BaseException | None = None
+        """The failure it was answered with; None for a result, or before the answer."""
+        self._result = Payload(b"null")
+        self._grown = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<FakeReply {'answered' if self.outcome.done() else 'waiting'}>"
+        return f"<FakeReply {'answered' if self.is_answered else 'waiting'}>"
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         self.emitted.append(message)
@@ -187,28 +190,24 @@ class FakeReply:
         pass
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        assert not self.outcome.done(), "answered twice"
+        assert not self.is_answered, "answered twice"
         assert (result is None) != (failure is None)
-        if failure is not None:
-            self.outcome.set_exception(failure)
-        elif result is not None:
-            self.outcome.set_result(Payload(b"".join(result)) if isinstance(result, tuple) else result)
-
-    @property
-    def failure(self) -> BaseException | None:
-        """The failure it was answered with; None for a result, or while it waits."""
-        return self.outcome.exception() if self.outcome.done() else None
+        self.is_answered, self.failure = True, failure
+        if result is not None:
+            self._result = Payload(b"".join(result)) if isinstance(result, tuple) else result
+        self._grown.set()
 
     @property
     def result(self) -> Any:
-        """The result it was answered with, as a value; None for a failure, or while it waits."""
-        done = self.outcome.done() and self.outcome.exception() is None
-        return msgspec.json.decode(self.outcome.result()) if done else None
+        """The result it was answered with, as a value; None for a failure, or before the answer."""
+        return msgspec.json.decode(self._result)
 
-
-def _retrieve(outcome: "asyncio.Future[Payload]") -> None:
-    if not outcome.cancelled():
-        outcome.exception()
+    async def outcome(self) -> Payload:
+        """The result, once it was answered; raises the failure."""
+        await self._grown.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self._result
 
 
 class Caller:

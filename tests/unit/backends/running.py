@@ -116,7 +116,7 @@ async def request(fleet: Any, name: str, call: Call) -> Payload:
     """The result of a Caller's call. Cancelling this cancels the call."""
     in_flight = dispatcher_to(fleet, name).dispatch(call)
     try:
-        return await reply_of(call).outcome
+        return await reply_of(call).outcome()
     except asyncio.CancelledError:
         in_flight.cancel()
         raise

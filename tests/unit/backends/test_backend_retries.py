@@ -105,11 +105,11 @@ async def test_a_call_that_never_reached_the_backend_is_sent_again(happens: str)
             in_flight.cancel()
         await clock.advance(PAUSE)
         if happens == "it comes back":
-            assert text_of(await within(reply_of(call).outcome)) == "x"
+            assert text_of(await within(reply_of(call).outcome())) == "x"
         else:
             error = CallCancelled if happens == "the call is cancelled" else BackendUnavailable
             with pytest.raises(error):
-                await within(reply_of(call).outcome)
+                await within(reply_of(call).outcome())
         assert run.backend.executor.retries == seen + 1
         assert len(server.calls("tools/call")) == sent + (happens == "it comes back")
         assert not run.backend.executor.is_busy
@@ -123,6 +123,6 @@ async def test_a_call_that_timed_out_is_not_sent_again() -> None:
         run.dispatch(call := read())
         await clock.advance(7)
         with pytest.raises(BackendTimeout):
-            await within(reply_of(call).outcome)
+            await within(reply_of(call).outcome())
         await server.release("fault")
         assert run.backend.executor.retries == 0

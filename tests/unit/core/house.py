@@ -289,7 +289,7 @@ class House:
         call = call_of(Session("", ANONYMOUS, scope, version), method, **params)
         self.attempted()
         self.dispatch(call)
-        return bytes(await within(reply_of(call).outcome))
+        return bytes(await within(reply_of(call).outcome()))
 
     async def ask(self, method: str, version: str = LATEST_HANDSHAKE, scope: str = "", **params: Any) -> Any:
         return msgspec.json.decode(await self.raw(method, version, scope, **params))
