@@ -407,7 +407,7 @@ async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end() -> None:
         await wire.send(request("/a", BIG)[:-1])
         assert (await wire.answer()).status == 413
         assert stage.connections
-        await clock.advance(Limits.linger)
+        await clock.advance(Limits().linger)
         await stage.at_rest()  # though the client stays
 
 
@@ -865,6 +865,5 @@ async def test_who_does_not_read_is_given_no_more_and_loses_the_connection() -> 
         await wire.send(request("/taken", b""))
         (await app.was_taken()).writer.respond_pieces(SHARED, is_shared=True)
         await wire.send(request("/taken", b"") * 3)
-        await app.was_served()  # as the ASGI call that was begun before
         await stage.at_rest()
-        assert (len(app.taken), len(app.served)) == (1, 1)
+        assert (len(app.taken), len(app.served)) == (1, 0)

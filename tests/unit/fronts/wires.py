@@ -21,14 +21,12 @@ BOUND = 15.0
 Script = Callable[["Served"], Awaitable[None]]
 
 
-async def steady(measure: Callable[[], int], turns: int = 100) -> int:
-    """The value of a measure once it has changed and then stays the same for that many turns of the loop."""
-    first = last = measure()
-    since = 0
-    async with asyncio.timeout(BOUND):
-        while last == first or since < turns:
-            await asyncio.sleep(0)
-            last, since = (last, since + 1) if (found := measure()) == last else (found, 0)
+async def steady(measure: Callable[[], int], turns: int = 500) -> int:
+    """The value of a measure once it stays the same for that many turns of the loop."""
+    last, since = measure(), 0
+    while since < turns:
+        await asyncio.sleep(0)
+        last, since = (last, since + 1) if (found := measure()) == last else (found, 0)
     return last
 
 
