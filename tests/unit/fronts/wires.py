@@ -316,6 +316,21 @@ async def staged(
         await stage.close()
 
 
+@asynccontextmanager
+async def wired(app: Any, **options: Any) -> AsyncIterator[tuple[Stage, Wire]]:
+    """The same, and one client that just connected."""
+    async with staged(app, **options) as stage:
+        yield stage, await stage.open()
+
+
+@asynccontextmanager
+async def taking(*sent: bytes, **options: Any) -> AsyncIterator[tuple[Stage, Wire, Taken]]:
+    """The same, and what it sent, taken by an application that answers nothing by itself."""
+    async with wired(Scripted(echoes=False), **options) as (stage, wire):
+        await wire.send(b"".join(sent))
+        yield stage, wire, await stage.app.was_taken()
+
+
 def request(target: str = "/", body: bytes | None = None, *lines: str, method: str = "", version: str = "1.1") -> bytes:
     """A request; a POST if it has a body."""
     method = method or ("GET" if body is None else "POST")

@@ -166,9 +166,7 @@ class Journals:
 
     __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_mark", "_reservation", "_standing", "_version", "now")
 
-    def __init__(
-        self, mark: str, version: str, budget: MemoryBudget | None = None, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, mark: str, version: str, budget: MemoryBudget | None = None, clock: Clock | None = None) -> None:
         self.now = (clock or LoopClock()).now
         self._mark = mark
         self._reservation = Reservation(budget or MemoryBudget())

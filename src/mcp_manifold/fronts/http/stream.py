@@ -94,9 +94,7 @@ class EventStream:
         "written",
     )
 
-    def __init__(
-        self, send: Send, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None
-    ) -> None:
+    def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None) -> None:
         self._send = send
         self._tally = tally
         self._headers = headers
