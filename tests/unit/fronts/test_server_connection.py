@@ -20,6 +20,7 @@ from tests.unit.fronts.wires import (
     Served,
     Taken,
     Wire,
+    answering,
     chunked,
     request,
     staged,
@@ -137,10 +138,7 @@ async def test_a_client_that_sends_ahead_without_end_is_not_read() -> None:
 async def test_close_is_answered_and_done(target: str) -> None:
     async with wired(Scripted()) as (_, wire):
         await wire.send(request(target, b"abc", "Connection: close"))
-        answer = await wire.answer()
-        assert answer.status == 200
-        assert answer.closes
-        assert await wire.ended() == b""
+        assert (await wire.last()).status == 200
 
 
 @pytest.mark.parametrize("lines", [[], ["connection: keep-alive"]])
@@ -148,20 +146,15 @@ async def test_close_is_answered_and_done(target: str) -> None:
 async def test_http_1_0_is_answered_and_closed(target: str, lines: list[str]) -> None:
     async with wired(Scripted()) as (_, wire):
         await wire.send(request(target, b"abc", *lines, version="1.0"))
-        answer = await wire.answer()
+        answer = await wire.last()
         assert answer.body.endswith(b"abc")
-        assert answer.closes
-        assert await wire.ended() == b""
 
 
 @pytest.mark.parametrize("version", ["0.9", "2.0", "1.2", "3.0"])
 async def test_no_other_version_is_served(version: str) -> None:
     async with wired(Scripted()) as (stage, wire):
         await wire.send(request("/a", version=version))
-        answer = await wire.answer()
-        assert answer.status in (400, 505)
-        assert answer.closes
-        assert await wire.ended() == b""
+        assert (await wire.last()).status in (400, 505)
         assert not stage.app.served
 
 
@@ -246,10 +239,7 @@ async def test_a_status_without_a_body_has_none(status: int) -> None:
 
 
 async def test_a_large_response_arrives_whole_either_way() -> None:
-    async def large(served: Served) -> None:
-        await served.respond(b"y" * 3_000_000)
-
-    app = Scripted(echoes=False, a=large)
+    app = Scripted(echoes=False, a=answering(b"y" * 3_000_000))
     async with wired(app) as (_, wire):
         await wire.send(request("/a") + request("/taken", b""))
         assert (await wire.answer()).body == b"y" * 3_000_000
@@ -293,14 +283,9 @@ async def test_who_expects_it_is_told_to_go_on_when_the_body_is_wanted() -> None
 
 
 async def test_who_is_refused_is_not_told_to_go_on() -> None:
-    async def refusing(served: Served) -> None:
-        await served.respond(b"no", 401)
-
-    async with wired(Scripted(e=refusing)) as (_, wire):
+    async with wired(Scripted(e=answering(b"no", 401))) as (_, wire):
         await wire.send(CONTINUED[:-3])
-        answer = await wire.answer()
-        assert answer.status == 401
-        assert await wire.ended() == b""
+        assert (await wire.last()).status == 401
 
 
 async def test_a_response_that_began_is_not_interrupted_to_say_go_on() -> None:
@@ -355,40 +340,24 @@ async def test_a_body_in_tiny_chunks_costs_what_it_weighs() -> None:
         assert answer.body == b"asgi /a " + b"x" * 200_000
 
 
+@pytest.mark.parametrize("is_whole", [False, True])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_an_answer_before_the_body_arrived_ends_the_connection(framing: str) -> None:
-    async def early(served: Served) -> None:
-        await served.respond(b"no", 413)
-
-    sent = request("/a", BIG) if framing == "length" else chunked("/a", BIG)
-    async with wired(Scripted(a=early)) as (_, wire):
-        await wire.send(sent[: len(sent) // 2])
-        answer = await wire.answer()
-        assert (answer.status, answer.body) == (413, b"no")
-        assert await wire.ended() == b""
-
-
-@pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the_same(framing: str) -> None:
-    async def early(served: Served) -> None:
-        await served.respond(b"no", 413)
-
+async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the_same(
+    framing: str, is_whole: bool
+) -> None:
     body = b"x" * 20_000_000
-    async with wired(Scripted(a=early)) as (stage, wire):
-        await wire.send(request("/a", body) if framing == "length" else chunked("/a", body))
-        answer = await wire.answer()
+    sent = request("/a", body) if framing == "length" else chunked("/a", body)
+    async with wired(Scripted(a=answering(b"no", 413))) as (stage, wire):
+        await wire.send(sent if is_whole else sent[: SMALL // 2])
+        answer = await wire.last()
         assert (answer.status, answer.body) == (413, b"no")
-        assert await wire.ended() == b""
         wire.leave()
         await stage.at_rest()
 
 
 async def test_who_sends_on_after_its_answer_is_cut_off_in_the_end() -> None:
-    async def early(served: Served) -> None:
-        await served.respond(b"no", 413)
-
     clock = FakeClock()
-    async with wired(Scripted(a=early), clock=clock) as (stage, wire):
+    async with wired(Scripted(a=answering(b"no", 413)), clock=clock) as (stage, wire):
         await wire.send(request("/a", BIG)[:-1])
         assert (await wire.answer()).status == 413
         assert stage.connections
@@ -558,9 +527,7 @@ async def test_an_upgrade_that_expects_to_go_on_is_told_so_once() -> None:
 async def test_connect_is_refused() -> None:
     async with wired(Scripted()) as (stage, wire):
         await wire.send(request("localhost:80", method="CONNECT") + b"\x16\x03\x01")
-        answer = await wire.answer()
-        assert answer.status == 400
-        assert await wire.ended() == b""
+        assert (await wire.last()).status == 400
         assert not stage.app.served
 
 
@@ -603,10 +570,7 @@ async def test_a_defect_of_the_application_is_called_one(caplog: pytest.LogCaptu
 
     async with wired(Defective()) as (_, wire):
         await wire.send(request("/taken", b"abc"))
-        answer = await wire.answer()
-        assert answer.status == 500
-        assert answer.closes
-        assert await wire.ended() == b""
+        assert (await wire.last()).status == 500
     assert [record.exc_info is not None for record in caplog.records if record.levelno >= logging.ERROR] == [True]
 
 
@@ -684,10 +648,7 @@ async def _stopped(wire: Wire) -> None:
 
 @pytest.mark.parametrize("way", ["taken", "asgi"])
 async def test_who_does_not_read_its_answer_at_all_loses_the_connection(way: str) -> None:
-    async def large(served: Served) -> None:
-        await served.respond(b"y" * 30_000_000)
-
-    app = Scripted(echoes=False, a=large)
+    app = Scripted(echoes=False, a=answering(b"y" * 30_000_000))
     async with wired(app, keep_alive=0.1) as (stage, wire):
         await _stopped(wire)
         await wire.send(request("/a" if way == "asgi" else "/taken", b""))
@@ -772,8 +733,7 @@ async def test_an_answer_in_pieces_arrives_whole_and_the_connection_goes_on(piec
             assert answer.body == b"".join(pieces)
         await wire.send(request("/taken", b"", "connection: close"))
         (await app.was_taken(3)).writer.respond_pieces(pieces, is_shared=True)
-        assert (await wire.answer()).closes
-        assert await wire.ended() == b""
+        await wire.last()
 
 
 async def test_an_answer_that_others_hold_takes_no_room_of_its_own() -> None:

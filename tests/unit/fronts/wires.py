@@ -100,6 +100,15 @@ async def echo(served: Served) -> None:
     await served.respond(b"asgi %b %b" % (served.scope["raw_path"], served.body))
 
 
+def answering(body: bytes, status: int = 200) -> Script:
+    """Answers without reading what it was asked."""
+
+    async def answer(served: Served) -> None:
+        await served.respond(body, status)
+
+    return answer
+
+
 class Scripted:
     """An application that takes POSTs to `/taken...` whole, and serves the rest over ASGI: by path, or with `echo`."""
 
@@ -208,6 +217,13 @@ class Wire:
                     answer.body += chunk
             else:
                 answer.body = await self.reader.read()
+        return answer
+
+    async def last(self) -> Answer:
+        """The next response, which says that it is the last, and is."""
+        answer = await self.answer()
+        assert answer.closes
+        assert await self.ended() == b""
         return answer
 
     async def chunk(self) -> bytes:
