@@ -285,7 +285,7 @@ async def test_who_expects_it_is_told_to_go_on_when_the_body_is_wanted() -> None
 async def test_who_is_refused_is_not_told_to_go_on() -> None:
     async with wired(Scripted(e=answering(b"no", 401))) as (_, wire):
         await wire.send(CONTINUED[:-3])
-        assert (await wire.last()).status == 401
+        assert (await wire.last(is_announced=False)).status == 401
 
 
 async def test_a_response_that_began_is_not_interrupted_to_say_go_on() -> None:
@@ -349,7 +349,7 @@ async def test_s6_an_answer_before_the_body_arrived_reaches_who_sends_on_all_the
     sent = request("/a", body) if framing == "length" else chunked("/a", body)
     async with wired(Scripted(a=answering(b"no", 413))) as (stage, wire):
         await wire.send(sent if is_whole else sent[: SMALL // 2])
-        answer = await wire.last()
+        answer = await wire.last(is_announced=False)
         assert (answer.status, answer.body) == (413, b"no")
         wire.leave()
         await stage.at_rest()

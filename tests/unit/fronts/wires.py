@@ -219,10 +219,10 @@ class Wire:
                 answer.body = await self.reader.read()
         return answer
 
-    async def last(self) -> Answer:
-        """The next response, which says that it is the last, and is."""
+    async def last(self, *, is_announced: bool = True) -> Answer:
+        """The next response, after which the connection ends, as its head announces."""
         answer = await self.answer()
-        assert answer.closes
+        assert answer.closes == is_announced
         assert await self.ended() == b""
         return answer
 
