@@ -173,7 +173,7 @@ class OpenSession:
 
         Each of them leads to the right client. Without any, the future fails at once.
         """
-        if call is None or call in self._deserted:
+        if call is None or call.is_done or call in self._deserted:
             call = None if self._deliver is not None else self._any_call()
         asked = self.questions.ask(method, params, lambda message: self._post(message, call))
         self._asked[call] = [*(each for each in self._asked.get(call, ()) if not each.done()), asked]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from mcp_manifold.clock import Clock
 from mcp_manifold.config.settings import ManifoldSettings
@@ -70,7 +71,7 @@ class FakeGateway:
         self.settings = ManifoldSettings(**settings)
         self.budget = MemoryBudget()
         self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
-        self.at_once: dict[str, Pieces | Exception] = {}
+        self.at_once: dict[str, Payload | Pieces | Exception] = {}
         """What is answered, or refused, before `dispatch` returns."""
         self.calls: list[Call] = []
         self.notes: list[tuple[str, dict[str, Payload]]] = []
@@ -266,6 +267,7 @@ class Client:
 
     def __init__(self, app: Any, **headers: str) -> None:
         self.app = app
+        self.root_path = ""
         self.headers = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
 
     def open(
@@ -284,9 +286,9 @@ class Client:
         scope = {
             "type": "http",
             "method": method,
-            "path": path,
+            "path": unquote(path),
             "raw_path": path.encode(),
-            "root_path": "",
+            "root_path": self.root_path,
             "query_string": query,
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in lines],
         }

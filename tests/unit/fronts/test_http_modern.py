@@ -46,10 +46,7 @@ async def test_a_result_that_comes_first_is_one_json_answer_byte_for_byte() -> N
 async def test_the_request_id_comes_back_as_it_was_spelled(id_: str) -> None:
     _, client = prepared(tools_call=constant(b"{}"))
     message, headers = modern()
-    body = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":%b}' % (
-        id_.encode(),
-        encoded(message["params"]),
-    )
+    body = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":%b}' % (id_.encode(), encoded(message["params"]))
     answer = await client.call(body, headers=headers)
     assert answer.body == b'{"jsonrpc":"2.0","id":%b,"result":{}}' % id_.encode()
 

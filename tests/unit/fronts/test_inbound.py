@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mcp.shared import inbound as reference
 
 from mcp_manifold.errors import RequestError
-from mcp_manifold.fronts.http.checks import admit, id_key, repeated, speaks_modern
+from mcp_manifold.fronts.client_requests import id_key
+from mcp_manifold.fronts.http.checks import repeated, require_modern, speaks_modern
 from mcp_manifold.wire import Payload, error_of, members
 from mcp_manifold.wire.param_headers import decode_header, encode_header
 from tests.unit.fronts.fakes import META
@@ -62,7 +63,7 @@ def verdict(method: str, params: dict[str, Any], lines: dict[str, str] | None) -
     """Our code and data for a refused request."""
     raw = None if lines is None else {name.encode(): value.encode() for name, value in lines.items()}
     try:
-        admit(method, members(Payload(json.dumps(params).encode())), raw)
+        require_modern(method, members(Payload(json.dumps(params).encode())), raw)
     except RequestError as exc:
         return exc.code, json.loads(error_of(exc, "modern")).get("data")
     return None

@@ -32,7 +32,6 @@ pytestmark = pytest.mark.anyio
 
 CALL = request("tools/call", name="x")
 CHANGED = "notifications/tools/list_changed"
-NUMBERED = ("2025-03-26", "2025-06-18", "2025-11-25")
 
 
 @pytest.fixture
@@ -66,26 +65,6 @@ async def leaving(session: HttpSession, exchange: Exchange, count: int = 2) -> l
 # --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", NUMBERED)
-async def test_a_stream_that_broke_is_replayed_and_goes_on_to_its_answer(held: Held, version: str) -> None:
-    _, client = prepared(tools_call=held)
-    session = await client.session(version=version)
-    exchange = session.post(CALL)
-    got = await leaving(session, exchange)
-    first = next(event for event in got if event.data)
-    async with resume(session, first.id) as again:
-        await again.until(lambda answer: len(answer.events) == 1)
-        held.released.set()
-        answer = await again.done()
-    assert answer.complete
-    assert answer.events[0]["params"]["progress"] == 2
-    assert answer.events[1] == {"jsonrpc": "2.0", "id": 1, "result": {"ok": True}}
-    assert not held.cancelled.is_set()
-    ids = [event.id for event in (*got, *events(answer))]
-    assert None not in ids
-    await exchange.done()
-
-
 async def test_the_answer_of_a_call_that_ended_meanwhile_is_kept(held: Held) -> None:
     _, client = prepared(tools_call=held)
     session = await client.session()
@@ -96,16 +75,6 @@ async def test_the_answer_of_a_call_that_ended_meanwhile_is_kept(held: Held) -> 
     for _ in range(2):  # who is cut off once more asks once more
         answer = await resume(session, got[-1].id).done()
         assert [message["result"] for message in answer.events] == [{"ok": True}]
-
-
-async def test_only_the_latest_revision_gets_an_opening_event(held: Held) -> None:
-    _, client = prepared(tools_call=held)
-    held.released.set()
-    for version in NUMBERED:
-        session = await client.session(version=version)
-        first, *_ = events(await session.call(CALL))
-        assert (first.data == b"", first.retry) == ((True, 1000) if version == "2025-11-25" else (False, None))
-        assert first.id
 
 
 async def test_revisions_without_resumption_get_no_ids(held: Held) -> None:

@@ -1,11 +1,9 @@
-"""Event streams, deadlines and conversations, apart from HTTP."""
+"""Event streams and conversations, apart from HTTP."""
 
 import asyncio
 from typing import Any
 
 import pytest
-from mcp_manifold.fronts.http.responder import Responder
-from mcp_manifold.fronts.in_flight import Deadline
 
 from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
@@ -14,7 +12,8 @@ from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
-from tests.unit.fronts.fakes import META, FakeGateway, constant, encoded, note, request
+from mcp_manifold.wire import Payload
+from tests.unit.fronts.fakes import META, FakeGateway, Held, constant, encoded, note, request
 
 pytestmark = pytest.mark.anyio
 
@@ -74,40 +73,6 @@ async def test_hanging_up_frees_a_stuck_write() -> None:
     assert not reader.ended
 
 
-async def test_a_silent_call_is_committed_to_a_stream_when_told_to() -> None:
-    reader = Reader()
-    responder = Responder(reader, Tally())
-    responder.open()
-    responder.commit()
-    responder.commit()
-    await responder.finish(b"{}", 404)
-    responder.close()
-    assert reader.body == b"event: message\ndata: {}\n\n"
-    assert repr(responder) == "<Responder done>"
-
-
-async def test_a_deadline_tells_its_own_cancellation_from_others() -> None:
-    async def waiting(*, arm: bool) -> str:
-        task = asyncio.current_task()
-        assert task is not None
-        deadline = Deadline(task)
-        if arm:
-            deadline.arm(0.0)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            if not deadline.forgive():
-                raise
-        return f"expired, {task.cancelling()} pending"
-
-    assert await asyncio.wait_for(waiting(arm=True), 5) == "expired, 0 pending"
-    task = asyncio.create_task(waiting(arm=False))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait({task}, timeout=5)
-    assert task.cancelled()
-
-
 async def test_reading_a_body_can_be_cancelled_by_others() -> None:
     async def receive() -> dict[str, Any]:
         return await asyncio.Event().wait()  # type: ignore[return-value]  # never returns
@@ -133,65 +98,57 @@ class Channel:
         self.sent.append(message)
 
 
-async def test_a_call_cancelled_in_the_same_breath_is_never_begun() -> None:
-    gateway, channel = FakeGateway(), Channel()
+def conversation(gateway: FakeGateway) -> tuple[Conversation, list[bytes]]:
+    channel = Channel()
+    return Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True), channel.sent
+
+
+def pinged(*messages: Any) -> tuple[FakeGateway, Conversation, list[bytes]]:
+    """A conversation that took these messages in one turn."""
+    gateway = FakeGateway()
     gateway.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
-    conversation.receive(encoded(request("ping", 1)))
-    conversation.receive(encoded(note("notifications/cancelled", requestId=1)))
-    conversation.receive(encoded(request("ping", 2)))
-    await conversation.settle(5)
-    assert channel.sent == [b'{"jsonrpc":"2.0","id":2,"result":{}}']
-    assert len(gateway.calls) == 1
+    talk, sent = conversation(gateway)
+    for message in messages:
+        talk.receive(encoded(message))
+    return gateway, talk, sent
+
+
+async def test_a_call_cancelled_in_the_same_breath_is_not_answered() -> None:
+    cancel = note("notifications/cancelled", requestId=1)
+    gateway, talk, sent = pinged(request("ping", 1), cancel, request("ping", 2))
+    await talk.settle(5)
+    assert sent == [b'{"jsonrpc":"2.0","id":2,"result":{}}']
+    assert [call.is_cancelled for call in gateway.calls] == [True, False]
 
 
 async def test_an_id_in_flight_cannot_be_used_again() -> None:
-    gateway, channel = FakeGateway(), Channel()
-    gateway.scripts["ping"] = constant(b"{}")
-    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
-    conversation.receive(encoded(request("ping", 1)))
-    conversation.receive(encoded(request("ping", 1)))
-    await conversation.settle(5)
-    assert b'"code":-32600' in channel.sent[0]
-    assert channel.sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{}}']
+    _, talk, sent = pinged(request("ping", 1), request("ping", 1))
+    await talk.settle(5)
+    assert b'"code":-32600' in sent[0]
+    assert sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{}}']
 
 
-async def test_a_list_that_is_there_is_answered_at_once_and_one_that_is_not_is_waited_for() -> None:
-    gateway, channel = FakeGateway(), Channel()
-    gateway.lists["tools/list"] = (memoryview(b'{"tools":[]'), b"}")
-    gateway.scripts["prompts/list"] = constant(b"{}")
-    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
-    conversation.receive(encoded(request("initialize", 0, **GREETING)))
-    await conversation.settle(5)
-    conversation.receive(encoded(request("tools/list", 1)))
-    conversation.receive(encoded(request("tools/list", 1)))
-    assert channel.sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}'] * 2
-    conversation.receive(encoded(request("prompts/list", 2)))
-    assert len(channel.sent) == 3
-    await conversation.settle(5)
-    assert channel.sent[3:] == [b'{"jsonrpc":"2.0","id":2,"result":{}}']
-
-
-async def test_a_list_that_is_refused_is_an_error_at_once() -> None:
-    gateway, channel = FakeGateway(), Channel()
-    gateway.lists["tools/list"] = TooManyRequests("not now", retry_after=1.0)
-    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
-    conversation.receive(encoded(request("tools/list", 1, _meta=META)))
-    assert b"not now" in channel.sent[0]
-    assert repr(conversation).endswith("in_flight=0> answering=0>")
+async def test_what_is_answered_at_once_leaves_its_id_free_again() -> None:
+    gateway, talk, sent = pinged()
+    gateway.at_once = {
+        "initialize": Payload(b"{}"),
+        "tools/list": (memoryview(b'{"tools":[]'), b"}"),
+        "tools/call": TooManyRequests("not now", retry_after=1.0),
+    }
+    for message in (request("initialize", 1, **GREETING), request("tools/list", 1), request("tools/list", 1)):
+        talk.receive(encoded(message))
+    assert sent[1:] == [b'{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}'] * 2
+    talk.receive(encoded(request("tools/call", 1, _meta=META)))
+    assert b"not now" in sent[3]
+    assert "in_flight=0" in repr(talk)
 
 
 async def test_settling_cancels_what_takes_too_long() -> None:
-    gateway, channel = FakeGateway(), Channel()
-
-    async def forever(_: Any) -> Any:
-        await asyncio.Event().wait()
-
-    gateway.scripts["ping"] = forever
-    conversation = Conversation(gateway, OpenSession(gateway, "", "stdio", ANONYMOUS, ""), channel, modern=True)
-    conversation.receive(encoded(request("ping", 1)))
+    gateway, talk, sent = pinged()
+    gateway.scripts["ping"] = held = Held()
+    talk.receive(encoded(request("ping", 1)))
     await asyncio.sleep(0)
-    await asyncio.wait_for(conversation.settle(0), 5)
-    assert gateway.calls[0].cancelled
-    assert not channel.sent
-    assert repr(conversation).endswith("in_flight=0> answering=0>")
+    await asyncio.wait_for(talk.settle(0), 5)
+    assert held.cancelled.is_set()
+    assert not sent
+    assert "in_flight=0" in repr(talk)

@@ -21,14 +21,12 @@ BOUND = 15.0
 Script = Callable[["Served"], Awaitable[None]]
 
 
-async def steady(measure: Callable[[], int], turns: int = 100) -> int:
-    """The value of a measure once it has changed and then stays the same for that many turns of the loop."""
-    first = last = measure()
-    since = 0
-    async with asyncio.timeout(BOUND):
-        while last == first or since < turns:
-            await asyncio.sleep(0)
-            last, since = (last, since + 1) if (found := measure()) == last else (found, 0)
+async def steady(measure: Callable[[], int], turns: int = 500) -> int:
+    """The value of a measure once it stays the same for that many turns of the loop."""
+    last, since = measure(), 0
+    while since < turns:
+        await asyncio.sleep(0)
+        last, since = (last, since + 1) if (found := measure()) == last else (found, 0)
     return last
 
 
@@ -100,6 +98,15 @@ async def echo(served: Served) -> None:
     """Says what it was asked."""
     await served.read()
     await served.respond(b"asgi %b %b" % (served.scope["raw_path"], served.body))
+
+
+def answering(body: bytes, status: int = 200) -> Script:
+    """Answers without reading what it was asked."""
+
+    async def answer(served: Served) -> None:
+        await served.respond(body, status)
+
+    return answer
 
 
 class Scripted:
@@ -212,6 +219,13 @@ class Wire:
                 answer.body = await self.reader.read()
         return answer
 
+    async def last(self, *, is_announced: bool = True) -> Answer:
+        """The next response, after which the connection ends, as its head announces."""
+        answer = await self.answer()
+        assert answer.closes == is_announced
+        assert await self.ended() == b""
+        return answer
+
     async def chunk(self) -> bytes:
         """The next chunk of a response."""
         async with asyncio.timeout(BOUND):
@@ -316,6 +330,21 @@ async def staged(
         yield stage
     finally:
         await stage.close()
+
+
+@asynccontextmanager
+async def wired(app: Any, **options: Any) -> AsyncIterator[tuple[Stage, Wire]]:
+    """The same, and one client that just connected."""
+    async with staged(app, **options) as stage:
+        yield stage, await stage.open()
+
+
+@asynccontextmanager
+async def taking(*sent: bytes, **options: Any) -> AsyncIterator[tuple[Stage, Wire, Taken]]:
+    """The same, and what it sent, taken by an application that answers nothing by itself."""
+    async with wired(Scripted(echoes=False), **options) as (stage, wire):
+        await wire.send(b"".join(sent))
+        yield stage, wire, await stage.app.was_taken()
 
 
 def request(target: str = "/", body: bytes | None = None, *lines: str, method: str = "", version: str = "1.1") -> bytes:

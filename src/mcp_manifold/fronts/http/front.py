@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
@@ -134,8 +134,7 @@ class HttpFront:
         self._drained = drained
         self._end_listens()
         self._sessions.drain()
-        if not self._answering:
-            drained()
+        self._report_drained()
 
     def close(self) -> None:
         """End all sessions and standing streams, so that a server shutting down has nothing to wait for."""
@@ -306,8 +305,15 @@ class HttpFront:
 
     def _landed(self) -> None:
         self._answering -= 1
-        if self._drained is not None and not self._answering:
-            self._drained()
+        if self._drained is not None:
+            self._report_drained()
+
+    def _report_drained(self) -> None:
+        """Call `drained` once, when nothing is being answered any more."""
+        drained = self._drained
+        if drained is not None and not self._answering:
+            self._drained = None
+            drained()
 
     def _look(self) -> None:
         """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
@@ -422,11 +428,18 @@ class HttpFront:
 
 
 def _split_mount(scope: Scope) -> tuple[str, bytes]:
-    """The path this application is mounted at, and the raw path below it (ASGI 3.0, `root_path`)."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    mount = quote(scope.get("root_path", ""))
-    root = mount.encode()
-    return (mount, path[len(root) :]) if root and path.startswith(root + b"/") else ("", path)
+    """The path this application is mounted at, as the client spelled it, and the raw path below it.
+
+    `root_path` is decoded (ASGI 3.0), so it is compared with as many decoded segments of the raw path.
+    """
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    root = scope.get("root_path", "").rstrip("/")
+    segments = path.split(b"/")
+    size = root.count("/") + 1
+    mount = b"/".join(segments[:size])
+    if root and len(segments) > size and unquote_to_bytes(mount) == root.encode():
+        return mount.decode("latin-1"), path[len(mount) :]
+    return "", path
 
 
 def _session_of(decision: AdmissionDecision) -> OpenSession:

@@ -309,9 +309,11 @@ class Connection(asyncio.Protocol):
     # --- one request after the other ----------------------------------------------------------------------------------
 
     def _next(self, request: tuple[Head, bytes] | RequestCycle) -> None:
+        if self._is_stopping:
+            return
         if not (self._is_busy or self._is_full):
             self._begin(request)
-        elif not self._is_stopping:
+        else:
             self._ahead.append(request)
             self.pause()
 
@@ -330,11 +332,24 @@ class Connection(asyncio.Protocol):
     def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
         """Hand a whole request to the application, or else serve it as an ASGI call."""
         self._served, self._is_busy = head, True
-        taken = self._service.application.take(head, body, self)
+        try:
+            taken = self._service.application.take(head, body, self)
+        except Exception:  # a defect of the application costs this connection, and no other
+            logger.exception("request failed unexpectedly")
+            self._fail()
+            return
         if taken is False:
             self._run(RequestCycle(self, head.sized(len(body)) if is_known else head, body))
         elif taken is not True:
             self._reply = taken
+
+    def _fail(self) -> None:
+        """Answer a request that met a defect, unless it was answered before, and close."""
+        if self._is_busy and self._cycle is None:
+            self._is_busy = False
+            self._refuse(Refused(500, "Internal error"))
+        else:
+            self.drop()
 
     def _run(self, cycle: RequestCycle) -> None:
         self._served, self._cycle, self._is_busy = cycle.head, cycle, True
