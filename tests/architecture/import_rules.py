@@ -67,6 +67,7 @@ LAZY: Final = {
     "app.lazy_sdk:header_parameters": "the same",
     "app.reload:_watch": "only a watched file needs watchfiles",
     "app.serving:_exposition": "only the HTTP front has metrics",
+    "app.serving:__call__": "only an application that is not entered needs the page for that",
     "app.serving:front": "a program on stdio needs no HTTP front",
     "app.serving:http": "nor the HTTP server",
     "app.serving:stdio": "and a server no stdio front",
@@ -91,7 +92,7 @@ VALUES: Final = {"asyncio.Future", "asyncio.CancelledError", "time.perf_counter"
 """Names of those that a pure module may use: types, and the clock of a stage's histogram."""
 PURE: Final = (
     "errors", "bounded_cache", "wire", "http1", "config", "model", "stages", "core.plan",
-    "backends.calls.breaker", "backends.calls.deadlines", "backends.calls.retry_policy", "backends.http.exchange",
+    "backends.calls.breaker", "backends.calls.request_policy", "backends.http.exchange",
     "backends.http.inflate", "backends.life.stats", "backends.link.isolation", "backends.link.meta_rewriter",
     "fronts.http.admission", "fronts.http.checks", "fronts.http.guard", "fronts.http.routes",
 )  # fmt: skip

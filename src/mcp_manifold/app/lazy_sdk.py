@@ -49,7 +49,9 @@ def header_parameters(
     return parameters(backend, tools, mirrored=mirrored)
 
 
-def check_params(schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]) -> ParamRejection | None:
+def check_param_headers(
+    schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]
+) -> ParamRejection | None:
     """See `checks.ParamCheck`."""
     import_lazily(*_PACKAGES)
     from mcp_manifold.backends.link.sdk import validate_mcp_param_headers  # noqa: PLC0415 - as above

@@ -20,7 +20,7 @@ from mcp_manifold.config import (
     begin_load,
     load,
     load_dict,
-    plan,
+    plan_reload,
     reload_outcome,
     stamps,
 )
@@ -224,7 +224,7 @@ class Manifold:
 
     def _apply(self, settings: Settings) -> Reloaded:
         """Swap the settings in one turn of the event loop, so that no request sees half of them."""
-        old, changes = self.config, plan(self.config, settings)
+        old, changes = self.config, plan_reload(self.config, settings)
         self._serving.require_applicable(changes.settings.manifold)
         self._holder.apply(changes)
         self._serving.adopt_settings()

@@ -24,7 +24,7 @@ RETRY_AFTER: Final = 0.5
 """Seconds before an invalid file is read again: editors write in several steps."""
 COMPARE_EVERY: Final = 2.0
 """Seconds between comparisons when the file system reports nothing."""
-STOP_TIMEOUT: Final = 2.0
+WATCH_END_TIMEOUT: Final = 2.0
 """Seconds to wait for the watching task to end; it checks every `_QUIET` milliseconds."""
 _QUIET: Final = 100
 """Milliseconds without a further change before a change is reported."""
@@ -125,7 +125,7 @@ class Reloader:
         finally:
             self._is_following = False
             task.cancel()
-            await self._clock.wait(task, seconds=2 * STOP_TIMEOUT)
+            await self._clock.wait(task, seconds=2 * WATCH_END_TIMEOUT)
 
     async def _follow(self) -> None:
         while True:
@@ -227,7 +227,7 @@ async def _watching(where: frozenset[str], wake: Callable[[], None], clock: Cloc
         yield
     finally:
         stop.set()
-        await clock.wait(task, seconds=STOP_TIMEOUT)
+        await clock.wait(task, seconds=WATCH_END_TIMEOUT)
         task.cancel()
 
 

@@ -1,14 +1,14 @@
 """Which fronts serve a Manifold, and how they stop: the mounted application, HTTP on a socket, one client on stdio."""
 
-import ipaddress
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mcp_manifold.app.holder import RuntimeHolder
-from mcp_manifold.app.lazy_sdk import check_params
+from mcp_manifold.app.lazy_sdk import check_param_headers
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
+from mcp_manifold.http1.origin import is_loopback
 
 if TYPE_CHECKING:
     from mcp_manifold.app.http_server import HttpServer
@@ -83,7 +83,7 @@ class Serving:
                 ready=self.readiness,
                 more=[self._exposition().route(settings.base_path)] if settings.metrics else [],
             )
-            self._front = HttpFront(runtime, pages, check_params=check_params)
+            self._front = HttpFront(runtime, pages, check_params=check_param_headers)
             if self._lag is not None:
                 self._lag.begin(LoopClock())
         return self._front
@@ -182,13 +182,3 @@ def require_safe(settings: ManifoldSettings) -> None:
         'configured server. Set "tokens" in the "manifold" object (or MCP_MANIFOLD_TOKENS), or pass --insecure if '
         "a proxy in front of it authenticates clients"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

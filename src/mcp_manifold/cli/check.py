@@ -32,14 +32,14 @@ class Findings:
     took: Mapping[str, float]
 
     @property
-    def is_fine(self) -> bool:
+    def has_no_problems(self) -> bool:
         """Whether every enabled server is ready."""
         return all(statuses.is_fine(server) for server in self.servers)
 
 
 @click.command(epilog=EXIT_CODES)
 @common
-@click.option("--live", is_flag=True, help="Start and connect to every server, and report on each.")
+@click.option("--live", is_flag=True, help="Start and connect to every server, and check_report on each.")
 @WAIT
 @JSON
 @click.pass_context
@@ -59,10 +59,10 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
         say([json.dumps({"ok": False, "error": str(exc), "diagnostics": _objects(exc.problems)}, indent=2)])
         context.exit(USAGE)
     if as_json:
-        say([json.dumps(as_object(settings, findings), indent=2)])
+        say([json.dumps(check_object(settings, findings), indent=2)])
     else:
-        say(report(settings, findings))
-    context.exit(OK if is_fine(settings, findings) else FAILED)
+        say(check_report(settings, findings))
+    context.exit(OK if has_no_problems(settings, findings) else FAILED)
 
 
 def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> "Manifold":
@@ -90,16 +90,16 @@ async def _look(manifold: "Manifold") -> Findings:
             is_over = True  # from here on they are being stopped
 
 
-def is_fine(settings: "Settings", findings: Findings | None) -> bool:
+def has_no_problems(settings: "Settings", findings: Findings | None) -> bool:
     """Whether there is nothing to repair."""
-    return not settings.broken and (findings is None or findings.is_fine)
+    return not settings.broken and (findings is None or findings.has_no_problems)
 
 
-def report(settings: "Settings", findings: Findings | None) -> list[str]:
+def check_report(settings: "Settings", findings: Findings | None) -> list[str]:
     """The outcome as lines of text."""
     disabled = sum(1 for server in settings.servers if server.disabled)
     enabled = len(settings.servers) - disabled
-    verdict = "ok" if is_fine(settings, findings) else "not ok"
+    verdict = "ok" if has_no_problems(settings, findings) else "not ok"
     lines = [f"{verdict}: {counted(enabled, 'server')}, {disabled} disabled, in {visible(settings.source)}"]
     lines += [f"warning: {visible(warning)}" for warning in settings.warnings]
     if findings is None:
@@ -109,10 +109,10 @@ def report(settings: "Settings", findings: Findings | None) -> list[str]:
     return lines + [f"note: {visible(problem)}" for problem in findings.problems]
 
 
-def as_object(settings: "Settings", findings: Findings | None) -> dict[str, object]:
+def check_object(settings: "Settings", findings: Findings | None) -> dict[str, object]:
     """The outcome as a JSON object."""
     found: dict[str, object] = {
-        "ok": is_fine(settings, findings),
+        "ok": has_no_problems(settings, findings),
         "source": settings.source,
         "warnings": list(settings.warnings),
         "broken": [asdict(broken) for broken in settings.broken],

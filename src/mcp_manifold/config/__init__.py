@@ -4,7 +4,7 @@
 `environment` (references) -> `layers` (precedence) -> `settings`; `diagnostics` collects the problems of all stages.
 """
 
-from mcp_manifold.config.compare import Plan, Reloaded, plan, reload_outcome
+from mcp_manifold.config.compare import Plan, Reloaded, plan_reload, reload_outcome
 from mcp_manifold.config.document import Stamps, directories, find, stamps
 from mcp_manifold.config.load import READ_TIMEOUT, begin_load, given_up, load, load_dict
 from mcp_manifold.config.schema import json_schema
@@ -39,7 +39,7 @@ __all__ = [
     "json_schema",
     "load",
     "load_dict",
-    "plan",
+    "plan_reload",
     "reload_outcome",
     "stamps",
 ]

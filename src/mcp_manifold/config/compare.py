@@ -71,7 +71,7 @@ def reload_outcome(plan: Plan, old: Settings) -> Reloaded:
     return Reloaded(plan.added, plan.removed, plan.changed, plan.unchanged, plan.keys, tuple(problems))
 
 
-def plan(old: Settings, new: Settings) -> Plan:
+def plan_reload(old: Settings, new: Settings) -> Plan:
     """The plan to replace `old` by `new`. A disabled or broken server counts as absent."""
     before, after = _active(old), _active(new)
     differences = {name: _differences(before[name], server) for name, server in after.items() if name in before}

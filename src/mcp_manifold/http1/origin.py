@@ -1,5 +1,6 @@
-"""The origin of a URL, and the heads of requests to it. Pure; knows no connection."""
+"""The origin of a URL, the heads of requests to it, and which hosts are this machine. Pure; knows no connection."""
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,3 +68,13 @@ class Origin:
             raise ValueError("the method or the path is not valid in a request")
         first = f"{method} {target} HTTP/1.1\r\nhost: {self.authority}\r\naccept-encoding: identity\r\n".encode()
         return first + b"".join([header_line(name, value, reserved=RESERVED_HEADERS) for name, value in headers])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mcp_manifold.backends.calls.retry_policy import PAUSE
+from mcp_manifold.backends.calls.request_policy import PAUSE
 from mcp_manifold.errors import BackendLost, BackendTimeout, BackendUnavailable, CallCancelled
 from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload

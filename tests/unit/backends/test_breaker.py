@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mcp_manifold.backends.calls.breaker import MOST, Breaker, Position
+from mcp_manifold.backends.calls.breaker import MAX_BACKOFF_FACTOR, Breaker, Position
 
 
 def opened(at: float = 0.0, *, failures: int = 3, wait: float = 5.0) -> Breaker:
@@ -50,7 +50,7 @@ def test_each_failed_trial_doubles_the_wait_up_to_a_bound() -> None:
         now += left
         assert breaker.admits(now)
         breaker.failed(now, "no answer")
-    assert waits == [1, 2, 4, 8, MOST, MOST, MOST]
+    assert waits == [1, 2, 4, 8, MAX_BACKOFF_FACTOR, MAX_BACKOFF_FACTOR, MAX_BACKOFF_FACTOR]
     assert breaker.openings == 1
     breaker.close()
     for _ in range(3):
@@ -132,7 +132,7 @@ class Calls(RuleBasedStateMachine):
 
     @invariant()
     def is_tried_again_in_bounded_time(self) -> None:
-        assert (self.breaker.left(self.now) or 0.0) <= 2.0 * MOST
+        assert (self.breaker.left(self.now) or 0.0) <= 2.0 * MAX_BACKOFF_FACTOR
 
 
 TestCalls = Calls.TestCase

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from mcp_manifold.backends.calls.deadlines import Deadlines, Patience
+from mcp_manifold.backends.calls.request_policy import Deadlines, Patience
 from mcp_manifold.config import ServerSettings
 from tests.unit.backends.linking import raw
 

@@ -6,7 +6,7 @@ import base64
 import pytest
 
 from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
-from mcp_manifold.backends.link.link import Link, settle
+from mcp_manifold.backends.link.link import Link, settle_future
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.errors import (
     BackendError,
@@ -58,7 +58,7 @@ async def failure(link: Link, method: str = "tools/call", *, timeout: float = 30
 def send(link: Link, call: Call) -> tuple[PendingRequest, "asyncio.Future[Payload]"]:
     """A client's call, sent over the link, and its outcome."""
     outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-    return link.send(call.method, call.params, settle(outcome), timeout=30, call=call), outcome
+    return link.send(call.method, call.params, settle_future(outcome), timeout=30, call=call), outcome
 
 
 def streaming(*before: bytes, closed: bool = True) -> Act:

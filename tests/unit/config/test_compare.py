@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.config import Plan, Reloaded, ServerSettings, Settings, load_dict, plan
+from mcp_manifold.config import Plan, Reloaded, ServerSettings, Settings, load_dict, plan_reload
 from mcp_manifold.config.compare import fingerprint, reload_outcome
 
 A = {"command": "a"}
@@ -36,13 +36,13 @@ def names(found: Plan) -> dict[str, tuple[str, ...]]:
 
 def test_an_equal_configuration_changes_nothing() -> None:
     servers = {"a": {**A, **SHOWN}, "b": WEB}
-    found = plan(settings(servers, port=1), settings(servers, port=1))
+    found = plan_reload(settings(servers, port=1), settings(servers, port=1))
     assert names(found) == {"unchanged": ("a", "b")}
     assert (found.keys, found.fixed, found.settings) == ((), (), settings(servers, port=1))
 
 
 def test_servers_are_added_and_removed() -> None:
-    found = plan(settings({"a": A, "b": A}), settings({"c": A, "b": A, "d": A}))
+    found = plan_reload(settings({"a": A, "b": A}), settings({"c": A, "b": A, "d": A}))
     assert names(found) == {"added": ("c", "d"), "removed": ("a",), "unchanged": ("b",)}
 
 
@@ -64,7 +64,7 @@ def test_servers_are_added_and_removed() -> None:
     ],
 )
 def test_changed_connection_settings_renew_the_server(entry: dict[str, Any], change: dict[str, Any]) -> None:
-    found = plan(settings({"a": entry}), settings({"a": {**entry, **change}}))
+    found = plan_reload(settings({"a": entry}), settings({"a": {**entry, **change}}))
     assert (names(found), found.changed) == ({"renewed": ("a",)}, ("a",))
 
 
@@ -77,29 +77,29 @@ TREATED = {
 
 @pytest.mark.parametrize(("key", "value"), [*SHOWN.items(), *TREATED.items()])
 def test_changed_presentation_or_treatment_only_adjusts_the_server(key: str, value: object) -> None:
-    found = plan(settings({"a": A}), settings({"a": {**A, key: value}}))
+    found = plan_reload(settings({"a": A}), settings({"a": {**A, key: value}}))
     assert (names(found), found.changed) == ({"adjusted": ("a",)}, ("a",))
 
 
 def test_a_disabled_server_counts_as_absent() -> None:
     on, off = settings({"a": A}), settings({"a": {**A, "disabled": True}})
-    assert names(plan(on, off)) == {"removed": ("a",)}
-    assert names(plan(off, on)) == {"added": ("a",)}
-    assert names(plan(off, off)) == {}
+    assert names(plan_reload(on, off)) == {"removed": ("a",)}
+    assert names(plan_reload(off, on)) == {"added": ("a",)}
+    assert names(plan_reload(off, off)) == {}
 
 
 def test_a_server_that_breaks_is_removed_and_reported_once() -> None:
     old, new = settings({"a": A, "b": A}), settings({"a": {"command": "${NOWHERE}"}, "b": A})
-    found = plan(old, new)
+    found = plan_reload(old, new)
     assert names(found) == {"removed": ("a",), "unchanged": ("b",)}
     assert reload_outcome(found, old).problems == ('server "a" cannot be used: the variable "NOWHERE" is not set',)
-    assert reload_outcome(plan(new, new), new).problems == ()
+    assert reload_outcome(plan_reload(new, new), new).problems == ()
 
 
 def test_settings_that_need_a_restart_stay_and_are_reported() -> None:
     old = settings(port=1, host="127.0.0.1", name="x", instructions="old")
     new = settings(port=2, host="::1", basePath="/b", name="y", instructions="new", limits={"maxBody": 1})
-    found = plan(old, new)
+    found = plan_reload(old, new)
     assert (found.keys, found.fixed) == (("instructions", "limits"), ("name", "host", "port", "basePath"))
     live = {"instructions": "new", "limits": new.manifold.limits}
     assert found.settings.manifold == old.manifold.model_copy(update=live)
@@ -130,7 +130,7 @@ SERVERS = st.dictionaries(
 
 @given(SERVERS, SERVERS)
 def test_a_plan_has_every_server_in_one_group(old: dict[str, Any], new: dict[str, Any]) -> None:
-    found = plan(settings(old), settings(new))
+    found = plan_reload(settings(old), settings(new))
     grouped = [name for group in names(found).values() for name in group]
     active = {name for each in (old, new) for name, entry in each.items() if not entry.get("disabled")}
     assert sorted(grouped) == sorted(active)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcp_manifold.backends.calls.executor import MAX_ATTEMPTS
-from mcp_manifold.backends.calls.retry_policy import PAUSE
+from mcp_manifold.backends.calls.request_policy import PAUSE
 from mcp_manifold.core.bridge import MAX_ROUNDS
 from mcp_manifold.core.dispatcher import MAX_PLANS, InFlightCall
 from mcp_manifold.errors import (

@@ -13,7 +13,7 @@ the wait. If a trial has no outcome, the next one is admitted after another `wai
 from enum import StrEnum
 from typing import Final
 
-MOST: Final = 16
+MAX_BACKOFF_FACTOR: Final = 16
 """The longest wait, as a multiple of the first."""
 
 
@@ -82,7 +82,7 @@ class Breaker:
         self.failed_in_row += 1
         self.reason = reason
         if self.position is Position.HALF_OPEN:
-            self._wait = min(self._wait * 2, self._first * MOST)
+            self._wait = min(self._wait * 2, self._first * MAX_BACKOFF_FACTOR)
             self._open(now)
         elif self.position is Position.CLOSED and 0 < self._failures <= self.failed_in_row:
             self.openings += 1

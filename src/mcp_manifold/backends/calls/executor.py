@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 from mcp_manifold.backends.calls.breaker import Breaker
-from mcp_manifold.backends.calls.deadlines import Deadlines, Patience
-from mcp_manifold.backends.calls.retry_policy import PAUSE, may_repeat
+from mcp_manifold.backends.calls.request_policy import PAUSE, Deadlines, Patience, may_repeat
 from mcp_manifold.backends.calls.waiting_calls import WaitingCalls
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.link.link import Link

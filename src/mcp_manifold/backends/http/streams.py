@@ -5,15 +5,13 @@ On the standing stream a handshake-era server sends messages that belong to no r
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
+from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
 from mcp_manifold.errors import SessionExpired
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
-
-if TYPE_CHECKING:
-    from mcp_manifold.backends.http.transport import HttpTransport
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +21,22 @@ RESUME_CEILING: Final = 30.0
 """The longest such delay."""
 POST_WAIT: Final = 60.0
 """Seconds a server may take to accept a POSTed message; without it a silent one would hold its connection."""
+
+
+class StreamOpener(Protocol):
+    """The transport, as its standing stream sees it."""
+
+    link: Link
+    clock: Clock
+    max_message: int
+    idle_limit: float
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the server assigned a session id."""
+
+    def stream(self, receiver: "StandingStream", last_event: str | None) -> Exchange:
+        """Open a GET stream; with `last_event`, resume after that event id."""
 
 
 class NotificationPost:
@@ -74,7 +88,7 @@ class NotificationPost:
 class StandingStream:
     """The standing GET stream: reopened when it breaks, closed for good if the server offers none."""
 
-    def __init__(self, transport: "HttpTransport") -> None:
+    def __init__(self, transport: StreamOpener) -> None:
         self._transport = transport
         self._exchange: Exchange | None = None
         self._events: EventParser | None = None

@@ -211,7 +211,7 @@ class Link:
             BackendError: it did not answer, or not with MCP.
         """
         outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        pending = self.send(method, params, settle(outcome), timeout=timeout, waited=waited)
+        pending = self.send(method, params, settle_future(outcome), timeout=timeout, waited=waited)
         try:
             return await outcome
         except asyncio.CancelledError:
@@ -225,7 +225,7 @@ class Link:
         """
         outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
         outcome.add_done_callback(_retrieve)
-        pending = self.send(method, params, settle(outcome), timeout=timeout)
+        pending = self.send(method, params, settle_future(outcome), timeout=timeout)
         pending.outcome = outcome
         return pending
 
@@ -425,7 +425,7 @@ def number_of(id_: Payload | object) -> int:
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
 
 
-def settle(outcome: "asyncio.Future[Payload]") -> ResultCallback:
+def settle_future(outcome: "asyncio.Future[Payload]") -> ResultCallback:
     """The callback that puts an outcome into a future."""
 
     def settled(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:

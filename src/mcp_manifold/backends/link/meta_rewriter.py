@@ -7,6 +7,7 @@ remembered by its text. Pure.
 from typing import Final
 
 from mcp_manifold import wire
+from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.protocol import DEFAULT_LOG_LEVEL, META_CAPABILITIES, META_LOG_LEVEL
@@ -24,7 +25,7 @@ class MetaRewriter:
 
     def __init__(self) -> None:
         self._stamp: dict[str, Payload] | None = None
-        self._remembered: dict[bytes, Payload] = {}
+        self._remembered: BoundedCache[bytes, Payload] = BoundedCache(MAX_REMEMBERED)
         self.era: wire.Era = "handshake"
         self.is_plain = True
         """Whether params without `_meta` are sent unchanged."""
@@ -37,7 +38,7 @@ class MetaRewriter:
     def adopt(self, stamp: dict[str, Payload] | None) -> None:
         """Speak the modern era, with `stamp` in every request; the handshake era for None."""
         self._stamp = stamp
-        self._remembered = {}
+        self._remembered.clear()
         self.era = "handshake" if stamp is None else "modern"
         self.is_plain = stamp is None
 
@@ -65,9 +66,7 @@ class MetaRewriter:
         token = found.get("progressToken")
         rewritten = wire.hop_meta(found, token=number, stamp=self._stamp_for(call))
         if token is None and self._depends_on_text_alone(call.session) and len(text) <= MAX_TEXT:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[text] = rewritten
+            self._remembered.put(text, rewritten)
         return wire.encode({**params, "_meta": rewritten}), token
 
     def _depends_on_text_alone(self, session: Session) -> bool:

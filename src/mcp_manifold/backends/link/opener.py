@@ -40,7 +40,7 @@ from mcp_manifold.wire import Era, capabilities_of
 
 logger = logging.getLogger(__name__)
 
-CLOSE_WAIT: Final = 8.0
+LINK_CLOSE_WAIT: Final = 8.0
 """Seconds closing a link may take: more than the graces for stdin, SIGTERM and SIGKILL together."""
 MAX_CONNECTIONS: Final = 4096
 """Connections to one server: a client session holds one for its standing stream, and one for each call in flight."""
@@ -280,9 +280,9 @@ class LinkOpener:
 
 
 async def _bounded(close: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Close within `CLOSE_WAIT` seconds, even while this task is being cancelled."""
+    """Close within `LINK_CLOSE_WAIT` seconds, even while this task is being cancelled."""
     with anyio.CancelScope(shield=True) as scope:
-        timer = clock.call_later(CLOSE_WAIT, scope.cancel)
+        timer = clock.call_later(LINK_CLOSE_WAIT, scope.cancel)
         try:
             await close()
         finally:

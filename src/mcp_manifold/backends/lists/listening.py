@@ -13,7 +13,7 @@ from typing import Final
 from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, new_outcome, settle
+from mcp_manifold.backends.lists.reports import START_WAIT, TASK_TOLD, UPDATED, Outcome, complete, new_outcome
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import BackendError, BackendLost, BackendTimeout, InvalidParams, RemoteError
 from mcp_manifold.wire import Payload
@@ -124,14 +124,14 @@ class Listening:
         missed, self._missed = self._missed or is_late, False
         if missed:
             self._catch_up()
-        settle(self._ready)
+        complete(self._ready)
         self._update_soon()
 
     def _answer(self, stream: _Stream, granted: dict[str, Payload]) -> None:
         honoured = {(member, name) for member in (_RESOURCES, _TASKS) for name in _names(granted.get(member))}
         for topic in stream.topics & self._wanted.keys():
             refused = InvalidParams(f"Invalid params: the server does not report changes of {topic[1]}")
-            settle(self._wanted[topic], None if topic in honoured else refused)
+            complete(self._wanted[topic], None if topic in honoured else refused)
 
     def _catch_up(self) -> None:
         """Report everything as changed, because changes without a stream go unseen."""
@@ -156,7 +156,7 @@ class Listening:
         return outcome
 
     def _drop(self, topic: Topic) -> None:
-        settle(self._wanted.pop(topic, []))
+        complete(self._wanted.pop(topic, []))
         if self._timer is None:
             self._update_soon()
 
@@ -184,7 +184,7 @@ class Listening:
             self._open(topics)
         elif any(self._wanted.values()):
             for outcomes in self._wanted.values():
-                settle(outcomes)
+                complete(outcomes)
 
     def _open(self, topics: frozenset[Topic]) -> None:
         wanted: dict[str, object] = dict.fromkeys(self._lists.values(), True)
@@ -231,8 +231,8 @@ class Listening:
     def _fail(self, topics: frozenset[Topic], exc: BaseException) -> None:
         self._missed = True
         for topic in topics & self._wanted.keys():
-            settle(self._wanted[topic], exc)
-        settle(self._ready)
+            complete(self._wanted[topic], exc)
+        complete(self._ready)
 
     def _retry(self) -> None:
         delay = min(LISTEN_RETRY_CEILING, LISTEN_RETRY * 2 ** min(self._failures, 8))

@@ -53,7 +53,7 @@ def _retrieve(outcome: Outcome) -> None:
         outcome.exception()
 
 
-def settle(outcomes: list[Outcome], exc: BaseException | None = None) -> None:
+def complete(outcomes: list[Outcome], exc: BaseException | None = None) -> None:
     """Complete and clear a list of outcomes, with success or with `exc`."""
     waiting, outcomes[:] = list(outcomes), []
     for outcome in waiting:
@@ -110,7 +110,7 @@ class Subscribing:
         if entry.is_busy:
             return
         if entry.is_wanted == entry.is_active:
-            settle(entry.waiting)
+            complete(entry.waiting)
             if not entry.is_wanted:
                 self._by_uri.pop(uri, None)
             return
@@ -128,7 +128,7 @@ class Subscribing:
         entry.is_busy = False
         if exc is not None and subscribing:
             entry.is_wanted = False
-            settle(entry.waiting, exc)
+            complete(entry.waiting, exc)
         else:
             entry.is_active = subscribing  # a failed unsubscribe counts as one: later reports are dropped anyway
         self._advance(uri, entry)

@@ -6,12 +6,13 @@ rebinding) or from its own origin. The Host header gives away the first, the Ori
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.fronts.http.asgi import Headers, Refused
+from mcp_manifold.http1.origin import is_loopback
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
@@ -34,7 +35,7 @@ class HeaderCheck:
 
     def __init__(self, check: Callable[[str], bool]) -> None:
         self._check = check
-        self._remembered: dict[bytes, bool] = {}
+        self._remembered: BoundedCache[bytes, bool] = BoundedCache(_MAX_REMEMBERED)
 
     def __repr__(self) -> str:
         return f"<HeaderCheck of {len(self._remembered)} values>"
@@ -44,9 +45,7 @@ class HeaderCheck:
         if decision is None:
             decision = self._check(value.decode("latin-1"))
             if len(value) <= _MAX_VALUE:
-                if len(self._remembered) >= _MAX_REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[value] = decision
+                self._remembered.put(value, decision)
         return decision
 
 
@@ -108,16 +107,6 @@ class Gate:
 
 def _host_name(host: str) -> str:
     return host.lower().removesuffix(":*").removesuffix(".")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
 
 
 # --- media types ------------------------------------------------------------------------------------------------------

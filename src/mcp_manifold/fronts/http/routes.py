@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
+from mcp_manifold.bounded_cache import BoundedCache
+
 EndpointKind = Literal["mcp", "sse", "messages"]
 
 _KINDS: Final[dict[bytes, EndpointKind]] = {b"mcp": "mcp", b"sse": "sse", b"messages": "messages"}
@@ -35,7 +37,7 @@ class EndpointRoutes:
 
     def __init__(self, base_path: str) -> None:
         self._base = base_path.rstrip("/").encode()
-        self._known: dict[bytes, EndpointRoute] = {}
+        self._known: BoundedCache[bytes, EndpointRoute] = BoundedCache(_KEPT)
 
     def __repr__(self) -> str:
         return f"<EndpointRoutes below {self._base.decode() or '/'}>"
@@ -46,9 +48,7 @@ class EndpointRoutes:
         if route is None:
             route = self._resolve(path)
             if route is not None:
-                if len(self._known) >= _KEPT:
-                    self._known.clear()
-                self._known[path] = route
+                self._known.put(path, route)
         return route
 
     def _resolve(self, path: bytes) -> EndpointRoute | None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mcp_manifold.backends.calls.retry_policy import READS, Retry, may_repeat
+from mcp_manifold.backends.calls.request_policy import READS, RetrySetting, may_repeat
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
@@ -29,7 +29,7 @@ LOST = BackendLost("a", "lost")
 UNSENT = BackendUnavailable("a", "refused").unsent()
 
 
-def repeats(exc: BackendError, method: str = "tools/call", retry: Retry = "safe", name: str = "plain") -> bool:
+def repeats(exc: BackendError, method: str = "tools/call", retry: RetrySetting = "safe", name: str = "plain") -> bool:
     return may_repeat(exc, method, raw(name=name), retry=retry, listing=LISTING)
 
 
