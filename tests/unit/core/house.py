@@ -202,16 +202,21 @@ class CountingStage:
     def __init__(self) -> None:
         self.in_flight = 0
         self.ends: list[str] = []
+        self.name = ""
+        self.steps: list[str] = []
+        """What stages with the same list saw, in order."""
         self.refusal: ManifoldError | None = None
 
     def began(self, call: Call) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.in_flight += 1
+        self.steps.append(f"{self.name} began")
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         assert (result is None) != (failure is None)
         self.in_flight -= 1
+        self.steps.append(f"{self.name} ended")
         self.ends.append("ok" if failure is None else type(failure).__name__)
 
 

@@ -443,6 +443,7 @@ async def test_a_level_whose_call_is_cancelled_while_the_backend_thinks_is_lower
     raising.cancel()
     await asyncio.wait({raising})
     link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % pending.number)
+    await settled()
     assert [body["params"]["level"] for _, body in transport.requests] == ["debug", "info"]
 
 
