@@ -153,7 +153,7 @@ class LogLevels:
             return link.holder.log_level
         levels = {session.log_level for session in self._clients_of(link)}
         levels.update(volume.calls)
-        if levels or volume.sent:  # for clients of the link that set none
+        if levels or volume.sent or volume.is_busy:  # for clients of the link that set none
             levels.add(DEFAULT_LOG_LEVEL)
         return min(levels, key=LOG_LEVELS.index, default="")
 

@@ -1,4 +1,4 @@
-"""Links that are held for one client, or lent for one call: opened once, bounded, closed when nobody needs them."""
+"""Links for one client, or leased for one call: opened once, bounded in number, and closed when they are not used."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,18 +16,18 @@ from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import MODERN_VERSION
 from tests.fakes.clock import FakeClock
-from tests.unit.backends.linking import FakeTransport, connected, eventually, new_session, tool, within
+from tests.unit.backends.linking import FakeReply, FakeTransport, connected, eventually, new_session, tool, within
 
 pytestmark = pytest.mark.anyio
 
 A, B = LinkKey("a", exact=True), LinkKey("b", exact=True)
-LENT = LinkKey("principal x", exclusive=True)
+PRIMARY, LEASED = LinkKey("principal x"), LinkKey("principal x", exclusive=True)
 
 
-def called(number: int = 0, *, principal: Principal = ANONYMOUS) -> Call:
-    """A call; with a number it was sent."""
+def called(attempts: int = 0, *, principal: Principal = ANONYMOUS) -> Call:
+    """A call, which was sent so many times."""
     session = Session("", principal, "", MODERN_VERSION)
-    return Call("tools/call", {}, session, lambda message, **_: None, number=number)
+    return Call("tools/call", {}, session, FakeReply(), attempts=attempts)
 
 
 class Opener:
@@ -40,6 +40,7 @@ class Opener:
         self.gate = asyncio.Event()
         self.gate.set()
         self.problem: Exception | None = None
+        self.clock = clock
         self.held = ClientLinks("notes", self._open, most=most, idle=idle, clock=clock)
         self._tasks: TaskGroup | None = None
 
@@ -51,7 +52,7 @@ class Opener:
         await self.gate.wait()
         if self.problem is not None:
             raise self.problem
-        link, transport = connected()
+        link, transport = connected(clock=self.clock)
         self.opened.append((place.key, link))
         self.transports.append(transport)
         try:
@@ -68,7 +69,7 @@ class Opener:
     async def lend(self, call: Call) -> Link:
         """A link for this call."""
         assert self._tasks is not None
-        return await self.held.link(LENT, call.session, self._tasks, call)
+        return await self.held.link(LEASED, call.session, self._tasks, call)
 
     async def until_closed(self, count: int) -> None:
         await eventually(lambda: len(self.closed) >= count and len(self.held) <= len(self.opened) - count)
@@ -202,82 +203,95 @@ async def test_an_idle_link_is_closed_but_not_one_that_works_or_is_watched() -> 
         await opener.until_closed(3)
 
 
-# --- lent for one call at a time --------------------------------------------------------------------------------------
+# --- leased for one call at a time ------------------------------------------------------------------------------------
 
 
-async def test_a_lent_link_is_another_ones_only_when_nothing_is_due_on_it() -> None:
+async def test_a_leased_link_is_free_again_when_nothing_is_due_on_it() -> None:
     opener = Opener()
     async with opener.lending():
         first = await opener.lend(called(1))
         working = first.begin("tools/call", tool("t"), timeout=60.0)
-        second = await opener.lend(called(2))
+        second = await opener.lend(called(1))
         assert second is not first
         second.begin("tools/call", tool("t"), timeout=60.0)
-        assert opener.held.find(LENT, called()) is None
+        assert opener.held.find(LEASED, called()) is None
         first.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % working.number)
-        assert opener.held.find(LENT, called()) is first
+        assert opener.held.find(LEASED, called()) is first
         assert [key for key, _ in opener.opened] == ["principal x", "principal x#1"]
 
 
-async def test_no_principal_is_lent_the_link_of_another_whose_key_begins_alike() -> None:
+async def test_a_link_of_a_principal_whose_key_begins_alike_is_not_found() -> None:
     opener = Opener()
     async with group() as tasks:
         await opener.held.link(LinkKey("principal x1", exclusive=True), new_session(), tasks, called())
-        assert opener.held.find(LENT, called()) is None
+        assert opener.held.find(LEASED, called()) is None
 
 
-async def test_of_two_that_come_at_once_each_is_lent_a_link_of_its_own() -> None:
+async def test_two_calls_that_come_at_once_get_a_link_each() -> None:
     opener = Opener()
     async with opener.lending():
-        waiting = [opener.lend(called()) for _ in range(2)]
-        first, second = await within(asyncio.gather(*waiting))
+        first, second = await within(asyncio.gather(*(opener.lend(called()) for _ in range(2))))
         assert first is not second
 
 
-async def test_until_a_call_is_sent_its_link_is_lent_to_no_other() -> None:
+async def test_a_link_that_was_opened_for_a_call_is_kept_for_it_until_that_is_sent_or_over() -> None:
     opener = Opener()
     async with opener.lending():
-        waiting, sent, given_up = called(), called(), called()
-        first = await opener.lend(waiting)
-        assert opener.held.find(LENT, waiting) is first
-        assert opener.held.find(LENT, called()) is None
-        second = await opener.lend(sent)
-        sent.number = 1
-        assert opener.held.find(LENT, given_up) is second
-        assert opener.held.find(LENT, called()) is None
-        given_up.cancel()
-        assert opener.held.find(LENT, called()) is second
+        waiting = called()
+        link = await opener.lend(waiting)
+        assert opener.held.find(LEASED, waiting) is link
+        assert opener.held.find(LEASED, called()) is None
+        for over in ("attempts", "is_cancelled", "is_done"):
+            setattr(waiting, over, 1)
+            assert opener.held.find(LEASED, called()) is link
+            setattr(waiting, over, 0)
 
 
-async def test_what_is_no_call_is_at_home_however_busy_that_is_and_calls_come_there_first() -> None:
+async def test_finding_a_link_changes_nothing_and_sending_over_it_leases_it() -> None:
+    clock = FakeClock()
+    opener = Opener(clock=clock, idle=60.0)
+    async with opener.lending():
+        link = await opener.lend(called(1))
+        for _ in range(3):
+            assert opener.held.find(LEASED, called()) is link, "whoever looks"
+        await clock.advance(50)
+        assert opener.held.find(LEASED, called()) is link
+        sent = link.begin("tools/call", tool("t"), timeout=60.0)
+        assert opener.held.find(LEASED, called()) is None
+        link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % sent.number)
+        await clock.advance(50)
+        assert opener.held.find(LEASED, called()) is link, "it was used 50 s ago"
+        await clock.advance(10)
+        await opener.until_closed(1)
+
+
+async def test_the_primary_serves_everything_but_calls_however_busy_it_is_and_calls_first() -> None:
     opener = Opener()
     opener.gate.clear()
     async with opener.lending() as tasks:
-        opening = opener.held.open(LENT.primary, new_session(), tasks)
+        opening = opener.held.open(PRIMARY, new_session(), tasks)
         lending = asyncio.ensure_future(opener.lend(called(1)))
         await asyncio.sleep(0)
         opener.gate.set()
-        home: Link = await within(opening)
-        assert await within(lending) is home
-        home.begin("tools/call", tool("t"), timeout=60.0)
-        assert opener.held.find(LENT.primary) is home
+        primary: Link = await within(opening)
+        assert await within(lending) is primary
+        primary.begin("tools/call", tool("t"), timeout=60.0)
+        assert opener.held.find(PRIMARY) is primary
         other = await opener.lend(called(1))
-        home.lost(BackendLost("notes", "gone"))
+        primary.lost(BackendLost("notes", "gone"))
         await opener.until_closed(1)
-        again = await within(opener.held.open(LENT.primary, new_session(), tasks))
-        assert (opener.held.find(LENT, called(1)), opener.opened[-1][0]) == (again, "principal x")
+        again = await within(opener.held.open(PRIMARY, new_session(), tasks))
+        assert (opener.held.find(LEASED, called(1)), opener.opened[-1][0]) == (again, "principal x")
         assert other is not again
 
 
-async def test_after_a_call_that_was_given_up_others_that_may_be_anybodys_go_elsewhere() -> None:
+async def test_after_an_abandoned_call_a_call_of_a_client_that_may_be_another_uses_another_link() -> None:
     opener = Opener()
     async with opener.lending():
         first = await opener.lend(called(1))
-        given_up = called()
-        working = first.begin("tools/call", tool("t"), timeout=60.0)
-        working.call = given_up
-        first.abandon(working, None)
-        assert opener.held.find(LENT, called()) is None
-        assert opener.held.find(LENT, called(1, principal=Principal("x", "x"))) is first
-        first.is_watched = True
-        assert opener.held.find(LENT, called()) is first
+        abandoned = first.send("tools/call", tool("t"), lambda *_: None, timeout=60.0, call=called(1))
+        first.abandon(abandoned, None)
+        assert opener.held.find(LEASED, called()) is None
+        assert opener.held.find(LEASED, called(1, principal=Principal("x", "x"))) is first
+        first.watch(True)
+        assert opener.held.find(LEASED, called()) is first

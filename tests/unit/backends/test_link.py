@@ -4,6 +4,7 @@ import asyncio
 import json
 from decimal import Decimal
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ def answer(link: Link, number: int = 1, result: bytes = b"{}", origin: PendingRe
     link.fed(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (number, result), origin)
 
 
-def called(**params: object) -> Call:
+def called(**params: Any) -> Call:
     return Caller().call(name="slow", **params)
 
 
@@ -227,7 +228,7 @@ async def test_a_ping_is_answered_here() -> None:
     ],
 )
 async def test_a_request_without_an_answer_in_time_is_cancelled(
-    limits: dict[str, float], seconds: float, spent: str
+    limits: dict[str, Any], seconds: float, spent: str
 ) -> None:
     link, transport, clock = ready()
     sent = send(link, **limits)

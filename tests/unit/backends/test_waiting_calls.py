@@ -129,15 +129,15 @@ class Slots:
     def __init__(self, *, running: int = 1, **settings: Any) -> None:
         self.clock = FakeClock()
         server = {"name": "notes", "command": "x", "max_concurrency": 1, "max_queue": 10, **settings}
-        self.context: Any = SimpleNamespace(on_status=lambda name: None)
-        self.lister: Any = SimpleNamespace(latest=None)
+        context: Any = SimpleNamespace(on_status=lambda name: None)
+        lister: Any = SimpleNamespace(latest=None)
         self.settings = ServerSettings.model_validate(server)
-        self.executor = RequestExecutor(self.settings, self.context, lister=self.lister, clock=self.clock)
+        self.executor = RequestExecutor(self.settings, context, lister=lister, clock=self.clock)
         self.executor.running = running
         self.order: list[str] = []
 
     def adapt(self, **settings: Any) -> None:
-        self.executor.adapt(self.settings.model_copy(update=settings), self.context)
+        self.executor.adapt(self.settings.model_copy(update=settings), self.executor._context)
 
     async def join(self, label: str, session: str = "", **params: Any) -> "asyncio.Task[float]":
         """One more call that waits for a slot."""

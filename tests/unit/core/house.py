@@ -27,7 +27,7 @@ from mcp_manifold.errors import BackendUnavailable, ManifoldError, RemoteError
 from mcp_manifold.model.call import Call, Reach, Session, Stage
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.policy import ANONYMOUS, Principal, policy_of
-from mcp_manifold.wire import EMPTY, LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Era, Payload
+from mcp_manifold.wire import EMPTY, LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Era, Payload, encode
 from tests.fakes.clock import FakeClock
 from tests.unit.backends.linking import FakeReply, FakeTransport, Heard, new_link, raw, reply_of, within
 
@@ -104,7 +104,7 @@ class FakeBackend:
         if isinstance(found, Exception):
             asyncio.get_running_loop().call_soon(self.link.fail, pending, found)
             return None
-        return b'"result":' + (found if isinstance(found, bytes) else json.dumps(found).encode())
+        return b'"result":' + (found if isinstance(found, bytes) else encode(found))
 
     def answer(self, result: object, number: int | None = None) -> None:
         """Answer a request, the last one by default, in this turn."""
@@ -113,7 +113,7 @@ class FakeBackend:
         if isinstance(result, RemoteError):
             self.link.fed(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (number, bytes(result.raw)))
         else:
-            body = result if isinstance(result, bytes) else json.dumps(result).encode()
+            body = result if isinstance(result, bytes) else encode(result)
             self.link.fed(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (number, body))
 
     def find_link(self, call: Call) -> Link | None:
@@ -202,16 +202,21 @@ class CountingStage:
     def __init__(self) -> None:
         self.in_flight = 0
         self.ends: list[str] = []
+        self.name = ""
+        self.steps: list[str] = []
+        """What stages with the same list saw, in order."""
         self.refusal: ManifoldError | None = None
 
     def began(self, call: Call) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.in_flight += 1
+        self.steps.append(f"{self.name} began")
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         assert (result is None) != (failure is None)
         self.in_flight -= 1
+        self.steps.append(f"{self.name} ended")
         self.ends.append("ok" if failure is None else type(failure).__name__)
 
 

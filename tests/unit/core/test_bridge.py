@@ -1,140 +1,92 @@
-"""The bridge alone: links that only remember on one side, clients that answer as told on the other."""
+"""The Bridge: relays, parks and resumes requests of servers, and asks clients for modern servers."""
 
 import asyncio
 import json
-from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from mcp_manifold.backends.backend import Backend
-from mcp_manifold.backends.link.server_requests import Inbox, ServerRequest, open_link
+from mcp_manifold.backends.link.server_requests import Inbox, ServerRequest
 from mcp_manifold.config import LimitSettings
-from mcp_manifold.core.bridge import MAX_ROUNDS, Bridge, CallTarget
+from mcp_manifold.core.bridge import STATE_ONLY_WAIT, Bridge, CallTarget, Parked
 from mcp_manifold.errors import (
+    BackendLost,
     BackendProtocolError,
     BackendTimeout,
     CallCancelled,
     InvalidParams,
     ManifoldError,
     RemoteError,
-)  # fmt: skip
-from mcp_manifold.model.call import Call, Session
-from mcp_manifold.model.policy import ANONYMOUS, Principal
-from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Payload, encode
-from tests.unit.backends.linking import FakeTransport, Heard, tool, within
-from tests.unit.core.house import FakeBackend, unheard
+)
+from mcp_manifold.model.call import Call
+from mcp_manifold.model.policy import Principal
+from mcp_manifold.wire import Envelope, Payload, encode, input_required
+from tests.fakes.clock import FakeClock, settled
+from tests.unit.backends.linking import FakeTransport, Sent, new_link, send
+from tests.unit.core.house import ABLE, Client, modern_call
 
 pytestmark = pytest.mark.anyio
 
-ABLE = b'{"sampling":{},"elicitation":{"form":{},"url":{}},"roots":{}}'
 FORM = {"message": "Which?", "requestedSchema": {}, "_meta": {"progressToken": 1, "x-vendor": 2}}
 
 
-class Client:
-    """A client that keeps a session: what it was asked, and the futures it answers with."""
-
-    def __init__(self, *, capabilities: bytes = ABLE) -> None:
-        self.asked: list[tuple[str, Any, asyncio.Future[Envelope]]] = []
-        self.said: bytes | None = None
-        """The response's member, at once; None: it takes its time."""
-        self.session = Session("s", ANONYMOUS, "", LATEST_HANDSHAKE, capabilities=Payload(capabilities), reach=self)
-
-    def __repr__(self) -> str:
-        return f"<Client asked={len(self.asked)}>"
-
-    def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
-        future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
-        self.asked.append((method, None if params is None else json.loads(bytes(params)), future))
-        if self.said is not None:
-            future.set_result(Envelope(result=Payload(self.said)))
-        return future
-
-    def tell(self, message: bytes) -> bool:
-        return True
-
-    def call(self, **params: object) -> Call:
-        return Call(
-            "tools/call", {name: Payload(encode(value)) for name, value in params.items()}, self.session, unheard
-        )
-
-
-def modern(*, capabilities: bytes = ABLE, principal: Principal = ANONYMOUS, **params: object) -> Call:
-    """A request of a client that keeps none."""
-    session = Session("", principal, "", MODERN_VERSION, capabilities=Payload(capabilities))
-    given = {"name": "t", **params}
-    return Call("tools/call", {name: Payload(encode(value)) for name, value in given.items()}, session, unheard)
+def modern(**params: Any) -> Call:
+    return modern_call(**{"name": "t", **params})
 
 
 class House:
     """A bridge with one handshake-era link."""
 
-    def __init__(self, *, several: bool = False, short: bool = False, **limits: float) -> None:
-        self.short = short
-        """Whether its calls take the short way, on which nobody waits."""
-        self.bridge = Bridge(LimitSettings.model_validate(limits), names_server=lambda scope: several)
-        self.link = open_link("notes", on_notification=Heard(), on_question=self.bridge.asked)
+    def __init__(self, *, several: bool = False, **limits: float) -> None:
+        self.clock = FakeClock()
+        limits_ = LimitSettings.model_validate(limits)
+        self.bridge = Bridge(limits_, names_server=lambda scope: several, clock=self.clock)
+        self.link = new_link(on_request=self.bridge.on_request, clock=self.clock)
         self.transport = FakeTransport(self.link)
-        self.target = CallTarget("tools/call", cast("Backend", FakeBackend("notes", "handshake", lambda *_: {})), "t")
+        backend = cast("Backend", type("Named", (), {"name": "notes"}))
+        self.target = CallTarget("tools/call", backend, "t")
 
-    def __repr__(self) -> str:
-        return f"<House {self.bridge!r}>"
-
-    async def begin(self, call: Call) -> "asyncio.Future[Payload]":
-        count = len(self.transport.requests)
-        begun: asyncio.Future[Payload]
-        if self.short:
-            begun = asyncio.get_running_loop().create_future()
-            told = partial(_told, begun)
-            self.link.relay("tools/call", tool("t"), timeout=60.0, call=call, ceiling=600.0, told=told)
-        else:
-            work = self.link.request("tools/call", tool("t"), timeout=60.0, call=call)
-            begun = asyncio.get_running_loop().create_task(work)
-        await self.transport.sent(count + 1)
-        return begun
+    def begin(self, call: Call, method: str = "tools/call") -> Sent:
+        call.params["name"] = Payload(b'"t"')
+        return send(self.link, call, method=method)
 
     def ask(self, method: str = "elicitation/create", params: object = FORM, id_: int = 7) -> None:
         message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
         self.link.fed(json.dumps(message).encode(), self.transport.requests[-1][0])
+
+    def cancel(self, id_: int) -> None:
+        body = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d}}'
+        self.link.fed(body % id_)
 
     def answer(self, number: int = 1) -> None:
         self.link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{"done":1.50}}' % number)
 
     async def park(self, call: Call, *methods: str) -> dict[str, Any]:
         """The `input_required` that a call is answered with."""
-        task = await self.begin(call)
+        sent = self.begin(call)
         for number, method in enumerate(methods or ("elicitation/create",)):
             self.ask(method, id_=number)
-        found: dict[str, Any] = json.loads(bytes(await within(task)))
+        await settled()
+        found: dict[str, Any] = json.loads(sent.result or b"null")
         return found
 
-    def resume(self, parked: dict[str, Any], *said: object, **more: Any) -> "asyncio.Task[Payload | None]":
-        given = dict(zip(parked["inputRequests"], said, strict=False))
-        call = modern(requestState=parked["requestState"], inputResponses=given, **more)
-        return asyncio.get_running_loop().create_task(self.bridge.resume(call, self.target))
+    async def resume(self, parked: dict[str, Any], *responses: object, **more: Any) -> Sent:
+        """Let the client of a parked call return with these responses."""
+        given = dict(zip(parked["inputRequests"], responses, strict=False))
+        call, sent = modern(requestState=parked["requestState"], inputResponses=given, **more), Sent()
+        found = self.bridge.find_parked(call, self.target)
+        assert isinstance(found, Parked)
+        sent.pending = self.bridge.resume(found, call, sent.on_result)
+        await self.clock.advance(0)
+        return sent
 
     @property
     def sent(self) -> list[dict[str, Any]]:
         return [note for note in self.transport.notes if "method" not in note]
 
 
-def _told(begun: "asyncio.Future[Payload]", result: Payload | None, failure: Exception | None) -> None:
-    if result is not None:
-        begun.set_result(result)  # which fails if it is told twice
-    else:
-        begun.set_exception(failure or AssertionError("neither"))
-
-
-either_way = pytest.mark.parametrize("short", [True, False], ids=["short", "long"])
-
-
-async def turns(count: int = 3) -> None:
-    """Let what was scheduled happen."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-# --- refusing --------------------------------------------------------------------------------------------------------
+# --- refusing ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,212 +98,198 @@ async def turns(count: int = 3) -> None:
         ("roots/list", {}, b'{"sampling":{}}', -32601),
     ],
 )
-async def test_what_was_not_declared_is_refused_for_either_client(
+async def test_a_request_the_client_does_not_support_is_refused_in_both_eras(
     method: str, params: object, capabilities: bytes, code: int
 ) -> None:
     for call in (Client(capabilities=capabilities).call(), modern(capabilities=capabilities)):
         house = House()
-        task = await house.begin(call)
+        house.begin(call)
         house.ask(method, params)
         assert house.sent[0]["error"]["code"] == code
-        house.answer()
-        await within(task)
 
 
-async def test_a_question_of_nobodys_call_is_refused() -> None:
+async def test_a_request_of_an_unknown_call_is_refused() -> None:
     house = House()
-    question = ServerRequest(cast("Inbox", house.link.handler), Payload(b"3"), "roots/list", None)
-    house.bridge.asked(question)
+    request = ServerRequest(cast("Inbox", house.link.handler), Payload(b"3"), "roots/list", None)
+    house.bridge.on_request(request)
     assert house.sent[0]["error"]["code"] == -32601
-    assert not question.is_open
+    assert not request.is_open
 
 
-async def test_a_client_without_a_way_back_is_not_asked() -> None:
+async def test_a_client_that_cannot_receive_requests_is_sent_none() -> None:
     house, call = House(), Client().call()
     call.session.reach = None
-    task = await house.begin(call)
+    house.begin(call)
     house.ask()
-    assert "cannot be asked" in house.sent[0]["error"]["message"]
-    house.answer()
-    await within(task)
+    assert "cannot receive requests" in house.sent[0]["error"]["message"]
 
 
-# --- asking a client that keeps a session ----------------------------------------------------------------------------
+# --- relaying ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_client_that_leaves_is_an_error_for_the_server_that_waits() -> None:
     house, client = House(), Client()
-    task = await house.begin(client.call())
+    house.begin(client.call())
     house.ask()
     client.asked[0][2].set_exception(CallCancelled("the client left"))
-    await turns()
+    await settled()
     assert house.sent[0]["error"] == {"code": -32603, "message": "No answer: the client left"}
-    house.answer()
-    await within(task)
 
 
-async def test_a_question_taken_back_is_taken_back_from_the_client() -> None:
+@pytest.mark.parametrize("member", ["result", "error"])
+async def test_the_clients_response_is_sent_to_the_server(member: str) -> None:
+    house, client = House(), Client()
+    house.begin(client.call())
+    house.ask()
+    client.asked[0][2].set_result(Envelope(**{member: Payload(b'{"code":1}')}))  # type: ignore[arg-type]  # either
+    await settled()
+    assert house.sent[0][member] == {"code": 1}
+
+
+async def test_a_cancelled_request_is_withdrawn_from_the_client() -> None:
     house, client = House(several=True), Client()
-    task = await house.begin(client.call())
+    house.begin(client.call())
     house.ask(id_=9)
     assert client.asked[0][1]["message"] == "[notes] Which?"
-    house.link.fed(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}')
+    house.cancel(9)
     assert client.asked[0][2].cancelled()
-    await turns()
+    await settled()
     assert house.sent == []
-    house.answer()
-    await within(task)
 
 
-async def test_who_was_sent_to_a_url_is_remembered_once_and_not_for_ever() -> None:
+async def test_the_client_of_a_url_elicitation_is_remembered_once_and_within_a_bound() -> None:
     house, client = House(max_parked=1), Client()
-    task = await house.begin(client.call())
+    house.begin(client.call())
     for id_ in ("e1", "e2"):
         house.ask(params={**FORM, "mode": "url", "elicitationId": id_})
-    assert house.bridge.completed(house.link, Payload(b'"e1"')) is None
-    assert house.bridge.completed(house.link, Payload(b'"e2"')) is client.session
-    assert house.bridge.completed(house.link, Payload(b'"e2"')) is None
-    house.answer()
-    await within(task)
+    assert house.bridge.elicited(house.link, Payload(b'"e1"')) is None
+    assert house.bridge.elicited(house.link, Payload(b'"e2"')) is client.session
+    assert house.bridge.elicited(house.link, Payload(b'"e2"')) is None
+    house.ask(params={**FORM, "mode": "url", "elicitationId": "e3"})
+    house.bridge.ended(client.session)
+    assert house.bridge.elicited(house.link, Payload(b'"e3"')) is None
 
 
-# --- parking ---------------------------------------------------------------------------------------------------------
+# --- parking ----------------------------------------------------------------------------------------------------------
 
 
-@either_way
-async def test_a_parked_call_goes_on_where_it_was(short: bool) -> None:
-    house = House(short=short, several=True)
+async def test_a_parked_call_continues_when_its_client_returns() -> None:
+    house = House(several=True)
     parked = await house.park(modern(), "elicitation/create", "roots/list")
     assert parked["resultType"] == "input_required"
     asked = list(parked["inputRequests"].values())
     assert [each["method"] for each in asked] == ["elicitation/create", "roots/list"]
     assert asked[0]["params"] == {"message": "[notes] Which?", "requestedSchema": {}, "_meta": {"x-vendor": 2}}
-    assert repr(house.bridge) == "<Bridge parked=1>"
-    waiting = house.resume(parked, {"action": "accept"}, {"roots": []})
-    await turns()
+    assert (repr(house.bridge), house.bridge.parked) == ("<Bridge parked=1>", 1)
+    waiting = await house.resume(parked, {"action": "accept"}, {"roots": []})
     assert [note["result"] for note in house.sent] == [{"action": "accept"}, {"roots": []}]
     house.answer()
-    assert bytes(await within(waiting)) == b'{"done":1.50}'
-    assert repr(house.bridge) == "<Bridge parked=0>"
+    assert (waiting.result, house.bridge.parked) == (b'{"done":1.50}', 0)
+
+
+async def test_a_client_that_answers_only_some_requests_is_parked_again() -> None:
+    house = House()
+    parked = await house.park(modern(), "elicitation/create", "roots/list")
+    again = await house.resume(parked, {"action": "accept"})
+    await settled()
+    second = json.loads(again.result or b"")
+    assert [each["method"] for each in second["inputRequests"].values()] == ["roots/list"]
+    assert second["requestState"] != parked["requestState"]
+    last = await house.resume(second, {"roots": []})
+    house.answer()
+    assert last.result == b'{"done":1.50}'
 
 
 @pytest.mark.parametrize(
     "wrong", [{"principal": Principal("eve", "eve")}, {"requestState": "guessed"}, {"requestState": ""}]
 )
-async def test_what_does_not_fit_is_refused_and_leaves_it_parked(wrong: dict[str, Any]) -> None:
+async def test_a_state_that_does_not_fit_is_refused_and_leaves_the_call_parked(wrong: dict[str, Any]) -> None:
     house = House()
     parked = await house.park(modern())
     given = {"requestState": parked["requestState"], "inputResponses": {}, **wrong}
     with pytest.raises(InvalidParams, match="unknown, was used already, or has expired"):
-        await house.bridge.resume(modern(**given), house.target)
-    other = CallTarget("tools/call", house.target.backend, "another")
+        house.bridge.find_parked(modern(**given), house.target)
     with pytest.raises(InvalidParams):
-        await house.bridge.resume(modern(requestState=parked["requestState"]), other)
-    waiting = house.resume(parked, {"action": "accept"})
-    await turns()
+        house.bridge.find_parked(modern(requestState=parked["requestState"]), house.target._replace(native="another"))
+    waiting = await house.resume(parked, {"action": "accept"})
     house.answer()
-    assert await within(waiting) is not None
+    assert waiting.result is not None
+    with pytest.raises(InvalidParams):
+        await house.resume(parked, {"action": "accept"})
 
 
 @pytest.mark.parametrize("state", [7, None, ["x"]])
 async def test_a_state_that_is_no_text_is_an_invalid_param(state: object) -> None:
     house = House()
     with pytest.raises(InvalidParams):
-        await house.bridge.resume(modern(requestState=state), house.target)
+        house.bridge.find_parked(modern(requestState=state), house.target)
 
 
-@either_way
-async def test_a_call_nobody_comes_back_for_is_cancelled_at_its_server(short: bool) -> None:
-    house = House(short=short, park_time=0.01)
+async def test_a_parked_call_whose_client_does_not_return_is_cancelled_at_its_server() -> None:
+    house = House(park_time=30)
     parked = await house.park(modern())
-    await within(house.transport._until(lambda: bool(house.transport.notes)))
-    assert house.transport.notes[-1]["method"] == "notifications/cancelled"
-    assert house.transport.notes[-1]["params"]["requestId"] == 1
-    assert "did not come back" in house.transport.notes[-1]["params"]["reason"]
+    await house.clock.advance(30)
+    assert house.transport.notes[0]["method"] == "notifications/cancelled"
+    assert house.transport.notes[0]["params"]["requestId"] == 1
+    assert "did not return within 30 s" in house.transport.notes[0]["params"]["reason"]
     with pytest.raises(InvalidParams):
         await house.resume(parked)
-    assert (repr(house.bridge), house.link.is_busy) == ("<Bridge parked=0>", False)
+    assert (house.bridge.parked, house.link.is_busy) == (0, False)
 
 
 async def test_too_many_parked_calls_are_an_error_for_the_server() -> None:
     house = House(max_parked=1)
     await house.park(modern())
-    task = await house.begin(modern())
+    house.begin(modern())
     house.ask()
     assert house.sent[0]["error"]["code"] == -32603
-    house.answer(2)
-    await within(task)
 
 
-@either_way
-async def test_a_question_taken_back_before_anybody_knew_parks_nothing(short: bool) -> None:
-    house = House(short=short)
-    task = await house.begin(modern())
+@pytest.mark.parametrize("ends", ["the request is cancelled", "the call is answered", "the call is cancelled"])
+async def test_a_call_that_changes_in_the_turn_of_the_request_is_not_parked(ends: str) -> None:
+    house = House()
+    sent = house.begin(modern())
+    assert sent.pending is not None
     house.ask(id_=9)
-    house.link.fed(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}')
-    await turns()
-    assert repr(house.bridge) == "<Bridge parked=0>"
+    match ends:
+        case "the request is cancelled":
+            house.cancel(9)
+        case "the call is answered":
+            house.answer()
+        case "the call is cancelled":
+            house.link.abandon(sent.pending, CallCancelled())
+    await settled()
+    assert house.bridge.parked == 0
     house.answer()
-    assert bytes(await within(task)) == b'{"done":1.50}'
+    assert isinstance(sent.failure, CallCancelled) if ends == "the call is cancelled" else sent.result is not None
+    assert not house.link.is_busy
 
 
-@either_way
-async def test_an_answer_that_comes_with_the_question_is_the_answer(short: bool) -> None:
-    house = House(short=short)
-    task = await house.begin(modern())
-    house.ask()
-    house.answer()
-    assert bytes(await within(task)) == b'{"done":1.50}'
-    await turns()
-    assert repr(house.bridge) == "<Bridge parked=0>"
-
-
-@either_way
-async def test_an_answer_that_came_while_it_was_parked_is_there_for_who_comes_back(short: bool) -> None:
-    house = House(short=short)
+async def test_an_answer_that_arrives_while_the_call_is_parked_is_kept() -> None:
+    house = House()
     parked = await house.park(modern())
     house.answer()
-    assert bytes(await within(house.resume(parked, {"action": "accept"}))) == b'{"done":1.50}'
+    assert (await house.resume(parked, {"action": "accept"})).result == b'{"done":1.50}'
     assert house.sent == []
 
 
-@either_way
-async def test_a_call_that_is_taken_back_with_the_question_parks_nothing(short: bool) -> None:
-    house, call = House(short=short), modern()
-    task = await house.begin(call)
-    house.ask()
-    call.cancel()
-    with pytest.raises(CallCancelled):
-        await within(task)
-    await turns()
-    assert [note["method"] for note in house.transport.notes] == ["notifications/cancelled"]
-    assert (repr(house.bridge), house.link.is_busy) == ("<Bridge parked=0>", False)
-
-
-@either_way
-async def test_taking_back_the_call_that_was_answered_leaves_the_parked_one_alone(short: bool) -> None:
-    house, call = House(short=short), modern()
-    parked = await house.park(call)
-    call.cancel()
-    assert house.transport.notes == []
-    waiting = house.resume(parked, {"action": "accept"})
-    await turns()
-    house.answer()
-    assert bytes(await within(waiting)) == b'{"done":1.50}'
+async def test_a_client_that_returns_after_the_link_was_lost_gets_the_reason() -> None:
+    house = House()
+    parked = await house.park(modern())
+    house.link.lost(BackendLost("notes", "gone"))
+    sent = await house.resume(parked, {"action": "accept"})
+    assert isinstance(sent.failure, BackendLost)
+    assert house.bridge.parked == 0
 
 
 async def test_other_requests_of_modern_clients_are_not_parked() -> None:
-    house, call = House(), modern()
-    work = house.link.request("completion/complete", {}, timeout=60.0, call=call)
-    task = asyncio.get_running_loop().create_task(work)
-    await house.transport.sent()
+    house = House()
+    house.begin(modern(), "completion/complete")
     house.ask()
-    assert "within a call" in house.sent[0]["error"]["message"]
-    house.answer()
-    await within(task)
+    assert "only within a call" in house.sent[0]["error"]["message"]
 
 
-# --- -32042 ----------------------------------------------------------------------------------------------------------
+# --- -32042 -----------------------------------------------------------------------------------------------------------
 
 
 def url_error(*elicitations: object) -> RemoteError:
@@ -363,8 +301,8 @@ def url_error(*elicitations: object) -> RemoteError:
 URL = {"mode": "url", "message": "Sign in", "url": "https://x.test/", "elicitationId": "1"}
 
 
-async def test_a_url_that_is_needed_first_is_asked_for_and_the_call_made_again_once() -> None:
-    house = House(several=True)
+async def test_a_required_url_is_an_input_request_and_its_state_is_used_once() -> None:
+    house = House(several=True, park_time=30, max_parked=2)
     answer = house.bridge.url_required(url_error(URL, URL), modern(), house.target)
     assert answer is not None
     wanted = json.loads(bytes(answer))
@@ -372,9 +310,17 @@ async def test_a_url_that_is_needed_first_is_asked_for_and_the_call_made_again_o
     asked = wanted["inputRequests"]["url-1"]["params"]
     assert asked == {"mode": "url", "message": "[notes] Sign in", "url": "https://x.test/"}
     again = modern(requestState=wanted["requestState"])
-    assert await house.bridge.resume(again, house.target) is None
+    repeat = house.bridge.find_parked(again, house.target)
+    assert not isinstance(repeat, Parked)
+    assert house.bridge.find_parked(again, house.target) is repeat
+    house.bridge.consume(repeat)
     with pytest.raises(InvalidParams):
-        await house.bridge.resume(again, house.target)
+        house.bridge.find_parked(again, house.target)
+    for _ in range(2):
+        assert house.bridge.url_required(url_error(URL), modern(), house.target) is not None
+    assert house.bridge.url_required(url_error(URL), modern(), house.target) is None, "too many"
+    await house.clock.advance(31)
+    assert house.bridge.url_required(url_error(URL), modern(), house.target) is not None
 
 
 @pytest.mark.parametrize(
@@ -387,70 +333,57 @@ async def test_a_url_that_is_needed_first_is_asked_for_and_the_call_made_again_o
         (RemoteError(b'{"code":-32042,"data":7}', code=-32042, backend="notes"), ABLE),
     ],
 )
-async def test_an_error_that_asks_for_nothing_that_can_be_shown_stays_an_error(
-    exc: RemoteError, capabilities: bytes
-) -> None:
+async def test_an_error_without_a_supported_elicitation_stays_an_error(exc: RemoteError, capabilities: bytes) -> None:
     house = House()
     assert house.bridge.url_required(exc, modern(capabilities=capabilities), house.target) is None
 
 
-# --- a modern server, a client that keeps a session ------------------------------------------------------------------
+# --- modern servers, clients that keep a session ----------------------------------------------------------------------
 
-WANTED = {
+WANTED: dict[str, Any] = {
     "resultType": "input_required",
     "inputRequests": {"k/1": {"method": "elicitation/create", "params": {"mode": "url", "message": "m", "url": "u"}}},
     "requestState": "\u00e9tat",
 }
 
 
-async def completed(house: House, call: Call, *results: object) -> tuple[Payload, FakeBackend]:
-    """What the client gets of a call that is answered in turn with these."""
-    queue = list(results)
-    backend = FakeBackend("notes", "modern", lambda *_: queue.pop(0))
-    target = CallTarget("tools/call", cast("Backend", backend), "t")
-    first = await backend.request(call, "tools/call", {})
-    return await house.bridge.complete(call, target, dict(call.params), first), backend
+async def ask(house: House, call: Call, result: object = WANTED) -> dict[str, Any]:
+    """The params with which a call is sent again."""
+    wanted = input_required(Payload(encode(result)), None)
+    assert wanted is not None
+    found = await house.bridge.ask(call, "notes", wanted)
+    return {key: json.loads(bytes(value)) for key, value in found.items()}
 
 
-async def test_input_that_is_required_is_asked_for_and_the_call_is_repeated_with_it() -> None:
-    client = Client()
-    client.said = b'{"action":"accept"}'
+async def test_the_next_call_has_the_clients_input_and_the_servers_state() -> None:
+    client = Client(response=b'{"action":"accept"}')
     call = client.call(name="t", inputResponses={"old": 1}, requestState="old")
-    result, backend = await completed(House(), call, WANTED, {"resultType": "complete", "n": 1})
-    assert json.loads(bytes(result))["n"] == 1
+    assert await ask(House(), call) == {
+        "name": "t", "inputResponses": {"k/1": {"action": "accept"}}, "requestState": "\u00e9tat",
+    }  # fmt: skip
     asked = client.asked[0][1]
     assert len(asked.pop("elicitationId")) >= 16
     assert asked == {"mode": "url", "message": "m", "url": "u"}
-    assert backend.asked[1][1] == {
-        "name": "t", "inputResponses": {"k/1": {"action": "accept"}}, "requestState": "\u00e9tat",
-    }  # fmt: skip
 
 
-async def test_a_state_alone_is_sent_back_and_none_when_there_was_none() -> None:
-    state_only = {"resultType": "input_required", "requestState": "s"}
-    asking = {**WANTED}
-    del asking["requestState"]
-    client = Client()
-    client.said = b"{}"
-    _, backend = await completed(House(), client.call(name="t"), state_only, asking, {"resultType": "complete"})
-    assert backend.asked[1][1] == {"name": "t", "requestState": "s"}
-    assert "requestState" not in backend.asked[2][1]
+async def test_a_state_alone_is_returned_after_a_pause_and_none_if_there_was_none() -> None:
+    house, client = House(), Client(response=b"{}")
+    waiting = asyncio.ensure_future(
+        ask(house, client.call(name="t"), {"resultType": "input_required", "requestState": "s"})
+    )
+    await settled()
+    assert not waiting.done()
+    await house.clock.advance(STATE_ONLY_WAIT)
+    assert await waiting == {"name": "t", "requestState": "s"}
+    stateless = {key: value for key, value in WANTED.items() if key != "requestState"}
+    assert "requestState" not in await ask(house, client.call(name="t"), stateless)
 
 
 @pytest.mark.parametrize(
     "result", [b'{"content":[{"text":"\\"input_required\\""}]}', b'{"resultType":"other","x":"input_required"}']
 )
-async def test_a_result_that_only_speaks_of_it_is_the_result(result: bytes) -> None:
-    found, _ = await completed(House(), Client().call(), result)
-    assert bytes(found) == result
-
-
-async def test_a_server_that_never_has_enough_is_stopped() -> None:
-    client = Client()
-    client.said = b"{}"
-    with pytest.raises(BackendProtocolError, match=f"more than {MAX_ROUNDS} times"):
-        await completed(House(), client.call(), *[WANTED] * (MAX_ROUNDS + 1))
-    assert len(client.asked) == MAX_ROUNDS
+async def test_a_result_that_only_contains_the_words_asks_for_nothing(result: bytes) -> None:
+    assert input_required(Payload(result), None) is None
 
 
 @pytest.mark.parametrize(
@@ -461,36 +394,25 @@ async def test_a_server_that_never_has_enough_is_stopped() -> None:
         (CallCancelled("the client left"), CallCancelled, "left"),
     ],
 )
-async def test_without_an_answer_the_call_ends(
+async def test_without_the_clients_input_the_call_ends(
     response: Envelope | Exception | None, problem: type[ManifoldError], match: str
 ) -> None:
-    client = Client()
-    work = completed(House(park_time=0.01 if response is None else 60), client.call(), WANTED)
-    task = asyncio.get_running_loop().create_task(work)
-    await turns()
+    house, client = House(park_time=30), Client()
+    task = asyncio.ensure_future(ask(house, client.call()))
+    await settled()
     if isinstance(response, Exception):
         client.asked[0][2].set_exception(response)
     elif response is not None:
         client.asked[0][2].set_result(response)
+    await house.clock.advance(30)
     with pytest.raises(problem, match=match):
-        await within(task)
+        await task
     assert client.asked[0][2].done()
 
 
-async def test_a_call_that_is_cancelled_takes_its_questions_back() -> None:
-    client = Client()
-    call = client.call()
-    task = asyncio.get_running_loop().create_task(completed(House(), call, WANTED))
-    await turns()
-    call.cancel()
-    with pytest.raises(CallCancelled):
-        await within(task)
-    assert client.asked[0][2].cancelled()
-
-
-async def test_nothing_is_asked_if_one_of_the_questions_cannot_be() -> None:
+async def test_nothing_is_asked_if_one_of_the_requests_is_not_supported() -> None:
     client = Client(capabilities=b'{"elicitation":{"url":{}}}')
-    both = {**WANTED["inputRequests"], "k/2": {"method": "roots/list"}}  # type: ignore[dict-item]  # it is one
+    both = {**WANTED["inputRequests"], "k/2": {"method": "roots/list"}}
     with pytest.raises(BackendProtocolError, match="needs roots/list"):
-        await completed(House(), client.call(), {**WANTED, "inputRequests": both})
+        await ask(House(), client.call(), {**WANTED, "inputRequests": both})
     assert client.asked == []

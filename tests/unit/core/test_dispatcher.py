@@ -86,6 +86,15 @@ async def test_a_call_is_sent_and_answered_in_the_turns_of_its_messages(version:
     assert house.stages[0].ends == ["ok"]
 
 
+async def test_stages_see_a_call_from_the_outside_in_and_back() -> None:
+    house, steps = house_of(), list[str]()
+    for number, stage in enumerate(house.stages):
+        stage.steps, stage.name = steps, str(number)
+    house.dispatch(call())
+    house.fleet["a"].answer({})
+    assert steps == ["0 began", "1 began", "1 ended", "0 ended"]
+
+
 async def test_a_list_is_answered_before_dispatch_returns() -> None:
     house = house_of()
     made = call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/list")
@@ -122,17 +131,6 @@ async def test_a_refused_call_reaches_no_backend_and_ends_for_the_stages_that_sa
     assert isinstance(reply_of(made).failure, TooManyRequests)
     assert (house.stages[0].ends, house.stages[1].ends) == (["TooManyRequests"], [])
     assert house.fleet["a"].asked == []
-
-
-async def test_stages_see_a_call_from_the_outside_in_and_back() -> None:
-    house, steps = house_of(), list[str]()
-    for number, stage in enumerate(house.stages):
-        stage.began = lambda call, number=number: steps.append(f"{number} began")  # type: ignore[method-assign]
-        stage.ended = lambda *_, number=number: steps.append(f"{number} ended")  # type: ignore[method-assign]
-    house.dispatcher.adapt()
-    house.dispatch(call())
-    house.fleet["a"].answer({})
-    assert steps == ["0 began", "1 began", "1 ended", "0 ended"]
 
 
 @pytest.mark.parametrize("which", ["began", "ended", "reply"])

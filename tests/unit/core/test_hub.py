@@ -1,4 +1,4 @@
-"""The hub: listings in, views out; who waits, who is told, and where a URI leads."""
+"""The Hub: views of listings, waiting for first attempts, announcements, and routes of URIs."""
 
 import asyncio
 import json
@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from mcp_manifold.config import ManifoldSettings, ServerSettings
-from mcp_manifold.core.hub import MAX_LINKS, MERGED, Hub, terms_of
+from mcp_manifold.core.hub import ANNOUNCE_AFTER, MAX_REFS, MERGED, Hub, terms_of
 from mcp_manifold.model.catalogue import Kind, Listing, ResourceRoute
 from mcp_manifold.model.names import MAX_URI
 from mcp_manifold.model.policy import policy_of
+from tests.fakes.clock import FakeClock, settled
 
 pytestmark = pytest.mark.anyio
 BOUND = 5.0
-"""Seconds any test waits for anything."""
+"""Seconds that any test waits."""
 
 
 def server(name: str, **settings: Any) -> ServerSettings:
@@ -45,8 +46,8 @@ def listing(
     )
 
 
-def hub(*servers: ServerSettings, **settings: Any) -> Hub:
-    return Hub(servers, ManifoldSettings.model_validate(settings), policy_of(servers))
+def hub(*servers: ServerSettings, clock: FakeClock | None = None, **settings: Any) -> Hub:
+    return Hub(servers, ManifoldSettings.model_validate(settings), policy_of(servers), clock=clock)
 
 
 def names(made: Hub, scope: str = MERGED, kind: Kind = Kind.TOOL) -> list[str]:
@@ -127,7 +128,7 @@ async def test_a_view_once_taken_never_changes() -> None:
     assert names(made) == ["a__new"]
 
 
-async def test_a_view_of_another_scope_stays_when_a_backend_of_none_of_its_business_lists() -> None:
+async def test_a_view_stays_when_a_backend_of_another_scope_lists() -> None:
     made = hub(server("a"), server("b"))
     taken = made.view("server:a")
     made.adopt(listing("b", tools=["t"]))
@@ -178,105 +179,127 @@ async def test_terms_are_those_of_the_endpoint(settings: Any, native: bool, expe
     assert (terms.prefix, terms.uris) == expected
 
 
-# --- waiting for those who are still starting -----------------------------------------------------------------------
+# --- first attempts ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_list_waits_for_the_first_attempts_of_its_own_scope() -> None:
-    made = hub(server("a"), server("b"), startup_timeout=BOUND)
-    waiting = asyncio.create_task(made.settle("server:a"))
-    everybody = asyncio.create_task(made.settle(MERGED))
-    await asyncio.wait({waiting, everybody}, timeout=0)
+    clock = FakeClock()
+    made = hub(server("a"), server("b"), startup_timeout=10, clock=clock)
+    one, all_ = (asyncio.create_task(made.wait_listable(scope)) for scope in ("server:a", MERGED))
+    await settled()
     made.adopt(listing("a", tools=["t"]))
-    async with asyncio.timeout(BOUND):
-        await waiting
-    assert not everybody.done()
-    assert not made.is_settled
-    made.settled("b")
-    async with asyncio.timeout(BOUND):
-        await everybody
-    assert made.is_settled
+    await settled()
+    assert (one.done(), all_.done(), made.is_started) == (True, False, False)
+    made.mark_attempted("b")
+    await settled()
+    assert (all_.done(), made.is_started, clock.pending) == (True, True, 0)
+    await made.wait_listable(MERGED)
 
 
-async def test_nobody_waits_longer_than_the_startup_timeout() -> None:
-    made = hub(server("a"), startup_timeout=0.01)
-    assert not made.is_settled
-    async with asyncio.timeout(BOUND):
-        await made.settle(MERGED)
-    assert made.is_settled
+async def test_a_list_waits_no_longer_than_the_startup_timeout() -> None:
+    clock = FakeClock()
+    made = hub(server("a"), startup_timeout=10, clock=clock)
+    waiting = asyncio.create_task(made.wait_attempted(MERGED))
+    await clock.advance(9)
+    assert not waiting.done()
+    await clock.advance(1)
+    assert (waiting.done(), waiting.exception(), made.is_started, made.is_listable(MERGED)) == (True, None, True, True)
 
 
-async def test_once_settled_nobody_waits_again() -> None:
-    made = hub(server("a"), startup_timeout=60)
-    made.settled("a")
-    await asyncio.wait_for(made.settle(MERGED), timeout=BOUND)
-    made.settled("a")
-    await asyncio.wait_for(made.settle("server:a"), timeout=BOUND)
+async def test_a_cached_listing_is_listed_at_once() -> None:
+    made = hub(server("a"), server("b"), startup_timeout=60, clock=FakeClock())
+    made.adopt_cached(listing("a", tools=["t"]))
+    await made.wait_listable(MERGED)
+    assert (names(made), made.is_started, made.has_attempted(MERGED)) == (["a__t"], False, False)
 
 
-async def test_without_servers_everything_is_settled() -> None:
-    made = hub(startup_timeout=60)
-    assert made.is_settled
-    await asyncio.wait_for(made.settle(MERGED), timeout=BOUND)
+async def test_another_attempt_can_be_waited_for() -> None:
+    made = hub(server("a"), startup_timeout=60, clock=FakeClock())
+    made.adopt(listing("a"))
+    made.expect_attempt("a")
+    assert not made.is_listable(MERGED)
+
+
+async def test_without_servers_there_is_nothing_to_wait_for() -> None:
+    made = hub(startup_timeout=60, clock=FakeClock())
+    assert made.is_started
+    await made.wait_listable(MERGED)
     assert names(made) == []
 
 
-# --- announcements --------------------------------------------------------------------------------------------------
+# --- announcements ----------------------------------------------------------------------------------------------------
+
+
+class Announced:
+    """A hub on a clock moved by hand, and the methods announced to a watcher of each scope."""
+
+    def __init__(self, *servers: ServerSettings) -> None:
+        self.clock = FakeClock()
+        self.hub = hub(*servers, clock=self.clock)
+
+    def watch(self, scope: str = MERGED) -> list[list[str]]:
+        found: list[list[str]] = []
+        self.hub.watch(scope, lambda methods: found.append(list(methods)))
+        return found
+
+    async def adopt(self, *listings: Listing) -> None:
+        for each in listings:
+            self.hub.adopt(each)
+        await self.clock.advance(ANNOUNCE_AFTER)
+
+
+def changed(*kinds: str) -> list[str]:
+    return [f"notifications/{kind}/list_changed" for kind in kinds]
 
 
 async def test_changes_that_come_together_are_announced_once() -> None:
-    made, watching = hub(server("a"), server("b")), Watching()
-    made.watch(MERGED, watching)
-    made.adopt(listing("a", tools=["t"], resources=["x:1"]))
-    made.adopt(listing("b", tools=["t"], prompts=["p"]))
-    everything = [f"notifications/{kind}/list_changed" for kind in ("prompts", "resources", "tools")]
-    assert await watching.until(1) == [everything]
-    made.adopt(listing("b", tools=["t"], prompts=["q"]))
-    assert await watching.until(2) == [everything, ["notifications/prompts/list_changed"]]
+    made = Announced(server("a"), server("b"))
+    found = made.watch()
+    await made.adopt(listing("a", tools=["t"], resources=["x:1"]), listing("b", tools=["t"], prompts=["p"]))
+    await made.adopt(listing("b", tools=["t"], prompts=["q"]))
+    assert found == [changed("prompts", "resources", "tools"), changed("prompts")]
 
 
-async def test_what_clients_would_not_see_differ_is_not_announced() -> None:
-    made, watching = hub(server("a", tools={"block": ["secret*"]})), Watching()
-    made.adopt(listing("a", tools=["t"], prompts=["p"]))
-    made.watch(MERGED, watching)
-    made.adopt(listing("a", tools=["t"], prompts=["p"], revision=2))
-    made.adopt(listing("a", tools=["t", "secret"], prompts=["p"], revision=3))
-    made.adopt(listing("a", tools=["t", "secret"], prompts=["q"], revision=4))
-    assert await watching.until(1) == [["notifications/prompts/list_changed"]]
+async def test_changes_that_clients_do_not_see_are_not_announced() -> None:
+    made = Announced(server("a", tools={"block": ["secret*"]}))
+    await made.adopt(listing("a", tools=["t"], prompts=["p"]))
+    found = made.watch()
+    await made.adopt(listing("a", tools=["t"], prompts=["p"], revision=2))
+    await made.adopt(listing("a", tools=["t", "secret"], prompts=["p"], revision=3))
+    await made.adopt(listing("a", tools=["t", "secret"], prompts=["q"], revision=4))
+    assert found == [changed("prompts")]
 
 
-async def test_a_scope_hears_of_its_own_backends_only() -> None:
-    made, all_of_it, one = hub(server("a"), server("b")), Watching(), Watching()
-    made.watch(MERGED, all_of_it)
-    made.watch("server:a", one)
-    made.adopt(listing("b", tools=["t"]))
-    await all_of_it.until(1)
-    made.adopt(listing("a", prompts=["p"]))
-    await all_of_it.until(2)
-    assert await one.until(1) == [["notifications/prompts/list_changed"]]
+async def test_a_scope_announces_changes_of_its_own_backends_only() -> None:
+    made = Announced(server("a"), server("b"))
+    everything, one = made.watch(), made.watch("server:a")
+    await made.adopt(listing("b", tools=["t"]))
+    await made.adopt(listing("a", prompts=["p"]))
+    assert (everything, one) == ([changed("tools"), changed("prompts")], [changed("prompts")])
 
 
 async def test_templates_change_as_resources_do() -> None:
-    made, watching = hub(server("a")), Watching()
-    made.watch(MERGED, watching)
-    made.adopt(listing("a", templates=["x:{v}"]))
-    assert await watching.until(1) == [["notifications/resources/list_changed"]]
+    made = Announced(server("a"))
+    found = made.watch()
+    await made.adopt(listing("a", templates=["x:{v}"]))
+    assert found == [changed("resources")]
 
 
-async def test_who_stopped_watching_is_not_told() -> None:
-    made, gone, left = hub(server("a")), Watching(), Watching()
-    unwatch = made.watch(MERGED, gone)
-    made.watch(MERGED, left)
-    made.adopt(listing("a", tools=["t"]))
+async def test_a_watcher_that_stopped_is_not_called() -> None:
+    made, gone = Announced(server("a")), list[Sequence[str]]()
+    unwatch = made.hub.watch(MERGED, gone.append)
+    found = made.watch()
+    made.hub.adopt(listing("a", tools=["t"]))
     unwatch()
     unwatch()
-    await left.until(1)
-    assert gone.told == []
+    await made.clock.advance(ANNOUNCE_AFTER)
+    assert (gone, found) == ([], [changed("tools")])
 
 
 # --- resources ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_link_seen_in_a_result_leads_back_to_its_backend() -> None:
+async def test_a_uri_seen_in_a_result_leads_back_to_its_backend() -> None:
     made = hub(server("a"), server("b"))
     made.adopt(listing("a"))
     made.adopt(listing("b"))
@@ -286,7 +309,7 @@ async def test_a_link_seen_in_a_result_leads_back_to_its_backend() -> None:
     assert made.route_resource("server:a", "x:1") is None
 
 
-async def test_a_link_never_takes_a_listed_uri_away_from_its_owner() -> None:
+async def test_a_uri_seen_in_a_result_never_replaces_a_listed_one() -> None:
     made = hub(server("a"), server("b"))
     made.adopt(listing("a", resources=["x:1"], templates=["y:{v}"]))
     made.adopt(listing("b"))
@@ -302,7 +325,7 @@ async def test_a_link_never_takes_a_listed_uri_away_from_its_owner() -> None:
     ]
 
 
-async def test_s43_a_link_is_no_way_around_a_filter() -> None:
+async def test_s43_a_uri_seen_in_a_result_does_not_bypass_a_filter() -> None:
     made = hub(server("a", resources={"block": ["x:secret*"]}))
     made.adopt(listing("a"))
     for uri in ("x:secret", "x:secret/1", "X:secret", "x:%73ecret", "x:a/../secret", "x:open"):
@@ -312,17 +335,17 @@ async def test_s43_a_link_is_no_way_around_a_filter() -> None:
         assert made.route_resource(MERGED, uri) is None
 
 
-async def test_links_are_forgotten_oldest_first() -> None:
+async def test_uris_seen_in_results_are_forgotten_oldest_first() -> None:
     made = hub(server("a"))
     made.adopt(listing("a"))
-    for uri in ("x:first", "x:second", "x:first", *(f"x:{number}" for number in range(MAX_LINKS - 1))):
+    for uri in ("x:first", "x:second", "x:first", *(f"x:{number}" for number in range(MAX_REFS - 1))):
         made.public_uri(MERGED, "a", uri)
     assert made.route_resource(MERGED, "x:second") is None
     assert made.route_resource(MERGED, "x:first") == ResourceRoute("a", "x:first")
     assert made.route_resource(MERGED, "x:0") == ResourceRoute("a", "x:0")
 
 
-async def test_a_link_too_long_to_be_judged_is_not_remembered() -> None:
+async def test_a_uri_too_long_for_filters_is_not_remembered() -> None:
     made = hub(server("a"))
     made.adopt(listing("a"))
     long = "x:" + "1" * MAX_URI
@@ -330,7 +353,7 @@ async def test_a_link_too_long_to_be_judged_is_not_remembered() -> None:
     assert made.route_resource(MERGED, long) is None
 
 
-async def test_a_hub_tells_its_state() -> None:
+async def test_a_hub_has_a_repr() -> None:
     made = hub(server("a"), server("b"))
     made.adopt(listing("a"))
     made.view(MERGED)

@@ -1,8 +1,7 @@
-"""Watching and log levels in front of links that only remember: what is counted, bounded, cleaned up, survived."""
+"""Subscriptions and log levels over links on fake transports: counted, bounded, restored and cleaned up."""
 
 import asyncio
 import json
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,16 +10,13 @@ import pytest
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.server_requests import ServerNotification, open_link
-from mcp_manifold.core import listen
-from mcp_manifold.core import watching as module
-from mcp_manifold.core.log_levels import LogLevels
+from mcp_manifold.backends.link.server_requests import ServerNotification
+from mcp_manifold.core.log_levels import SET_WAIT, LogLevels
 from mcp_manifold.core.tasks import Tasks
-from mcp_manifold.core.watching import Watching
+from mcp_manifold.core.watching import ACK_WAIT, MAX_WATCHED, REOPEN_AFTER, Watching
 from mcp_manifold.errors import (
     BackendLost,
     BackendUnavailable,
-    CallCancelled,
     InvalidParams,
     RemoteError,
     TooManyRequests,
@@ -30,9 +26,10 @@ from mcp_manifold.errors import (
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Payload, encode
-from tests.unit.backends.linking import FakeTransport, within
-from tests.unit.core.house import INFO
+from mcp_manifold.wire import MODERN_VERSION, Payload, encode
+from tests.fakes.clock import FakeClock, settled
+from tests.unit.backends.linking import FakeReply, FakeTransport, new_link, within
+from tests.unit.core.house import INFO, Client, call_of
 from tests.unit.core.test_hub import hub, server
 
 pytestmark = pytest.mark.anyio
@@ -72,70 +69,53 @@ class FakeBackend:
         self.grown.set()
 
 
-class Client:
-    """A handshake-era client's reach, which remembers."""
-
-    def __init__(self, key: str = "c", scope: str = "") -> None:
-        self.told: list[Any] = []
-        self.session = Session(key, ANONYMOUS, scope, LATEST_HANDSHAKE, reach=self)
-
-    def tell(self, message: bytes) -> bool:
-        self.told.append(json.loads(message))
-        return True
-
-    def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
-        raise AssertionError(method)
-
-    def call(self, method: str, **params: object) -> Call:
-        return call_of(self.session, method, **params)
+def client_of(key: str = "c", scope: str = "") -> Client:
+    """A handshake-era client."""
+    client = Client()
+    client.session.key, client.session.scope = key, scope
+    return client
 
 
-class Stream:
-    """Where a 2026-07-28 call's messages go."""
+class Stream(FakeReply):
+    """The reply to a 2026-07-28 call, and its messages."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.grown = asyncio.Event()
+        super().__init__()
         self.session = Session("", ANONYMOUS, "", MODERN_VERSION)
 
-    def __call__(self, message: bytes, /, *, needed: bool = False) -> None:
-        self.told.append(json.loads(message))
-        self.grown.set()
+    @property
+    def told(self) -> list[Any]:
+        return [json.loads(message) for message in self.emitted]
 
     def call(self, method: str = "subscriptions/listen", **params: object) -> Call:
         made = call_of(self.session, method, **params)
-        made.emit, made.id = self, Payload(b'"l"')
+        made.reply, made.id = self, Payload(b'"l"')
         return made
-
-
-def call_of(session: Session, method: str, **params: object) -> Call:
-    return Call(
-        method, {key: Payload(encode(value)) for key, value in params.items()}, session, lambda message, **_: None
-    )
 
 
 class Place:
     """Servers `a` and `b` with a resource each, what watches them, and their links."""
 
     def __init__(self, *names: str) -> None:
-        self.hub = hub(*(server(name) for name in names), startup_timeout=0.01)
+        self.clock = FakeClock()
+        self.hub = hub(*(server(name) for name in names), clock=self.clock)
         self.backends = {name: FakeBackend(name) for name in names}
         for name in names:
             items = (json.dumps({"uri": f"{name}://1", "name": "1"}).encode(),)
             self.hub.adopt(Listing(name, 1, "handshake", (), (), items, (), capabilities=SAYS))
-        tasks = Tasks(self.hub, cast("Fleet", self), server_info=INFO)  # only asked to find one
-        self.watching = Watching(self.hub, self.find, tasks, server_info=INFO)
-        self.levels = LogLevels(self.hub, self.find)
+        tasks = Tasks(self.hub, cast("Fleet", self))  # it only calls `find`
+        self.watching = Watching(self.hub, self.find, tasks, server_info=INFO, clock=self.clock)
+        self.levels = LogLevels(self.hub, self.find, clock=self.clock)
 
     def find(self, name: str) -> Backend:
         if name not in self.backends:
             raise BackendUnavailable(name, "is no longer configured")
-        return cast("Backend", self.backends[name])  # only what is asked of one
+        return cast("Backend", self.backends[name])
 
     async def open(
         self, name: str, place: str = "", *, holder: Session | None = None, says: bytes = SAYS, deaf: bool = False
     ) -> tuple[Link, FakeTransport]:
-        link = open_link(name, on_notification=lambda _: None, on_question=lambda _: None, holder=holder, place=place)
+        link = new_link(name=name, holder=holder, place=place, clock=self.clock)
         transport = FakeTransport(link, None if deaf else lambda pending: b'"result":{}')
         link.adopt("", Payload(says))
         self.backends[name].links[place] = link
@@ -152,22 +132,15 @@ class Place:
         self, link: Link, method: str, *, call: Call | None = None, concurrent: bool = False, **params: Any
     ) -> None:
         session = None if call is None else call.session
-        notices = {**self.watching.notices, **self.levels.notices}
-        notices[method](ServerNotification(link, method, Payload(encode(params)), call, session, concurrent))
-
-
-async def until(grown: asyncio.Event, met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not met():
-            grown.clear()
-            await grown.wait()
+        handlers = {**self.watching.notifications, **self.levels.notifications}
+        handlers[method](ServerNotification(link, method, Payload(encode(params)), call, session, concurrent))
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_lets_go_of_everything_it_watched() -> None:
-    place, client, other = Place("a"), Client("1"), Client("2")
+async def test_the_subscriptions_of_a_client_end_with_its_session() -> None:
+    place, client, other = Place("a"), client_of("1"), client_of("2")
     link, transport = await place.open("a")
     for each in (client, other):
         await place.ask(each.call("resources/subscribe", uri="a://1"))
@@ -180,8 +153,8 @@ async def test_a_client_that_leaves_lets_go_of_everything_it_watched() -> None:
     assert client.told == other.told == []
 
 
-async def test_a_subscription_to_what_is_unknown_unreachable_or_silent_is_refused() -> None:
-    place, client = Place("a", "b"), Client()
+async def test_a_subscription_to_an_unknown_unreachable_or_unsupported_resource_is_refused() -> None:
+    place, client = Place("a", "b"), client_of()
     with pytest.raises(UnknownItem):
         await place.ask(client.call("resources/subscribe", uri="c://1"))
     with pytest.raises(BackendUnavailable):
@@ -194,22 +167,22 @@ async def test_a_subscription_to_what_is_unknown_unreachable_or_silent_is_refuse
     assert "watchers=0" in repr(place.watching)
 
 
-async def test_a_client_may_watch_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WATCHED", 1)
-    monkeypatch.setattr(listen, "MAX_WATCHED", 1)
-    place, client = Place("a", "b"), Client()
+async def test_a_client_may_watch_so_many_resources() -> None:
+    place, client = Place("a"), client_of()
+    items = tuple(encode({"uri": f"a://{number}", "name": "n"}) for number in range(MAX_WATCHED + 1))
+    place.hub.adopt(Listing("a", 2, "handshake", (), (), items, (), capabilities=SAYS))
     await place.open("a")
-    await place.open("b")
-    for _ in range(2):
-        await place.ask(client.call("resources/subscribe", uri="a://1"))
+    for number in [*range(MAX_WATCHED), 0]:
+        await place.ask(client.call("resources/subscribe", uri=f"a://{number}"))
     with pytest.raises(TooManyRequests):
-        await place.ask(client.call("resources/subscribe", uri="b://1"))
+        await place.ask(client.call("resources/subscribe", uri=f"a://{MAX_WATCHED}"))
+    uris = [f"a://{number}" for number in range(MAX_WATCHED + 1)]
     with pytest.raises(InvalidParams):
-        await place.ask(Stream().call(notifications={"resourceSubscriptions": ["a://1", "b://1"]}))
+        await place.ask(Stream().call(notifications={"resourceSubscriptions": uris}))
 
 
-async def test_a_subscription_that_is_given_up_while_the_backend_thinks_leaves_nothing() -> None:
-    place, client = Place("a"), Client()
+async def test_a_subscription_that_is_cancelled_before_the_backend_agrees_leaves_nothing() -> None:
+    place, client = Place("a"), client_of()
     link, transport = await place.open("a", deaf=True)
     asking = asyncio.ensure_future(place.ask(client.call("resources/subscribe", uri="a://1")))
     pending = await transport.sent(1)
@@ -220,8 +193,8 @@ async def test_a_subscription_that_is_given_up_while_the_backend_thinks_leaves_n
     assert transport.methods == ["resources/subscribe", "resources/unsubscribe"]
 
 
-async def test_what_is_watched_over_a_link_is_asked_for_when_it_opens_again() -> None:
-    place, client = Place("a"), Client()
+async def test_subscriptions_are_restored_when_a_link_opens_again() -> None:
+    place, client = Place("a"), client_of()
     link, _ = await place.open("a")
     await place.ask(client.call("resources/subscribe", uri="a://1"))
     link.lost(BackendLost("a", "gone"))
@@ -232,15 +205,15 @@ async def test_what_is_watched_over_a_link_is_asked_for_when_it_opens_again() ->
     assert [told["params"]["uri"] for told in client.told] == ["a://1"], "the dead link's word does not count"
 
 
-async def test_a_link_of_a_watchers_own_is_opened_again_though_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REOPEN_AFTER", 0.0)
-    place, client = Place("a"), Client()
+async def test_a_lost_link_of_one_watcher_is_opened_again_without_a_call() -> None:
+    place, client = Place("a"), client_of()
     backend = place.backends["a"]
     backend.places[client.session] = "own"
     link, _ = await place.open("a", "own", holder=client.session)
     await place.ask(client.call("resources/subscribe", uri="a://1"))
     link.lost(BackendLost("a", "gone"))
-    await until(backend.grown, lambda: backend.reopened == [client.session])
+    await place.clock.advance(REOPEN_AFTER)
+    assert backend.reopened == [client.session]
     backend.is_full = True
     await place.open("a")  # the backend is back: another attempt, which is refused without harm
     assert backend.reopened == [client.session]
@@ -248,8 +221,8 @@ async def test_a_link_of_a_watchers_own_is_opened_again_though_nobody_calls(monk
     place.watching.ended(client.session)
 
 
-async def test_a_watcher_moves_to_the_link_that_serves_its_calls_from_now_on() -> None:
-    place, client, other = Place("a"), Client("1"), Client("2")
+async def test_a_watcher_moves_to_the_link_that_serves_its_calls() -> None:
+    place, client, other = Place("a"), client_of("1"), client_of("2")
     shared, before = await place.open("a")
     for each in (client, other):
         await place.ask(each.call("resources/subscribe", uri="a://1"))
@@ -264,14 +237,14 @@ async def test_a_watcher_moves_to_the_link_that_serves_its_calls_from_now_on() -
     assert (before.methods, shared.is_watched) == (["resources/subscribe", "resources/unsubscribe"], False)
 
 
-async def test_what_is_watched_at_home_is_told_over_the_links_beside_it_as_well() -> None:
+async def test_subscriptions_of_the_primary_apply_to_secondary_links() -> None:
     place, stream = Place("a"), Stream()
     place.backends["a"].places[stream.session] = "principal x"
     await place.open("a")
     home, _ = await place.open("a", "principal x")
     _, early = await place.open("a", "principal x#1")
     listening = asyncio.ensure_future(place.ask(stream.call(notifications={"resourceSubscriptions": ["a://1"]})))
-    await until(stream.grown, lambda: bool(stream.told))
+    await settled()
     beside, late = await place.open("a", "principal x#2")
     for link in (home, beside):
         place.notice(link, UPDATED, uri="a://1")
@@ -284,8 +257,8 @@ async def test_what_is_watched_at_home_is_told_over_the_links_beside_it_as_well(
         link.lost(BackendLost("a", "gone"))
 
 
-async def test_what_a_backend_says_of_nothing_is_not_told() -> None:
-    place, client = Place("a"), Client()
+async def test_updates_without_a_watched_uri_are_dropped() -> None:
+    place, client = Place("a"), client_of()
     link, _ = await place.open("a")
     await place.ask(client.call("resources/subscribe", uri="a://1"))
     for uri in ("a://2", 7, None, ["a://1"]):
@@ -302,7 +275,7 @@ async def test_what_a_backend_says_of_nothing_is_not_told() -> None:
 # --- subscriptions/listen ---------------------------------------------------------------------------------------------
 
 
-async def test_nothing_goes_out_before_the_acknowledgement() -> None:
+async def test_nothing_is_sent_before_the_acknowledgement() -> None:
     place, stream = Place("a"), Stream()
     link, transport = await place.open("a", deaf=True)
     call = stream.call(notifications={"toolsListChanged": True, "resourceSubscriptions": ["a://1", "x://"]})
@@ -311,7 +284,7 @@ async def test_nothing_goes_out_before_the_acknowledgement() -> None:
     place.notice(link, UPDATED, uri="a://1")
     assert stream.told == []
     link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % pending.number)
-    await until(stream.grown, lambda: len(stream.told) == 2)
+    await settled()
     ack, told = stream.told
     assert ack["method"] == "notifications/subscriptions/acknowledged"
     assert ack["params"]["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["a://1"]}
@@ -322,25 +295,38 @@ async def test_nothing_goes_out_before_the_acknowledgement() -> None:
     assert not link.is_watched
 
 
-async def test_a_listen_that_is_cancelled_or_finished_early_ends_at_once() -> None:
+async def test_a_listen_that_is_cancelled_or_ended_early_leaves_nothing() -> None:
     place = Place("a")
-    taken_back, finished = Stream().call(notifications={}), Stream().call(notifications={})
-    taken_back.cancel()
-    finished.finish()
-    with pytest.raises(CallCancelled):
-        await place.ask(taken_back)
-    assert json.loads(bytes(await place.ask(finished)))["resultType"] == "complete"
-    assert "listens=0" in repr(place.watching)
+    link, _ = await place.open("a")
+    cancelled = asyncio.ensure_future(place.ask(Stream().call(notifications={"resourceSubscriptions": ["a://1"]})))
+    await settled()
+    assert link.is_watched
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+    ended = Stream().call(notifications={})
+    ended.is_ending = True
+    assert json.loads(bytes(await place.ask(ended)))["resultType"] == "complete"
+    assert ("listens=0" in repr(place.watching), link.is_watched) == (True, False)
 
 
-async def test_a_backend_that_does_not_answer_is_left_out_of_the_acknowledgement(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "ACK_WAIT", 0.01)
+async def test_a_listen_is_ended_by_its_call() -> None:
+    place, stream = Place("a"), Stream()
+    call = stream.call(notifications={"toolsListChanged": True})
+    listening = asyncio.ensure_future(place.ask(call))
+    await settled()
+    place.watching.end(stream.call())
+    assert not listening.done()
+    place.watching.end(call)
+    assert json.loads(bytes(await within(listening)))["resultType"] == "complete"
+
+
+async def test_a_backend_that_does_not_answer_is_left_out_of_the_acknowledgement() -> None:
     place, stream = Place("a"), Stream()
     link, _ = await place.open("a", deaf=True)
     listening = asyncio.ensure_future(place.ask(stream.call(notifications={"resourceSubscriptions": ["a://1"]})))
-    await until(stream.grown, lambda: bool(stream.told))
+    await settled()
+    assert stream.told == []
+    await place.clock.advance(ACK_WAIT)
     assert stream.told[0]["params"]["notifications"] == {}
     assert not link.is_watched
     place.watching.close()
@@ -350,16 +336,16 @@ async def test_a_backend_that_does_not_answer_is_left_out_of_the_acknowledgement
 # --- log levels -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_backend_without_logging_is_not_told_a_level() -> None:
-    place, client = Place("a", "b"), Client()
+async def test_a_backend_without_logging_is_sent_no_level() -> None:
+    place, client = Place("a", "b"), client_of()
     _, loud = await place.open("a")
     _, mute = await place.open("b", says=b"{}")
     await place.ask(client.call("logging/setLevel", level="debug"))
     assert (loud.methods, mute.methods) == (["logging/setLevel"], [])
 
 
-async def test_a_client_of_one_server_does_not_turn_up_another() -> None:
-    place, client = Place("a", "b"), Client(scope="server:a")
+async def test_a_client_of_one_server_does_not_change_the_level_of_another() -> None:
+    place, client = Place("a", "b"), client_of(scope="server:a")
     _, mine = await place.open("a")
     link, other = await place.open("b")
     await place.ask(client.call("logging/setLevel", level="debug"))
@@ -368,8 +354,8 @@ async def test_a_client_of_one_server_does_not_turn_up_another() -> None:
     assert client.told == []
 
 
-async def test_a_level_that_a_backend_refuses_is_not_asked_for_for_ever() -> None:
-    place, client = Place("a"), Client()
+async def test_a_level_that_a_backend_refuses_is_sent_once() -> None:
+    place, client = Place("a"), client_of()
     link, transport = await place.open("a", deaf=True)
     asking = asyncio.ensure_future(place.ask(client.call("logging/setLevel", level="debug")))
     pending = await transport.sent(1)
@@ -379,8 +365,8 @@ async def test_a_level_that_a_backend_refuses_is_not_asked_for_for_ever() -> Non
     assert transport.methods == ["logging/setLevel"]
 
 
-async def test_the_last_word_on_a_level_counts_whatever_came_before_it_was_taken() -> None:
-    place, client = Place("a"), Client()
+async def test_of_levels_set_in_a_row_only_the_first_and_the_last_are_sent() -> None:
+    place, client = Place("a"), client_of()
     client.session.key = "own"
     place.backends["a"].places[client.session] = "own"
     link, transport = await place.open("a", "own", holder=client.session, deaf=True)
@@ -395,8 +381,8 @@ async def test_the_last_word_on_a_level_counts_whatever_came_before_it_was_taken
     assert [body["params"]["level"] for _, body in transport.requests] == ["debug", "warning"]
 
 
-async def test_what_may_be_about_several_calls_is_counted_and_dropped() -> None:
-    place, client = Place("a"), Client()
+async def test_a_message_that_may_be_about_several_calls_is_counted_and_dropped() -> None:
+    place, client = Place("a"), client_of()
     link, _ = await place.open("a")
     await place.ask(client.call("logging/setLevel", level="debug"))
     place.notice(link, "notifications/message", level="alert", data=1, concurrent=True)
@@ -405,15 +391,15 @@ async def test_what_may_be_about_several_calls_is_counted_and_dropped() -> None:
 
 
 @pytest.mark.parametrize("level", ["loud", 7, None, "INFO"])
-async def test_a_message_without_a_level_of_the_protocol_goes_nowhere(level: object) -> None:
-    place, client = Place("a"), Client()
+async def test_a_message_with_an_unknown_level_is_dropped(level: object) -> None:
+    place, client = Place("a"), client_of()
     link, _ = await place.open("a")
     await place.ask(client.call("logging/setLevel", level="debug"))
     place.notice(link, "notifications/message", level=level, data=1)
     assert client.told == []
 
 
-async def test_a_modern_call_hears_nothing_it_did_not_ask_for() -> None:
+async def test_a_modern_call_receives_only_messages_it_asked_for() -> None:
     place, stream = Place("a"), Stream()
     link, _ = await place.open("a")
     call = stream.call("tools/call")
@@ -424,24 +410,46 @@ async def test_a_modern_call_hears_nothing_it_did_not_ask_for() -> None:
     assert [told["params"]["data"] for told in stream.told] == [3]
 
 
-async def test_a_server_that_left_the_configuration_harms_nobody() -> None:
-    place, client = Place("a", "b"), Client()
+async def test_a_removed_server_affects_no_client() -> None:
+    place, client = Place("a", "b"), client_of()
     link, _ = await place.open("a")
     await place.ask(client.call("logging/setLevel", level="debug"))
     del place.backends["a"]
     place.notice(link, "notifications/message", level="alert", data=1)
     await place.ask(client.call("logging/setLevel", level="info"))
-    async with place.levels.raised(link, "debug"):
-        pass
+    await place.levels.raise_level(link, "debug")
+    place.levels.lower_level(link, "debug")
     place.levels.ended(client.session)
     assert client.told == []
     assert "clients=0" in repr(place.levels)
 
 
-async def test_the_levels_of_modern_calls_add_up_and_pass() -> None:
+async def test_a_link_has_the_most_verbose_level_of_its_modern_calls() -> None:
     place = Place("a")
     link, transport = await place.open("a")
-    async with place.levels.raised(link, "error"), place.levels.raised(link, "debug"):
-        pass
-    await transport.sent(3)
+    for level in ("error", "debug"):
+        await place.levels.raise_level(link, level)
+    for level in ("debug", "error", "error"):
+        place.levels.lower_level(link, level)
+    await settled()
     assert [body["params"]["level"] for _, body in transport.requests] == ["info", "debug", "info"]
+
+
+async def test_a_level_whose_call_is_cancelled_while_the_backend_thinks_is_lowered() -> None:
+    place = Place("a")
+    link, transport = await place.open("a", deaf=True)
+    raising = asyncio.ensure_future(place.levels.raise_level(link, "debug"))
+    pending = await transport.sent(1)
+    raising.cancel()
+    await asyncio.wait({raising})
+    link.fed(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % pending.number)
+    await settled()
+    assert [body["params"]["level"] for _, body in transport.requests] == ["debug", "info"]
+
+
+async def test_a_client_waits_only_so_long_for_a_backend_to_accept_its_level() -> None:
+    place, client = Place("a"), client_of()
+    await place.open("a", deaf=True)
+    asking = asyncio.ensure_future(place.ask(client.call("logging/setLevel", level="debug")))
+    await place.clock.advance(SET_WAIT)
+    assert bytes(await within(asking)) == b"{}"
