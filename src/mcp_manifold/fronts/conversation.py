@@ -184,7 +184,7 @@ class Conversation:
             raise RequestError("Invalid request: send initialize first")
         return own
 
-    # --- used by replies -----------------------------------------------------------------------------------------
+    # --- used by replies ----------------------------------------------------------------------------------------------
 
     def emit(self, message: bytes, *, needed: bool = False) -> None:
         """Send a message that belongs to a call."""
@@ -200,7 +200,7 @@ class Conversation:
         if self._settled is not None and not self.opened.active and not self._settled.done():
             self._settled.set_result(None)
 
-    # --- lifecycle --------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
         """Cancel all calls in flight."""

@@ -115,7 +115,7 @@ class OpenSession:
         if self.kind == "mcp" and Journals.are_for(self.session.version):
             self.journals = Journals(self.digest[:8], self.session.version, self._gateway.budget, self._clock)
 
-    # --- calls ----------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def register(self, id_: Payload, request: ActiveRequest, limit: int) -> bytes:
         """Register a request in flight; returns its key for `complete`.
@@ -166,7 +166,7 @@ class OpenSession:
         elif self._tally is not None:
             self._tally.drop_note()
 
-    # --- server requests ------------------------------------------------------------------------------------------
+    # --- server requests ----------------------------------------------------------------------------------------------
 
     def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
         """See `call.Reach`. Uses the stream of the call, else the standing stream, else that of another call.
@@ -230,7 +230,7 @@ class OpenSession:
         elif self._deliver is None or not self._deliver(message):
             self.questions.unreachable()
 
-    # --- the standing stream --------------------------------------------------------------------------------------
+    # --- the standing stream ------------------------------------------------------------------------------------------
 
     def attach(self, deliver: Deliver, hang_up: Callable[[], None]) -> None:
         """Use the client's new standing stream, and announce the pending changes on it."""
@@ -249,7 +249,7 @@ class OpenSession:
         if self._deliver is None:
             _fail(self._asked.pop(None, ()))
 
-    # --- lifecycle --------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def touch(self) -> None:
         """Record that the session is in use."""

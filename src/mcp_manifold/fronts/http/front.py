@@ -9,21 +9,14 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.admission import (
-    SESSION_HEADER,
-    AdmissionDecision,
-    RequestValidator,
-    preflight,
-)
+from mcp_manifold.fronts.http.admission import SESSION_HEADER, AdmissionDecision, RequestValidator, preflight
 from mcp_manifold.fronts.http.asgi import (
     CLOSE,
     App,
-    Message,
     Receive,
     Refused,
     Scope,
@@ -32,6 +25,7 @@ from mcp_manifold.fronts.http.asgi import (
     send_empty,
     send_json,
     send_refusal,
+    with_lines,
 )
 from mcp_manifold.fronts.http.checks import (
     VERSION_HEADER,
@@ -45,11 +39,12 @@ from mcp_manifold.fronts.http.checks import (
 )
 from mcp_manifold.fronts.http.reply import AsgiWriter, Exchange, HttpReply, HttpWriter
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
+from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.sse import LegacySse
 from mcp_manifold.fronts.http.standing import StandingStreams
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
-from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.http1.head import Head
 from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session
 from mcp_manifold.wire import (
@@ -115,7 +110,7 @@ class HttpFront:
     def _made_validator(self) -> RequestValidator:
         return RequestValidator(self._gateway.settings, self._sessions, self._gateway.has_scope)
 
-    # --- lifecycle -------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Apply new settings: end the sessions whose token was revoked or whose endpoint was removed."""
@@ -146,7 +141,7 @@ class HttpFront:
         for reply in list(self._listens):
             reply.end()
 
-    # --- entry points ----------------------------------------------------------------------------------------------
+    # --- entry points -------------------------------------------------------------------------------------------------
 
     def take(self, head: Head, body: bytes, writer: HttpWriter) -> HttpReply | bool:
         """Handle a complete small POST to an MCP endpoint, without a task.
@@ -186,11 +181,11 @@ class HttpFront:
             self._landed()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        mount, path = _split_mount(scope)
+        mount, path = split_mount(scope)
         head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
         decision = self._validator.admit(head)
         if decision.cors:
-            send = _with_lines(decision.cors, send)
+            send = with_lines(decision.cors, send)
         if decision.refusal is not None:
             raise decision.refusal
         route = decision.route
@@ -243,7 +238,7 @@ class HttpFront:
         else:
             await self._site(scope, receive, send)
 
-    # --- messages -------------------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def _post(self, exchange: Exchange, body: bytes) -> HttpReply | None:
         """Handle one message; returns the pending reply, or None if the request was answered."""
@@ -325,7 +320,7 @@ class HttpFront:
         if self._in_flight:
             self._timer = self.clock.call_later(_LOOK, self._look)
 
-    # --- the handshake revisions ----------------------------------------------------------------------------------
+    # --- the handshake revisions --------------------------------------------------------------------------------------
 
     def _handshake(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         method, id_, decision = envelope.method, envelope.id, exchange.decision
@@ -370,7 +365,7 @@ class HttpFront:
             exchange.writer.respond(200, failure(id_, error_of(exc, "handshake")), exchange.lines)
             return None
 
-    # --- 2026-07-28 -----------------------------------------------------------------------------------------------
+    # --- 2026-07-28 ---------------------------------------------------------------------------------------------------
 
     def _modern(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         """Handle a message without a session. Closing its stream cancels its call."""
@@ -427,21 +422,6 @@ class HttpFront:
             exchange.writer.respond(http_status(error), failure(NULL_ID, error), exchange.lines)
 
 
-def _split_mount(scope: Scope) -> tuple[str, bytes]:
-    """Split the raw path into the mount path, as the client spelled it, and the path below it.
-
-    `root_path` is decoded (ASGI 3.0), so it is compared with the decoded first segments of the raw path.
-    """
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    root = scope.get("root_path", "").rstrip("/")
-    segments = path.split(b"/")
-    size = root.count("/") + 1
-    mount = b"/".join(segments[:size])
-    if root and len(segments) > size and unquote_to_bytes(mount) == root.encode():
-        return mount.decode("latin-1"), path[len(mount) :]
-    return "", path
-
-
 def _session_of(decision: AdmissionDecision) -> OpenSession:
     """The session that a GET or DELETE names.
 
@@ -465,14 +445,3 @@ def _closing() -> Refused:
 
 def _defect() -> bytes:
     return failure(NULL_ID, error_of(RuntimeError(), "handshake"))
-
-
-def _with_lines(lines: tuple[Line, ...], send: Send) -> Send:
-    """A `send` that adds these header lines to the response."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *lines]}
-        await send(message)
-
-    return sending

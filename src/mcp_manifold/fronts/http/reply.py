@@ -164,7 +164,7 @@ class HttpReply:
         if self._in_flight is not None:
             self._in_flight.end()
 
-    # --- the Reply protocol ------------------------------------------------------------------------------------
+    # --- the Reply protocol -------------------------------------------------------------------------------------------
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         """See `call.Reply`."""
@@ -248,7 +248,7 @@ class HttpReply:
             self.call.reply = DISCARD
         self._front.answered(self, size)
 
-    # --- disconnects ----------------------------------------------------------------------------------------
+    # --- disconnects --------------------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
         """See `call.Reply`: a disconnect cancels a 2026-07-28 call. A handshake client may resume the stream."""
