@@ -1,1 +1,1 @@
-"""The ways in: HTTP with both eras on one endpoint, legacy SSE, stdio. Knows the Desk and no backend."""
+"""The fronts: Streamable HTTP for both eras, legacy HTTP+SSE, and stdio. They know the Gateway, and no backend."""

@@ -1,4 +1,4 @@
-"""Requests sent to one client, until it answers them. Owns their ids; knows no stream, no server."""
+"""Server requests sent to one client, until it responds. Owns their ids; knows no stream and no backend."""
 
 import asyncio
 import json
@@ -9,14 +9,14 @@ from mcp_manifold.errors import CallCancelled
 from mcp_manifold.wire import UNSET, Envelope, Payload, encode, notification, request
 
 Post = Callable[[bytes], object]
-"""Hands a message to the stream on which the client was, or is, asked."""
+"""Sends a message on the stream that carries the request."""
 
 MOST: Final = 256
-"""Questions one client may be left with; a server that asks for ever must not fill our memory."""
+"""Open requests per client. The limit bounds the memory that a server can use."""
 
 
 class PendingClientRequests:
-    """The open questions of one session. Ids are integers of the session's own, never a server's."""
+    """The open server requests of one session. Their ids are the session's own integers, never a backend's ids."""
 
     __slots__ = ("_last", "_waiting")
 
@@ -31,7 +31,7 @@ class PendingClientRequests:
         return len(self._waiting)
 
     def ask(self, method: str, params: Payload | None, post: Post) -> "asyncio.Future[Envelope]":
-        """Send a request; the future gives the response. Cancelling it tells the client that it is taken back."""
+        """Send a request; the future holds the response. Cancelling it sends `notifications/cancelled`."""
         asked: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
         if len(self._waiting) >= MOST:
             asked.set_exception(CallCancelled("the client has too many questions to answer already"))
@@ -44,19 +44,19 @@ class PendingClientRequests:
         return asked
 
     def answered(self, envelope: Envelope) -> None:
-        """Take a response of the client's; one to no open question goes nowhere."""
+        """Receive a client's response. A response to no open request is ignored."""
         asked = None if envelope.id is UNSET else self._waiting.get(id_key(envelope.id))
         if asked is not None and not asked.done():
             asked.set_result(envelope)
 
     def unreachable(self) -> None:
-        """The last question did not get through: nobody will answer it."""
+        """Fail the last request, which no stream took."""
         asked = self._waiting.get(id_key(Payload(b"%d" % self._last)))
         if asked is not None and not asked.done():
             asked.set_exception(CallCancelled("the client has no stream on which it could be asked"))
 
     def close(self) -> None:
-        """The client left: nothing will be answered any more."""
+        """Fail all open requests, because the client left."""
         for asked in list(self._waiting.values()):
             if not asked.done():
                 asked.set_exception(CallCancelled("the client left"))
@@ -67,11 +67,11 @@ class PendingClientRequests:
             params = encode({"requestId": number, "reason": "the server no longer needs the answer"})
             post(notification("notifications/cancelled", params))
         else:
-            asked.exception()  # read here, since whoever asked may be gone
+            asked.exception()  # mark as retrieved: nobody may await it any more
 
 
 def id_key(id_: Payload) -> bytes:
-    """A request id in one spelling: `1.0` is `1`, an escaped string is plain."""
+    """The canonical form of a request id: `1.0` becomes `1`, escapes in strings are resolved."""
     raw = bytes(id_)
     if raw.isdigit() or (raw.startswith(b'"') and b"\\" not in raw):
         return raw

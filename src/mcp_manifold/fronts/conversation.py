@@ -1,4 +1,4 @@
-"""One client on one two-way channel: legacy SSE and stdio. Knows neither's bytes, only messages in and messages out."""
+"""A client's messages on one two-way channel (legacy SSE, stdio), and the replies to its requests."""
 
 import asyncio
 import logging
@@ -29,25 +29,25 @@ from mcp_manifold.wire import (
 
 logger = logging.getLogger(__name__)
 _ANY_TIME: Final = frozenset({"initialize", "ping"})
-"""Methods that need no `initialize` before them."""
+"""Methods that are allowed before `initialize`."""
 _CLEAN_UP: Final = 2.0
-"""Seconds cancelled calls may take to end before the channel is closed anyway."""
+"""Seconds that cancelled calls get to end before the channel is closed."""
 
 
 class Channel(Protocol):
-    """The way to the client."""
+    """Sends messages to the client."""
 
     def push(self, message: bytes) -> bool:
-        """Send a notification; False when the client reads too slowly for it."""
+        """Send a message that may be dropped; False when the client's send buffer is full."""
         ...
 
     def post(self, message: bytes) -> None:
-        """Send an answer, which is never dropped."""
+        """Send a message that is never dropped."""
         ...
 
 
 class ChannelReply:
-    """The answer to one request on a channel, and the request's place in its session."""
+    """The reply to one request on a channel. Registers the request in its session."""
 
     __slots__ = ("_conversation", "_id", "_in_flight", "_key", "call")
 
@@ -64,10 +64,10 @@ class ChannelReply:
         return f"<ChannelReply to {self.call!r}>"
 
     def begin(self, gateway: Gateway, opened: OpenSession) -> None:
-        """Begin the call in its session.
+        """Dispatch the call, registered in its session.
 
         Raises:
-            RequestError: the session does not take it; nothing was begun.
+            RequestError: the session refuses the request; no call was begun.
         """
         self._key = opened.register(self._id, self, gateway.settings.limits.max_calls_per_session)
         in_flight = gateway.dispatch(self.call)
@@ -75,12 +75,12 @@ class ChannelReply:
             self._in_flight = in_flight
 
     def cancel(self) -> None:
-        """Stop working on the call; nothing is answered (2025-11-25 basic/utilities/cancellation)."""
+        """Cancel the call; it gets no response (2025-11-25 basic/utilities/cancellation)."""
         if self._in_flight is not None:
             self._in_flight.cancel()
 
     def end(self) -> None:
-        """Let a subscription end with its result."""
+        """End a subscription with its result."""
         if self._in_flight is not None:
             self._in_flight.end()
 
@@ -105,15 +105,15 @@ class ChannelReply:
         else:
             message = response(self._id, result)
         self._in_flight = None
-        call.reply = self._conversation.late  # no cycle keeps the call in memory
+        call.reply = self._conversation.late  # breaks the reference cycle with the call
         self._conversation.answered(call, self._key, message, has_failed=failure is not None)
 
 
 class Conversation:
-    """Takes one client's messages and begins the calls that answer them.
+    """Receives one client's messages and begins the calls of its requests.
 
     Args:
-        modern: whether requests of the 2026-07-28 era, which need no session, are served too.
+        modern: whether to serve 2026-07-28 requests, which need no session, as well.
     """
 
     __slots__ = ("_channel", "_gateway", "_initialized", "_modern", "_settled", "late", "opened")
@@ -123,18 +123,18 @@ class Conversation:
         self._channel = channel
         self._modern = modern
         self._initialized = False
-        """`initialize` came, and did not fail."""
+        """Whether an `initialize` request was accepted and has not failed."""
         self._settled: asyncio.Future[None] | None = None
-        """Done once no call is in flight; for `settle`."""
+        """Set while `settle` waits; done once no call is in flight."""
         self.opened = opened
         self.late = AfterAnswer(self.emit)
-        """The reply of every call that was answered: the client still gets what belongs to it."""
+        """The reply of answered calls: forwards their late messages to the client."""
 
     def __repr__(self) -> str:
         return f"<Conversation {self.opened!r}>"
 
     def receive(self, data: bytes) -> None:
-        """Take one message as text; an invalid one is answered with an error."""
+        """Receive one encoded message. An invalid message is answered with an error."""
         try:
             envelope = parse(data)
         except MalformedMessage as exc:
@@ -143,7 +143,7 @@ class Conversation:
         self.take(envelope)
 
     def take(self, envelope: Envelope) -> None:
-        """Take one message. Never waits: a request is answered later, or before this returns."""
+        """Receive one message. Never waits; the response follows later, or before this returns."""
         method, id_ = envelope.method, envelope.id
         if method is UNSET:
             self.opened.questions.answered(envelope)
@@ -161,7 +161,7 @@ class Conversation:
     def _begin(self, id_: Payload, method: str, params: dict[str, Payload]) -> None:
         session = self._session(method, params)
         if session is self.opened.session and method == "initialize":
-            self._initialized = True  # at once: the next message may come before the answer is out
+            self._initialized = True  # now: the next message may arrive before the response
         try:
             ChannelReply(self, method, params, session, id_).begin(self._gateway, self.opened)
         except RequestError:
@@ -170,7 +170,7 @@ class Conversation:
             raise
 
     def _session(self, method: str, params: dict[str, Payload]) -> Session:
-        """The session a request belongs to: the client's, or one of its own in the 2026-07-28 era."""
+        """The session of a request: the client's, or a new one for a 2026-07-28 request."""
         own = self.opened.session
         if self._modern and speaks_modern(method, params, None):
             info, capabilities = require_modern(method, params, None)
@@ -184,14 +184,14 @@ class Conversation:
             raise RequestError("Invalid request: send initialize first")
         return own
 
-    # --- what replies use -----------------------------------------------------------------------------------------
+    # --- used by replies ----------------------------------------------------------------------------------------------
 
     def emit(self, message: bytes, *, needed: bool = False) -> None:
         """Send a message that belongs to a call."""
         (self._channel.post if needed else self._channel.push)(message)
 
     def answered(self, call: Call, key: bytes, message: bytes, *, has_failed: bool) -> None:
-        """Send a call's answer; one that was cancelled gets none."""
+        """Send a call's response, unless the call was cancelled."""
         self.opened.complete(key)
         if has_failed and call.method == "initialize":
             self._initialized = False
@@ -200,15 +200,15 @@ class Conversation:
         if self._settled is not None and not self.opened.active and not self._settled.done():
             self._settled.set_result(None)
 
-    # --- its end --------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
-        """Cancel the calls in flight."""
+        """Cancel all calls in flight."""
         for request in list(self.opened.active.values()):
             request.cancel()
 
     async def settle(self, seconds: float) -> None:
-        """Wait for the calls in flight, at most that long; then cancel the others, and wait for their end."""
+        """Wait up to `seconds` for the calls in flight; then cancel the rest and wait for their end."""
         for request in list(self.opened.active.values()):
             request.end()
         if self.opened.active and seconds:

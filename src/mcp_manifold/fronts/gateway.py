@@ -1,4 +1,4 @@
-"""What a front needs of the rest of the program."""
+"""The Gateway protocol: everything that a front needs of the rest of the program."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ from mcp_manifold.wire import Payload
 
 
 class Gateway(Protocol):
-    """Answers calls, knows the scopes, and hears what else clients send."""
+    """Answers calls, knows the scopes, and receives the clients' notifications."""
 
     @property
     def settings(self) -> ManifoldSettings:
@@ -32,17 +32,20 @@ class Gateway(Protocol):
         ...
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
-        """Handle a client's notification that does not concern its front alone."""
+        """Handle a client's notification, other than those that the front handles itself."""
         ...
 
     def ended(self, session: Session) -> None:
-        """A session ended: release what was held for it."""
+        """Release the resources of a session that ended."""
         ...
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
-        """Call `changed` with list_changed methods whenever the scope's catalogue differs; returns how to stop."""
+        """Call `changed` with the list_changed methods whenever the scope's catalogue changes.
+
+        Returns a function that ends the subscription.
+        """
         ...
 
     def input_schema(self, scope: str, tool: str) -> bytes | None:
-        """The inputSchema of a public tool whose arguments are mirrored into headers; None for every other tool."""
+        """The inputSchema of a public tool whose arguments are mirrored into headers; None for any other tool."""
         ...

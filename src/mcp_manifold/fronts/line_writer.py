@@ -1,4 +1,4 @@
-"""Messages as lines to a file descriptor: what is posted in a turn goes out after it, at once. Knows no JSON.
+"""Writes messages as lines to a file descriptor; the messages of one turn are written together. Knows no JSON.
 
 One system call for all of them: their reader is woken once, and finds them all there.
 """
@@ -16,7 +16,7 @@ _CHUNK: Final = 64 * 1024
 
 
 class LineWriter:
-    """Writes messages as lines, in order; says when the reader falls behind.
+    """Writes messages as lines, in order, and applies back-pressure.
 
     What the system does not take at once waits here, and is written as soon as it does.
 
@@ -46,7 +46,7 @@ class LineWriter:
         self._freed: Callable[[], None] | None = None
         self._ended = False
         self.broken = False
-        """Nobody reads any more."""
+        """Whether the reader is gone."""
         self.dropped = 0
 
     def __repr__(self) -> str:
@@ -55,11 +55,11 @@ class LineWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether the reader is so far behind that nothing should be done for it until it has caught up."""
+        """Whether the buffer is full, so that no request of this client should be handled."""
         return len(self._lines) >= self._limit
 
     def push(self, message: bytes) -> bool:
-        """Queue a notification; False when the reader is too far behind."""
+        """Queue a message that may be dropped; False when the buffer is full."""
         if len(self._lines) >= self._limit:
             self.dropped += 1
             return False
@@ -67,7 +67,7 @@ class LineWriter:
         return not self.broken
 
     def post(self, message: bytes) -> None:
-        """Queue an answer. Bounded by `is_full`, which whoever takes requests asks first."""
+        """Queue a message that is never dropped. Callers bound the queue: they check `is_full` before each request."""
         if self.broken or self._ended:
             return
         self._lines.append(one_line(message))
@@ -76,11 +76,11 @@ class LineWriter:
             self._loop.call_soon(self._write)
 
     def when_free(self, told: Callable[[], None]) -> None:
-        """Have `told` called once the reader has caught up."""
+        """Call `told` once the buffer is no longer full."""
         self._freed = told
 
     def end(self) -> None:
-        """Nothing more comes: `run` ends when all is written."""
+        """End the output: `run` returns when everything is written."""
         self._ended = True
         if not self._is_due:
             self._is_due = True
@@ -121,7 +121,7 @@ class LineWriter:
                 self._tell_free()
 
     def _write(self) -> None:
-        """Write what waits, as far as the descriptor takes it."""
+        """Write queued lines until the descriptor would block."""
         self._is_due = False
         if self._fd < 0:
             self._wake.set()
@@ -148,7 +148,7 @@ class LineWriter:
             self._over.set_result(None)
 
     def _batch(self) -> bytes:
-        """The lines to be written next."""
+        """The next lines, joined."""
         size, batch = 0, []
         while self._lines and size < _CHUNK:
             batch.append(self._lines.popleft())
@@ -163,7 +163,7 @@ class LineWriter:
 
 
 def _unwritten(fd: int, data: bytes | memoryview) -> bytes | memoryview:
-    """Write what is taken at once; returns the rest."""
+    """Write without blocking; returns the unwritten rest."""
     try:
         written = os.write(fd, data)
     except BlockingIOError:

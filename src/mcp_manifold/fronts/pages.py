@@ -1,4 +1,4 @@
-"""The pages of the HTTP front beside MCP: probes, health, metrics, and the 404 that lists the endpoints.
+"""The pages outside the MCP endpoints: probes, health, metrics, and a 404 page that lists the endpoints.
 
 The front checks Host, Origin and token first; only the two probes need no token.
 """

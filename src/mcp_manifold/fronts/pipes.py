@@ -1,4 +1,4 @@
-"""Reads file descriptors, this process's own ones included. Knows no JSON and no session.
+"""Reads file descriptors, including this process's stdin. Knows no JSON and no session.
 
 Pipes and sockets are the event loop's: what comes in is handed on in the turn in which it does. A terminal is left as
 it is (making it non-blocking would do that to the shell that shares it), and a regular file cannot be waited for at
@@ -21,17 +21,17 @@ _CHUNK: Final = 64 * 1024
 
 
 class Inlet(Protocol):
-    """What reads a descriptor."""
+    """The reader of a descriptor."""
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Resume reading."""
 
 
 Fed = Callable[[bytes, Inlet], None]
-"""Takes what was read, nothing at the end; with whom to pause."""
+"""Receives the data, empty at the end, and the reader, for pausing."""
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def reading(fd: int, fed: Fed) -> AsyncIterator[None]:
 
 
 class _Reading(asyncio.Protocol):
-    """A descriptor as the loop sees it."""
+    """Reads a descriptor that the event loop can watch."""
 
     def __init__(self, fed: Fed) -> None:
         self._fed = fed
@@ -83,7 +83,7 @@ class _Reading(asyncio.Protocol):
 
 
 class _ReadingThread:
-    """Reads a descriptor in blocking mode, one piece at a time, each handed on in the loop."""
+    """Reads a blocking descriptor in a thread, and passes each piece to the event loop."""
 
     __slots__ = ("_fd", "_fed", "_is_paused", "_loop", "_resume", "_stopped")
 
@@ -107,7 +107,7 @@ class _ReadingThread:
         self._resume.set()
 
     def stop(self) -> None:
-        """Let the thread end with the read it is in; it is a daemon because that read may never return."""
+        """End the thread after its current read. It is a daemon thread, because that read may never return."""
         self._stopped = True
         self._resume.set()
 
@@ -145,14 +145,14 @@ class _ReadingThread:
 
 
 def is_waitable(fd: int) -> bool:
-    """Whether the event loop can wait for a descriptor."""
+    """Whether the event loop can watch a descriptor."""
     mode = os.fstat(fd).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 @contextmanager
 def unblocked(*fds: int) -> Iterator[None]:
-    """Have those that can be waited for not block meanwhile. They may be closed before it ends."""
+    """Set the descriptors that the loop can watch to non-blocking mode, and restore them. They may be closed before."""
     shared = [(os.dup(fd), os.get_blocking(fd)) for fd in fds if is_waitable(fd)]
     try:
         for kept, _ in shared:
@@ -165,13 +165,13 @@ def unblocked(*fds: int) -> Iterator[None]:
 
 
 def is_file(fd: int) -> bool:
-    """Whether a descriptor is a regular file, whose end says nothing about who waits for the answers."""
+    """Whether a descriptor is a regular file."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 @contextmanager
 def claimed_stdio() -> Iterator[tuple[int, int]]:
-    """The process's own stdin and stdout as (input, output), to be closed by whoever takes them.
+    """The process's stdin and stdout as (input, output). The caller closes them.
 
     Meanwhile descriptor 0 reads nothing and descriptor 1 is stderr, so that neither a stray `print` nor a child
     process that inherits them can touch the protocol.

@@ -1,6 +1,6 @@
-"""The sessions clients have open: their owners, the calls in flight in each, and what each is still to be told.
+"""Client sessions of the handshake era: owner, calls in flight, server requests, and pending notifications.
 
-Owns every handshake-era client session of a front. Knows no HTTP body and no stream format.
+Owns every open session of a front. Knows no HTTP body and no stream format.
 """
 
 import asyncio
@@ -23,34 +23,34 @@ from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_ve
 
 logger = logging.getLogger(__name__)
 _SWEEP: Final = 30.0
-"""Seconds between two looks for sessions that expired, at most."""
+"""Seconds between two checks for expired sessions, at most."""
 _RETRY: Final = 1.0
 _OLDEST: Final = "2024-11-05"
 _LASTING: Final = "tasks/result"
-"""The method that waits as long as its task takes."""
+"""The method that lasts as long as its task."""
 Deliver = Callable[[bytes], bool]
-"""Sends a notification on the client's stream; False when the stream did not take it."""
+"""Sends a message on the client's standing stream; False when the stream dropped it."""
 
 
 class ActiveRequest(Protocol):
-    """A client's request that is being answered."""
+    """A client's request in flight."""
 
     @property
     def call(self) -> Call:
-        """The call it became."""
+        """Its call."""
         ...
 
     def cancel(self) -> None:
-        """Stop working on it; the answer says that it was cancelled."""
+        """Cancel its call."""
         ...
 
     def end(self) -> None:
-        """Let it end with its result, if it would otherwise last until its client has enough."""
+        """End a subscription with its result; do nothing for other requests."""
         ...
 
 
 class OpenSession:
-    """One client's session, as its front holds it."""
+    """One client's session in its front."""
 
     __slots__ = (
         "_asked", "_clock", "_deliver", "_deserted", "_gateway", "_pace", "_pending", "_tally", "_unwatch", "active",
@@ -78,22 +78,22 @@ class OpenSession:
         self.session = Session(self.digest[:32], principal, scope, _OLDEST, reach=self)
         self.questions = PendingClientRequests()
         self.active: dict[bytes, ActiveRequest] = {}
-        """The requests being answered, by `id_key`."""
+        """The requests in flight, by `id_key`."""
         self.initialized = False
         self.draining = False
-        """Takes no more calls; its standing stream ends with the last one in flight."""
+        """Whether new calls are refused. The standing stream ends after the last call in flight."""
         self.ended = False
         self.used = self._clock.now()
-        """When a request last came or ended, by the clock."""
+        """When a request last began or ended, by the clock."""
         self.hang_up: Callable[[], None] | None = None
         """Closes the client's standing stream; None while it has none."""
         self._deliver: Deliver | None = None
         self._asked: dict[Call | None, list[asyncio.Future[Envelope]]] = {}
         """The server requests sent on the streams of calls in flight, and for None on the standing stream."""
         self._deserted: dict[Call, Journal | None] = {}
-        """Calls in flight whose own stream the client left, and the journal it may come back to."""
+        """Calls in flight whose client disconnected, with the journal that it may resume."""
         self.journals: Journals | None = None
-        """The events of its streams, where the client may resume them."""
+        """The events of its streams; None if its revision has no resumption."""
         self._pending: dict[str, None] = {}
         self._unwatch: Callable[[], None] | None = None
 
@@ -102,7 +102,7 @@ class OpenSession:
         return f"<OpenSession {self.digest[:12]} {self.kind} {state} in_flight={len(self.active)}>"
 
     def introduce(self, params: dict[str, Payload]) -> None:
-        """Adopt what `initialize` says of the client.
+        """Adopt the client's info, capabilities and revision from `initialize`.
 
         Raises:
             InvalidParams: a member is of the wrong type.
@@ -115,10 +115,10 @@ class OpenSession:
         if self.kind == "mcp" and Journals.are_for(self.session.version):
             self.journals = Journals(self.digest[:8], self.session.version, self._gateway.budget, self._clock)
 
-    # --- calls ----------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def register(self, id_: Payload, request: ActiveRequest, limit: int) -> bytes:
-        """Enter a request as being answered; returns the key to `complete` it by.
+        """Register a request in flight; returns its key for `complete`.
 
         Raises:
             Refused: 404, the session has ended.
@@ -139,7 +139,7 @@ class OpenSession:
         return key
 
     def complete(self, key: bytes) -> None:
-        """The request under `key` is answered."""
+        """Remove the answered request of `key`."""
         request = self.active.pop(key, None)
         if request is not None:
             if self._asked:
@@ -148,10 +148,10 @@ class OpenSession:
                 self._deserted.pop(request.call, None)
         self.used = self._clock.now()
         if self.draining and not self.active:
-            self._clock.call_later(0, self._leave)  # after its answer, which may go over the standing stream
+            self._clock.call_later(0, self._leave)  # after the answer, which may use the standing stream
 
     def note(self, method: str, params: dict[str, Payload]) -> None:
-        """Act on a client's notification."""
+        """Handle a client's notification."""
         if method == "notifications/cancelled":
             id_ = params.get("requestId")
             request = None if id_ is None else self.active.get(id_key(id_))
@@ -159,19 +159,19 @@ class OpenSession:
                 request.cancel()
         elif method == "notifications/initialized":
             self.initialized = True
-            if self._unwatch is None and not self.ended:  # what changed before cannot have been listed yet
+            if self._unwatch is None and not self.ended:  # the client has listed nothing before
                 self._unwatch = self._gateway.watch(self.session.scope, self._changed)
         elif self._pace.allows(self._clock.now()):
             self._gateway.notified(self.session, method, params)
         elif self._tally is not None:
             self._tally.drop_note()
 
-    # --- server requests ------------------------------------------------------------------------------------------
+    # --- server requests ----------------------------------------------------------------------------------------------
 
     def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
-        """See `call.Reach`: on the stream of the call, else the standing one, else that of any other call.
+        """See `call.Reach`. Uses the stream of the call, else the standing stream, else that of another call.
 
-        Each of them leads to the right client. Without any, the future fails at once.
+        All of them belong to this client. Without any stream, the future fails at once.
         """
         if call is None or call.is_done or call in self._deserted:
             call = None if self._deliver is not None else self._any_call()
@@ -184,9 +184,9 @@ class OpenSession:
         return next((call for call in reversed(calls) if call not in self._deserted), None)
 
     def desert(self, call: Call, journal: Journal | None) -> None:
-        """The client left the stream of a call, which goes on.
+        """The client disconnected from the stream of a call, which continues.
 
-        Server requests sent on that stream fail, unless the client comes back to the journal soon.
+        Server requests sent on that stream fail unless the client resumes the journal within KEEP seconds.
         """
         self._deserted[call] = journal
         if journal is None:
@@ -195,7 +195,7 @@ class OpenSession:
             self._clock.call_later(KEEP, self._give_up, call)
 
     def regain(self, journal: Journal) -> None:
-        """The client came back to the stream of a call."""
+        """The client resumed the stream of a call."""
         self._deserted = {call: left for call, left in self._deserted.items() if left is not journal}
 
     def _give_up(self, call: Call) -> None:
@@ -206,12 +206,12 @@ class OpenSession:
             _fail(asked)
         else:
             self._keep_asked(asked)
-        if call.method == _LASTING:  # a client that comes back asks again
+        if call.method == _LASTING:  # a reconnecting client sends it again
             for request in [each for each in self.active.values() if each.call is call]:
                 request.cancel()
 
     def _keep_asked(self, asked: Sequence["asyncio.Future[Envelope]"]) -> None:
-        """Keep server requests whose stream is gone: the client may answer as long as it is there itself."""
+        """Keep server requests whose stream ended: the client may still answer them by POST."""
         left = [each for each in asked if not each.done()]
         if left:
             self._asked[None] = [*self._asked.get(None, ()), *left]
@@ -230,37 +230,37 @@ class OpenSession:
         elif self._deliver is None or not self._deliver(message):
             self.questions.unreachable()
 
-    # --- the standing stream --------------------------------------------------------------------------------------
+    # --- the standing stream ------------------------------------------------------------------------------------------
 
     def attach(self, deliver: Deliver, hang_up: Callable[[], None]) -> None:
-        """The client opened its standing stream: announce the changes it missed."""
+        """Use the client's new standing stream, and announce the pending changes on it."""
         self._deliver, self.hang_up = deliver, hang_up
         self._flush()
 
     def detach(self) -> None:
-        """The standing stream is gone."""
+        """The standing stream ended."""
         self._deliver = self.hang_up = None
         self.used = self._clock.now()
         if None in self._asked:
             self._clock.call_later(KEEP, self._forsake)
 
     def _forsake(self) -> None:
-        """Fail the server requests of the standing stream, unless the client opened another."""
+        """Fail the server requests of the standing stream, unless the client opened a new one."""
         if self._deliver is None:
             _fail(self._asked.pop(None, ()))
 
-    # --- its end --------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def touch(self) -> None:
-        """A request came: the session is in use."""
+        """Record that the session is in use."""
         self.used = self._clock.now()
 
     def refuse_calls(self) -> None:
-        """Take no more calls; what is open stays open."""
+        """Refuse new calls; open streams stay open."""
         self.draining = True
 
     def drain(self) -> None:
-        """Take no more calls, and close the standing stream once those in flight are answered."""
+        """Refuse new calls, and close the standing stream once the calls in flight are answered."""
         self.refuse_calls()
         if not self.active:
             self._leave()
@@ -286,7 +286,7 @@ class OpenSession:
         self._gateway.ended(self.session)
 
     def is_idle(self, since: float) -> bool:
-        """Whether nothing happened since then, and nothing is going on."""
+        """Whether the session was unused since then, and has no call and no stream."""
         return self.used < since and not self.active and self.hang_up is None
 
     def _changed(self, methods: Sequence[str]) -> None:
@@ -294,7 +294,7 @@ class OpenSession:
         self._flush()
 
     def _flush(self) -> None:
-        """Announce changes: once each, however often they happened, and never before the client is ready."""
+        """Announce each pending change once, if the client is initialized and has a stream."""
         if not self.initialized or self._deliver is None:
             return
         for method in list(self._pending):
@@ -309,7 +309,7 @@ def _fail(asked: Iterable["asyncio.Future[Envelope]"]) -> None:
 
 
 class Sessions:
-    """All sessions of the HTTP fronts, bounded in number and in idle time."""
+    """All sessions of the HTTP front, limited in number and in idle time."""
 
     __slots__ = ("_clock", "_gateway", "_kept", "_tally", "_timer")
 
@@ -342,10 +342,10 @@ class Sessions:
         return opened
 
     def find(self, id_: bytes, kind: str, principal: Principal, scope: str) -> OpenSession:
-        """The session of that id, if the same principal opened it here, through the same endpoint.
+        """The session of that id, if the same principal opened it through the same endpoint.
 
         Raises:
-            Refused: 404, the same for another principal's session and for none at all.
+            Refused: 404. An unknown id and another principal's session look the same.
         """
         opened = self._kept.find(id_.decode("latin-1"))
         if opened is not None:
@@ -371,7 +371,7 @@ class Sessions:
             self.end(opened)
 
     def sweep(self) -> None:
-        """End the sessions that were idle for too long."""
+        """End the sessions that exceeded the idle time."""
         for opened in self._kept.all():
             if opened.journals is not None:
                 opened.journals.tidy()
@@ -381,7 +381,7 @@ class Sessions:
             self.end(opened)
 
     def drain(self) -> None:
-        """Let no session begin a call, and end the standing streams of those without one in flight."""
+        """Drain every session."""
         for opened in self._kept.all():
             opened.drain()
 

@@ -1,7 +1,7 @@
-"""The stdio front: one client on this process's stdin and stdout. Knows no HTTP.
+"""The stdio front: serves one client on this process's stdin and stdout. Knows no HTTP.
 
-Both eras on the one channel: `initialize` opens the client's session, a request that carries its own revision needs
-none. The end of stdin is the end of the client.
+It serves both eras: `initialize` opens the client's session, and 2026-07-28 requests need none. The end of stdin ends
+the client.
 """
 
 import asyncio
@@ -25,24 +25,23 @@ from mcp_manifold.wire.protocol import INVALID_REQUEST
 logger = logging.getLogger(__name__)
 _OUTBOX: Final = 1000
 _AT_ONCE: Final = 16
-"""Lines that are taken in one turn: without it a burst would hold up the answers to what came before."""
+"""Lines handled per turn of the event loop, so that a burst does not delay earlier responses."""
 _LAST_SECONDS: Final = 1.0
-"""Seconds the calls in flight are given when stdin ends: enough for a script that pipes requests in to get its
-answers, short enough for a client that left."""
+"""Seconds that calls in flight get when stdin ends: enough for scripts that pipe in requests."""
 _FILE_SECONDS: Final = 30.0
-"""The same when stdin is a file: there was never a client to leave."""
+"""The same when stdin is a file, whose end does not mean that a client left."""
 _FLUSH_SECONDS: Final = 2.0
-"""Seconds the last answers may take to be written; without it a client that stopped reading would keep us alive."""
+"""Seconds to write the last responses. Without this limit a stalled client would keep the process alive."""
 
 Claim = Callable[[], AbstractContextManager[tuple[int, int]]]
 
 
 class StdioFront:
-    """Serves one client until it leaves.
+    """Serves one client until it disconnects.
 
     Args:
-        scope: the part of the manifold it sees.
-        claim: gives the descriptors to read and to write, which are closed when serving ends.
+        scope: the scope that the client sees.
+        claim: provides the descriptors to read and to write, which are closed when `serve` ends.
     """
 
     __slots__ = ("_claim", "_conversation", "_gateway", "_is_asked", "_scope", "_stop", "_writer")
@@ -60,14 +59,14 @@ class StdioFront:
         return f"<StdioFront scope={self._scope!r} {self._writer!r}>"
 
     def close(self) -> None:
-        """Make `serve` end, as if the client had left."""
+        """End `serve`, as if the client had disconnected."""
         if self._stop is not None:
             self._stop.set()
 
     def stop(self) -> None:
-        """Make `serve` end: no call begins any more, and those in flight get a moment, as when stdin ends. Again: none.
+        """End `serve`: refuse new calls, and give those in flight a second. A repeated call cancels them at once.
 
-        Clients kill whom they told to end and who is still there two seconds later.
+        Clients kill a server that is still running two seconds after its termination signal.
         """
         if self._conversation is None:
             return
@@ -108,9 +107,9 @@ class StdioFront:
 
 
 class _Intake:
-    """The client's lines on their way in: so many in a turn, and none while it does not read its answers.
+    """Reads the client's lines: a limited number per turn, and none while the send buffer is full.
 
-    `over` is done once its end has come, and all before that was taken.
+    `over` is done when stdin has ended and every line was handled.
     """
 
     __slots__ = (
@@ -132,7 +131,7 @@ class _Intake:
         return f"<_Intake {len(self._waiting)} waiting{' paused' if self._is_paused else ''}>"
 
     def fed(self, data: bytes, inlet: Inlet) -> None:
-        """The client wrote this; nothing at its end."""
+        """Receive input; empty data means the end of stdin."""
         if self.over.done():
             return
         self._waiting.extend(self._lines.feed(data) if data else self._lines.finish())
@@ -143,17 +142,17 @@ class _Intake:
             self._take(inlet)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Stop handling lines."""
         self._waiting.clear()
         self.over.cancel()
 
     def _take(self, inlet: Inlet) -> None:
-        """Take what waits, or as much as may be taken in this turn."""
+        """Handle waiting lines, up to the limit of this turn."""
         if self.over.done():
             return
         try:
             self._take_some()
-        except Exception as exc:  # a defect ends the serving, whose task raises it as well
+        except Exception as exc:  # a defect ends `serve`, which raises it as well
             self.over.set_exception(exc)
             raise
         if self._waiting:
@@ -177,7 +176,7 @@ class _Intake:
                 return
             self._take_line(waiting.popleft())
             if waiting and len(active) > self._gateway.settings.limits.max_calls_per_session // 2:
-                return  # a burst of quick requests is answered, not refused for its number
+                return  # so that a burst of quick requests is not refused
 
     def _take_line(self, line: bytes | None) -> None:
         if line is None:

@@ -70,7 +70,11 @@ class FakeGateway:
     def __init__(self, **settings: Any) -> None:
         self.settings = ManifoldSettings(**settings)
         self.budget = MemoryBudget()
-        self.scripts: dict[str, Script] = {"initialize": constant(b'{"protocolVersion":"2025-11-25"}')}
+        self.scripts: dict[str, Script] = {
+            "initialize": constant(b'{"protocolVersion":"2025-11-25"}'),
+            "ping": constant(b"{}"),
+            "tools/call": constant(b"{}"),
+        }
         self.at_once: dict[str, Payload | Pieces | Exception] = {}
         """What is answered, or refused, before `dispatch` returns."""
         self.calls: list[Call] = []

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mcp_manifold.wire import Payload
-from tests.unit.fronts.fakes import Client, FakeGateway, constant, front, initialize, modern, request
+from tests.unit.fronts.fakes import Client, FakeGateway, front, initialize, modern, request
 
 pytestmark = pytest.mark.anyio
 
@@ -61,11 +61,6 @@ async def test_s1_local_origins_are_let_in_and_may_read_the_answer(origin: str) 
     assert "Mcp-Session-Id" in (answer.header("access-control-expose-headers") or "")
 
 
-@pytest.mark.parametrize("host", ["localhost:8808", "LOCALHOST.", "127.0.0.1", "127.9.9.9:1", "[::1]:8808"])
-async def test_s1_every_spelling_of_loopback_is_let_in(host: str) -> None:
-    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 200
-
-
 @pytest.mark.parametrize("host", ["x/../admin?", "[::1", "localhost:80@evil", "a b", "localhost:", ""])
 async def test_s4_a_host_that_is_no_host_is_refused_even_where_any_host_goes(host: str) -> None:
     assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 403
@@ -73,11 +68,14 @@ async def test_s4_a_host_that_is_no_host_is_refused_even_where_any_host_goes(hos
     assert (await anywhere.call(initialize())).status == 403
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost.evil.test", "2130706433", "127.0.0.1.nip.io", "[::2]", "evil.test:localhost"]
-)
-async def test_s1_hosts_that_only_look_local_are_refused(host: str) -> None:
-    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == 403
+LOOPBACK = ["localhost:8808", "LOCALHOST.", "127.0.0.1", "127.9.9.9:1", "[::1]:8808"]
+SIMILAR = ["localhost.evil.test", "2130706433", "127.0.0.1.nip.io", "[::2]", "evil.test:localhost"]
+
+
+@pytest.mark.parametrize("host", LOOPBACK + SIMILAR)
+async def test_s1_every_spelling_of_loopback_is_let_in_and_nothing_that_looks_like_it(host: str) -> None:
+    status = 200 if host in LOOPBACK else 403
+    assert (await Client(front(FakeGateway()), host=host).call(initialize())).status == status
 
 
 async def test_s1_a_repeated_host_or_origin_is_refused() -> None:
@@ -131,13 +129,6 @@ async def test_s3_a_simple_cross_origin_post_runs_nothing() -> None:
     assert not gateway.calls
 
 
-async def test_a_charset_in_the_content_type_is_fine() -> None:
-    answer = await Client(front(FakeGateway())).call(
-        initialize(), headers=[("content-type", "Application/JSON; charset=utf-8")]
-    )
-    assert answer.status == 200
-
-
 async def test_a_preflight_is_answered_for_allowed_origins_only_and_needs_no_token() -> None:
     app = front(FakeGateway(**REMOTE, allowed_origins=["https://app.corp"]))
     asked = [("access-control-request-headers", "Content-Type, Mcp-Param-Region, X-Evil")]
@@ -167,7 +158,6 @@ async def test_without_a_token_nothing_is_told(path: str) -> None:
 
 async def test_a_token_proves_who_is_asking() -> None:
     gateway = FakeGateway(**REMOTE)
-    gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
     assert (await Client(front(gateway)).call(message, headers=[*headers, bearer("other-token")])).status == 200
     assert (
@@ -195,16 +185,18 @@ async def test_a_reload_puts_new_tokens_in_force() -> None:
     assert (await Client(app).call(initialize(), headers=[bearer("fresh")])).status == 200
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "text/html"])
-async def test_a_client_that_accepts_one_form_only_is_refused(accept: str) -> None:
-    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("accept", accept)])
-    assert answer.status == 406
-
-
-@pytest.mark.parametrize("accept", ["*/*", "text/*, application/*;q=0.5", "text/event-stream,APPLICATION/JSON", "-"])
-async def test_wildcards_and_silence_accept_both_forms(accept: str) -> None:
-    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("accept", accept)])
-    assert answer.status == 200
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        *(("accept", value, 406) for value in ("application/json", "text/event-stream", "text/html")),
+        *(("accept", value, 200) for value in ("*/*", "text/*, application/*;q=0.5", "-")),
+        ("accept", "text/event-stream,APPLICATION/JSON", 200),
+        ("content-type", "Application/JSON; charset=utf-8", 200),
+        ("content-encoding", "gzip", 415),
+    ],
+)
+async def test_s6_media_types_and_encodings_are_those_of_the_protocol(name: str, value: str, status: int) -> None:
+    assert (await Client(front(FakeGateway())).call(initialize(), headers=[(name, value)])).status == status
 
 
 async def test_s6_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
@@ -226,11 +218,6 @@ async def test_s6_a_chunked_body_is_read_up_to_the_limit_only() -> None:
     assert exchange.received == 1200
     whole = json.dumps(initialize()).encode().ljust(1000)
     assert (await client.send("POST", "/mcp", [whole[:500], whole[500:]])).status == 200
-
-
-async def test_s6_an_encoded_body_is_refused() -> None:
-    answer = await Client(front(FakeGateway())).call(initialize(), headers=[("content-encoding", "gzip")])
-    assert answer.status == 415
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten() -> None:

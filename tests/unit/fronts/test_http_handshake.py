@@ -75,7 +75,7 @@ async def test_an_initialize_that_fails_opens_nothing() -> None:
 
 
 async def test_requests_are_answered_within_the_session() -> None:
-    gateway, client = prepared(tools_list=constant(b'{"tools":[]}'), ping=constant(b"{}"))
+    gateway, client = prepared(tools_list=constant(b'{"tools":[]}'))
     session = await client.session("/alpha/mcp")
     assert (await session.call(request("tools/list", "a"))).json == {
         "jsonrpc": "2.0",
@@ -121,7 +121,7 @@ async def test_a_second_initialize_in_a_session_is_refused() -> None:
     ("version", "status"), [("2025-03-26", 200), ("2024-11-05", 200), ("2099-01-01", 400), ("", 400)]
 )
 async def test_an_invalid_version_header_is_a_bad_request(version: str, status: int) -> None:
-    _, client = prepared(ping=constant(b"{}"))
+    _, client = prepared()
     session = await client.session()
     answer = await client.call(request("ping"), headers=[*session.headers, ("mcp-protocol-version", version)])
     assert answer.status == status
@@ -131,7 +131,7 @@ async def test_an_invalid_version_header_is_a_bad_request(version: str, status: 
 
 
 async def test_s11_an_unknown_id_and_somebody_elses_are_the_same_404() -> None:
-    gateway, _ = prepared(FakeGateway(tokens=TOKENS), ping=constant(b"{}"))
+    gateway, _ = prepared(FakeGateway(tokens=TOKENS))
     app = front(gateway)
     alice, bob = (Client(app, authorization=f"Bearer token-of-{name}") for name in ("alice", "bob"))
     session = await alice.session()
@@ -168,7 +168,7 @@ async def test_s12_a_theft_is_logged_without_the_id(caplog: pytest.LogCaptureFix
 
 
 async def test_s13_a_session_is_worth_nothing_on_another_endpoint() -> None:
-    _, client = prepared(ping=constant(b"{}"))
+    _, client = prepared()
     session = await client.session("/alpha/mcp")
     for path in ("/mcp", "/groups/team/mcp", "/k%C3%B6ln/mcp"):
         assert (await HttpSession(client, path, session.id).call(request("ping"))).status == 404
@@ -302,7 +302,7 @@ async def test_an_id_in_flight_cannot_be_used_again() -> None:
 
 async def test_calls_in_flight_are_bounded_per_session() -> None:
     held = Held()
-    _, client = prepared(FakeGateway(limits={"max_calls_per_session": 1}), tools_call=held, ping=constant(b"{}"))
+    _, client = prepared(FakeGateway(limits={"max_calls_per_session": 1}), tools_call=held)
     session, other = await client.session(), await client.session()
     async with session.post(request("tools/call", 1, name="x")):
         await asyncio.wait_for(held.begun.wait(), 5)

@@ -44,7 +44,7 @@ async def test_a_result_that_comes_first_is_one_json_answer_byte_for_byte() -> N
 
 @pytest.mark.parametrize("id_", ["1", '"a\\u0041"', "1.50", "-0", "123456789012345678901234567890"])
 async def test_the_request_id_comes_back_as_it_was_spelled(id_: str) -> None:
-    _, client = prepared(tools_call=constant(b"{}"))
+    _, client = prepared()
     message, headers = modern()
     body = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":%b}' % (id_.encode(), encoded(message["params"]))
     answer = await client.call(body, headers=headers)
@@ -52,7 +52,7 @@ async def test_the_request_id_comes_back_as_it_was_spelled(id_: str) -> None:
 
 
 async def test_a_stray_session_id_is_ignored() -> None:
-    _, client = prepared(tools_call=constant(b"{}"))
+    _, client = prepared()
     message, headers = modern()
     assert (await client.call(message, headers=[*headers, ("mcp-session-id", "whatever")])).status == 200
 
@@ -68,7 +68,7 @@ async def test_a_stray_session_id_is_ignored() -> None:
     ],
 )
 async def test_the_path_names_the_scope(path: str, scope: str) -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     message, headers = modern()
     assert (await client.call(message, path, headers=headers)).status == 200
     assert gateway.calls[0].session.scope == scope
@@ -89,7 +89,7 @@ async def test_the_path_names_the_scope(path: str, scope: str) -> None:
     ],
 )
 async def test_s4_every_other_path_is_nowhere(path: str) -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     message, headers = modern()
     assert (await client.call(message, path, headers=headers)).status == 404
     assert not gateway.calls
@@ -97,7 +97,6 @@ async def test_s4_every_other_path_is_nowhere(path: str) -> None:
 
 async def test_all_endpoints_are_below_the_base_path() -> None:
     gateway = FakeGateway(base_path="/tools")
-    gateway.scripts["tools/call"] = constant(b"{}")
     message, headers = modern()
     client = Client(front(gateway))
     assert (await client.call(message, "/tools/mcp", headers=headers)).status == 200
@@ -129,7 +128,7 @@ def without(*keys: str) -> dict[str, Any]:
     ],
 )
 async def test_an_incomplete_envelope_is_invalid_params(params: dict[str, Any]) -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     _, headers = modern()
     answer = await client.call(request("tools/call", 7, **params), headers=headers)
     assert (answer.status, answer.error, answer.json["id"]) == (400, -32602, 7)
@@ -151,7 +150,7 @@ async def test_an_incomplete_envelope_is_invalid_params(params: dict[str, Any]) 
     ],
 )
 async def test_s10_headers_that_differ_from_the_body_are_refused(name: str, value: str) -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     message, headers = modern()
     headers = [(key, value if key == name else old) for key, old in headers]
     answer = await client.call(message, headers=headers)
@@ -160,7 +159,7 @@ async def test_s10_headers_that_differ_from_the_body_are_refused(name: str, valu
 
 
 async def test_s10_a_repeated_routing_header_is_refused_even_if_both_agree() -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     message, headers = modern()
     answer = await client.call(message, headers=[*headers, ("mcp-name", "echo")])
     assert (answer.status, answer.error) == (400, -32020)
@@ -168,14 +167,14 @@ async def test_s10_a_repeated_routing_header_is_refused_even_if_both_agree() -> 
 
 
 async def test_s10_a_name_that_needs_it_is_compared_after_decoding() -> None:
-    _, client = prepared(tools_call=constant(b"{}"))
+    _, client = prepared()
     message, headers = modern(name="ähnlich")
     headers = [*headers[:2], ("mcp-name", "=?base64?w6RobmxpY2g=?=")]
     assert (await client.call(message, headers=headers)).status == 200
 
 
 async def test_s10_a_handshake_request_with_lying_headers_is_refused_too() -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     session = await client.session()
     lying = [*session.headers, ("mcp-name", "safe_tool")]
     answer = await client.call(request("tools/call", name="danger_tool"), headers=lying)
@@ -208,7 +207,6 @@ async def test_mirrored_arguments_are_checked_where_a_tool_has_any() -> None:
         return Wrong() if headers.get("mcp-param-region") != "eu" else None
 
     gateway = FakeGateway()
-    gateway.scripts["tools/call"] = constant(b"{}")
     gateway.schemas["echo"] = b'{"type":"object"}'
     client = Client(front(gateway, check_params=check))
     message, headers = modern(arguments={"region": "eu"})
@@ -311,8 +309,7 @@ async def test_a_slow_reader_loses_notifications_but_never_the_result() -> None:
     _, client = prepared(tools_call=held)
     exchange = client.modern()
     exchange.reading.clear()
-    async with asyncio.timeout(5):
-        await held.begun.wait()
+    await asyncio.wait_for(held.begun.wait(), 5)
     assert client.app.tally.dropped_events == 500
     held.released.set()
     exchange.reading.set()
@@ -323,7 +320,7 @@ async def test_a_slow_reader_loses_notifications_but_never_the_result() -> None:
 
 
 async def test_what_is_emitted_after_the_result_goes_nowhere() -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     answer = await client.modern().done()
     gateway.calls[0].reply.emit(PROGRESS % 1)
     assert answer.json == {"jsonrpc": "2.0", "id": 1, "result": {}}
@@ -350,8 +347,7 @@ async def test_leaving_cancels_a_streaming_call_at_once() -> None:
     exchange = client.modern()
     await exchange.until(lambda answer: bool(answer.events))
     exchange.leave()
-    async with asyncio.timeout(5):
-        await held.cancelled.wait()
+    await asyncio.wait_for(held.cancelled.wait(), 5)
     await exchange.done()
 
 

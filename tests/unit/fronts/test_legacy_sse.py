@@ -15,7 +15,6 @@ from tests.unit.fronts.fakes import (
     Exchange,
     FakeGateway,
     Held,
-    constant,
     encoded,
     front,
     initialize,
@@ -95,7 +94,7 @@ async def test_answers_and_notifications_travel_on_the_stream() -> None:
 
 
 async def test_a_request_before_initialize_is_an_error_but_ping_is_not() -> None:
-    _, client = prepared(ping=constant(b"{}"))
+    _, client = prepared()
     async with peer(client) as alice:
         await alice.send(request("tools/list", 1))
         await alice.send(request("ping", 2))
@@ -114,7 +113,7 @@ async def test_a_failing_call_is_an_error_on_the_stream(caplog: pytest.LogCaptur
 
 async def test_a_cancelled_call_is_not_answered() -> None:
     held = Held()
-    _, client = prepared(tools_call=held, ping=constant(b"{}"))
+    _, client = prepared(tools_call=held)
     async with peer(client) as alice:
         await alice.greet()
         await alice.send(request("tools/call", 1, name="x"))
@@ -181,7 +180,7 @@ async def test_streams_are_bounded() -> None:
 
 
 async def test_a_reader_that_stopped_loses_its_stream_not_our_memory() -> None:
-    gateway, client = prepared(FakeGateway(limits={"max_calls_per_session": 10_000}), ping=constant(b"{}"))
+    gateway, client = prepared(FakeGateway(limits={"max_calls_per_session": 10_000}))
     async with peer(client) as alice:
         await alice.greet()
         alice.exchange.reading.clear()

@@ -135,7 +135,6 @@ def stateless(**params: Any) -> bytes:
 async def test_pipelined_requests_are_answered_in_their_order_each_by_its_own_call() -> None:
     gateway = FakeGateway()
     gateway.scripts["tools/call"] = Held(b"{}", [PROGRESS % 1])
-    gateway.scripts["ping"] = constant(b"{}")
     async with wires.staged(front(gateway)) as stage:
         wire = await stage.open()
         await wire.send(post(initialize()))
@@ -232,7 +231,7 @@ async def test_a_drain_waits_for_calls_ends_standing_streams_and_is_reported_onc
     [("/apps", "/apps"), ("/a@b:c", "/a@b:c"), ("/bär", "/b%c3%a4r"), ("/a b/c", "/a%20b/c"), ("/apps/", "/apps")],
 )
 async def test_endpoints_are_below_the_path_an_application_mounts_us_at(mount: str, path: str) -> None:
-    _, client = prepared(tools_call=constant(b"{}"))
+    _, client = prepared()
     message, headers = modern()
     client.root_path = mount
     assert (await client.call(message, f"{path}/mcp", headers=headers)).status == 200
@@ -243,7 +242,7 @@ async def test_endpoints_are_below_the_path_an_application_mounts_us_at(mount: s
 
 
 async def test_what_is_asked_for_a_call_that_was_answered_reaches_the_client_elsewhere_or_fails() -> None:
-    gateway, client = prepared(ping=constant(b"{}"))
+    gateway, client = prepared()
     session = await client.session()
     await session.call(request("ping"))
     call = gateway.calls[-1]
@@ -263,8 +262,7 @@ async def test_the_same_id_in_two_sessions_names_two_calls() -> None:
     _, client = prepared(tools_call=lambda call: next(scripts)(call))
     one, other = await client.session(), await client.session()
     async with one.post(CALL) as exchange, other.post(CALL) as unharmed:
-        async with asyncio.timeout(5):
-            await second.begun.wait()
+        await asyncio.wait_for(second.begun.wait(), 5)
         await one.call(note("notifications/cancelled", requestId=7))
         assert (await exchange.done()).error == -32800
         second.released.set()

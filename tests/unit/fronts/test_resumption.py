@@ -21,7 +21,6 @@ from tests.unit.fronts.fakes import (
     FakeGateway,
     Held,
     HttpSession,
-    constant,
     modern,
     note,
     prepared,
@@ -89,7 +88,7 @@ async def test_revisions_without_resumption_get_no_ids(held: Held) -> None:
 
 
 async def test_json_answers_open_no_stream_to_come_back_to(held: Held) -> None:
-    _, client = prepared(ping=constant(b"{}"), tools_call=held)
+    _, client = prepared(tools_call=held)
     held.released.set()
     session = await client.session()
     assert (await session.call(request("ping"))).header("content-type") == "application/json"
@@ -165,7 +164,7 @@ async def test_a_second_reader_takes_the_place_of_the_first(held: Held) -> None:
 
 
 async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     session = await client.session()
     reach = gateway.calls[0].session.reach
     assert reach is not None
@@ -183,7 +182,7 @@ async def test_the_standing_stream_is_resumed_with_what_was_sent_to_nobody() -> 
 
 
 async def test_a_standing_stream_whose_loss_went_unnoticed_is_taken_over() -> None:
-    gateway, client = prepared(tools_call=constant(b"{}"))
+    gateway, client = prepared()
     session = await client.session()
     async with session.listen() as stream:
         await stream.until(lambda answer: bool(answer.status))
@@ -197,7 +196,7 @@ async def test_a_standing_stream_whose_loss_went_unnoticed_is_taken_over() -> No
 
 
 async def test_a_standing_stream_nobody_comes_back_to_keeps_nothing_more(clock: FakeClock) -> None:
-    gateway, client = prepared(clock=clock, tools_call=constant(b"{}"))
+    gateway, client = prepared(clock=clock)
     session = await client.session()
     reach = gateway.calls[0].session.reach
     assert reach is not None

@@ -134,7 +134,6 @@ async def test_a_handshake_client_is_served(ends: Any) -> None:
 
 async def test_a_stateless_client_needs_no_handshake() -> None:
     gateway = FakeGateway()
-    gateway.scripts["tools/call"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send(request("tools/call", 1, name="echo", _meta=META))
         assert (await peer.receive())["result"] == {}
@@ -209,9 +208,7 @@ async def test_calls_in_flight_are_bounded() -> None:
 
 @pytest.mark.parametrize(("line", "code"), [(b"not json", -32700), (b"\xff\xfe", -32700), (b"[]", -32600)])
 async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, code: int) -> None:
-    gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
-    async with serving(gateway) as (peer, _):
+    async with serving(FakeGateway()) as (peer, _):
         peer.send_raw(line + b"\n\n  \r\n")
         error = await peer.receive()
         assert (error["id"], error["error"]["code"]) == (None, code)
@@ -221,7 +218,6 @@ async def test_a_malformed_line_costs_an_error_and_nothing_else(line: bytes, cod
 
 async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
     gateway = FakeGateway(limits={"max_body": 200_000})
-    gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         sending = asyncio.to_thread(peer.send_raw, b"x" * 3_000_000 + b"\n" + encoded(request("ping", 1)) + b"\n")
         error, _ = await asyncio.gather(peer.receive(), sending)
@@ -239,7 +235,6 @@ async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
 
 async def test_changes_are_told_once_the_client_is_ready() -> None:
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         peer.send(initialize())
         await peer.receive()
@@ -254,7 +249,6 @@ async def test_changes_are_told_once_the_client_is_ready() -> None:
 
 async def test_other_notifications_are_handed_on() -> None:
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, _):
         await peer.greet()
         peer.send(note("notifications/roots/list_changed"), {"jsonrpc": "2.0", "id": 1, "result": {}}, request("ping"))
@@ -263,8 +257,8 @@ async def test_other_notifications_are_handed_on() -> None:
 
 
 async def test_the_end_of_input_ends_everything() -> None:
-    gateway = FakeGateway()
     held = Held()
+    gateway = FakeGateway()
     gateway.scripts["tools/call"] = held
     async with serving(gateway) as (peer, task):
         await peer.greet()
@@ -280,9 +274,7 @@ async def test_the_end_of_input_ends_everything() -> None:
 
 
 async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
-    gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
-    async with serving(gateway) as (peer, _):
+    async with serving(FakeGateway()) as (peer, _):
         peer.send_raw(encoded(request("ping", 1)) + b"\n" + encoded(request("ping", 2)))  # the last without a line end
         peer.leave()
         assert [(await peer.receive())["id"], (await peer.receive())["id"]] == [1, 2]
@@ -290,7 +282,6 @@ async def test_requests_already_piped_in_are_answered_before_the_end() -> None:
 
 async def test_a_reader_that_is_gone_ends_everything() -> None:
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     async with serving(gateway) as (peer, task):
         await peer.greet()
         peer.stop_reading()
@@ -328,7 +319,6 @@ async def test_close_ends_serving() -> None:
 
 async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(b"".join(encoded(request("ping", n)) + b"\n" for n in range(300)))
     ends = os.open(source, os.O_RDONLY), os.open(target, os.O_WRONLY | os.O_CREAT)
@@ -340,7 +330,6 @@ async def test_files_serve_as_input_and_output(tmp_path: Path) -> None:
 
 async def test_a_terminal_serves_as_input_and_stays_blocking() -> None:
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     controller, terminal = os.openpty()
     their_in, our_out = os.pipe()
     async with serving(gateway, ((os.dup(terminal), our_out), (their_in, controller))) as (peer, _):

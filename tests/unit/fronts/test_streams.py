@@ -13,7 +13,7 @@ from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
-from tests.unit.fronts.fakes import META, FakeGateway, Held, constant, encoded, note, request
+from tests.unit.fronts.fakes import META, FakeGateway, Held, encoded, note, request
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +106,6 @@ def conversation(gateway: FakeGateway) -> tuple[Conversation, list[bytes]]:
 def pinged(*messages: Any) -> tuple[FakeGateway, Conversation, list[bytes]]:
     """A conversation that took these messages in one turn."""
     gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b"{}")
     talk, sent = conversation(gateway)
     for message in messages:
         talk.receive(encoded(message))

@@ -1,1 +1,1 @@
-"""HTTP fronts: Streamable HTTP in both eras, HTTP+SSE, and the checks every HTTP request passes."""
+"""The HTTP front: admission, requests of both eras, replies, event streams and their resumption."""

@@ -1,7 +1,7 @@
-"""One decision on a request's head: who sends it, to which endpoint, in which session; or why it is refused.
+"""Admission of requests by their heads: the principal, the endpoint and the session, or the reason of a refusal.
 
-The same decision serves every way a request comes in. A connection keeps it with the head, so that a request whose
-head is the same, byte for byte, is not judged again while the settings and its session last.
+All entry points use the same decision. A connection caches it with the head: a request with an identical head is not
+checked again until the settings change or its session ends.
 """
 
 from collections.abc import Callable
@@ -38,10 +38,10 @@ _VARY: Final = (b"vary", b"Origin")
 
 
 class ClientContext:
-    """The client that a 2026-07-28 request describes in its `_meta`, once that was checked against its head.
+    """The client of a 2026-07-28 request, as its `_meta` describes it, checked against the request's head.
 
     Raises:
-        RequestError: they disagree (see `checks.require_modern`).
+        RequestError: the headers and the body differ (see `checks.require_modern`).
     """
 
     __slots__ = ("_capabilities", "_info", "_level", "_meta", "_method", "_name")
@@ -51,18 +51,18 @@ class ClientContext:
         self._method = method
         self._level = log_level(params)
         self._meta, self._name = bytes(params["_meta"]), bytes(params.get("name", NULL_ID))
-        # Copies: what is kept for the next request must not keep all of this one in memory.
+        # Copies: a slice would keep the whole body of this request in memory.
         self._info, self._capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
 
     def __repr__(self) -> str:
         return f"<ClientContext {self._method}>"
 
     def session(self, principal: Principal, scope: str) -> Session:
-        """The session of one such request."""
+        """A new session for one request of this client."""
         return Session("", principal, scope, MODERN_VERSION, self._info, self._capabilities, log_level=self._level)
 
     def holds(self, method: str, params: dict[str, Payload]) -> bool:
-        """Whether another request describes the same, byte for byte."""
+        """Whether another request has the same method, name and `_meta`, byte for byte."""
         return (
             method == self._method
             and bytes(params.get("_meta", NULL_ID)) == self._meta
@@ -71,9 +71,9 @@ class ClientContext:
 
 
 class AdmissionDecision:
-    """What was decided on a head. `refusal` is None for one that is let in.
+    """The decision on a head. `refusal` is None if the request is admitted.
 
-    It may be used again while its `validator` is in force and its `session` has not ended.
+    A cached decision is valid until the validator is replaced or `session` ends.
     """
 
     __slots__ = (
@@ -86,31 +86,31 @@ class AdmissionDecision:
         self.validator = validator
         self.refusal: Refused | None = None
         self.cors: tuple[Line, ...] = ()
-        """Header lines that let the page of the request's Origin read the answer."""
+        """The CORS header lines of the response."""
         self.route: EndpointRoute | None = None
-        """The endpoint; None for every other path."""
+        """The MCP endpoint; None for other paths."""
         self.principal: Principal = ANONYMOUS
         self.is_modern = False
-        """The version header names a revision that no handshake knows."""
+        """The version header names a revision outside the handshake era."""
         self.speaks_handshake = False
         """The version header names a revision of the handshake era."""
         self.has_mirrors = False
-        """It has headers that mirror its body, which handshake-era requests need not have."""
+        """The request has headers that mirror its body. They are optional in the handshake era."""
         self.named = False
-        """It names a session."""
+        """The request has a session id."""
         self.session: OpenSession | None = None
-        """The session it names, if that is the caller's."""
+        """The session of that id, if it belongs to the caller."""
         self.session_refusal: Refused | None = None
-        """Why it cannot be served in a session, if it has to be."""
+        """The reason why there is no session. It applies only if the message needs one."""
         self.context: ClientContext | None = None
-        """The client of the last 2026-07-28 request with this head."""
+        """Cached from the last 2026-07-28 request with this head."""
 
     def __repr__(self) -> str:
         state = "refused" if self.refusal else "other path" if self.route is None else f"scope={self.route.scope!r}"
         return f"<AdmissionDecision {state}>"
 
     def client(self, method: str, params: dict[str, Payload], headers: Headers) -> ClientContext:
-        """The client of a 2026-07-28 request, checked unless the last request described the same; raises as that."""
+        """The client of a 2026-07-28 request, from the cache if the last request had the same. Raises RequestError."""
         context = self.context
         if context is None or not context.holds(method, params):
             context = self.context = ClientContext(method, params, headers)
@@ -118,10 +118,10 @@ class AdmissionDecision:
 
 
 class RequestValidator:
-    """Judges heads by the settings in force; made anew when those change.
+    """Checks heads against the settings. A reload replaces it.
 
     Args:
-        has_scope: whether an endpoint's scope exists.
+        has_scope: tells whether an endpoint's scope exists.
     """
 
     __slots__ = ("_accepts", "_gate", "_has_scope", "_is_json", "_open_paths", "_sessions", "max_body", "max_calls",
@@ -149,7 +149,7 @@ class RequestValidator:
         return f"<RequestValidator {self.routes!r} {self.tokens!r}>"
 
     def admit(self, head: Head) -> AdmissionDecision:
-        """Decide on a head; the decision carries its refusal, and nothing is raised."""
+        """Decide on a head. A refusal is part of the decision; nothing is raised."""
         decision = AdmissionDecision(self)
         try:
             self._check(head, decision)
@@ -223,7 +223,7 @@ def allow(route: EndpointRoute) -> Line:
 
 
 def preflight(route: EndpointRoute, headers: Headers) -> list[Line]:
-    """The answer to OPTIONS: what a browser may send here, asked for origins that are allowed only."""
+    """The header lines that answer OPTIONS. The request's Origin was checked before."""
     if b"origin" not in headers:
         return [allow(route)]
     asked = headers.get(b"access-control-request-headers", b"").decode("latin-1").lower().split(",")

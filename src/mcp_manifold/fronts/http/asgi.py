@@ -19,15 +19,15 @@ Headers = dict[bytes, bytes]
 _JSON: Final = (b"content-type", b"application/json")
 _EMPTY_BODY: Final = (b"content-length", b"0")
 PIECE: Final = 256 * 1024
-"""Bytes that are handed over at once."""
+"""Bytes per write of a large body."""
 STALL: Final = 60.0
-"""Seconds one write may wait for the reader; without it a reader that stopped would hold its answer for ever."""
+"""Seconds that one write may wait for the reader. Without this limit a stalled reader would hold memory for ever."""
 CLOSE: Final = (b"connection", b"close")
-"""Ends the connection after the answer: for requests whose body nobody reads to its end."""
+"""Closes the connection after the response, because the request's body was not read to its end."""
 
 
 class Refused(RequestError):
-    """A request turned away before anybody looked at what it asks."""
+    """An HTTP refusal of a request: its status, message and header lines."""
 
     def __init__(self, status: int, message: str, *, code: int | None = None, headers: Sequence[Line] = ()) -> None:
         super().__init__(message, code=code)
@@ -36,10 +36,10 @@ class Refused(RequestError):
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
-    """One complete JSON answer.
+    """Send a complete JSON response.
 
     Raises:
-        TimeoutError: it is a large one, and its reader stopped.
+        TimeoutError: the reader of a large response stalled.
     """
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
@@ -50,10 +50,10 @@ async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line
 
 
 async def send_pieces(send: Send, body: bytes, *, more: bool) -> None:
-    """A large part of a body, so that the whole of it need not be taken at once by a reader that is slow.
+    """Send a large part of a body in pieces, each with its own timeout.
 
     Raises:
-        TimeoutError: one piece was not taken in time.
+        TimeoutError: the reader stalled.
     """
     view = memoryview(body)
     for start in range(0, len(body), PIECE):
@@ -64,17 +64,28 @@ async def send_pieces(send: Send, body: bytes, *, more: bool) -> None:
 
 
 async def send_empty(send: Send, status: int, headers: Sequence[Line] = ()) -> None:
-    """An answer without a body."""
+    """Send a response without a body."""
     lines = list(headers) if status == 204 else [_EMPTY_BODY, *headers]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def send_refusal(send: Send, refused: Refused) -> None:
-    """The refusal as an answer."""
+    """Send a refusal as a JSON response."""
     await send_json(send, refused.status, refusal_body(refused), refused.headers)
 
 
 def refusal_body(refused: Refused) -> bytes:
-    """The refusal as a JSON-RPC error that answers no particular request."""
+    """The refusal as a JSON-RPC error with a null id."""
     return failure(NULL_ID, error_of(refused, "handshake"))
+
+
+def with_lines(lines: Sequence[Line], send: Send) -> Send:
+    """A `send` that adds these header lines to the response."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *lines]}
+        await send(message)
+
+    return sending

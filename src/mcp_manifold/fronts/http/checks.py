@@ -1,8 +1,8 @@
-"""Which era a request belongs to, and whether its headers agree with its body. Pure; knows no socket and no session.
+"""Checks of a message: its era, its `_meta`, and the agreement of its headers and its body. Pure functions.
 
-A 2026-07-28 request carries its revision in `params._meta` and mirrors it, its method and the name it calls into
-headers, for intermediaries to route on. Whoever decides on the headers and whoever acts on the body must have read
-the same, so a request whose halves differ is refused, before anything is done for it.
+A 2026-07-28 request has its revision in `params._meta`. It mirrors the revision, the method and the name into headers,
+on which intermediaries route. A request whose headers and body differ is refused, because an intermediary and this
+server would act on different requests.
 """
 
 import json
@@ -41,7 +41,7 @@ _HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_
 
 
 class ParamRejection(Protocol):
-    """What a ParamCheck found wrong."""
+    """The result of a failed ParamCheck."""
 
     @property
     def message(self) -> str:
@@ -50,14 +50,14 @@ class ParamRejection(Protocol):
 
 
 ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRejection | None]
-"""Compares the headers that mirror a tool's arguments with them, by the tool's input schema."""
+"""Compares a tool's arguments with their mirror headers: `check(schema, arguments, headers)`; None if they agree."""
 
 
 # --- eras -------------------------------------------------------------------------------------------------------
 
 
 def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
-    """Whether a request is of the 2026-07-28 era, by what it says itself or by a revision no handshake knows."""
+    """Whether a request is of the 2026-07-28 era: by its method, its `_meta` or its version header."""
     if version_header == MODERN_HEADER or method == "server/discover":
         return True
     meta = params.get("_meta")
@@ -67,7 +67,7 @@ def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes
 
 
 def serves_handshake(version_header: bytes | None) -> bool:
-    """Whether a request of the handshake era says a revision that is served; it need not say any."""
+    """Whether the version header names a supported handshake revision, or is absent."""
     return version_header is None or version_header in _HANDSHAKE_HEADERS
 
 
@@ -75,7 +75,7 @@ def require_modern(method: str, params: dict[str, Payload], headers: Headers | N
     """Check a 2026-07-28 request's envelope; returns the client's info and capabilities.
 
     Args:
-        headers: None where there are none to agree with (stdio).
+        headers: None on stdio, which has no headers.
 
     Raises:
         RequestError: -32602 for missing members, -32020 where headers and body differ, -32022 for another revision.
@@ -99,10 +99,10 @@ def require_modern(method: str, params: dict[str, Payload], headers: Headers | N
 
 
 def log_level(params: dict[str, Payload]) -> str:
-    """The level of log messages a 2026-07-28 request asks for; empty for none.
+    """The log level that a 2026-07-28 request asks for; empty for none.
 
     Raises:
-        InvalidParams: it is none of the protocol's.
+        InvalidParams: the protocol has no such level.
     """
     meta = params.get("_meta")
     if meta is None or META_LOG_LEVEL.encode() not in bytes(meta):
@@ -117,7 +117,7 @@ def log_level(params: dict[str, Payload]) -> str:
 
 
 def unsupported(requested: str) -> RequestError:
-    """The refusal of a revision that is not served, naming the one that is."""
+    """The refusal of an unsupported revision. Its data names the supported one."""
     data: dict[str, object] = {"supported": [MODERN_VERSION], "requested": requested}
     return RequestError("Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data)
 
@@ -126,7 +126,7 @@ def unsupported(requested: str) -> RequestError:
 
 
 def check_mirrors(method: str, params: dict[str, Payload], headers: Headers) -> None:
-    """Hold a handshake request to the routing headers it need not send, should it send them.
+    """Compare a handshake request with its routing headers, which are optional.
 
     Raises:
         RequestError: -32020.
@@ -140,7 +140,7 @@ def check_mirrors(method: str, params: dict[str, Payload], headers: Headers) -> 
 def check_params(
     check: ParamCheck, schema: bytes, params: dict[str, Payload], headers: Headers, lines: Sequence[Line]
 ) -> None:
-    """Hold a tool call to the headers that mirror its arguments.
+    """Compare a tool call's arguments with the headers that mirror them.
 
     Raises:
         RequestError: -32020.
@@ -163,7 +163,7 @@ def check_params(
 
 
 def repeated(lines: Sequence[Line], concerns: Callable[[bytes], bool]) -> str | None:
-    """The name of a header that concerns us and comes more than once; first and last reader would disagree."""
+    """The name of the first repeated header for which `concerns` is true; None if there is none."""
     for name, count in Counter(name for name, _ in lines).items():
         if count > 1 and concerns(name):
             return name.decode("latin-1")
@@ -171,12 +171,12 @@ def repeated(lines: Sequence[Line], concerns: Callable[[bytes], bool]) -> str | 
 
 
 def is_routing(name: bytes) -> bool:
-    """Whether a header mirrors a part of the body."""
+    """Whether a header mirrors the revision, the method or the name."""
     return name in _ROUTING
 
 
 def is_single(name: bytes) -> bool:
-    """Whether a header decides on access or framing, so that two of it are never meant well."""
+    """Whether a header decides on access or framing, so that it must not be repeated."""
     return name in _SINGLE
 
 
@@ -201,7 +201,7 @@ def _require_named(method: str, params: dict[str, Payload], headers: Headers) ->
 
 
 def _value(headers: Headers, name: bytes) -> str | None:
-    """A header's value without the white space around it, which is no part of it (RFC 9110 5.5)."""
+    """A header's value without surrounding white space (RFC 9110, 5.5); None if absent."""
     value = headers.get(name)
     return None if value is None else value.strip(b" \t").decode("latin-1")
 

@@ -1,29 +1,22 @@
-"""The HTTP front: every request, whichever way it comes in, from its admission to the call or page that answers it.
+"""The HTTP front: admits each request, parses its message, and begins the call that answers it.
 
-Small POSTs are taken from our own connections without a task; everything else, and every other ASGI server, calls it as
-an ASGI application. Both go through the same decision (`admission`) and the same handling of messages. It is a raw ASGI
-callable, because each step here is paid by every `tools/call`. Paths that are no MCP endpoint go to the site given in.
+Our own connections hand over small POSTs without a task (`take`). All other requests, and all other servers, use the
+ASGI interface. Both use the same admission and the same message handling. The front is a plain ASGI callable without a
+framework, because every `tools/call` pays for each layer. Paths outside the MCP endpoints are served by the `site`.
 """
 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.admission import (
-    SESSION_HEADER,
-    AdmissionDecision,
-    RequestValidator,
-    preflight,
-)
+from mcp_manifold.fronts.http.admission import SESSION_HEADER, AdmissionDecision, RequestValidator, preflight
 from mcp_manifold.fronts.http.asgi import (
     CLOSE,
     App,
-    Message,
     Receive,
     Refused,
     Scope,
@@ -32,6 +25,7 @@ from mcp_manifold.fronts.http.asgi import (
     send_empty,
     send_json,
     send_refusal,
+    with_lines,
 )
 from mcp_manifold.fronts.http.checks import (
     VERSION_HEADER,
@@ -45,11 +39,12 @@ from mcp_manifold.fronts.http.checks import (
 )
 from mcp_manifold.fronts.http.reply import AsgiWriter, Exchange, HttpReply, HttpWriter
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
+from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.sse import LegacySse
 from mcp_manifold.fronts.http.standing import StandingStreams
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
-from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.http1.head import Head
 from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session
 from mcp_manifold.wire import (
@@ -71,7 +66,7 @@ logger = logging.getLogger(__name__)
 
 _CLOSING: Final = ((b"retry-after", b"1"), CLOSE)
 _LOOK: Final = 0.25
-"""Seconds between two looks for calls that have been silent for too long."""
+"""Seconds between two checks for silent calls."""
 _LISTEN: Final = "subscriptions/listen"
 
 
@@ -79,8 +74,8 @@ class HttpFront:
     """The ASGI application, and the application of our own connections.
 
     Args:
-        gateway: what answers.
-        site: the ASGI application for every path that is no MCP endpoint.
+        gateway: answers the calls.
+        site: the ASGI application for all paths outside the MCP endpoints.
         check_params: compares a tool's arguments with the headers that mirror them.
     """
 
@@ -96,13 +91,13 @@ class HttpFront:
         self.clock = clock or LoopClock()
         self.tally = Tally(budget=gateway.budget)
         self.is_closed = False
-        """Whether it is being shut down."""
+        """Whether a shutdown has begun."""
         self._answering = 0
         self._drained: Callable[[], None] | None = None
         self._in_flight: dict[HttpReply, float] = {}
-        """The replies that have no stream yet, and when each began."""
+        """The unanswered replies, with their start times by the clock."""
         self._listens: set[HttpReply] = set()
-        """The subscriptions of 2026-07-28 clients, which last until their client has enough."""
+        """The open subscriptions of 2026-07-28 clients. They last until the client cancels them."""
         self._timer: Timer | None = None
         self._sessions = Sessions(gateway, self.tally, self.clock)
         self._standing = StandingStreams(gateway, self.tally, self.clock)
@@ -115,21 +110,21 @@ class HttpFront:
     def _made_validator(self) -> RequestValidator:
         return RequestValidator(self._gateway.settings, self._sessions, self._gateway.has_scope)
 
-    # --- its life -------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Apply the settings now in force: end sessions whose client lost its token, or whose endpoint is gone."""
+        """Apply new settings: end the sessions whose token was revoked or whose endpoint was removed."""
         self._validator = self._made_validator()
         self._sessions.keep(self._is_admitted)
         for reply in [reply for reply in self._listens if not self._is_admitted(reply.call.session)]:
             reply.end()
 
     def _is_admitted(self, session: Session) -> bool:
-        """Whether the client of a session could open it now."""
+        """Whether the current settings admit the client of a session."""
         return self._validator.tokens.knows(session.principal) and self._gateway.has_scope(session.scope)
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Take no more requests, end what would never end by itself, and call `drained` once all else is answered."""
+        """Refuse new requests, end subscriptions and idle streams, and report when all others are answered."""
         self.is_closed = True
         self._drained = drained
         self._end_listens()
@@ -137,7 +132,7 @@ class HttpFront:
         self._report_drained()
 
     def close(self) -> None:
-        """End all sessions and standing streams, so that a server shutting down has nothing to wait for."""
+        """End all sessions and standing streams immediately."""
         self.is_closed = True
         self._end_listens()
         self._sessions.close()
@@ -146,13 +141,13 @@ class HttpFront:
         for reply in list(self._listens):
             reply.end()
 
-    # --- the ways in ----------------------------------------------------------------------------------------------
+    # --- entry points -------------------------------------------------------------------------------------------------
 
     def take(self, head: Head, body: bytes, writer: HttpWriter) -> HttpReply | bool:
-        """Handle a small POST that came whole, in this turn, if it is for an MCP endpoint.
+        """Handle a complete small POST to an MCP endpoint, without a task.
 
-        Returns the reply that is still to come; True if the request was answered; False, with nothing done, if it must
-        be served as an ASGI call.
+        Returns the pending reply, or True if the request was answered. Returns False, without side effects, if the
+        request must be served as an ASGI call.
         """
         decision, validator = head.decision, self._validator
         if not isinstance(decision, AdmissionDecision) or not (
@@ -178,7 +173,7 @@ class HttpFront:
             await send_refusal(send, refused)
         except (Hangup, OSError):
             logger.debug("client left before it was answered")
-        except Exception:  # the front's boundary: a defect must cost its caller an error, nobody more
+        except Exception:  # the front's boundary: a defect fails this request only
             logger.exception("request failed unexpectedly", extra={"method": scope["method"]})
             with suppress(RuntimeError, OSError):  # the answer may have begun already
                 await send_json(send, 500, _defect())
@@ -186,11 +181,11 @@ class HttpFront:
             self._landed()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        mount, path = _split_mount(scope)
+        mount, path = split_mount(scope)
         head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
         decision = self._validator.admit(head)
         if decision.cors:
-            send = _with_lines(decision.cors, send)
+            send = with_lines(decision.cors, send)
         if decision.refusal is not None:
             raise decision.refusal
         route = decision.route
@@ -227,7 +222,7 @@ class HttpFront:
             reservation.release()
 
     async def _post_message(self, request: HttpRequest) -> None:
-        """A message of the 2024-11-05 SSE transport, whose answer goes over its session's stream."""
+        """Receive a message of the 2024-11-05 SSE transport. Its response is sent on the session's stream."""
         conversation = self._sse.accept(request)
         reservation = Reservation(self.tally.budget)
         try:
@@ -243,10 +238,10 @@ class HttpFront:
         else:
             await self._site(scope, receive, send)
 
-    # --- messages -------------------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def _post(self, exchange: Exchange, body: bytes) -> HttpReply | None:
-        """Handle one message; returns the reply that is still to come."""
+        """Handle one message; returns the pending reply, or None if the request was answered."""
         writer, lines = exchange.writer, exchange.lines
         try:
             if exchange.decision.refusal is not None:
@@ -282,7 +277,7 @@ class HttpFront:
         return self._handshake(exchange, envelope, params)
 
     def _begin(self, reply: HttpReply) -> HttpReply | None:
-        """Begin a call; returns the reply if it is still to come. Raises RequestError as `HttpReply.begin`."""
+        """Begin a call; returns its reply, or None if it was answered. Raises RequestError as `HttpReply.begin`."""
         self._answering += 1
         self._in_flight[reply] = self.clock.now()
         try:
@@ -309,14 +304,14 @@ class HttpFront:
             self._report_drained()
 
     def _report_drained(self) -> None:
-        """Call `drained` once, when nothing is being answered any more."""
+        """Call `drained`, once, when no request is in flight."""
         drained = self._drained
         if drained is not None and not self._answering:
             self._drained = None
             drained()
 
     def _look(self) -> None:
-        """Give the clients of silent calls a stream, on which keep-alives and resumption work."""
+        """Upgrade silent calls to event streams, which carry keep-alives and can be resumed."""
         self._timer = None
         now = self.clock.now()
         for reply, began in list(self._in_flight.items()):
@@ -325,7 +320,7 @@ class HttpFront:
         if self._in_flight:
             self._timer = self.clock.call_later(_LOOK, self._look)
 
-    # --- the handshake revisions ----------------------------------------------------------------------------------
+    # --- the handshake revisions --------------------------------------------------------------------------------------
 
     def _handshake(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         method, id_, decision = envelope.method, envelope.id, exchange.decision
@@ -370,10 +365,10 @@ class HttpFront:
             exchange.writer.respond(200, failure(id_, error_of(exc, "handshake")), exchange.lines)
             return None
 
-    # --- 2026-07-28 -----------------------------------------------------------------------------------------------
+    # --- 2026-07-28 ---------------------------------------------------------------------------------------------------
 
     def _modern(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
-        """A message that stands alone: no session, and the end of its stream is its cancellation."""
+        """Handle a message without a session. Closing its stream cancels its call."""
         method, id_, decision = envelope.method, envelope.id, exchange.decision
         if method is UNSET:
             raise Refused(400, "Invalid request: clients post no responses in this revision", code=INVALID_REQUEST)
@@ -399,17 +394,17 @@ class HttpFront:
     def _require_consistent(
         self, head: Head, decision: AdmissionDecision, method: str, params: dict[str, Payload]
     ) -> None:
-        """Refuse repeated routing headers, a tool call without a name, and one subscription too many."""
+        """Refuse repeated routing headers, and subscriptions beyond the limit."""
         if len(head.lines) != len(head.headers):
             twice = repeated(head.lines, is_routing)
             if twice is not None:
                 raise RequestError(f"Header mismatch: {twice} header appears more than once", code=HEADER_MISMATCH)
         if method == _LISTEN and len(self._listens) >= self._validator.max_streams:
-            decision.client(method, params, head.headers)  # what is wrong with the request itself comes first
+            decision.client(method, params, head.headers)  # an invalid request is reported before the limit
             raise TooManyRequests("Too many subscriptions are open", retry_after=10.0)
 
     def _check_mirrored(self, head: Head, scope: str, params: dict[str, Payload]) -> None:
-        """Hold a tool call to the headers that mirror its arguments."""
+        """Compare a tool call's arguments with the headers that mirror them."""
         name = params.get("name")
         if name is None:
             raise InvalidParams('Invalid params: "name" is missing')
@@ -418,7 +413,7 @@ class HttpFront:
             check_params(self._check_params, schema, params, head.headers, head.lines)
 
     def _acknowledge(self, exchange: Exchange) -> None:
-        """This revision has no notifications from clients over HTTP, but clients send them: accepted and dropped."""
+        """Accept and drop a notification. The revision defines none from clients, but some clients send them."""
         version = exchange.head.headers.get(VERSION_HEADER, MODERN_VERSION.encode())
         if version == MODERN_VERSION.encode():
             exchange.writer.respond(202, b"", exchange.lines)
@@ -427,26 +422,11 @@ class HttpFront:
             exchange.writer.respond(http_status(error), failure(NULL_ID, error), exchange.lines)
 
 
-def _split_mount(scope: Scope) -> tuple[str, bytes]:
-    """The path this application is mounted at, as the client spelled it, and the raw path below it.
-
-    `root_path` is decoded (ASGI 3.0), so it is compared with as many decoded segments of the raw path.
-    """
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    root = scope.get("root_path", "").rstrip("/")
-    segments = path.split(b"/")
-    size = root.count("/") + 1
-    mount = b"/".join(segments[:size])
-    if root and len(segments) > size and unquote_to_bytes(mount) == root.encode():
-        return mount.decode("latin-1"), path[len(mount) :]
-    return "", path
-
-
 def _session_of(decision: AdmissionDecision) -> OpenSession:
-    """The session a GET or DELETE names.
+    """The session that a GET or DELETE names.
 
     Raises:
-        Refused: 405 without one, 400 for a client of the handshake era that forgot its id, 404 for an unknown one.
+        Refused: 404 for an unknown session id; without an id, 400 in the handshake era and 405 otherwise.
     """
     if decision.session is not None:
         decision.session.touch()
@@ -459,20 +439,9 @@ def _session_of(decision: AdmissionDecision) -> OpenSession:
 
 
 def _closing() -> Refused:
-    """No request begins any more. What belongs to one in flight, such as a client's response, is still taken."""
+    """The refusal of new requests during a shutdown. Messages for requests in flight are still accepted."""
     return Refused(503, "The server is shutting down", headers=_CLOSING)
 
 
 def _defect() -> bytes:
     return failure(NULL_ID, error_of(RuntimeError(), "handshake"))
-
-
-def _with_lines(lines: tuple[Line, ...], send: Send) -> Send:
-    """A `send` whose responses have these header lines too."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *lines]}
-        await send(message)
-
-    return sending

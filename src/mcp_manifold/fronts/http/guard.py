@@ -1,4 +1,4 @@
-"""Who and what is let in over HTTP: Host, Origin, media types, bearer tokens. Pure decisions on single headers.
+"""Checks of single request headers: Host, Origin, media types and bearer tokens. Pure decisions.
 
 A page the user visits can make their browser send requests to a loopback server, under a name of its own (DNS
 rebinding) or from its own origin. The Host header gives away the first, the Origin header the second.
@@ -20,16 +20,16 @@ _ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]
 _JSON: Final = frozenset({"application/json", "application/*", "*/*"})
 _EVENTS: Final = frozenset({"text/event-stream", "text/*", "*/*"})
 _MAX_REMEMBERED: Final = 256
-"""Values a check remembers; a client that invents more only makes it check again."""
+"""Values that a check caches. Further values are checked each time."""
 _MAX_VALUE: Final = 512
-"""Bytes of a value beyond which it is not remembered."""
+"""Bytes of a value beyond which it is not cached."""
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 _MAX_TOKEN_HEADER: Final = 8192
 """Bytes of an Authorization header beyond which it cannot hold a configured token."""
 
 
 class HeaderCheck:
-    """A check of one header's value that remembers its decisions, for a bounded number of values."""
+    """A check of one header's value. Caches its decisions for a bounded number of values."""
 
     __slots__ = ("_check", "_remembered")
 
@@ -50,7 +50,7 @@ class HeaderCheck:
 
 
 class Gate:
-    """The Host and Origin headers that are allowed.
+    """The allowed values of the Host and Origin headers.
 
     Args:
         host: the address that is listened on.
@@ -113,7 +113,7 @@ def _host_name(host: str) -> str:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type is JSON. Browsers send any other cross-origin without asking first."""
+    """Whether a Content-Type is JSON. Browsers send some other types cross-origin without a preflight."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
@@ -136,7 +136,7 @@ def _kinds(accept: str) -> set[str]:
 
 
 class Tokens:
-    """The bearer tokens in force, given as (name, token); keeps their digests only. Without any, all are anonymous."""
+    """The configured bearer tokens as (name, token). Keeps only digests. Without tokens, clients are anonymous."""
 
     __slots__ = ("_known",)
 
@@ -147,7 +147,7 @@ class Tokens:
         return f"<Tokens of {[principal.name for _, principal in self._known]}>"
 
     def principal(self, authorization: bytes | None) -> Principal:
-        """The principal an `Authorization` header proves.
+        """The principal of an `Authorization` header.
 
         Raises:
             Refused: 401; the same whether it is absent, of another scheme or wrong.
@@ -163,11 +163,11 @@ class Tokens:
         raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)
 
     def knows(self, principal: Principal) -> bool:
-        """Whether a token still proves to be that principal."""
+        """Whether a configured token still has that principal."""
         return principal in ([known for _, known in self._known] or [ANONYMOUS])
 
     def _find(self, digest: bytes) -> Principal | None:
-        """Compares with every token, so that the time taken reveals neither whether nor which one matched."""
+        """Find a token by its digest. Compares all of them, so that timing reveals nothing about a match."""
         found = None
         for known, principal in self._known:
             if hmac.compare_digest(known, digest):

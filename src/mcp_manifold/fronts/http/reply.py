@@ -1,8 +1,8 @@
-"""One request's answer over HTTP: JSON if the result comes first, an event stream if anything else does.
+"""HTTP replies: a JSON response if the result comes first, an event stream if another message does.
 
-Nothing is committed before it must be: the plain case takes no task and no stream. What comes ahead of the answer, a
-server's request to the client among it, is an event of the stream. Two writers carry the answer: our own HTTP
-connection, and any ASGI server.
+The response type is committed as late as possible, so a plain result needs no task and no stream. Notifications and
+server requests that precede the result become events of the stream. A reply is written by our own HTTP connection or
+by an AsgiWriter.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ from mcp_manifold.wire.protocol import REQUEST_CANCELLED
 logger = logging.getLogger(__name__)
 
 BULKY: Final = 65536
-"""Bytes of a result beyond which it is written as it is held, because a copy would take longer than the rest."""
+"""Bytes of a result beyond which it is written without a copy."""
 _SILENCE: Final = 0.5
-"""Seconds a call may be silent before a client that can resume streams is given the id to resume by."""
+"""Seconds of silence after which a client that can resume streams gets a stream and its first event id."""
 _QUICK: Final = 0.05
-"""Seconds a call over ASGI may take before anything checks whether its client is still there."""
+"""Seconds of an ASGI call after which a task watches for the client's disconnect."""
 _CANCELLED: Final = encode({"code": REQUEST_CANCELLED, "message": "Request cancelled"})
 
 
@@ -60,7 +60,7 @@ class HttpWriter(Protocol):
     ) -> None:
         """Send a complete JSON response with status 200, in pieces that are not copied.
 
-        `is_shared`: others hold them too, so that they take no memory while they wait for the client.
+        `is_shared`: the pieces are cached elsewhere, so they do not count against the memory budget.
         """
         ...
 
@@ -69,7 +69,7 @@ class HttpWriter(Protocol):
         ...
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what writes the stream; the server waits for it. A stream without an end closes the connection."""
+        """Run `work`, which writes the stream, in a task. An incomplete stream closes the connection."""
         ...
 
     def drop(self) -> None:
@@ -78,7 +78,7 @@ class HttpWriter(Protocol):
 
 
 class Exchange(NamedTuple):
-    """One HTTP request as it was admitted, and the writer of its response."""
+    """One admitted HTTP request, and the writer of its response."""
 
     head: Head
     decision: AdmissionDecision
@@ -88,18 +88,18 @@ class Exchange(NamedTuple):
 
 
 class Front(Protocol):
-    """What a reply needs of the HTTP front."""
+    """The part of the HTTP front that replies use."""
 
     tally: Tally
     clock: Clock
 
     def answered(self, reply: "HttpReply", size: int) -> None:
-        """The answer was handed to the writer: `size` bytes, 0 for a stream's, which counts them itself."""
+        """The writer has the answer of `size` bytes. A stream counts its own bytes and passes 0."""
         ...
 
 
 class HttpReply:
-    """The reply to one request; see the module. `call` is the call it became."""
+    """The reply to one request; see the module. `call` is the request's call."""
 
     __slots__ = (
         "_answer", "_front", "_id", "_in_flight", "_is_over", "_journal", "_key", "_lines", "_stream", "_writer",
@@ -122,25 +122,25 @@ class HttpReply:
         self._id = id_
         self._lines = exchange.lines
         self.opened = opened
-        """The session it belongs to; None in 2026-07-28."""
+        """The session of the request; None in 2026-07-28."""
         self.has_failed = False
-        """The answer is an error."""
+        """Whether the answer is an error."""
         self._key = b""
         self._in_flight: InFlightCall | None = None
         self._stream: EventStream | None = None
         self._journal: Journal | None = None
         self._answer: bytes | None = None
-        """The answer that waits for the end of this turn, to go out as the stream's last event."""
+        """The stream's last event, which is sent at the end of the current turn of the event loop."""
         self._is_over = False
 
     def __repr__(self) -> str:
         return f"<HttpReply to {self.call!r}{' streaming' if self._stream else ''}>"
 
     def begin(self, gateway: Gateway, limit: int) -> None:
-        """Begin the call, in its session if it has one.
+        """Dispatch the call, registered in its session if it has one.
 
         Raises:
-            RequestError: the session does not take it; nothing was begun.
+            RequestError: the session refuses the request; no call was begun.
         """
         if self.opened is not None:
             self._key = self.opened.register(self._id, self, limit)
@@ -150,21 +150,21 @@ class HttpReply:
 
     @property
     def silence(self) -> float:
-        """Seconds without a message after which the client is given a stream."""
+        """Seconds of silence after which the reply becomes a stream."""
         journals = None if self.opened is None else self.opened.journals
         return _SILENCE if journals is not None and journals.are_primed else KEEP_ALIVE
 
     def cancel(self) -> None:
-        """Stop working on the call; the answer says that it was cancelled."""
+        """Cancel the call; it is answered with the error "Request cancelled"."""
         if self._in_flight is not None:
             self._in_flight.cancel()
 
     def end(self) -> None:
-        """Let a subscription end with its result."""
+        """End a subscription with its result."""
         if self._in_flight is not None:
             self._in_flight.end()
 
-    # --- the Reply of the call ------------------------------------------------------------------------------------
+    # --- the Reply protocol -------------------------------------------------------------------------------------------
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         """See `call.Reply`."""
@@ -188,7 +188,7 @@ class HttpReply:
             self._writer.own(self._run(stream))
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """See `call.Reply`. Nothing is raised into the backend that answered."""
+        """See `call.Reply`. Raises nothing, because it runs in the backend's reader."""
         size = 0
         try:
             self._is_over = True
@@ -198,7 +198,7 @@ class HttpReply:
                 self.has_failed = True
                 message, status = failed(self.call, self._id, failure)
                 if self.call.method == "initialize" and self.opened is not None:
-                    self._lines = self._lines[1:]  # the session was not opened, so its id is not told
+                    self._lines = self._lines[1:]  # the session was not opened: omit its id
             elif isinstance(result, tuple) or (len(result) > BULKY and self._stream is None):
                 size = self._respond_pieces(result)
                 return
@@ -216,7 +216,7 @@ class HttpReply:
             self._release(size)
 
     def _respond_pieces(self, result: Payload | Pieces) -> int:
-        """Send a large or shared result uncopied; returns its size."""
+        """Send a large or shared result without a copy; returns the bytes sent."""
         is_shared = isinstance(result, tuple)
         pieces = response_pieces(self._id, result if isinstance(result, tuple) else (memoryview(result),))
         if self._stream is None:
@@ -226,7 +226,7 @@ class HttpReply:
         return 0
 
     def _end_stream(self, message: bytes) -> None:
-        """End the stream with the answer, after whatever else happens in this turn, such as a withdrawn request."""
+        """Send the answer as the last event, after other events of this turn, such as cancelled server requests."""
         self._answer = message
         asyncio.get_running_loop().call_soon(self._send_last)
 
@@ -242,20 +242,20 @@ class HttpReply:
             self._stream.end(encode_event(message))
 
     def _release(self, size: int) -> None:
-        """Let go of what leads back here, so that no cycle keeps the call in memory."""
+        """Break the reference cycle with the call, so that its memory is freed at once."""
         self._in_flight = None
         if self._answer is None:
             self.call.reply = DISCARD
         self._front.answered(self, size)
 
-    # --- the client leaves ----------------------------------------------------------------------------------------
+    # --- disconnects --------------------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
-        """See `call.Reply`: in 2026-07-28 leaving is cancelling; before it, the client may come back."""
+        """See `call.Reply`: a disconnect cancels a 2026-07-28 call. A handshake client may resume the stream."""
         stream, journal = self._stream, self._journal
         if stream is not None:
             if journal is not None and not journal.left(stream):
-                return  # it reads the rest elsewhere
+                return  # another stream delivers the rest
             stream.hang_up()
         self._gone()
 
@@ -268,7 +268,7 @@ class HttpReply:
             self.opened.desert(self.call, self._journal)
 
     async def _run(self, stream: EventStream) -> None:
-        """Write the stream to its end; one that ends before the answer was left, or stalled."""
+        """Write the stream to its end. If it ends before the answer, the client disconnected or stalled."""
         try:
             await stream.run()
         finally:
@@ -277,7 +277,7 @@ class HttpReply:
 
 
 class AfterAnswer:
-    """The reply of a call that was answered. `emit` takes what still comes; without it, that is dropped."""
+    """The reply of an answered call: passes late messages to `emit`, or drops them without it."""
 
     __slots__ = ("_emit",)
 
@@ -288,7 +288,7 @@ class AfterAnswer:
         return f"<AfterAnswer {'dropping' if self._emit is None else 'passing on'}>"
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """Pass a late message on, or drop it."""
+        """Forward or drop a late message."""
         if self._emit is not None:
             self._emit(message, needed=needed)
 
@@ -306,7 +306,7 @@ DISCARD: Final = AfterAnswer()
 
 
 def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[bytes, int]:
-    """The error response to a call, and the HTTP status its era gives it. A defect is logged."""
+    """The error response of a failed call, and its HTTP status. Logs failures that are defects."""
     if failure is None or isinstance(failure, CallCancelled):
         error = _CANCELLED
     else:
@@ -319,7 +319,7 @@ def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[byt
 
 
 class AsgiWriter:
-    """Carries a response over any ASGI server: kept until `run`, in the request's own task, sends it."""
+    """Writes a response over ASGI. Keeps it until `run` sends it in the request's task."""
 
     __slots__ = ("_answer", "_budget", "_is_dropped", "_receive", "_send", "_signal", "_work")
 
@@ -365,7 +365,7 @@ class AsgiWriter:
             self._signal.set_result(None)
 
     async def run(self, reply: HttpReply | None) -> None:
-        """Send what is responded. Tell `reply` when the client leaves before that.
+        """Wait for the response and send it. Report an earlier disconnect of the client to `reply`.
 
         Raises:
             ConnectionAbortedError: the response was dropped.
@@ -406,7 +406,7 @@ class AsgiWriter:
 
 
 async def _watch(receive: Receive, reply: HttpReply) -> None:
-    """Tell a reply when its client closes the connection."""
+    """Report the client's disconnect to its reply."""
     while (await receive())["type"] != "http.disconnect":
         pass
     reply.disconnected()

@@ -1,4 +1,4 @@
-"""One HTTP request that was let in, and how its body is read. Knows no era and no session."""
+"""An admitted HTTP request, and the reading of its body. Knows no era and no session."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from mcp_manifold.model.policy import Principal
 
 _LATER: Final = (b"retry-after", b"1")
 BODY_SECONDS: Final = 30.0
-"""Seconds until a body must be complete; without it a client that sends it byte by byte holds memory for ever."""
+"""Seconds until a body must be complete. Without this limit a slow client could hold memory for ever."""
 
 
 @dataclass(slots=True, eq=False)
 class HttpRequest:
-    """A request to one of the endpoints, and who sent it."""
+    """A request to an endpoint, and its principal."""
 
     headers: Headers
     lines: Sequence[Line]
@@ -28,7 +28,7 @@ class HttpRequest:
     send: Send
     query: bytes
     mount: str = ""
-    """The path at which the application is mounted in another one."""
+    """The path at which another application mounts this one."""
 
     def __repr__(self) -> str:
         return f"<HttpRequest {self.route.kind} scope={self.route.scope!r} by {self.principal.name}>"

@@ -1,6 +1,6 @@
-"""What a client may have missed of its streams: numbered events, kept for a while, replayed to whoever names the last.
+"""Journals for stream resumption: numbered events, kept for a while and replayed after a Last-Event-ID.
 
-One `Journals` for each handshake session, one `Journal` for each of its streams. Knows no HTTP and no message.
+Each handshake session has one `Journals`, with one `Journal` per stream. Knows no HTTP and no message content.
 """
 
 from collections import deque
@@ -14,24 +14,25 @@ from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import encode_event, encode_opening
 
 KEPT_EVENTS: Final = 1000
-"""Events one session may have kept; the oldest go first, whichever stream they belong to."""
+"""Events kept per session. The oldest are discarded first, across all streams."""
 KEPT_BYTES: Final = 4 * 1024 * 1024
-"""The same in bytes. The latest event stays whatever its size: it may be the answer somebody comes back for."""
+"""Bytes kept per session. The latest event is kept at any size, because it may be an answer."""
 KEEP: Final = 60.0
-"""Seconds a stream is kept after its end, or a standing one after its loss, for a client that may come back."""
+"""Seconds that a journal is kept after its stream ended or, for a standing stream, broke."""
 SETTLED: Final = 10.0
-"""Seconds after which a call that becomes a stream shows that an answer sent before has arrived: a client that lost
-it would have come back by then.
+"""Seconds that a completely written stream is kept if the client sends another request.
+
+A client that missed the answer would have resumed the stream by then.
 """
 RETRY: Final = 1000
-"""Milliseconds after which a client should come back, told where the revision has it."""
+"""Milliseconds after which a client should reconnect, sent in revisions that support it."""
 _NUMBERED: Final = "2025-03-26"
 _PRIMED: Final = "2025-11-25"
 _DIGITS: Final = 15
 
 
 class Forgotten(Exception):
-    """The event named is of a stream of a call that is no longer kept."""
+    """The named event belongs to a call's stream whose journal has expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _Kept:
 
 
 class Journal:
-    """One stream: what was sent on it and who reads it now, at most one at a time."""
+    """One stream: its sent events, and its current reader, of which there is at most one."""
 
     __slots__ = ("_journals", "_last", "_reader", "_since", "ended", "gone", "is_standing", "name")
 
@@ -51,12 +52,12 @@ class Journal:
         self._last = 0
         self._reader: EventStream | None = None
         self._since = 0.0
-        """When it ended, or lost its reader."""
+        """When the stream ended or lost its reader, by the clock."""
         self.name = name
         self.is_standing = is_standing
         self.ended = False
         self.gone: Callable[[], None] | None = None
-        """To be called when the client left, and reads nowhere else."""
+        """Called when the client disconnected and resumed the stream nowhere else."""
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "read" if self._is_read else "waiting"
@@ -67,13 +68,13 @@ class Journal:
         return self._reader is not None and not self._reader.gone
 
     def open(self, reader: EventStream, *, primed: bool) -> None:
-        """Begin, with the opening event where the client understands it."""
+        """Begin the stream; if `primed`, with an opening event that carries an id and the retry time."""
         self._reader = reader
         if primed:
             reader.post(encode_opening(f"{self.name}-0", RETRY))
 
     def resume(self, reader: EventStream, after: int) -> None:
-        """Go on with another reader, from the event after that one; the reader before it is let go."""
+        """Continue with a new reader, after event number `after`; the previous reader is disconnected."""
         before, self._reader = self._reader, reader
         if before is not None:
             before.hang_up()
@@ -84,7 +85,7 @@ class Journal:
             reader.end()
 
     def push(self, message: bytes) -> bool:
-        """Send and keep a message; False when the reader is too slow for it. Without a reader it is kept."""
+        """Send and keep a message; False when the reader is too slow, which drops it. Without a reader it is kept."""
         event = self._encoded(message)
         if self._is_read and self._reader is not None and not self._reader.push(event):
             return False
@@ -92,7 +93,7 @@ class Journal:
         return True
 
     def post(self, message: bytes) -> None:
-        """Send and keep a message that must not be lost."""
+        """Send and keep a message that is never dropped."""
         event = self._encoded(message)
         self._keep(event)
         if self._reader is not None:
@@ -110,14 +111,14 @@ class Journal:
             self._reader.end(event)
 
     def missed(self, message: bytes) -> bool:
-        """Keep a message for a client that lost the stream a moment ago; False when it is not expected any more."""
+        """Keep a message for a client that lost the stream; False when the time to resume it has passed."""
         if self._since + KEEP < self._journals.now():
             return False
         self._keep(self._encoded(message))
         return True
 
     def left(self, reader: EventStream) -> bool:
-        """That reader is gone; False when it was not the one that counts, or has everything."""
+        """Remove a disconnected reader; False if it was replaced before, or has received everything."""
         if self._reader is not reader or reader.written:
             return False
         reader.hang_up()
@@ -126,22 +127,22 @@ class Journal:
         return True
 
     def drop(self) -> None:
-        """Forget it: nobody will come back for what it has, or nothing more will come."""
+        """Discard the journal and disconnect its reader."""
         reader, self._reader = self._reader, None
         if reader is not None and not self.ended:
             reader.hang_up()
         self._journals.drop(self)
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call this when the client left and reads nowhere else."""
+        """Set the callback for the client's disconnect; see `gone`."""
         self.gone = callback
 
     def holds(self, number: int) -> bool:
-        """Whether an event of that number was sent."""
+        """Whether an event of that number exists."""
         return 0 <= number <= self._last
 
     def is_over(self, now: float, *, asked: bool) -> bool:
-        """Whether nobody will come back for it. `asked`: the client has just asked for something else."""
+        """Whether the journal has expired at `now`. `asked`: the client has just sent another request."""
         if self._is_read or not (self.ended or (self.is_standing and self._reader is None)):
             return False
         is_written = self._reader is not None and self._reader.written
@@ -156,12 +157,12 @@ class Journal:
 
 
 class Journals:
-    """The journals of one session, within its bounds.
+    """The journals of one session, within its limits.
 
     Args:
-        mark: sets the ids of this session apart from those of others. No secret.
-        version: the revision the client speaks.
-        budget: what is kept takes its room from this; without room it is not kept.
+        mark: the prefix of this session's event ids. Not secret.
+        version: the client's protocol revision.
+        budget: the memory for kept events; without memory they are discarded.
     """
 
     __slots__ = ("_by_name", "_bytes", "_count", "_kept", "_mark", "_reservation", "_standing", "_version", "now")
@@ -182,16 +183,16 @@ class Journals:
 
     @property
     def are_primed(self) -> bool:
-        """Whether a stream begins with an id, so that a client without any message may come back to it."""
+        """Whether streams begin with an event id, so that a client can resume one before its first message."""
         return self._version >= _PRIMED
 
     @staticmethod
     def are_for(version: str) -> bool:
-        """Whether streams are resumed in that revision of the handshake era."""
+        """Whether that revision of the handshake era has stream resumption."""
         return version >= _NUMBERED
 
     def begin(self, reader: EventStream, *, is_standing: bool = False) -> Journal:
-        """A journal for a new stream; a new standing one takes the place of the one before."""
+        """Add a journal for a new stream. A new standing stream replaces the previous one."""
         self.tidy(asked=True)
         self._count += 1
         journal = Journal(self, f"{self._mark}.{'s' if is_standing else 'c'}{self._count}", is_standing=is_standing)
@@ -204,10 +205,10 @@ class Journals:
         return journal
 
     def find(self, id_: str) -> tuple[Journal, int] | None:
-        """The stream an event id belongs to and the number of the event; None for an id that means nothing here.
+        """The journal and the number of an event id; None for an unknown id.
 
         Raises:
-            Forgotten: it is of a stream of a call, and that is not kept any more.
+            Forgotten: the journal of that call has expired.
         """
         name, _, digits = id_.rpartition("-")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS else -1
@@ -219,17 +220,17 @@ class Journals:
         return None
 
     def missed(self, message: bytes) -> bool:
-        """Keep a message for the standing stream, lost a moment ago; False when there is none to come back to."""
+        """Keep a message for the broken standing stream; False when it cannot be resumed."""
         return self._standing is not None and self._standing.missed(message)
 
     def tidy(self, *, asked: bool = False) -> None:
-        """Forget what nobody will come back for; see `Journal.is_over`."""
+        """Discard the expired journals; see `Journal.is_over`."""
         now = self.now()
         for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
             journal.drop()
 
     def close(self) -> None:
-        """Forget everything: the session is over. What is being answered still is."""
+        """Discard all journals, because the session ended. Streams in flight continue."""
         self._by_name.clear()
         self._kept.clear()
         self._bytes = 0
@@ -237,7 +238,7 @@ class Journals:
         self._standing = None
 
     def keep(self, journal: Journal, number: int, event: bytes) -> None:
-        """Keep an event of a journal that is not forgotten."""
+        """Keep an event, unless its journal was discarded."""
         if journal.name not in self._by_name:
             return
         self._kept.append(_Kept(journal, number, event))
@@ -247,16 +248,16 @@ class Journals:
         while self._bytes > MIN_COUNTED and not self._reservation.try_resize(self._bytes):
             oldest = self._kept.popleft()
             self._bytes -= len(oldest.event)
-            if not self._kept:  # the answer itself: whoever came back would wait for it in vain
+            if not self._kept:  # the answer itself: a resumed stream would never end
                 self.drop(oldest.journal)
         self._reservation.resize(self._bytes)
 
     def after(self, journal: Journal, number: int) -> list[bytes]:
-        """What is kept of a journal, from the event after that one."""
+        """The kept events of a journal after event `number`."""
         return [kept.event for kept in self._kept if kept.journal is journal and kept.number > number]
 
     def drop(self, journal: Journal) -> None:
-        """Forget one journal."""
+        """Discard one journal."""
         if self._by_name.pop(journal.name, None) is None:
             return
         self._kept = deque(kept for kept in self._kept if kept.journal is not journal)

@@ -1,11 +1,13 @@
-"""Paths to endpoints. Decides on the raw path alone, so that nobody after it can read the path differently.
+"""Routing of raw paths to endpoints. Only the raw path decides, so that no later layer can decode it differently.
 
 `/mcp`, `/sse` and `/messages` are the merged set; `/<server>/...` one backend; `/groups/<group>/...` a subset.
 """
 
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
+
+from mcp_manifold.fronts.http.asgi import Scope
 
 from mcp_manifold.bounded_cache import BoundedCache
 
@@ -22,7 +24,7 @@ _KEPT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class EndpointRoute:
-    """An endpoint: what it is, which scope it serves, the path it shares with its siblings, its methods."""
+    """An endpoint: its kind, its scope, the path prefix of the scope, and the allowed methods."""
 
     kind: EndpointKind
     scope: str
@@ -43,7 +45,7 @@ class EndpointRoutes:
         return f"<EndpointRoutes below {self._base.decode() or '/'}>"
 
     def find(self, path: bytes) -> EndpointRoute | None:
-        """The endpoint at a raw path; None where there is none. Whether its scope exists is not known here."""
+        """The endpoint at a raw path, or None. Does not check whether its scope exists."""
         route = self._known.get(path)
         if route is None:
             route = self._resolve(path)
@@ -86,3 +88,18 @@ def _named(kind: str, segment: bytes) -> str | None:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         return None
     return kind + name
+
+
+def split_mount(scope: Scope) -> tuple[str, bytes]:
+    """Split the raw path into the mount path, as the client spelled it, and the path below it.
+
+    `root_path` is decoded (ASGI 3.0), so it is compared with the decoded first segments of the raw path.
+    """
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    root = scope.get("root_path", "").rstrip("/")
+    segments = path.split(b"/")
+    size = root.count("/") + 1
+    mount = b"/".join(segments[:size])
+    if root and len(segments) > size and unquote_to_bytes(mount) == root.encode():
+        return mount.decode("latin-1"), path[len(mount) :]
+    return "", path

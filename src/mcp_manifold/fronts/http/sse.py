@@ -1,6 +1,6 @@
-"""The legacy HTTP+SSE front: one stream to the client, its messages by POST beside it. Knows one era.
+"""The legacy HTTP+SSE transport (2024-11-05): one event stream to the client, and POST for the client's messages.
 
-The session lives as long as its stream: when that closes, its calls are cancelled and what was held for it is let go.
+A session ends with its stream: its calls are cancelled and its resources released.
 """
 
 from urllib.parse import parse_qs
@@ -19,7 +19,7 @@ from mcp_manifold.wire.event_stream import encode_event
 
 
 class _StreamChannel:
-    """Messages as events on the client's stream."""
+    """Sends messages as events on the client's stream."""
 
     __slots__ = ("_stream",)
 
@@ -52,7 +52,11 @@ class LegacySse:
         return f"<LegacySse conversations={len(self._conversations)}>"
 
     async def get(self, request: HttpRequest) -> None:
-        """Serve a client's stream, and with it its session."""
+        """Open a session and serve its stream.
+
+        Raises:
+            Refused: 406, or 503 at the limit.
+        """
         if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
@@ -75,10 +79,10 @@ class LegacySse:
             await conversation.settle(0)
 
     def accept(self, request: HttpRequest) -> Conversation:
-        """The conversation a POST names.
+        """The conversation that a POST names.
 
         Raises:
-            Refused: 400 without an id, 404 if there is none that is the caller's.
+            Refused: 400 without a session id; 404 if the caller has no such session.
         """
         try:
             ids = parse_qs(request.query.decode("latin-1"), max_num_fields=8).get("session_id")
@@ -93,10 +97,10 @@ class LegacySse:
         return conversation
 
     async def post(self, request: HttpRequest, conversation: Conversation, body: bytes) -> None:
-        """Take a message; its answer goes over the stream.
+        """Handle a message. Its response is sent on the stream.
 
         Raises:
-            Refused: 400 for what is no message.
+            Refused: 400 for an invalid message.
         """
         try:
             envelope = parse(body)

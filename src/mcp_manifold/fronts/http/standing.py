@@ -1,4 +1,4 @@
-"""The standing streams of handshake-era clients: what belongs to no call, and the rest of broken streams."""
+"""Standing streams of handshake-era clients (GET), and the resumption of broken streams by Last-Event-ID."""
 
 from mcp_manifold.clock import Clock
 from mcp_manifold.fronts.gateway import Gateway
@@ -27,10 +27,10 @@ class StandingStreams:
         return f"<StandingStreams open={self._tally.streams}>"
 
     async def get(self, request: HttpRequest, opened: OpenSession) -> None:
-        """Serve a session's standing stream, or the rest of the stream its Last-Event-ID names.
+        """Serve a session's standing stream, or resume the stream that Last-Event-ID names.
 
         Raises:
-            Refused: 406; 409, the session has its stream already; 400, the rest is no longer kept; 503 at the limit.
+            Refused: 406; 409, the standing stream is open already; 400, the journal has expired; 503 at the limit.
         """
         if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
@@ -47,7 +47,7 @@ class StandingStreams:
     async def _standing(
         self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal | None, after: int
     ) -> None:
-        """Serve the standing stream, after the rest of the one before if it is resumed."""
+        """Serve the standing stream; a resumed one begins with the missed events."""
         if journal is not None:
             journal.resume(stream, after)
         elif opened.journals is not None:
@@ -59,13 +59,13 @@ class StandingStreams:
         finally:
             if journal is not None:
                 journal.left(stream)
-            if opened.hang_up == stream.end:  # otherwise the client reads on elsewhere
+            if opened.hang_up == stream.end:  # otherwise a resumed stream has replaced this one
                 opened.detach()
 
     async def _rest(
         self, request: HttpRequest, opened: OpenSession, stream: EventStream, journal: Journal, after: int
     ) -> None:
-        """Serve the rest of a call's stream, up to its answer."""
+        """Serve the missed events of a call's stream, and the following ones up to its answer."""
         journal.resume(stream, after)
         opened.regain(journal)
         try:
@@ -76,10 +76,10 @@ class StandingStreams:
 
 
 def _resumed(request: HttpRequest, opened: OpenSession) -> tuple[Journal | None, int]:
-    """The stream a GET resumes, and the number of the last event its client has; None without a known event id.
+    """The journal that a GET resumes, and the number of the client's last event; None without a known event id.
 
     Raises:
-        Refused: 400 when the answer it waits for is no longer kept.
+        Refused: 400, the journal of that call has expired.
     """
     id_ = request.headers.get(_LAST_EVENT)
     if id_ is None or opened.journals is None:

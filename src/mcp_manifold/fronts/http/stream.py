@@ -18,7 +18,7 @@ _logger = logging.getLogger("mcp_manifold.fronts.http.stream")
 MAX_EVENTS: Final = 1000
 MAX_BYTES: Final = 16 * 1024 * 1024
 KEEP_ALIVE: Final = 15.0
-"""Seconds of silence before a comment goes out; proxies close what is silent for a minute."""
+"""Seconds of silence before a comment is sent. Many proxies close connections that are silent for a minute."""
 _BATCH: Final = 64 * 1024
 _COMMENT: Final = b": keep-alive\n\n"
 _HEADERS: Final[tuple[Line, ...]] = (
@@ -30,7 +30,7 @@ _HEADERS: Final[tuple[Line, ...]] = (
 
 @dataclass(slots=True)
 class Tally:
-    """What the HTTP fronts count, for the metrics."""
+    """The counters of the HTTP front, for the metrics."""
 
     sessions: int = 0
     streams: int = 0
@@ -40,10 +40,10 @@ class Tally:
     bytes_in: int = 0
     bytes_out: int = 0
     budget: MemoryBudget = field(default_factory=MemoryBudget)
-    """What large messages take their room from; counted elsewhere as well."""
+    """The memory budget that all large messages share."""
 
     def count_sessions(self, count: int) -> None:
-        """Note how many sessions are open."""
+        """Set the number of open sessions."""
         self.sessions = count
 
     def drop_note(self) -> None:
@@ -51,7 +51,7 @@ class Tally:
         self.dropped_notes += 1
 
     def drop_event(self) -> None:
-        """Count an event that a slow reader lost."""
+        """Count an event that was dropped for a slow reader."""
         self.dropped_events += 1
 
     def count_out(self, size: int) -> None:
@@ -63,7 +63,7 @@ class Tally:
         """Count a standing stream while it is open.
 
         Raises:
-            Refused: 503, `limit` are open already.
+            Refused: 503, `limit` streams are open.
         """
         if self.streams >= limit:
             raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
@@ -75,7 +75,7 @@ class Tally:
 
 
 class EventStream:
-    """Events to one reader, in order. What does not fit into the outbox is dropped and counted."""
+    """Sends events to one reader, in order. Events that exceed the send buffer are dropped and counted."""
 
     __slots__ = (
         "_bytes",
@@ -108,9 +108,9 @@ class EventStream:
         self._timer: Timer | None = None
         self._write: asyncio.Timeout | None = None
         self.gone = False
-        """The reader can no longer be reached."""
+        """Whether the reader disconnected, or was disconnected."""
         self.written = False
-        """It ended, and everything was handed on."""
+        """Whether the stream ended and every event was written."""
 
     def __repr__(self) -> str:
         state = "gone" if self.gone else "ended" if self._ended else "open"
@@ -130,7 +130,7 @@ class EventStream:
         return True
 
     def post(self, event: bytes) -> None:
-        """Queue an event that must not be lost. A reader who lets these pile up as well loses the stream."""
+        """Queue an event that is never dropped. At twice the limits the stream is closed instead."""
         if self._ended or self.gone:
             return
         if len(self._events) >= 2 * MAX_EVENTS or self._bytes > 2 * MAX_BYTES:
@@ -140,7 +140,7 @@ class EventStream:
         self._append(event)
 
     def hang_up(self) -> None:
-        """Stop without an end: nobody reads any more."""
+        """Abort the stream, without an end."""
         if self.gone:
             return
         self.gone = True
@@ -151,7 +151,7 @@ class EventStream:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        """End the write that is waiting for the reader, with TimeoutError."""
+        """Abort the write in progress with TimeoutError."""
         if self._write is not None:
             self._write.reschedule(asyncio.get_running_loop().time())
 
@@ -162,7 +162,7 @@ class EventStream:
             self._append(event)
 
     async def run(self) -> None:
-        """Write until the stream ended and everything is out, or the reader is gone."""
+        """Write until the stream has ended and is written completely, or the reader is gone."""
         try:
             await self._send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
             while not self.gone:
@@ -178,7 +178,7 @@ class EventStream:
         except TimeoutError:
             _logger.warning("event stream closed: its reader stalled", extra={"dropped": self._dropped})
         except OSError:
-            pass  # the reader hung up: nothing is left to do for it
+            pass  # the reader disconnected
         finally:
             self.gone = True
             self._reservation.release()
@@ -186,17 +186,17 @@ class EventStream:
             self._wake()
 
     async def _write_batch(self) -> None:
-        """Join what is waiting into one write, up to a size at which joining costs more than it saves."""
+        """Write the queued events, joined up to a size beyond which a copy costs more than a write."""
         batch = [self._events.popleft()]
         size = len(batch[0])
         while self._events and size < _BATCH:
             batch.append(self._events.popleft())
             size += len(batch[-1])
-        self._bytes -= size  # which is counted until it is written
+        self._bytes -= size  # the reservation lasts until it is written
         self._tally.count_out(size)
         more = bool(self._events) or not self._ended
         if size > PIECE:
-            async with asyncio.timeout(None) as self._write:  # each piece has its own, but it may be hung up on
+            async with asyncio.timeout(None) as self._write:  # each piece has its own timeout; this one is for hang_up
                 await send_pieces(self._send, b"".join(batch), more=more)
         else:
             stall = self._clock.call_later(STALL, self._interrupt)
@@ -230,7 +230,7 @@ class EventStream:
 
 
 async def serve_stream(stream: EventStream, receive: Receive) -> None:
-    """Run a stream that lasts until it ends or the client leaves."""
+    """Run a stream until it ends or the client disconnects."""
     watching = watch_disconnect(receive, stream.hang_up)
     watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
     try:
@@ -240,7 +240,7 @@ async def serve_stream(stream: EventStream, receive: Receive) -> None:
 
 
 async def watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:
-    """Call `gone` when the client closed the connection."""
+    """Call `gone` when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
     gone()

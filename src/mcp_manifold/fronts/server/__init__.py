@@ -1,1 +1,1 @@
-"""HTTP/1.1 from clients, from the socket to the request. Knows nothing of MCP, JSON or event streams."""
+"""The HTTP/1.1 server: client connections, their limits and their requests. Knows no MCP, JSON or event streams."""

@@ -1,10 +1,10 @@
-"""One client's HTTP/1.1 connection: requests in, within limits, and their responses out in order.
+"""One HTTP/1.1 client connection: parses requests within limits, and writes their responses in order.
 
-Theory of operation. A small POST is collected whole and handed to the application in the turn it arrives in; a request
-the application does not take that way, and every other one, becomes a RequestCycle: an ASGI call with a task of its
-own. One request is answered at a time; those sent ahead wait, and no more is read meanwhile. A client that does not
-read its answers gets no further request handled until it does. Whatever could make two sides disagree on where a
-request ends is refused, never repaired, and the connection is closed. A request in one piece touches no timer.
+Theory of operation. A small POST is buffered and handed to the application in the turn it arrives in. Any other
+request, and any POST that the application declines, becomes a RequestCycle: an ASGI call in a task of its own. One
+request is in flight at a time. Pipelined requests wait, and reading is paused meanwhile. Back-pressure: while a
+client's send buffer is full, its next request is not handled. Ambiguous framing is refused, never repaired, and closes
+the connection. A request that arrives in one piece sets no timer.
 """
 
 import asyncio
@@ -39,42 +39,17 @@ logger = logging.getLogger(__name__)
 Phase = Literal["between", "head", "body"]
 """The part of a request that is arriving."""
 _BULKY: Final = 65536
-"""Bytes beyond which a body is written by itself: copying it behind its head would cost more than a write."""
+"""Bytes beyond which a body is written apart from its head, because a copy would cost more than a write."""
 
 
 class Connection(asyncio.Protocol):
-    """See the module. Also the parser's callbacks (`on_...`), and the writer of what is being answered."""
+    """See the module. Also implements the parser's callbacks (`on_...`) and the HttpWriter of its responses."""
 
     __slots__ = (
-        "_ahead",
-        "_arriving",
-        "_cycle",
-        "_fields",
-        "_head",
-        "_idle",
-        "_is_between",
-        "_is_busy",
-        "_is_excess",
-        "_is_full",
-        "_is_paused",
-        "_is_stopping",
-        "_known",
-        "_loop",
-        "_parser",
-        "_phase",
-        "_pieces",
-        "_received",
-        "_refused",
-        "_reply",
-        "_reservation",
-        "_served",
-        "_service",
-        "_started",
-        "_target",
-        "_transport",
-        "_unsent",
-        "_writer",
-        "is_gone",
+        "_ahead", "_arriving", "_cycle", "_fields", "_head", "_idle", "_is_between", "_is_busy", "_is_excess",
+        "_is_full", "_is_paused", "_is_stopping", "_known", "_loop", "_parser", "_phase", "_pieces", "_received",
+        "_refused", "_reply", "_reservation", "_served", "_service", "_started", "_target", "_transport", "_unsent",
+        "_writer", "is_gone",
     )  # fmt: skip
     _transport: asyncio.Transport
     _served: Head
@@ -83,33 +58,33 @@ class Connection(asyncio.Protocol):
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._reservation = Reservation(service.budget)
-        """What waits for the client to read it, once that is much."""
+        """The memory of unsent responses, while the send buffer is full."""
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[Line] = []
         self._pieces: list[bytes] = []
         self._head: Head | None = None
-        """The head of the request that is arriving, once it is complete."""
+        """The head of the arriving request, once it is complete."""
         self._arriving: RequestCycle | None = None
-        """The cycle that gets the body that is arriving; None where it is collected here."""
+        """The cycle that receives the arriving body; None while the body is buffered here."""
         self._received = 0
-        """Bytes of an incomplete request, since the last of its body."""
+        """Bytes of the incomplete request since the last piece of its body."""
         self._phase: Phase = "between"
         self._known: KnownHeads[Head] = KnownHeads(MAX_HEADS)
         self._started = b""
-        """The piece of input in which the arriving request began."""
+        """The input in which the arriving request began."""
         self._is_between = True
-        """Whether the parser is between two requests, and has seen nothing of the next."""
+        """Whether the parser is between two requests."""
         self._refused: Refused | None = None
-        """Why the arriving request is not served."""
+        """The reason for refusing the arriving request."""
         self._is_busy = False
-        """Whether a request is being answered; `_served` is its head."""
+        """Whether a request is in flight; `_served` is its head."""
         self._reply: Disconnectable | None = None
-        """The reply to it, where the application took it whole."""
+        """Its pending reply, if the application took it whole."""
         self._cycle: RequestCycle | None = None
-        """Its ASGI call, or the stream its reply became."""
+        """Its ASGI call, or the event stream of its reply."""
         self._ahead: deque[tuple[Head, bytes] | RequestCycle] = deque()
-        """Requests that arrived before the one before them was answered."""
+        """Pipelined requests that wait for the one in flight."""
         self._is_paused = self._is_stopping = self._is_full = self._is_excess = False
         self._writer: asyncio.Future[None] | None = None
         self._idle = IdleTimer(service.clock, self._check_time)
@@ -131,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._idle.start()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_excess:  # told only now: a client that has not asked yet would take it for the connection's end
+        if self._is_excess:  # refused only now: no client expects a response before its request
             self._refuse(Refused(503, "Too many open connections, try again later", headers=((b"retry-after", b"10"),)))
             return
         if self._is_between:
@@ -180,7 +155,7 @@ class Connection(asyncio.Protocol):
             reply.disconnected()
 
     def shutdown(self) -> None:
-        """Close, once what is being answered is answered."""
+        """Close the connection after the request in flight."""
         self._is_stopping = True
         if not self._is_busy:
             self._received = 0
@@ -189,7 +164,7 @@ class Connection(asyncio.Protocol):
     # --- limits -------------------------------------------------------------------------------------------------------
 
     def _still_arriving(self) -> None:
-        """A request is incomplete: its sender has only so much room, and so long."""
+        """Apply the limits of size and time to an incomplete request."""
         limits = self._service.limits
         phase: Phase = "head" if self._head is None else "body"
         if self._received > limits.head_bytes:  # of a head, or of trailers
@@ -200,19 +175,19 @@ class Connection(asyncio.Protocol):
             self._idle.start()
 
     def _check_time(self) -> None:
-        """The allowed time has passed."""
-        if self._is_busy and not self._is_full:  # what is being answered has its own limits
+        """Handle the end of the allowed time."""
+        if self._is_busy and not self._is_full:  # a request in flight has its own limits
             self._idle.allow(self._service.limits.keep_alive)
         else:
             before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
             if not self._unsent or 0 < before <= self._unsent:
                 self._time_out()
                 return
-            self._idle.allow(self._service.limits.keep_alive)  # the client may be reading on
+            self._idle.allow(self._service.limits.keep_alive)  # the client may still be reading
         self._idle.start()
 
     def _time_out(self) -> None:
-        self._received = 0  # what still arrives is not waited for
+        self._received = 0  # do not wait for further input
         if self._unsent:
             self._transport.abort()
         elif self._phase != "between":
@@ -221,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what cannot be served, and close; after what came before it, if that is being answered."""
+        """Answer with a refusal and close. If another request is in flight, close after it instead."""
         logger.info("request refused: %s", refused.message)
         arriving = self._arriving
         if self._is_busy and (arriving is None or arriving is not self._cycle):
@@ -237,7 +212,7 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _decline(self, rest: bytes) -> None:
-        """An upgrade: read the request anew without it, because the parser takes its body for the other protocol."""
+        """Decline an upgrade: parse the request again without it, because the parser skips its body."""
         if self._head is not None:
             self._is_stopping = True
             return
@@ -249,7 +224,7 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         self._is_stopping = True
         received, self._received = self._received, 0
-        if received and self._transport.can_write_eof():  # the rest of it may be on its way
+        if received and self._transport.can_write_eof():  # more input may be in transit
             self._idle.stop()
             service = self._service
             LingeringClose(self._transport, self, service.clock, service.limits.linger).begin()
@@ -306,7 +281,7 @@ class Connection(asyncio.Protocol):
                 self._known.learn(self._started, head)  # the next request with this head skips the parser
         self._started = b""
 
-    # --- one request after the other ----------------------------------------------------------------------------------
+    # --- one request at a time ----------------------------------------------------------------------------------------
 
     def _next(self, request: tuple[Head, bytes] | RequestCycle) -> None:
         if self._is_stopping:
@@ -330,11 +305,11 @@ class Connection(asyncio.Protocol):
             self._offer(*request)
 
     def _offer(self, head: Head, body: bytes, *, is_known: bool = False) -> None:
-        """Hand a whole request to the application, or else serve it as an ASGI call."""
+        """Hand a complete request to the application; if it declines, serve it as an ASGI call."""
         self._served, self._is_busy = head, True
         try:
             taken = self._service.application.take(head, body, self)
-        except Exception:  # a defect of the application costs this connection, and no other
+        except Exception:  # a defect of the application fails this connection only
             logger.exception("request failed unexpectedly")
             self._fail()
             return
@@ -344,7 +319,7 @@ class Connection(asyncio.Protocol):
             self._reply = taken
 
     def _fail(self) -> None:
-        """Answer a request that met a defect, unless it was answered before, and close."""
+        """Answer 500 after a defect, unless the response has begun, and close."""
         if self._is_busy and self._cycle is None:
             self._is_busy = False
             self._refuse(Refused(500, "Internal error"))
@@ -366,7 +341,7 @@ class Connection(asyncio.Protocol):
         await self._service.application(scope, cycle.receive, cycle.send)
 
     def completed(self, *, keeps_alive: bool) -> None:
-        """The response is complete: go on with the next request."""
+        """Finish a response, and continue with the next request."""
         self._cycle = self._reply = None
         self._is_busy = False
         self._unsent = 0
@@ -380,7 +355,7 @@ class Connection(asyncio.Protocol):
         elif self._is_paused and not self._ahead:
             self.go_on()
 
-    # --- the writer of what is being answered -------------------------------------------------------------------------
+    # --- the HttpWriter of the request in flight ----------------------------------------------------------------------
 
     def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
         """Send a complete JSON response; an empty body has no media type."""
@@ -412,7 +387,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(b"".join((head, *pieces)))
         if is_shared:
-            self._reservation.release()  # what is not written yet takes no memory of its own
+            self._reservation.release()  # the unsent pieces are cached elsewhere
         self.completed(keeps_alive=keeps_alive)
 
     def upgrade_to_stream(self) -> Send:
@@ -423,7 +398,7 @@ class Connection(asyncio.Protocol):
         return self._cycle.send
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what writes the response in a task that the server waits for when it stops."""
+        """Run `work`, which writes the response, in a task that the server awaits when it stops."""
         task = self._loop.create_task(work, name="front.request")
         self._service.state.tasks.add(task)
         task.add_done_callback(partial(self._worked, self._cycle))
@@ -436,7 +411,7 @@ class Connection(asyncio.Protocol):
             self.drop()
 
     def drop(self) -> None:
-        """Close the connection without a response, or without its end."""
+        """Close the connection without completing the response."""
         self._cycle = self._reply = None
         self._is_busy = False
         self._transport.abort()
@@ -451,7 +426,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     async def drained(self) -> None:
-        """Wait while the client reads too slowly for more to be written."""
+        """Wait while the client's send buffer is full."""
         while self._is_full and not self.is_gone:
             self._writer = self._loop.create_future()
             await self._writer

@@ -1,4 +1,4 @@
-"""One request served by an ASGI application, on the connection it came in by. Knows no limits and no other request."""
+"""One request served as an ASGI call: its body, its response and their framing. Knows no limits."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from mcp_manifold.fronts.http.asgi import Message, Scope
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 
 HIGH_WATER: Final = 65536
-"""Bytes of a body that may wait for the application before no more is read."""
+"""Buffered bytes of a body above which reading is paused."""
 _BODILESS: Final = (204, 304)
 
 
 class Wire(Protocol):
-    """The connection, as a request being answered sees it."""
+    """The part of the connection that a RequestCycle uses."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether the client can no longer be reached."""
+        """Whether the connection is lost."""
         ...
 
     def own_lines(self) -> bytes:
-        """Header lines every response has."""
+        """The header lines of every response."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -32,24 +32,24 @@ class Wire(Protocol):
         ...
 
     async def drained(self) -> None:
-        """Wait while the client reads too slowly for more to be written."""
+        """Wait while the client's send buffer is full."""
         ...
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         ...
 
     def go_on(self) -> None:
-        """Read on."""
+        """Resume reading."""
         ...
 
     def completed(self, *, keeps_alive: bool) -> None:
-        """The response is complete."""
+        """Finish the response."""
         ...
 
 
 class RequestCycle:
-    """A request and its response. `receive` and `send` are the application's."""
+    """A request and its response. `receive` and `send` are the ASGI callables."""
 
     __slots__ = ("_awaited", "_body", "_chunked", "_head_bytes", "_is_read", "_more", "_size", "_waiter", "_wire",
                  "head", "is_complete", "is_left", "keeps_alive")  # fmt: skip
@@ -60,10 +60,10 @@ class RequestCycle:
         self.keeps_alive = head.keeps_alive
         self._body = [body] if body else []
         self._size = 0
-        """Bytes that came in since the application asked last."""
+        """Buffered bytes of the body."""
         self._more = more
         self._is_read = is_read
-        """Whether the application has been given the body's end."""
+        """Whether the application received the end of the body."""
         self._waiter: asyncio.Future[None] | None = None
         self._head_bytes: bytes | None = None
         self._chunked = False
@@ -103,11 +103,11 @@ class RequestCycle:
         """Whether the application began the response."""
         return self._head_bytes is not None
 
-    # --- what the connection tells ----------------------------------------------------------------------------------
+    # --- called by the connection -------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """More of the body came in."""
-        if self.is_complete:  # the answer did not wait for it
+        """Buffer a piece of the body."""
+        if self.is_complete:  # the response came first
             return
         self._body.append(data)
         self._size += len(data)
@@ -116,12 +116,12 @@ class RequestCycle:
         self._wake()
 
     def end(self) -> None:
-        """The body is complete."""
+        """Mark the body as complete."""
         self._more = False
         self._wake()
 
     def left(self) -> None:
-        """The client is gone."""
+        """Mark the client as disconnected."""
         self.is_left = True
         self._wake()
 
@@ -131,13 +131,13 @@ class RequestCycle:
 
     @property
     def _has_news(self) -> bool:
-        """Whether there is a part, or the end, of the body the application was not given."""
+        """Whether `receive` has a piece of the body, or its end, to return."""
         return bool(self._body) or not (self._is_read or self._more)
 
     # --- the application's side ---------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """The next piece of the body; after it, that the client is gone, once it is."""
+        """The next piece of the body; after the response or a disconnect, `http.disconnect`."""
         if self._awaited and not (self.has_begun or self.is_left):
             self._awaited = False
             self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -153,7 +153,7 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": self._more}
 
     async def send(self, message: Message) -> None:
-        """Send a piece of the response; waits for a client that reads slowly, and is silent about one that left.
+        """Send a piece of the response. Waits while the send buffer is full; does nothing after a disconnect.
 
         Raises:
             ValueError: a header line could end early.
@@ -206,5 +206,5 @@ class RequestCycle:
 
 
 def _address(found: object) -> tuple[str, int] | None:
-    """A socket's address as ASGI has it."""
+    """A socket's address in the form of ASGI scopes."""
     return (str(found[0]), int(found[1])) if isinstance(found, tuple) and len(found) >= 2 else None

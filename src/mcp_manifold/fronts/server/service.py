@@ -1,4 +1,4 @@
-"""What the connections of one server share: the application, limits, and why a request is refused unread."""
+"""The state that connections of one server share: application, limits, response heads, and refusals."""
 
 import asyncio
 import logging
@@ -17,28 +17,28 @@ from mcp_manifold.model.budget import MemoryBudget
 logger = logging.getLogger(__name__)
 
 SMALL: Final = 256 * 1024
-"""Bytes of a body up to which a request is collected whole; a larger one is streamed to the application."""
+"""Bytes of a body up to which a request is buffered whole. Larger bodies are streamed to the application."""
 MAX_HEADS: Final = 8
 """Heads that one connection remembers."""
 _SERVED: Final = ("1.1", "1.0")
 
 
 class Disconnectable(Protocol):
-    """A reply that is still to come."""
+    """A pending reply."""
 
     def disconnected(self) -> None:
-        """The client left."""
+        """Handle the client's disconnect."""
         ...
 
 
 class Application(Protocol):
-    """What requests are given to."""
+    """Serves the requests."""
 
     def take(self, head: Head, body: bytes, writer: Any, /) -> Disconnectable | bool:
-        """Handle a small POST without a task.
+        """Handle a small POST without a task; `writer` is an HttpWriter.
 
-        Returns the reply that is still to come; True if the request was answered; False, with nothing done, if it must
-        be served as an ASGI call.
+        Returns the pending reply, or True if the request was answered. Returns False, without side effects, if the
+        request must be served as an ASGI call.
         """
         ...
 
@@ -48,7 +48,7 @@ class Application(Protocol):
 
 
 class ServerState(Protocol):
-    """What the server counts of its connections."""
+    """The server's record of its connections and tasks."""
 
     connections: set[Any]
     tasks: "set[asyncio.Task[None]]"
@@ -58,48 +58,48 @@ class ServerState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may cost before its request is read."""
+    """Limits of a connection, in bytes and seconds."""
 
     head_bytes: int = 65536
     head_lines: int = 128
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     keep_alive: float = 65.0
-    """Seconds an idle connection is kept: longer than reservation balancers do, which should close first."""
+    """Seconds that an idle connection is kept: longer than load balancers do, which should close first."""
     linger: float = 5.0
-    """Seconds a client may go on sending after its last answer; unbounded, it could hold the connection open."""
+    """Seconds that a client may keep sending after its last response."""
 
 
 @dataclass(slots=True, eq=False)
 class Service:
-    """What the connections of one server share."""
+    """The state that the connections of one server share."""
 
     application: Application
     limits: Limits
     state: ServerState
     clock: Clock
     max_connections: Callable[[], int] = lambda: sys.maxsize
-    """How many connections may be open; one more is refused."""
+    """The maximum number of open connections."""
     budget: MemoryBudget = field(default_factory=MemoryBudget)
-    """The memory for what waits for slow readers."""
+    """The memory of unsent responses."""
     max_body: Callable[[], int] = lambda: sys.maxsize
-    """Bytes of the largest body the application takes; a larger one is not collected, so that it can refuse it."""
+    """The application's limit of body bytes. Larger bodies are not buffered; the application refuses them."""
     known_lines: list[Line] | None = field(default=None, repr=False)
-    """The `default_headers` that `own_lines` and `usual` were made of."""
+    """The `default_headers` from which `own_lines` and `usual` were built."""
     own_lines: bytes = field(default=b"", repr=False)
     """The `default_headers` as bytes."""
     usual: bytes = field(default=b"", repr=False)
-    """The head of a JSON response with status 200, up to its length."""
+    """The head of a JSON response with status 200, up to the value of content-length."""
 
     def refresh(self) -> None:
-        """Write the header lines of every response anew, if they changed."""
+        """Rebuild the cached header lines if they changed."""
         lines = self.state.default_headers
         if lines is not self.known_lines:
             self.known_lines, self.own_lines = lines, header_lines(lines)
             self.usual = self._json(200)
 
     def head(self, status: int, length: int, lines: Sequence[Line], *, keeps_alive: bool) -> bytes:
-        """The head of a complete response: JSON, or without a body and so without a media type."""
+        """The head of a complete response: JSON, or without a media type if it has no body."""
         self.refresh()
         if status == 204:
             start = status_line(status) + self.own_lines
@@ -118,7 +118,7 @@ class Service:
 
 
 def refused_head(version: str, target: bytes, fields: list[Line], received: int, limits: Limits) -> Refused | None:
-    """Why a complete head is refused, if it is. `received`: an upper bound of its size in bytes."""
+    """The refusal of a complete head; None if it is accepted. `received`: an upper bound of its bytes."""
     if version not in _SERVED:
         return Refused(505, "HTTP version not supported: only 1.1 and 1.0 are")
     if len(fields) > limits.head_lines:
@@ -139,7 +139,7 @@ def late() -> Refused:
 
 
 def misread(exc: httptools.HttpParserError) -> Refused:
-    """The refusal of what the parser could not read; a defect in our own callbacks is logged."""
+    """The refusal of invalid HTTP. An exception in our own callbacks is logged as a defect."""
     if isinstance(exc, httptools.HttpParserCallbackError):
         logger.error("request failed unexpectedly", exc_info=exc)
         return Refused(500, "Internal error")
@@ -156,10 +156,10 @@ def _too_large(bound: str) -> Refused:
 
 
 class LingeringClose(asyncio.Protocol):
-    """Closes a connection whose client is still sending: what comes is read for a moment, and dropped.
+    """Closes a connection whose client is still sending; drops further input for a limited time.
 
-    Closing at once would make the system answer further input with a reset, which can destroy our answer before the
-    client read it. `before` is the protocol that wrote the answer; it still hears what concerns that.
+    If the socket were closed at once, further input would cause a TCP reset, which can destroy our response before
+    the client reads it. `before` is the protocol that wrote the response; it still gets the transport's events.
     """
 
     __slots__ = ("_before", "_timer", "_transport")
@@ -173,13 +173,13 @@ class LingeringClose(asyncio.Protocol):
         return f"<LingeringClose of {self._before!r}>"
 
     def begin(self) -> None:
-        """End our side."""
+        """Send the end of our side, and read on."""
         self._transport.set_protocol(self)
         self._transport.write_eof()
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Drop late input."""
+        """Drop the input."""
 
     def pause_writing(self) -> None:
         self._before.pause_writing()
