@@ -40,7 +40,6 @@ class FutureReply:
         return Payload(b"".join(result)) if isinstance(result, tuple) else result
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """See `call.Reply`."""
         if self._emit is not None:
             self._emit(message, needed=needed)
 
@@ -51,7 +50,6 @@ class FutureReply:
         """See `call.Reply`: a program that leaves cancels what it awaits."""
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """See `call.Reply`."""
         if self._outcome.done():
             return
         if result is not None:

@@ -30,7 +30,6 @@ class LazyNegotiator:
     async def greet(
         self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock
     ) -> Negotiation:
-        """See `negotiation.Greet`."""
         if self._greet is None:
             async with self._importing:  # servers that start together use one thread, not one each
                 self._greet = await anyio.to_thread.run_sync(_import_greet)
@@ -40,7 +39,6 @@ class LazyNegotiator:
 def header_parameters(
     backend: str, tools: Sequence[bytes], *, mirrored: bool
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-    """See `negotiation.Parameters`."""
     if not any(b"x-mcp-header" in tool for tool in tools):
         return tuple(tools), None
     import_lazily(*_PACKAGES)
@@ -52,7 +50,6 @@ def header_parameters(
 def check_param_headers(
     schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]
 ) -> ParamRejection | None:
-    """See `checks.ParamCheck`."""
     import_lazily(*_PACKAGES)
     from mcp_manifold.backends.link.sdk import validate_mcp_param_headers  # noqa: PLC0415 - as above
 

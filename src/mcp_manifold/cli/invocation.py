@@ -28,25 +28,21 @@ class Opening:
         return "<Opening>"
 
     def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> "Manifold":
-        """See `Manifold.from_config`."""
         from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
 
         return Manifold.from_config(source, overrides=overrides)
 
     def settings(self, source: Path | None, overrides: Mapping[str, object]) -> "Settings":
-        """See `config.load`."""
         from mcp_manifold import config  # noqa: PLC0415 - takes 0.25 s, which --help must not wait for
 
         return config.load(source, overrides=overrides)
 
     def find(self) -> Path | None:
-        """See `config.find`."""
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.find()
 
     def schema(self) -> dict[str, Any]:
-        """See `config.json_schema`."""
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.json_schema()

@@ -39,11 +39,9 @@ class Channel(Protocol):
 
     def push(self, message: bytes) -> bool:
         """Send a message that may be dropped; False when the client's send buffer is full."""
-        ...
 
     def post(self, message: bytes) -> None:
         """Send a message that is never dropped."""
-        ...
 
 
 class ChannelReply:
@@ -85,18 +83,15 @@ class ChannelReply:
             self._in_flight.end()
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """See `call.Reply`."""
         self._conversation.emit(message, needed=needed)
 
     def stream(self) -> None:
         """See `call.Reply`: a channel is always a stream."""
 
     def disconnected(self) -> None:
-        """See `call.Reply`: the end of a channel ends its session, which cancels its calls."""
         self.cancel()
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """See `call.Reply`."""
         call = self.call
         if result is None or call.is_cancelled:
             message, _ = failed(call, self._id, failure)

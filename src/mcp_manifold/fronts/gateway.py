@@ -16,36 +16,28 @@ class Gateway(Protocol):
     @property
     def settings(self) -> ManifoldSettings:
         """The settings in force."""
-        ...
 
     @property
     def budget(self) -> MemoryBudget:
         """The memory that large messages share."""
-        ...
 
     def dispatch(self, call: Call) -> InFlightCall:
         """Begin a call; its reply gets the answer, once, possibly before this returns. Raises nothing."""
-        ...
 
     def has_scope(self, scope: str) -> bool:
         """Whether there is such an endpoint: `""`, `"server:<name>"`, `"group:<name>"`."""
-        ...
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
         """Handle a client's notification, other than those that the front handles itself."""
-        ...
 
     def ended(self, session: Session) -> None:
         """Release the resources of a session that ended."""
-        ...
 
     def watch(self, scope: str, changed: Callable[[Sequence[str]], None]) -> Callable[[], None]:
         """Call `changed` with the list_changed methods whenever the scope's catalogue changes.
 
         Returns a function that ends the subscription.
         """
-        ...
 
     def input_schema(self, scope: str, tool: str) -> bytes | None:
         """The inputSchema of a public tool whose arguments are mirrored into headers; None for any other tool."""
-        ...

@@ -38,15 +38,12 @@ class ActiveRequest(Protocol):
     @property
     def call(self) -> Call:
         """Its call."""
-        ...
 
     def cancel(self) -> None:
         """Cancel its call."""
-        ...
 
     def end(self) -> None:
         """End a subscription with its result; do nothing for other requests."""
-        ...
 
 
 class OpenSession:
@@ -219,7 +216,6 @@ class OpenSession:
                 self._clock.call_later(KEEP, self._forsake)
 
     def tell(self, message: bytes) -> bool:
-        """See `call.Reach`."""
         if self._deliver is not None:
             return self._deliver(message)
         return self.journals is not None and self.journals.missed(message)

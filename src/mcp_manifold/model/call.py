@@ -28,19 +28,15 @@ class Reply(Protocol):
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         """Send one complete message ahead of the answer, in wire order. `needed`: never drop it for a slow reader."""
-        ...
 
     def stream(self) -> None:
         """Start the event stream of the answer, if it has one, because the answer takes long."""
-        ...
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
         """Send the answer, once: the raw result in the client's era, or the failure."""
-        ...
 
     def disconnected(self) -> None:
         """The client left before the answer: cancel the call, or keep its answer, depending on the client's era."""
-        ...
 
 
 class Reach(Protocol):
@@ -52,11 +48,9 @@ class Reach(Protocol):
         The future holds the client's response (its `result` or `error`). Cancelling it withdraws the request. It fails
         with CallCancelled when the client left.
         """
-        ...
 
     def tell(self, message: bytes) -> bool:
         """Send a notification on the standing stream; False if the client has none, or reads too slowly."""
-        ...
 
 
 def _empty() -> Payload:
@@ -162,12 +156,9 @@ class Stage(Protocol):
     @property
     def is_active(self) -> bool:
         """Whether it observes calls; read when the settings change, not for each call."""
-        ...
 
     def began(self, call: Call) -> None:
         """A call begins. Raises ManifoldError to refuse it; stages that saw it begin then see it end."""
-        ...
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """A call ended with a result or a failure. Of a list's result, this is the first piece."""
-        ...

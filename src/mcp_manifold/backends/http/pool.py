@@ -140,7 +140,6 @@ class HttpPool:
         self._connections.add(connection)
 
     def release(self, connection: ClientConnection) -> None:
-        """See `Keeper`: the oldest waiting request gets the connection, or it is kept."""
         if self._waiting:
             self._serve(connection)
             return
@@ -186,7 +185,6 @@ class HttpPool:
         self._open_more()
 
     def give_up(self, exchange: Exchange) -> None:
-        """See `Owner`: the caller aborted a waiting request."""
         self._waiting = deque(one for one in self._waiting if one.exchange is not exchange)
 
     def _expire(self) -> None:

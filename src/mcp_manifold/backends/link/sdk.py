@@ -104,7 +104,6 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
 
 
 async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock) -> Negotiation:
-    """See `negotiation.Greet`. After a refusal or a timeout the next era is tried."""
     dispatcher = _LinkDispatcher(link, identity, timeout, clock)
     async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
         outcome = await _negotiate(session, dispatcher, link, eras)
@@ -156,7 +155,6 @@ async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, lin
 def parameters(
     backend: str, tools: Sequence[bytes], *, mirrored: bool
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
-    """See `negotiation.Parameters`."""
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:

@@ -140,11 +140,9 @@ class Inbox:
     # --- messages of the link -------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """See `MessageHandler`."""
         return self._limiter.allows(self.link.clock.now())
 
     def on_request(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
-        """See `MessageHandler`."""
         if len(self._open) >= MAX_OPEN_REQUESTS:
             refusal = wire.encode({"code": INTERNAL_ERROR, "message": "Too many requests are open"})
             self.link.transport.send_note(wire.failure(id_, refusal))
@@ -159,7 +157,6 @@ class Inbox:
         self._on_request(request)
 
     def on_notification(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
-        """See `MessageHandler`."""
         if method == "notifications/cancelled":
             request = self._open.get(bytes(wire.object_members(params).get("requestId", wire.NULL_ID)))
             if request is not None:
@@ -172,14 +169,12 @@ class Inbox:
             self._on_notification(self._notification(method, params, origin))
 
     def on_finished(self, pending: PendingRequest) -> None:
-        """See `MessageHandler`."""
         for request in [each for each in self._open.values() if pending in each.stalls]:
             request.stalls.remove(pending)
             if not request.stalls:
                 request.withdraw()
 
     def on_lost(self) -> None:
-        """See `MessageHandler`."""
         requests, self._open = self._open, {}
         for request in requests.values():
             request.withdraw()

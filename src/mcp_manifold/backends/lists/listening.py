@@ -105,7 +105,6 @@ class Listening:
         self._drop((_TASKS, id_))
 
     def is_due(self, params: dict[str, Payload]) -> bool:
-        """See `Reports`. A report on an older stream is a duplicate: the current stream brings it too."""
         tag = wire.object_members(params.get("_meta")).get(META_SUBSCRIPTION)
         return tag is None or (self._current is not None and _is_number(tag, self._current.pending.number))
 

@@ -46,7 +46,6 @@ class ParamRejection(Protocol):
     @property
     def message(self) -> str:
         """The reason, for the client."""
-        ...
 
 
 ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRejection | None]

@@ -290,7 +290,6 @@ class HttpFront:
         return reply if reply in self._in_flight else None
 
     def answered(self, reply: HttpReply, size: int) -> None:
-        """See `reply.Front`."""
         self.tally.bytes_out += size
         self._in_flight.pop(reply, None)
         if reply.has_failed and reply.opened is not None and reply.call.method == "initialize":

@@ -53,7 +53,6 @@ class HttpWriter(Protocol):
 
     def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
         """Send a complete JSON response; an empty body has no media type."""
-        ...
 
     def respond_pieces(
         self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
@@ -62,19 +61,15 @@ class HttpWriter(Protocol):
 
         `is_shared`: the pieces are cached elsewhere, so they do not count against the memory budget.
         """
-        ...
 
     def upgrade_to_stream(self) -> Send:
         """Begin a response that is written with ASGI messages."""
-        ...
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`, which writes the stream, in a task. An incomplete stream closes the connection."""
-        ...
 
     def drop(self) -> None:
         """Close the connection without a response."""
-        ...
 
 
 class Exchange(NamedTuple):
@@ -95,7 +90,6 @@ class Front(Protocol):
 
     def answered(self, reply: "HttpReply", size: int) -> None:
         """The writer has the answer of `size` bytes. A stream counts its own bytes and passes 0."""
-        ...
 
 
 class HttpReply:
@@ -167,7 +161,6 @@ class HttpReply:
     # --- the Reply protocol -------------------------------------------------------------------------------------------
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """See `call.Reply`."""
         self.stream()
         if self._is_over and self._answer is None:
             return
@@ -177,7 +170,6 @@ class HttpReply:
             (self._stream.post if needed else self._stream.push)(encode_event(message))
 
     def stream(self) -> None:
-        """See `call.Reply`."""
         if self._stream is None and not self._is_over:
             self._stream = stream = EventStream(
                 self._writer.upgrade_to_stream(), self._front.tally, headers=self._lines, clock=self._front.clock
@@ -188,7 +180,6 @@ class HttpReply:
             self._writer.own(self._run(stream))
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """See `call.Reply`. Raises nothing, because it runs in the backend's reader."""
         size = 0
         try:
             self._is_over = True
@@ -251,7 +242,6 @@ class HttpReply:
     # --- disconnects --------------------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
-        """See `call.Reply`: a disconnect cancels a 2026-07-28 call. A handshake client may resume the stream."""
         stream, journal = self._stream, self._journal
         if stream is not None:
             if journal is not None and not journal.left(stream):
@@ -336,27 +326,22 @@ class AsgiWriter:
         return f"<AsgiWriter {'streaming' if self._work else 'answered' if self._answer else 'waiting'}>"
 
     def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
-        """See `HttpWriter`."""
         self._answer = (status, body, lines)
         self._wake()
 
     def respond_pieces(
         self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
     ) -> None:
-        """See `HttpWriter`."""
         self.respond(200, b"".join(pieces), lines)
 
     def upgrade_to_stream(self) -> Send:
-        """See `HttpWriter`."""
         return self._send
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """See `HttpWriter`."""
         self._work = work
         self._wake()
 
     def drop(self) -> None:
-        """See `HttpWriter`."""
         self._is_dropped = True
         self._wake()
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote, unquote_to_bytes
 
-from mcp_manifold.fronts.http.asgi import Scope
-
 from mcp_manifold.bounded_cache import BoundedCache
+from mcp_manifold.fronts.http.asgi import Scope
 
 EndpointKind = Literal["mcp", "sse", "messages"]
 

@@ -21,31 +21,24 @@ class Wire(Protocol):
     @property
     def is_gone(self) -> bool:
         """Whether the connection is lost."""
-        ...
 
     def own_lines(self) -> bytes:
         """The header lines of every response."""
-        ...
 
     def write(self, data: bytes) -> None:
         """Send bytes of the response."""
-        ...
 
     async def drained(self) -> None:
         """Wait while the client's send buffer is full."""
-        ...
 
     def pause(self) -> None:
         """Pause reading."""
-        ...
 
     def go_on(self) -> None:
         """Resume reading."""
-        ...
 
     def completed(self, *, keeps_alive: bool) -> None:
         """Finish the response."""
-        ...
 
 
 class RequestCycle:

@@ -28,7 +28,6 @@ class Disconnectable(Protocol):
 
     def disconnected(self) -> None:
         """Handle the client's disconnect."""
-        ...
 
 
 class Application(Protocol):
@@ -40,11 +39,9 @@ class Application(Protocol):
         Returns the pending reply, or True if the request was answered. Returns False, without side effects, if the
         request must be served as an ASGI call.
         """
-        ...
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve any request, as an ASGI application."""
-        ...
 
 
 class ServerState(Protocol):
