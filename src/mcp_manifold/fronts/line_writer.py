@@ -24,11 +24,6 @@ class LineWriter:
         limit: notifications waiting beyond this many are dropped.
     """
 
-    __slots__ = (
-        "_ended", "_fd", "_freed", "_is_due", "_is_watching", "_limit", "_lines", "_loop", "_over", "_rest", "_wake",
-        "broken", "dropped",
-    )  # fmt: skip
-
     def __init__(self, limit: int) -> None:
         self._lines: deque[bytes] = deque()
         self._limit = limit

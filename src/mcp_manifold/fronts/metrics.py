@@ -42,8 +42,6 @@ class LoopLag:
         now: the time in seconds. Not the loop's: that stands still during a callback and has milliseconds at best.
     """
 
-    __slots__ = ("_due", "_now", "_timer", "_worst", "last")
-
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self.last = 0.0

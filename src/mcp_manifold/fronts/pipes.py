@@ -85,8 +85,6 @@ class _Reading(asyncio.Protocol):
 class _ReadingThread:
     """Reads a blocking descriptor in a thread, and passes each piece to the event loop."""
 
-    __slots__ = ("_fd", "_fed", "_is_paused", "_loop", "_resume", "_stopped")
-
     def __init__(self, fd: int, fed: Fed) -> None:
         self._fd = fd
         self._fed = fed

@@ -307,8 +307,6 @@ def _fail(asked: Iterable["asyncio.Future[Envelope]"]) -> None:
 class Sessions:
     """All sessions of the HTTP front, limited in number and in idle time."""
 
-    __slots__ = ("_clock", "_gateway", "_kept", "_tally", "_timer")
-
     def __init__(self, gateway: Gateway, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
         self._tally = tally

@@ -44,8 +44,6 @@ class StdioFront:
         claim: provides the descriptors to read and to write, which are closed when `serve` ends.
     """
 
-    __slots__ = ("_claim", "_conversation", "_gateway", "_is_asked", "_scope", "_stop", "_writer")
-
     def __init__(self, gateway: Gateway, *, scope: str = "", claim: Claim = claimed_stdio) -> None:
         self._gateway = gateway
         self._scope = scope
@@ -111,10 +109,6 @@ class _Intake:
 
     `over` is done when stdin has ended and every line was handled.
     """
-
-    __slots__ = (
-        "_conversation", "_gateway", "_has_ended", "_is_paused", "_lines", "_loop", "_waiting", "_writer", "over",
-    )  # fmt: skip
 
     def __init__(self, gateway: Gateway, conversation: Conversation, writer: LineWriter) -> None:
         self._gateway = gateway

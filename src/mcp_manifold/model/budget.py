@@ -19,8 +19,6 @@ MIN_COUNTED: Final = 128 * 1024
 class MemoryBudget:
     """Bytes held by all counted buffers, and the limit up to which new ones are admitted."""
 
-    __slots__ = ("held", "limit", "refused")
-
     def __init__(self, limit: int = sys.maxsize) -> None:
         self.limit = limit
         self.held = 0

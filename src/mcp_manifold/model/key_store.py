@@ -17,8 +17,6 @@ _KEY_BYTES: Final = 32
 class KeyStore(Generic[_T]):
     """Values by issued key. The caller checks whether the bearer of a key may use the value."""
 
-    __slots__ = ("_kept",)
-
     def __init__(self) -> None:
         self._kept: dict[str, _T] = {}
 

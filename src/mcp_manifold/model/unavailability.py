@@ -35,8 +35,6 @@ class UnavailableServer:
 class Unavailability:
     """The servers that failed. `grace` is in seconds; every `now` is a time of the owner's clock, in seconds."""
 
-    __slots__ = ("_at", "_found", "_grace")
-
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self._found: dict[str, UnavailableServer] = {}

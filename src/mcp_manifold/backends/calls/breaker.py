@@ -28,8 +28,6 @@ class Position(StrEnum):
 class Breaker:
     """See the module. `now` is a time of the caller's monotonic clock, in seconds."""
 
-    __slots__ = ("_failures", "_first", "_until", "_wait", "failed_in_row", "is_shut", "openings", "position", "reason")
-
     def __init__(self, *, failures: int, wait: float) -> None:
         self.is_shut = False
         """Whether calls need `admits`. While it is closed, a call checks only this."""

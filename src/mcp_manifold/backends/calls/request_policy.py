@@ -47,8 +47,6 @@ class Patience:
 class Deadlines:
     """The Patience for each item of a server. `special` holds those of overrides, and is mostly empty."""
 
-    __slots__ = ("special", "usual")
-
     def __init__(self, server: ServerSettings) -> None:
         self.usual = Patience(server.timeout, server.max_timeout or inf)
         overrides = server.overrides

@@ -38,8 +38,6 @@ class _Line(Generic[T]):
 class FairQueue(Generic[T]):
     """A queue that is served in turn over principals, and within each over its sessions. See the module."""
 
-    __slots__ = ("_lines",)
-
     def __init__(self) -> None:
         self._lines: OrderedDict[str, _Line[T]] = OrderedDict()
 
@@ -122,8 +120,6 @@ class _Waiting:
 
 class WaitingCalls:
     """See the module. `size` counts the waiting calls; `overloaded` those that were refused or displaced."""
-
-    __slots__ = ("_backend", "_clock", "_limit", "_on_unused", "_queue", "overloaded", "size")
 
     def __init__(self, backend: str, limit: int, clock: Clock, *, on_unused: Callable[[], None]) -> None:
         self._backend = backend

@@ -21,8 +21,6 @@ class AbandonedCalls:
     Each is remembered until the backend answers it, or for as long as it was allowed to take.
     """
 
-    __slots__ = ("_clock", "_until")
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._until: dict[int, tuple[Session | None, float]] = {}
@@ -54,8 +52,6 @@ class InvalidMessageMonitor:
 
     A few are usual, such as a greeting on stdout or a stray print. A flood costs processor time and log space.
     """
-
-    __slots__ = ("_backend", "_count", "_second")
 
     def __init__(self, backend: str) -> None:
         self._backend = backend

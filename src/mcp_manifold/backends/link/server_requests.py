@@ -43,20 +43,6 @@ class ServerRequest:
     `pending` is our request that caused it, where that is certain; `session` is the client behind it.
     """
 
-    __slots__ = (
-        "_on_withdrawn",
-        "id",
-        "inbox",
-        "is_open",
-        "link",
-        "method",
-        "params",
-        "pending",
-        "session",
-        "stalls",
-        "translate",
-    )
-
     def __init__(self, inbox: "Inbox", id_: Payload, method: str, params: Payload | None) -> None:
         self.inbox = inbox
         self.link = inbox.link

@@ -124,9 +124,6 @@ class RequestValidator:
         has_scope: tells whether an endpoint's scope exists.
     """
 
-    __slots__ = ("_accepts", "_gate", "_has_scope", "_is_json", "_open_paths", "_sessions", "max_body", "max_calls",
-                 "max_streams", "routes", "tokens")  # fmt: skip
-
     def __init__(self, settings: ManifoldSettings, sessions: Sessions, has_scope: Callable[[str], bool]) -> None:
         self.tokens = Tokens([(token.name, token.token.get_secret_value()) for token in settings.tokens])
         self.routes = EndpointRoutes(settings.base_path)

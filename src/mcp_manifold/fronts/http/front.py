@@ -79,11 +79,6 @@ class HttpFront:
         check_params: compares a tool's arguments with the headers that mirror them.
     """
 
-    __slots__ = (
-        "_answering", "_check_params", "_drained", "_gateway", "_in_flight", "_listens", "_sessions", "_site",
-        "_sse", "_standing", "_timer", "_validator", "clock", "is_closed", "tally",
-    )  # fmt: skip
-
     def __init__(self, gateway: Gateway, site: App, *, check_params: ParamCheck, clock: Clock | None = None) -> None:
         self._gateway = gateway
         self._site = site

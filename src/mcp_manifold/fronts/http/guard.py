@@ -31,8 +31,6 @@ _MAX_TOKEN_HEADER: Final = 8192
 class HeaderCheck:
     """A check of one header's value. Caches its decisions for a bounded number of values."""
 
-    __slots__ = ("_check", "_remembered")
-
     def __init__(self, check: Callable[[str], bool]) -> None:
         self._check = check
         self._remembered: BoundedCache[bytes, bool] = BoundedCache(_MAX_REMEMBERED)
@@ -58,8 +56,6 @@ class Gate:
         allowed_hosts: further `Host` names; `name`, `name:port` or `*`.
         allowed_origins: further origins; `scheme://name[:port]`, where the port may be `*`; or `*`.
     """
-
-    __slots__ = ("_any_host", "_hosts", "_origins", "admits_host", "admits_origin")
 
     def __init__(
         self, host: str, *, has_tokens: bool, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
@@ -137,8 +133,6 @@ def _kinds(accept: str) -> set[str]:
 
 class Tokens:
     """The configured bearer tokens as (name, token). Keeps only digests. Without tokens, clients are anonymous."""
-
-    __slots__ = ("_known",)
 
     def __init__(self, tokens: Iterable[tuple[str, str]]) -> None:
         self._known = [(digest := _digest(token.encode()), _principal(name, digest)) for name, token in tokens]

@@ -34,8 +34,6 @@ class EndpointRoute:
 class EndpointRoutes:
     """The endpoints below one base path."""
 
-    __slots__ = ("_base", "_known")
-
     def __init__(self, base_path: str) -> None:
         self._base = base_path.rstrip("/").encode()
         self._known: BoundedCache[bytes, EndpointRoute] = BoundedCache(_KEPT)

@@ -39,8 +39,6 @@ class _StreamChannel:
 class LegacySse:
     """Answers GET /sse and POST /messages."""
 
-    __slots__ = ("_clock", "_conversations", "_gateway", "_sessions", "_tally")
-
     def __init__(self, gateway: Gateway, sessions: Sessions, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
         self._clock = clock

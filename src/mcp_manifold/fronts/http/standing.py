@@ -16,8 +16,6 @@ _LAST_EVENT = b"last-event-id"
 class StandingStreams:
     """Answers GET on an MCP endpoint (2025-11-25 streamable-http, Listening for Messages; Resumability)."""
 
-    __slots__ = ("_clock", "_gateway", "_tally")
-
     def __init__(self, gateway: Gateway, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
         self._clock = clock
