@@ -155,12 +155,17 @@ class Held:
         return Payload(self._result)
 
 
+def scripted(**scripts: Any) -> FakeGateway:
+    """A gateway with these scripts by method, `_` for `/`."""
+    return prepared(**scripts)[0]
+
+
 def prepared(
     gateway: FakeGateway | None = None, clock: Clock | None = None, **scripts: Any
 ) -> tuple[FakeGateway, "Client"]:
-    """A gateway with scripts by method, `_` for `/`, and a client of the front before it."""
+    """A gateway with scripts, and a client of the front before it."""
     gateway = gateway or FakeGateway()
-    gateway.scripts.update({name.replace("_", "/"): script for name, script in scripts.items()})
+    gateway.scripts |= {name.replace("_", "/"): script for name, script in scripts.items()}
     return gateway, Client(front(gateway, clock=clock))
 
 

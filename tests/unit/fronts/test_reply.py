@@ -29,6 +29,7 @@ from tests.unit.fronts.fakes import (
     note,
     prepared,
     request,
+    scripted,
 )
 
 pytestmark = pytest.mark.anyio
@@ -133,8 +134,7 @@ def stateless(**params: Any) -> bytes:
 
 
 async def test_pipelined_requests_are_answered_in_their_order_each_by_its_own_call() -> None:
-    gateway = FakeGateway()
-    gateway.scripts["tools/call"] = Held(b"{}", [PROGRESS % 1])
+    gateway = scripted(tools_call=Held(b"{}", [PROGRESS % 1]))
     async with wires.staged(front(gateway)) as stage:
         wire = await stage.open()
         await wire.send(post(initialize()))
@@ -186,8 +186,7 @@ async def test_a_body_over_the_limit_is_refused_whether_it_is_declared_or_not() 
 
 
 async def test_an_answer_to_a_client_that_does_not_read_waits_and_the_next_request_with_it() -> None:
-    gateway = FakeGateway()
-    gateway.scripts["tools/call"] = constant(b'{"x":"%b"}' % (b"y" * 3_000_000))
+    gateway = scripted(tools_call=constant(b'{"x":"%b"}' % (b"y" * 3_000_000)))
     async with wires.staged(front(gateway), buffer=16_384) as stage:
         wire = await stage.open(limit=16_384)
         await wire.send(stateless() + stateless())

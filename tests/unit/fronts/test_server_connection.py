@@ -575,10 +575,8 @@ async def test_a_defect_of_the_application_is_called_one(caplog: pytest.LogCaptu
 
 
 async def test_who_drops_a_request_ends_its_connection() -> None:
-    app = Scripted(echoes=False)
-    async with wired(app) as (_, wire):
-        await wire.send(request("/taken", b"abc"))
-        (await app.was_taken()).writer.drop()
+    async with taking(request("/taken", b"abc")) as (_, wire, taken):
+        taken.writer.drop()
         assert await wire.ended() == b""
 
 

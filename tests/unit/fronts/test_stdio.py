@@ -26,6 +26,7 @@ from tests.unit.fronts.fakes import (
     note,
     raising,
     request,
+    scripted,
 )
 
 pytestmark = pytest.mark.anyio
@@ -119,8 +120,7 @@ async def serving(
 
 @pytest.mark.parametrize("ends", [pipes, sockets])
 async def test_a_handshake_client_is_served(ends: Any) -> None:
-    gateway = FakeGateway()
-    gateway.scripts["tools/call"] = constant(b'{"big":123456789012345678901234567890}')
+    gateway = scripted(tools_call=constant(b'{"big":123456789012345678901234567890}'))
     async with serving(gateway, ends(), "group:team") as (peer, _):
         peer.send(initialize("2025-06-18"))
         assert (await peer.receive())["result"] == {"protocolVersion": "2025-11-25"}
@@ -226,8 +226,7 @@ async def test_a_line_over_the_limit_is_skipped_and_told() -> None:
 
 
 async def test_line_ends_inside_a_result_do_not_end_the_line() -> None:
-    gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b'{\r\n  "a": 1\n}')
+    gateway = scripted(ping=constant(b'{\r\n  "a": 1\n}'))
     async with serving(gateway) as (peer, _):
         peer.send(request("ping", 1))
         assert (await peer.receive())["result"] == {"a": 1}
@@ -258,8 +257,7 @@ async def test_other_notifications_are_handed_on() -> None:
 
 async def test_the_end_of_input_ends_everything() -> None:
     held = Held()
-    gateway = FakeGateway()
-    gateway.scripts["tools/call"] = held
+    gateway = scripted(tools_call=held)
     async with serving(gateway) as (peer, task):
         await peer.greet()
         peer.send(request("tools/call", 1, name="x"))
@@ -292,8 +290,7 @@ async def test_a_reader_that_is_gone_ends_everything() -> None:
 
 
 async def test_more_answers_than_a_pipe_holds_arrive_in_order() -> None:
-    gateway = FakeGateway()
-    gateway.scripts["ping"] = constant(b'{"x":"' + b"y" * 1000 + b'"}')
+    gateway = scripted(ping=constant(b'{"x":"' + b"y" * 1000 + b'"}'))
     count = 3000
     async with serving(gateway) as (peer, _):
         requests = b"".join(encoded(request("ping", n)) + b"\n" for n in range(count))
