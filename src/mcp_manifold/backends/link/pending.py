@@ -12,7 +12,7 @@ from mcp_manifold.wire import Payload, ResultView
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 HUMAN_WAIT: Final = 3600.0
-"""Seconds a call may pause while a person is asked on its behalf; without this bound a forgotten dialog leaks."""
+"""Seconds a call may pause for a person's input; without this bound a forgotten dialog leaks."""
 
 
 @dataclass(slots=True, eq=False)
