@@ -25,7 +25,7 @@ from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.model.lifecycle import State, Status
+from mcp_manifold.model.lifecycle import Status
 from mcp_manifold.wire import NEEDED, Era
 
 logger = logging.getLogger(__name__)
