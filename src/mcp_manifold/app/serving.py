@@ -12,7 +12,7 @@ from mcp_manifold.http1.origin import is_loopback
 
 if TYPE_CHECKING:
     from mcp_manifold.app.http_server import HttpServer
-    from mcp_manifold.fronts.http.asgi import Receive, Scope, Send
+    from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Scope
     from mcp_manifold.fronts.http.front import HttpFront
     from mcp_manifold.fronts.metrics import Exposition, LoopLag
     from mcp_manifold.fronts.stdio import StdioFront
@@ -32,7 +32,7 @@ class MountedApp:
         """The front that serves the requests. Raises RuntimeError while the Manifold is not entered."""
         return self._front()
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: "Scope", receive: "AsgiReceive", send: "AsgiSend") -> None:
         """Serve one request."""
         if self._holder.is_entered:
             await self._front()(scope, receive, send)

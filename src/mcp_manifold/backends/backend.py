@@ -1,7 +1,7 @@
-"""One configured MCP server: its links, its latest Listing, and the way a call takes to it.
+"""One configured MCP server: its links, its latest Listing, and the executor of its calls.
 
-Decides which link serves whom, and asks for it. The shared link comes and goes with the backend's `life`; links held
-for one client session each live in a task of their own, below the owner's.
+Decides which link serves a session. The shared link belongs to the backend's `life`; each link for a single client has
+a task of its own, a child of the owner task.
 """
 
 import logging
@@ -25,14 +25,14 @@ from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, RemoteError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing
-from mcp_manifold.model.lifecycle import State, Status
+from mcp_manifold.model.lifecycle import Status
 from mcp_manifold.wire import NEEDED, Era
 
 logger = logging.getLogger(__name__)
 
 
 class Backend:
-    """See the module. `run` is its life; everything else is called from the same event loop."""
+    """See the module. `run` is the owner task; everything else is called from the same event loop."""
 
     def __init__(self, server: ServerSettings, context: BackendContext, *, cached: CachedListing | None = None) -> None:
         self.name = server.name
@@ -60,7 +60,7 @@ class Backend:
         """Whether every client's calls go over the shared link."""
         self._learn(self._known)
         if cached is not None:
-            self._recall(cached)
+            self._adopt_cached(cached)
 
     def __repr__(self) -> str:
         return (
@@ -69,76 +69,71 @@ class Backend:
 
     @property
     def status(self) -> Status:
-        """Where it is in its life."""
+        """The state of its lifecycle."""
         return self.life.status
 
     @property
-    def greeting(self) -> Negotiation | None:
-        """What it said of itself when it was last connected to; None before the first time."""
+    def negotiation(self) -> Negotiation | None:
+        """The outcome of the last initialize or discover; None before the first one."""
         return self.life.greeting
 
     @property
     def has_connected(self) -> bool:
-        """Whether it was connected to since the program started."""
+        """Whether a connection was made since the program started."""
         return self.stats.lives > 0
 
     @property
     def stats(self) -> BackendStats:
-        """Counts and times of its life."""
+        """Counts and times since the program started."""
         return self.life.stats
 
     @property
     def kind(self) -> TransportKind | None:
-        """The transport in use, once it is known."""
+        """The transport in use; None until one has worked."""
         return self._opener.kind
 
     @property
     def era(self) -> Era:
-        """The era it is spoken to in."""
-        return "handshake" if self.greeting is None else self.greeting.era
+        """The era of its links."""
+        return "handshake" if self.negotiation is None else self.negotiation.era
 
     @property
     def listing(self) -> Listing | None:
-        """What it offers, as last listed."""
+        """Its latest Listing; None before the first."""
         return self._lister.latest
 
     @property
-    def is_settled(self) -> bool:
-        """Whether its first attempt is over: it has listed, or it has failed."""
-        return self.listing is not None or self.status.failures > 0 or self.status.state is State.STOPPED
-
-    @property
     def is_resting(self) -> bool:
-        """Whether there is no connection because nobody needs one, and nothing is known against one."""
+        """Whether it has no connection because none is needed, and no failure is on record."""
         return self.life.is_resting
 
     @property
     def last_exit(self) -> str:
-        """How a child last ended that was not told to, in words; empty when none did."""
+        """How its process last ended unexpectedly, as a sentence; empty if it never did."""
         return self._opener.connector.tail.exit
 
     @property
     def dropped(self) -> int:
-        """Notifications that were too many to be passed on."""
+        """Notifications dropped by the rate limit."""
         return self._opener.pace.dropped
 
     @property
     def stderr(self) -> tuple[str, ...]:
-        """The last lines of a child's stderr."""
+        """The last lines of its process's stderr."""
         return self._opener.connector.tail.lines()
 
-    # --- what callers use --------------------------------------------------------------------------------------
+    # --- links of sessions ----------------------------------------------------------------------------------------
 
     def release(self, session: str) -> None:
-        """A client's session is over: close the link held for it."""
+        """Close the link of a client session that ended."""
         self._client_links.release(session)
 
     async def link_for(self, session: Session) -> Link:
-        """The link that serves a session, calls or not; raises as `request` does."""
+        """The link for everything of a session but calls, opened if needed; raises as `connect` does."""
         return self._live(session) or await self._link(session)
 
     def reopen(self, session: Session) -> None:
-        """Begin to open the link held for a session again, since it is watched; nothing comes of it while it cannot be.
+        """Start to open a session's own link again, because it is watched. Does nothing while the backend is stopped.
 
         Raises:
             BackendUnavailable: too many are open.
@@ -149,16 +144,16 @@ class Backend:
             self._client_links.open(place, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
-        """Whether that link is the session's: its calls go over it, if only the first of several at the same time."""
+        """Whether that link serves the session; of leased links, whether it is the primary."""
         return link.place == self._place(session).key
 
     def link_of(self, session: Session) -> Link | None:
-        """The open link that serves a session, if there is one."""
+        """The open link for everything of a session but calls; None if there is none. Changes nothing."""
         return self._live(session)
 
     @property
     def held(self) -> int:
-        """How many links are held for single clients."""
+        """The number of links for single clients."""
         return len(self._client_links)
 
     def links(self) -> list[Link]:
@@ -173,7 +168,7 @@ class Backend:
             self._learn(replace(self._known, asks=self._known.asks | {capability}))
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Take over settings that ask for no new connection; limits of messages hold for links opened from now on."""
+        """Use other settings that need no new connection; message limits apply to links opened from now on."""
         self.settings = server
         self._context = context
         self.executor.adapt(server, context)
@@ -184,20 +179,20 @@ class Backend:
         self._client_links.adapt(**bounds_of(server, context.limits))
 
     def retire(self) -> None:
-        """It is not configured any more: calls in flight go on, but what it lists and how it is concerns nobody."""
-        self._context = replace(self._context, on_listing=_unheard, on_status=_unheard)
+        """Report no listing and no status from now on: it is no longer configured, and calls in flight continue."""
+        self._context = replace(self._context, on_listing=_ignore, on_status=_ignore)
         self.life.adapt(self.settings, self._context)
 
     async def run(self) -> None:
-        """Live until cancelled; leaves nothing behind."""
+        """Run until cancelled; closes every link and process."""
         await self.life.run()
 
     async def idle(self) -> None:
-        """Wait until no call is on its way."""
+        """Wait until no call is in flight."""
         await self.executor.idle()
 
     def unavailable(self) -> BackendUnavailable:
-        """Why there is no link, as the caller is told."""
+        """The error of a call while there is no link."""
         return self.life.unavailable()
 
     def _place(self, session: Session, call: Call | None = None) -> LinkKey:
@@ -205,20 +200,21 @@ class Backend:
         return place.primary if place.exclusive and call is None else place
 
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
-        """The link for a session, or for one call of it, if it is open: the fast path."""
+        """The open link for a session, or for one call of it."""
         place = self._place(session, call)
         link = self.life.shared if not place.key else self._client_links.find(place, call)
         return None if link is None or link.ended.done() else link
 
     def find_link(self, call: Call) -> Link | None:
-        """The open link that serves a call now; None where one must be opened first, or be free."""
+        """The open link that can serve a call now; None if one must be opened first. Changes nothing."""
         return self._live(call.session, call)
 
     async def connect(self, call: Call) -> None:
         """Open the link that serves a call.
 
         Raises:
-            BackendError: it cannot be opened.
+            BackendError: it cannot be opened, or too many are open.
+            RemoteError: the backend refused.
         """
         await self._link(call.session, call)
 
@@ -239,41 +235,41 @@ class Backend:
         except (BackendProtocolError, RemoteError):
             if not place.eras:
                 raise
-            self._learn(replace(self._known, has_handshake=False))  # so it has the modern era only
+            self._learn(replace(self._known, has_handshake=False))  # it speaks the modern era only
             return await self._link(session, call)
 
-    # --- what is known from an earlier time -------------------------------------------------------------------------
+    # --- cached listing -------------------------------------------------------------------------------------------
 
-    def _recall(self, cached: CachedListing) -> None:
-        """Take for true what was true last time, until it is connected to."""
+    def _adopt_cached(self, cached: CachedListing) -> None:
+        """Assume the transport, era and listing of an earlier run, until it is connected."""
         self.life.greeting = cached.greeting
         self.stats.listed = self._context.clock.now() - cached.age
         self._opener.connector.learned(cached.kind, cached.greeting.era)
         self._learn(replace(self._known, kind=cached.kind, era=cached.greeting.era))
 
-    async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
-        """Remember this for the next time."""
+    async def _keep(self, listing: Listing, negotiation: Negotiation) -> None:
+        """Cache a listing for the next run."""
         if self._context.memory is not None and self.kind is not None:
-            await self._context.memory.keep(self.settings, listing, greeting, self.kind)
+            await self._context.memory.keep(self.settings, listing, negotiation, self.kind)
 
     async def meet(self) -> None:
-        """Connect to it, if it was not since the program started: what is known of it may be from an earlier time.
+        """Connect, if no connection was made since the program started: a cached era may be out of date.
 
         Raises:
-            BackendUnavailable: it cannot be reached.
+            BackendUnavailable: it is not reachable.
         """
         if not self.has_connected:
             await self.life.until_ready()
 
     def wake(self) -> None:
-        """Connect to it, even if nobody needs it."""
+        """Connect, even if no call needs it."""
         self.life.wake()
 
-    # --- what its life tells ----------------------------------------------------------------------------------------
+    # --- events of its life and links -----------------------------------------------------------------------------
 
-    def _negotiated(self, greeting: Negotiation) -> None:
-        """The shared link is open, from which the rest is known of the backend."""
-        self._learn(replace(self._known, kind=self.kind or "", era=greeting.era))
+    def _negotiated(self, negotiation: Negotiation) -> None:
+        """The shared link is open, and its era and transport are known."""
+        self._learn(replace(self._known, kind=self.kind or "", era=negotiation.era))
         self.executor.breaker.close()
 
     def _is_in_use(self) -> bool:
@@ -281,7 +277,7 @@ class Backend:
 
     @asynccontextmanager
     async def _opened_for(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
-        """A link that is not for everybody."""
+        """Open a link for one client, with the headers of the shared link."""
         async with self._opener.for_client(place, session) as link:
             shared = self.life.shared
             link.mirror(None if shared is None else shared.parameter_headers)
@@ -308,5 +304,5 @@ class Backend:
         self._context.on_notification(notification)
 
 
-def _unheard(_: object) -> None:
-    """Where it goes what a retired backend reports."""
+def _ignore(_: object) -> None:
+    """Discards the reports of a retired backend."""

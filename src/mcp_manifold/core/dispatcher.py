@@ -1,9 +1,9 @@
-"""The one way of a call: plan it, act on the plan, finish what comes back. Owns every call in flight.
+"""The path of every call: plans it, acts on the plan, finishes the outcome. Owns the calls in flight.
 
-Theory. Each call is an InFlightCall. Its next step is a value (`plan`): a Send acts in the same turn of the event loop,
-without a task; only a Wait takes a task, after which the call is planned again. A result is finished in one place
-(`Results`) and answered in the turn it arrives in, through the call's Reply. A call ends exactly once: by its answer,
-its failure or its cancellation, whichever comes first.
+Theory. Each call is an InFlightCall, and its next step is a value (`plan`). A Send acts in the same turn of the event
+loop, without a task. A Wait runs in a task, after which the call is planned again. `Results` finishes each outcome, and
+the call's Reply answers it in the turn it arrives in. A call ends exactly once: by its answer, its failure or its
+cancellation.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ class Dispatcher:
     """See the module.
 
     Args:
-        stages: what observes every call, outermost first: the first sees a call begin first and end last.
-        lower_level: ends the raised log level of a link.
-        end: gives a subscription its result, so that it ends.
+        stages: observe every call, the outermost first: it sees a call begin first and end last.
+        lower_level: lowers the log level of a link that was raised for a call.
+        end: ends a subscription, with its result.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Dispatcher:
         return f"<Dispatcher stages=({names}) waiting={len(self.tasks)}>"
 
     def adapt(self) -> None:
-        """Let the stages observe that want to, by the settings now in force; calls in flight go on as they began."""
+        """Select the stages that are active under the current settings; calls in flight keep theirs."""
         active = [stage for stage in self._stages if stage.is_active]
         self.began = tuple(stage.began for stage in active)
         self.ended = tuple(stage.ended for stage in reversed(active))
 
     def dispatch(self, call: Call) -> "InFlightCall":
-        """Begin a call. Its reply gets the answer once, possibly before this returns; nothing is raised."""
+        """Begin a call. Its reply is given the answer once, possibly before this returns. Raises nothing."""
         in_flight = InFlightCall(call, self)
         in_flight.begin()
         return in_flight
 
     async def aclose(self) -> None:
-        """Cancel every wait, and let the calls clean up, within a bound."""
+        """Cancel every wait; calls get up to `CLOSE_WAIT` seconds to clean up."""
         for task in self.tasks:
             task.cancel()
         if self.tasks:
@@ -90,39 +90,39 @@ class InFlightCall:
         self.call = call
         self._dispatcher = dispatcher
         self._ended = dispatcher.ended
-        """The stages to tell of its end."""
+        """The callbacks of the stages that saw it begin."""
         self._send: Send | None = None
-        """The last step that went to a backend."""
+        """The last Send."""
         self._pending: PendingRequest | None = None
-        """The request that waits for the backend's answer."""
+        """The request in flight."""
         self._task: asyncio.Task[Payload | Changes | None] | None = None
-        """The wait that is going on. There is never a pending request beside it."""
+        """The current wait; there is no pending request at the same time."""
         self._waited = 0.0
-        """Seconds spent before the request that is sent now; they count towards its timeout."""
+        """Seconds spent before the next request, which count towards its timeout."""
         self._plans = 0
         self._expects = ""
-        """The backend whose answer is to create a task."""
+        """The backend from which a task is expected; empty for none."""
 
     def __repr__(self) -> str:
         at = "waiting" if self._task is not None else "sent" if self._pending is not None else "planning"
         return f"<InFlightCall {self.call!r} {at}>"
 
     def begin(self) -> None:
-        """Tell the stages, and take the first step."""
-        call, told = self.call, 0
+        """Let the stages see it begin, and take the first step."""
+        call, seen = self.call, 0
         call.began = perf_counter()
         try:
             for began in self._dispatcher.began:
                 began(call)
-                told += 1
+                seen += 1
         except Exception as exc:  # noqa: BLE001  # refused; a defect of a stage costs this call an error, and nothing else
-            self._ended = self._ended[len(self._ended) - told :]  # the others did not see it begin
+            self._ended = self._ended[len(self._ended) - seen :]  # the others did not see it begin
             self._complete(None, exc)
             return
         self._advance()
 
     def cancel(self) -> None:
-        """End the call without a result, as its client asked or because it left; once it is done, do nothing."""
+        """End the call without a result. Does nothing if it is done."""
         call = self.call
         if call.is_done or call.is_cancelled:
             return
@@ -133,7 +133,7 @@ class InFlightCall:
             self._send.link.abandon(self._pending, CallCancelled("the caller cancelled the request"))
 
     def end(self) -> None:
-        """Ask a call that lasts until its client has enough to end now, with its result; others go on."""
+        """End a subscription now, with its result. Other calls continue."""
         self.call.is_ending = True
         self._dispatcher.end(self.call)
 
@@ -161,7 +161,7 @@ class InFlightCall:
                 self._complete(None, step.failure)
 
     def _sent(self, send: Send) -> None:
-        """Send the call to its backend, or continue the parked call it belongs to."""
+        """Send the call to its backend, or resume its parked call."""
         call, executor, facts = self.call, send.backend.executor, self._dispatcher.facts
         self._send = send
         call.backend, call.backend_era = send.backend.name, send.link.era
@@ -182,7 +182,7 @@ class InFlightCall:
             self._on_outcome(None, exc)
 
     def _wait(self, wait: Wait) -> None:
-        """Do what has to be awaited in a task, and plan again."""
+        """Run a wait in a task, and plan again after it."""
         dispatcher = self._dispatcher
         self._task = task = dispatcher.spawn(_awaited(wait), name=f"call {self.call.method[:40]}: {wait.why}")
         dispatcher.tasks.add(task)
@@ -224,7 +224,7 @@ class InFlightCall:
     # --- outcomes -------------------------------------------------------------------------------------------------
 
     def _on_result(self, pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
-        """The backend answered, or there is a reason why it did not."""
+        """Handle the outcome of the request in flight."""
         self._pending = pending
         self._on_outcome(result, failure)
 
@@ -254,7 +254,7 @@ class InFlightCall:
             self._complete(finished, None)
 
     def _complete(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """End the call: release what it holds, tell the stages that saw it begin, and answer."""
+        """End the call: release its slot and log level, call the stages that saw it begin, and answer."""
         call, dispatcher = self.call, self._dispatcher
         if call.is_done:
             return
@@ -285,7 +285,7 @@ class InFlightCall:
 
 
 def _left(slot: object) -> bool:
-    """Give a slot back that the call does not use; always False."""
+    """Release a slot that the call does not use; always False."""
     if isinstance(slot, RequestExecutor):
         slot.leave()
     return False

@@ -1,8 +1,7 @@
-"""Where a call goes: one pure decision for every method, from what is known at this moment.
+"""Decides the next step of a call, for every method, from the current state. Pure.
 
-`plan` reads the scope's view once, so that what was found is what is called. Policy is in the view: an entry the caller
-may not see is not in it, and is answered like one that does not exist. Whatever has to be waited for is a value; after
-the wait the call is planned again.
+`plan` reads the scope's view once, so policy decides on the entry that is called. The view contains only entries that
+the client may see; all others are answered like unknown names. After a Wait, the call is planned again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,11 +31,11 @@ NOT_IN: Final[Mapping[str, frozenset[str]]] = {
 }
 """Methods that an era does not have."""
 _CONTINUATION: Final = frozenset({"requestState", "inputResponses"})
-"""Members with which a modern client continues a call it was sent away from."""
+"""Members of a modern client's retry after `input_required`."""
 
 
 class Send(NamedTuple):
-    """Send it to a backend, over this link, with these params (the backend's own names)."""
+    """Send it to a backend, over this link, with these params (native names)."""
 
     backend: Backend
     link: Link
@@ -44,38 +43,38 @@ class Send(NamedTuple):
     native: str = ""
     """The name or URI the backend knows the item by."""
     task: Task[Link] | None = None
-    """The task a `tasks/*` method is about: it takes no slot, and goes over the link the task was made on."""
+    """The task that a `tasks/*` request is about. It takes no slot, and uses the link that created the task."""
     creates_task: bool = False
-    """The answer is to create a task (2025-11-25)."""
+    """The call requests a task (2025-11-25)."""
     parked: Parked | Repeat | None = None
-    """What the call continues: a parked call, instead of sending anything, or one that is made again."""
+    """The parked call that it resumes, which sends nothing; or the call that it repeats."""
 
     def target(self, method: str) -> CallTarget:
-        """The identity of what is called."""
+        """The target of the call, which a retry must match."""
         return CallTarget(method, self.backend, self.native)
 
 
 class Answer(NamedTuple):
-    """Answer it at once with this result."""
+    """Answer it with this result."""
 
     result: Pieces
 
 
 class Changes(NamedTuple):
-    """What a wait changed about its call, for the Dispatcher to note before it plans again."""
+    """What a wait changed, for the Dispatcher to apply before it plans again."""
 
     waited: float = 0.0
-    """Seconds spent, which its timeout includes."""
+    """Seconds spent, which count towards its timeout."""
     slot: RequestExecutor | None = None
-    """The executor of which it holds a slot now."""
+    """The executor whose slot it holds now."""
     level: Link | None = None
     """The link whose log level was raised for it."""
     params: dict[str, Payload] | None = None
-    """The params to go on with, after its client was asked."""
+    """The params of the next request, with its client's input."""
 
 
 class Wait(NamedTuple):
-    """Wait for this work. It gives the call's result, or what changed, or None; then the call is planned again."""
+    """Wait for this work. A result is the call's answer; after Changes or None the call is planned again."""
 
     why: str
     work: Callable[[], Awaitable[Payload | Changes | None]]
@@ -92,7 +91,7 @@ Step = Send | Answer | Wait | Fail
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan reads."""
+    """The parts that `plan` reads."""
 
     hub: Hub
     fleet: Fleet
@@ -101,16 +100,16 @@ class Facts:
     bridge: Bridge
     extensions: ExtensionMethods
     local: Mapping[str, Handler]
-    """The methods answered here that may wait."""
+    """Handlers of the methods that are answered without a backend, and may wait."""
     raise_level: Callable[[Link, str], Awaitable[None]]
     """Raises a handshake-era backend's log level for the length of a call."""
 
 
 def plan(call: Call, facts: Facts) -> Step:
-    """What to do next for a call. Waits for nothing and changes nothing.
+    """The next step of a call. Does not wait, and changes nothing.
 
     Raises:
-        ManifoldError: the call is invalid, or what it needs is not there; the same as Fail.
+        ManifoldError: the call is invalid, or its item or backend is missing; the same as Fail.
     """
     method = call.method
     if method == "tools/call":
@@ -198,7 +197,7 @@ def _task(call: Call, facts: Facts) -> Step:
 
 
 def _extension(call: Call, facts: Facts) -> Step:
-    """A method the protocol does not define: for the one server it can be meant for."""
+    """A method that the protocol does not define is sent to the only backend it can belong to."""
     if facts.extensions.knows(call.method):
         wait = _unlistable(call, facts)
         if wait is not None:
@@ -223,7 +222,7 @@ def _unlistable(call: Call, facts: Facts) -> Wait | None:
 
 
 def _missing(call: Call, facts: Facts, kind: Kind, name: str) -> Step:
-    """A name that is not listed: it may belong to a backend that is connecting, or never could."""
+    """Handle a name that is not listed: its backend may be connecting, or may never have listed."""
     scope = call.session.scope
     if not facts.hub.has_attempted(scope):
         return Wait("catalogue", partial(facts.hub.wait_attempted, scope))
@@ -243,14 +242,14 @@ def _send(
     task: Task[Link] | None = None,
     creates_task: bool = False,
 ) -> Step:
-    """Send to a backend, or wait for what is missing: a first connection, a slot, a link, a log level."""
+    """Send to a backend; or wait for a first connection, a slot, a link or a log level."""
     backend = facts.fleet.backends.get(name)
     if backend is None:
         raise BackendUnavailable(name, "is no longer configured")
     parked: Parked | Repeat | None = None
     if call.session.era == "modern" and task is None:
         if not backend.has_connected:
-            return Wait("first connection", backend.meet)  # the era it speaks decides
+            return Wait("first connection", backend.meet)  # its era decides on the state
         if backend.era == "handshake" and not _CONTINUATION.isdisjoint(params):
             parked, params = _continued(call, facts, params, CallTarget(call.method, backend, native))
             if isinstance(parked, Parked):
@@ -269,7 +268,7 @@ def _send(
 
 
 def _open_link(call: Call, backend: Backend, task: Task[Link] | None) -> Link | None:
-    """The open link that serves a call: for a task, the one it was made on."""
+    """The open link for a call; for a task, the link that created it."""
     link = None if task is None else task.link
     if link is None or link.ended.done():
         link = backend.life.shared if backend.has_one_link else backend.find_link(call)
@@ -279,7 +278,7 @@ def _open_link(call: Call, backend: Backend, task: Task[Link] | None) -> Link | 
 def _continued(
     call: Call, facts: Facts, params: dict[str, Payload], target: CallTarget
 ) -> tuple[Parked | Repeat | None, dict[str, Payload]]:
-    """What a modern client that came back continues at a handshake-era backend, and the params without its state."""
+    """The call that a modern client's retry continues at a handshake-era backend, and the params without its state."""
     parked = None
     if "requestState" in params and not call.attempts:
         parked = facts.bridge.find_parked(call, target)
@@ -287,7 +286,7 @@ def _continued(
 
 
 def _lacks_level(call: Call, link: Link) -> bool:
-    """Whether a 2026-07-28 request wants a log level that its handshake-era link was not raised to yet."""
+    """Whether a 2026-07-28 request wants a log level to which its handshake-era link was not raised yet."""
     session = call.session
     return bool(session.log_level) and session.era == "modern" and link.era == "handshake" and call.level is not link
 

@@ -76,7 +76,7 @@ class Results:
 
     async def _ask(self, call: Call, send: Send, wanted: wire.InputRequired) -> Changes:
         if call.rounds >= MAX_ROUNDS:
-            reason = f"asked for input more than {MAX_ROUNDS} times in one call"
+            reason = f"requested input more than {MAX_ROUNDS} times in one call"
             raise BackendProtocolError(send.backend.name, reason)
         return Changes(params=await self._bridge.ask(call, send.backend.name, wanted))
 

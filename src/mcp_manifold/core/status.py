@@ -111,7 +111,7 @@ def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now
 
 def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float) -> ServerStatus:
     """The status of an enabled server."""
-    status, greeting, stats, links = backend.status, backend.greeting, backend.stats, backend.links()
+    status, negotiation, stats, links = backend.status, backend.negotiation, backend.stats, backend.links()
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
     executor = backend.executor
     breaker, is_shut = executor.breaker, executor.breaker.is_shut
@@ -121,8 +121,8 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         name=backend.name,
         state=status.state.value,
         transport=backend.kind or "",
-        era=greeting.era if greeting else "",
-        version=greeting.version if greeting else "",
+        era=negotiation.era if negotiation else "",
+        version=negotiation.version if negotiation else "",
         tools=counts[Kind.TOOL],
         prompts=counts[Kind.PROMPT],
         resources=counts[Kind.RESOURCE],

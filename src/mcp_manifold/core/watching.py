@@ -1,4 +1,4 @@
-"""Subscriptions: passes resource updates and, in 2026-07-28, changes of lists and tasks to the clients that asked.
+"""Subscriptions: passes resource updates and, in 2026-07-28, changes of lists and tasks to their clients.
 
 Theory. A handshake-era client subscribes to one resource at a time and is notified on its standing stream. A 2026-07-28
 client opens `subscriptions/listen`, a request with its own stream. Both are watchers in `Subscriptions`, which tells

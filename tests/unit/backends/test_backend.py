@@ -46,7 +46,6 @@ async def test_over_stdio_it_is_ready_lists_and_serves() -> None:
         assert (run.backend.status.state, run.backend.kind, run.backend.era) == (State.READY, "stdio", "handshake")
         assert run.backend.listing is not None
         assert run.backend.listing.instructions == "Use echo to hear yourself."
-        assert run.backend.is_settled
     assert run.backend.status.state is State.STOPPED
     await server.wait_all_gone()
 
@@ -179,7 +178,6 @@ async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog:
         failed = await failure(run)
         assert isinstance(failed, BackendUnavailable)
         assert "connection refused" in failed.message
-        assert run.backend.is_settled
     said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert [words.startswith("backend not reached: ") and "connection refused" in words for words in said] == [True]
 

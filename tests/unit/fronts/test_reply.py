@@ -8,7 +8,7 @@ import pytest
 
 from mcp_manifold.errors import RequestError
 from mcp_manifold.fronts.http.admission import ClientContext
-from mcp_manifold.fronts.http.asgi import Send
+from mcp_manifold.fronts.http.asgi import AsgiSend
 from mcp_manifold.fronts.http.reply import BULKY, HttpReply
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.wire import Payload, encode
@@ -53,7 +53,7 @@ class Kept:
     ) -> None:
         self.pieces.append((pieces, is_shared))
 
-    def upgrade_to_stream(self) -> Send:
+    def upgrade_to_stream(self) -> AsgiSend:
         raise AssertionError("nothing streams here")
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:

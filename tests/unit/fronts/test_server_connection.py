@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from mcp_manifold.fronts.http.asgi import Send
+from mcp_manifold.fronts.http.asgi import AsgiSend
 from mcp_manifold.fronts.http.reply import HttpWriter
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
 from mcp_manifold.fronts.server.service import SMALL, Limits
@@ -447,7 +447,7 @@ async def test_who_left_with_requests_sent_ahead_gets_hardly_any_begun() -> None
 # --- a reply that becomes a stream ------------------------------------------------------------------------------------
 
 
-async def _stream(send: Send, *pieces: bytes) -> None:
+async def _stream(send: AsgiSend, *pieces: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -583,7 +583,7 @@ async def test_who_drops_a_request_ends_its_connection() -> None:
 async def test_a_stream_that_is_given_up_ends_its_connection() -> None:
     app = Scripted(echoes=False)
 
-    async def giving_up(send: Send) -> None:
+    async def giving_up(send: AsgiSend) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async with wired(app) as (_, wire):

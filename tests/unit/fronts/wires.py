@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_manifold.clock import Clock, LoopClock
-from mcp_manifold.fronts.http.asgi import Message, Receive, Scope, Send
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Message, Scope
 from mcp_manifold.fronts.http.reply import HttpWriter
 from mcp_manifold.fronts.server.connection import Connection
 from mcp_manifold.fronts.server.service import Limits, Service
@@ -35,8 +35,8 @@ class Served:
     """A request served as an ASGI call."""
 
     scope: Scope
-    receive: Receive
-    send: Send
+    receive: AsgiReceive
+    send: AsgiSend
     body: bytes = b""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """It heard that its client is gone."""
@@ -133,7 +133,7 @@ class Scripted:
             asyncio.get_running_loop().call_soon(taken.echo)
         return taken
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         served = Served(scope, receive, send)
         self.served.append(served)
         self._grown.set()

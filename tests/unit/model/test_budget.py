@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.config.environment import memory_given
-from mcp_manifold.fronts.http.asgi import PIECE, STALL, Message, Receive, Refused, send_json
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, Message, Refused, send_json
 from mcp_manifold.fronts.http.request import read_body
 from mcp_manifold.fronts.http.resumption import Journals
 from mcp_manifold.fronts.http.stream import EventStream, Tally
@@ -83,7 +83,7 @@ def test_the_memory_of_a_container_is_read_from_its_control_group(tmp_path: Path
 # --- requests of clients ---------------------------------------------------------------------------------------
 
 
-def arriving(*pieces: bytes) -> Receive:
+def arriving(*pieces: bytes) -> AsgiReceive:
     """A body that comes in these pieces."""
     left = list(pieces)
 

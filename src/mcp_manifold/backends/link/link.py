@@ -276,7 +276,7 @@ class Link:
             self.clock.call_later(0, self._complete, pending, *kept)
 
     def stall(self, pending: PendingRequest) -> None:
-        """Pause a request's deadline while its client is asked something."""
+        """Pause a request's deadline while a server request to its client is open."""
         pending.stalls += 1
         self._pause(pending)
 

@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload, ResultView
 
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
 HUMAN_WAIT: Final = 3600.0
-"""Seconds a call may pause while a person is asked on its behalf; without this bound a forgotten dialog leaks."""
+"""Seconds a call may pause for a person's input; without this bound a forgotten dialog leaks."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,11 +113,6 @@ class MessageHandler(Protocol):
 
     def on_lost(self) -> None:
         """Withdraw every server request: the link has ended."""
-
-
-def either(first: "asyncio.Future[Any]", second: "asyncio.Future[Any]") -> set["asyncio.Future[Any]"]:
-    """Two futures of different types, as one set to wait for."""
-    return {first, second}
 
 
 def number_in(start: bytes) -> int:

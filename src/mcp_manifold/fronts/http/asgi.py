@@ -10,9 +10,9 @@ from mcp_manifold.wire import NULL_ID, error_of, failure
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiReceive = Callable[[], Awaitable[Message]]
+AsgiSend = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, AsgiReceive, AsgiSend], Awaitable[None]]
 Headers = dict[bytes, bytes]
 """Header lines by lower-case name; of a repeated name the last line."""
 
@@ -35,7 +35,7 @@ class Refused(RequestError):
         self.headers = tuple(headers)
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
+async def send_json(send: AsgiSend, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
     """Send a complete JSON response.
 
     Raises:
@@ -49,7 +49,7 @@ async def send_json(send: Send, status: int, body: bytes, headers: Sequence[Line
         await send_pieces(send, body, more=False)
 
 
-async def send_pieces(send: Send, body: bytes, *, more: bool) -> None:
+async def send_pieces(send: AsgiSend, body: bytes, *, more: bool) -> None:
     """Send a large part of a body in pieces, each with its own timeout.
 
     Raises:
@@ -63,14 +63,14 @@ async def send_pieces(send: Send, body: bytes, *, more: bool) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": more or not is_last})
 
 
-async def send_empty(send: Send, status: int, headers: Sequence[Line] = ()) -> None:
+async def send_empty(send: AsgiSend, status: int, headers: Sequence[Line] = ()) -> None:
     """Send a response without a body."""
     lines = list(headers) if status == 204 else [_EMPTY_BODY, *headers]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def send_refusal(send: Send, refused: Refused) -> None:
+async def send_refusal(send: AsgiSend, refused: Refused) -> None:
     """Send a refusal as a JSON response."""
     await send_json(send, refused.status, refusal_body(refused), refused.headers)
 
@@ -80,7 +80,7 @@ def refusal_body(refused: Refused) -> bytes:
     return failure(NULL_ID, error_of(refused, "handshake"))
 
 
-def with_lines(lines: Sequence[Line], send: Send) -> Send:
+def with_lines(lines: Sequence[Line], send: AsgiSend) -> AsgiSend:
     """A `send` that adds these header lines to the response."""
 
     async def sending(message: Message) -> None:

@@ -17,10 +17,10 @@ from mcp_manifold.fronts.http.admission import SESSION_HEADER, AdmissionDecision
 from mcp_manifold.fronts.http.asgi import (
     CLOSE,
     App,
-    Receive,
+    AsgiReceive,
+    AsgiSend,
     Refused,
     Scope,
-    Send,
     refusal_body,
     send_empty,
     send_json,
@@ -37,11 +37,10 @@ from mcp_manifold.fronts.http.checks import (
     speaks_modern,
     unsupported,
 )
+from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
 from mcp_manifold.fronts.http.reply import AsgiWriter, Exchange, HttpReply, HttpWriter
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
-from mcp_manifold.fronts.http.sse import LegacySse
-from mcp_manifold.fronts.http.standing import StandingStreams
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.http1.head import Head
@@ -155,7 +154,7 @@ class HttpFront:
             return False
         return self._post(Exchange(head, decision, writer, decision.cors), body) or True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Serve one request over ASGI. Never raises for what a client did."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
@@ -175,7 +174,7 @@ class HttpFront:
         finally:
             self._landed()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         mount, path = split_mount(scope)
         head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
         decision = self._validator.admit(head)
@@ -227,7 +226,7 @@ class HttpFront:
         finally:
             reservation.release()
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _other(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:

@@ -15,7 +15,7 @@ from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, ManifoldError
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import AdmissionDecision
-from mcp_manifold.fronts.http.asgi import Receive, Send, send_empty, send_json
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, send_empty, send_json
 from mcp_manifold.fronts.http.resumption import Journal
 from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
@@ -62,7 +62,7 @@ class HttpWriter(Protocol):
         `is_shared`: the pieces are cached elsewhere, so they do not count against the memory budget.
         """
 
-    def upgrade_to_stream(self) -> Send:
+    def upgrade_to_stream(self) -> AsgiSend:
         """Begin a response that is written with ASGI messages."""
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
@@ -313,7 +313,7 @@ class AsgiWriter:
 
     __slots__ = ("_answer", "_budget", "_is_dropped", "_receive", "_send", "_signal", "_work")
 
-    def __init__(self, receive: Receive, send: Send, budget: MemoryBudget) -> None:
+    def __init__(self, receive: AsgiReceive, send: AsgiSend, budget: MemoryBudget) -> None:
         self._budget = budget
         self._receive = receive
         self._send = send
@@ -334,7 +334,7 @@ class AsgiWriter:
     ) -> None:
         self.respond(200, b"".join(pieces), lines)
 
-    def upgrade_to_stream(self) -> Send:
+    def upgrade_to_stream(self) -> AsgiSend:
         return self._send
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
@@ -390,7 +390,7 @@ class AsgiWriter:
             reservation.release()
 
 
-async def _watch(receive: Receive, reply: HttpReply) -> None:
+async def _watch(receive: AsgiReceive, reply: HttpReply) -> None:
     """Report the client's disconnect to its reply."""
     while (await receive())["type"] != "http.disconnect":
         pass

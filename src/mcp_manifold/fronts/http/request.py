@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import CLOSE, Headers, Receive, Refused, Send
+from mcp_manifold.fronts.http.asgi import CLOSE, AsgiReceive, AsgiSend, Headers, Refused
 from mcp_manifold.fronts.http.routes import EndpointRoute
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import Reservation
@@ -24,8 +24,8 @@ class HttpRequest:
     lines: Sequence[Line]
     route: EndpointRoute
     principal: Principal
-    receive: Receive
-    send: Send
+    receive: AsgiReceive
+    send: AsgiSend
     query: bytes
     mount: str = ""
     """The path at which another application mounts this one."""
@@ -38,7 +38,7 @@ class Hangup(Exception):
     """The client closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
+async def read_body(receive: AsgiReceive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
     """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
 
     Raises:
@@ -60,7 +60,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int, reservation:
         raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
 
 
-async def _collect(receive: Receive, limit: int, reservation: Reservation) -> bytes:
+async def _collect(receive: AsgiReceive, limit: int, reservation: Reservation) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
-from mcp_manifold.fronts.http.asgi import PIECE, STALL, Receive, Refused, Send, send_pieces
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, AsgiSend, Refused, send_pieces
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 
@@ -94,7 +94,9 @@ class EventStream:
         "written",
     )
 
-    def __init__(self, send: Send, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None) -> None:
+    def __init__(
+        self, send: AsgiSend, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None
+    ) -> None:
         self._send = send
         self._tally = tally
         self._headers = headers
@@ -229,7 +231,7 @@ class EventStream:
         self._tally.drop_event()
 
 
-async def serve_stream(stream: EventStream, receive: Receive) -> None:
+async def serve_stream(stream: EventStream, receive: AsgiReceive) -> None:
     """Run a stream until it ends or the client disconnects."""
     watching = watch_disconnect(receive, stream.hang_up)
     watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
@@ -239,7 +241,7 @@ async def serve_stream(stream: EventStream, receive: Receive) -> None:
         watcher.cancel()
 
 
-async def watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:
+async def watch_disconnect(receive: AsgiReceive, gone: Callable[[], None]) -> None:
     """Call `gone` when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import httptools
 
 from mcp_manifold.clock import IdleTimer
-from mcp_manifold.fronts.http.asgi import Refused, Send, refusal_body
+from mcp_manifold.fronts.http.asgi import AsgiSend, Refused, refusal_body
 from mcp_manifold.fronts.server.request_cycle import RequestCycle
 from mcp_manifold.fronts.server.service import (
     MAX_HEADS,
@@ -390,7 +390,7 @@ class Connection(asyncio.Protocol):
             self._reservation.release()  # the unsent pieces are cached elsewhere
         self.completed(keeps_alive=keeps_alive)
 
-    def upgrade_to_stream(self) -> Send:
+    def upgrade_to_stream(self) -> AsgiSend:
         """Begin a response that is written with ASGI messages."""
         self._cycle = RequestCycle(self, self._served, is_read=True)
         if self.is_gone:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import httptools
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.asgi import Receive, Refused, Scope, Send
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Refused, Scope
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import MemoryBudget
 
@@ -40,7 +40,7 @@ class Application(Protocol):
         request must be served as an ASGI call.
         """
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> Awaitable[None]:
         """Serve any request, as an ASGI application."""
 
 
