@@ -9,8 +9,7 @@ from mcp_manifold.errors import BackendError, BackendUnavailable
 from mcp_manifold.model.lifecycle import State
 from tests.peers.backend import Act, HttpBackend, Script, SseBackend, StdioBackend, named, tool
 from tests.unit.backends.linking import Caller, text_of, within
-from tests.unit.backends.linking import tool as executor
-from tests.unit.backends.running import fleet_of, over_stdio, over_web
+from tests.unit.backends.running import fleet_of, over_stdio, over_web, request
 
 pytestmark = pytest.mark.anyio
 
@@ -33,11 +32,11 @@ async def test_bad_backends_do_not_hold_up_or_end_the_good_one() -> None:
             await context.until(lambda: fleet["good"].listing is not None)
             for name in ("down", "broken"):
                 await context.until(lambda name=name: fleet[name].status.failures >= 2)  # type: ignore[misc]  # a lambda
-            result = await within(fleet["good"].request(Caller().call(), "tools/call", executor("echo", text="x")))
+            result = await within(request(fleet, "good", Caller().call(name="echo", arguments={"text": "x"})))
             assert text_of(result) == "x"
             for name in ("stuck", "down", "broken"):
                 with pytest.raises(BackendError) as caught:
-                    await within(fleet[name].request(Caller().call(), "tools/call", executor("echo")))
+                    await within(request(fleet, name, Caller().call(name="echo", arguments={})))
                 assert caught.value.backend == name
             assert fleet["good"].status.state is State.READY
 
@@ -65,7 +64,7 @@ async def test_a_released_session_is_released_everywhere() -> None:
         fleet_of(over_web(one.url, "one"), over_web(two.url, "two")) as (fleet, _),
     ):
         for name in fleet:
-            await within(fleet[name].request(Caller("c").call(), "tools/call", executor("echo")))
+            await within(request(fleet, name, Caller("c").call(name="echo", arguments={})))
         fleet.release("c")
         for server in (one, two):
             await server.recorder.wait_until(lambda server=server: server.deletes, "the end of a session")  # type: ignore[misc]  # a lambda
@@ -85,7 +84,7 @@ async def test_stopping_leaves_no_task_no_process_and_no_connection() -> None:
         )
         async with fleet_of(*settings) as (fleet, context):
             for name in ("web", "events", "child"):
-                await within(fleet[name].request(Caller("c").call(), "tools/call", executor("echo")))
+                await within(request(fleet, name, Caller("c").call(name="echo", arguments={})))
                 await context.until(lambda name=name: fleet[name].listing is not None)  # type: ignore[misc]  # a lambda
         await child.wait_all_gone()
         for server in (web, sse):
