@@ -63,7 +63,7 @@ THIRD_PARTIES: Final = {
 LAZY: Final = {
     "__init__:__getattr__": "only programs that use the heavy names pay for them",
     "app.lazy_sdk:_import_greet": "the SDK takes 0.3 s to import, and no front needs it to answer",
-    "app.lazy_sdk:check_params": "the same",
+    "app.lazy_sdk:check_param_headers": "the same",
     "app.lazy_sdk:header_parameters": "the same",
     "app.reload:_watch": "only a watched file needs watchfiles",
     "app.serving:_exposition": "only the HTTP front has metrics",

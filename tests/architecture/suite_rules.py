@@ -17,6 +17,8 @@ SLEEPS: Final = {
     "peers/processes.py:until": "nothing announces what another process did",
     "peers/program.py:rests": "nothing may happen meanwhile, so there is no event",
     "slow_jobs.py:run": "the example's work",
+    "unit/fronts/test_server_connection.py:test_who_reads_slowly_gets_everything": "the pace of a slow reader",
+    "unit/fronts/test_server_connection.py:test_who_reads_slowly_what_is_still_being_written_gets_every": "the same",
 }
 """Functions that sleep, as `file:function` (60 characters of it), and why there is no event to wait for."""
 

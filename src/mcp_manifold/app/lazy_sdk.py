@@ -30,6 +30,7 @@ class LazyNegotiator:
     async def greet(
         self, link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock
     ) -> Negotiation:
+        """Open a session over the link; the first call imports the SDK."""
         if self._greet is None:
             async with self._importing:  # servers that start together use one thread, not one each
                 self._greet = await anyio.to_thread.run_sync(_import_greet)
@@ -39,6 +40,7 @@ class LazyNegotiator:
 def header_parameters(
     backend: str, tools: Sequence[bytes], *, mirrored: bool
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+    """The usable tools, and the headers that mirror their arguments; imports the SDK if a tool has any."""
     if not any(b"x-mcp-header" in tool for tool in tools):
         return tuple(tools), None
     import_lazily(*_PACKAGES)
@@ -50,6 +52,7 @@ def header_parameters(
 def check_param_headers(
     schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]
 ) -> ParamRejection | None:
+    """The reason why headers do not mirror the arguments; None if they do."""
     import_lazily(*_PACKAGES)
     from mcp_manifold.backends.link.sdk import validate_mcp_param_headers  # noqa: PLC0415 - as above
 

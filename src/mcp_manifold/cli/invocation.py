@@ -28,6 +28,7 @@ class Opening:
         return "<Opening>"
 
     def manifold(self, source: Path | None, overrides: Mapping[str, object]) -> "Manifold":
+        """A Manifold of the configuration, not yet entered."""
         from mcp_manifold.app.manifold import Manifold  # noqa: PLC0415 - takes a second, which --help must not wait for
 
         return Manifold.from_config(source, overrides=overrides)
@@ -38,11 +39,13 @@ class Opening:
         return config.load(source, overrides=overrides)
 
     def find(self) -> Path | None:
+        """The configuration file that commands use by default; None if there is none."""
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.find()
 
     def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the configuration file."""
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.json_schema()

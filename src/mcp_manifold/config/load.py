@@ -116,7 +116,7 @@ def load_dict(data: Mapping[str, object], *, environ: Mapping[str, str] | None =
 def _complete(reading: Future[Settings], work: Callable[[], Settings]) -> None:
     try:
         reading.set_result(work())
-    except BaseException as exc:  # noqa: BLE001 - the thread's boundary: whoever waits for the result gets it
+    except BaseException as exc:  # noqa: BLE001 - the thread's boundary: the waiting caller gets it
         reading.set_exception(exc)
 
 

@@ -37,7 +37,7 @@ ANNOUNCE_AFTER: Final = 0.1
 MAX_REFS: Final = 10_000
 """URIs seen in results that are remembered; the oldest is forgotten first."""
 
-Watcher = Callable[[Sequence[str]], None]
+ListCallback = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Hub:
         self._listings: dict[str, Listing] = {}
         self.views: dict[str, View] = {}
         """The views made so far, by scope; only the hub changes it."""
-        self._watchers: dict[str, list[Watcher]] = {}
+        self._watchers: dict[str, list[ListCallback]] = {}
         self._changes: dict[str, set[Change]] = {}
         self._attempted: set[str] = set()
         self._cached: set[str] = set()
@@ -297,7 +297,7 @@ class Hub:
                 self._refs.popitem(last=False)
         return self.view(scope).whole.public_uri(backend, uri)
 
-    def watch(self, scope: str, changed: Watcher) -> Callable[[], None]:
+    def watch(self, scope: str, changed: ListCallback) -> Callable[[], None]:
         """Call `changed` with the `list_changed` methods of real differences; returns a function that stops this."""
         self.view(scope)
         watchers = self._watchers.setdefault(scope, [])

@@ -1,6 +1,6 @@
 """Reads file descriptors, including this process's stdin. Knows no JSON and no session.
 
-Pipes and sockets are the event loop's: what comes in is handed on in the turn in which it does. A terminal is left as
+Pipes and sockets are the event loop's: data is handed on in the turn in which it arrives. A terminal is left as
 it is (making it non-blocking would do that to the shell that shares it), and a regular file cannot be waited for at
 all: both are served by a thread.
 """

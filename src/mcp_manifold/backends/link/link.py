@@ -312,7 +312,7 @@ class Link:
         for pending in [waiting for waiting in self.pending.values() if waiting.deadline <= now]:
             self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.spent}"))
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- incoming messages --------------------------------------------------------------------------------------------
 
     def fed(self, data: bytes, origin: PendingRequest | None = None) -> None:
         """Handle one message. `origin`: the request on whose own stream it came."""

@@ -104,6 +104,7 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
 
 
 async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock) -> Negotiation:
+    """Negotiate the first of `eras` that the server speaks, through the SDK's client session."""
     dispatcher = _LinkDispatcher(link, identity, timeout, clock)
     async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
         outcome = await _negotiate(session, dispatcher, link, eras)
@@ -155,6 +156,7 @@ async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, lin
 def parameters(
     backend: str, tools: Sequence[bytes], *, mirrored: bool
 ) -> tuple[tuple[bytes, ...], ParameterHeaders | None]:
+    """The tools whose `x-mcp-header` marks are valid, and the header of each marked argument."""
     kept: list[bytes] = []
     maps: dict[str, dict[tuple[str, ...], str]] = {}
     for raw in tools:

@@ -38,7 +38,7 @@ from mcp_manifold.fronts.http.checks import (
     unsupported,
 )
 from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
-from mcp_manifold.fronts.http.reply import AsgiWriter, Exchange, HttpReply, HttpWriter
+from mcp_manifold.fronts.http.reply import AsgiWriter, PostExchange, HttpReply, HttpWriter
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.stream import Tally
@@ -152,7 +152,7 @@ class HttpFront:
         route = decision.route
         if route is None or route.kind != "mcp" or len(body) > validator.max_body:
             return False
-        return self._post(Exchange(head, decision, writer, decision.cors), body) or True
+        return self._post(PostExchange(head, decision, writer, decision.cors), body) or True
 
     async def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Serve one request over ASGI. Never raises for what a client did."""
@@ -211,7 +211,7 @@ class HttpFront:
         try:
             body = await read_body(request.receive, head.headers, self._validator.max_body, reservation)
             writer = AsgiWriter(request.receive, request.send, self.tally.budget)
-            await writer.run(self._post(Exchange(head, decision, writer, ()), body))
+            await writer.run(self._post(PostExchange(head, decision, writer, ()), body))
         finally:
             reservation.release()
 
@@ -234,7 +234,7 @@ class HttpFront:
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def _post(self, exchange: Exchange, body: bytes) -> HttpReply | None:
+    def _post(self, exchange: PostExchange, body: bytes) -> HttpReply | None:
         """Handle one message; returns the pending reply, or None if the request was answered."""
         writer, lines = exchange.writer, exchange.lines
         try:
@@ -250,7 +250,7 @@ class HttpFront:
             writer.respond(500, _defect(), lines)
         return None
 
-    def _message(self, exchange: Exchange, body: bytes) -> HttpReply | None:
+    def _message(self, exchange: PostExchange, body: bytes) -> HttpReply | None:
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
@@ -315,7 +315,7 @@ class HttpFront:
 
     # --- the handshake revisions --------------------------------------------------------------------------------------
 
-    def _handshake(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
+    def _handshake(self, exchange: PostExchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         method, id_, decision = envelope.method, envelope.id, exchange.decision
         if method == "initialize" and id_ is not UNSET and not decision.named:
             return self._initialize(exchange, id_, params)
@@ -345,7 +345,7 @@ class HttpFront:
             exchange.writer.respond(status, failure(id_, error_of(exc, "handshake")), exchange.lines)
             return None
 
-    def _initialize(self, exchange: Exchange, id_: Payload, params: dict[str, Payload]) -> HttpReply | None:
+    def _initialize(self, exchange: PostExchange, id_: Payload, params: dict[str, Payload]) -> HttpReply | None:
         route = exchange.decision.route
         assert route is not None, "a message is for an endpoint"
         opened = self._sessions.create("mcp", exchange.decision.principal, route.scope)
@@ -360,7 +360,7 @@ class HttpFront:
 
     # --- 2026-07-28 ---------------------------------------------------------------------------------------------------
 
-    def _modern(self, exchange: Exchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
+    def _modern(self, exchange: PostExchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         """Handle a message without a session. Closing its stream cancels its call."""
         method, id_, decision = envelope.method, envelope.id, exchange.decision
         if method is UNSET:
@@ -405,7 +405,7 @@ class HttpFront:
         if schema is not None:
             check_params(self._check_params, schema, params, head.headers, head.lines)
 
-    def _acknowledge(self, exchange: Exchange) -> None:
+    def _acknowledge(self, exchange: PostExchange) -> None:
         """Accept and drop a notification. The revision defines none from clients, but some clients send them."""
         version = exchange.head.headers.get(VERSION_HEADER, MODERN_VERSION.encode())
         if version == MODERN_VERSION.encode():

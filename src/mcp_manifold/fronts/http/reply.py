@@ -72,7 +72,7 @@ class HttpWriter(Protocol):
         """Close the connection without a response."""
 
 
-class Exchange(NamedTuple):
+class PostExchange(NamedTuple):
     """One admitted HTTP request, and the writer of its response."""
 
     head: Head
@@ -103,7 +103,7 @@ class HttpReply:
     def __init__(
         self,
         front: Front,
-        exchange: Exchange,
+        exchange: PostExchange,
         method: str,
         params: dict[str, Payload],
         session: Session,
