@@ -26,6 +26,12 @@ SLEEPS: Final = {
 SLEEPING: Final = ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep")
 
 
+PATCHES: Final = {
+    "contract/test_vanishing.py:not_kept": "a whole program, to which a test passes no clock, keeps streams for a minute",
+}
+"""Functions that patch a module of ours, as `file:function`, and why they cannot pass in what differs."""
+
+
 def unmocked(modules: list[Module]) -> Iterator[Complaint]:
     """Tests use fakes, not mocks."""
     for module in modules:
@@ -45,7 +51,7 @@ def unpatched(modules: list[Module]) -> Iterator[Complaint]:
             for item in node.names
             if item.asname and f"{getattr(node, 'module', '') or ''}.{item.name}".lstrip(".").startswith(PACKAGE)
         }
-        for node, _ in module.nodes:
+        for node, inside in module.nodes:
             if (
                 isinstance(node, ast.Call)
                 and dotted(node.func).endswith(("patch.setattr", "patch.delattr"))
@@ -57,7 +63,9 @@ def unpatched(modules: list[Module]) -> Iterator[Complaint]:
                 )
                 root = text.partition(".")[0]
                 if root in names | aliases | {PACKAGE}:
-                    yield Complaint(f"{module.path}:{node.lineno}", f"patches {text}: pass it in")
+                    yield Complaint(
+                        f"{module.path}:{node.lineno}", f"patches {text}: pass it in", f"{module.path}:{inside}"
+                    )
 
 
 def awake(modules: list[Module]) -> Iterator[Complaint]:
@@ -99,6 +107,7 @@ RULES: Final = (
             ("unit/x.py", f"monkeypatch.setattr('{PACKAGE}.core.hub.A', 1)", f"patches {PACKAGE}.core.hub.A"),
             ("unit/x.py", f"import {PACKAGE}.core.hub as h\nmonkeypatch.setattr(h, 'A', 1)", "patches h"),
         ),
+        PATCHES,
     ),
     Rule(
         awake,

@@ -145,7 +145,7 @@ async def test_an_idle_http_backend_closes_its_sessions() -> None:
 
 
 async def test_a_call_in_flight_is_use() -> None:
-    async with StdioBackend(HANDSHAKE) as server, idle_soon(server) as (run, clock):
+    async with StdioBackend(HANDSHAKE) as server, idle_soon(server, timeout=100 * IDLE) as (run, clock):
         waiting = asyncio.ensure_future(run.call("hang"))
         await server.wait_for("tools/call", count=2)
         await clock.advance(10 * IDLE)
@@ -237,7 +237,7 @@ async def test_the_breaker_opens_after_failures_and_refuses_calls_until_other_se
         assert "no answer to the last 3 calls" in refused.message
         assert "500" in refused.message
         assert refused.since.endswith("Z")
-        assert "connected, but answers no calls" in refused.explanation
+        assert "connected, but does not answer calls" in refused.explanation
         assert refused.next_try is not None
         assert 50 < refused.next_try <= 60
         assert len(server.exchanges) == sent
