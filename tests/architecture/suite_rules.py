@@ -27,7 +27,7 @@ SLEEPING: Final = ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep")
 
 
 PATCHES: Final = {
-    "contract/test_vanishing.py:not_kept": "a whole program, to which a test passes no clock, keeps streams for a minute",
+    "contract/test_vanishing.py:not_kept": "keeps streams for a minute, and no test can pass it a clock",
 }
 """Functions that patch a module of ours, as `file:function`, and why they cannot pass in what differs."""
 

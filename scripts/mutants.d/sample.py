@@ -1,0 +1,72 @@
+"""Random mutations of modules that decide: comparisons, conditions, numbers, loops; by the operators of cosmic-ray."""
+
+import random
+from functools import cache
+from typing import Final
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+from trial import PACKAGE, ROOT, Change
+
+SEED: Final = 20261201
+TESTS: Final = {
+    "model/policy.py": ("tests/unit/model/test_policy.py", "tests/properties/test_policy.py"),
+    "model/names.py": ("tests/unit/model/test_names.py", "tests/properties/test_names.py"),
+    "model/lifecycle.py": ("tests/unit/model/test_lifecycle.py",),
+    "model/subscriptions.py": ("tests/unit/model/test_subscriptions.py", "tests/properties/test_subscriptions.py"),
+    "model/catalogue/cursors.py": ("tests/unit/model/test_cursors.py",),
+    "core/plan.py": ("tests/unit/core/test_plan.py", "tests/unit/core/test_dispatcher.py"),
+    "core/dispatcher.py": ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py"),
+    "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
+    "fronts/http/admission.py": ("tests/unit/fronts/test_http_guards.py", "tests/unit/fronts/test_guards.py"),
+    "fronts/http/guard.py": ("tests/unit/fronts/test_http_guards.py", "tests/unit/fronts/test_guards.py"),
+    "fronts/http/routes.py": ("tests/unit/fronts/test_http_guards.py",),
+}
+"""Modules, and the tests that must notice a mutation."""
+STRICT: Final = ("model/policy.py", "core/dispatcher.py", "fronts/http/admission.py", "fronts/http/guard.py")
+"""Modules in which no mutation may survive."""
+OPERATORS: Final = (
+    *(
+        f"ReplaceComparisonOperator_{one}"
+        for one in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is", "Lt_LtE", "LtE_Lt")
+    ),
+    *(f"ReplaceComparisonOperator_{one}" for one in ("Gt_GtE", "GtE_Gt", "Lt_GtE", "Gt_LtE", "LtE_Gt", "GtE_Lt")),
+    *(f"ReplaceBinaryOperator_{one}" for one in ("Add_Sub", "Sub_Add", "Mul_Add", "Div_Mul", "Mod_FloorDiv")),
+    *("AddNot", "ReplaceUnaryOperator_Delete_Not", "ReplaceAndWithOr", "ReplaceOrWithAnd", "NumberReplacer"),
+    *("ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
+    "ZeroIterationForLoop",
+)
+"""Mutations that a mistake would make; others of the library only break the import, or change nothing."""
+
+
+def mutations(count: int) -> list[Change]:
+    """A sample of all mutations, the same for the same source."""
+    found = [(file, name, number) for file in TESTS for name in OPERATORS for number in range(_places(file, name))]
+    chosen = random.Random(SEED).sample(found, min(count, len(found)))
+    return [_change(*each) for each in sorted(chosen)]
+
+
+def _places(file: str, name: str) -> int:
+    """The number of places in a file to which an operator applies."""
+    operator = get_operator(f"core/{name}")()
+    return sum(len(list(operator.mutation_positions(node))) for node in _nodes(file))
+
+
+def _change(file: str, name: str, number: int) -> Change:
+    text = _text(file)
+    mutated = mutate_code(text, get_operator(f"core/{name}")(), number)
+    before, after = text.split("\n"), mutated.split("\n")
+    place = next(at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other)
+    title = f"{file}:{place + 1}  {before[place].strip()}  ->  {after[place].strip()}"
+    return Change(title, file, mutated, TESTS[file])
+
+
+@cache
+def _nodes(file: str) -> list[object]:
+    return list(ast_nodes(get_ast(_text(file))))
+
+
+@cache
+def _text(file: str) -> str:
+    return (ROOT / PACKAGE / file).read_text("utf-8")
