@@ -1,4 +1,4 @@
-"""The fleet: a backend that is down, hanging or broken affects no other, and stopping ends everything."""
+"""All backends together: one that is down, hanging or broken costs the others nothing, and stopping ends everything."""
 
 import asyncio
 
@@ -6,20 +6,15 @@ import psutil
 import pytest
 
 from mcp_manifold.errors import BackendError, BackendUnavailable
-from mcp_manifold.model.call import Call
 from mcp_manifold.model.lifecycle import State
 from tests.peers.backend import Act, HttpBackend, Script, SseBackend, StdioBackend, named, tool
 from tests.unit.backends.linking import Caller, text_of, within
-from tests.unit.backends.running import fleet_of, over_stdio, over_web, request
+from tests.unit.backends.linking import tool as executor
+from tests.unit.backends.running import fleet_of, over_stdio, over_web
 
 pytestmark = pytest.mark.anyio
 
 HANDSHAKE = Script(era="handshake", tools=(tool("echo"), tool("hang", Act("hang"))))
-
-
-def echo(key: str = "") -> Call:
-    """A call of the tool `echo`."""
-    return Caller(key).call(name="echo", arguments={"text": "x"})
 
 
 async def test_bad_backends_do_not_hold_up_or_end_the_good_one() -> None:
@@ -38,11 +33,11 @@ async def test_bad_backends_do_not_hold_up_or_end_the_good_one() -> None:
             await context.until(lambda: fleet["good"].listing is not None)
             for name in ("down", "broken"):
                 await context.until(lambda name=name: fleet[name].status.failures >= 2)  # type: ignore[misc]  # a lambda
-            result = await within(request(fleet, "good", echo()))
+            result = await within(fleet["good"].request(Caller().call(), "tools/call", executor("echo", text="x")))
             assert text_of(result) == "x"
             for name in ("stuck", "down", "broken"):
                 with pytest.raises(BackendError) as caught:
-                    await within(request(fleet, name, echo()))
+                    await within(fleet[name].request(Caller().call(), "tools/call", executor("echo")))
                 assert caught.value.backend == name
             assert fleet["good"].status.state is State.READY
 
@@ -70,7 +65,7 @@ async def test_a_released_session_is_released_everywhere() -> None:
         fleet_of(over_web(one.url, "one"), over_web(two.url, "two")) as (fleet, _),
     ):
         for name in fleet:
-            await within(request(fleet, name, echo("c")))
+            await within(fleet[name].request(Caller("c").call(), "tools/call", executor("echo")))
         fleet.release("c")
         for server in (one, two):
             await server.recorder.wait_until(lambda server=server: server.deletes, "the end of a session")  # type: ignore[misc]  # a lambda
@@ -90,7 +85,7 @@ async def test_stopping_leaves_no_task_no_process_and_no_connection() -> None:
         )
         async with fleet_of(*settings) as (fleet, context):
             for name in ("web", "events", "child"):
-                await within(request(fleet, name, echo("c")))
+                await within(fleet[name].request(Caller("c").call(), "tools/call", executor("echo")))
                 await context.until(lambda name=name: fleet[name].listing is not None)  # type: ignore[misc]  # a lambda
         await child.wait_all_gone()
         for server in (web, sse):
