@@ -62,8 +62,6 @@ class RuntimeHolder:
         self.runtime.apply(changes)
         self.config = changes.settings
 
-    # --- health -----------------------------------------------------------------------------------------------------
-
     def servers(self) -> list[ServerStatus]:
         """The status of every server; none while there is no runtime."""
         return [] if self._runtime is None else self._runtime.status()

@@ -58,8 +58,6 @@ class Serving:
     def __repr__(self) -> str:
         return f"<Serving {self._current or self._front or 'nothing'}>"
 
-    # --- fronts -----------------------------------------------------------------------------------------------------
-
     def asgi_app(self) -> MountedApp:
         """The ASGI application with all endpoints; always the same one."""
         return self._mounted
@@ -131,8 +129,6 @@ class Serving:
                 await serving
         finally:
             self._current = None
-
-    # --- start, stop, reload ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End all sessions and streams, before the Manifold is left."""

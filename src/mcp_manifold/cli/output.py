@@ -36,9 +36,6 @@ _UNSAFE: Final = re.compile(
 _UNSAFE_IN_TEXT: Final = re.compile(f"(?![\n\t]){_UNSAFE.pattern}")
 
 
-# --- escapes ----------------------------------------------------------------------------------------------------------
-
-
 def visible(text: str) -> str:
     """`text` on one line, with control and invisible characters as escapes."""
     return _UNSAFE.sub(_escape, text)
@@ -54,9 +51,6 @@ def _escape(found: re.Match[str]) -> str:
     if code < 0x100:
         return {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code, f"\\x{code:02x}")
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-# --- layout -----------------------------------------------------------------------------------------------------------
 
 
 def is_terminal() -> bool:
@@ -108,9 +102,6 @@ def size(number: int) -> str:
     if number < 1000:
         return counted(number, "byte")
     return f"{number / 1000:.1f} kB" if number < 1_000_000 else f"{number / 1_000_000:.1f} MB"
-
-
-# --- the log ----------------------------------------------------------------------------------------------------------
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:

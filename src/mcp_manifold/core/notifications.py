@@ -87,8 +87,6 @@ class Notifications:
     def __repr__(self) -> str:
         return f"<Notifications tokens={len(self._tokens)}>"
 
-    # --- from clients ---------------------------------------------------------------------------------------------
-
     def from_client(self, session: Session, method: str, params: dict[str, Payload]) -> None:
         """Pass a client's notification to the backends it concerns."""
         if method == _ROOTS:
@@ -118,8 +116,6 @@ class Notifications:
         if link is not None and link.era == "handshake":  # later revisions have no notifications from clients
             kept = wire.hop_params(params, token=0, stamp=None)
             link.notify(method, None if kept is None else Payload(kept))
-
-    # --- from backends --------------------------------------------------------------------------------------------
 
     def replace_token(self, request: ServerRequest) -> None:
         """Replace the progress token of a server request, because two servers may use the same."""

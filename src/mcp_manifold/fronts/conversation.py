@@ -179,8 +179,6 @@ class Conversation:
             raise RequestError("Invalid request: send initialize first")
         return own
 
-    # --- used by replies ----------------------------------------------------------------------------------------------
-
     def emit(self, message: bytes, *, needed: bool = False) -> None:
         """Send a message that belongs to a call."""
         (self._channel.post if needed else self._channel.push)(message)
@@ -194,8 +192,6 @@ class Conversation:
             self._channel.post(message)
         if self._settled is not None and not self.opened.active and not self._settled.done():
             self._settled.set_result(None)
-
-    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
         """Cancel all calls in flight."""

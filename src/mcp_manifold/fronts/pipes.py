@@ -17,9 +17,6 @@ from typing import Final, Protocol, cast
 _CHUNK: Final = 64 * 1024
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
 class Inlet(Protocol):
     """The reader of a descriptor."""
 
@@ -137,9 +134,6 @@ class _ReadingThread:
         self._fed(data, self)
         if not self._is_paused:
             self._resume.set()
-
-
-# --- descriptors ----------------------------------------------------------------------------------------------------
 
 
 def is_waitable(fd: int) -> bool:

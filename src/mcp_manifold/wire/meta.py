@@ -25,9 +25,6 @@ _STAMPS: Final = ("resultType", "ttlMs", "cacheScope")
 _OUR_INFO = META_SERVER_INFO.encode()
 
 
-# --- requests to a backend --------------------------------------------------------------------------------------
-
-
 def modern_stamp(client_info: Payload, capabilities: Payload) -> dict[str, Payload]:
     """The `_meta` members that every 2026-07-28 request must carry (2026-07-28 basic, "_meta")."""
     return {
@@ -57,9 +54,6 @@ def hop_meta(meta: Mapping[str, Payload], *, token: int, stamp: Mapping[str, Pay
     if stamp is not None:
         kept |= stamp
     return Payload(encode(kept))
-
-
-# --- messages to a client ---------------------------------------------------------------------------------------
 
 
 def off_hop(notice: Mapping[str, Payload]) -> dict[str, Payload]:

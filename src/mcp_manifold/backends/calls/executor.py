@@ -31,7 +31,7 @@ from mcp_manifold.wire.protocol import HEADER_MISMATCH
 
 logger = logging.getLogger(__name__)
 
-SPARED: Final = "It is connected, but does not answer calls: try again then, or go on without this server."
+SPARED: Final = "It is connected, but answers no calls: try again then, or go on without this server."
 BUSY: Final = 429
 """The only HTTP status below 500 with which a backend refuses all calls for now."""
 MAX_ATTEMPTS: Final = 3

@@ -33,9 +33,6 @@ _GATEWAY: Final = frozenset({0, 502, 503, 504})
 """HTTP statuses of a gateway without a server behind it; 0 is no status at all."""
 
 
-# --- deadlines ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
     """`timeout`: seconds without an answer or progress. `ceiling`: seconds in total; inf for no limit."""
@@ -76,9 +73,6 @@ class Deadlines:
         timeout = self.usual.timeout if override.timeout is None else override.timeout
         ceiling = self.usual.ceiling if override.max_timeout is None else override.max_timeout or inf
         return Patience(timeout, ceiling)
-
-
-# --- retries -----------------------------------------------------------------------------------------------------
 
 
 class _Hints(msgspec.Struct):

@@ -71,8 +71,6 @@ class SseTransport:
             if not self._post:
                 self._broken(BackendUnavailable(self._link.backend, "the connection was closed"))
 
-    # --- Transport ---
-
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
         note = NotificationPost(self._link.backend, self._pool.clock)
         note.accepted.add_done_callback(lambda _: self._posted(pending, note))
@@ -96,8 +94,6 @@ class SseTransport:
     def _posted(self, pending: PendingRequest, note: NotificationPost) -> None:
         if note.problem:
             self._link.fail(pending, BackendUnavailable(self._link.backend, note.problem))
-
-    # --- Receiver of the event stream ---
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
         if status != 200 or not (headers.get("content-type") or "").startswith("text/event-stream"):

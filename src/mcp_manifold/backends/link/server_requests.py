@@ -123,8 +123,6 @@ class Inbox:
     def __repr__(self) -> str:
         return f"<Inbox {self.link!r} requests={len(self._open)}>"
 
-    # --- messages of the link -------------------------------------------------------------------------------------
-
     def has_room(self) -> bool:
         return self._limiter.allows(self.link.clock.now())
 
@@ -165,8 +163,6 @@ class Inbox:
         for request in requests.values():
             request.withdraw()
 
-    # --- operations of a ServerRequest ----------------------------------------------------------------------------
-
     def respond(
         self, request: ServerRequest, *, result: Payload | None = None, error: bytes | Payload | None = None
     ) -> None:
@@ -187,8 +183,6 @@ class Inbox:
         stalled, request.stalls = request.stalls, []
         for pending in stalled:
             self.link.release(pending)
-
-    # --- which call caused a message ------------------------------------------------------------------------------
 
     def _stalled_by(self, request: ServerRequest) -> list[PendingRequest]:
         """Our requests that a server request pauses: the one that caused it, or all of its client if that is open."""

@@ -52,9 +52,6 @@ ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRe
 """Compares a tool's arguments with their mirror headers: `check(schema, arguments, headers)`; None if they agree."""
 
 
-# --- eras -------------------------------------------------------------------------------------------------------
-
-
 def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
     """Whether a request is of the 2026-07-28 era: by its method, its `_meta` or its version header."""
     if version_header == MODERN_HEADER or method == "server/discover":
@@ -119,9 +116,6 @@ def unsupported(requested: str) -> RequestError:
     """The refusal of an unsupported revision. Its data names the supported one."""
     data: dict[str, object] = {"supported": [MODERN_VERSION], "requested": requested}
     return RequestError("Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data)
-
-
-# --- headers against body ----------------------------------------------------------------------------------------
 
 
 def check_mirrors(method: str, params: dict[str, Payload], headers: Headers) -> None:

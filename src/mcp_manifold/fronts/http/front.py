@@ -38,7 +38,7 @@ from mcp_manifold.fronts.http.checks import (
     unsupported,
 )
 from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
-from mcp_manifold.fronts.http.reply import AsgiWriter, PostExchange, HttpReply, HttpWriter
+from mcp_manifold.fronts.http.reply import AsgiWriter, HttpReply, HttpWriter, PostExchange
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.stream import Tally

@@ -105,9 +105,6 @@ def _host_name(host: str) -> str:
     return host.lower().removesuffix(":*").removesuffix(".")
 
 
-# --- media types ------------------------------------------------------------------------------------------------------
-
-
 def is_json(content_type: str) -> bool:
     """Whether a Content-Type is JSON. Browsers send some other types cross-origin without a preflight."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
@@ -126,9 +123,6 @@ def accepts_events(accept: str) -> bool:
 
 def _kinds(accept: str) -> set[str]:
     return {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-
-
-# --- tokens -----------------------------------------------------------------------------------------------------------
 
 
 class Tokens:

@@ -77,23 +77,6 @@ class Tally:
 class EventStream:
     """Sends events to one reader, in order. Events that exceed the send buffer are dropped and counted."""
 
-    __slots__ = (
-        "_bytes",
-        "_clock",
-        "_dropped",
-        "_ended",
-        "_events",
-        "_headers",
-        "_reservation",
-        "_send",
-        "_tally",
-        "_timer",
-        "_waiter",
-        "_write",
-        "gone",
-        "written",
-    )
-
     def __init__(
         self, send: AsgiSend, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None
     ) -> None:

@@ -96,8 +96,6 @@ class RequestCycle:
         """Whether the application began the response."""
         return self._head_bytes is not None
 
-    # --- called by the connection -------------------------------------------------------------------------------------
-
     def feed(self, data: bytes) -> None:
         """Buffer a piece of the body."""
         if self.is_complete:  # the response came first
@@ -126,8 +124,6 @@ class RequestCycle:
     def _has_news(self) -> bool:
         """Whether `receive` has a piece of the body, or its end, to return."""
         return bool(self._body) or not (self._is_read or self._more)
-
-    # --- the application's side ---------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
         """The next piece of the body; after the response or a disconnect, `http.disconnect`."""

@@ -111,9 +111,6 @@ class Service:
         return b"%b%bcontent-type: application/json\r\ncontent-length: " % (status_line(status), self.own_lines)
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
 def refused_head(version: str, target: bytes, fields: list[Line], received: int, limits: Limits) -> Refused | None:
     """The refusal of a complete head; None if it is accepted. `received`: an upper bound of its bytes."""
     if version not in _SERVED:

@@ -1,6 +1,6 @@
 """Pagination cursors: opaque, authenticated positions in a list. Owns the key that authenticates them.
 
-A cursor holds the last entry served and its position. The next page starts after that entry, at its present position, so
+A cursor holds the last entry served and its position. The next page starts after that entry, at its present place, so
 that changes earlier in the list do no harm. A cursor whose entry is gone, or which was not issued for this list, is
 refused, and the client starts again (2025-11-25 server/utilities/pagination).
 """

@@ -70,9 +70,6 @@ def _replaced(members: Members, key: str, public: Mapping[str, str]) -> Members:
     return {**members, key: payload_of(public[uri])}
 
 
-# --- lists -----------------------------------------------------------------------------------------------------
-
-
 def encode_list(entries: Sequence[Entry], kind: Kind, *, version: str, without_tasks: Collection[str] = ()) -> bytes:
     """The JSON array of public payloads for a client of protocol `version`.
 
