@@ -19,8 +19,8 @@ TESTS: Final = {
     "core/plan.py": ("tests/unit/core/test_plan.py", "tests/unit/core/test_dispatcher.py"),
     "core/dispatcher.py": ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py"),
     "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
-    "fronts/http/admission.py": ("tests/unit/fronts/test_http_guards.py", "tests/unit/fronts/test_guards.py"),
-    "fronts/http/guard.py": ("tests/unit/fronts/test_http_guards.py", "tests/unit/fronts/test_guards.py"),
+    "fronts/http/admission.py": ("tests/unit/fronts/test_http_guards.py",),
+    "fronts/http/guard.py": ("tests/unit/fronts/test_http_guards.py",),
     "fronts/http/routes.py": ("tests/unit/fronts/test_http_guards.py",),
 }
 """Modules, and the tests that must notice a mutation."""
