@@ -7,7 +7,9 @@ from trial import PACKAGE, ROOT, Change
 ADMISSION: Final = ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py")
 SESSIONS: Final = ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_handshake.py")
 MODERN: Final = ("tests/unit/fronts/test_http_modern.py", "tests/unit/fronts/test_inbound.py")
-BRIDGE: Final = ("tests/unit/core/test_ownership.py", "tests/unit/core/test_bridge.py", "tests/contract/test_interaction.py")
+BRIDGE: Final = tuple(
+    f"tests/{name}.py" for name in ("unit/core/test_ownership", "unit/core/test_bridge", "contract/test_interaction")
+)
 CALLS: Final = ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py")
 POLICY: Final = ("tests/unit/model/test_policy.py",)
 BACKENDS: Final = ("tests/unit/backends/test_breaker.py", "tests/unit/backends/test_backend.py", *CALLS)

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.fronts.http.asgi import Refused
-from mcp_manifold.fronts.http.guard import Tokens
+from mcp_manifold.fronts.http.guard import HeaderCheck, Tokens
 from mcp_manifold.fronts.http.reply import HttpReply
 from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.sessions import ActiveRequest, Sessions
@@ -125,6 +125,20 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
     tokens = Tokens([(each["name"], each["token"]) for each in TOKENS])
     assert tokens.principal(b"Bearer first-token").name == "alice"
     assert len(compared) == 2, "also those after the one that matches"
+
+
+@pytest.mark.parametrize(("length", "checks"), [(512, 1), (513, 2)])
+def test_a_header_check_remembers_values_of_bounded_length(length: int, checks: int) -> None:
+    checked: list[str] = []
+
+    def check(value: str) -> bool:
+        checked.append(value)
+        return True
+
+    remembering = HeaderCheck(check)
+    assert remembering(b"x" * length)
+    assert remembering(b"x" * length)
+    assert len(checked) == checks
 
 
 async def test_a_result_that_arrives_after_the_cancellation_is_not_answered_as_one() -> None:
