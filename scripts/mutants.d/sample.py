@@ -74,6 +74,7 @@ def _idle_lines(file: str) -> frozenset[int]:
     for node in ast.walk(ast.parse(_text(file))):
         is_constant = isinstance(node, ast.AnnAssign) and "Final" in ast.unparse(node.annotation)
         if is_constant or (isinstance(node, ast.FunctionDef) and node.name == "__repr__"):
+            assert isinstance(node, ast.stmt)
             found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         found.update(item.lineno for item in getattr(node, "decorator_list", ()))
     return frozenset(found)
