@@ -10,7 +10,11 @@ MODERN: Final = ("tests/unit/fronts/test_http_modern.py", "tests/unit/fronts/tes
 BRIDGE: Final = tuple(
     f"tests/{name}.py" for name in ("unit/core/test_ownership", "unit/core/test_bridge", "contract/test_interaction")
 )
-CALLS: Final = ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py")
+CALLS: Final = (
+    "tests/unit/core/test_call_notes.py",
+    "tests/unit/core/test_dispatcher.py",
+    "tests/unit/core/test_plan.py",
+)
 POLICY: Final = ("tests/unit/model/test_policy.py",)
 BACKENDS: Final = ("tests/unit/backends/test_breaker.py", "tests/unit/backends/test_backend.py", *CALLS)
 

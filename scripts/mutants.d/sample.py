@@ -18,7 +18,7 @@ TESTS: Final = {
     "model/subscriptions.py": ("tests/unit/model/test_subscriptions.py", "tests/properties/test_subscriptions.py"),
     "model/catalogue/cursors.py": ("tests/unit/model/test_cursors.py",),
     "core/plan.py": ("tests/unit/core/test_plan.py", "tests/unit/core/test_dispatcher.py"),
-    "core/dispatcher.py": ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py"),
+    "core/dispatcher.py": ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_call_notes.py"),
     "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
     "fronts/http/admission.py": ("tests/unit/fronts/test_http_guards.py",),
     "fronts/http/guard.py": ("tests/unit/fronts/test_http_guards.py",),

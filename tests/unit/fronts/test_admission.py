@@ -18,7 +18,7 @@ from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import settled
-from tests.unit.fronts.fakes import Client, FakeGateway, encoded, front, modern, note, prepared, request
+from tests.unit.fronts.fakes import META, Client, FakeGateway, encoded, front, modern, note, prepared, request
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +89,30 @@ async def test_a_remembered_head_is_decided_again_once_the_settings_change() -> 
     gateway.settings = FakeGateway(tokens=TOKENS[1:]).settings
     client.app.reload()
     assert taken(client, kept, message) == 401
+
+
+async def test_a_remembered_client_is_the_one_of_the_body_that_describes_it() -> None:
+    gateway, client = prepared()
+    gateway.at_once["tools/call"] = Payload(b'{"content":[]}')
+    message, lines = modern()
+    kept = head(client, **{name.replace("-", "_"): value for name, value in lines})
+    assert taken(client, kept, message) == 200
+    able = {**META, "io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    other = request("tools/call", 2, name="echo", arguments={}, _meta=able)
+    assert taken(client, kept, other) == 200
+    assert [bytes(call.session.capabilities) for call in gateway.calls] == [b"{}", b'{"sampling": {}}']
+    assert taken(client, kept, request("tools/call", 3, name="other", arguments={}, _meta=META)) == 400
+    assert taken(client, kept, request("prompts/get", 4, name="echo", _meta=META)) == 400
+    assert len(gateway.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2025-11-25", 400), ("2026-07-28", 405), (None, 405)], ids=["handshake", "modern", "none"]
+)
+async def test_a_get_without_a_session_is_refused_as_its_era_expects(version: str | None, status: int) -> None:
+    _, client = prepared()
+    headers = [] if version is None else [("mcp-protocol-version", version)]
+    assert (await client.send("GET", "/mcp", headers=headers)).status == status
 
 
 class Waiting(ActiveRequest):
