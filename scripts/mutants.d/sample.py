@@ -20,12 +20,19 @@ TESTS: Final = {
     "core/plan.py": ("tests/unit/core/test_plan.py", "tests/unit/core/test_dispatcher.py"),
     "core/dispatcher.py": ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_call_notes.py"),
     "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
-    "fronts/http/admission.py": ("tests/unit/fronts/test_http_guards.py",),
-    "fronts/http/guard.py": ("tests/unit/fronts/test_http_guards.py",),
+    "fronts/http/admission.py": ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py"),
+    "fronts/http/guard.py": ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py"),
+    "fronts/sessions.py": (
+        "tests/unit/fronts/test_admission.py",
+        "tests/unit/fronts/test_http_handshake.py",
+        "tests/unit/fronts/test_resumption.py",
+    ),
     "fronts/http/routes.py": ("tests/unit/fronts/test_http_guards.py", "tests/unit/fronts/test_http_modern.py"),
 }
 """Modules, and the tests that must notice a mutation."""
-STRICT: Final = ("model/policy.py", "core/dispatcher.py", "fronts/http/admission.py", "fronts/http/guard.py")
+STRICT: Final = (
+    "model/policy.py", "core/dispatcher.py", "fronts/sessions.py", "fronts/http/admission.py", "fronts/http/guard.py",
+)  # fmt: skip
 """Modules in which no mutation may survive."""
 OPERATORS: Final = (
     *(
@@ -42,17 +49,24 @@ OPERATORS: Final = (
 
 
 EQUIVALENT: Final = {
-    "self.named = False": "assigned again before anything reads it",
+    "self.has_mirrors = False": "assigned again before anything reads it",
+    "self.is_modern = False": "the same",
+    "self.named = False": "the same",
+    "self.speaks_handshake = False": "the same",
     "return Principal(name, digest.hex()[:16])": "a key one digit shorter still tells principals apart",
 }
 """Lines of STRICT modules in which a mutation changes nothing that anybody can observe, and why."""
 
 
 def mutations(count: int) -> list[Change]:
-    """A sample of all mutations, the same for the same source."""
-    found = [(file, name, number) for file in TESTS for name in OPERATORS for number in _places(file, name)]
-    chosen = random.Random(SEED).sample(found, min(count, len(found)))
-    return [_change(*each) for each in sorted(chosen)]
+    """A sample of all mutations, as many of each file, and the same for the same file."""
+    each = max(1, count // len(TESTS))
+    found = []
+    for file in TESTS:
+        places = [(name, number) for name in OPERATORS for number in _places(file, name)]
+        chosen = random.Random(f"{SEED} {file}").sample(places, min(each, len(places)))
+        found += [_change(file, name, number) for name, number in sorted(chosen)]
+    return found
 
 
 def may_survive(change: Change) -> bool:
