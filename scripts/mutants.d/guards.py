@@ -4,11 +4,17 @@ from typing import Final, NamedTuple
 
 from trial import PACKAGE, ROOT, Change
 
-ADMISSION: Final = ("tests/unit/fronts/test_guards.py", "tests/unit/fronts/test_http_guards.py")
-SESSIONS: Final = ("tests/unit/fronts/test_guards.py", "tests/unit/fronts/test_http_handshake.py")
+ADMISSION: Final = ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py")
+SESSIONS: Final = ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_handshake.py")
 MODERN: Final = ("tests/unit/fronts/test_http_modern.py", "tests/unit/fronts/test_inbound.py")
-BRIDGE: Final = ("tests/unit/core/test_bridge.py", "tests/contract/test_interaction.py")
-CALLS: Final = ("tests/unit/core/test_dispatcher.py", "tests/unit/core/test_plan.py", "tests/unit/core/test_guards.py")
+BRIDGE: Final = tuple(
+    f"tests/{name}.py" for name in ("unit/core/test_ownership", "unit/core/test_bridge", "contract/test_interaction")
+)
+CALLS: Final = (
+    "tests/unit/core/test_call_notes.py",
+    "tests/unit/core/test_dispatcher.py",
+    "tests/unit/core/test_plan.py",
+)
 POLICY: Final = ("tests/unit/model/test_policy.py",)
 BACKENDS: Final = ("tests/unit/backends/test_breaker.py", "tests/unit/backends/test_backend.py", *CALLS)
 
@@ -201,18 +207,18 @@ GUARDS: Final = (
     ),
     # dispatcher: one answer, one slot
     Guard(
-        "a call is answered once",
+        "a call that is answered is done",
         "core/dispatcher.py",
-        "if call.is_done:\n            return",
-        "if False:\n            return",
+        "        call.is_done = True\n",
+        "",
         CALLS,
     ),
     Guard(
-        "a cancelled call is not begun again",
-        "core/dispatcher.py",
-        "if call.is_done or call.is_cancelled:\n            return",
-        "if call.is_done:\n            return",
-        CALLS,
+        "a cancelled call is answered with no result",
+        "fronts/http/reply.py",
+        "if result is None or self.call.is_cancelled:",
+        "if result is None:",
+        SESSIONS,
     ),
     Guard(
         "a wait that ended late finds its call cancelled",
@@ -232,7 +238,7 @@ GUARDS: Final = (
     Guard(
         "a stage that refused sees no end",
         "core/dispatcher.py",
-        "self._ended[len(self._ended) - told :]",
+        "self._ended[len(self._ended) - seen :]",
         "self._ended",
         CALLS,
     ),

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +87,7 @@ def copies() -> Iterator[list[Copy]]:
 
 
 def try_all(changes: Sequence[Change], report: Callable[[Verdict], None]) -> list[Verdict]:
-    """Try every change, several at a time; `report` is called for each, in any order.
+    """Try every change, several at a time; `report` is called for each, in order.
 
     Raises:
         SystemExit: the tests fail without any change, so they would tell nothing.
@@ -97,32 +97,34 @@ def try_all(changes: Sequence[Change], report: Callable[[Verdict], None]) -> lis
         for copy in made:
             free.put(copy)
 
-        def with_copy(work: Callable[[Copy], object]) -> object:
+        def green(test: str) -> tuple[bool, str]:
             copy = free.get()
             try:
-                return work(copy)
+                return copy.passes((test,))
             finally:
                 free.put(copy)
 
-        _require_green(changes, lambda tests: pool.submit(with_copy, lambda copy: copy.passes(tests)))
-        trials = [pool.submit(with_copy, lambda copy, each=change: copy.trial(each)) for change in changes]
+        def tried(change: Change) -> Verdict:
+            copy = free.get()
+            try:
+                return copy.trial(change)
+            finally:
+                free.put(copy)
+
+        tests = _tests_of(changes)
+        for test, (passed, output) in zip(tests, pool.map(green, tests), strict=True):
+            if not passed:
+                raise SystemExit(f"{test} fails without any change:\n{output}")
         verdicts = []
-        for done in trials:
-            verdict = done.result()
-            assert isinstance(verdict, Verdict)
+        for verdict in pool.map(tried, changes):
             report(verdict)
             verdicts.append(verdict)
         return verdicts
 
 
-def _require_green(changes: Iterable[Change], submit: Callable[[tuple[str, ...]], object]) -> None:
-    """Run the tests of all changes without any change."""
-    tests = tuple(dict.fromkeys(test for change in changes for test in change.tests))
+def _tests_of(changes: Sequence[Change]) -> list[str]:
+    tests = list(dict.fromkeys(test for change in changes for test in change.tests))
     missing = [test for test in tests if not (ROOT / test.partition("::")[0]).exists()]
     if missing:
         raise SystemExit(f"there are no tests {', '.join(missing)}: they have moved")
-    runs = [(test, submit((test,))) for test in tests]
-    for test, run in runs:
-        passed, output = run.result()  # type: ignore[attr-defined]  # a Future, of a pool that the caller has
-        if not passed:
-            raise SystemExit(f"{test} fails without any change:\n{output}")
+    return tests

@@ -95,6 +95,8 @@ PURE: Final = (
     "backends.calls.breaker", "backends.calls.request_policy", "backends.http.exchange",
     "backends.http.inflate", "backends.life.stats", "backends.link.isolation", "backends.link.meta_rewriter",
     "fronts.http.admission", "fronts.http.checks", "fronts.http.guard", "fronts.http.routes",
+    "backends.link.monitors", "backends.link.server_requests", "backends.process.stderr_tail",
+    "core.lists", "core.notifications", "core.status",
 )  # fmt: skip
 """Packages and modules that decide and never wait."""
 IMPURE: Final = {

@@ -103,7 +103,7 @@ def gates() -> Iterator[tuple[str, str]]:
 
 def test_every_rule_for_contributors_names_a_gate_that_exists() -> None:
     lint = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]["select"]
-    known = {rule.check.__name__ for rule in (*CODE, *SUITE)} | {"mypy", "scripts/mutants", "scripts/trace"}
+    known = {rule.check.__name__ for rule in (*CODE, *SUITE)} | {"mypy", "scripts/mutants", "scripts/test --coverage"}
     known |= {
         name
         for file in (ROOT / "tests").rglob("test_*.py")

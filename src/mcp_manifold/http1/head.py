@@ -27,7 +27,7 @@ RESERVED_HEADERS: Final = frozenset(
         b"upgrade",
     }
 )
-"""Request headers that only the connection sets: they decide where a message ends, or where it goes."""
+"""Request headers that only the connection sets: they frame a message, or route it."""
 
 _STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

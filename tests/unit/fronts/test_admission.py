@@ -1,0 +1,189 @@
+"""Guards of admission and sessions that no request alone shows: remembered heads, ended sessions, equal time."""
+
+import asyncio
+import hmac
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from mcp_manifold.clock import LoopClock
+from mcp_manifold.fronts.http.asgi import Refused
+from mcp_manifold.fronts.http.guard import HeaderCheck, Tokens
+from mcp_manifold.fronts.http.reply import HttpReply
+from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.sessions import ActiveRequest, Sessions
+from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.model.call import Call
+from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.wire import Payload
+from tests.fakes.clock import settled
+from tests.unit.fronts.fakes import META, Client, FakeGateway, encoded, front, modern, note, prepared, request
+
+pytestmark = pytest.mark.anyio
+
+TOKENS = [{"name": "alice", "token": "first-token"}, {"name": "bob", "token": "second-token"}]
+
+
+class Written:
+    """An HttpWriter that keeps the statuses of what it is given."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.bodies: list[bytes] = []
+
+    def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
+        self.statuses.append(status)
+        self.bodies.append(body)
+
+    def respond_pieces(
+        self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
+    ) -> None:
+        self.respond(200, b"".join(pieces), lines)
+
+    def upgrade_to_stream(self) -> Any:
+        raise AssertionError("nothing streams here")
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError("nothing streams here")
+
+    def drop(self) -> None:
+        raise AssertionError("nothing is dropped here")
+
+
+def head(client: Client, **headers: str) -> Head:
+    """The head of a POST, which a connection keeps for requests that repeat it."""
+    base = {**client.headers, "content-type": "application/json"}
+    base |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return Head(
+        b"POST", b"/mcp", [(name.encode(), value.encode()) for name, value in base.items()], "1.1", keeps_alive=True
+    )
+
+
+def taken(client: Client, kept: Head, message: Any) -> int:
+    """The status of a request with a head that may have been decided on before."""
+    writer = Written()
+    client.app.take(kept, encoded(message), writer)
+    return writer.statuses[0]
+
+
+async def test_a_remembered_head_is_decided_again_once_its_session_has_ended() -> None:
+    gateway, client = prepared()
+    session = await client.session()
+    kept, message = head(client, mcp_session_id=session.id), note("notifications/roots/list_changed")
+    assert taken(client, kept, message) == 202
+    await session.delete()
+    heard = len(gateway.notes)
+    assert taken(client, kept, message) == 404
+    assert len(gateway.notes) == heard, "an ended session acts on nothing"
+
+
+async def test_a_remembered_head_is_decided_again_once_the_settings_change() -> None:
+    gateway = FakeGateway(tokens=TOKENS)
+    gateway.at_once["tools/call"] = Payload(b'{"content":[]}')
+    client = Client(front(gateway))
+    message, lines = modern()
+    headers = {name.replace("-", "_"): value for name, value in lines}
+    kept = head(client, authorization="Bearer first-token", **headers)
+    assert taken(client, kept, message) == 200
+    gateway.settings = FakeGateway(tokens=TOKENS[1:]).settings
+    client.app.reload()
+    assert taken(client, kept, message) == 401
+
+
+async def test_a_remembered_client_is_the_one_of_the_body_that_describes_it() -> None:
+    gateway, client = prepared()
+    gateway.at_once["tools/call"] = Payload(b'{"content":[]}')
+    message, lines = modern()
+    kept = head(client, **{name.replace("-", "_"): value for name, value in lines})
+    assert taken(client, kept, message) == 200
+    able = {**META, "io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    other = request("tools/call", 2, name="echo", arguments={}, _meta=able)
+    assert taken(client, kept, other) == 200
+    assert [bytes(call.session.capabilities) for call in gateway.calls] == [b"{}", b'{"sampling": {}}']
+    assert taken(client, kept, request("tools/call", 3, name="other", arguments={}, _meta=META)) == 400
+    assert taken(client, kept, request("prompts/get", 4, name="echo", _meta=META)) == 400
+    assert len(gateway.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2025-11-25", 400), ("2026-07-28", 405), (None, 405)], ids=["handshake", "modern", "none"]
+)
+async def test_a_get_without_a_session_is_refused_as_its_era_expects(version: str | None, status: int) -> None:
+    _, client = prepared()
+    headers = [] if version is None else [("mcp-protocol-version", version)]
+    assert (await client.send("GET", "/mcp", headers=headers)).status == status
+
+
+class Waiting(ActiveRequest):
+    """A request in flight that nobody answers."""
+
+    @property
+    def call(self) -> Call:
+        raise AssertionError("nobody asks for it")
+
+    def cancel(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+async def test_an_ended_session_takes_no_call_even_where_it_was_found_before() -> None:
+    gateway = FakeGateway()
+    sessions = Sessions(gateway, Tally(budget=gateway.budget), LoopClock())
+    opened = sessions.create("mcp", ANONYMOUS, "")
+    opened.register(Payload(b"1"), Waiting(), limit=8)
+    opened.complete(b"1")
+    sessions.end(opened)
+    with pytest.raises(Refused, match="Session not found"):
+        opened.register(Payload(b"2"), Waiting(), limit=8)
+
+
+def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, compare = [], hmac.compare_digest
+
+    def counting(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    tokens = Tokens([(each["name"], each["token"]) for each in TOKENS])
+    assert tokens.principal(b"Bearer first-token").name == "alice"
+    assert len(compared) == 2, "also those after the one that matches"
+
+
+@pytest.mark.parametrize(("length", "checks"), [(512, 1), (513, 2)])
+def test_a_header_check_remembers_values_of_bounded_length(length: int, checks: int) -> None:
+    checked: list[str] = []
+
+    def check(value: str) -> bool:
+        checked.append(value)
+        return True
+
+    remembering = HeaderCheck(check)
+    assert remembering(b"x" * length)
+    assert remembering(b"x" * length)
+    assert len(checked) == checks
+
+
+async def test_a_result_that_arrives_after_the_cancellation_is_not_answered_as_one() -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(call: Call) -> Payload:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return Payload(b'{"content":[]}')
+        raise AssertionError("cancelled")
+
+    _, client = prepared(tools_call=stubborn)
+    session, writer = await client.session(), Written()
+    reply = client.app.take(
+        head(client, mcp_session_id=session.id), encoded(request("tools/call", 7, name="x")), writer
+    )
+    assert isinstance(reply, HttpReply)
+    await begun.wait()
+    reply.cancel()
+    await settled()
+    assert b'"error"' in writer.bodies[0]
+    assert b'"result"' not in writer.bodies[0]
