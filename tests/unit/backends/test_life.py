@@ -237,7 +237,7 @@ async def test_the_breaker_opens_after_failures_and_refuses_calls_until_other_se
         assert "no answer to the last 3 calls" in refused.message
         assert "500" in refused.message
         assert refused.since.endswith("Z")
-        assert "connected, but does not answer calls" in refused.explanation
+        assert "connected, but answers no calls" in refused.explanation
         assert refused.next_try is not None
         assert 50 < refused.next_try <= 60
         assert len(server.exchanges) == sent

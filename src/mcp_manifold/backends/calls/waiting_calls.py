@@ -175,7 +175,7 @@ class WaitingCalls:
             self.overloaded += 1
             displaced = self._queue.displaced(principal, session)
             if displaced is None:
-                raise self._full("too many calls are waiting for it already", running)
+                raise self._full("too many calls are waiting for it", running)
             self.size -= 1
             if not displaced.admitted.done():
                 displaced.admitted.set_exception(
