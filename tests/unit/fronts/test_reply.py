@@ -121,6 +121,16 @@ def test_what_a_head_agreed_with_holds_for_the_same_method_name_and_meta_only() 
         ClientContext("tools/list", params, headers)
 
 
+@pytest.mark.parametrize(("method", "key"), [("resources/read", "uri"), ("tasks/get", "taskId")])
+def test_a_remembered_client_is_not_that_of_another_resource_or_task(method: str, key: str) -> None:
+    message, lines = modern(method, **{key: "a:1"})
+    headers = {name.encode(): value.encode() for name, value in [*lines, ("mcp-name", "a:1")]}
+    params = {name: Payload(encoded(value)) for name, value in message["params"].items()}
+    agreed = ClientContext(method, params, headers)
+    assert agreed.holds(method, dict(params))
+    assert not agreed.holds(method, {**params, key: Payload(b'"b:2"')})
+
+
 # --- over our own connections -----------------------------------------------------------------------------------------
 
 

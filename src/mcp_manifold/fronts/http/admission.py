@@ -50,7 +50,7 @@ class ClientContext:
         info, capabilities = require_modern(method, params, headers)
         self._method = method
         self._level = log_level(params)
-        self._meta, self._name = bytes(params["_meta"]), bytes(params.get("name", NULL_ID))
+        self._meta, self._name = bytes(params["_meta"]), _named(params)
         # Copies: a slice would keep the whole body of this request in memory.
         self._info, self._capabilities = Payload(bytes(info)), Payload(bytes(capabilities))
 
@@ -62,12 +62,17 @@ class ClientContext:
         return Session("", principal, scope, MODERN_VERSION, self._info, self._capabilities, log_level=self._level)
 
     def holds(self, method: str, params: dict[str, Payload]) -> bool:
-        """Whether another request has the same method, name and `_meta`, byte for byte."""
+        """Whether another request has the same method, `_meta`, and name, URI or task id, byte for byte."""
         return (
             method == self._method
             and bytes(params.get("_meta", NULL_ID)) == self._meta
-            and bytes(params.get("name", NULL_ID)) == self._name
+            and _named(params) == self._name
         )
+
+
+def _named(params: dict[str, Payload]) -> tuple[bytes, ...]:
+    """The members that `Mcp-Name` may mirror (2026-07-28 basic/transports/streamable-http)."""
+    return tuple(bytes(params.get(key, NULL_ID)) for key in ("name", "uri", "taskId"))
 
 
 class AdmissionDecision:
