@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.fronts.server.service import SMALL
+from mcp_manifold.fronts.server.service import SMALL, LingeringClose
+from tests.fakes.clock import FakeClock
 from tests.peers.processes import until
 from tests.unit.fronts.wires import Scripted, Served, Wire, chunked, request, staged, wired
 
@@ -233,3 +234,26 @@ async def test_a_body_that_comes_slowly_but_in_time_is_served(size: int) -> None
     async with staged(Scripted()) as stage:
         (answer,) = await stage.asks(request("/a", b"x" * size), step=size // 5)
         assert answer.body == b"asgi /a " + b"x" * size
+
+
+class ResetTransport(asyncio.Transport):
+    """A transport whose peer has reset the connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_aborted = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def write_eof(self) -> None:
+        raise OSError("not connected")
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_a_lingering_close_of_a_reset_connection_aborts_it_quietly() -> None:
+    transport = ResetTransport()
+    LingeringClose(transport, asyncio.Protocol(), FakeClock(), 1.0).begin()
+    assert transport.is_aborted

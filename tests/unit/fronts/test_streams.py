@@ -53,6 +53,17 @@ async def test_everything_queued_is_written_before_the_end() -> None:
     assert reader.ended
 
 
+async def test_a_large_answer_to_a_reader_that_left_uses_no_memory_budget() -> None:
+    tally = Tally(budget=MemoryBudget(10_000_000))
+    stream = EventStream(Reader(), tally)
+    stream.push(b"x")
+    running = asyncio.create_task(stream.run())
+    stream.hang_up()
+    await asyncio.wait_for(running, 5)
+    stream.end(b"y" * 5_000_000)
+    assert tally.budget.held == 0
+
+
 async def test_a_reader_that_hangs_up_ends_the_stream_quietly() -> None:
     stream = EventStream(Reader(ConnectionResetError()), Tally())
     stream.push(b"x")

@@ -142,8 +142,10 @@ class EventStream:
 
     def end(self, event: bytes = b"") -> None:
         """End the stream after `event`, which is never dropped."""
-        if not self._ended:
-            self._ended = True
+        if self._ended:
+            return
+        self._ended = True
+        if not self.gone:  # without a reader nothing would release its room
             self._append(event)
 
     async def run(self) -> None:

@@ -169,7 +169,11 @@ class LingeringClose(asyncio.Protocol):
     def begin(self) -> None:
         """Send the end of our side, and read on."""
         self._transport.set_protocol(self)
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has reset the connection
+            self._transport.abort()
+            return
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
