@@ -72,7 +72,8 @@ class ConfigError(ManifoldError):
     ) -> None:
         given = ConfigProblem(reason, file=path, line=line, column=column, server=server)
         self.problems = tuple(problems) or (given,)
-        first = next((problem for problem in self.problems if problem.severity == "error"), self.problems[0])
+        ranks = ("error", "broken", "warning")
+        first = min(self.problems, key=lambda problem: ranks.index(problem.severity))
         self.reason, self.path, self.line, self.column = first.what, first.file, first.line, first.column
         self.server = first.server
         super().__init__("\n".join(str(problem) for problem in self.problems if problem.severity != "warning"))

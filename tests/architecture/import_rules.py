@@ -74,6 +74,7 @@ LAZY: Final = {
     "cli.instances:_get": "only `status` asks over HTTP, and its client takes long to import",
     "cli.invocation:announced": "`--help` needs neither the protocol nor the configuration",
     "cli.invocation:find": "the same",
+    "cli.invocation:listening_problem": "the same",
     "cli.invocation:manifold": "the same",
     "cli.invocation:running": "the same",
     "cli.invocation:schema": "the same",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mcp_manifold import Manifold
 from mcp_manifold.app.http_server import HttpServer
+from mcp_manifold.app.listening import bound
 from mcp_manifold.fronts.stdio import StdioFront
 from tests.peers import BOUND
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
@@ -227,10 +228,10 @@ def refused(reply: Reply, server: str, *reasons: str) -> dict[str, Any]:
 async def serving(manifold: Manifold) -> AsyncIterator[str]:
     """The HTTP front of an entered manifold on a free loopback port; the origin."""
     listens: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    settings = manifold.settings.model_copy(update={"port": 0})
+    listening = bound(manifold.settings.model_copy(update={"port": 0}))
     server = HttpServer(
         manifold.asgi_app().front(),
-        settings,
+        listening,
         lambda _, port: listens.set_result(port),
         current=lambda: manifold.settings,
     )
@@ -244,6 +245,7 @@ async def serving(manifold: Manifold) -> AsyncIterator[str]:
         server.stop()  # and wait for nobody
         async with asyncio.timeout(BOUND):
             await task
+        listening.close()
 
 
 @asynccontextmanager

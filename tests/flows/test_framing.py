@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mcp_manifold.app.http_server import bound
+from mcp_manifold.app.listening import bound
 from mcp_manifold.config import ManifoldSettings
 from tests.contract.offers import offerings
 from tests.contract.stand import LATEST, Stand, standing

@@ -7,34 +7,15 @@ from typing import Any, Final
 
 import uvicorn
 
+from mcp_manifold.app.listening import BACKLOG
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.errors import ConfigError
 from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.server.connection import Connection
 from mcp_manifold.fronts.server.service import Limits, Service
 
-BACKLOG: Final = 2048
 LAST_WRITES: Final = 2
 """Seconds the last responses may take to be written, once every request is answered."""
-
-
-def bound(settings: ManifoldSettings) -> socket.socket:
-    """A listening socket on the configured host and port.
-
-    Raises:
-        ConfigError: the address is invalid, unavailable or in use.
-    """
-    host, port = settings.host.strip("[]"), settings.port
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except (OSError, ValueError) as exc:  # ValueError: the host name has an invalid form
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from exc
-    listening.setblocking(False)
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio sets it for some sockets only
-    return listening
 
 
 class _Uvicorn(uvicorn.Server):
@@ -66,7 +47,7 @@ class HttpServer:
     """Serves a front on a listening socket, from `run` until `stop`.
 
     Args:
-        settings: name the host and port.
+        listening: the socket, which the caller closes.
         ready: called with the host and port that it listens on.
         current: returns the settings in force, of which limits and `drain` may change while it serves.
     """
@@ -74,14 +55,14 @@ class HttpServer:
     def __init__(
         self,
         front: HttpFront,
-        settings: ManifoldSettings,
+        listening: socket.socket,
         ready: Callable[[str, int], None],
         *,
         current: Callable[[], ManifoldSettings],
         clock: Clock | None = None,
     ) -> None:
         self._front = front
-        self._settings = settings
+        self._listening = listening
         self._ready = ready
         self._current = current
         self._uvicorn: _Uvicorn | None = None
@@ -108,12 +89,8 @@ class HttpServer:
         self._front.drain(self._end)
 
     async def run(self) -> None:
-        """Listen and serve until `stop`.
-
-        Raises:
-            ConfigError: it cannot listen on the configured address.
-        """
-        listening = bound(self._settings)
+        """Serve until `stop`."""
+        listening = self._listening
         host, port = listening.getsockname()[:2]
         config = uvicorn.Config(
             self._front,
@@ -133,7 +110,6 @@ class HttpServer:
             self._uvicorn = None
             if self._drain_timer is not None:
                 self._drain_timer.cancel()
-            listening.close()
 
     def _connection(self, *, server_state: Any, **_: object) -> Connection:
         """The protocol of one connection; uvicorn's server state counts it."""

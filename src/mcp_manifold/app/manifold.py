@@ -166,6 +166,14 @@ class Manifold:
         """The ASGI application with all endpoints, to mount in another one. Enter the Manifold to serve MCP."""
         return self._serving.asgi_app()
 
+    def listen(self) -> None:
+        """Open the socket of `serve_http` before the Manifold is entered, so that nothing starts when that fails.
+
+        Raises:
+            ConfigError: the address is unsafe or unavailable.
+        """
+        self._serving.listen()
+
     async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
         """Serve over HTTP until `stop` is called; `ready` gets the host and port once it listens.
 

@@ -1,14 +1,14 @@
 """Which fronts serve a Manifold, and how they stop: the mounted application, HTTP on a socket, one client on stdio."""
 
+import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mcp_manifold.app.holder import RuntimeHolder
 from mcp_manifold.app.lazy_sdk import check_param_headers
+from mcp_manifold.app.listening import bound, require_safe
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.errors import ConfigError
-from mcp_manifold.http1.origin import is_loopback
 
 if TYPE_CHECKING:
     from mcp_manifold.app.http_server import HttpServer
@@ -53,6 +53,7 @@ class Serving:
         self._lag: LoopLag | None = None
         self._current: HttpServer | StdioFront | None = None
         self._is_listening = False
+        self._socket: socket.socket | None = None
         self._is_stopping = False
 
     def __repr__(self) -> str:
@@ -100,6 +101,21 @@ class Serving:
         )
         return Exposition(sources)
 
+    def listen(self) -> socket.socket:
+        """Open and return the socket that `http` serves; clients that connect before wait.
+
+        Raises:
+            ConfigError: the address is unsafe or unavailable.
+        """
+        require_safe(self._holder.settings)
+        self._socket = bound(self._holder.settings)
+        return self._socket
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     async def http(self, ready: Callable[[str, int], None]) -> None:
         """Serve on a socket until `stop`; `ready` gets the host and port.
 
@@ -109,9 +125,12 @@ class Serving:
         from mcp_manifold.app.http_server import HttpServer  # noqa: PLC0415 - imports uvicorn
 
         self._is_listening = True
-        require_safe(self._holder.settings)
-        server = HttpServer(self.front(), self._holder.settings, ready, current=lambda: self._holder.settings)
-        await self._serve(server, server.run())
+        listening = self._socket or self.listen()
+        server = HttpServer(self.front(), listening, ready, current=lambda: self._holder.settings)
+        try:
+            await self._serve(server, server.run())
+        finally:
+            self._close_socket()
 
     async def stdio(self, scope: str) -> None:
         """Serve one client on stdin and stdout until it leaves, or `stop`."""
@@ -132,6 +151,7 @@ class Serving:
 
     def close(self) -> None:
         """End all sessions and streams, before the Manifold is left."""
+        self._close_socket()
         if self._front is not None:
             self._front.close()
             self._front = None
@@ -163,18 +183,3 @@ class Serving:
         """Let the HTTP front take over changed settings."""
         if self._front is not None:
             self._front.reload()
-
-
-def require_safe(settings: ManifoldSettings) -> None:
-    """Refuse to listen for other machines without authentication.
-
-    Raises:
-        ConfigError: the host is not a loopback address, there is no token, and `insecure` is off.
-    """
-    if settings.tokens or settings.insecure or is_loopback(settings.host):
-        return
-    raise ConfigError(
-        f'refusing to listen on "{settings.host}" without authentication: anyone who can reach it could use every '
-        'configured server. Set "tokens" in the "manifold" object (or MCP_MANIFOLD_TOKENS), or pass --insecure if '
-        "a proxy in front of it authenticates clients"
-    )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +52,7 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
     """
     try:
         settings = invocation.settings()
+        settings = settings.model_copy(update={"problems": (*settings.problems, *_use_problems(invocation, settings))})
         findings = run(_look(_quiet(invocation, patience(wait, PATIENCE)))) if live else None
     except ConfigError as exc:
         if not as_json:
@@ -63,6 +64,15 @@ def check(context: click.Context, invocation: Invocation, live: bool, wait: floa
     else:
         say(check_report(settings, findings))
     context.exit(OK if has_no_problems(settings, findings) else FAILED)
+
+
+def _use_problems(invocation: Invocation, settings: "Settings") -> Iterator[ConfigProblem]:
+    """Why a valid file may be of no use, as warnings. It may be for `stdio`, or for `serve` with other flags."""
+    if not settings.broken and all(server.disabled for server in settings.servers):
+        yield ConfigProblem("no server is enabled, so there is nothing to offer", "warning", file=settings.source)
+    reason = invocation.opening.listening_problem(settings)
+    if reason:
+        yield ConfigProblem(f"`serve` with this file: {reason}", "warning")
 
 
 def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> "Manifold":
@@ -84,7 +94,7 @@ async def _look(manifold: "Manifold") -> Findings:
     manifold.on_status(moved)
     async with manifold:
         try:
-            await manifold.wake()
+            await statuses.waited_for(manifold, manifold.wake())
             return Findings(tuple(manifold.status()), manifold.problems(), took)
         finally:
             is_over = True  # from here on they are being stopped
@@ -99,7 +109,7 @@ def check_report(settings: "Settings", findings: Findings | None) -> list[str]:
     """The outcome as lines of text."""
     disabled = sum(1 for server in settings.servers if server.disabled)
     enabled = len(settings.servers) - disabled
-    verdict = "ok" if has_no_problems(settings, findings) else "not ok"
+    verdict = "not ok" if not has_no_problems(settings, findings) else "ok" if enabled else "empty"
     lines = [f"{verdict}: {counted(enabled, 'server')}, {disabled} disabled, in {visible(settings.source)}"]
     lines += [f"warning: {visible(warning)}" for warning in settings.warnings]
     if findings is None:

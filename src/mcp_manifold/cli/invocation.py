@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mcp_manifold.cli.output import FORMATS, LEVELS, configure
+from mcp_manifold.errors import ConfigError
 
 if TYPE_CHECKING:
     from mcp_manifold.app.manifold import Manifold
@@ -49,6 +50,18 @@ class Opening:
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.json_schema()
+
+    def listening_problem(self, settings: "Settings") -> str:
+        """Why `serve` could not listen; empty if it can, or if an instance of the same file does."""
+        from mcp_manifold.app.listening import bound, require_safe  # noqa: PLC0415 - as above
+
+        try:
+            require_safe(settings.manifold)
+            if not self.running(Path(settings.source)):
+                bound(settings.manifold).close()
+        except ConfigError as exc:
+            return str(exc)
+        return ""
 
     def announced(self, source: Path) -> "Announced":
         """The note by which `reload` finds this instance."""

@@ -42,7 +42,7 @@ def ask(manifold: "Manifold", request: Callable[["Manifold"], Awaitable[T]]) -> 
 
     async def asked() -> T:
         async with manifold:
-            await manifold.settle()
+            await statuses.waited_for(manifold, manifold.settle())
             return await request(manifold)
 
     return run(asked())

@@ -84,6 +84,7 @@ def serve(
 async def _serve(manifold: "Manifold", console: "PlainConsole", signals: "ReloadSignal") -> None:
     from mcp_manifold.cli.statuses import Reporter  # noqa: PLC0415 - as above
 
+    manifold.listen()
     for warning in manifold.config.warnings:
         console.print(f"warning: {visible(warning)}")
     reporter = Reporter(manifold.status, console)
@@ -173,7 +174,7 @@ def stdio(
 
     \b
     In a client's configuration:
-      "manifold": {"command": "uvx", "args": ["mcp-manifold", "stdio", "-c", "/path/to/mcp.json"]}
+      "manifold": {"command": "mcp-manifold", "args": ["stdio", "-c", "/path/to/mcp.json"]}
     Only some of the servers:
       mcp-manifold stdio -c mcp.json --group writing
     """
@@ -181,8 +182,8 @@ def stdio(
         raise click.UsageError("--server and --group cannot be combined.")
     manifold = invocation.manifold(overrides_of(state_dir, remember))
     invocation.log_as_configured(manifold.config, default="warning")
-    for warning in manifold.config.warnings:
-        note(f"warning: {visible(warning)}")
+    for problem in manifold.config.problems:
+        note(f"{problem.severity}: {visible(str(problem))}")
     scope = scope_of(manifold.config, server=server, group=group)
     manifold.on_reload(lambda _: invocation.log_as_configured(manifold.config, default="warning"))
     signals = ReloadSignal(invocation, manifold)

@@ -1,6 +1,7 @@
 """The status of servers as text: a sentence, a table, a remedy, and the live progress that `serve` shows."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from mcp_manifold.cli.output import counted, visible
 
 if TYPE_CHECKING:
+    from mcp_manifold.app.manifold import Manifold
     from mcp_manifold.core.status import ServerStatus
 
 TRANSPORTS: Final = {"stdio": "stdio", "http": "Streamable HTTP", "sse": "SSE"}
@@ -27,6 +29,8 @@ _NUMBERS: Final = frozenset({"tools", "resources", "prompts"})
 _FINE: Final = frozenset({"ready", "disabled"})
 _SHUT: Final = frozenset({"open", "half-open"})
 STDERR_SHOWN: Final = 5
+_AWAITED: Final = 5
+"""Names of servers on the line of progress."""
 NOTHING: Final = "nothing offered"
 _UNKNOWN: Final = "reason unknown"
 
@@ -168,6 +172,35 @@ class PlainConsole(Console):
     def on_broken_pipe(self) -> None:
         """Raise, so that the caller decides."""
         raise BrokenPipeError
+
+
+async def waited_for(manifold: "Manifold", start: Awaitable[None], console: Console | None = None) -> None:
+    """Await the start of the servers. On a terminal, stderr shows which ones are awaited meanwhile."""
+    console = console or PlainConsole(sys.stderr)
+    if not console.is_terminal:
+        await start
+        return
+    is_over = False
+    with console.status(awaited(manifold.status())) as shown:
+
+        def moved(_: str) -> None:
+            if not is_over:
+                shown.update(awaited(manifold.status()))
+
+        manifold.on_status(moved)
+        try:
+            await start
+        finally:
+            is_over = True  # from here on they are being stopped
+
+
+def awaited(found: "Sequence[ServerStatus]") -> str:
+    """`Starting servers, 3 of 5 ready; waiting for git, slow_jobs`."""
+    waiting = [visible(status.name) for status in found if is_pending(status)]
+    enabled = [status for status in found if status.state != "disabled"]
+    ready = sum(1 for status in enabled if status.state == "ready")
+    names = ", ".join(waiting[:_AWAITED]) + (f" and {len(waiting) - _AWAITED} more" if waiting[_AWAITED:] else "")
+    return f"Starting servers, {ready} of {len(enabled)} ready" + (f"; waiting for {names}" if names else "")
 
 
 class Reporter:

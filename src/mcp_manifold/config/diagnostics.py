@@ -46,6 +46,9 @@ class Diagnostics:
         self._found: dict[ConfigProblem, None] = {}
         self._counts: Counter[Severity] = Counter()
         self._places: set[tuple[int, int]] = set()
+        self._has_faulty_entry = False
+        self.unusable: dict[str, ConfigProblem] = {}
+        """The first problem of each server that cannot be used."""
 
     def __repr__(self) -> str:
         return f"<Diagnostics {self._document.path} {len(self._found)} problems>"
@@ -53,7 +56,7 @@ class Diagnostics:
     @property
     def is_full(self) -> bool:
         """Whether further errors are only counted, so that their remedies need not be looked for."""
-        return self._counts["error"] >= MAX_PROBLEMS
+        return max(self._counts["error"], self._counts["broken"]) >= MAX_PROBLEMS
 
     @property
     def problems(self) -> tuple[ConfigProblem, ...]:
@@ -62,23 +65,23 @@ class Diagnostics:
         more = {severity: count - MAX_PROBLEMS for severity, count in self._counts.items() if count > MAX_PROBLEMS}
         return (*found, *(ConfigProblem(f"and {count} more of these", severity) for severity, count in more.items()))
 
-    def check(self) -> None:
-        """End the loading if anything prevents it.
+    def check(self, *, has_servers: bool = True) -> None:
+        """End the loading if anything prevents it: an error, or faulty entries and no other server.
 
         Raises:
             ConfigError: with all problems found so far.
         """
-        if self._counts["error"]:
+        if self._counts["error"] or (self._has_faulty_entry and not has_servers):
             raise ConfigError(problems=self.problems)
 
     def error(self, what: str, loc: Loc, *, at_key: bool = False, remedy: str = "", server: str = "") -> None:
-        """Add an error at the value of `loc`, or at its key."""
-        self._add(what, loc, "error", at_key=at_key, remedy=remedy, server=server)
+        """Add an error at the value of `loc`, or at its key. An error in the entry of a server costs that server."""
+        self._has_faulty_entry |= bool(server)
+        self._add(what, loc, "broken" if server else "error", at_key=at_key, remedy=remedy, server=server)
 
-    def broken(self, what: str, loc: Loc, *, server: str) -> SourceSpan | None:
-        """Add what makes a server unusable; returns the place."""
+    def unresolved(self, what: str, loc: Loc, *, server: str) -> None:
+        """Add a reference that makes a server unusable until it can be resolved."""
         self._add(what, loc, "broken", server=server)
-        return self._document.place(loc)
 
     def warning(self, what: str, loc: Loc = (), *, remedy: str = "", server: str = "") -> None:
         """Add a warning at the key of `loc`; without one, at the file as a whole."""
@@ -118,12 +121,12 @@ class Diagnostics:
             loc = (*at, *loc)
             is_written = len(self._document.written(loc)) == len(loc)
             shown = self._document.shown(loc) if not at_key and is_written else ""
-            self._add(what + shown, loc, "error", at_key=at_key, remedy=remedy, server=server)
+            self.error(what + shown, loc, at_key=at_key, remedy=remedy, server=server)
 
     def _add(
         self, what: str, loc: Loc, severity: Severity, *, at_key: bool = False, remedy: str = "", server: str = ""
     ) -> None:
-        place = (self._document.place(loc, at_key=at_key) if loc or severity == "error" else None) or SourceSpan(0, 0)
+        place = (self._document.place(loc, at_key=at_key) if loc or severity != "warning" else None) or SourceSpan(0, 0)
         key = dotted(self._document.written(loc))
         self._keep(
             ConfigProblem(what, severity, remedy, self._document.path, place.line, place.column, key=key, server=server)
@@ -131,10 +134,13 @@ class Diagnostics:
 
     def _keep(self, problem: ConfigProblem) -> None:
         place = (problem.line, problem.column)
-        if problem in self._found or (problem.severity == "error" and problem.line and place in self._places):
+        is_warning = problem.severity == "warning"
+        if problem in self._found or (not is_warning and problem.line and place in self._places):
             return
-        if problem.severity == "error":
+        if not is_warning:
             self._places.add(place)
+        if problem.severity == "broken":
+            self.unusable.setdefault(problem.server, problem)
         self._counts[problem.severity] += 1
         if self._counts[problem.severity] <= MAX_PROBLEMS:
             self._found[problem] = None

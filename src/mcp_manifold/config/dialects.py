@@ -125,11 +125,26 @@ DIALECTS: Final = (Dialect("common", ("mcpServers",), _SHARED), Dialect("vscode"
 
 SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)
 ROOT_KEYS: Final = (*SERVER_KEYS, "manifold", "$schema")
+SIGNS_OF_SECONDS: Final = frozenset({"always_allow", "auto_approve"})
+"""Keys of clients (Cline, Roo Code) that write a server's `timeout` in seconds."""
 STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
 HTTP_ONLY: Final = ("headers",)
+_OTHER_NOTATIONS: Final = tuple(
+    (name, re.compile(rf"(?:\s|#[^\n]*+\n)*+(?:{beginning})"))
+    for name, beginning in (
+        ("TOML", r"\[\[?[A-Za-z_][\w.\" -]*+\]|[\w.-]++[ \t]*+="),
+        ("YAML", r"---|%YAML|[A-Za-z_][\w-]*+:(?:\s|$)"),
+    )
+)
+"""How texts in other notations begin, after comments."""
 _FIELDS: Final = MappingProxyType(
     {to_snake(key.name): key.field for dialect in DIALECTS for key in dialect.keys if key.field}
 )
+
+
+def other_notation(text: str) -> str:
+    """The notation that a text, which is not JSON, seems to have; empty for any other."""
+    return next((name for name, beginning in _OTHER_NOTATIONS if beginning.match(text)), "")
 
 
 def dialect_of(data: Mapping[str, object]) -> Dialect | None:
@@ -147,6 +162,17 @@ def _parent(data: Mapping[str, object], dialect: Dialect) -> Mapping[str, object
         inner = data.get(key)
         data = inner if isinstance(inner, Mapping) else {}
     return data
+
+
+def counts_seconds(servers: Mapping[str, object]) -> bool:
+    """Whether the entries come from a client that writes a `timeout` in seconds."""
+    return any(
+        to_snake(key) in SIGNS_OF_SECONDS
+        for written in servers.values()
+        if isinstance(written, Mapping)
+        for key in written
+        if isinstance(key, str)
+    )
 
 
 def field_of(key: str) -> str:

@@ -5,6 +5,7 @@ patterns that cannot backtrack, and nesting is bounded. The file system is given
 """
 
 import bisect
+import codecs
 import errno
 import io
 import math
@@ -361,7 +362,10 @@ def read_text(path: Path) -> str:
         ConfigError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        content = read_bytes(path)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:4]:
+            raise ConfigError("is UTF-16 text; save it as UTF-8", path=str(path))
+        return content.decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", path=str(path)) from exc
     except ValueError:

@@ -2,6 +2,9 @@
 
 import os
 import re
+import shlex
+import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +46,10 @@ CGROUPS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 """The files with a container's memory limit on Linux: cgroup version 2, version 1."""
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-FORMS: Final = 'known are "${NAME}", "${NAME:-default}", "${env:NAME}" and "${file:path}"; "$${" is a literal "${"'
+FORMS: Final = (
+    'known are "${NAME}", "${NAME:-default}", "${env:NAME}", "${file:path}" and "${manifold:python}"; '
+    '"$${" is a literal "${"'
+)
 
 
 def _variables() -> Iterator[tuple[str, Loc]]:
@@ -80,6 +86,29 @@ def inherited() -> dict[str, str]:
 def login_shell() -> str:
     """The path of the user's shell; empty on Windows."""
     return "" if sys.platform == "win32" else os.environ.get("SHELL") or "/bin/sh"
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command line that was written in place of a program; one word, or none, for a program.
+
+    A path with spaces is a program, if it exists or its first word does not.
+    """
+    if len(command.split()) < 2 or shutil.which(command) is not None:
+        return [command]
+    try:
+        words = shlex.split(command, posix=os.name != "nt")
+    except ValueError:  # an open quotation
+        return [command]
+    is_path = any(mark and mark in words[0] for mark in (os.sep, os.altsep)) if words else False
+    return words if words and not (is_path and shutil.which(words[0]) is None) else [command]
+
+
+def is_open_to_all(path: Path) -> bool:
+    """Whether every user of this machine can read a file; False where that is not known."""
+    try:
+        return os.name == "posix" and bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
@@ -168,6 +197,8 @@ class References:
             return self._content(rest)
         if colon and kind == "env":
             return self._variable(rest)
+        if colon and (kind, rest) == ("manifold", "python"):  # the interpreter, with the SDK, that runs this program
+            return sys.executable
         if colon and not rest.startswith("-"):
             raise _Unresolved(f'"${{{kind}:...}}" is not known; {FORMS}')
         if not VARIABLE.fullmatch(kind):

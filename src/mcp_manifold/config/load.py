@@ -4,6 +4,7 @@ Every stage reports its problems to one `Diagnostics` and goes on, so that a use
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mcp_manifold.config.diagnostics import Diagnostics
 from mcp_manifold.config.dialects import (
@@ -23,9 +24,11 @@ from mcp_manifold.config.dialects import (
     Loc,
     ServerEntry,
     by_field,
+    counts_seconds,
     dialect_of,
     field_of,
     misplaced_servers,
+    other_notation,
     remedy_for,
     server_keys,
     servers_of,
@@ -41,13 +44,24 @@ from mcp_manifold.config.document import (
     read_dotenv,
     read_text,
 )
-from mcp_manifold.config.environment import References, ReportUnresolved, own_variables, unknown_variables
+from mcp_manifold.config.environment import (
+    References,
+    ReportUnresolved,
+    is_open_to_all,
+    own_variables,
+    unknown_variables,
+    words_of,
+)
 from mcp_manifold.config.settings import RESERVED, BrokenServer, ManifoldSettings, ServerSettings, Settings
-from mcp_manifold.config.values import TEXT, name_problem
-from mcp_manifold.errors import ConfigError
+from mcp_manifold.config.values import TEXT, bare_number, durations, name_problem
+from mcp_manifold.errors import ConfigError, ConfigProblem
 
+_SECRET: Final = re.compile(r"tokens?$|secret|passw|api.?key|auth|credential|private.?key|_pat$", re.IGNORECASE)
+"""The keys of secrets: in `env`, `headers` and `manifold`."""
 MAPPING: Final = "<dict>"
 """The source of settings that did not come from a file."""
+SUSPICIOUS: Final = 1000
+"""A duration below this, without a unit, may be meant in seconds."""
 READ_TIMEOUT: Final = 30.0
 """Seconds to read a configuration. A file system that does not answer would otherwise hang a start or a reload."""
 
@@ -122,10 +136,14 @@ def _complete(reading: Future[Settings], work: Callable[[], Settings]) -> None:
 
 def _read(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     path = _chosen(environ) if path is None else path
-    tree = parse_tree(read_text(path))
+    text = read_text(path)
+    tree = parse_tree(text)
     document = Document(str(path), tree.data if isinstance(tree.data, Mapping) else {}, tree.places)
     diagnostics = Diagnostics(document)
-    for what, place in tree.faults:
+    notation = other_notation(text) if tree.faults else ""
+    if notation:
+        diagnostics.fault(f"this is {notation}; write it as JSON (comments are allowed)", SourceSpan(1, 1))
+    for what, place in () if notation else tree.faults:
         diagnostics.fault(what, place)
     if not isinstance(tree.data, Mapping):
         if not tree.faults:
@@ -137,6 +155,10 @@ def _read(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, 
         for name, remedy in unknown_variables(values):
             diagnostics.elsewhere("unknown variable, ignored", name, remedy=remedy, file=file, severity="warning")
     loading = _Loading(document, References({**dotenv, **environ}, path.parent), diagnostics)
+    for readable in (at for at, values in ((path, document.data), (dotenv_path, {**dotenv})) if holds_secrets(values)):
+        if is_open_to_all(readable):
+            what, remedy = "every user of this machine can read the secrets in it", f"run: chmod 600 {readable}"
+            diagnostics.elsewhere(what, "", remedy=remedy, file=str(readable), severity="warning")
     settings = loading.settings(flags, environ, dotenv, str(dotenv_path))
     files = (path, dotenv_path, *loading.files())
     return settings.model_copy(update={"files": tuple(dict.fromkeys(map(str, files)))})
@@ -148,6 +170,15 @@ def _chosen(environ: Mapping[str, str]) -> Path:
         tried = ", ".join(str(candidate) for candidate in candidates(environ, sys.platform))
         raise ConfigError(f"no configuration file: looked for {tried}; {CONFIG_VARIABLE} can name another")
     return path
+
+
+def holds_secrets(data: object, key: str = "") -> bool:
+    """Whether a value, of a key, has a secret in it, not only references to some."""
+    if isinstance(data, Mapping):
+        return any(holds_secrets(value, str(below)) for below, value in data.items())
+    if isinstance(data, list | tuple):
+        return any(holds_secrets(value, key) for value in data)
+    return isinstance(data, str) and data != "" and "${" not in data and _SECRET.search(key) is not None
 
 
 def _check_keys(data: object, diagnostics: Diagnostics) -> None:
@@ -171,8 +202,8 @@ class _Loading:
         self._diagnostics = diagnostics
         self._dialect = dialect_of(document.data)
         self._servers: list[ServerSettings] = []
-        self._broken: list[BrokenServer] = []
         self._names: list[str] = []
+        self._counts_seconds = False
 
     def __repr__(self) -> str:
         return f"<_Loading {self._document.path} {len(self._names)} servers>"
@@ -186,11 +217,11 @@ class _Loading:
             for loc, written in self._entries(self._dialect):
                 self._read_server(loc, written, self._dialect)
         manifold = self._manifold(flags, environ, dotenv, dotenv_path)
-        self._diagnostics.check()
+        self._diagnostics.check(has_servers=any(not server.disabled for server in self._servers))
         return Settings(
             manifold=manifold,
             servers=tuple(self._servers),
-            broken=tuple(self._broken),
+            broken=tuple(map(_broken, self._diagnostics.unusable.values())),
             source=self._document.path,
             problems=self._diagnostics.problems,
         )
@@ -230,6 +261,7 @@ class _Loading:
             self._diagnostics.error("expected an object with a server per key", dialect.servers)
             return
         self._names = list(entries)
+        self._counts_seconds = counts_seconds(entries)
         spelled: dict[str, str] = {}
         for name, written in entries.items():
             loc = (*dialect.servers, name)
@@ -248,7 +280,7 @@ class _Loading:
                 yield loc, written
 
     def _read_server(self, loc: Loc, written: Mapping[str, object], dialect: Dialect) -> None:
-        """Read one entry. One with unresolved references is broken, and breaks no other."""
+        """Read one entry. One with faults or unresolved references is broken, and breaks no other."""
         name = str(loc[-1])
         unresolved: list[tuple[str, Loc]] = []
 
@@ -266,16 +298,16 @@ class _Loading:
         else:
             data |= self._from_env_file(data, loc, report)
         for reason, at in unresolved:
-            place = self._diagnostics.broken(reason, at, server=name) or SourceSpan(0, 0)
-            if not self._broken or self._broken[-1].name != name:
-                self._broken.append(BrokenServer(name, reason, place.line, place.column))
+            self._diagnostics.unresolved(reason, at, server=name)
+        data |= self._command_line(data, loc)
+        data |= self._durations(data, ServerSettings, loc)
         try:
             server = ServerSettings.model_validate({**data, "name": name}, context=TEXT)
         except ValidationError as exc:
             is_whole = entry.is_sound and not unresolved
             self._diagnostics.invalid(exc, ServerSettings, loc, is_whole=is_whole, server=name)
         else:
-            if not unresolved:
+            if name not in self._diagnostics.unusable:
                 self._servers.append(server)
 
     def _report_keys(self, loc: Loc, entry: ServerEntry, dialect: Dialect) -> None:
@@ -288,6 +320,34 @@ class _Loading:
         for key, note in entry.notes:
             what, _, remedy = note.partition("; ")
             self._diagnostics.warning(what, (*loc, key), remedy=remedy, server=name)
+
+    def _command_line(self, data: Mapping[str, object], loc: Loc) -> dict[str, object]:
+        """The `command` and `args` of an entry whose `command` is a whole command line."""
+        command, args = data.get("command"), data.get("args") or []
+        if not isinstance(command, str) or not isinstance(args, list):
+            return {}
+        program, *first = words_of(command)
+        if not first:
+            return {}
+        what = f"a command line: read as a program and {len(first)} of its arguments"
+        self._diagnostics.warning(what, (*loc, "command"), remedy='write the arguments in "args"', server=str(loc[-1]))
+        return {"command": program, "args": [*first, *args]}
+
+    def _durations(self, data: Mapping[str, object], model: type[BaseModel], loc: Loc) -> dict[str, object]:
+        """The durations of a server, or of the endpoint, that are in seconds. Warns of those that may be meant so."""
+        found: dict[str, object] = {}
+        for field in durations(model) & data.keys():
+            number = bare_number(data[field])
+            if number is None or not 0 < number < SUSPICIOUS:
+                continue
+            in_seconds = f"{number:g}s"
+            if field == "timeout" and model is ServerSettings and self._counts_seconds:
+                found[field] = in_seconds
+                what, remedy = f"read as {number:g} seconds, as in the client of this entry", f'write "{in_seconds}"'
+            else:
+                what, remedy = f"{number:g} milliseconds", f'if seconds are meant, write "{in_seconds}"'
+            self._diagnostics.warning(what, (*loc, field), remedy=remedy, server=str(loc[1]) if len(loc) > 1 else "")
+        return found
 
     def _from_env_file(self, data: Mapping[str, object], loc: Loc, report: ReportUnresolved) -> dict[str, object]:
         """The settings `env_file` and `env` of a server, with the variables of the file below those of `env`."""
@@ -338,7 +398,9 @@ class _Loading:
         for key, value in written.items():
             out[key] = self._references.expand(value, ("manifold", key), report)
         known = {key: value for key, value in out.items() if key not in lost}
-        return by_field(known, ManifoldSettings, self._given_twice)
+        found = by_field(known, ManifoldSettings, self._given_twice)
+        self._durations(found, ManifoldSettings, ("manifold",))
+        return found
 
     def _given_twice(self, loc: Loc) -> None:
         self._diagnostics.error("the setting is given twice, in two spellings", ("manifold", *loc), at_key=True)
@@ -361,3 +423,8 @@ class _Loading:
                     self._diagnostics.elsewhere(what, culprit, remedy=remedy)
                 else:
                     self._diagnostics.error(what, ("manifold", "groups", group, index), remedy=remedy)
+
+
+def _broken(problem: ConfigProblem) -> BrokenServer:
+    reason = f"{problem.what}; {problem.remedy}" if problem.remedy else problem.what
+    return BrokenServer(problem.server, reason, problem.line, problem.column)

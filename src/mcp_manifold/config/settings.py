@@ -317,9 +317,9 @@ class ManifoldSettings(Value):
     """The server name clients see."""
     instructions: Annotated[str, Setting("live", "app")] = ""
     """Instructions for the model, before those of the servers."""
-    host: Annotated[str, Setting("restart", "app/http_server.py")] = Field(default="127.0.0.1", min_length=1)
+    host: Annotated[str, Setting("restart", "app/listening.py")] = Field(default="127.0.0.1", min_length=1)
     """The address to listen on. Any but a loopback address needs `tokens` or `insecure`."""
-    port: Annotated[int, Field(ge=0, le=65535), NotBoolean, Setting("restart", "app/http_server.py")] = 8808
+    port: Annotated[int, Field(ge=0, le=65535), NotBoolean, Setting("restart", "app/listening.py")] = 8808
     """The port to listen on; 0: any free one."""
     base_path: Annotated[str, Setting("restart", "fronts/http")] = ""
     """The path below which all endpoints are, such as "/tools"."""
@@ -345,7 +345,7 @@ class ManifoldSettings(Value):
     """Named groups of servers, each with an endpoint /groups/<name>/mcp."""
     tokens: Annotated[tuple[TokenSettings, ...], Setting("live", "fronts/http")] = ()
     """Bearer tokens. With any, every request must present one."""
-    insecure: Annotated[bool, Setting("live", "app/serving.py")] = False
+    insecure: Annotated[bool, Setting("live", "app/listening.py")] = False
     """Allow a non-loopback address without tokens."""
     allowed_hosts: Annotated[tuple[str, ...], Setting("live", "fronts/http")] = ()
     """Accepted values of the Host header, in addition to the listening address."""
@@ -421,7 +421,7 @@ def _named(token: object, name: str) -> object:
 
 @dataclass(frozen=True, slots=True)
 class BrokenServer:
-    """A server that cannot be used, because a reference in its entry is unresolved. The place is 0:0 if unknown."""
+    """A server that cannot be used: its entry is faulty or has an unresolved reference. The place is 0:0 if unknown."""
 
     name: str
     reason: str
@@ -437,7 +437,7 @@ class Settings(Value):
     broken: tuple[BrokenServer, ...] = ()
     source: str = "<dict>"
     problems: tuple[ConfigProblem, ...] = ()
-    """Problems that do not prevent its use, in file order: warnings, and the references that break a server."""
+    """Problems that do not prevent its use, in file order: warnings, and what breaks a server."""
     files: tuple[str, ...] = ()
     """All files it was made from, existing or not; a change of one is a reason to reload."""
 

@@ -2,6 +2,8 @@
 
 import math
 import re
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -74,6 +76,31 @@ def _seconds(value: object, info: ValidationInfo) -> float:
     if not isinstance(value, int | float):
         raise ValueError(DURATION_HINT)
     return _positive(value / 1000 if info.context == TEXT else float(value))
+
+
+def bare_number(value: object) -> float | None:
+    """The number of a duration without a unit, which is in milliseconds; None for anything else."""
+    if isinstance(value, str):
+        found = DURATION.fullmatch(value.strip())
+        return float(found[1]) if found and not found[2] else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def durations(model: type[BaseModel]) -> frozenset[str]:
+    """The fields of `model` that are durations."""
+    readers = (_seconds, _seconds_or_zero)
+    return frozenset(
+        name
+        for name, found in model.model_fields.items()
+        for item in (*found.metadata, *_metadata(found.annotation))
+        if isinstance(item, BeforeValidator) and item.func in readers
+    )
+
+
+def _metadata(annotation: object) -> Iterator[object]:
+    """The metadata of the members of an optional type, such as `Duration | None`."""
+    for member in typing.get_args(annotation):
+        yield from getattr(member, "__metadata__", ())
 
 
 def _seconds_or_zero(value: object, info: ValidationInfo) -> float:

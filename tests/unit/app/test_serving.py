@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.app.http_server import bound
-from mcp_manifold.app.serving import require_safe
+from mcp_manifold.app.listening import bound, require_safe
 from mcp_manifold.config import ManifoldSettings
 from mcp_manifold.errors import ConfigError
 from mcp_manifold.http1.origin import is_loopback

@@ -115,6 +115,9 @@ class FakeManifold:
     def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
         self.reload_callbacks.append(callback)
 
+    def listen(self) -> None:
+        assert not self.is_entered, "the address is checked before anything starts"
+
     async def serve_http(self, *, ready: Callable[[str, int], None]) -> None:
         if isinstance(self.result, Exception):
             raise self.result
@@ -156,6 +159,9 @@ class FakeOpening(Opening):
 
     def settings(self, source: Path | None, overrides: Mapping[str, object]) -> Settings:
         return self._made.config
+
+    def listening_problem(self, settings: Settings) -> str:
+        return ""
 
     def find(self) -> Path | None:
         return Path("mcp.json")

@@ -202,7 +202,7 @@ def test_check_of_a_real_file_that_is_wrong_exits_with_2(tmp_path: Path) -> None
     found = json.loads(as_json.stdout)
     assert found["ok"] is False
     assert found["diagnostics"][0] == {
-        "severity": "error",
+        "severity": "broken",
         "what": 'unknown key "comand"',
         "remedy": 'did you mean "command"?',
         "file": str(path),
@@ -212,7 +212,7 @@ def test_check_of_a_real_file_that_is_wrong_exits_with_2(tmp_path: Path) -> None
         "server": "a",
     }
     assert [(each["severity"], each["key"]) for each in found["diagnostics"][1:]] == [
-        ("error", "mcpServers.b.timeout"),
+        ("broken", "mcpServers.b.timeout"),
         ("warning", "mcpServers.b.icon"),
     ]
 

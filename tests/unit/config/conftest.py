@@ -40,10 +40,14 @@ class Home:
     def error(
         self, text: str, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
     ) -> str:
-        """The error of a configuration, without the directory."""
-        with pytest.raises(ConfigError) as caught:
-            self.load(text, environ=environ, flags=flags)
-        return str(caught.value).replace(f"{self.directory}/", "")
+        """What is wrong with a configuration, or with some of its servers, without the directory."""
+        try:
+            problems = self.load(text, environ=environ, flags=flags).problems
+        except ConfigError as exc:
+            problems = exc.problems
+        faults = [str(problem) for problem in problems if problem.severity != "warning"]
+        assert faults, "nothing is wrong"
+        return "\n".join(faults).replace(f"{self.directory}/", "")
 
 
 @pytest.fixture

@@ -216,9 +216,9 @@ def test_the_error_has_each_problem_with_its_place_key_and_remedy(home: Home) ->
     with pytest.raises(ConfigError) as caught:
         home.load(MANY)
     error, problem = caught.value, caught.value.problems[0]
-    assert (error.path, error.line, error.column, error.server) == (str(home.file), 2, 27, "key")
+    assert (error.path, error.line, error.column, error.server) == (str(home.file), 10, 23, "")
     assert (problem.severity, problem.what, problem.remedy) == (
-        "error",
+        "broken",
         'unknown key "tiemout"',
         'did you mean "timeout"?',
     )
@@ -226,7 +226,7 @@ def test_the_error_has_each_problem_with_its_place_key_and_remedy(home: Home) ->
     assert (problem.key, problem.server) == ("mcpServers.key.tiemout", "key")
     keys = {severity: [each.key for each in error.problems if each.severity == severity] for severity in ("warning",)}
     assert keys == {"warning": ["mcpServers.all.envFile", "mcpServers.fine.oauth"]}
-    assert {each.server for each in error.problems if each.severity == "broken"} == {"variable", "all"}
+    assert [each.server for each in error.problems if each.severity == "error"] == [""] * 4
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_the_number_of_reported_problems_is_bounded(home: Home) -> None:
 def test_the_error_for_an_unreadable_file_has_the_reason(home: Home) -> None:
     with pytest.raises(ConfigError, match=r"manifold\.json: cannot be read: No such file or directory$"):
         load(home.file, environ={})
-    home.file.write_bytes(b"\xff\xfe{\x00}\x00")
+    home.file.write_bytes(b"{\xff}")
     with pytest.raises(ConfigError, match="cannot be read as UTF-8 text"):
         load(home.file, environ={})
 

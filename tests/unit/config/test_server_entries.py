@@ -203,10 +203,10 @@ def test_keys_of_other_clients_without_meaning_here_are_ignored_with_a_warning(h
 
 def test_settings_are_loaded_from_a_mapping() -> None:
     settings = load_dict(
-        {"mcpServers": {"a": {"command": "${RUN}", "args": ("x",), "timeout": 500}}, "manifold": {"port": 0}},
+        {"mcpServers": {"a": {"command": "${RUN}", "args": ("x",), "timeout": 1500}}, "manifold": {"port": 0}},
         environ={"RUN": "python", "MCP_MANIFOLD_PORT": "9", "MCP_MANIFOLD_OTHER": "1"},
     )
-    assert settings.servers == (ServerSettings(name="a", command="python", args=("x",), timeout=0.5),)
+    assert settings.servers == (ServerSettings(name="a", command="python", args=("x",), timeout=1.5),)
     assert (settings.manifold.port, settings.source, settings.warnings) == (0, "<dict>", ())
 
 

@@ -1,0 +1,1 @@
+"""What people reported of gateways and aggregators, as tests: one file per kind."""
