@@ -245,7 +245,8 @@ async def serving(manifold: Manifold) -> AsyncIterator[str]:
         server.stop()  # and wait for nobody
         async with asyncio.timeout(BOUND):
             await task
-        listening.close()
+        for each in listening:
+            each.close()
 
 
 @asynccontextmanager

@@ -99,7 +99,7 @@ async def test_s6_a_body_above_the_limit_is_refused_before_it_is_held_and_one_to
 
 async def test_answers_do_not_wait_for_a_full_packet() -> None:
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-    listening = bound(ManifoldSettings(port=0))
+    (listening,) = bound(ManifoldSettings(port=0))
     server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listening)
     _, client = await asyncio.open_connection(*listening.getsockname())
     async with asyncio.timeout(BOUND):

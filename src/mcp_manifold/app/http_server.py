@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import uvicorn
@@ -47,15 +47,15 @@ class HttpServer:
     """Serves a front on a listening socket, from `run` until `stop`.
 
     Args:
-        listening: the socket, which the caller closes.
-        ready: called with the host and port that it listens on.
+        listening: the sockets, which the caller closes.
+        ready: called with the host and port of the first socket.
         current: returns the settings in force, of which limits and `drain` may change while it serves.
     """
 
     def __init__(
         self,
         front: HttpFront,
-        listening: socket.socket,
+        listening: Sequence[socket.socket],
         ready: Callable[[str, int], None],
         *,
         current: Callable[[], ManifoldSettings],
@@ -90,8 +90,7 @@ class HttpServer:
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        listening = self._listening
-        host, port = listening.getsockname()[:2]
+        host, port = self._listening[0].getsockname()[:2]
         config = uvicorn.Config(
             self._front,
             http=self._connection,  # type: ignore[arg-type]  # uvicorn only calls it, as it would call the class
@@ -105,7 +104,7 @@ class HttpServer:
         )
         self._uvicorn = _Uvicorn(config, self._front, lambda: self._ready(host, port))
         try:
-            await self._uvicorn.serve(sockets=[listening])
+            await self._uvicorn.serve(sockets=list(self._listening))
         finally:
             self._uvicorn = None
             if self._drain_timer is not None:

@@ -167,7 +167,7 @@ class Manifold:
         return self._serving.asgi_app()
 
     def listen(self) -> None:
-        """Open the socket of `serve_http` before the Manifold is entered, so that nothing starts when that fails.
+        """Open the sockets of `serve_http` before the Manifold is entered, so that nothing starts when that fails.
 
         Raises:
             ConfigError: the address is unsafe or unavailable.

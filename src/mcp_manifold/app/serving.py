@@ -53,7 +53,7 @@ class Serving:
         self._lag: LoopLag | None = None
         self._current: HttpServer | StdioFront | None = None
         self._is_listening = False
-        self._socket: socket.socket | None = None
+        self._sockets: tuple[socket.socket, ...] = ()
         self._is_stopping = False
 
     def __repr__(self) -> str:
@@ -101,20 +101,19 @@ class Serving:
         )
         return Exposition(sources)
 
-    def listen(self) -> socket.socket:
-        """Open and return the socket that `http` serves; clients that connect before wait.
+    def listen(self) -> None:
+        """Open the sockets that `http` serves; clients that connect before wait.
 
         Raises:
             ConfigError: the address is unsafe or unavailable.
         """
         require_safe(self._holder.settings)
-        self._socket = bound(self._holder.settings)
-        return self._socket
+        self._sockets = bound(self._holder.settings)
 
-    def _close_socket(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+    def _close_sockets(self) -> None:
+        sockets, self._sockets = self._sockets, ()
+        for each in sockets:
+            each.close()
 
     async def http(self, ready: Callable[[str, int], None]) -> None:
         """Serve on a socket until `stop`; `ready` gets the host and port.
@@ -125,12 +124,13 @@ class Serving:
         from mcp_manifold.app.http_server import HttpServer  # noqa: PLC0415 - imports uvicorn
 
         self._is_listening = True
-        listening = self._socket or self.listen()
-        server = HttpServer(self.front(), listening, ready, current=lambda: self._holder.settings)
+        if not self._sockets:
+            self.listen()
+        server = HttpServer(self.front(), self._sockets, ready, current=lambda: self._holder.settings)
         try:
             await self._serve(server, server.run())
         finally:
-            self._close_socket()
+            self._close_sockets()
 
     async def stdio(self, scope: str) -> None:
         """Serve one client on stdin and stdout until it leaves, or `stop`."""
@@ -151,7 +151,7 @@ class Serving:
 
     def close(self) -> None:
         """End all sessions and streams, before the Manifold is left."""
-        self._close_socket()
+        self._close_sockets()
         if self._front is not None:
             self._front.close()
             self._front = None

@@ -58,7 +58,8 @@ class Opening:
         try:
             require_safe(settings.manifold)
             if not self.running(Path(settings.source)):
-                bound(settings.manifold).close()
+                for listening in bound(settings.manifold):
+                    listening.close()
         except ConfigError as exc:
             return str(exc)
         return ""

@@ -37,7 +37,7 @@ _SHOWN: Final = 12
 
 @click.command(epilog=EXIT_CODES)
 @common
-@click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--host", help="Address to listen on, or several with commas. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on. Default: 8808; 0 for any free port.")
 @click.option("--base-path", metavar="PATH", help='Path prefix of all endpoints, such as "/tools".')
 @click.option("--insecure", is_flag=True, help="Allow addresses other than loopback without tokens.")

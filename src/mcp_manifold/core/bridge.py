@@ -8,8 +8,8 @@ called again. A handshake-era client can receive requests; a modern one receives
     modern            park the call, return `input_required`,     pass on: they need no help
                       resume on retry (`on_request`, `resume`)
 
-Owns the parked calls. Only the same principal can resume a parked call, by its unguessable `requestState`, for the same
-target, once, and within its time. After that the call is cancelled at the backend.
+Owns the parked calls. Only the same principal can resume a parked call, by its unguessable `requestState`, at the same
+endpoint, for the same target, once, and within its time. After that the call is cancelled at the backend.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ INTERACTIVE: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Methods whose result may be `input_required` (2026-07-28 basic/patterns/mrtr)."""
 MAX_ROUNDS: Final = 10
 """Rounds of input in one call; the clients of the SDKs accept as many."""
+UNSAFE_URL: Final = "asked its client to open a URL that is neither https nor on this machine"
 STATE_ONLY_WAIT: Final = 0.05
 """Seconds before a call is repeated whose result has a `requestState` but no input requests."""
 
@@ -71,13 +72,13 @@ class Repeat:
     """A call that is sent again when its client returns, after it opened the URLs it was given."""
 
     state: str
-    principal: str
+    session: Session
     target: tuple[str, str, str]
     until: float
 
-    def is_for(self, principal: str, target: tuple[str, str, str], now: float) -> bool:
-        """Whether that principal may use it for that target now."""
-        return (self.principal, self.target) == (principal, target) and now <= self.until
+    def is_for(self, session: Session, target: tuple[str, str, str], now: float) -> bool:
+        """Whether the principal of that session may use it for that target now."""
+        return _is_of(self.session, session) and self.target == target and now <= self.until
 
 
 class Bridge:
@@ -222,15 +223,14 @@ class Bridge:
         """The parked call, or the call to repeat, that a modern client's retry continues. Changes nothing.
 
         Raises:
-            InvalidParams: the state is unknown, used, expired, another principal's, or for another target.
+            InvalidParams: the state is unknown, used, expired, another principal's, or for another target or endpoint.
         """
         state = wire.text(call.params.get("requestState"), "requestState")
-        principal = call.session.principal.key
         repeat = self._repeats.find(state)
-        if repeat is not None and repeat.is_for(principal, target.key, self._clock.now()):
+        if repeat is not None and repeat.is_for(call.session, target.key, self._clock.now()):
             return repeat
         parked = self._parked.find(state)
-        if parked is None or parked.session.principal.key != principal or parked.target != target.key:
+        if parked is None or not _is_of(parked.session, call.session) or parked.target != target.key:
             raise InvalidParams("Invalid params: the requestState is unknown, was used already, or has expired")
         return parked
 
@@ -275,7 +275,7 @@ class Bridge:
             return None
         state = self._repeats.issue()
         until = now + self._limits.park_time
-        self._repeats.keep(state, Repeat(state, session.principal.key, target.key, until))
+        self._repeats.keep(state, Repeat(state, session, target.key, until))
         requests = {
             f"url-{number}": _as_input_request(method, params, exc.backend if self._names_server(session.scope) else "")
             for number, params in enumerate(found, start=1)
@@ -300,18 +300,25 @@ class Bridge:
         return again
 
     def named(self, call: Call, result: Payload, view: ResultView | None) -> Payload:
-        """A modern server's result for a modern client, with the server's name in the texts of its input requests."""
-        if not self._names_server(call.session.scope):
-            return result
+        """A modern server's result for a modern client, with the server's name in the texts of its input requests.
+
+        Raises:
+            BackendProtocolError: the client must not open the URL of an elicitation in it.
+        """
         wanted = wire.input_required(result, view)
-        if wanted is None:
+        if wanted is None or not wanted.requests:
             return result
-        return wire.signed_requests(result, call.backend) if wanted.requests else result
+        given = ((each.method, None if each.params is UNSET else each.params) for each in wanted.requests.values())
+        if any(wire.opens_unsafe_url(method, params) for method, params in given):
+            raise BackendProtocolError(call.backend, UNSAFE_URL)
+        return wire.signed_requests(result, call.backend) if self._names_server(call.session.scope) else result
 
     async def _ask_all(self, call: Call, name: str, requests: Mapping[str, wire.InputRequest]) -> dict[str, Payload]:
         session = call.session
         for request in requests.values():
             params = None if request.params is UNSET else request.params
+            if wire.opens_unsafe_url(request.method, params):
+                raise BackendProtocolError(name, UNSAFE_URL)
             if session.reach is None or wire.refusal(request.method, params, session.capabilities) is not None:
                 reason = f"needs {request.method} to continue, which the client does not support"
                 raise BackendProtocolError(name, reason)
@@ -331,6 +338,11 @@ class Bridge:
         if self._names_server(call.session.scope):
             params = wire.signed(request.method, params, name)
         return call.session.reach.ask(request.method, _with_id(params), call)
+
+
+def _is_of(first: Session, second: Session) -> bool:
+    """Whether two requests are of the same principal, at the same endpoint."""
+    return (first.principal.key, first.scope) == (second.principal.key, second.scope)
 
 
 def _given(backend: str, response: "asyncio.Future[Envelope]") -> Payload:

@@ -11,7 +11,7 @@ from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.core.bridge import INTERACTIVE, MAX_ROUNDS, Bridge
+from mcp_manifold.core.bridge import INTERACTIVE, MAX_ROUNDS, UNSAFE_URL, Bridge
 from mcp_manifold.core.hub import Hub
 from mcp_manifold.core.plan import Changes, Send, Wait
 from mcp_manifold.core.tasks import Tasks
@@ -120,6 +120,8 @@ class Results:
             return failure or RuntimeError("neither a result nor a failure")
         session = call.session
         if failure.code == URL_ELICITATION_REQUIRED:
+            if any(wire.opens_unsafe_url("elicitation/create", each) for each in wire.required_urls(failure.raw)):
+                return BackendProtocolError(failure.backend, UNSAFE_URL)
             if session.era == "handshake":
                 self._bridge.remember_urls(failure, send.backend.link_of(session), session)
             elif call.backend_era == "handshake":

@@ -70,6 +70,11 @@ class Origin:
         return first + b"".join([header_line(name, value, reserved=RESERVED_HEADERS) for name, value in headers])
 
 
+def addresses(hosts: str) -> tuple[str, ...]:
+    """The host names and addresses, without brackets, in a text that separates them by commas."""
+    return tuple(part.strip().removeprefix("[").removesuffix("]") for part in hosts.split(","))
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be this machine."""
     if host.lower() == "localhost":

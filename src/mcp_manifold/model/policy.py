@@ -30,6 +30,8 @@ class Principal:
 
     name: str
     key: str
+    credential: str = field(default="", compare=False, repr=False)
+    """A digest of the credential that was used; a caller may have several."""
 
 
 ANONYMOUS: Final = Principal("anonymous", "anonymous")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +16,7 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Method of a server request to the client capability it needs."""
 
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _INPUT_REQUIRED: Final = b'"input_required"'
 
 
@@ -62,7 +64,7 @@ def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes
     if params is not None and not asked and needed != "roots":  # unreadable params cannot be checked
         return _error(INVALID_PARAMS, "Invalid params: expected an object with members")
     if needed == "elicitation":
-        return _refused_mode(asked, inner)
+        return _refused_mode(asked, inner) or _refused_url(asked)
     if needed == "sampling" and {"tools", "toolChoice"} & asked.keys() and "tools" not in inner:
         return _error(INVALID_PARAMS, "Invalid params: the client declared no sampling.tools capability")
     return None
@@ -75,6 +77,33 @@ def _refused_mode(asked: Mapping[str, Payload], declared: Mapping[str, Payload])
     if mode != "form" and mode in declared:
         return None
     return _error(INVALID_PARAMS, f"Invalid params: the client cannot be asked in {mode[:20]} mode")
+
+
+def _refused_url(asked: Mapping[str, Payload]) -> bytes | None:
+    if _mode_of(asked) != "url" or _has_safe_url(asked):
+        return None
+    return _error(INVALID_PARAMS, "Invalid params: the url must begin with https://, or http:// on this machine")
+
+
+def opens_unsafe_url(method: str, params: Payload | None) -> bool:
+    """Whether a server request makes the client open a URL that is neither https nor http on this machine.
+
+    Source: 2025-11-25 client/elicitation, "Safe URL Handling".
+    """
+    asked = object_members(params) if method == "elicitation/create" else {}
+    return bool(asked) and _refused_url(asked) is not None
+
+
+def _has_safe_url(asked: Mapping[str, Payload]) -> bool:
+    url = text_at(asked["url"]) if "url" in asked else None
+    if url is None or not url.isprintable() or " " in url or "\\" in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _THIS_MACHINE))
 
 
 def _mode_of(asked: Mapping[str, Payload]) -> str:

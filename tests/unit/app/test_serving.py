@@ -1,6 +1,7 @@
 """Serving: the addresses it may listen on, and the errors for others."""
 
 import socket
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -39,10 +40,28 @@ def test_other_addresses_need_a_token_or_insecure(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_port_zero_selects_a_free_port(host: str) -> None:
-    with bound(settings(host=host, port=0)) as listening:
+    (listening,) = bound(settings(host=host, port=0))
+    with listening:
         assert listening.getsockname()[1] > 0
         assert not listening.getblocking()
         socket.create_connection(listening.getsockname()[:2], timeout=5).close()
+
+
+def test_several_addresses_have_one_port_and_the_wildcard_of_ipv6_serves_both_families() -> None:
+    sockets = bound(settings(host="127.0.0.1, [::1]", port=0))
+    port = sockets[0].getsockname()[1]
+    assert [each.getsockname()[:2] for each in sockets] == [("127.0.0.1", port), ("::1", port)]
+    (both,) = bound(settings(host="::", port=0))
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, both.getsockname()[1]), timeout=5).close()
+    for each in (*sockets, both):
+        each.close()
+
+
+@pytest.mark.parametrize(("host", "is_safe"), [("127.0.0.1, ::1", True), ("127.0.0.1, 0.0.0.0", False)])
+def test_one_address_that_is_not_loopback_needs_a_token(host: str, is_safe: bool) -> None:
+    with nullcontext() if is_safe else pytest.raises(ConfigError, match="refusing to listen"):
+        require_safe(settings(host=host))
 
 
 def test_a_port_in_use_is_an_error_with_advice() -> None:

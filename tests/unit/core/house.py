@@ -187,10 +187,15 @@ def call_of(session: Session, method: str = "tools/call", **params: object) -> C
 
 
 def modern_call(
-    method: str = "tools/call", *, capabilities: bytes = ABLE, principal: Principal = ANONYMOUS, **params: object
+    method: str = "tools/call",
+    *,
+    capabilities: bytes = ABLE,
+    principal: Principal = ANONYMOUS,
+    scope: str = "",
+    **params: object,
 ) -> Call:
     """A call of a 2026-07-28 client."""
-    session = Session("", principal, "", MODERN_VERSION, capabilities=Payload(capabilities))
+    session = Session("", principal, scope, MODERN_VERSION, capabilities=Payload(capabilities))
     return call_of(session, method, **params)
 
 

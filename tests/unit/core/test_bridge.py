@@ -161,11 +161,11 @@ async def test_the_client_of_a_url_elicitation_is_remembered_once_and_within_a_b
     house, client = House(max_parked=1), Client()
     house.begin(client.call())
     for id_ in ("e1", "e2"):
-        house.ask(params={**FORM, "mode": "url", "elicitationId": id_})
+        house.ask(params={**FORM, "mode": "url", "url": "https://x.test", "elicitationId": id_})
     assert house.bridge.elicited(house.link, Payload(b'"e1"')) is None
     assert house.bridge.elicited(house.link, Payload(b'"e2"')) is client.session
     assert house.bridge.elicited(house.link, Payload(b'"e2"')) is None
-    house.ask(params={**FORM, "mode": "url", "elicitationId": "e3"})
+    house.ask(params={**FORM, "mode": "url", "url": "https://x.test", "elicitationId": "e3"})
     house.bridge.ended(client.session)
     assert house.bridge.elicited(house.link, Payload(b'"e3"')) is None
 
@@ -201,7 +201,13 @@ async def test_a_client_that_answers_only_some_requests_is_parked_again() -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"principal": Principal("eve", "eve")}, {"requestState": "guessed"}, {"requestState": ""}]
+    "wrong",
+    [
+        {"principal": Principal("eve", "eve")},
+        {"scope": "server:notes"},
+        {"requestState": "guessed"},
+        {"requestState": ""},
+    ],
 )
 async def test_a_state_that_does_not_fit_is_refused_and_leaves_the_call_parked(wrong: dict[str, Any]) -> None:
     house = House()
@@ -342,7 +348,9 @@ async def test_an_error_without_a_supported_elicitation_stays_an_error(exc: Remo
 
 WANTED: dict[str, Any] = {
     "resultType": "input_required",
-    "inputRequests": {"k/1": {"method": "elicitation/create", "params": {"mode": "url", "message": "m", "url": "u"}}},
+    "inputRequests": {
+        "k/1": {"method": "elicitation/create", "params": {"mode": "url", "message": "m", "url": "https://u"}}
+    },
     "requestState": "\u00e9tat",
 }
 
@@ -363,7 +371,7 @@ async def test_the_next_call_has_the_clients_input_and_the_servers_state() -> No
     }  # fmt: skip
     asked = client.asked[0][1]
     assert len(asked.pop("elicitationId")) >= 16
-    assert asked == {"mode": "url", "message": "m", "url": "u"}
+    assert asked == {"mode": "url", "message": "m", "url": "https://u"}
 
 
 async def test_a_state_alone_is_returned_after_a_pause_and_none_if_there_was_none() -> None:
@@ -416,3 +424,46 @@ async def test_nothing_is_asked_if_one_of_the_requests_is_not_supported() -> Non
     with pytest.raises(BackendProtocolError, match="needs roots/list"):
         await ask(House(), client.call(), {**WANTED, "inputRequests": both})
     assert client.asked == []
+
+
+# --- URLs a server sends its client to --------------------------------------------------------------------------------
+
+URL_CLIENT = b'{"elicitation":{"url":{}}}'
+UNSAFE = [
+    "http://evil.test/",
+    "javascript:alert(1)",
+    "https:/x",
+    "https://a b",
+    "file:///etc/passwd",
+    "https://[",
+    7,
+    None,
+]
+
+
+@pytest.mark.parametrize("url", UNSAFE)
+@pytest.mark.parametrize("era", ["handshake", "modern"])
+async def test_a_client_is_not_sent_to_an_unsafe_url(url: object, era: str) -> None:
+    house = House()
+    house.begin(Client(capabilities=URL_CLIENT).call() if era == "handshake" else modern(capabilities=URL_CLIENT))
+    house.ask(params={"mode": "url", "message": "Open", "url": url, "elicitationId": "e"})
+    assert house.sent[0]["error"]["code"] == -32602
+    assert "https://" in house.sent[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/x?y=1", "http://127.0.0.1:80/", "http://localhost/", "http://[::1]/"]
+)
+async def test_a_client_is_sent_to_a_safe_url(url: str) -> None:
+    house, client = House(), Client(capabilities=URL_CLIENT)
+    house.begin(client.call())
+    house.ask(params={"mode": "url", "message": "Open", "url": url, "elicitationId": "e"})
+    assert len(client.asked) == 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_modern_server_cannot_send_a_client_to_an_unsafe_url_either(several: bool) -> None:
+    wanted = {"method": "elicitation/create", "params": {"mode": "url", "message": "x", "url": "http://evil.test"}}
+    result = Payload(encode({"resultType": "input_required", "inputRequests": {"a": wanted}}))
+    with pytest.raises(BackendProtocolError, match="neither https nor on this machine"):
+        House(several=several).bridge.named(modern(), result, None)

@@ -142,7 +142,11 @@ async def test_a_state_of_another_call_is_refused(wrong: str) -> None:
 
 async def test_a_repeated_call_is_sent_without_its_state() -> None:
     house, made = house_of(), modern_call(name="a__t")
-    error = {"code": -32042, "message": "m", "data": {"elicitations": [{"mode": "url", "message": "m", "url": "u"}]}}
+    error = {
+        "code": -32042,
+        "message": "m",
+        "data": {"elicitations": [{"mode": "url", "message": "m", "url": "https://u"}]},
+    }
     target = send_of(house, made).target("tools/call")
     answer = house.bridge.url_required(RemoteError(encode(error), code=-32042, backend="a"), made, target)
     assert answer is not None

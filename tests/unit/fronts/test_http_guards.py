@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mcp_manifold.fronts.http.guard import Tokens
 from mcp_manifold.wire import Payload
 from tests.unit.fronts.fakes import Client, FakeGateway, front, initialize, modern, request
 
@@ -183,6 +184,26 @@ async def test_a_reload_puts_new_tokens_in_force() -> None:
     app.reload()
     assert (await Client(app).call(initialize(), headers=[bearer(SECRET)])).status == 401
     assert (await Client(app).call(initialize(), headers=[bearer("fresh")])).status == 200
+
+
+async def test_tokens_of_one_name_are_one_principal_until_the_token_goes() -> None:
+    both = [{"name": "alice", "token": "old"}, {"name": "alice", "token": "new"}, {"name": "bob", "token": "other"}]
+    gateway = FakeGateway(host="0.0.0.0", tokens=both)
+    app = front(gateway)
+    client = Client(app)
+    opened = await client.call(initialize(), headers=[bearer("old")])
+    session = ("mcp-session-id", opened.header("mcp-session-id") or "")
+    for token, status in (("old", 200), ("new", 200), ("other", 404)):
+        assert (await client.call(request("ping"), headers=[bearer(token), session])).status == status
+    gateway.settings = gateway.settings.model_copy(update={"tokens": gateway.settings.tokens[1:]})
+    app.reload()
+    assert (await client.call(request("ping"), headers=[bearer("old"), session])).status == 401
+    assert (await client.call(request("ping"), headers=[bearer("new"), session])).status == 404
+
+
+async def test_tokens_without_a_name_are_not_one_principal_when_their_places_change() -> None:
+    first, second = (Tokens([("token-1", text)]).principal(f"Bearer {text}".encode()) for text in ("a", "b"))
+    assert first != second
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Final
 
 from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.fronts.http.asgi import Headers, Refused
-from mcp_manifold.http1.origin import is_loopback
+from mcp_manifold.http1.origin import addresses, is_loopback
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
@@ -24,6 +24,8 @@ _MAX_REMEMBERED: Final = 256
 _MAX_VALUE: Final = 512
 """Bytes of a value beyond which it is not cached."""
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
+_COUNTED: Final = re.compile(r"token-[0-9]+")
+"""The names of tokens without one."""
 _MAX_TOKEN_HEADER: Final = 8192
 """Bytes of an Authorization header beyond which it cannot hold a configured token."""
 
@@ -51,7 +53,7 @@ class Gate:
     """The allowed values of the Host and Origin headers.
 
     Args:
-        host: the address that is listened on.
+        host: the addresses that are listened on, separated by commas.
         has_tokens: whether requests must present a token.
         allowed_hosts: further `Host` names; `name`, `name:port` or `*`.
         allowed_origins: further origins; `scheme://name[:port]`, where the port may be `*`; or `*`.
@@ -60,10 +62,10 @@ class Gate:
     def __init__(
         self, host: str, *, has_tokens: bool, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
     ) -> None:
-        allowed = [_host_name(name) for name in allowed_hosts]
+        allowed, own = [_host_name(name) for name in allowed_hosts], addresses(host)
         # Off loopback the names are the administrator's, and a foreign page has no token.
-        self._any_host = "*" in allowed or (has_tokens and not allowed and not is_loopback(host))
-        self._hosts = {*allowed, _host_name(host)} - {"0.0.0.0", "::", "[::]", ""}
+        self._any_host = "*" in allowed or (has_tokens and not allowed and not all(map(is_loopback, own)))
+        self._hosts = {*allowed, *map(_host_name, own)} - {"0.0.0.0", "::", "[::]", ""}
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins} - {"null"}
         self.admits_host = HeaderCheck(self._check_host)
         self.admits_origin = HeaderCheck(self._check_origin)
@@ -151,8 +153,9 @@ class Tokens:
         raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)
 
     def knows(self, principal: Principal) -> bool:
-        """Whether a configured token still has that principal."""
-        return principal in ([known for _, known in self._known] or [ANONYMOUS])
+        """Whether the token that the principal used is still configured, under the same name."""
+        known = [each for _, each in self._known] or [ANONYMOUS]
+        return any((each, each.credential) == (principal, principal.credential) for each in known)
 
     def _find(self, digest: bytes) -> Principal | None:
         """Find a token by its digest. Compares all of them, so that timing reveals nothing about a match."""
@@ -168,4 +171,6 @@ def _digest(token: bytes) -> bytes:
 
 
 def _principal(name: str, digest: bytes) -> Principal:
-    return Principal(name, digest.hex()[:16])
+    """The principal of a token. Tokens of one name share it, except for default names, which only count tokens."""
+    key = digest if _COUNTED.fullmatch(name) else _digest(name.encode())
+    return Principal(name, key.hex()[:16], digest.hex()[:16])
