@@ -98,6 +98,8 @@ class Service:
     def head(self, status: int, length: int, lines: Sequence[Line], *, keeps_alive: bool) -> bytes:
         """The head of a complete response: JSON, or without a media type if it has no body."""
         self.refresh()
+        if status == 200 and length and keeps_alive and not lines:
+            return b"%b%d\r\n\r\n" % (self.usual, length)
         if status == 204:
             start = status_line(status) + self.own_lines
         elif length:
