@@ -12,6 +12,7 @@ from mcp_manifold.wire.protocol import (
     HOP_KEYS,
     META_CAPABILITIES,
     META_CLIENT_INFO,
+    META_OWN,
     META_SERVER_INFO,
     META_VERSION,
     MODERN_VERSION,
@@ -98,17 +99,22 @@ def _stamped(result: Payload, found: Mapping[str, Payload], *, hinted: bool, ser
         tail = b'%b%b"_meta":{"%b":%b}}' % (b"," if found else b"", kind, _OUR_INFO, server_info)
         return Payload(b"".join((memoryview(result)[:-1], tail)))
     added: dict[str, object] = {key: value for key, value in (_ADDED_HINTED if hinted else _ADDED) if key not in found}
-    added["_meta"] = {**object_members(found.get("_meta")), META_SERVER_INFO: server_info}
+    added["_meta"] = {**_of_backend(object_members(found.get("_meta"))), META_SERVER_INFO: server_info}
     if "_meta" in found or not found:
         return Payload(encode({**found, **added}))
     return Payload(b"".join((memoryview(result)[:-1], b",", memoryview(encode(added))[1:])))
+
+
+def _of_backend(meta: Mapping[str, Payload]) -> dict[str, Payload]:
+    """The `_meta` of a result without the keys of the protocol's hop and our own."""
+    return {key: value for key, value in meta.items() if key not in HOP_KEYS and not key.startswith(META_OWN)}
 
 
 def _unstamped(result: Payload, members: Mapping[str, Payload]) -> Payload:
     found = {key: value for key, value in members.items() if key not in _STAMPS}
     if "_meta" in found:
         sent = object_members(found["_meta"])
-        meta = {key: value for key, value in sent.items() if key not in HOP_KEYS}
+        meta = _of_backend(sent)
         if not meta:
             del found["_meta"]
         elif len(meta) != len(sent):

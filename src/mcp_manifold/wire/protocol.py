@@ -32,7 +32,9 @@ META_CAPABILITIES: Final = META_PREFIX + "clientCapabilities"
 META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
 META_LOG_LEVEL: Final = META_PREFIX + "logLevel"
 META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
-META_MISSING: Final = "mcp-manifold/missing"
+META_OWN: Final = "mcp-manifold/"
+"""The prefix of our own `_meta` keys in lists. No backend may use it."""
+META_MISSING: Final = META_OWN + "missing"
 """In the `_meta` of a list: the servers whose entries are missing or may be outdated, each with the reason."""
 HOP_KEYS: Final = frozenset(
     {META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_SERVER_INFO, META_LOG_LEVEL, META_SUBSCRIPTION}

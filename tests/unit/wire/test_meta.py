@@ -7,7 +7,7 @@ import pytest
 
 from mcp_manifold import wire
 from mcp_manifold.wire import Era, Payload
-from mcp_manifold.wire.protocol import HINTED, HOP_KEYS, META_SERVER_INFO, META_VERSION
+from mcp_manifold.wire.protocol import HINTED, HOP_KEYS, META_SERVER_INFO, META_SUBSCRIPTION, META_VERSION
 
 OURS = Payload(b'{"name":"manifold","version":"1"}')
 STAMP = wire.modern_stamp(Payload(b'{"name":"c"}'), Payload(b'{"roots":{}}'))
@@ -108,6 +108,14 @@ def test_a_result_with_the_stamp_names_in_its_content_is_stamped_once() -> None:
     ):
         assert modern_result(body) == stamped(**json.loads(body))
         assert adapted(body, "handshake", "modern").count(b'"resultType":"complete"') == 1
+
+
+@pytest.mark.parametrize("key", ["mcp-manifold/missing", "mcp-manifold/x", META_SUBSCRIPTION, META_VERSION])
+@pytest.mark.parametrize("client", ["handshake", "modern"])
+def test_a_backend_cannot_use_our_own_meta_keys_or_those_of_the_hop(key: str, client: Era) -> None:
+    body = json.dumps({"content": [], "_meta": {key: 1, "vendor/x": 2}}).encode()
+    meta = json.loads(adapted(body, "modern", client))["_meta"]
+    assert (key in meta, meta["vendor/x"]) == (False, 2)
 
 
 def test_the_backends_server_info_is_replaced_and_its_other_meta_kept() -> None:
