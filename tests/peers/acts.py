@@ -9,16 +9,14 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from tests.peers import answers, interaction, jsontext, message, tasks
-from tests.peers.script import Act, Behaviour, offers_from
+from tests.peers.script import Act, Behaviour
 from tests.peers.turn import Turn
 
 _LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-_CHUNK: Final = 65536
 
 
 async def perform(turn: Turn, behaviour: Behaviour) -> None:
@@ -114,13 +112,6 @@ async def announce(turn: Turn, act: Act) -> None:
     await _then(turn, act)
 
 
-async def swap(turn: Turn, act: Act) -> None:
-    """The tools are now those of `text` (a list as `offers_to` gives it), announced `n` times; then the reply."""
-    engine = turn.conversation.engine
-    await engine.set_offers("tools", offers_from(jsontext.value(act.text.encode())), times=act.n)
-    await _then(turn, act)
-
-
 # --- no reply, or late -------------------------------------------------------------------------------------------
 
 
@@ -172,15 +163,9 @@ async def invalid_utf8(turn: Turn, act: Act) -> None:
 
 
 async def endless(turn: Turn, act: Act) -> None:
-    """`n` bytes without a line end (0: until the request is given up); `then` ends the line and replies."""
-    left = act.n
-    while not turn.cancelled.is_set() and (left > 0 or act.n == 0):
-        size = _CHUNK if act.n == 0 else min(left, _CHUNK)
-        await turn.channel.write(b"x" * size)
-        left -= size
-    if act.then is not None and not turn.cancelled.is_set():
-        await turn.channel.write(b"\n")
-        await _then(turn, act)
+    """`n` bytes before there is a line end; then the reply."""
+    await turn.channel.write(b"x" * act.n + b"\n")
+    await _then(turn, act)
 
 
 async def big(turn: Turn, act: Act) -> None:
@@ -225,14 +210,6 @@ async def env(turn: Turn, act: Act) -> None:
     await _show(turn, dict(os.environ))
 
 
-async def fds(turn: Turn, act: Act) -> None:
-    """The open file descriptors and what they are, without those this listing itself needs."""
-    listing = Path("/proc/self/fd")
-    found = {name: os.readlink(listing / name) for name in os.listdir(listing) if (listing / name).is_symlink()}
-    own = turn.conversation.engine.own_fds
-    await _show(turn, {name: target for name, target in found.items() if int(name) not in own})
-
-
 async def pid(turn: Turn, act: Act) -> None:
     """The process id, its parent and its process group."""
     await _show(turn, {"pid": os.getpid(), "parent": os.getppid(), "group": os.getpgrp(), "cwd": os.getcwd()})
@@ -244,15 +221,15 @@ async def close_stdout(turn: Turn, act: Act) -> None:
 
 
 async def spawn(turn: Turn, act: Act) -> None:
-    """Start a process that outlives this one unless somebody ends it; `text` "inherit": it keeps our stdio open."""
-    child = _start(inherit=act.text == "inherit")
+    """Start a process that outlives this one unless somebody ends it."""
+    child = _start()
     turn.conversation.engine.grandchildren.append(child)
     await _show(turn, {"pid": child.pid})
 
 
-def _start(*, inherit: bool) -> "subprocess.Popen[bytes]":
-    stream = None if inherit else subprocess.DEVNULL
-    return subprocess.Popen(["sleep", "300"], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+def _start() -> "subprocess.Popen[bytes]":
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(["sleep", "300"], stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
 
 async def _show(turn: Turn, thing: object) -> None:
@@ -271,9 +248,9 @@ ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxy
         **{
             act.__name__: act
             for act in (
-                echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, swap, hang, late,
+                echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, hang, late,
                 slow, die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist,
-                stderr, env, fds, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
+                stderr, env, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
             )
         },
         "wrong_id": wrong_id,

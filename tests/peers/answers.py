@@ -45,19 +45,17 @@ def capabilities(script: Script, version: str) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def server_info(script: Script) -> bytes:
-    """The script's serverInfo."""
-    return script.server_info.encode() or jsontext.text({"name": script.name, "version": "1.0"})
+def _info(script: Script) -> bytes:
+    return jsontext.text({"name": script.name, "version": "1.0"})
 
 
-def _about(script: Script) -> bytes:
-    said = b"" if script.instructions is None else b',"instructions":%b' % jsontext.text(script.instructions)
-    return said + (b"," + script.initialize_members.encode() if script.initialize_members else b"")
+def _instructions(script: Script) -> bytes:
+    return b"" if script.instructions is None else b',"instructions":%b' % jsontext.text(script.instructions)
 
 
 def initialized(script: Script, version: str) -> bytes:
     """The result of `initialize`."""
-    body = (jsontext.text(version), capabilities(script, version), server_info(script), _about(script))
+    body = (jsontext.text(version), capabilities(script, version), _info(script), _instructions(script))
     return b'{"protocolVersion":%b,"capabilities":%b,"serverInfo":%b%b}' % body
 
 
@@ -65,48 +63,20 @@ def discovered(script: Script) -> bytes:
     """The result of `server/discover`."""
     body = (jsontext.text([MODERN_VERSION]), capabilities(script, MODERN_VERSION), script.hints.encode())
     head = b'{"resultType":"complete","supportedVersions":%b,"capabilities":%b,%b' % body
-    return head + b',"_meta":{"%bserverInfo":%b}%b}' % (META.encode(), server_info(script), _about(script))
+    return head + b',"_meta":{"%bserverInfo":%b}%b}' % (META.encode(), _info(script), _instructions(script))
 
 
 def listed(turn: Turn, offers: list[Offer], name: str) -> bytes:
-    """One page of a list.
+    """A list, whole.
 
     Raises:
-        Refusal: -32602, the cursor is not one of ours.
+        Refusal: -32602, there is no cursor that could have been given out.
     """
-    script = turn.conversation.engine.script
-    size = script.page_size or max(len(offers), 1)
-    page = _page_at(script, turn.param("cursor"), -(-len(offers) // size) or 1)
-    entries = b",".join(offer.definition.encode("utf-8", "surrogateescape") for offer in _slice(offers, page, size))
-    following = _cursor_after(script, page, len(offers) > (page + 1) * size)
-    parts = [b'"%b":[%b]' % (name.encode(), entries)]
-    parts += [b'"nextCursor":%b' % following] if following else []
-    parts += [script.list_members.encode()] if script.list_members else []
-    parts += [script.hints.encode()] if turn.modern and script.hints else []
-    return turn.result(b",".join(parts))
-
-
-def _slice(offers: list[Offer], page: int, size: int) -> list[Offer]:
-    return offers[page * size : (page + 1) * size]
-
-
-def _cursor(script: Script, page: int) -> bytes:
-    return script.cursors[page].encode() if page < len(script.cursors) else b'"after page %d"' % (page + 1)
-
-
-def _cursor_after(script: Script, page: int, more: bool) -> bytes | None:
-    if more:
-        return _cursor(script, page)
-    return _cursor(script, 0) if script.cursor_loop else None
-
-
-def _page_at(script: Script, cursor: bytes | None, pages: int) -> int:
-    if cursor is None:
-        return 0
-    for page in range(pages):
-        if jsontext.value(_cursor(script, page)) == jsontext.value(cursor):
-            return min(page + 1, pages - 1)
-    raise Refusal(-32602, "Invalid cursor")
+    if turn.param("cursor") is not None:
+        raise Refusal(-32602, "Invalid cursor")
+    entries = b",".join(offer.definition.encode("utf-8", "surrogateescape") for offer in offers)
+    hints = turn.conversation.engine.script.hints.encode() if turn.modern else b""
+    return turn.result(b'"%b":[%b]%b' % (name.encode(), entries, b"," + hints if hints else b""))
 
 
 def matching(templates: dict[str, Offer], uri: str) -> Offer | None:

@@ -2,8 +2,8 @@
 
 from tests.peers.http_backend import HttpBackend
 from tests.peers.listener import HTML, Fault
-from tests.peers.recorder import Received, read_record
-from tests.peers.script import SCRIPTS, Act, Offer, Script, named, prompt, resource, template, tool
+from tests.peers.recorder import Received
+from tests.peers.script import Act, Offer, Script, named, prompt, resource, template, tool
 from tests.peers.sse_backend import SseBackend
 from tests.peers.stdio_backend import ROOT, StdioBackend
 from tests.peers.turn import Turn
@@ -11,7 +11,6 @@ from tests.peers.turn import Turn
 __all__ = [
     "HTML",
     "ROOT",
-    "SCRIPTS",
     "Act",
     "Fault",
     "HttpBackend",
@@ -23,7 +22,6 @@ __all__ = [
     "Turn",
     "named",
     "prompt",
-    "read_record",
     "resource",
     "template",
     "tool",

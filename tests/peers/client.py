@@ -166,11 +166,6 @@ class Client(ABC):
         """Whether requests carry the modern `_meta`."""
         return self.version == MODERN_VERSION
 
-    @property
-    def asked(self) -> list[Message]:
-        """Every request the server sent."""
-        return [each for each in self.received if each.is_request]
-
     async def connect(self, version: str = LATEST_HANDSHAKE) -> Reply:
         """Shake hands, or (2026-07-28) discover. A refusal is returned like any reply."""
         self.version = version

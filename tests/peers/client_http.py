@@ -88,10 +88,6 @@ class HttpClient(Client):
         self.extra: Headers = ()
         """Headers sent besides, duplicates allowed."""
 
-    async def initialize(self, version: str = message.LATEST_HANDSHAKE) -> Reply:
-        """The same as `connect`."""
-        return await self.connect(version)
-
     async def exchange(
         self, body: bytes | str | None = None, headers: Headers = (), *, method: str = "POST"
     ) -> HttpReply:

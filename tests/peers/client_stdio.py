@@ -116,11 +116,6 @@ class StdioClient(LineClient):
         assert self._process is not None, "not started"
         return self._process
 
-    @property
-    def returncode(self) -> int | None:
-        """The exit code, once it ended."""
-        return self.process.returncode
-
     async def __aenter__(self) -> "StdioClient":
         await self.start()
         return self

@@ -140,7 +140,7 @@ class ScriptedConversation:
         return turn.cancelled.is_set()
 
     def _check_era(self, turn: Turn) -> None:
-        script, wanted = self.engine.script, "modern" if turn.modern else "handshake"
+        script = self.engine.script
         if turn.modern and script.era == "handshake":
             if turn.method in _MODERN_ONLY:
                 raise Refusal(-32601, "Method not found", {"method": turn.method})
@@ -148,8 +148,6 @@ class ScriptedConversation:
         elif turn.modern:
             modern.check_meta(turn.message)
         elif script.era == "modern":
-            raise modern.unsupported(_requested(turn))
-        if script.lock_era and self.era not in (None, wanted):
             raise modern.unsupported(_requested(turn))
         if turn.message.id is not None and turn.method != "ping":
             self.era = "modern" if turn.modern else "handshake"

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.peers import acts, jsontext, message
-from tests.peers.message import META, Message
+from tests.peers.message import META
 from tests.peers.recorder import PeerRecorder
 from tests.peers.script import Act, Offer, Script
 from tests.peers.tasks import ScriptedTask
@@ -40,7 +40,6 @@ class Engine:
         self.states: dict[str, tuple[int, tuple[bytes, ...]]] = {}
         self.tasks: dict[str, ScriptedTask] = {}
         self.grandchildren: list[subprocess.Popen[bytes]] = []
-        self.own_fds: frozenset[int] = frozenset()
         self._gates: dict[str, asyncio.Event] = {}
         for act in script.on.values():
             _require_known(act)
@@ -81,11 +80,6 @@ class Engine:
                 await conversation.emit(message.request(b"", method, raw))
         for listen in list(self.listens):
             await listen.tell(method, raw, uri)
-
-    async def ask_all(self, method: str, params: str = "{}") -> list[Message]:
-        """Send a request outside any call to every initialised handshake conversation, and gather what comes back."""
-        asked = [each for each in self.conversations if each.is_initialized]
-        return list(await asyncio.gather(*(each.ask(method, params.encode(), None) for each in asked)))
 
     def end_listens(self) -> None:
         """End every subscription with its result, as a server does that shuts down."""

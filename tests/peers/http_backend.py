@@ -114,11 +114,6 @@ class HttpBackend(Listener):
         """The MCP endpoint."""
         return f"{self.origin}/mcp"
 
-    @property
-    def get_streams(self) -> int:
-        """GET streams open now."""
-        return len(self._standing)
-
     async def wait_get_stream(self, count: int = 1) -> None:
         """Wait until that many GET streams are open."""
         await self.recorder.wait_until(lambda: len(self._standing) >= count, f"{count} GET streams")
@@ -128,10 +123,6 @@ class HttpBackend(Listener):
         for conversation in self.sessions.values():
             conversation.close()
         self.sessions.clear()
-        self.end_get_streams()
-
-    def end_get_streams(self) -> None:
-        """End every GET stream in good order."""
         for channel in self._standing:
             channel.over.set()
 

@@ -1,13 +1,10 @@
 """HTTP requests over raw connections that are kept and used again. Knows no JSON-RPC; hides no byte of a response."""
 
 from types import TracebackType
-from typing import Final
 from urllib.parse import urlsplit
 
-from tests.peers.http_wire import Body, Events, Headers, HttpHead, WireEvent, chunk, compose, header, read_head
+from tests.peers.http_wire import Body, Events, Headers, HttpHead, WireEvent, compose, header, read_head
 from tests.peers.wire import SocketWire, connect
-
-_LAST: Final = chunk(b"")
 
 
 class Response:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tests.peers import BOUND
@@ -44,20 +43,14 @@ class Received:
         return json.dumps(plain)
 
 
-def received_from(line: str | bytes, connection: int | None = None) -> Received:
-    """What one recorded line says; `connection` replaces the recorded one."""
+def received_from(line: bytes, connection: int) -> Received:
+    """What one recorded line says, on that connection."""
     plain: dict[str, Any] = json.loads(line)
     for key in ("raw", "id", "params"):
         plain[key] = None if plain[key] is None else plain[key].encode("latin-1")
     plain["headers"] = tuple((key, value) for key, value in plain["headers"])
-    if connection is not None:
-        plain["connection"] = connection
+    plain["connection"] = connection
     return Received(**plain)
-
-
-def read_record(path: Path) -> list[Received]:
-    """What a child wrote into its recording file so far."""
-    return [received_from(line) for line in path.read_bytes().splitlines()]
 
 
 class PeerRecorder:

@@ -82,18 +82,8 @@ class Script:
     prompts: tuple[Offer, ...] = ()
     capabilities: str = ""
     """Raw object; empty: whatever the offers need, with logging and completions."""
-    server_info: str = ""
     instructions: str | None = None
-    initialize_members: str = ""
-    """Raw members added to the initialize and discover results."""
-    list_members: str = ""
-    """Raw members added to every list result."""
     hints: str = '"ttlMs":0,"cacheScope":"private"'
-    page_size: int = 0
-    cursors: tuple[str, ...] = ()
-    """Raw cursor after page 1, 2, ...; where missing, made up."""
-    cursor_loop: bool = False
-    """The last page's cursor leads back to the second page, for ever."""
     on: Mapping[str, Behaviour] = field(default_factory=dict)
     """Method (request or notification) to what is done instead of the ordinary answer; `Act("default")` is that."""
     require_initialize: bool = True
@@ -104,10 +94,6 @@ class Script:
     replies: Literal["json", "sse", "deferred"] = "deferred"
     get_stream: bool = True
     # stdio only
-    lock_era: bool = False
-    """The first message's era is the process's; the other one gets -32022 (as SDK 2.3 servers)."""
-    silent_discover: bool = False
-    """`server/discover` is not answered and the message after it kills the process (as mcp 1.2.0 servers)."""
     exit_code: int | None = None
     """Exit at once with this code, before reading anything."""
     ignore_eof: bool = False
@@ -131,9 +117,7 @@ def from_json(source: str) -> Script:
     found: dict[str, Any] = json.loads(source)
     for kind in ("tools", "resources", "templates", "prompts"):
         found[kind] = offers_from(found.get(kind, ()))
-    for listed in ("versions", "cursors"):
-        if listed in found:
-            found[listed] = tuple(found[listed])
+    found["versions"] = tuple(found["versions"])
     found["on"] = {method: _act(act) for method, act in found.get("on", {}).items()}
     return Script(**found)
 
@@ -178,7 +162,7 @@ def echo() -> Script:
 def everything() -> Script:
     """A tool for most acts, two resources, a template and two prompts."""
     strange = ("garbage", "invalid_utf8", "wrong_id", "duplicate", "string_id", "float_id", "null_result", "no_result")
-    plain = ("echo", "mirror", "hang", "late", "die", "cut", "stderr", "env", "fds", "pid", "error", "ask", "insist")
+    plain = ("echo", "mirror", "hang", "late", "die", "cut", "stderr", "env", "pid", "error", "ask", "insist")
     return Script(
         name="everything",
         instructions="Use echo to hear yourself.",
@@ -194,16 +178,6 @@ def everything() -> Script:
     )
 
 
-def silent_discover() -> Script:
-    """As mcp 1.2.0 servers: no answer to `server/discover`, dead on the next message."""
-    return Script(name="old", era="handshake", versions=("2024-11-05",), silent_discover=True, tools=(tool("echo"),))
-
-
-def locking() -> Script:
-    """As SDK 2.3 stdio servers: both eras, but only the first one spoken."""
-    return Script(name="locking", lock_era=True, tools=(tool("echo"),))
-
-
 def stubborn() -> Script:
     """Ends neither with stdin nor on SIGTERM."""
     return Script(name="stubborn", ignore_eof=True, ignore_sigterm=True, tools=(tool("echo"), tool("pid", Act("pid"))))
@@ -216,7 +190,7 @@ def stuck() -> Script:
 
 
 SCRIPTS: Final[Mapping[str, Callable[[], Script]]] = MappingProxyType(
-    {make.__name__: make for make in (echo, everything, silent_discover, locking, stubborn, stuck)}
+    {make.__name__: make for make in (echo, everything, stubborn, stuck)}
 )
 
 

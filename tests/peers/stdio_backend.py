@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.peers import BOUND
 from tests.peers.face import Face
-from tests.peers.recorder import Received, received_from
+from tests.peers.recorder import received_from
 from tests.peers.script import Script, offers_to
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -38,10 +38,9 @@ class StdioBackend(Face):
     cwd: Final = ROOT
     command: Final = sys.executable
 
-    def __init__(self, script: Script | None = None, *, record: Path | None = None) -> None:
-        super().__init__(script or Script())
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
         self.children: list[Process] = []
-        self._record = record
         self._server: asyncio.Server | None = None
         self._port = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,9 +53,7 @@ class StdioBackend(Face):
     @property
     def args(self) -> list[str]:
         """The arguments after the command."""
-        record = ["--record", str(self._record)] if self._record is not None else []
-        told = ["--script", self.script.to_json(), "--control", str(self._port), *record]
-        return ["-m", "tests.peers.stdio_main", *told]
+        return ["-m", "tests.peers.stdio_main", "--script", self.script.to_json(), "--control", str(self._port)]
 
     @property
     def argv(self) -> list[str]:
@@ -119,18 +116,6 @@ class StdioBackend(Face):
     async def exit(self, code: int = 0) -> None:
         """End the children alive at once, with this exit code."""
         await self._order({"do": "exit", "code": code})
-
-    async def write(self, text: str) -> None:
-        """Write this text on the children's stdout as it is (surrogate escapes are bytes)."""
-        await self._order({"do": "write", "text": text})
-
-    async def ask_all(self, method: str, params: str = "{}") -> None:
-        """Send a request outside calls from each child; the answers appear in `responses`."""
-        await self._order({"do": "ask", "method": method, "params": params})
-
-    async def wait_response(self, *, count: int = 1) -> Received:
-        """The `count`-th response to a request of a child's own."""
-        return await self.wait_for(lambda item: item.kind == "response", count=count)
 
     async def _order(self, order: dict[str, Any]) -> None:
         if "offers" in order:

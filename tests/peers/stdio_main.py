@@ -1,4 +1,4 @@
-"""A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--record F] [--control N]`.
+"""A scripted backend over stdio: `python -m tests.peers.stdio_main --script NAME_OR_JSON [--control N]`.
 
 Standard library only, so that it starts quickly. What it answers is the engine's business. It ends when stdin does
 (unless told otherwise), when its control connection does, and after `--lifetime` seconds in any case.
@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 from tests.peers.conversation import ScriptedConversation
@@ -48,13 +47,11 @@ class Stdout:
 class Child:
     """The process: its engine, its conversation and its control connection."""
 
-    def __init__(self, script: Script, record: Path | None, control: asyncio.StreamWriter | None) -> None:
-        self._record = record
+    def __init__(self, script: Script, control: asyncio.StreamWriter | None) -> None:
         self._control = control
         self.engine = Engine(script, PeerRecorder(self._note, keeps=False))
         self.conversation = ScriptedConversation(self.engine)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._doomed = False
         self._unseen = 0
         self._seen = asyncio.Event()
 
@@ -62,12 +59,8 @@ class Child:
         return f"<Child {self.engine!r}>"
 
     def _note(self, item: Received) -> None:
-        line = item.to_json().encode() + b"\n"
-        if self._record is not None:
-            with self._record.open("ab") as file:
-                file.write(line)
         if self._control is not None:
-            self._control.write(line)
+            self._control.write(item.to_json().encode() + b"\n")
             self._unseen += 1
 
     async def _reported(self) -> None:
@@ -90,17 +83,10 @@ class Child:
                 self._seen.set()
             case "exit":
                 os._exit(order["code"])
-            case "write":
-                await self._standing().write(order["text"].encode("utf-8", "surrogateescape"))
-            case "ask":
-                self._start(self.engine.ask_all(order["method"], order["params"]))
             case "set_offers":
                 await self.engine.command({**order, "offers": offers_from(order["offers"])})
             case _:
                 await self.engine.command(order)
-
-    def _standing(self) -> Any:
-        return self.conversation.standing
 
     async def serve(self, lines: asyncio.StreamReader, stdout: Stdout) -> None:
         """Read messages until stdin ends."""
@@ -113,35 +99,25 @@ class Child:
     async def _take(self, line: bytes, stdout: Stdout) -> None:
         pending = self.conversation.accept(line)
         await self._reported()
-        if self._doomed:
-            os._exit(1)
-        if pending is None:
-            return
-        if pending.method == "server/discover" and self.engine.script.silent_discover:
-            self._doomed = True
-            return
-        self._start(self.conversation.answer(pending, stdout))
-
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if pending is not None:
+            task = asyncio.create_task(self.conversation.answer(pending, stdout))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
-async def run(script: Script, record: Path | None, port: int | None) -> None:
+async def run(script: Script, port: int | None) -> None:
     """The life of the process."""
     loop = asyncio.get_running_loop()
     orders, control = await asyncio.open_connection("127.0.0.1", port) if port else (None, None)
     if control is not None:
         control.write(json.dumps({"pid": os.getpid()}).encode() + b"\n")
-    child = Child(script, record, control)
+    child = Child(script, control)
     lines = asyncio.StreamReader(limit=_LIMIT)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), sys.stdout
     )
     stdout = Stdout(asyncio.StreamWriter(transport, protocol, None, loop))
-    child.engine.own_fds = _own_fds()
     obeying = loop.create_task(child.obey(orders)) if orders is not None else None
     if script.banner:
         await stdout.write(script.banner.encode("utf-8", "surrogateescape"))
@@ -151,30 +127,10 @@ async def run(script: Script, record: Path | None, port: int | None) -> None:
     del obeying
 
 
-def _own_fds() -> frozenset[int]:
-    """Descriptors this process opened itself: everything the event loop and the control connection hold."""
-    return frozenset(range(3, 64)) - _INHERITED
-
-
-def _inherited() -> frozenset[int]:
-    found = set()
-    for fd in range(3, 64):
-        try:
-            os.fstat(fd)
-        except OSError:
-            continue
-        found.add(fd)
-    return frozenset(found)
-
-
-_INHERITED: Final = _inherited()
-
-
 def main() -> None:
     """Start as the arguments say."""
     parser = argparse.ArgumentParser(prog="tests.peers.stdio_main")
     parser.add_argument("--script", required=True, help="a name from scripts.py, or a script as JSON")
-    parser.add_argument("--record", type=Path, help="append everything received to this file, one JSON line each")
     parser.add_argument("--control", type=int, help="report to, and take orders from, this port of 127.0.0.1")
     parser.add_argument("--lifetime", type=int, default=_LIFETIME, help="seconds; 0 for ever")
     chosen = parser.parse_args()
@@ -187,7 +143,7 @@ def main() -> None:
         sys.stderr.flush()
     if script.exit_code is not None:
         os._exit(script.exit_code)
-    asyncio.run(run(script, chosen.record, chosen.control))
+    asyncio.run(run(script, chosen.control))
     os._exit(0)
 
 

@@ -83,10 +83,6 @@ class Turn:
         head = b'"resultType":"complete"' if self.modern else b""
         return b"{" + b",".join(part for part in (head, members) if part) + b"}"
 
-    def text_result(self, text: str) -> bytes:
-        """A tool result that is one text."""
-        return self.result(b'"content":[{"type":"text","text":%b}]' % jsontext.text(text))
-
     def fill(self, template: str) -> bytes:
         """A template's bytes with slices of this request in its slots."""
         slots = {

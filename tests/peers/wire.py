@@ -107,11 +107,6 @@ class SocketWire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        """Read again."""
-        if self._transport is not None:
-            self._transport.resume_reading()
-
     def close(self) -> None:
         """Close after what was written is out."""
         if self._transport is not None:
