@@ -27,12 +27,6 @@ class Peer:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def trickle(self, data: bytes) -> None:
-        """Write byte by byte, letting the other side run in between."""
-        for i in range(len(data)):
-            await self.send(data[i : i + 1])
-            await asyncio.sleep(0)
-
     def reset(self) -> None:
         """Close with a RST."""
         linger = struct.pack("ii", 1, 0)

@@ -16,6 +16,7 @@ from mcp_manifold.errors import BackendError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces, encode
+from tests.fakes.news import News
 
 Answer = Callable[[PendingRequest], bytes | None]
 """The body of an answer without id, `"result":...` or `"error":...`, or None for silence."""
@@ -31,7 +32,7 @@ class FakeTransport:
         self.refusal: BackendError | None = None
         self._link = link
         self._answer = answer
-        self._grown = asyncio.Event()
+        self._news = News()
         link.attach(self)
 
     def __repr__(self) -> str:
@@ -45,7 +46,7 @@ class FakeTransport:
         if self.refusal is not None:
             raise self.refusal
         self.requests.append((pending, msgspec.json.decode(body)))
-        self._grown.set()
+        self._news.tell()
         said = self._answer(pending) if self._answer is not None else None
         if said is not None:
             whole = b'{"jsonrpc":"2.0","id":%d,%b}' % (pending.number, said)
@@ -53,7 +54,6 @@ class FakeTransport:
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
         self.notes.append(msgspec.json.decode(body))
-        self._grown.set()
         return None
 
     def adopt(self, version: str) -> None:
@@ -64,13 +64,8 @@ class FakeTransport:
 
     async def sent(self, count: int = 1) -> PendingRequest:
         """The `count`-th request, once it was sent."""
-        await within(self._until(lambda: len(self.requests) >= count))
-        return self.requests[count - 1][0]
-
-    async def _until(self, found: Callable[[], bool]) -> None:
-        while not found():
-            self._grown.clear()
-            await self._grown.wait()
+        pending, _ = await self._news.nth(count, lambda: self.requests)
+        return pending
 
 
 class Heard:
@@ -78,24 +73,18 @@ class Heard:
 
     def __init__(self) -> None:
         self.notes: list[tuple[str, bytes, Call | None]] = []
-        self.grown = asyncio.Event()
+        self._news = News()
 
     def __repr__(self) -> str:
         return f"<Heard {len(self.notes)}>"
 
     def __call__(self, notice: ServerNotification) -> None:
         self.notes.append((notice.method, bytes(notice.params), notice.call))
-        self.grown.set()
+        self._news.tell()
 
     async def first(self, method: str) -> bytes:
         """The params of the first notification of that method, once it came."""
-        async with asyncio.timeout(5):
-            while True:
-                for name, params, _ in self.notes:
-                    if name == method:
-                        return params
-                self.grown.clear()
-                await self.grown.wait()
+        return await self._news.nth(1, lambda: [params for name, params, _ in self.notes if name == method])
 
 
 def new_link(

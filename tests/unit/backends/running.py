@@ -24,6 +24,7 @@ from mcp_manifold.model.call import Call
 from mcp_manifold.model.catalogue import Listing, ResourceRoute
 from mcp_manifold.wire import Payload, encode
 from tests.fakes.clock import FakeClock
+from tests.fakes.news import News
 from tests.peers.stdio_backend import StdioBackend
 from tests.unit.backends.linking import Caller, reply_of, text_of, within
 
@@ -40,7 +41,7 @@ class Around:
         self.needed: set[str] = set()
         self._patience = patience
         self._clock = clock or LoopClock()
-        self._grown = asyncio.Event()
+        self._news = News()
 
     def __repr__(self) -> str:
         return f"<Around listings={len(self.listings)}>"
@@ -57,8 +58,8 @@ class Around:
             idle_timeout=0.0,
             is_needed=lambda name: name in self.needed,
             on_listing=self._listed,
-            on_status=lambda name: self._grown.set(),
-            on_request=self._requested,
+            on_status=lambda name: self._news.tell(),
+            on_request=self.requests.append,
             on_notification=self.notifications.append,
             on_link=self._opened,
             clock=self._clock,
@@ -69,18 +70,11 @@ class Around:
 
     def _listed(self, listing: Listing) -> None:
         self.listings.append(listing)
-        self._grown.set()
-
-    def _requested(self, request: ServerRequest) -> None:
-        self.requests.append(request)
-        self._grown.set()
+        self._news.tell()
 
     async def until(self, found: Callable[[], bool]) -> None:
         """Wait until a condition holds; it is checked whenever a state or a listing changed."""
-        async with asyncio.timeout(10):
-            while not found():
-                self._grown.clear()
-                await self._grown.wait()
+        await self._news.until(found)
 
 
 class RouteTo:

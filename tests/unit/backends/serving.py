@@ -13,6 +13,7 @@ from mcp_manifold.backends.http.transport import HttpTransport
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, LoopClock
 from tests.fakes.hostile_http import HostileServer, Peer
+from tests.fakes.news import News
 from tests.unit.backends.linking import Heard, new_link, within
 
 
@@ -109,7 +110,7 @@ class Server:
         self.asked: list[Asked] = []
         self._acts = acts
         self._rest = rest
-        self._grown = asyncio.Event()
+        self._news = News()
         self._hostile = HostileServer(self._serve)
 
     def __repr__(self) -> str:
@@ -137,18 +138,12 @@ class Server:
             asked = _asked(await peer.request())
             number = len(self.asked)
             self.asked.append(asked)
-            self._grown.set()
+            self._news.tell()
             await (self._acts[number] if number < len(self._acts) else self._rest)(peer, asked)
 
     async def heard(self, count: int, method: str = "") -> Asked:
         """The `count`-th request (of that HTTP method), once it came."""
-        async with asyncio.timeout(10):
-            while True:
-                found = [asked for asked in self.asked if method in ("", asked.method)]
-                if len(found) >= count:
-                    return found[count - 1]
-                self._grown.clear()
-                await self._grown.wait()
+        return await self._news.nth(count, lambda: [each for each in self.asked if method in ("", each.method)])
 
 
 def _asked(data: bytes) -> Asked:

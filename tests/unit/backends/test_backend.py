@@ -1,27 +1,22 @@
 """One backend against real scripted servers: it becomes ready, comes back after a crash, and keeps clients apart."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from mcp_manifold.backends.calls.executor import MAX_ATTEMPTS
 from mcp_manifold.backends.life.life import NUDGE_EVERY
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,
     BackendOverloaded,
     BackendUnavailable,
-    RemoteError,
-    SessionExpired,
 )
 from mcp_manifold.model.lifecycle import State
 from tests.fakes.clock import FakeClock
-from tests.peers.backend import HTML, Act, Fault, HttpBackend, Script, SseBackend, StdioBackend, named, prompt, tool
+from tests.peers.backend import Act, HttpBackend, Script, SseBackend, StdioBackend, named, tool
 from tests.unit.backends.linking import Caller, eventually, full_listener, within
 from tests.unit.backends.running import Run, over_stdio, over_web, running
 
@@ -79,28 +74,6 @@ async def test_an_address_that_is_no_streamable_http_is_tried_as_sse_and_that_is
         assert run.backend.kind == "sse"
 
 
-async def test_a_change_of_its_tools_is_listed_again() -> None:
-    async with StdioBackend(named("echo")) as server, running(over_stdio(server)) as run:
-        await run.listed()
-        await server.set_tools([tool("other")], times=20)
-        await run.context.until(lambda: len(run.context.listings) >= 2)
-        assert b'"other"' in run.context.listings[-1].tools[0]
-
-
-async def test_a_change_over_http_arrives_on_the_standing_stream() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
-        await run.listed()
-        await server.wait_get_stream()
-        await server.set_tools([tool("other")])
-        await run.context.until(lambda: len(run.context.listings) >= 2)
-
-
-async def test_an_error_of_a_tool_is_the_servers_own() -> None:
-    async with StdioBackend(named("echo")) as server, running(over_stdio(server)) as run:
-        with pytest.raises(RemoteError, match="-32602"):
-            await run.call("no such tool")
-
-
 @asynccontextmanager
 async def away(server: HttpBackend, clock: FakeClock) -> AsyncIterator[Run]:
     """A backend whose server cannot be reached, and that waits for its next attempt."""
@@ -130,20 +103,6 @@ async def test_a_call_right_after_a_crash_waits_for_the_new_process() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
         await run.echo()
         await failure(run, "die")
-        assert await run.echo("again") == "again"
-
-
-async def test_r1_a_kill_in_mid_call_fails_everything_at_once_and_it_comes_back() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
-        await run.echo()
-        calls = [asyncio.ensure_future(failure(run, "hang")) for _ in range(20)]
-        await server.wait_for("tools/call", count=21)
-        os.kill(server.pids[0], signal.SIGKILL)
-        for failed in await within(asyncio.gather(*calls)):
-            assert isinstance(failed, BackendLost)
-            assert "killed by SIGKILL" in failed.message
-        await run.context.until(lambda: run.backend.status.failures > 0)
-        await run.context.until(lambda: run.backend.status.state is State.READY)
         assert await run.echo("again") == "again"
 
 
@@ -182,29 +141,6 @@ async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog:
     assert [words.startswith("backend not reached: ") and "connection refused" in words for words in said] == [True]
 
 
-async def test_a_missing_command_is_told_to_the_caller() -> None:
-    settings = over_web("http://127.0.0.1:9/mcp").model_copy(
-        update={"command": "no-such-command", "url": "", "transport": "stdio"}
-    )
-    async with running(settings) as run:
-        assert "was not found on PATH" in (await failure(run)).message
-
-
-async def test_a_login_page_is_told_and_healed() -> None:
-    async with HttpBackend(HANDSHAKE) as server:
-        server.fail(HTML)
-        async with running(over_web(server.url, transport="http")) as run:
-            assert "is not reachable" in (await failure(run)).message
-            server.heal()
-            await run.context.until(lambda: run.backend.status.state is State.READY)
-            assert await run.echo("again") == "again"
-
-
-async def test_wrong_credentials_are_told() -> None:
-    async with HttpBackend(HANDSHAKE, token="right") as server, running(over_web(server.url)) as run:
-        assert "check the configured headers" in (await failure(run)).message
-
-
 async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_patience() -> None:
     clock = FakeClock()
     async with StdioBackend(named("stuck")) as server, running(over_stdio(server), patience=7, clock=clock) as run:
@@ -215,26 +151,6 @@ async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_patience
         await server.release("start")
         await run.listed()
         assert await run.echo("at last") == "at last"
-
-
-async def test_a_crash_loop_backs_off_and_keeps_its_last_words() -> None:
-    async with (
-        StdioBackend(Script(exit_code=7, stderr="KEY is not set\n")) as server,
-        running(over_stdio(server)) as run,
-    ):
-        await run.context.until(lambda: run.backend.status.failures > 0)
-        assert "exited with status 7; last line of stderr: KEY is not set" in run.backend.status.last_error
-        assert run.backend.stderr[-1] == "KEY is not set"
-
-
-async def test_a_session_that_was_forgotten_is_opened_anew_and_the_call_sent_once_more() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
-        caller = Caller("client-1")
-        await run.echo("x", caller)
-        served = len(server.calls("tools/call"))
-        server.forget_sessions()
-        assert await run.echo("again", caller) == "again"
-        assert len(server.calls("tools/call")) == served + 1
 
 
 async def test_a_forgotten_session_of_the_shared_link_is_opened_anew_too() -> None:
@@ -248,58 +164,7 @@ async def test_a_forgotten_session_of_the_shared_link_is_opened_anew_too() -> No
         assert await run.echo("again") == "again"
 
 
-async def test_a_call_is_sent_three_times_at_most_when_its_session_is_lost_every_time() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
-        caller = Caller("client-1")
-        await run.echo("x", caller)
-        seen = len(server.exchanges)
-        server.fail(Fault(404, method="tools/call", times=0))
-        assert isinstance(await failure(run, caller=caller), SessionExpired)
-        tried = [item for item in server.exchanges[seen:] if b'"tools/call"' in item.raw]
-        assert len(tried) == MAX_ATTEMPTS
-
-
 # --- who shares what ------------------------------------------------------------------------------------------------
-
-
-async def test_clients_of_a_handshake_server_over_http_have_a_session_each_which_ends_with_them() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
-        first, second = Caller("one"), Caller("two")
-        for _ in range(3):
-            await run.echo("x", first)
-            await run.echo("x", second)
-        await run.echo("x")
-        used = {item.session for item in server.calls("tools/call")}
-        assert len(used) == 3
-        run.backend.release("one")
-        await server.recorder.wait_until(lambda: len(server.deletes) == 1, "the end of a session")
-        assert await run.echo("x", second) == "x"
-        run.backend.release("never heard of")
-
-
-async def test_shared_means_one_session_for_everybody() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url, isolation="shared")) as run:
-        for key in ("one", "two", ""):
-            await run.echo("x", Caller(key))
-        assert len({item.session for item in server.calls("tools/call")}) == 1
-
-
-async def test_clients_of_a_process_share_it_as_long_as_it_asks_nothing() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
-        for key in ("one", "two", ""):
-            await run.echo("x", Caller(key))
-        assert len(server.children) == 1
-
-
-async def test_on_request_every_client_has_a_process_of_its_own_which_ends_with_it() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, isolation="client")) as run:
-        await run.echo("x", Caller("one"))
-        await run.echo("x", Caller("two"))
-        await run.echo("x", Caller("one"))
-        assert len({item.connection for item in server.calls("tools/call")}) == 2
-        assert len(server.pids) == 3
-        run.backend.release("one")
-        await server.recorder.wait_until(lambda: len(server.pids) == 2, "the end of a process")
 
 
 async def test_one_clients_crash_does_not_touch_another_clients_process() -> None:
@@ -313,13 +178,6 @@ async def test_one_clients_crash_does_not_touch_another_clients_process() -> Non
         await server.release()
         await waiting
         assert await run.echo("again", one) == "again"
-
-
-async def test_many_first_calls_of_one_client_open_one_session() -> None:
-    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url)) as run:
-        await run.echo()
-        await asyncio.gather(*(run.echo("x", Caller("one")) for _ in range(10)))
-        assert len(server.calls("initialize")) == 2
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
@@ -341,15 +199,6 @@ async def test_stopping_while_it_connects_ends_the_process() -> None:
         async with running(over_stdio(server)):
             await server.wait_for("initialize")
         await server.wait_all_gone()
-
-
-async def test_it_offers_what_it_has() -> None:
-    script = Script(tools=(tool("a"),), prompts=(prompt("p"),))
-    async with HttpBackend(script) as server, running(over_web(server.url)) as run:
-        await run.listed()
-        found = run.backend.listing
-        assert found is not None
-        assert (len(found.tools), len(found.prompts), len(found.resources)) == (1, 1, 0)
 
 
 # --- deadlines of its own ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from mcp_manifold.errors import BackendLost
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import FakeClock
+from tests.fakes.news import News
 from tests.unit.backends.linking import FakeTransport, connected, within
 from tests.unit.backends.running import Around
 
@@ -32,7 +33,7 @@ class Kept:
         self.tools = tools
         self.broken: set[str] = set()
         self.published: list[Listing] = []
-        self._grown = asyncio.Event()
+        self._news = News()
         self.link: Link
         self.transport: FakeTransport
         self.link, self.transport = connected(self._answer)
@@ -55,18 +56,14 @@ class Kept:
 
     def _listed(self, listing: Listing) -> None:
         self.published.append(listing)
-        self._grown.set()
+        self._news.tell()
 
     @property
     def asked(self) -> Counter[str]:
         return Counter(self.transport.methods)
 
     async def listing(self, revision: int = 1) -> Listing:
-        async with asyncio.timeout(10):
-            while len(self.published) < revision:
-                self._grown.clear()
-                await self._grown.wait()
-        return self.published[revision - 1]
+        return await self._news.nth(revision, lambda: self.published)
 
 
 @asynccontextmanager

@@ -1,27 +1,17 @@
 """The connector: the transports and eras to try, what it remembers, and the environment of a process."""
 
-import msgspec
 import pytest
 
-from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
 from mcp_manifold.backends.link.negotiation import TransportKind
 from mcp_manifold.backends.link.opener import Connector
-from mcp_manifold.backends.process.stdio import StdioTransport
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.config.environment import INHERITED
 from mcp_manifold.errors import BackendUnavailable
 from mcp_manifold.wire import Era
-from tests.peers.backend import Script, SseBackend
-from tests.unit.backends.linking import Heard, new_link, within
+from tests.unit.backends.linking import new_link
 from tests.unit.backends.running import Around
 
 pytestmark = pytest.mark.anyio
-
-SAY_NAMES = (
-    'printf \'{"jsonrpc":"2.0","method":"said","params":{"text":"%s"}}\\n\' '
-    '"$(env | sort | tr "\\n" " ")"; cat >/dev/null'
-)
 
 
 def connector(**settings: object) -> Connector:
@@ -79,30 +69,3 @@ async def test_a_header_of_the_connection_is_refused(kind: TransportKind) -> Non
     with pytest.raises(BackendUnavailable, match="headers cannot be used: header 'Host': set by the connection itself"):
         await made.open(kind, new_link())
     await made.aclose()
-
-
-async def test_a_process_gets_the_few_inherited_variables_and_the_configured_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OUR_SECRET", "hush")
-    monkeypatch.setenv("TERM", "dumb")
-    made = connector(command="sh", args=("-c", SAY_NAMES), env={"MINE": "1", "TERM": "mine"})
-    heard = Heard()
-    transport = await made.open("stdio", new_link(heard))
-    assert isinstance(transport, StdioTransport)
-    text = msgspec.json.decode(await heard.first("said"))["text"]
-    await within(transport.aclose())
-    found = dict(item.split("=", 1) for item in text.split() if "=" in item)
-    assert (found["MINE"], found["TERM"]) == ("1", "mine")
-    assert set(found) <= {*INHERITED, "MINE", "PWD", "OLDPWD", "SHLVL", "_"}
-    assert "hush" not in text
-
-
-async def test_an_sse_transport_is_returned_open() -> None:
-    async with SseBackend(Script(era="handshake")) as backend:
-        made = connector(url=backend.url, transport="sse")
-        transport = await made.open("sse", new_link())
-        assert isinstance(transport, SseTransport)
-        assert repr(transport) == "<SseTransport notes open>"
-        await within(transport.aclose())
-        await made.aclose()
