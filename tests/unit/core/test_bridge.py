@@ -11,7 +11,6 @@ from mcp_manifold.backends.link.server_requests import Inbox, ServerRequest
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.core.bridge import STATE_ONLY_WAIT, Bridge, CallTarget, Parked
 from mcp_manifold.errors import (
-    BackendLost,
     BackendProtocolError,
     BackendTimeout,
     CallCancelled,
@@ -89,25 +88,6 @@ class House:
 # --- refusing ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "params", "capabilities", "code"),
-    [
-        ("elicitation/create", FORM, b"{}", -32601),
-        ("elicitation/create", {**FORM, "mode": "url"}, b'{"elicitation":{}}', -32602),
-        ("sampling/createMessage", {"tools": []}, b'{"sampling":{}}', -32602),
-        ("roots/list", {}, b'{"sampling":{}}', -32601),
-    ],
-)
-async def test_a_request_the_client_does_not_support_is_refused_in_both_eras(
-    method: str, params: object, capabilities: bytes, code: int
-) -> None:
-    for call in (Client(capabilities=capabilities).call(), modern(capabilities=capabilities)):
-        house = House()
-        house.begin(call)
-        house.ask(method, params)
-        assert house.sent[0]["error"]["code"] == code
-
-
 async def test_a_request_of_an_unknown_call_is_refused() -> None:
     house = House()
     request = ServerRequest(cast("Inbox", house.link.handler), Payload(b"3"), "roots/list", None)
@@ -134,27 +114,6 @@ async def test_a_client_that_leaves_is_an_error_for_the_server_that_waits() -> N
     client.asked[0][2].set_exception(CallCancelled("the client left"))
     await settled()
     assert house.sent[0]["error"] == {"code": -32603, "message": "No answer: the client left"}
-
-
-@pytest.mark.parametrize("member", ["result", "error"])
-async def test_the_clients_response_is_sent_to_the_server(member: str) -> None:
-    house, client = House(), Client()
-    house.begin(client.call())
-    house.ask()
-    client.asked[0][2].set_result(Envelope(**{member: Payload(b'{"code":1}')}))  # type: ignore[arg-type]  # either
-    await settled()
-    assert house.sent[0][member] == {"code": 1}
-
-
-async def test_a_cancelled_request_is_withdrawn_from_the_client() -> None:
-    house, client = House(several=True), Client()
-    house.begin(client.call())
-    house.ask(id_=9)
-    assert client.asked[0][1]["message"] == "[notes] Which?"
-    house.cancel(9)
-    assert client.asked[0][2].cancelled()
-    await settled()
-    assert house.sent == []
 
 
 async def test_the_client_of_a_url_elicitation_is_remembered_once_and_within_a_bound() -> None:
@@ -187,19 +146,6 @@ async def test_a_parked_call_continues_when_its_client_returns() -> None:
     assert (waiting.result, house.bridge.parked) == (b'{"done":1.50}', 0)
 
 
-async def test_a_client_that_answers_only_some_requests_is_parked_again() -> None:
-    house = House()
-    parked = await house.park(modern(), "elicitation/create", "roots/list")
-    again = await house.resume(parked, {"action": "accept"})
-    await settled()
-    second = json.loads(again.result or b"")
-    assert [each["method"] for each in second["inputRequests"].values()] == ["roots/list"]
-    assert second["requestState"] != parked["requestState"]
-    last = await house.resume(second, {"roots": []})
-    house.answer()
-    assert last.result == b'{"done":1.50}'
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -224,13 +170,6 @@ async def test_a_state_that_does_not_fit_is_refused_and_leaves_the_call_parked(w
         await house.resume(parked, {"action": "accept"})
 
 
-@pytest.mark.parametrize("state", [7, None, ["x"]])
-async def test_a_state_that_is_no_text_is_an_invalid_param(state: object) -> None:
-    house = House()
-    with pytest.raises(InvalidParams):
-        house.bridge.find_parked(modern(requestState=state), house.target)
-
-
 async def test_a_parked_call_whose_client_does_not_return_is_cancelled_at_its_server() -> None:
     house = House(park_time=30)
     parked = await house.park(modern())
@@ -241,14 +180,6 @@ async def test_a_parked_call_whose_client_does_not_return_is_cancelled_at_its_se
     with pytest.raises(InvalidParams):
         await house.resume(parked)
     assert (house.bridge.parked, house.link.is_busy) == (0, False)
-
-
-async def test_too_many_parked_calls_are_an_error_for_the_server() -> None:
-    house = House(max_parked=1)
-    await house.park(modern())
-    house.begin(modern())
-    house.ask()
-    assert house.sent[0]["error"]["code"] == -32603
 
 
 @pytest.mark.parametrize("ends", ["the request is cancelled", "the call is answered", "the call is cancelled"])
@@ -277,22 +208,6 @@ async def test_an_answer_that_arrives_while_the_call_is_parked_is_kept() -> None
     house.answer()
     assert (await house.resume(parked, {"action": "accept"})).result == b'{"done":1.50}'
     assert house.sent == []
-
-
-async def test_a_client_that_returns_after_the_link_was_lost_gets_the_reason() -> None:
-    house = House()
-    parked = await house.park(modern())
-    house.link.lost(BackendLost("notes", "gone"))
-    sent = await house.resume(parked, {"action": "accept"})
-    assert isinstance(sent.failure, BackendLost)
-    assert house.bridge.parked == 0
-
-
-async def test_other_requests_of_modern_clients_are_not_parked() -> None:
-    house = House()
-    house.begin(modern(), "completion/complete")
-    house.ask()
-    assert "only within a call" in house.sent[0]["error"]["message"]
 
 
 # --- -32042 -----------------------------------------------------------------------------------------------------------
@@ -361,17 +276,6 @@ async def ask(house: House, call: Call, result: object = WANTED) -> dict[str, An
     assert wanted is not None
     found = await house.bridge.ask(call, "notes", wanted)
     return {key: json.loads(bytes(value)) for key, value in found.items()}
-
-
-async def test_the_next_call_has_the_clients_input_and_the_servers_state() -> None:
-    client = Client(response=b'{"action":"accept"}')
-    call = client.call(name="t", inputResponses={"old": 1}, requestState="old")
-    assert await ask(House(), call) == {
-        "name": "t", "inputResponses": {"k/1": {"action": "accept"}}, "requestState": "\u00e9tat",
-    }  # fmt: skip
-    asked = client.asked[0][1]
-    assert len(asked.pop("elicitationId")) >= 16
-    assert asked == {"mode": "url", "message": "m", "url": "https://u"}
 
 
 async def test_a_state_alone_is_returned_after_a_pause_and_none_if_there_was_none() -> None:

@@ -13,10 +13,9 @@ from mcp_manifold.model.catalogue import Kind, Listing, ResourceRoute
 from mcp_manifold.model.names import MAX_URI
 from mcp_manifold.model.policy import policy_of
 from tests.fakes.clock import FakeClock, settled
+from tests.fakes.news import News
 
 pytestmark = pytest.mark.anyio
-BOUND = 5.0
-"""Seconds that any test waits."""
 
 
 def server(name: str, **settings: Any) -> ServerSettings:
@@ -59,17 +58,14 @@ class Watching:
 
     def __init__(self) -> None:
         self.told: list[list[str]] = []
-        self._more = asyncio.Event()
+        self._news = News()
 
     def __call__(self, methods: Sequence[str]) -> None:
         self.told.append(list(methods))
-        self._more.set()
+        self._news.tell()
 
     async def until(self, count: int) -> list[list[str]]:
-        async with asyncio.timeout(BOUND):
-            while len(self.told) < count:
-                self._more.clear()
-                await self._more.wait()
+        await self._news.nth(count, lambda: self.told)
         return self.told
 
 
@@ -91,16 +87,6 @@ async def test_members_are_in_configuration_order_and_enabled() -> None:
     assert made.members("server:a") == ("a",)
     assert made.members("server:off") == ()
     assert made.members("group:none") == ()
-
-
-async def test_each_scope_has_names_of_its_own() -> None:
-    made = hub(server("a"), server("b", prefix="bee"), server("c", prefix=""), groups={"team": ["b"]})
-    for name in ("a", "b", "c"):
-        made.adopt(listing(name, tools=[f"t_{name}"]))
-    assert names(made) == ["a__t_a", "bee__t_b", "t_c"]
-    assert names(made, "server:a") == ["t_a"]
-    assert names(made, "server:b") == ["t_b"]
-    assert names(made, "group:team") == ["bee__t_b"]
 
 
 async def test_the_settings_of_names_hold() -> None:
@@ -133,14 +119,6 @@ async def test_a_view_stays_when_a_backend_of_another_scope_lists() -> None:
     taken = made.view("server:a")
     made.adopt(listing("b", tools=["t"]))
     assert made.view("server:a") is taken
-
-
-async def test_filters_hold_in_every_scope_by_native_names() -> None:
-    made = hub(server("a", tools={"block": ["secret"]}), groups={"team": ["a"]})
-    made.adopt(listing("a", tools=["open", "secret"]))
-    assert names(made) == names(made, "group:team") == ["a__open"]
-    assert names(made, "server:a") == ["open"]
-    assert list(made.view(MERGED).whole.tools) == ["a__open", "a__secret"]
 
 
 async def test_overrides_rename_every_kind() -> None:
@@ -351,10 +329,3 @@ async def test_a_uri_too_long_for_filters_is_not_remembered() -> None:
     long = "x:" + "1" * MAX_URI
     made.public_uri(MERGED, "a", long)
     assert made.route_resource(MERGED, long) is None
-
-
-async def test_a_hub_has_a_repr() -> None:
-    made = hub(server("a"), server("b"))
-    made.adopt(listing("a"))
-    made.view(MERGED)
-    assert repr(made) == "<Hub listings=1/2 scopes=['']>"

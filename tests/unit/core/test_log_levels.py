@@ -10,7 +10,7 @@ from mcp_manifold.errors import (
 )
 from tests.fakes.clock import settled
 from tests.unit.backends.linking import within
-from tests.unit.core.test_watching import Place, Stream, client_of
+from tests.unit.core.test_watching import Place, client_of
 
 pytestmark = pytest.mark.anyio
 
@@ -76,17 +76,6 @@ async def test_a_message_with_an_unknown_level_is_dropped(level: object) -> None
     await place.ask(client.call("logging/setLevel", level="debug"))
     place.notice(link, "notifications/message", level=level, data=1)
     assert client.told == []
-
-
-async def test_a_modern_call_receives_only_messages_it_asked_for() -> None:
-    place, stream = Place("a"), Stream()
-    link, _ = await place.open("a")
-    call = stream.call("tools/call")
-    place.notice(link, "notifications/message", call=call, level="emergency", data=1)
-    stream.session.log_level = "error"
-    place.notice(link, "notifications/message", call=call, level="warning", data=2)
-    place.notice(link, "notifications/message", call=call, level="error", data=3)
-    assert [told["params"]["data"] for told in stream.told] == [3]
 
 
 async def test_a_removed_server_affects_no_client() -> None:

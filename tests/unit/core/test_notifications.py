@@ -100,12 +100,3 @@ async def test_an_extensions_notification_goes_to_its_call_or_else_to_its_client
     place.from_backend("notifications/x")
     place.from_backend("notifications/tools/x", session=call.session)
     assert [each["method"] for each in place.client.told] == ["notifications/x"]
-
-
-async def test_a_completed_elicitation_is_reported_to_the_client_that_was_sent_it() -> None:
-    place = Place()
-    place.from_backend("notifications/elicitation/complete")
-    assert place.client.told == []
-    place.elicited = place.client.session
-    place.from_backend("notifications/elicitation/complete")
-    assert [each["method"] for each in place.client.told] == ["notifications/elicitation/complete"]

@@ -8,19 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_manifold.core.bridge import Parked, Repeat
+from mcp_manifold.core.bridge import Parked
 from mcp_manifold.core.plan import Answer, Send, Step, Wait, plan
 from mcp_manifold.errors import (
     BackendLost,
     InvalidParams,
     ManifoldError,
-    RemoteError,
 )
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import (
     HANDSHAKE_VERSIONS,
-    LATEST_HANDSHAKE,
     MODERN_VERSION,
     Era,
     Payload,
@@ -118,49 +116,6 @@ async def test_a_retry_resumes_its_parked_call_whatever_the_state_of_the_backend
     send = send_of(house, retry)
     assert (send.parked, send.link, sorted(send.params)) == (found, house.fleet["a"].link, ["name"])
     assert send_of(house, retry).parked is found, "planning does not use the state up"
-
-
-@pytest.mark.parametrize("wrong", ["unknown state", "no text", "another principal", "another target", "expired"])
-async def test_a_state_of_another_call_is_refused(wrong: str) -> None:
-    house = house_of()
-    house.offers("a", **{**OFFER, "tools": ["t", "u"]})
-    retry, _ = await parked(house)
-    match wrong:
-        case "unknown state":
-            retry.params["requestState"] = Payload(b'"guessed"')
-        case "no text":
-            retry.params["requestState"] = Payload(b"7")
-        case "another principal":
-            retry.session.principal = Principal("eve", "eve")
-        case "another target":
-            retry.params["name"] = Payload(b'"a__u"')
-        case "expired":
-            await house.clock.advance(house.bridge._limits.park_time)
-    with pytest.raises(InvalidParams):
-        step(house, retry)
-
-
-async def test_a_repeated_call_is_sent_without_its_state() -> None:
-    house, made = house_of(), modern_call(name="a__t")
-    error = {
-        "code": -32042,
-        "message": "m",
-        "data": {"elicitations": [{"mode": "url", "message": "m", "url": "https://u"}]},
-    }
-    target = send_of(house, made).target("tools/call")
-    answer = house.bridge.url_required(RemoteError(encode(error), code=-32042, backend="a"), made, target)
-    assert answer is not None
-    again = modern_call(name="a__t")
-    again.params["requestState"] = members(answer)["requestState"]
-    send = send_of(house, again)
-    assert isinstance(send.parked, Repeat)
-    assert sorted(send.params) == ["name"]
-
-
-@pytest.mark.parametrize(("version", "era"), [(MODERN_VERSION, "modern"), (LATEST_HANDSHAKE, "handshake")])
-async def test_between_the_same_eras_a_state_is_passed_on(version: str, era: Era) -> None:
-    send = send_of(house_of(era), call(version=version, requestState="s", inputResponses={"q": {}}))
-    assert (send.parked, sorted(send.params)) == (None, ["arguments", "inputResponses", "name", "requestState"])
 
 
 # --- purity -----------------------------------------------------------------------------------------------------------

@@ -127,26 +127,3 @@ async def test_each_round_of_input_has_attempts_of_its_own() -> None:
     house.dispatch(made)
     await settled(60)
     assert (reply_of(made).result, len(backend.asked)) == ({"content": []}, 6)
-
-
-async def test_cancelling_withdraws_the_requests_to_the_client() -> None:
-    house, client = House(server("a")), Client()
-    house.offers("a", lambda *_: WANTED, era="modern", tools=TOOLS)
-    made = client.call(name="a__t")
-    in_flight = house.dispatch(made)
-    await settled()
-    in_flight.cancel()
-    await settled()
-    assert client.asked[0][2].cancelled()
-    assert is_over(house, made)
-
-
-@pytest.mark.parametrize("capabilities", [b"{}", b'{"elicitation":{"url":{}}}'])
-async def test_a_client_that_does_not_support_the_input_gets_an_error(capabilities: bytes) -> None:
-    house, client = House(server("a")), Client(capabilities=capabilities)
-    house.offers("a", lambda *_: WANTED, era="modern", tools=TOOLS)
-    made = client.call(name="a__t")
-    house.dispatch(made)
-    await settled()
-    assert "needs elicitation/create" in str(reply_of(made).failure)
-    assert client.asked == []

@@ -64,49 +64,6 @@ async def test_a_result_keeps_its_members_in_the_clients_era(what: str, version:
     assert house.stages[0].ends == ["ok"]
 
 
-@pytest.mark.parametrize("body", [b'{ "content":[] , "x":1e999}', b'{"content":[],"x":"\\ud800"}'])
-async def test_between_handshake_eras_a_result_is_passed_on_byte_for_byte(body: bytes) -> None:
-    _, backend, made = sent(LATEST_HANDSHAKE, "handshake")
-    backend.answer(body)
-    assert bytes(await reply_of(made).outcome()) == body
-
-
-@all_pairs
-async def test_links_in_results_lead_back_to_their_backend(version: str, era: Era) -> None:
-    house, backend, made = sent(version, era, "a", "b")
-    backend.answer({"content": [{"type": "resource_link", "uri": "x:1", "name": ""}, {**REF, "uri": "n:1"}]})
-    uris = [block["uri"] for block in reply_of(made).result["content"]]
-    assert uris == ["b+x:1", "n:1"]
-    for uri, native in zip(uris, ("x:1", "n:1"), strict=True):
-        reading = call_of(made.session, "resources/read", uri=uri)
-        house.dispatch(reading)
-        assert backend.asked[-1] == ("resources/read", {"uri": native})
-        backend.answer({"contents": [{"uri": native, "text": ""}]})
-        assert reply_of(reading).result["contents"][0]["uri"] == uri
-
-
-@all_pairs
-async def test_an_error_keeps_everything_but_its_native_uris(version: str, era: Era) -> None:
-    house, backend, made = sent(version, era, "a", "b")
-    raw = b'{"code":-32002,"message":"no","data":{"uri":"x:1"}}'
-    backend.answer(RemoteError(raw, code=-32002, backend="b", era=era))
-    failure = reply_of(made).failure
-    assert isinstance(failure, RemoteError)
-    assert json.loads(bytes(failure.raw)) == {"code": -32002, "message": "no", "data": {"uri": "b+x:1"}}
-    assert house.stages[1].ends == ["RemoteError"]
-
-
-async def test_a_modern_client_gets_the_input_requests_of_a_modern_backend_with_its_name() -> None:
-    request = {"method": "elicitation/create", "params": {"message": "Which?"}}
-    wanted = {"resultType": "input_required", "inputRequests": {"q": request}, "requestState": "s"}
-    for names, message in ((("a",), "Which?"), (("a", "b"), "[b] Which?")):
-        _, backend, made = sent(MODERN_VERSION, "modern", *names)
-        backend.answer(wanted)
-        found = reply_of(made).result
-        assert found["inputRequests"]["q"]["params"]["message"] == message
-        assert (found["requestState"], found["_meta"]) == ("s", META)
-
-
 @pytest.mark.parametrize("capabilities", [b"{}", b'{"extensions":{"io.modelcontextprotocol/tasks":{}}}'])
 async def test_a_task_of_the_extension_gets_a_public_id_or_is_an_error(capabilities: bytes) -> None:
     house = House(server("a"))
@@ -127,35 +84,6 @@ def url_error() -> RemoteError:
     elicitation = {"mode": "url", "url": "https://x.test", "message": "Sign in", "elicitationId": "1"}
     raw = json.dumps({"code": -32042, "message": "no", "data": {"elicitations": [elicitation]}}).encode()
     return RemoteError(raw, code=-32042, backend="a", era="handshake")
-
-
-@pytest.mark.parametrize("supports", [True, False])
-async def test_a_required_url_is_an_input_request_for_a_modern_client_that_supports_it(supports: bool) -> None:
-    house, backend, made = sent(MODERN_VERSION, "handshake")
-    if not supports:
-        made.session.capabilities = Payload(b"{}")
-    backend.answer(url_error())
-    assert house.stages[0].ends == ["ok" if supports else "RemoteError"]
-    if supports:
-        answer = reply_of(made).result
-        assert (answer["resultType"], list(answer["inputRequests"]), answer["_meta"]) == (
-            "input_required", ["url-1"], META,
-        )  # fmt: skip
-        again = modern_call(name="a__t", requestState=answer["requestState"])
-        house.dispatch(again)
-        assert backend.asked[-1] == ("tools/call", {"name": "t"})
-        backend.answer({"content": []})
-        assert reply_of(again).result["content"] == []
-        twice = modern_call(name="a__t", requestState=answer["requestState"])
-        house.dispatch(twice)
-        assert "used already" in str(reply_of(twice).failure)
-
-
-async def test_a_handshake_client_is_notified_when_its_required_url_is_complete() -> None:
-    house, backend, made = sent(LATEST_HANDSHAKE, "handshake")
-    backend.answer(url_error())
-    assert isinstance(reply_of(made).failure, RemoteError)
-    assert house.bridge.elicited(backend.link, Payload(b'"1"')) is made.session
 
 
 async def test_a_parked_call_may_end_with_a_required_url() -> None:

@@ -46,7 +46,6 @@ class FakeBackend:
         self.links: dict[str, Link] = {}
         self.places: dict[Session, str] = {}
         self.reopened: list[Session] = []
-        self.grown = asyncio.Event()
         self.is_full = False
 
     async def link_for(self, session: Session) -> Link:
@@ -65,7 +64,6 @@ class FakeBackend:
         if self.is_full:
             raise BackendUnavailable(self.name, "already has too many")
         self.reopened.append(session)
-        self.grown.set()
 
 
 def client_of(key: str = "c", scope: str = "") -> Client:
@@ -136,20 +134,6 @@ class Place:
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------------------
-
-
-async def test_the_subscriptions_of_a_client_end_with_its_session() -> None:
-    place, client, other = Place("a"), client_of("1"), client_of("2")
-    link, transport = await place.open("a")
-    for each in (client, other):
-        await place.ask(each.call("resources/subscribe", uri="a://1"))
-    place.watching.ended(client.session)
-    assert (transport.methods, link.is_watched) == (["resources/subscribe"], True)
-    place.watching.ended(other.session)
-    place.watching.ended(other.session)
-    assert (transport.methods, link.is_watched) == (["resources/subscribe", "resources/unsubscribe"], False)
-    place.notice(link, UPDATED, uri="a://1")
-    assert client.told == other.told == []
 
 
 async def test_a_subscription_to_an_unknown_unreachable_or_unsupported_resource_is_refused() -> None:
