@@ -205,14 +205,6 @@ async def test_s44_metrics_and_health_are_for_those_with_a_token_only() -> None:
 
 
 @shows("metrics")
-async def test_metrics_are_below_the_base_path() -> None:
-    async with standing(offerings(("web",)), manifold={"basePath": "/tools"}) as stand:
-        client = await site_of(stand)
-        assert (await client.send("GET", "/tools/metrics")).status == 200
-        assert (await client.send("GET", "/metrics")).status == 404
-
-
-@shows("metrics")
 async def test_without_metrics_there_is_no_page_of_them() -> None:
     async with standing(offerings(("web",)), manifold={"metrics": False}) as stand:
         client = await site_of(stand)

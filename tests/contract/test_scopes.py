@@ -5,7 +5,7 @@ import pytest
 from tests.contract.behaviours import shows
 from tests.contract.offers import SHARED, offerings
 from tests.contract.stand import IN_PROCESS, LATEST, OLDEST, WAYS, standing
-from tests.peers.clients import MODERN_VERSION, HttpClient, Reply
+from tests.peers.clients import HttpClient, Reply
 from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
@@ -102,11 +102,3 @@ def _alike(hidden: Reply, unknown: Reply, name: str, other: str) -> bool:
     assert unknown.error is not None, unknown
     told = hidden.error.replace(name.encode(), other.encode())
     return (told, hidden.status) == (unknown.error, unknown.status)
-
-
-@shows("filters")
-async def test_a_filter_tells_nothing_over_http_status_either() -> None:
-    way = Way("http", MODERN_VERSION)
-    async with standing(offerings(("web",)), web=FILTERS) as stand, stand.client(way) as client:
-        hidden, unknown = await client.call("web__hang"), await client.call("web__none")
-        assert (hidden.status, hidden.code) == (unknown.status, unknown.code) == (400, -32602)
