@@ -83,68 +83,7 @@ async def test_r20_who_floods_a_backend_does_not_starve_another_client() -> None
         assert order[:5] == ["flood 0", "flood 1", "mine 0", "flood 2", "mine 1"]
 
 
-@pytest.mark.parametrize("way", [HTTP, MODERN], ids=str)
-async def test_r20_a_waiting_call_that_is_taken_back_never_reaches_the_backend(way: Way) -> None:
-    async with (
-        enduring(offerings(("web",)), web={"maxConcurrency": 1}) as stand,
-        stand.client(HTTP) as busy,
-        stand.client(way) as client,
-    ):
-        running = (await begin(busy, "web__hang", 1, "running "))[0]
-        await stand["web"].wait_for("tools/call")
-        waiting = (await begin(client, "web__echo", 1, "waiting "))[0]
-        await until(lambda: stand.manifold.status()[0].waiting == 1, "the call in the queue")
-        await client.cancel(waiting)
-        await until(lambda: stand.manifold.status()[0].waiting == 0, "the end of the queue")
-        await stand["web"].release()
-        assert (await running.reply()).text == "running 0"
-        assert (await client.call("web__echo", {"text": "next"})).text == "next"
-        assert texts(stand, "web") == ["running 0", "next"]
-
-
-async def test_r20_a_call_may_wait_no_longer_than_it_may_take() -> None:
-    limits = {"web": {"maxConcurrency": 1, "overrides": {"tools": {"echo": {"timeout": "300ms"}}}}}
-    async with enduring(offerings(("web",)), **limits) as stand, stand.client(HTTP) as client:
-        running = (await begin(client, "web__hang", 1))[0]
-        await stand["web"].wait_for("tools/call")
-        error = json.loads((await client.call("web__echo")).error or b"null")
-        assert (error["code"], error["data"]["reason"]) == (-32603, "BackendOverloaded")
-        assert "no slot was free within 0.3 s" in error["message"]
-        await stand["web"].release()
-        assert (await running.reply()).error is None
-        assert len(stand["web"].calls("tools/call")) == 1
-
-
-async def test_r20_tasks_and_lists_wait_for_nobodys_turn() -> None:
-    async with enduring(offerings(("web",)), web={"maxConcurrency": 1}) as stand, stand.client(HTTP) as client:
-        running = (await begin(client, "web__hang", 1))[0]
-        await stand["web"].wait_for("tools/call")
-        assert (await client.request("tools/list")).error is None
-        await stand["web"].announce("notifications/tools/list_changed")
-        await stand["web"].wait_for("tools/list", count=2)
-        await stand["web"].release()
-        assert (await running.reply()).error is None
-
-
 # --- deadlines (R2) ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["pipe", "web"])
-async def test_r2_progress_keeps_a_call_alive_but_not_for_ever(kind: str) -> None:
-    limits = {kind: {"timeout": "10s", "overrides": {"tools": {"hang": {"maxTimeout": "400ms"}}}}}
-    async with enduring(offerings((kind,)), **limits) as stand, stand.client(HTTP) as client:
-        error = json.loads((await client.call(f"{kind}__hang")).error or b"null")
-        assert (error["data"]["reason"], error["data"]["server"]) == ("BackendTimeout", kind)
-        await stand[kind].wait_cancelled()
-        await stand[kind].release()
-        assert (await client.call(f"{kind}__echo", {"text": "next"})).text == "next"
-
-
-async def test_r2_one_item_may_have_a_deadline_of_its_own() -> None:
-    overrides = {"tools": {"hang": {"timeout": "300ms"}}}
-    async with enduring(offerings(("web",)), web={"overrides": overrides}) as stand, stand.client(HTTP) as client:
-        error = json.loads((await client.call("web__hang")).error or b"null")
-        assert (error["data"]["reason"], "within 0.3 s" in error["message"]) == ("BackendTimeout", True)
 
 
 # --- large answers (R22), slow readers (R18) ----------------------------------------------------

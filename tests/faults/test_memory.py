@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,48 +43,6 @@ async def works(client: Client) -> None:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
-
-
-def _cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def _fifo(file: Path) -> None:
-    file.unlink()
-    os.mkfifo(file, 0o600)
-
-
-@pytest.mark.parametrize("spoil", [_cut, _fifo])
-async def test_a_file_that_cannot_be_trusted_is_ignored_with_a_warning_and_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
-) -> None:
-    async with HttpBackend(offering("web")) as server:
-        async with manifold(server, tmp_path) as client:
-            await works(client)
-            await until(lambda: len(files(tmp_path)) == 1, "the file")
-        spoil(files(tmp_path)[0])
-        async with manifold(server, tmp_path) as client:
-            await works(client)
-            assert len([said for said in warnings(caplog) if "cached listing ignored" in said]) == 1
-            await until(lambda: files(tmp_path)[0].is_file(), "another file in its place")
-        caplog.clear()
-        async with manifold(server, tmp_path) as client:
-            await works(client)
-            assert warnings(caplog) == []
-
-
-@pytest.mark.parametrize("where", ["file", "below a file"])
-async def test_a_directory_that_cannot_be_made_is_said_and_costs_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
-) -> None:
-    (tmp_path / "taken").write_text("")
-    if where == "file":
-        (tmp_path / "state").mkdir()
-        (tmp_path / "state" / "catalogue").write_text("")
-    state = tmp_path / ("state" if where == "file" else "taken")
-    async with HttpBackend(offering("web")) as server, manifold(server, state) as client:
-        await works(client)
-        await until(lambda: any("listing cache cannot be written" in said for said in warnings(caplog)), "a warning")
 
 
 async def test_two_manifolds_share_a_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
