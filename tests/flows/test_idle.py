@@ -81,17 +81,6 @@ async def test_a_subscription_to_lists_alone_keeps_nothing_and_starts_nothing() 
         await until_idle(stand, "pipe")
 
 
-async def test_a_call_in_flight_keeps_a_server() -> None:
-    async with standing(offerings(("pipe",)), manifold=SOON) as stand, stand.client(HTTP) as client:
-        hanging = await client.begin("tools/call", {"name": "pipe__hang"})
-        await stand["pipe"].wait_for("tools/call")
-        await passes(LONG)
-        assert stand.status("pipe").state == "ready"
-        await stand["pipe"].release()
-        assert (await hanging.reply()).result is not None
-        await until_idle(stand, "pipe")
-
-
 async def test_a_task_keeps_the_server_that_runs_it() -> None:
     async with standing(tasked.scripts("pipe"), manifold=SOON) as stand, stand.client(HTTP) as client:
         task = await tasked.begun(client, "pipe")
@@ -104,14 +93,6 @@ async def test_pings_are_no_use(tmp_path: Path) -> None:
     entry = {"pingInterval": "10ms"}
     async with standing(offerings(("pipe",)), manifold=SOON, pipe=entry) as stand, stand.client(HTTP):
         await until_idle(stand, "pipe")
-
-
-async def test_clients_that_are_there_and_do_nothing_are_no_use() -> None:
-    async with standing(offerings(("web",)), manifold=SOON) as stand, stand.client(HTTP) as client:
-        assert (await client.call("web__echo", {"text": "x"})).text == "x"
-        await until_idle(stand, "web")
-        await stand["web"].recorder.wait_until(lambda: len(stand["web"].deletes) >= 2, "the end of both sessions")
-        assert (await client.call("web__echo", {"text": "again"})).text == "again"
 
 
 # --- reloading and waking ---------------------------------------------------------------------------------------------

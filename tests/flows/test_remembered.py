@@ -85,16 +85,6 @@ def children(servers: Mapping[str, Any]) -> int:
 
 
 @every_way
-async def test_ten_lazy_servers_are_listed_with_no_child_running(tmp_path: Path, way: Way) -> None:
-    async with backends({name: offering("pipe") for name in TEN}) as servers:
-        await learnt(servers, tmp_path)
-        before = children(servers)
-        async with run(servers, tmp_path, start="lazy") as stand, stand.client(way, process=True) as client:
-            assert await servers_of(client) == set(TEN)
-            assert children(servers) == before
-
-
-@every_way
 async def test_an_eleventh_that_hangs_for_ever_changes_that_by_nothing(tmp_path: Path, way: Way) -> None:
     async with backends({name: offering("pipe") for name in TEN}) as servers, HttpBackend(named("stuck")) as stuck:
         await learnt(servers, tmp_path)
@@ -162,17 +152,6 @@ async def test_eager_servers_list_again_and_clients_are_told_only_what_differs(t
             await client.wait_for("notifications/tools/list_changed")
             assert "web__fresh" in await names(client)
             await until_ready(stand, "web", "pipe")
-            assert told(client) == ["notifications/tools/list_changed"]
-
-
-async def test_what_is_the_same_is_no_change(tmp_path: Path) -> None:
-    async with backends(offerings(("web", "pipe"))) as servers:
-        await learnt(servers, tmp_path)
-        async with run(servers, tmp_path) as stand, stand.client(Way("http", LATEST)) as client:
-            await client.watch()
-            await until_ready(stand, "web", "pipe")
-            await servers["web"].set_tools([*offering("web").tools, tool("fresh")])  # so that something has to be told
-            await client.wait_for("notifications/tools/list_changed")
             assert told(client) == ["notifications/tools/list_changed"]
 
 
