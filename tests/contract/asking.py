@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.contract.stand import KINDS, LATEST, OLDEST, WAYS
+from tests.contract.stand import KINDS, LATEST, OLDEST, WAYS, script_of
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, prompt, resource, tool
-from tests.peers.clients import MODERN_VERSION, Answer, Reply
+from tests.peers.clients import Answer, Reply
 
-HANDSHAKE_KINDS: Final = ("pipe", "web", "stream")
-MODERN_WAYS: Final = tuple(way for way in WAYS if way.version == MODERN_VERSION)
 SESSIONS: Final = tuple(way for way in WAYS if way.version in (OLDEST, LATEST))
 LATEST_WAYS: Final = tuple(way for way in WAYS if way.version != OLDEST)
 BOTH_MODES: Final = '{"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
@@ -55,9 +53,8 @@ def asking(server: str) -> Script:
         "several": f"[[{form},{sample},{roots},{form}]]",
         "strange": one("vendor/ask", STRANGE),
     }
-    return Script(
-        name=server,
-        era="modern" if "26" in server else "handshake",
+    return script_of(
+        server,
         tools=(
             tool("echo"),
             *(tool(name, Act("ask", text)) for name, text in texts.items()),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from tests.contract.stand import ERAS, KINDS
+from tests.contract.stand import KINDS, script_of
 from tests.peers.backend import Act, Offer, Script, prompt, resource, template, tool
 
 SHARED: Final = "file:///shared%20notes.txt"
@@ -21,14 +21,12 @@ ODD_MEMBERS: Final = '"x-unknown":{"a":[null,1.50],"big":12345678901234567890123
 
 def offering(server: str) -> Script:
     """The script of a server of that kind (its name up to an underscore)."""
-    kind = server.partition("_")[0]
     unlisted = UNLISTED.replace("{server}", server)
     link = '{"type":"resource_link","uri":"URI","name":"n"}'
     block = '{"type":"resource","resource":{"uri":"URI","text":"t"}}'.replace("URI", SHARED)
     links = ",".join((link.replace("URI", unlisted), link.replace("URI", SHARED), block))
-    return Script(
-        name=server,
-        era=ERAS[kind],  # type: ignore[arg-type]  # one of the literals
+    return script_of(
+        server,
         instructions=f"Ask {server} first.",
         tools=(
             tool("echo"),

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mcp_manifold import Manifold
 from mcp_manifold.app.http_server import HttpServer
@@ -40,14 +40,21 @@ WAYS: Final = tuple(way for way in EVERY_WAY if way.version in (OLDEST, LATEST, 
 """The same with the oldest, the latest and the modern revision only."""
 STREAMED: Final = tuple(way for way in WAYS if way.version != MODERN_VERSION)
 """The ways on which changes are announced without a subscription."""
+MODERN: Final = tuple(way for way in WAYS if way.version == MODERN_VERSION)
 
-ERAS: Final[Mapping[str, str]] = MappingProxyType(
+ERAS: Final[Mapping[str, Literal["handshake", "modern"]]] = MappingProxyType(
     {"pipe": "handshake", "web": "handshake", "stream": "handshake", "pipe26": "modern", "web26": "modern"}
 )
 """The five kinds of backend by the server name they get here, and the one era each speaks."""
 KINDS: Final = tuple(ERAS)
+HANDSHAKE_KINDS: Final = tuple(kind for kind, era in ERAS.items() if era == "handshake")
 IN_PROCESS: Final = ("web", "stream", "web26")
 """The kinds that need no process of their own."""
+
+
+def script_of(server: str, **members: Any) -> Script:
+    """The script of a server, named by its kind or `kind_anything`, in the era of that kind."""
+    return Script(name=server, era=ERAS[server.partition("_")[0]], **members)
 
 
 def backend_of(kind: str, script: Script) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.behaviours import shows
 from tests.contract.offers import offerings
-from tests.contract.stand import KINDS, LATEST, STREAMED, WAYS, standing
+from tests.contract.stand import KINDS, LATEST, MODERN, STREAMED, WAYS, script_of, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Offer, Script, resource, tool
 from tests.peers.clients import MODERN_VERSION
@@ -15,7 +15,6 @@ from tests.peers.ways import Way
 
 pytestmark = pytest.mark.anyio
 
-MODERN = tuple(way for way in WAYS if way.version == MODERN_VERSION)
 UI = "io.modelcontextprotocol/ui"
 OWN = "com.example/search"
 
@@ -23,9 +22,8 @@ OWN = "com.example/search"
 def extending(server: str, *keys: str, experimental: str = "") -> Script:
     extensions = ",".join(f'"{key}":{{"n":1.50}}' for key in keys)
     tried = f',"experimental":{{"{experimental}":{{}}}}' if experimental else ""
-    return Script(
-        name=server,
-        era="modern" if "26" in server else "handshake",
+    return script_of(
+        server,
         capabilities=f'{{"tools":{{}},"extensions":{{{extensions}}}{tried}}}',
         tools=(tool("echo"), tool("mirror", Act("mirror"))),
         on={f"{OWN}/run": Act("mirror"), "tried/run": Act("mirror"), f"notifications/{OWN}/note": Act("silent")},
@@ -88,9 +86,8 @@ async def test_what_a_handshake_client_extends_is_told_on_its_own_link() -> None
 async def test_an_app_is_read_as_it_is_and_calls_its_tools_by_their_own_names(way: Way) -> None:
     page = '{"contents":[{"uri":"ui://app/main","mimeType":"text/html;profile=mcp-app","text":"<p>","_meta":{"ui":{"csp":{"x":1.50}}}}]}'
     made = {
-        server: Script(
-            name=server,
-            era="modern" if "26" in server else "handshake",
+        server: script_of(
+            server,
             tools=(
                 tool(f"show_{server}", _meta={"ui": {"resourceUri": "ui://app/main", "visibility": ["app"]}}),
                 tool("refresh"),
@@ -193,10 +190,7 @@ async def test_a_client_tells_how_far_it_is_with_what_a_server_asked(way: Way) -
         return "{}"
 
     asking = '{"method":"sampling/createMessage","params":{"messages":[],"_meta":{"progressToken":1}}}'
-    made = {
-        server: Script(name=server, era="handshake", tools=(tool("ask", Act("insist", asking)),))
-        for server in ("web", "stream")
-    }
+    made = {server: script_of(server, tools=(tool("ask", Act("insist", asking)),)) for server in ("web", "stream")}
     async with standing(made) as stand, stand.client(way, answers={"sampling/createMessage": sample}) as client:
         respond = client._respond
         held: asyncio.Event = asyncio.Event()
@@ -265,10 +259,7 @@ def regional(name: str = "Region") -> Offer:
 @shows("mirrored")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_arguments_are_mirrored_into_headers_whoever_calls(way: Way) -> None:
-    made = {
-        server: Script(name=server, era="modern" if "26" in server else "handshake", tools=(regional(),))
-        for server in ("web", "web26")
-    }
+    made = {server: script_of(server, tools=(regional(),)) for server in ("web", "web26")}
     async with standing(made) as stand, stand.client(way) as client:
         await client.request("tools/list")
         for server in made:
@@ -286,10 +277,7 @@ async def test_an_annotation_that_is_not_valid_is_stripped_where_it_is_not_neede
         "region": {"type": "object", "x-mcp-header": "no good"},
     }
     broken = tool("find", inputSchema={"type": "object", "properties": properties}, n=[1.5])
-    made = {
-        server: Script(name=server, era="modern" if "26" in server else "handshake", tools=(broken, tool("echo")))
-        for server in ("pipe", "web", "web26")
-    }
+    made = {server: script_of(server, tools=(broken, tool("echo"))) for server in ("pipe", "web", "web26")}
     async with standing(made) as stand, stand.client(way) as client:
         shown = {each["name"]: each for each in (await client.request("tools/list")).value["tools"]}
         assert list(shown) == ["pipe__find", "pipe__echo", "web__find", "web__echo", "web26__echo"]
@@ -303,7 +291,7 @@ async def test_an_annotation_that_is_not_valid_is_stripped_where_it_is_not_neede
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_a_backend_that_wants_other_headers_is_listed_and_called_once_more(way: Way) -> None:
     async with (
-        standing({"web26": Script(name="web26", era="modern", tools=(regional(),))}) as stand,
+        standing({"web26": script_of("web26", tools=(regional(),))}) as stand,
         stand.client(way) as client,
     ):
         await client.request("tools/list")

@@ -41,7 +41,7 @@ Members = list[tuple[str, bytes]]
 def scripts(scope: str) -> dict[str, Script]:
     """The odd payloads, from every kind of backend or from the scope's alone."""
     kinds = (scope,) if scope else KINDS
-    return {kind: replace(faithful.script(), era=ERAS[kind], name=kind) for kind in kinds}  # type: ignore[arg-type]
+    return {kind: replace(faithful.script(), era=ERAS[kind], name=kind) for kind in kinds}
 
 
 def public(scope: str, kind: str, name: str) -> str:

@@ -7,7 +7,6 @@ from tests.contract.asking import (
     BLOCKS,
     BOTH_MODES,
     FORM,
-    HANDSHAKE_KINDS,
     LATEST_WAYS,
     ONE_BLOCK,
     ROOTS,
@@ -21,7 +20,7 @@ from tests.contract.asking import (
     scripts,
 )  # fmt: skip
 from tests.contract.behaviours import shows
-from tests.contract.stand import KINDS, LATEST, OLDEST, WAYS, standing
+from tests.contract.stand import HANDSHAKE_KINDS, KINDS, LATEST, OLDEST, WAYS, standing
 from tests.peers import jsontext
 from tests.peers.clients import MODERN_VERSION
 from tests.peers.ways import Way

@@ -12,9 +12,7 @@ from tests.contract.asking import (
     ACCEPTED,
     BOTH_MODES,
     FORM,
-    HANDSHAKE_KINDS,
     LATEST_WAYS,
-    MODERN_WAYS,
     ONE_BLOCK,
     ROOTS,
     SAMPLE,
@@ -28,7 +26,7 @@ from tests.contract.asking import (
     scripts,
 )  # fmt: skip
 from tests.contract.behaviours import shows
-from tests.contract.stand import KINDS, LATEST, OLDEST, Stand, standing
+from tests.contract.stand import HANDSHAKE_KINDS, KINDS, LATEST, MODERN, OLDEST, Stand, script_of, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, Message, Reply
@@ -45,9 +43,8 @@ def cancelling(server: str) -> Script:
     asked = f'{{"jsonrpc":"2.0","id":901,"method":"elicitation/create","params":{FORM}}}'
     taken_back = '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":901}}'
     then = Act("hang", "back", then=Act("notify", taken_back, then=Act("hang", "end")))
-    return Script(
-        name=server,
-        era="handshake",
+    return script_of(
+        server,
         tools=(
             tool("withdraws", Act("notify", asked, then=then)),
             tool("hurries", Act("notify", asked, then=Act("hang", "back"))),
@@ -280,7 +277,7 @@ async def test_the_end_of_the_server_is_told_to_who_comes_back() -> None:
 
 
 @shows("ask-untouched")
-@pytest.mark.parametrize("way", MODERN_WAYS, ids=str)
+@pytest.mark.parametrize("way", MODERN, ids=str)
 async def test_between_modern_ends_the_state_is_the_servers_own_byte_for_byte(way: Way) -> None:
     sent = jsontext.text('état/+= \u2028"0" of round 0')
     async with (
@@ -306,9 +303,8 @@ def signing_in(server: str) -> Script:
     """A server that wants its user to sign in first, and says when that is done."""
     url = one("elicitation/create", URL)
     done = 'notifications/elicitation/complete {"elicitationId":"e/1"}'
-    return Script(
-        name=server,
-        era="handshake",
+    return script_of(
+        server,
         tools=(
             tool("locked", Act("error", NEEDS_URL)),
             tool("url", Act("ask", url)),

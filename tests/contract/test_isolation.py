@@ -1,6 +1,8 @@
 """Which connection of a backend serves which client, and what the backend is told of who is behind it."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,8 +10,6 @@ from tests.contract.asking import (
     ACCEPTED,
     BOTH_MODES,
     FORM,
-    HANDSHAKE_KINDS,
-    MODERN_WAYS,
     ONE_BLOCK,
     ROOTS,
     SESSIONS,
@@ -20,7 +20,7 @@ from tests.contract.asking import (
     scripts,
 )  # fmt: skip
 from tests.contract.behaviours import shows
-from tests.contract.stand import LATEST, standing
+from tests.contract.stand import HANDSHAKE_KINDS, LATEST, MODERN, script_of, standing
 from tests.peers import BOUND, jsontext
 from tests.peers.backend import Act, Received, Script, tool
 from tests.peers.clients import MODERN_VERSION
@@ -38,12 +38,11 @@ DECLARED = '{"roots":{"listChanged":true,"x":null},"sampling":{},"tasks":{"list"
 RELAYED = '{"roots":{"listChanged":true,"x":null},"sampling":{},"experimental":{"e":{}}}'
 
 
-def who(server: str, **more: object) -> Script:
+def who(server: str, **more: Any) -> Script:
     """A server that says which process it is, and asks."""
-    era = "modern" if "26" in server else "handshake"
     form = one("elicitation/create", FORM)
     tools = (tool("pid", Act("pid")), tool("echo"), tool("hang", Act("hang")), tool("elicit", Act("ask", form)))
-    return Script(**{"name": server, "era": era, "tools": tools, **more})  # type: ignore[arg-type]  # as said by tests
+    return replace(script_of(server, tools=tools), **more)
 
 
 def greetings(received: list[Received]) -> list[tuple[bytes | None, dict[str, bytes]]]:
@@ -78,7 +77,7 @@ async def test_on_a_clients_own_link_the_backend_meets_that_client_and_what_it_c
 
 
 @shows("isolation-mirror")
-@pytest.mark.parametrize("way", [*SESSIONS[-3:], *MODERN_WAYS], ids=str)
+@pytest.mark.parametrize("way", [*SESSIONS[-3:], *MODERN], ids=str)
 async def test_a_modern_backend_is_told_with_each_request_what_its_client_can_do(way: Way) -> None:
     async with (
         standing(scripts("web26", "pipe26"), pipe26={"era": "modern"}) as stand,

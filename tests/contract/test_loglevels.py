@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.contract.behaviours import shows
-from tests.contract.stand import ERAS, KINDS, LATEST, STREAMED, WAYS, standing
+from tests.contract.stand import KINDS, LATEST, MODERN, STREAMED, WAYS, script_of, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, Reply
@@ -14,7 +14,6 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 MESSAGE = "notifications/message"
-MODERN = (Way("stdio", MODERN_VERSION), Way("http", MODERN_VERSION))
 BACKGROUND = '{"level":"warning","logger":"clock","data":{"big":123456789012345678901234,"nil":null}}'
 
 
@@ -22,7 +21,7 @@ def logging(kind: str) -> Script:
     """A backend with a tool for each of four levels, which says so once, and one that waits."""
     levels = tuple(tool(level, Act("log", level)) for level in ("debug", "info", "warning", "error"))
     late = tool("late", Act("log", "info", then=Act("hang", then=Act("log", "info"))))
-    return Script(name=kind, era=ERAS[kind], tools=(*levels, tool("echo"), late))  # type: ignore[arg-type]  # a literal
+    return script_of(kind, tools=(*levels, tool("echo"), late))
 
 
 def levels_of(raws: list[bytes]) -> list[Any]:
@@ -71,7 +70,7 @@ async def test_an_unknown_level_is_refused_and_no_backend_hears_of_it(way: Way, 
 @shows("log-level-bad")
 @pytest.mark.parametrize("way", STREAMED, ids=str)
 async def test_where_no_backend_logs_there_is_no_level_to_set(way: Way) -> None:
-    mute = Script(name="web", era="handshake", tools=(tool("echo"),), capabilities='{"tools":{}}')
+    mute = script_of("web", tools=(tool("echo"),), capabilities='{"tools":{}}')
     async with standing({"web": mute}) as stand, stand.client(way, connect=False) as client:
         greeting = await client.connect(way.version)
         assert greeting.slice("capabilities", "logging") is None

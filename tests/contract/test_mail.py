@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from tests.contract.behaviours import shows
-from tests.contract.stand import ERAS, LATEST, Stand, standing
+from tests.contract.stand import LATEST, Stand, script_of, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, resource, tool
 from tests.peers.clients import MODERN_VERSION, Client
@@ -49,9 +49,8 @@ CONFIDING: Final = Act("insist", '{"method":"elicitation/create","params":{"mess
 def shared(kind: str) -> Script:
     """One server for everybody."""
     said = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":$TEXT}}'
-    return Script(
-        name=kind,
-        era=ERAS[kind],  # type: ignore[arg-type]  # one of the literals
+    return script_of(
+        kind,
         tools=(
             tool("echo"),
             tool("progress", Act("progress", n=2)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.contract.behaviours import shows
-from tests.contract.stand import KINDS, LATEST, standing
+from tests.contract.stand import KINDS, LATEST, script_of, standing
 from tests.peers import BOUND, jsontext, message
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, HttpClient
@@ -24,10 +24,7 @@ def scripts() -> dict[str, Script]:
     """Servers with a tool that reports progress and goes on only when it is let."""
     step = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":$TOKEN,"progress":1}}'
     slow = tool("slow", Act("notify", step, then=Act("hang", "end")))
-    return {
-        kind: Script(name=kind, era="modern" if "26" in kind else "handshake", tools=(slow, tool("echo")))
-        for kind in KINDS
-    }
+    return {kind: script_of(kind, tools=(slow, tool("echo"))) for kind in KINDS}
 
 
 async def begun(client: HttpClient, name: str, id_: int) -> list[WireEvent]:

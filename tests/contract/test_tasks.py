@@ -3,7 +3,7 @@
 import pytest
 
 from tests.contract.behaviours import shows
-from tests.contract.stand import LATEST, STREAMED, WAYS, standing
+from tests.contract.stand import HANDSHAKE_KINDS, LATEST, MODERN, STREAMED, WAYS, script_of, standing
 from tests.peers import jsontext, tasks
 from tests.peers.backend import Act, Script, tool
 from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
@@ -13,18 +13,15 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 TASKED = tuple(way for way in WAYS if way.version == LATEST)
-MODERN = tuple(way for way in WAYS if way.version == MODERN_VERSION)
-HANDSHAKE_KINDS = ("pipe", "web", "stream")
+TOKENS = {"tokens": [{"token": "one", "name": "one"}, {"token": "two", "name": "two"}]}
 RELATED = "io.modelcontextprotocol/related-task"
 DECLARING = f'{{"extensions":{{"{tasks.EXTENSION}":{{}}}}}}'
 
 
 def script(server: str, *, has_tasks: bool = True) -> Script:
-    era = "modern" if "26" in server else "handshake"
-    declared = tasks.MODERN_CAPABILITIES if era == "modern" else tasks.CAPABILITIES
-    return Script(
-        name=server,
-        era=era,  # type: ignore[arg-type]  # one of the literals
+    declared = tasks.MODERN_CAPABILITIES if "26" in server else tasks.CAPABILITIES
+    return script_of(
+        server,
         capabilities=declared if has_tasks else '{"tools":{}}',
         tools=(
             tool("slow", Act("task", "done"), execution={"taskSupport": "optional", "x": 1}),
@@ -126,9 +123,8 @@ async def test_a_server_asks_for_its_task_under_the_id_the_client_knows(way: Way
 @shows("tasks-bound")
 @pytest.mark.parametrize("way", [way for way in TASKED if way.transport != "stdio"], ids=str)
 async def test_a_task_is_its_principals_and_unknown_to_everybody_else(way: Way) -> None:
-    tokens = {"tokens": [{"token": "one", "name": "one"}, {"token": "two", "name": "two"}]}
     async with (
-        standing(scripts("web"), manifold=tokens) as stand,
+        standing(scripts("web"), manifold=TOKENS) as stand,
         stand.client(way, token="one") as mine,
         stand.client(way, token="two") as theirs,
     ):
@@ -187,9 +183,7 @@ EARLY = """\
 @pytest.mark.parametrize("server", ["web", "stream"])
 async def test_what_is_said_of_a_task_before_it_is_known_waits_for_it(server: str) -> None:
     way = Way("sse", LATEST)
-    early = Script(
-        name=server, era="handshake", capabilities=tasks.CAPABILITIES, tools=(tool("early", Act("messages", EARLY)),)
-    )
+    early = script_of(server, capabilities=tasks.CAPABILITIES, tools=(tool("early", Act("messages", EARLY)),))
     roots = {"roots/list": '{"roots":[]}'}
     async with standing({server: early}) as stand, stand.client(way, answers=roots) as client:
         made = await client.request("tools/call", {"name": f"{server}__early", "task": {}})
@@ -323,9 +317,8 @@ async def test_a_task_followed_over_a_lost_connection_is_told_as_it_stands() -> 
 @shows("tasks-followed")
 async def test_nobody_follows_anothers_task_or_one_without_having_declared_the_extension() -> None:
     way = Way("http", MODERN_VERSION)
-    tokens = {"tokens": [{"token": "one", "name": "one"}, {"token": "two", "name": "two"}]}
     async with (
-        standing({**scripts("web26"), "web": script("web")}, manifold=tokens) as stand,
+        standing({**scripts("web26"), "web": script("web")}, manifold=TOKENS) as stand,
         stand.client(way, token="one", capabilities=DECLARING) as mine,
         stand.client(way, token="two", capabilities=DECLARING) as theirs,
         stand.client(way, token="one") as undeclared,

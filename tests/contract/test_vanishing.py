@@ -9,10 +9,10 @@ import pytest
 from mcp_manifold.fronts import sessions as session
 from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
-from tests.contract.stand import ERAS, LATEST, OLDEST, Stand, standing
+from tests.contract.stand import ERAS, LATEST, MODERN, OLDEST, Stand, script_of, standing
 from tests.peers import tasks
 from tests.peers.backend import Act, Script, resource, tool
-from tests.peers.clients import MODERN_VERSION, Client
+from tests.peers.clients import Client
 from tests.peers.message import META
 from tests.peers.processes import until
 from tests.peers.ways import Way
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.anyio
 
 KINDS = ("pipe", "web", "web26")
 FRONTS = (Way("stdio", LATEST), Way("http", LATEST), Way("http", OLDEST), Way("sse", LATEST))
-MODERN = (Way("stdio", MODERN_VERSION), Way("http", MODERN_VERSION))
 ABLE = f'{BOTH_MODES[:-1]},"extensions":{{"{tasks.EXTENSION}":{{}}}}}}'
 SOON = {"timeout": "1500ms", "limits": {"parkTime": "300ms", "sessionIdle": "1500ms"}}
 """How long what nobody may come back to is kept: otherwise a minute and more."""
@@ -33,9 +32,8 @@ def script(kind: str) -> Script:
     offered = '"tools":{},"logging":{},"resources":{"subscribe":true}'
     more = f'"extensions":{{"{tasks.EXTENSION}":{{}}}}' if modern else tasks.CAPABILITIES[1:-1].partition(",")[2]
     url = URL.replace(',"elicitationId":"e/1"', "") if modern else URL
-    return Script(
-        name=kind,
-        era=ERAS[kind],  # type: ignore[arg-type]  # one of the literals
+    return script_of(
+        kind,
         capabilities=f"{{{offered},{more}}}",
         tools=(
             tool("echo"),

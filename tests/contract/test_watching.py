@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.behaviours import shows
 from tests.contract.offers import SHARED, offering, offerings
-from tests.contract.stand import ERAS, IN_PROCESS, KINDS, LATEST, STREAMED, standing
+from tests.contract.stand import ERAS, IN_PROCESS, KINDS, LATEST, MODERN, STREAMED, script_of, standing
 from tests.peers import BOUND, jsontext
 from tests.peers.backend import Act, Script, prompt, resource, tool
 from tests.peers.clients import MODERN_VERSION, Client, PendingRequest
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.anyio
 
 UPDATED = "notifications/resources/updated"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
-MODERN = (Way("stdio", MODERN_VERSION), Way("http", MODERN_VERSION))
 SHARING = tuple(way for way in STREAMED if way.transport != "stdio")
 """Ways on which several clients have one manifold."""
 
@@ -205,7 +204,7 @@ async def test_a_backend_that_comes_back_or_lost_its_connection_is_asked_again(k
 @shows("subscribe-refused")
 @pytest.mark.parametrize("way", STREAMED, ids=str)
 async def test_what_cannot_be_subscribed_to_is_said_to_be_so(way: Way) -> None:
-    deaf = Script(name="deaf", resources=(resource("deaf://1"),), capabilities='{"resources":{}}', era="handshake")
+    deaf = script_of("web_deaf", resources=(resource("deaf://1"),), capabilities='{"resources":{}}')
     scripts = {"web_deaf": deaf, "stream": several("stream")}
     async with standing(scripts) as stand, stand.client(way) as client:
         assert (await client.request("resources/subscribe", {"uri": "deaf://1"})).code == -32601
@@ -218,9 +217,8 @@ async def test_what_cannot_be_subscribed_to_is_said_to_be_so(way: Way) -> None:
 
 @shows("subscribe-refused")
 async def test_a_refusal_of_the_backend_is_passed_on_and_nothing_is_left_of_it() -> None:
-    script = Script(
-        name="web",
-        era="handshake",
+    script = script_of(
+        "web",
         resources=(resource(uri_of("web")),),
         on={"resources/subscribe": Act("error", '{"code":-32050,"message":"not this one"}')},
     )

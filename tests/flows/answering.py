@@ -70,7 +70,7 @@ def script_of(server: str, about: Mapping[str, Any]) -> Script:
     """The script of a server: a base (`offering`, `asking`, `bare`), with more tools and other members."""
     bases: dict[str, Callable[[str], Script]]
     bases = {"offering": offering, "asking": asking, "bare": lambda name: Script(name=name)}
-    base = replace(bases[about.get("base", "offering")](server), era=ERAS[server.partition("_")[0]])  # type: ignore[arg-type]  # one of the literals
+    base = replace(bases[about.get("base", "offering")](server), era=ERAS[server.partition("_")[0]])
     tools = offers_of(about.get("tools", {}))
     on = {method: offers_of({"": {"act": act}})[0].act for method, act in about.get("on", {}).items()}
     return replace(base, tools=(*base.tools, *tools), on={**base.on, **on}, **about.get("script", {}))
