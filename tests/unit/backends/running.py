@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
+import pytest
 
 from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.context import BackendContext
@@ -20,6 +21,7 @@ from mcp_manifold.config import LimitSettings, ServerSettings
 from mcp_manifold.core.dispatcher import Dispatcher, InFlightCall
 from mcp_manifold.core.plan import Facts, Send
 from mcp_manifold.core.results import Results
+from mcp_manifold.errors import BackendError
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.catalogue import Listing, ResourceRoute
 from mcp_manifold.wire import Payload, encode
@@ -143,6 +145,12 @@ class Run:
     async def call(self, name: str, caller: Caller | None = None, **arguments: object) -> Payload:
         """The result of a tool."""
         return await self.request((caller or Caller()).call(name=name, arguments=arguments))
+
+    async def failure(self, name: str = "echo", caller: Caller | None = None) -> BackendError:
+        """The failure of a tool."""
+        with pytest.raises(BackendError) as caught:
+            await self.call(name, caller)
+        return caught.value
 
     async def request(self, call: Call) -> Payload:
         """The result of a call, by native names, in the way of the Dispatcher."""

@@ -9,7 +9,6 @@ import pytest
 
 from mcp_manifold.backends.life.life import NUDGE_EVERY
 from mcp_manifold.errors import (
-    BackendError,
     BackendLost,
     BackendOverloaded,
     BackendUnavailable,
@@ -23,12 +22,6 @@ from tests.unit.backends.running import Run, over_stdio, over_web, running
 pytestmark = pytest.mark.anyio
 
 HANDSHAKE = Script(era="handshake", tools=(tool("echo"), tool("hang", Act("hang")), tool("die", Act("die", n=3))))
-
-
-async def failure(run: Run, name: str = "echo", caller: Caller | None = None) -> BackendError:
-    with pytest.raises(BackendError) as caught:
-        await run.call(name, caller)
-    return caught.value
 
 
 # --- ready ---------------------------------------------------------------------------------------------------------
@@ -89,7 +82,7 @@ async def away(server: HttpBackend, clock: FakeClock) -> AsyncIterator[Run]:
 async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process(caplog: pytest.LogCaptureFixture) -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
         await run.echo()
-        failed = await failure(run, "die")
+        failed = await run.failure("die")
         assert isinstance(failed, BackendLost)
         assert "exited with status 3" in failed.message
         await run.context.until(lambda: run.backend.status.failures > 0)
@@ -102,14 +95,14 @@ async def test_after_a_crash_it_comes_back_by_itself_in_a_new_process(caplog: py
 async def test_a_call_right_after_a_crash_waits_for_the_new_process() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server)) as run:
         await run.echo()
-        await failure(run, "die")
+        await run.failure("die")
         assert await run.echo("again") == "again"
 
 
 async def test_a_call_while_it_backs_off_makes_one_attempt_at_once() -> None:
     clock = FakeClock()
     async with HttpBackend(HANDSHAKE) as server, away(server, clock) as run:
-        failed = await failure(run)
+        failed = await run.failure()
         assert isinstance(failed, BackendUnavailable)
         assert "is not reachable" in failed.message
         assert failed.next_try is not None
@@ -128,13 +121,13 @@ async def test_calls_do_not_make_it_try_as_often_as_they_come() -> None:
             await run.context.until(lambda seen=failures: run.backend.status.failures > seen)  # type: ignore[misc]
         failures = run.backend.status.failures
         for _ in range(20):
-            assert "next attempt in" in (await failure(run)).message
+            assert "next attempt in" in (await run.failure()).message
         assert run.backend.status.failures == failures + 1
 
 
 async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running(over_web("http://127.0.0.1:9/mcp")) as run:
-        failed = await failure(run)
+        failed = await run.failure()
         assert isinstance(failed, BackendUnavailable)
         assert "connection refused" in failed.message
     said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
@@ -144,7 +137,7 @@ async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog:
 async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_patience() -> None:
     clock = FakeClock()
     async with StdioBackend(named("stuck")) as server, running(over_stdio(server), patience=7, clock=clock) as run:
-        asked = asyncio.ensure_future(failure(run))
+        asked = asyncio.ensure_future(run.failure())
         await server.wait_for("initialize")
         await clock.advance(7)
         assert "is still connecting" in (await within(asked)).message
@@ -173,7 +166,7 @@ async def test_one_clients_crash_does_not_touch_another_clients_process() -> Non
         await run.echo("x", one)
         waiting = asyncio.ensure_future(run.call("hang", two))
         await server.wait_for("tools/call", count=2)
-        assert isinstance(await failure(run, "die", one), BackendLost)
+        assert isinstance(await run.failure("die", one), BackendLost)
         assert not waiting.done()
         await server.release()
         await waiting
@@ -187,11 +180,11 @@ async def test_stopping_fails_what_is_in_flight_and_ends_every_process() -> None
     async with StdioBackend(HANDSHAKE) as server:
         async with running(over_stdio(server, isolation="client")) as run:
             await run.echo("x", Caller("one"))
-            waiting = asyncio.ensure_future(failure(run, "hang", Caller("one")))
+            waiting = asyncio.ensure_future(run.failure("hang", Caller("one")))
             await server.wait_for("tools/call", count=2)
         assert isinstance(await within(waiting), BackendLost)
         await server.wait_all_gone()
-        assert "is stopped" in (await failure(run)).message
+        assert "is stopped" in (await run.failure()).message
 
 
 async def test_stopping_while_it_connects_ends_the_process() -> None:
@@ -241,9 +234,9 @@ async def test_changed_limits_apply_to_new_calls() -> None:
     async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url), clock=clock) as run:
         await run.listed()
         run.backend.adapt(over_web(server.url, timeout=7, max_concurrency=1, max_queue=0), run.context.surroundings())
-        waiting = asyncio.create_task(failure(run, "hang"))
+        waiting = asyncio.create_task(run.failure("hang"))
         await server.wait_for("tools/call")
-        assert isinstance(await failure(run), BackendOverloaded)
+        assert isinstance(await run.failure(), BackendOverloaded)
         await clock.advance(7)
         assert "within 7 s" in (await waiting).message
         await server.release()

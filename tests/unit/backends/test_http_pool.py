@@ -171,12 +171,6 @@ async def test_a_request_arrives_as_it_was_written(open_pool: OpenPool) -> None:
         assert seen[3].endswith(b"content-length: 3000000\r\n\r\n" + b"x" * 3_000_000)
 
 
-async def test_a_large_response_arrives_whole(open_pool: OpenPool) -> None:
-    body = b"0123456789" * 400_000
-    async with HostileServer(answering(OK + b"content-length: %d\r\n\r\n" % len(body) + body)) as server:
-        assert await ping(open_pool(server.url)) == body
-
-
 @pytest.mark.parametrize("head", [b"connection: close\r\ncontent-length: 4\r\n", b""], ids=["close", "no length"])
 async def test_a_connection_that_ends_with_its_response_is_replaced(open_pool: OpenPool, head: bytes) -> None:
     async with HostileServer(answering(OK + head + b"\r\npong")) as server:
@@ -233,17 +227,6 @@ async def test_a_failed_connection_names_its_reason_and_sends_nothing(
 async def test_a_name_is_tried_on_all_its_addresses(open_pool: OpenPool) -> None:
     async with HostileServer(answering_always(PONG)) as server:
         assert await ping(open_pool(f"http://localhost:{server.port}/")) == b"pong"
-
-
-async def test_an_invalid_response_closes_the_connection_and_the_next_request_gets_a_new_one(
-    open_pool: OpenPool,
-) -> None:
-    async with HostileServer(answering(b"SSH-2.0-x\r\n"), answering_always(PONG)) as server:
-        pool = open_pool(server.url)
-        failure = await refused(pool)
-        assert (failure.kind, failure.sent) == ("protocol", True)
-        assert await ping(pool) == b"pong"
-        assert server.accepted == 2
 
 
 async def test_a_body_over_the_limit_closes_the_connection_unless_it_is_unlimited(open_pool: OpenPool) -> None:

@@ -37,12 +37,6 @@ async def idle_soon(server: StdioBackend, **settings: Any) -> AsyncIterator[tupl
         yield run, clock
 
 
-async def failure(run: Run, name: str = "echo") -> BackendError:
-    with pytest.raises(BackendError) as caught:
-        await run.call(name)
-    return caught.value
-
-
 async def at_rest(run: Run, clock: FakeClock | None = None) -> None:
     """Wait until it is at rest, and listed; a clock of the test's own is moved until it may be."""
     while clock is not None and run.backend.links():
@@ -87,7 +81,7 @@ async def test_a_call_to_a_lazy_backend_may_wait_for_its_start_as_long_as_for_an
 
 async def test_a_lazy_backend_that_is_lost_is_started_again_by_the_next_call_only() -> None:
     async with StdioBackend(HANDSHAKE) as server, lazy(server) as run:
-        await failure(run, "die")
+        await run.failure("die")
         await run.context.until(lambda: run.backend.status.state is State.IDLE)
         assert len(server.children) == 2
         assert (run.backend.is_resting, run.backend.status.failures) == (False, 1)
@@ -101,7 +95,7 @@ async def test_a_lazy_backend_that_is_needed_restarts_at_once_when_it_is_lost(ke
         await run.listed()
         if not kept:
             run.context.needed.add("notes")
-        await failure(run, "die")
+        await run.failure("die")
         await run.context.until(lambda: run.backend.status.failures > 0)
         await run.context.until(lambda: run.backend.status.state is State.READY)
 
@@ -161,7 +155,7 @@ async def test_a_needed_backend_is_not_stopped(kept: dict[str, Any]) -> None:
 
 
 async def test_stopping_for_idleness_and_calls_at_the_same_time_lose_no_call() -> None:
-    async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, idle_timeout=0.001)) as run:
+    async with HttpBackend(HANDSHAKE) as server, running(over_web(server.url, idle_timeout=0.001)) as run:
         for number in range(10):
             assert await run.echo(str(number)) == str(number)
             await run.context.until(lambda: run.backend.links() == [])
@@ -179,7 +173,7 @@ async def test_r3_in_a_crash_loop_calls_start_nothing_and_fail_at_once() -> None
                 await run.next_attempt(clock)
         before = run.backend.status
         assert (before.state, before.crashes) == (State.CRASH_LOOP, CRASHES)
-        failed = await failure(run)
+        failed = await run.failure()
         assert isinstance(failed, BackendUnavailable)
         assert failed.next_try is not None
         assert failed.next_try > 20
@@ -211,14 +205,14 @@ FAILING = Fault(500, method="tools/call", times=0)
 async def failed_often(run: Run) -> None:
     """Make as many calls as open the breaker."""
     for _ in range(3):
-        assert "500" in (await failure(run)).message
+        assert "500" in (await run.failure()).message
 
 
 async def test_the_breaker_opens_after_failures_and_refuses_calls_until_other_settings_close_it() -> None:
     async with unanswered(FAILING, wait=60.0) as (server, run):
         await failed_often(run)
         sent = len(server.exchanges)
-        refused = await failure(run)
+        refused = await run.failure()
         assert isinstance(refused, BackendUnavailable)
         assert "no answer to the last 3 calls" in refused.message
         assert "500" in refused.message
@@ -260,7 +254,7 @@ async def test_a_refusal_counts_as_an_answer(fault: Fault | None) -> None:
 async def test_calls_lost_with_their_process_do_not_open_the_breaker() -> None:
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, breaker={"failures": 1})) as run:
         await run.echo()
-        await failure(run, "die")
+        await run.failure("die")
         assert await run.echo("again") == "again"
 
 
@@ -269,7 +263,7 @@ async def test_timeouts_open_the_breaker_and_a_new_connection_closes_it() -> Non
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server, **settings)) as run:
         await run.echo()
         for _ in range(2):
-            assert "no answer within 0.05 s" in (await failure(run, "hang")).message
+            assert "no answer within 0.05 s" in (await run.failure("hang")).message
         assert run.backend.executor.breaker.is_shut
         await server.exit(1)
         await run.context.until(lambda: run.backend.status.failures > 0)
@@ -282,7 +276,7 @@ async def test_a_process_that_works_between_its_ends_is_in_no_crash_loop() -> No
     async with StdioBackend(HANDSHAKE) as server, running(over_stdio(server), clock=clock) as run:
         for number in range(CRASHES + 1):
             await run.context.until(lambda seen=number: len(run.context.listings) > seen)  # type: ignore[misc]
-            await failure(run, "die")
+            await run.failure("die")
             await run.next_attempt(clock)
         assert run.backend.status.crashes == 0
 
@@ -293,7 +287,7 @@ async def test_waiting_calls_are_refused_once_the_breaker_opens() -> None:
     settings["overrides"] = {"tools": {"hang": {"timeout": 0.2}}}
     async with HttpBackend(script) as server, running(over_web(server.url, **settings)) as run:
         await run.listed()
-        calls = [asyncio.ensure_future(failure(run, name)) for name in ("hang", "echo", "echo")]
+        calls = [asyncio.ensure_future(run.failure(name)) for name in ("hang", "echo", "echo")]
         first, *others = await within(asyncio.gather(*calls))
         assert "no answer within 0.2 s" in first.message
         for spared in others:
