@@ -129,24 +129,6 @@ async def test_a_server_that_does_not_read_refuses_calls_and_does_not_fill_our_m
 
 # --- answers nobody asked for, or nobody can take ----------------------------------------------------------------
 
-INIT = (
-    '{"jsonrpc":"2.0","id":$ID,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},'
-    '"serverInfo":{"name":"NAME","version":"1"}}}'
-)
-
-
-async def test_a_second_answer_to_initialize_changes_nothing() -> None:
-    twice = Act("messages", "\n".join((INIT, INIT.replace("NAME", "other"))))
-    script = replace(offering("pipe"), on={"initialize": twice}, require_initialize=False)
-    async with enduring({"pipe": script}) as stand, stand.client(HTTP) as client:
-        assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
-
-
-async def test_answers_before_the_question_are_nobodys() -> None:
-    answers = "".join(f'{{"jsonrpc":"2.0","id":{n},"result":{{"tools":[]}}}}\n' for n in range(2, 30))
-    async with enduring({"pipe": replace(offering("pipe"), banner=answers)}) as stand, stand.client(HTTP) as client:
-        assert (await client.call("pipe__echo", {"text": "x"})).text == "x"
-
 
 NESTED = "[" * 50_000 + "]" * 50_000
 ODD_TOOLS = (

@@ -115,15 +115,6 @@ async def test_how_servers_start_and_stop_can_change_without_touching_them() -> 
         assert stand.status("pipe_1").state == "ready"
 
 
-async def test_lazy_servers_that_become_eager_are_started(tmp_path: Path) -> None:
-    async with backends(offerings(("pipe",))) as servers:
-        await learnt(servers, tmp_path)
-        async with run(servers, tmp_path, start="lazy") as stand, stand.client(HTTP):
-            assert stand.status("pipe").state == "idle"
-            await stand.manifold.reload(settings(stand, start="eager"))
-            await stand.until(lambda: stand.status("pipe").state == "ready")
-
-
 async def test_a_server_added_by_a_reload_is_listed_from_disk_at_once(tmp_path: Path) -> None:
     async with backends({name: offering("pipe") for name in ("pipe_1", "pipe_2")}) as servers:
         await learnt(servers, tmp_path)
@@ -137,12 +128,6 @@ async def test_a_server_added_by_a_reload_is_listed_from_disk_at_once(tmp_path: 
             assert "pipe_2__echo" in await names(client)
             await client.wait_for("notifications/tools/list_changed")
             assert len(servers["pipe_2"].children) == 1
-
-
-async def test_where_it_is_kept_takes_a_restart_to_change(tmp_path: Path) -> None:
-    async with standing(offerings(("web",))) as stand, stand.client(HTTP):
-        reloaded = await stand.manifold.reload(settings(stand, remember=False, stateDir=str(tmp_path)))
-        assert {said.partition(" ")[0] for said in reloaded.problems} == {'"remember"', '"stateDir"'}
 
 
 async def test_waking_connects_to_lazy_servers_and_brings_what_is_kept_up_to_date(tmp_path: Path) -> None:

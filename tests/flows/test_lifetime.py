@@ -90,19 +90,6 @@ async def test_leaving_a_manifold_leaves_no_task_socket_or_process() -> None:
     await until(lambda: not holdings().grew_beyond(before), "the end of everything")
 
 
-async def test_a_session_at_a_backend_is_ended_with_a_delete() -> None:
-    async with standing(offerings(("web",))) as stand:
-        async with stand.client(Way("http", LATEST)) as client:
-            await client.call("web__echo")
-            opened = set(stand["web"].sessions)
-            await client.delete()
-            await stand["web"].recorder.wait_until(lambda: stand["web"].deletes, "the client's own session to end")
-            assert len(stand["web"].deletes) == 1
-            assert len(opened) == 2
-        await stand.__aexit__()
-        assert set(stand["web"].deletes) == opened
-
-
 @pytest.mark.parametrize(("end", "code"), [("stdin", 0), ("SIGTERM", 0), ("SIGINT", 0)])
 async def test_over_stdio_every_end_is_an_orderly_exit_that_stops_the_servers(end: str, code: int) -> None:
     async with (
