@@ -88,9 +88,9 @@ class PendingRequest:
         async with asyncio.timeout(timeout):
             return await asyncio.shield(self._reply)
 
-    async def heard(self, count: int = 1, *, timeout: float = BOUND) -> list[bytes]:
+    async def heard(self, count: int = 1) -> list[bytes]:
         """The notifications so far, once there are that many."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(BOUND):
             while len(self.notifications) < count:
                 self._heard.clear()
                 await self._heard.wait()
@@ -260,12 +260,10 @@ class Client(ABC):
 
     # --- arriving ---------------------------------------------------------------------------------------------------
 
-    async def wait_for(
-        self, what: str | Callable[[Message], bool], *, count: int = 1, timeout: float = BOUND
-    ) -> Message:
+    async def wait_for(self, what: str | Callable[[Message], bool], *, count: int = 1) -> Message:
         """The `count`-th message ever received that has this method, or satisfies the predicate."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(BOUND):
                 while len(hits := [each for each in self.received if _is(each, what)]) < count:
                     self._arrived.clear()
                     await self._arrived.wait()

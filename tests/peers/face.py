@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.peers import BOUND
 from tests.peers.recorder import PeerRecorder, Received
 from tests.peers.script import Offer, Script
 
@@ -43,15 +42,13 @@ class Face(ABC):
         """The requests of one method."""
         return [item for item in self.requests if item.method == method]
 
-    async def wait_for(
-        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = BOUND
-    ) -> Received:
+    async def wait_for(self, what: str | Callable[[Received], bool], *, count: int = 1) -> Received:
         """The `count`-th thing ever received that is of that method or satisfies the predicate."""
-        return await self.recorder.wait_for(what, count=count, timeout=timeout)
+        return await self.recorder.wait_for(what, count=count)
 
-    async def wait_cancelled(self, *, count: int = 1, timeout: float = BOUND) -> Received:
+    async def wait_cancelled(self, *, count: int = 1) -> Received:
         """The `count`-th cancellation."""
-        return await self.wait_for(lambda item: item.kind == "cancelled", count=count, timeout=timeout)
+        return await self.wait_for(lambda item: item.kind == "cancelled", count=count)
 
     async def release(self, gate: str = "") -> None:
         """Open a gate for good: acts that wait for it continue."""

@@ -81,9 +81,7 @@ class PeerRecorder:
         """Everything of one kind so far."""
         return [item for item in self.received if item.kind == kind]
 
-    async def wait_for(
-        self, what: str | Callable[[Received], bool], *, count: int = 1, timeout: float = BOUND
-    ) -> Received:
+    async def wait_for(self, what: str | Callable[[Received], bool], *, count: int = 1) -> Received:
         """The `count`-th thing received that is a request or notification of method `what`, or satisfies it."""
         matches = _of_method(what) if isinstance(what, str) else what
 
@@ -91,7 +89,7 @@ class PeerRecorder:
             hits = [item for item in self.received if matches(item)]
             return hits[count - 1] if len(hits) >= count else None
 
-        return await self.wait_until(found, f"{count} x {what}", timeout=timeout)
+        return await self.wait_until(found, f"{count} x {what}")
 
     async def wait_until(self, found: Callable[[], T | None], what: str, *, timeout: float = BOUND) -> T:
         """The first true value of `found()`, evaluated after each event."""

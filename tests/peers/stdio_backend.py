@@ -109,9 +109,9 @@ class StdioBackend(Face):
         await self.recorder.wait_until(lambda: len(self.children) >= count, f"{count} children")
         return self.children[count - 1]
 
-    async def wait_all_gone(self, *, timeout: float = BOUND) -> None:
+    async def wait_all_gone(self) -> None:
         """Wait until no child is alive."""
-        await self.recorder.wait_until(lambda: not self.pids, "the end of all children", timeout=timeout)
+        await self.recorder.wait_until(lambda: not self.pids, "the end of all children")
 
     async def exit(self, code: int = 0) -> None:
         """End the children alive at once, with this exit code."""
