@@ -291,17 +291,6 @@ def test_a_response_that_overtakes_its_large_request_ends_the_connection() -> No
     assert line.transport.aborted
 
 
-def test_the_repr_of_a_connection_tells_its_state() -> None:
-    line = Line()
-    assert repr(line.connection) == "<ClientConnection fake:80 busy>"
-    assert repr(line.exchange) == "<Exchange sent>"
-    line.feed(sized(BODY))
-    assert repr(line.connection) == "<ClientConnection fake:80 idle>"
-    assert repr(line.exchange) == "<Exchange done>"
-    line.connection.close()
-    assert repr(line.connection) == "<ClientConnection fake:80 closed>"
-
-
 # --- past the parser ----------------------------------------------------------------------------------------------
 
 
