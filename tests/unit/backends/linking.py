@@ -17,6 +17,7 @@ from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces, encode
 from tests.fakes.news import News
+from tests.peers import BOUND
 
 Answer = Callable[[PendingRequest], bytes | None]
 """The body of an answer without id, `"result":...` or `"error":...`, or None for silence."""
@@ -253,12 +254,12 @@ def full_listener() -> Iterator[int]:
 
 async def eventually(found: Callable[[], object]) -> None:
     """Let the loop run until a condition holds, for input of sockets and processes, which has no event here."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         while not found():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0)
 
 
-async def within(waiting: Any, seconds: float = 10.0) -> Any:
+async def within(waiting: Any) -> Any:
     """Wait with a bound."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(BOUND):
         return await waiting

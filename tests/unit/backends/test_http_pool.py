@@ -16,6 +16,7 @@ from tests.fakes.certificate import tls_contexts
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import HostileServer, Peer, Script, answering, answering_always
 from tests.fakes.http_receiver import Recorder, within
+from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +104,7 @@ async def hold(peer: Peer) -> None:
 
 async def until_idle(pool: HttpPool, text: str) -> None:
     """Let the loop run until the pool's repr says so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         while text not in repr(pool):  # noqa: ASYNC110 - the pool has no event for it, and needs none
             await asyncio.sleep(0)
 
