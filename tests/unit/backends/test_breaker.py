@@ -73,6 +73,15 @@ def test_a_breaker_of_no_failures_is_closed_and_stays_closed() -> None:
         breaker.failed(10.0, "no answer")
 
 
+def test_the_repr_shows_the_position() -> None:
+    breaker = Breaker(failures=3, wait=5.0)
+    assert "closed" in repr(breaker)
+    breaker = opened(0.0)
+    assert "open" in repr(breaker)
+    breaker.admits(5.0)
+    assert "half-open" in repr(breaker)
+
+
 @given(failures=st.integers(1, 20), more=st.integers(0, 50))
 def test_no_more_calls_are_admitted_than_may_fail(failures: int, more: int) -> None:
     breaker = Breaker(failures=failures, wait=5.0)

@@ -110,6 +110,23 @@ async def test_a_name_of_two_backends_leads_to_the_prefixed_one_only() -> None:
         step(house, call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), name="t"))
 
 
+@pytest.mark.parametrize(
+    ("ref", "native"),
+    [
+        ({"type": "ref/prompt", "name": "b__p", "title": "T"}, {"type": "ref/prompt", "name": "p", "title": "T"}),
+        ({"type": "ref/prompt", "name": "q"}, {"type": "ref/prompt", "name": "q"}),
+        ({"type": "ref/resource", "uri": "b+x:{v}"}, {"type": "ref/resource", "uri": "x:{v}"}),
+        ({"type": "ref/resource", "uri": "y:1"}, {"type": "ref/resource", "uri": "y:1"}),
+    ],
+)
+async def test_completion_references_are_sent_with_native_names(ref: object, native: object) -> None:
+    house = House(server("a"), server("b"))
+    house.offers("a", prompts=["p"], templates=["x:{v}"])
+    house.offers("b", prompts=["p", "q"], templates=["x:{v}"], resources=["y:1"])
+    send = send_of(house, call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "completion/complete", ref=ref))
+    assert (send.backend.name, encode(send.params)) == ("b", encode({"ref": native}))
+
+
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
