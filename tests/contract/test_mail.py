@@ -19,7 +19,7 @@ from tests.peers.ways import Way
 pytestmark = pytest.mark.anyio
 
 CLIENTS: Final = 40
-CALLS: Final = 1_000
+CALLS: Final = 480
 AT_ONCE: Final = 40
 """Calls in flight together: as many as show a mix-up, no more than a small machine takes."""
 
