@@ -84,8 +84,10 @@ def children(servers: Mapping[str, Any]) -> int:
 # --- lists from disk --------------------------------------------------------------------------------------------------
 
 
-@every_way
-async def test_an_eleventh_that_hangs_for_ever_changes_that_by_nothing(tmp_path: Path, way: Way) -> None:
+@pytest.mark.parametrize("way", [Way("stdio", LATEST), Way("http", MODERN_VERSION)], ids=str)
+async def test_ten_lazy_servers_are_listed_with_no_child_running_whatever_an_eleventh_does(
+    tmp_path: Path, way: Way
+) -> None:
     async with backends({name: offering("pipe") for name in TEN}) as servers, HttpBackend(named("stuck")) as stuck:
         await learnt(servers, tmp_path)
         before = children(servers)
