@@ -103,25 +103,6 @@ async def test_r27_nothing_fails_at_servers_a_change_does_not_touch(tmp_path: Pa
                 assert backends["web"].deletes == []
 
 
-async def test_a_bad_file_is_reported_once_with_its_place_and_changes_nothing(tmp_path: Path) -> None:
-    async with scripted("web") as backends:
-        config = {"mcpServers": {"web": entry_of(backends["web"])}}
-        async with serving(written(tmp_path / "mcp.json", config)) as it, HttpClient(it.url) as client:
-            assert (await client.connect(LATEST)).result is not None
-            it.write('{\n  "mcpServers": {},\n  "manifold": {"prot": 1}\n}')
-            await it.says("not reloaded")
-            for _ in range(2):
-                count = len(it.said)
-                it.send(signal.SIGHUP)
-                await it.says("not reloaded", after=count)
-            assert (await client.call("web__echo", {"text": "still"})).text == "still"
-            (warning,) = [line for line in it.log.splitlines() if "not reloaded" in line]
-            assert f'{it.config}:3:16: manifold.prot: unknown key "prot"; did you mean "port"?' in warning
-            count = len(it.said)
-            it.write(config)
-            await it.says("reloaded: nothing changed", after=count)
-
-
 async def configuration_in_health(client: HttpClient) -> Any:
     async with await client.caller.send("GET", target="/health") as answer:
         return json.loads(await answer.body.all()).get("configuration")

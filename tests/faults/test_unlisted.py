@@ -20,9 +20,8 @@ from tests.faults.invariants import BYSTANDER, enduring
 from tests.faults.test_processes import enduring_program
 from tests.peers import BOUND
 from tests.peers.backend import Act, Offer, StdioBackend, tool
-from tests.peers.clients import HttpClient
 from tests.peers.processes import until
-from tests.peers.program import config_in, connected, metrics_of, serving, status_of
+from tests.peers.program import config_in, connected, serving, status_of
 from tests.peers.ways import Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -191,28 +190,6 @@ async def test_half_an_answer_and_then_the_end_is_the_end_of_its_own_calls_only(
 
 
 # --- clients that only take room -----------------------------------------------------------------------------------
-
-
-async def test_a_thousand_sessions_that_say_nothing_are_forgotten_in_time() -> None:
-    quiet = {"limits": {"maxSessions": 300, "sessionIdle": "1s"}}
-    async with enduring(offerings(("web26",)), manifold=quiet) as stand:
-        async with HttpClient(f"{await stand.origin()}/mcp") as client:
-            statuses = []
-            for _ in range(1000):
-                client.session, client.version, client.is_connected = None, None, False
-                statuses.append((await client.request("initialize", GREETING)).status)
-            assert set(statuses) <= {200, 503}
-            assert statuses[0] == 200
-            client.session = None
-        port = int((await stand.origin()).rpartition(":")[2])
-
-        async def are_gone() -> bool:
-            return (await metrics_of(port))["mcp_proxy_sessions"] == 0
-
-        await until(are_gone, "the end of the unused sessions")
-
-
-GREETING = b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"mute","version":"1"}}'
 
 
 async def test_requests_that_are_begun_and_never_ended_hold_nobody_up(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Secrets: no client's credential reaches a backend, and no configured one leaves by an error, a status or the log."""
 
-import json
 import logging
 import sys
 
@@ -8,7 +7,7 @@ import pytest
 
 from tests.contract.offers import offerings
 from tests.contract.stand import IN_PROCESS, LATEST, standing
-from tests.peers.backend import Act, Fault, Script, tool
+from tests.peers.backend import Fault
 from tests.peers.clients import MODERN_VERSION, HttpClient
 from tests.peers.ways import Way
 
@@ -41,18 +40,6 @@ async def test_s19_nothing_a_client_proves_itself_with_reaches_a_backend(way: Wa
                 assert b"canary" not in exchange.raw
                 assert exchange.header("authorization") == "Bearer of-the-server"
                 assert exchange.header("x-own") == "kept"
-
-
-async def test_s19_a_child_inherits_no_variable_it_was_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY_SECRET", "canary-inherited")
-    monkeypatch.setenv("MCP_MANIFOLD_TOKENS", "canary-inherited-token")
-    script = Script(name="pipe", era="handshake", tools=(tool("env", Act("env")),))
-    given = {"env": {"GIVEN": "yes"}}
-    async with standing({"pipe": script}, pipe=given) as stand, stand.client(Way("http", LATEST)) as client:
-        seen = (await client.call("pipe__env")).value["structuredContent"]
-    assert seen["GIVEN"] == "yes"
-    assert "canary-inherited" not in json.dumps(seen)
-    assert "MCP_MANIFOLD_TOKENS" not in seen
 
 
 CANARIES = {

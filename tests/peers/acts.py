@@ -205,11 +205,6 @@ async def stderr(turn: Turn, act: Act) -> None:
     await turn.reply(answers.echoed(turn))
 
 
-async def env(turn: Turn, act: Act) -> None:
-    """The environment, as JSON in the text and in `structuredContent`."""
-    await _show(turn, dict(os.environ))
-
-
 async def pid(turn: Turn, act: Act) -> None:
     """The process id, its parent and its process group."""
     await _show(turn, {"pid": os.getpid(), "parent": os.getppid(), "group": os.getpgrp(), "cwd": os.getcwd()})
@@ -250,7 +245,7 @@ ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxy
             for act in (
                 echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, hang, late,
                 slow, die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist,
-                stderr, env, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
+                stderr, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
             )
         },
         "wrong_id": wrong_id,

@@ -162,7 +162,7 @@ def echo() -> Script:
 def everything() -> Script:
     """A tool for most acts, two resources, a template and two prompts."""
     strange = ("garbage", "invalid_utf8", "wrong_id", "duplicate", "string_id", "float_id", "null_result", "no_result")
-    plain = ("echo", "mirror", "hang", "late", "die", "cut", "stderr", "env", "pid", "error", "ask", "insist")
+    plain = ("echo", "mirror", "hang", "late", "die", "cut", "stderr", "pid", "error", "ask", "insist")
     return Script(
         name="everything",
         instructions="Use echo to hear yourself.",
