@@ -124,6 +124,20 @@ async def test_an_idle_backend_stops_and_stays_listed_and_the_next_call_starts_i
         assert len(server.children) == 2
 
 
+async def test_an_idle_http_backend_closes_its_sessions() -> None:
+    clock = clock_for_idleness()
+    async with (
+        HttpBackend(HANDSHAKE) as server,
+        running(over_web(server.url, idle_timeout=IDLE, ping_interval=0), clock=clock) as run,
+    ):
+        assert await run.echo("x", Caller("one")) == "x"
+        await run.listed()
+        await at_rest(run, clock)
+        await server.recorder.wait_until(lambda: len(server.deletes) == 2, "the end of both sessions")
+        assert run.backend.links() == []
+        assert await run.echo("again", Caller("one")) == "again"
+
+
 async def test_a_call_in_flight_is_use() -> None:
     async with StdioBackend(HANDSHAKE) as server, idle_soon(server, timeout=100 * IDLE) as (run, clock):
         waiting = asyncio.ensure_future(run.call("hang"))

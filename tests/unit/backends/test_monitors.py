@@ -1,6 +1,8 @@
 """The probe of an open link: sent only when the link is silent, and reported after three missing answers."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,10 +12,11 @@ from mcp_manifold.backends.life.monitors import SILENCES, Probe
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import BackendLost, RemoteError
+from mcp_manifold.model.lifecycle import State
 from tests.fakes.news import News
-from tests.peers.backend import HttpBackend, Script, tool
+from tests.peers.backend import HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import connected, within
-from tests.unit.backends.running import over_web, running
+from tests.unit.backends.running import over_stdio, over_web, running
 
 pytestmark = pytest.mark.anyio
 
@@ -118,6 +121,23 @@ async def test_a_link_measures_the_latency_of_its_last_result_and_when_it_was_he
 # --- in a backend ---------------------------------------------------------------------------------------------------
 
 SCRIPT = Script(era="handshake", tools=(tool("echo"),))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a way to stop a process for a while")
+async def test_a_stopped_process_is_degraded_and_recovers_by_itself() -> None:
+    async with StdioBackend(SCRIPT) as server, running(over_stdio(server, ping_interval=SOON)) as run:
+        await run.listed()
+        (pid,) = server.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await run.context.until(lambda: run.backend.status.state is State.DEGRADED)
+            assert run.backend.status.is_open
+            assert "no answer to 3 probes" in run.backend.status.last_error
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await run.context.until(lambda: run.backend.status.state is State.READY)
+        assert await run.echo("hello") == "hello"
+        assert (run.backend.stats.lives, run.backend.status.last_error) == (1, "")
 
 
 async def test_a_backend_without_an_interval_is_never_probed() -> None:
