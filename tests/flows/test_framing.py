@@ -1,9 +1,6 @@
-"""The HTTP server as it is served: invalid framing and oversized bodies are refused in words. Each case of them is
-tested in tests/unit/fronts.
-"""
+"""The HTTP server as it is served: bodies above the limit are refused in words. For framing see tests/unit/fronts."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,33 +37,6 @@ async def served() -> AsyncIterator[tuple[Stand, Any]]:
 async def connect(stand: Stand) -> Wire:
     where = urlsplit(await stand.origin())
     return Wire(*await asyncio.open_connection(where.hostname, where.port))
-
-
-def long_head(size: int) -> bytes:
-    return request("/mcp", b"{}", "x-a: " + "a" * size)
-
-
-FRAMED: Final = {
-    "length and chunks": (request("/mcp", b"0\r\n\r\n", "transfer-encoding: chunked"), 400),
-    "two lengths": (request("/mcp", b"{}", "content-length: 40"), 400),
-    "obs-fold": (request("/mcp", b"{}", "x-a: 1\r\n x-b: 2"), 400),
-    "NUL": (request("/mcp", b"{}", "x-a: 1\0"), 400),
-    "a head of 64 KB and more": (long_head(70_000), 431),
-    "a thousand lines": (request("/mcp", b"{}", *(f"x-{number}: 1" for number in range(1000))), 431),
-}
-
-
-async def test_s5_what_is_framed_wrongly_is_refused_and_closed() -> None:
-    async with served() as (stand, _):
-        for what, (sent, status) in FRAMED.items():
-            for step in (1 << 40, 1000):
-                wire = await connect(stand)
-                await wire.send(sent, step)
-                answer = await wire.answer()
-                assert (answer.status, answer.closes) == (status, True), what
-                assert "error" in json.loads(answer.body)
-                assert await wire.ended() == b""
-                wire.leave()
 
 
 OVERSIZED: Final = {

@@ -12,10 +12,9 @@ from mcp_manifold.wire import LATEST_HANDSHAKE, Payload
 from tests.fakes.clock import settled
 from tests.unit.backends.linking import reply_of
 from tests.unit.core.house import Client, House, call_of, server
+from tests.unit.core.silent import RUNS_TASKS
 
 pytestmark = pytest.mark.anyio
-
-RUNS_TASKS = b'{"tasks":{"requests":{"tools":{"call":{}}}}}'
 
 
 async def test_a_call_that_was_never_sent_names_the_backend_at_fault() -> None:

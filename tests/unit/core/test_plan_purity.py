@@ -95,17 +95,9 @@ async def parked(house: House) -> tuple[Call, Parked]:
     await house.clock.advance(0)
     (state,) = [each.state for each in house.bridge._parked.all()]
     retry = modern_call(name="a__t", requestState=state, inputResponses={})
-    found = house.bridge.find_parked(retry, send_target(house))
+    found = house.bridge.find_parked(retry, Send(house.backend(), backend.link, {}, "t").target("tools/call"))
     assert isinstance(found, Parked)
     return retry, found
-
-
-def send_target(house: House) -> Any:
-    return (
-        send_of(house, modern_call(name="a__t")).target("tools/call")
-        if house.fleet["a"].is_idle
-        else (Send(house.backend(), house.fleet["a"].link, {}, "t").target("tools/call"))
-    )
 
 
 async def test_a_retry_resumes_its_parked_call_whatever_the_state_of_the_backend() -> None:
