@@ -12,7 +12,7 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from tests.examples.running import ERAS, EXAMPLES, INITIALIZE, VERSIONS, Era, example, process_of, receive, send
+from tests.examples.running import ERAS, EXAMPLES, VERSIONS, Era, example, process_of
 from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
@@ -144,16 +144,6 @@ async def test_over_http_clients_of_both_eras_are_served_and_an_interrupt_ends_i
             assert client.protocol_version == VERSIONS[era]
             converted = await call(client, "convert_units", amount="1", unit="inch", target="cm")
             assert converted["sentence"] == "1 in = 2.54 cm"
-
-
-def test_the_server_ends_with_its_input_and_speaks_only_the_protocol_on_stdout() -> None:
-    with process_of("convert.py") as process:
-        send(process, INITIALIZE)
-        assert receive(process)["result"]["serverInfo"]["name"] == "convert"
-        rest, logged = process.communicate(timeout=BOUND)
-        assert process.returncode == 0
-    assert rest == ""
-    assert "units, over stdio" in logged
 
 
 def test_a_port_that_is_none_is_refused_with_the_usage() -> None:

@@ -12,7 +12,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 
-from tests.examples.running import ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.examples.running import ERAS, Ear, Era, example
 from tests.peers import BOUND
 
 pytestmark = pytest.mark.anyio
@@ -157,13 +157,3 @@ async def test_the_prompt_carries_the_notes_and_completes_its_arguments(era: Era
     assert topic.completion.values == ["garden", "gift"]
     assert style.completion.values == ["detailed"]
     assert slug.completion.values == ["gift-ideas"]
-
-
-def test_the_server_ends_with_its_input_and_speaks_only_the_protocol_on_stdout(tmp_path: Path) -> None:
-    with process_of("notes.py", "--dir", str(tmp_path)) as process:
-        send(process, INITIALIZE)
-        assert receive(process)["result"]["serverInfo"]["name"] == "notes"
-        rest, logged = process.communicate(timeout=BOUND)
-        assert process.returncode == 0
-    assert rest == ""
-    assert f"serving the notes in {tmp_path}" in logged

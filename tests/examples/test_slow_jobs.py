@@ -1,6 +1,5 @@
 """examples/slow_jobs.py, from a client's side: progress, log messages, cancellation and background jobs."""
 
-import signal
 import warnings
 from typing import Any
 
@@ -155,14 +154,3 @@ def test_the_server_ends_with_its_input_even_while_jobs_run() -> None:
         assert process.returncode == 0
     assert "<Job job-1 cancelled, 0 of 1000 steps>" in logged
     assert "<Job job-2 cancelled, 0 of 1000 steps>" in logged
-
-
-@pytest.mark.parametrize("name", ["notes.py", "convert.py", "slow_jobs.py"])
-def test_an_interrupt_ends_a_server_that_waits_for_input(name: str) -> None:
-    with process_of(name) as process:
-        send(process, INITIALIZE)
-        assert "result" in receive(process)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=BOUND) == -signal.SIGINT
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()

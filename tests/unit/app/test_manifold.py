@@ -15,7 +15,7 @@ from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Listing, Rules, merge
 from mcp_manifold.model.policy import ANONYMOUS, unmatched_patterns
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION
-from tests.unit.app.asgi import send
+from tests.unit.fronts.fakes import Client, initialize
 from tests.unit.stages.calls import Answers, make_call
 
 pytestmark = pytest.mark.anyio
@@ -34,21 +34,16 @@ def manifold(servers: dict[str, Any] | None = None, **settings: Any) -> Manifold
 async def test_a_manifold_without_servers_lists_nothing_and_is_healthy() -> None:
     async with manifold() as made:
         await asyncio.wait_for(made.settle(), timeout=BOUND)
-        assert await made.list_tools() == []
-        assert await made.list_prompts() == []
-        assert await made.list_resources() == []
-        assert await made.list_resource_templates() == []
+        for listing in (made.list_tools, made.list_prompts, made.list_resources, made.list_resource_templates):
+            assert await listing() == []
         assert made.status() == []
         assert made.health()["status"] == "healthy"
         assert made.servers_health() == {"servers": []}
         assert made.readiness() == {"ready": True}
         assert made.problems() == ()
-        with pytest.raises(UnknownItem, match="Unknown tool: t"):
-            await made.call_tool("t")
-        with pytest.raises(UnknownItem):
-            await made.read_resource("x:1")
-        with pytest.raises(UnknownItem):
-            await made.get_prompt("p", {"a": "b"})
+        for asked in (made.call_tool("t"), made.read_resource("x:1"), made.get_prompt("p", {"a": "b"})):
+            with pytest.raises(UnknownItem):
+                await asked
 
 
 async def test_methods_of_a_manifold_that_is_not_entered_raise() -> None:
@@ -170,24 +165,16 @@ async def test_a_call_is_counted_and_answered_before_dispatch_returns() -> None:
 # --- where it comes from --------------------------------------------------------------------------------------------
 
 
-async def test_a_mapping_and_a_file_give_equal_settings(tmp_path: Path) -> None:
-    data = {"mcpServers": {"a": MISSING}, "manifold": {"name": "ours", "port": 1234}}
-    path = tmp_path / "mcp.json"
-    path.write_text(json.dumps(data))
-    made = [Manifold.from_config(data), Manifold.from_config(str(path)), Manifold.from_config(path)]
-    assert [each.settings for each in made] == [made[0].settings] * 3
-    assert [each.config.servers for each in made] == [made[0].config.servers] * 3
-    assert (made[0].settings.name, made[0].settings.port) == ("ours", 1234)
-
-
-@pytest.mark.parametrize("how", ["mapping", "file"])
-async def test_overrides_win_and_none_overrides_nothing(how: str, tmp_path: Path) -> None:
-    data: dict[str, Any] = {"mcpServers": {}, "manifold": {"name": "ours", "port": 1234}}
+async def test_a_mapping_and_a_file_give_equal_settings_and_overrides_win(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"mcpServers": {"a": MISSING}, "manifold": {"name": "ours", "port": 1234}}
     path = tmp_path / "mcp.json"
     path.write_text(json.dumps(data))
     overrides = {"port": 4321, "host": "::1", "name": None, "allowed_hosts": ()}
-    made = Manifold.from_config(data if how == "mapping" else path, overrides=overrides)
-    assert (made.settings.port, made.settings.host, made.settings.name) == (4321, "::1", "ours")
+    for source in (data, path, str(path)):
+        made = Manifold.from_config(source)
+        assert ([server.name for server in made.config.servers], made.settings.port) == (["a"], 1234)
+        made = Manifold.from_config(source, overrides=overrides)
+        assert (made.settings.port, made.settings.host, made.settings.name) == (4321, "::1", "ours")
     assert data["manifold"] == {"name": "ours", "port": 1234}
 
 
@@ -207,18 +194,17 @@ async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> N
     made = manifold(name="ours")
     app = made.asgi_app()
     assert made.asgi_app() is app
-    info = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
-    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
+    client, greeting = Client(app), initialize(LATEST_HANDSHAKE)
     probes = {"/_healthz": 200, "/_readyz": 503, "/health": 503}
     for path, status in probes.items():
-        assert (await send(app, "GET", path)).status == status
-    assert (await send(app, "POST", "/mcp", initialize)).json == {"error": "The server is not running"}
+        assert (await client.send("GET", path)).status == status
+    assert (await client.call(greeting)).json == {"error": "The server is not running"}
     async with made:
-        assert (await send(app, "GET", "/_readyz")).status == 200
-        assert (await send(app, "GET", "/health")).json["status"] == "healthy"
-        assert (await send(app, "POST", "/mcp", initialize)).json["result"]["serverInfo"]["name"] == "ours"
+        assert (await client.send("GET", "/_readyz")).status == 200
+        assert (await client.send("GET", "/health")).json["status"] == "healthy"
+        assert (await client.call(greeting)).json["result"]["serverInfo"]["name"] == "ours"
     for path, status in probes.items():
-        assert (await send(app, "GET", path)).status == status
+        assert (await client.send("GET", path)).status == status
 
 
 async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:

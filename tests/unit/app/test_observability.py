@@ -17,7 +17,7 @@ from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.stages import Counts
 from mcp_manifold.wire import EMPTY
 from tests.fakes.clock import FakeClock
-from tests.unit.app.asgi import send
+from tests.unit.fronts.fakes import Client
 from tests.unit.stages.calls import Outcome, make_call, observe
 
 pytestmark = pytest.mark.anyio
@@ -220,6 +220,7 @@ async def test_a_blocked_loop_is_late_until_the_worst_lag_is_read() -> None:
 async def test_the_metrics_page_shows_the_servers_while_the_manifold_is_entered() -> None:
     made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
     async with made:
-        page = await send(made.asgi_app(), "GET", "/metrics")
+        client = Client(made.asgi_app())
+        page = await client.send("GET", "/metrics")
         assert (page.status, b'server="gone"' in page.body) == (200, True)
-        assert (await send(made.asgi_app(), "POST", "/metrics")).status == 405
+        assert (await client.send("POST", "/metrics")).status == 405
