@@ -29,7 +29,7 @@ class Module:
     @cached_property
     def nodes(self) -> tuple[tuple[ast.AST, str], ...]:
         """Every node, with the name of the function around it; empty for none."""
-        return tuple(_walk(self.tree, ""))
+        return tuple(_walk(self.tree))
 
     @cached_property
     def imports(self) -> "tuple[Import, ...]":
@@ -76,13 +76,18 @@ class Rule(NamedTuple):
     examples: tuple[tuple[str, str, str], ...]
     licences: Mapping[str, str] = {}
 
-    def breaches(self, modules: list[Module]) -> list[str]:
-        """The complaints that no licence covers."""
-        return [f"{found.place}: {found.text}" for found in self.check(modules) if found.key not in self.licences]
+    @property
+    def name(self) -> str:
+        """The name of the check."""
+        return self.check.__name__
 
-    def idle(self, modules: list[Module]) -> list[str]:
+    def breaches(self, complaints: "Iterable[Complaint]") -> list[str]:
+        """The complaints that no licence covers."""
+        return [f"{found.place}: {found.text}" for found in complaints if found.key not in self.licences]
+
+    def idle(self, complaints: "Iterable[Complaint]") -> list[str]:
         """The licences that cover nothing."""
-        return sorted(self.licences.keys() - {found.key for found in self.check(modules)})
+        return [f"{self.name}: {key}" for key in self.licences.keys() - {found.key for found in complaints}]
 
 
 class Complaint(NamedTuple):
@@ -115,10 +120,14 @@ def ours(module: Module, known: Iterable[str]) -> Iterator[tuple[str, int]]:
             yield (below if below in known else below.rpartition(".")[0] or "__init__"), found.line
 
 
-def _walk(tree: ast.AST, inside: str) -> Iterator[tuple[ast.AST, str]]:
-    for node in ast.iter_child_nodes(tree):
-        yield node, inside
-        yield from _walk(node, node.name if isinstance(node, Function) else inside)
+def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    waiting: list[tuple[ast.AST, str]] = [(tree, "")]
+    while waiting:
+        node, inside = waiting.pop()
+        if node is not tree:
+            yield node, inside
+        inner = node.name if isinstance(node, Function) else inside
+        waiting += [(child, inner) for child in reversed([*ast.iter_child_nodes(node)])]
 
 
 def _imports(module: Module) -> Iterator[Import]:

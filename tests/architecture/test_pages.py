@@ -6,11 +6,9 @@ import tomllib
 from collections.abc import Iterator
 from typing import Final
 
-import pytest
-
 from tests.architecture.import_rules import LEVELS
-from tests.architecture.source import ROOT, SOURCE, Function, Module, dotted, modules_of
-from tests.architecture.test_rules import CODE, SUITE
+from tests.architecture.source import ROOT, SOURCE, Function, dotted
+from tests.architecture.test_rules import RULES, source
 
 PAGE: Final = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -19,17 +17,12 @@ NO_CLASS: Final = {"Lifecycle", "Naming", "Front"}
 """Nouns that are a module or a package, not one class."""
 
 
-@pytest.fixture(scope="module")
-def source() -> list[Module]:
-    return modules_of(SOURCE)
-
-
-def defined(modules: list[Module]) -> dict[str, set[str]]:
+def defined() -> dict[str, set[str]]:
     """The classes of the package, and the names of what each defines: methods and attributes."""
     return {
         node.name: {part.name for part in ast.walk(node) if isinstance(part, Function)}
         | {dotted(item.target) for item in node.body if isinstance(item, ast.AnnAssign)}
-        for module in modules
+        for module in source()
         for node in module.classes()
     }
 
@@ -45,8 +38,8 @@ def test_every_path_on_the_pages_exists() -> None:
     assert not gone, gone
 
 
-def test_every_package_is_named(source: list[Module]) -> None:
-    packages = {module.path.rpartition("/")[0] for module in source} - {""}
+def test_every_package_is_named() -> None:
+    packages = {module.path.rpartition("/")[0] for module in source()} - {""}
     missing = [package for package in packages if package.count("/") < 2 and not _names(package)]
     assert not missing, f"ARCHITECTURE.md does not name {', '.join(sorted(missing))}"
 
@@ -62,30 +55,30 @@ def test_the_level_table_is_the_one_that_is_checked() -> None:
     assert page == LEVELS
 
 
-def test_every_noun_is_defined_where_the_page_says(source: list[Module]) -> None:
+def test_every_noun_is_defined_where_the_page_says() -> None:
     rows = dict(re.findall(r"^\| \*\*(\w+)\*\* \| `([\w/.]+)` \|", PAGE, re.M))
     assert len(rows) >= 18
-    homes = {node.name: module.path for module in source for node in module.classes()}
+    homes = {node.name: module.path for module in source() for node in module.classes()}
     wrong = [noun for noun, path in rows.items() if noun not in NO_CLASS and homes.get(noun) != path]
     assert not wrong, f"not defined where the page says: {wrong}"
     assert all((SOURCE / rows[noun]).exists() for noun in NO_CLASS)
 
 
-def test_every_owner_of_state_exists(source: list[Module]) -> None:
+def test_every_owner_of_state_exists() -> None:
     section = PAGE.partition("## State")[2].partition("\n## ")[0]
     owners = set(re.findall(r"`([A-Z]\w+)`", section))
     assert owners
-    assert owners <= defined(source).keys(), owners - defined(source).keys()
+    assert owners <= defined().keys(), owners - defined().keys()
 
 
-def test_the_sequence_of_a_call_has_true_names(source: list[Module]) -> None:
-    classes = defined(source)
+def test_the_sequence_of_a_call_has_true_names() -> None:
+    classes = defined()
     diagram = PAGE.partition("```mermaid")[2].partition("```")[0]
     names = dict(re.findall(r"participant (\w) as (\w+)", diagram))
     assert set(names.values()) <= classes.keys()
     steps = re.findall(r"(\w)-{1,2}>>(\w): (.+)", diagram)
     assert len(steps) >= 15
-    functions = {function.name for module in source for function in module.functions()} | classes.keys()
+    functions = {function.name for module in source() for function in module.functions()} | classes.keys()
     for _, receiver, text in steps:
         method = re.match(r"(\w+)\(", text)
         if method and method[1] not in classes[names[receiver]]:
@@ -103,7 +96,7 @@ def gates() -> Iterator[tuple[str, str]]:
 
 def test_every_rule_for_contributors_names_a_gate_that_exists() -> None:
     lint = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]["select"]
-    known = {rule.check.__name__ for rule in (*CODE, *SUITE)} | {"mypy", "scripts/mutants", "scripts/test --coverage"}
+    known = {*RULES, "mypy", "scripts/mutants", "scripts/test --coverage"}
     known |= {
         name
         for file in (ROOT / "tests").rglob("test_*.py")
@@ -124,5 +117,5 @@ def test_every_rule_for_contributors_names_a_gate_that_exists() -> None:
 
 def test_every_gate_belongs_to_a_rule_for_contributors() -> None:
     named = {name for _, cell in gates() for name in re.findall(r"`(\w+)`", cell)}
-    unnamed = {rule.check.__name__ for rule in (*CODE, *SUITE)} - named
+    unnamed = RULES.keys() - named
     assert not unnamed, f"CONTRIBUTING.md does not have the rules of {sorted(unnamed)}"
