@@ -1,10 +1,11 @@
-// The job a client program is given and the report it answers with; knows no SDK, each program brings a `Peer`.
+// The job a client program is given and the report it answers with; knows no SDK, each program completes a `Peer`.
 // The same steps, prefixes and report as job.py: whoever changes one changes both.
 
 import { readFileSync, writeSync } from "node:fs";
 
-export const SAMPLED = "a sampled sentence";
-export const ANSWERS = { name: "Ada", check: true, integer: 7 };
+const SAMPLED = "a sampled sentence";
+const ANSWERS = { name: "Ada", check: true, integer: 7 };
+export const CAPABILITIES = { sampling: {}, elicitation: {}, roots: { listChanged: true } };
 const KINDS = ["tools", "resources", "templates", "prompts"];
 const NOT_UPDATED = 12_000; // milliseconds; everything's own pace is one update in five seconds
 
@@ -98,6 +99,88 @@ async function work(peer, job) {
     }
   }
   return report;
+}
+
+const LISTS = {
+  tools: ["listTools", "tools", "tools"],
+  resources: ["listResources", "resources", "resources"],
+  templates: ["listResourceTemplates", "resourceTemplates", "resources"],
+  prompts: ["listPrompts", "prompts", "prompts"],
+};
+
+/** One open client of a TypeScript SDK, as far as its releases agree. */
+export class Peer {
+  constructor(client, transport, timeout) {
+    this.client = client;
+    this.transport = transport;
+    this.options = { timeout };
+  }
+
+  about() {
+    return {
+      protocol: this.protocol() ?? null,
+      server: this.client.getServerVersion() ?? null,
+      capabilities: this.client.getServerCapabilities() ?? null,
+      instructions: this.client.getInstructions() ?? null,
+    };
+  }
+
+  async listed(kind) {
+    const [method, field, capability] = LISTS[kind];
+    if (!this.client.getServerCapabilities()?.[capability]) return [];
+    const found = [];
+    let cursor;
+    do {
+      const page = await this.client[method](cursor === undefined ? undefined : { cursor }, this.options);
+      found.push(...page[field]);
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return found;
+  }
+
+  read(uri) {
+    return this.client.readResource({ uri }, this.options);
+  }
+
+  prompt(name, args) {
+    return this.client.getPrompt({ name, arguments: args }, this.options);
+  }
+
+  complete(ref, argument, context) {
+    return this.client.complete({ ref, argument, ...(context && { context: { arguments: context } }) }, this.options);
+  }
+
+  async watch(uri) {
+    await this.client.subscribeResource({ uri }, this.options);
+    return () => this.client.unsubscribeResource({ uri }, this.options);
+  }
+
+  async close() {
+    await this.transport.terminateSession?.();
+    await this.client.close();
+  }
+}
+
+/** The transport to a target, of the SDK's classes by kind. */
+function transportTo(target, { Stdio, Sse, Http }) {
+  if (target.kind === "stdio") {
+    const [command, ...args] = target.command;
+    return new Stdio({ command, args, env: target.env });
+  }
+  const url = new URL(target.url);
+  return target.kind === "sse" ? new Sse(url) : new Http(url);
+}
+
+/** Connects a client that answers what it is asked; `requests` are what the SDK calls sampling, elicitation, roots. */
+export async function connect(client, job, transports, requests, Kind) {
+  const content = { type: "text", text: SAMPLED };
+  const [sampling, elicitation, roots] = requests;
+  client.setRequestHandler(sampling, () => ({ role: "assistant", content, model: "fixed", stopReason: "endTurn" }));
+  client.setRequestHandler(elicitation, () => ({ action: "accept", content: ANSWERS }));
+  client.setRequestHandler(roots, () => ({ roots: job.roots }));
+  const transport = transportTo(job.target, transports);
+  await client.connect(transport, { timeout: job.deadline * 1000 });
+  return new Kind(client, transport, job.deadline * 1000);
 }
 
 /** Reads the job named on the command line, does it, prints the report; `open` gives a Peer with a `close`. */
