@@ -8,13 +8,9 @@ from mcp_manifold.errors import (
     BackendLost,
     BackendUnavailable,
     ConfigError,
-    Forbidden,
-    InvalidParams,
     ManifoldError,
     RemoteError,
-    RequestError,
     SessionExpired,
-    TooManyRequests,
     UnknownItem,
 )
 
@@ -35,23 +31,8 @@ def test_an_error_shows_its_place_and_reason(error: ManifoldError, text: str) ->
     assert str(error) == text
 
 
-def test_request_errors_have_a_code_and_data() -> None:
-    assert [error.code for error in (RequestError("x", code=-32700), RequestError("x"), InvalidParams("x"))] == [
-        -32700,
-        -32600,
-        -32602,
-    ]
-    limited = TooManyRequests("x", retry_after=2.0)
-    assert (limited.retry_after, limited.data) == (2.0, {"retryAfterSeconds": 2.0})
-    forbidden, unknown = Forbidden("tool", "t"), UnknownItem("tool", "t")
-    assert isinstance(forbidden, UnknownItem)
-    assert (str(forbidden), forbidden.code, forbidden.data) == (str(unknown), unknown.code, unknown.data)
-
-
 def test_a_backend_error_has_the_reason_and_advice() -> None:
     gone = BackendUnavailable("notes", "is gone")
-    advice = BackendUnavailable.advice
-    assert gone.data() == {"server": "notes", "reason": "BackendUnavailable", "detail": "is gone", "advice": advice}
     assert BackendUnavailable("notes", "is gone", next_try=0.0).data()["nextAttemptInSeconds"] == 0.0
     assert gone.explanation == "notes: is gone. Try again later, or go on without this server."
     assert BackendUnavailable("notes", "is gone", advice="Wait.").explanation == "notes: is gone. Wait."

@@ -1,13 +1,9 @@
 """Call counts: every call once, under a bounded set of labels."""
 
-import asyncio
-
-import pytest
-
-from mcp_manifold.errors import BackendTimeout, UnknownMethod
+from mcp_manifold.errors import UnknownMethod
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import Principal
-from mcp_manifold.stages import BOUNDS, METHODS, Counts
+from mcp_manifold.stages import METHODS, Counts
 from mcp_manifold.wire import EMPTY, Payload
 from tests.unit.stages.calls import Outcome, make_call, observe
 
@@ -40,46 +36,20 @@ class Counted:
         }
 
 
-@pytest.mark.parametrize(
-    ("outcome", "word"),
-    [
-        (EMPTY, "ok"),
-        (Payload(b'{"x":"%b"}' % (b"y" * 3000)), "ok"),
-        (FAILED, "tool_error"),
-        (BackendTimeout("notes", SECRET), "timeout"),
-        (asyncio.CancelledError(), "cancelled"),
-        (ZeroDivisionError(SECRET), "internal_error"),
-    ],
-    ids=["small", "large", "tool_error", "timeout", "cancelled", "defect"],
-)
-def test_a_call_counts_once_under_its_outcome(outcome: Outcome, word: str) -> None:
-    counted = Counted("notes")
-    counted.run(outcome, server="notes")
-    assert counted.found == {("tools/call", "notes", word): 1}
-
-
 def test_calls_are_counted_by_method_server_and_outcome() -> None:
     counted = Counted("notes", "files")
     for server in ("notes", "notes", "files", ""):
         counted.run(EMPTY, server=server)
     counted.run(FAILED, server="notes")
     counted.run(EMPTY, method="tools/list")
+    counted.run(Payload(b'{"x":"%b"}' % (b"y" * 3000)))
     assert counted.found == {
         ("tools/call", "notes", "ok"): 2,
         ("tools/call", "notes", "tool_error"): 1,
         ("tools/call", "files", "ok"): 1,
-        ("tools/call", "", "ok"): 1,
+        ("tools/call", "", "ok"): 2,
         ("tools/list", "", "ok"): 1,
     }
-
-
-def test_a_latency_counts_in_exactly_one_bucket() -> None:
-    counted = Counted("notes")
-    for _ in range(3):
-        counted.run(EMPTY, server="notes")
-    series = counted.counts.series["tools/call", "notes"]
-    assert (sum(series.buckets), len(series.buckets)) == (3, len(BOUNDS) + 1)
-    assert series.seconds > 0
 
 
 def test_an_endless_call_has_no_latency() -> None:

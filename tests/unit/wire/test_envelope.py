@@ -97,15 +97,6 @@ def test_a_million_members_are_parsed_in_params_and_refused_beside_them() -> Non
 # --- clients: accepted messages ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "id_",
-    [b"1", b"-7", b"1.5", b"1e3", b'""', b'"a b"', rb'"\u0041"', b"9007199254740993000000001", b'"\xc3\xa9"'],
-)
-def test_an_id_keeps_its_bytes(id_: bytes) -> None:
-    for text in (b'{"jsonrpc":"2.0","id":%b,"method":"m"}', b'{ "method" : "m" , "id" : %b , "jsonrpc" : "2.0" }'):
-        assert raw(wire.parse(text % id_).id) == id_
-
-
 def test_requests_notifications_and_responses_differ_by_their_members() -> None:
     note = wire.parse(b'{"jsonrpc":"2.0","method":"m","trace":{"a":1}}')
     assert (note.id, note.method, note.params) == (UNSET, "m", UNSET)
@@ -192,25 +183,6 @@ def test_a_string_is_decoded_or_the_error_names_its_member(value: bytes | None) 
 
 
 # --- backends ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b'{"a":NaN}', b'{"a":[Infinity,-Infinity]}', rb'{"a":"\ud83d"}', rb'{"\ud83d":"\ude00"}',
-        b'{"a":"tab\there\x00"}', b'{"a":1e999}', b'{"a":12345678901234567890123}',
-        b'{"a":' + b"9" * 5000 + b',"b":NaN}', b'{ "a" :\t1 ,\r\n "a":2 }',
-        '{"é":"日本語 \U0001f600","b":NaN}'.encode(),
-        rb'{"a":"\\\"","b":NaN}', b'{"type":"resource_link","uri":"x:1","a":"\x7f"}',
-    ],
-    ids=lambda value: repr(value[:40]),
-)  # fmt: skip
-@pytest.mark.parametrize("text", [b'{"jsonrpc":"2.0","id":7,"result":%b}', b' { "result" :\n%b , "id": 7,"x":[] }\n'])
-def test_a_backends_payload_keeps_its_bytes(text: bytes, value: bytes) -> None:
-    envelope = wire.parse_backend(text % value)
-    assert raw(envelope.result) == value
-    assert raw(envelope.id) == b"7"
-    assert envelope.method is UNSET
 
 
 def test_a_null_error_beside_a_result_is_absent() -> None:

@@ -24,7 +24,7 @@ from mcp_manifold.errors import (
     UnknownItem,
     UnknownMethod,
 )
-from mcp_manifold.wire import Era, Payload, backend_code, error_of, http_status
+from mcp_manifold.wire import Era, Payload, backend_code, error_of
 
 ERAS: tuple[Era, Era] = ("handshake", "modern")
 
@@ -176,11 +176,3 @@ def test_the_readable_parts_of_an_error_object_are_relayed() -> None:
 def test_an_error_object_without_a_readable_code_counts_as_internal(error: bytes) -> None:
     assert backend_code(Payload(b'{"code":-32000,"message":""}')) == -32000
     assert backend_code(Payload(error)) == -32603
-
-
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [(-32700, 400), (-32600, 400), (-32602, 400), (-32601, 404), (-32022, 400), (-32603, 200), (-32000, 200), (1, 200)],
-)
-def test_an_error_has_the_http_status_of_its_code(code: int, status: int) -> None:
-    assert http_status(b'{"code":%d,"message":""}' % code) == status
