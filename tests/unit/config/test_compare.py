@@ -6,11 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.config import Plan, Reloaded, ServerSettings, Settings, load_dict, plan_reload
+from mcp_manifold.config import Plan, Reloaded, Settings, load_dict, plan_reload
 from mcp_manifold.config.compare import fingerprint, reload_outcome
 
-A = {"command": "a"}
-WEB = {"url": "http://a/mcp", "headers": {"K": "v"}}
+SECRET = "correct-horse-battery-staple"
+A: dict[str, Any] = {"command": "a", "args": ["1", "2"], "env": {"K": SECRET}, "cwd": "/"}
+WEB: dict[str, Any] = {"url": "https://a.example/mcp", "headers": {"Authorization": SECRET}}
+DEFINITION: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (A, {"command": "other"}),
+    (A, {"args": ["12"]}),
+    (A, {"args": ["1", "2", ""]}),
+    (A, {"args": ["\udce4", "\n", "\x7f"]}),
+    (A, {"env": {"K": "other"}}),
+    (A, {"env": {}}),
+    (A, {"cwd": "/tmp"}),
+    (A, {"era": "modern"}),
+    (WEB, {"url": "https://a.example/mcp2"}),
+    (WEB, {"headers": {"Authorization": "other"}}),
+    (WEB, {"transport": "sse"}),
+]
+"""Entries, and changes that make another server of them."""
 SHOWN = {
     "prefix": "p",
     "tools": {"allow": ["x"]},
@@ -49,18 +64,11 @@ def test_servers_are_added_and_removed() -> None:
 @pytest.mark.parametrize(
     ("entry", "change"),
     [
-        (A, {"command": "other"}),
-        (A, {"args": ["x"]}),
-        (A, {"env": {"A": "1"}}),
-        (A, {"cwd": "/tmp"}),
+        *DEFINITION,
         (A, {"connect_timeout": "1s"}),
         (A, {"sse_read_timeout": "1s"}),
         (A, {"isolation": "client"}),
-        (A, {"era": "modern"}),
         (A, {"args": ["x"], **SHOWN}),
-        (WEB, {"url": "http://b/mcp"}),
-        (WEB, {"transport": "sse"}),
-        (WEB, {"headers": {"K": "w"}}),
     ],
 )
 def test_changed_connection_settings_renew_the_server(entry: dict[str, Any], change: dict[str, Any]) -> None:
@@ -140,52 +148,22 @@ def test_a_plan_has_every_server_in_one_group(old: dict[str, Any], new: dict[str
 
 # --- fingerprints -----------------------------------------------------------------------------------------------
 
-SECRET = "correct-horse-battery-staple"
-PROGRAM: dict[str, Any] = {"name": "a", "command": "x", "args": ["1", "2"], "env": {"K": SECRET}, "cwd": "/"}
-ADDRESS: dict[str, Any] = {"name": "a", "url": "https://a.example/mcp", "headers": {"Authorization": SECRET}}
+
+def print_of(entry: dict[str, Any], **change: Any) -> str:
+    return fingerprint(settings({"a": {**entry, **change}}).servers[0])
 
 
-def print_of(base: dict[str, Any], **change: Any) -> str:
-    return fingerprint(ServerSettings.model_validate({**base, **change}))
+@pytest.mark.parametrize(("entry", "change"), DEFINITION)
+def test_the_fingerprint_changes_with_the_definition(entry: dict[str, Any], change: dict[str, Any]) -> None:
+    assert print_of(entry, **change) != print_of(entry)
 
 
-@pytest.mark.parametrize(
-    ("base", "change"),
-    [
-        (PROGRAM, {"command": "y"}),
-        (PROGRAM, {"args": ["12"]}),
-        (PROGRAM, {"args": ["1", "2", ""]}),
-        (PROGRAM, {"args": ["\udce4", "\n", "\x7f"]}),
-        (PROGRAM, {"env": {"K": "other"}}),
-        (PROGRAM, {"env": {}}),
-        (PROGRAM, {"cwd": "/tmp"}),
-        (PROGRAM, {"era": "modern"}),
-        (ADDRESS, {"url": "https://a.example/mcp2"}),
-        (ADDRESS, {"headers": {"Authorization": "other"}}),
-        (ADDRESS, {"transport": "sse"}),
-    ],
-)
-def test_the_fingerprint_changes_with_the_definition(base: dict[str, Any], change: dict[str, Any]) -> None:
-    assert print_of(base, **change) != print_of(base)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "b"},
-        {"timeout": 5.0},
-        {"start": "lazy"},
-        {"prefix": "p"},
-        {"tools": {"allow": ["x"]}},
-        {"required": True},
-        {"breaker": {"failures": 1}},
-    ],
-)
-def test_the_fingerprint_ignores_name_presentation_and_treatment(change: dict[str, Any]) -> None:
-    assert print_of(PROGRAM, **change) == print_of(PROGRAM)
+@pytest.mark.parametrize(("key", "value"), [*SHOWN.items(), *TREATED.items(), ("required", True)])
+def test_the_fingerprint_ignores_name_presentation_and_treatment(key: str, value: object) -> None:
+    assert print_of(A, **{key: value}) == print_of(A) == fingerprint(settings({"b": A}).servers[0])
 
 
 def test_the_fingerprint_is_a_file_name_without_secrets_or_order() -> None:
-    found = print_of(PROGRAM)
+    found = print_of(A)
     assert (found.isalnum(), len(found), SECRET in found) == (True, 40, False)
-    assert print_of(PROGRAM, env={"A": "1", "B": "2"}) == print_of(PROGRAM, env={"B": "2", "A": "1"})
+    assert print_of(A, env={"A": "1", "B": "2"}) == print_of(A, env={"B": "2", "A": "1"})

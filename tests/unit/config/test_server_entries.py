@@ -106,25 +106,16 @@ def test_a_dialect_is_a_row_of_a_table() -> None:
 
 @pytest.mark.parametrize("key", ["type", "transport", "transportType", "transport_type"])
 @pytest.mark.parametrize(
-    ("spelling", "transport"),
+    ("transport", "spellings"),
     [
-        ("http", "http"),
-        ("HTTP", "http"),
-        ("streamable-http", "http"),
-        ("streamableHttp", "http"),
-        ("streamable_http", "http"),
-        ("Streamable", "http"),
-        ("sse", "sse"),
-        ("SSE", "sse"),
-        ("auto", "auto"),
+        ("http", ("http", "HTTP", "streamable-http", "streamableHttp", "streamable_http", "Streamable")),
+        ("sse", ("sse", "SSE")),
+        ("auto", ("auto",)),
     ],
 )
-def test_a_transport_has_many_spellings(home: Home, key: str, spelling: str, transport: str) -> None:
-    assert home.server(f'{{"url": "http://a/mcp", "{key}": "{spelling}"}}').transport == transport
-
-
-def test_an_address_without_a_type_has_the_transport_auto(home: Home) -> None:
-    assert home.server('{"url": "https://a.example.com:8443/x?y=z"}').transport == "auto"
+def test_a_transport_has_many_spellings(home: Home, key: str, transport: str, spellings: tuple[str, ...]) -> None:
+    for spelling in spellings:
+        assert home.server(f'{{"url": "http://a/mcp", "{key}": "{spelling}"}}').transport == transport
 
 
 @pytest.mark.parametrize(
