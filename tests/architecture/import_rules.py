@@ -1,4 +1,4 @@
-"""Rules on imports: levels, cycles, third parties, lazy imports, and modules that decide without waiting."""
+"""Rules on imports: levels, cycles, third parties, and modules that decide without waiting."""
 
 import ast
 import re
@@ -59,34 +59,6 @@ THIRD_PARTIES: Final = {
     "time": ("core", "stages", "fronts", "cli"),
 }
 """Which packages may import what. A third party without a line here may not be imported at all."""
-
-LAZY: Final = {
-    "__init__:__getattr__": "only programs that use the heavy names pay for them",
-    "app.lazy_sdk:_import_greet": "the SDK takes 0.3 s to import, and no front needs it to answer",
-    "app.lazy_sdk:check_param_headers": "the same",
-    "app.lazy_sdk:header_parameters": "the same",
-    "app.reload:_watch": "only a watched file needs watchfiles",
-    "app.serving:_exposition": "only the HTTP front has metrics",
-    "app.serving:__call__": "only an application that is not entered needs the page for that",
-    "app.serving:front": "a program on stdio needs no HTTP front",
-    "app.serving:http": "nor the HTTP server",
-    "app.serving:stdio": "and a server no stdio front",
-    "cli.instances:_get": "only `status` asks over HTTP, and its client takes long to import",
-    "cli.invocation:announced": "`--help` needs neither the protocol nor the configuration",
-    "cli.invocation:find": "the same",
-    "cli.invocation:listening_problem": "the same",
-    "cli.invocation:manifold": "the same",
-    "cli.invocation:running": "the same",
-    "cli.invocation:schema": "the same",
-    "cli.invocation:settings": "the same",
-    "cli.root:_print_version": "only `--version` needs it",
-    "cli.running:_loop_factory": "uvloop is not installed on Windows",
-    "cli.serve:_serve": "only a terminal needs rich",
-    "cli.serve:serve": "the same",
-    "config.document:read_dotenv": "only a directory with a `.env` file needs the library that reads it",
-    "config.load:_manifold": "only flags and variables of ours need the library that reads them",
-}
-"""Functions that may import, and what their callers save."""
 
 WAITING: Final = ("anyio", "asyncio", "concurrent", "select", "socket", "subprocess", "threading", "time")
 VALUES: Final = {"asyncio.Future", "asyncio.CancelledError", "time.perf_counter"}
@@ -152,15 +124,6 @@ def licensed(modules: list[Module]) -> Iterator[Complaint]:
                 yield Complaint(place, f"imports {top}: only {', '.join(THIRD_PARTIES[top])} may")
 
 
-def at_the_top(modules: list[Module]) -> Iterator[Complaint]:
-    """Imports stand at the top of a module."""
-    for module in modules:
-        for found in module.imports:
-            if found.inside:
-                text = f"imports {found.target} inside {found.inside}(): import it at the top"
-                yield Complaint(f"{module.path}:{found.line}", text, f"{module.name}:{found.inside}")
-
-
 def pure(modules: list[Module]) -> Iterator[Complaint]:
     """Modules that decide have no clock, no task and no I/O."""
     for module in modules:
@@ -219,7 +182,6 @@ RULES: Final = (
             ("core/x.py", "import subprocess", "imports subprocess: only backends.process may"),
         ),
     ),
-    Rule(at_the_top, (("core/x.py", "def f():\n  import json", "imports json inside f()"),), LAZY),
     Rule(
         pure,
         (

@@ -1,4 +1,4 @@
-"""Rules on sizes and names: lines of files and functions, parameters, crowded folders, fragments, homonyms."""
+"""Rules on sizes and names: lines of files and functions, crowded folders, fragments, homonyms."""
 
 import ast
 from collections import Counter, defaultdict
@@ -12,7 +12,6 @@ FUNCTION_LINES: Final = 60
 SHORT_LINES: Final = 30
 SHORT_SHARE: Final = 0.9
 """Share of functions that are at most SHORT_LINES long."""
-PARAMETERS: Final = 7
 FOLDER_FILES: Final = 12
 FRAGMENT_LINES: Final = 60
 
@@ -44,18 +43,6 @@ def short_functions(modules: list[Module]) -> Iterator[Complaint]:
 
 def _lines(function: Function) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1
-
-
-def few_parameters(modules: list[Module]) -> Iterator[Complaint]:
-    """A function takes at most PARAMETERS, without `self`."""
-    for module in modules:
-        for function in module.functions():
-            arguments = function.args
-            named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-            count = len([item for item in named if item.arg not in ("self", "cls")])
-            if count > PARAMETERS:
-                text = f"{function.name}() has {count} parameters: {PARAMETERS} at most"
-                yield Complaint(f"{module.path}:{function.lineno}", text)
 
 
 def uncrowded(modules: list[Module]) -> Iterator[Complaint]:
@@ -114,7 +101,6 @@ RULES: Final = (
             ("core/x.py", "def f():\n" + "  g()\n" * 40, "0% are at most 30 lines long"),
         ),
     ),
-    Rule(few_parameters, (("core/x.py", "def f(self, a, b, c, d, e, f, /, g, *, h): pass", "f() has 8 parameters"),)),
     Rule(uncrowded, ()),
     Rule(
         whole,

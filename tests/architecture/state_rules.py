@@ -30,7 +30,6 @@ BANNED: Final = {
     "os.getenv": "only config reads the environment",
     ".lru_cache": "a cache is state of the module",
     "functools.cache": "a cache is state of the module",
-    "unittest.mock": "use fakes",
 }
 """Names that may not be used, and why. A leading dot: an attribute of anything."""
 

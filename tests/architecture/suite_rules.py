@@ -1,4 +1,4 @@
-"""Rules on tests: no mocks, no patches of our modules, no waiting for the clock, no unexplained skip."""
+"""Rules on tests: no patches of our modules, no waiting for the clock, no unexplained skip."""
 
 import ast
 from collections.abc import Iterator
@@ -30,14 +30,6 @@ PATCHES: Final = {
     "contract/test_vanishing.py:not_kept": "keeps streams for a minute, and no test can pass it a clock",
 }
 """Functions that patch a module of ours, as `file:function`, and why they cannot pass in what differs."""
-
-
-def unmocked(modules: list[Module]) -> Iterator[Complaint]:
-    """Tests use fakes, not mocks."""
-    for module in modules:
-        for found in module.imports:
-            if found.target.startswith(("unittest.mock", "mock.")) or found.target == "mock":
-                yield Complaint(f"{module.path}:{found.line}", f"imports {found.target}: use a fake")
 
 
 def unpatched(modules: list[Module]) -> Iterator[Complaint]:
@@ -95,7 +87,6 @@ def explained(modules: list[Module]) -> Iterator[Complaint]:
 
 
 RULES: Final = (
-    Rule(unmocked, (("unit/x.py", "from unittest.mock import patch", "imports unittest.mock.patch: use a fake"),)),
     Rule(
         unpatched,
         (

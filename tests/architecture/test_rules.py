@@ -1,5 +1,6 @@
 """Every rule holds for the source, catches its examples, and has no licence that nothing needs."""
 
+import subprocess
 from functools import cache
 from typing import Final
 
@@ -53,6 +54,20 @@ def test_the_source_and_the_tests_keep_the_rule(name: str) -> None:
 def test_a_rule_catches_what_it_is_for(rule: Rule, path: str, text: str, complaint: str) -> None:
     small = [Module(name, body) for name, body in sorted({**AROUND, path: text}.items())]
     assert complaint in "\n".join(rule.breaches(rule.check(small)))
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("PLC0415", "def f() -> None:\n    import json"),
+        ("PLR0913", "def f(self, a, b, c, d, e, f, /, g, *, h): pass"),
+        ("TID251", "from unittest.mock import patch"),
+    ],
+)
+def test_ruff_catches_what_a_rule_leaves_to_it(code: str, text: str) -> None:
+    command = ["ruff", "check", "--output-format", "concise", "--stdin-filename", str(SOURCE / "core" / "x.py"), "-"]
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
+    assert f": {code} " in done.stdout, done.stdout + done.stderr
 
 
 def test_a_crowded_folder_is_caught() -> None:
