@@ -1,6 +1,7 @@
 """What a row came to: figures, and what of it did not hold. Measures nothing itself but rest."""
 
 import asyncio
+import statistics
 from dataclasses import dataclass, field
 
 from load import CallLoad
@@ -102,7 +103,5 @@ def first(found: list[str]) -> str:
 
 def slope(points: list[tuple[float, float]]) -> float:
     """The slope of the straight line through points."""
-    count = len(points)
-    mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
-    below = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / below if below else 0.0
+    across, up = zip(*points, strict=True)
+    return statistics.linear_regression(across, up).slope if len(set(across)) > 1 else 0.0

@@ -41,17 +41,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_check_and_call_reach_real_servers(tmp_path: Path) -> None:
-    example = {"command": sys.executable, "args": [str(ROOT / "examples" / "convert.py")]}
+    arguments = ["-m", "tests.peers.stdio_main", "--script", "echo"]
+    real = {"command": sys.executable, "args": arguments, "cwd": str(ROOT)}
     config = tmp_path / "mcp.json"
-    config.write_text(json.dumps({"mcpServers": {"convert": example, "gone": {"command": "no-such-program"}}}))
+    config.write_text(json.dumps({"mcpServers": {"real": real, "gone": {"command": "no-such-program"}}}))
     result = run("check", "--live", "--json", "-c", str(config))
-    convert, gone = json.loads(result.stdout)["servers"]
-    assert (result.returncode, convert["state"], gone["state"] == "ready") == (1, "ready", False)
-    assert convert["tools"] > 0
+    there, gone = json.loads(result.stdout)["servers"]
+    assert (result.returncode, there["state"], there["tools"], gone["state"] == "ready") == (1, "ready", 1, False)
     assert "no-such-program" in gone["error"]
-    called = run("call", "convert__list_units", "-c", str(config), "--json")
-    assert called.returncode == 0
-    assert json.loads(called.stdout)["content"]
+    called = run("call", "real__echo", "--arg", "text=hello", "-c", str(config), "--json")
+    assert (called.returncode, json.loads(called.stdout)["content"][0]["text"]) == (0, "hello")
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:

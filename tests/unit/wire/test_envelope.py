@@ -88,10 +88,10 @@ def test_s9_a_look_alike_envelope_member_is_refused(head: bytes, member: str) ->
     assert refused(head + b"," + member.encode() + b"}") == -32600
 
 
-def test_a_million_members_are_parsed_in_params_and_refused_beside_them() -> None:
-    many = b",".join(b'"%d":1' % number for number in range(1_000_000))
+def test_very_many_members_are_parsed_in_params_and_refused_beside_them() -> None:
+    many = b",".join(b'"%d":1' % number for number in range(100_000))
     assert refused(HEAD + b"," + many + b"}") == -32600
-    assert len(wire.members(wire.parse(HEAD + b', "params":{' + many + b"}}").params)) == 1_000_000
+    assert len(wire.members(wire.parse(HEAD + b', "params":{' + many + b"}}").params)) == 100_000
 
 
 # --- clients: accepted messages ---------------------------------------------------------------------------------

@@ -40,9 +40,9 @@ def test_of_an_endless_line_only_its_beginning_is_kept() -> None:
 
 def test_a_long_line_in_very_many_pieces_takes_linear_time() -> None:
     cutter = LineCutter(1 << 30)
-    for _ in range(200_000):
+    for _ in range(50_000):
         assert fed(cutter, b"x" * 20) == []
-    assert fed(cutter, b"\n") == [b"x" * 4_000_000]
+    assert fed(cutter, b"\n") == [b"x" * 1_000_000]
 
 
 @given(pieces=STREAMS, limit=st.integers(1, 8))
