@@ -8,7 +8,6 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
 
-from mcp_manifold import Manifold
 from mcp_manifold.core.status import STATES, ServerStatus
 from mcp_manifold.errors import BackendTimeout
 from mcp_manifold.fronts.http.stream import Tally
@@ -17,7 +16,6 @@ from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.stages import Counts
 from mcp_manifold.wire import EMPTY
 from tests.fakes.clock import FakeClock
-from tests.unit.fronts.fakes import Client
 from tests.unit.stages.calls import Outcome, make_call, observe
 
 pytestmark = pytest.mark.anyio
@@ -212,15 +210,3 @@ async def test_a_blocked_loop_is_late_until_the_worst_lag_is_read() -> None:
     lag.end()
     assert repr(lag) == "<LoopLag idle last=0.5000s>"
     assert clock.pending == 0
-
-
-# --- endpoint -------------------------------------------------------------------------------------------------------
-
-
-async def test_the_metrics_page_shows_the_servers_while_the_manifold_is_entered() -> None:
-    made = Manifold.from_config({"mcpServers": {"gone": {"command": "/nonexistent/mcp-server"}}})
-    async with made:
-        client = Client(made.asgi_app())
-        page = await client.send("GET", "/metrics")
-        assert (page.status, b'server="gone"' in page.body) == (200, True)
-        assert (await client.send("POST", "/metrics")).status == 405

@@ -96,14 +96,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_request_is_answered_even_if_nothing_changed(file: Path) -> None:
-    made = Scene(of_file(file), [of_file(file)])
-    async with following(made) as it:
-        assert await requested(it) == Reloaded(unchanged=("a",))
-        assert await requested(it) == Reloaded(unchanged=("a",))
-    assert made.applied.qsize() == 2
-
-
 async def test_an_invalid_file_is_read_a_second_time_before_it_is_an_error(file: Path) -> None:
     broken = load_dict({"mcpServers": {"a": {"command": "${NOWHERE}"}}}, environ={})
     made = Scene(of_file(file), [ConfigError("half"), of_file(file)])
@@ -224,10 +216,3 @@ async def test_earlier_changes_and_files_added_to_the_configuration_are_noticed(
         await made.next()
         (file.parent / "sub" / "a.env").write_text("A=1")
         await made.next()
-
-
-async def test_stopping_leaves_no_task(file: Path) -> None:
-    before = asyncio.all_tasks()
-    async with following(Scene(of_file(file), [of_file(file)])) as it:
-        await requested(it)
-    assert {task for task in asyncio.all_tasks() if not task.done()} <= before

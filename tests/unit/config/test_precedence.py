@@ -85,12 +85,6 @@ def test_tokens_can_come_from_the_environment(home: Home, text: str, tokens: lis
     assert [(token.name, token.token.get_secret_value()) for token in found] == tokens
 
 
-@pytest.mark.parametrize("nothing", [None, ()])
-def test_a_flag_without_value_sets_nothing(home: Home, nothing: object) -> None:
-    text = '{"mcpServers": {}, "manifold": {"allowedHosts": ["a"]}}'
-    assert home.load(text, flags={"allowed_hosts": nothing}).manifold.allowed_hosts == ("a",)
-
-
 def test_variables_of_other_programs_are_not_read(home: Home) -> None:
     environ = {"PORT": "1", "HOST": "h", "NAME": "n", "MCP_PORT": "2", "LIMITS__MAX_BODY": "3"}
     assert home.load("{}", environ=environ).manifold == ManifoldSettings()

@@ -86,23 +86,6 @@ def test_a_payload_keeps_every_byte_but_its_name() -> None:
     assert entry.native_json == b'"t"'
 
 
-def test_separators_inside_names_do_not_merge_two_tools() -> None:
-    catalogue = merged(offering("a", tools=(tool("b__c"),)), offering("a__b", tools=(tool("c"),)))
-    first, second = catalogue.entries(Kind.TOOL)
-    assert (first.key, first.backend) == ("a__b__c", "a")
-    assert (second.backend, second.native) == ("a__b", "c")
-    assert second.key.startswith("a__b__c_")
-    assert "a__b__c is already a tool of a" in catalogue.problems[0]
-
-
-def test_names_chosen_to_collide_do_not_block_others() -> None:
-    probe = merged(offering("x", tools=(tool("t"),), prefix=""), offering("y", tools=(tool("t"),), prefix=""))
-    wanted = probe.entries(Kind.TOOL)[1].key
-    squatters = (tool("t"), tool(wanted))
-    catalogue = merged(offering("x", tools=squatters, prefix=""), offering("y", tools=(tool("t"),), prefix=""))
-    assert [entry.backend for entry in catalogue.entries(Kind.TOOL)] == ["x", "x", "y"]
-
-
 def test_an_unprefixed_name_cannot_enter_another_backends_namespace() -> None:
     catalogue = merged(offering("rogue", tools=(tool("git__push"),), prefix=""), offering("git", tools=(tool("push"),)))
     found = catalogue.find(Kind.TOOL, "git__push")
@@ -205,20 +188,6 @@ def test_uris_are_kept_and_only_a_collision_is_prefixed() -> None:
     assert catalogue.find_resource("file:///x") == ResourceRoute("a", "file:///x")
     assert catalogue.find_resource("b+file:///x") == ResourceRoute("b", "file:///x")
     assert "'file:///x' is already listed by a" in catalogue.problems[0]
-
-
-def test_two_spellings_of_one_uri_collide_unless_one_backend_lists_both() -> None:
-    kitchen = offering("a", resources=(resource("KITCHEN://Soup"),))
-    catalogue = merged(kitchen, offering("b", resources=(resource("kitchen://Soup"),)))
-    assert list(catalogue.resources) == ["KITCHEN://Soup", "b+kitchen://Soup"]
-    for uri in ("kitchen://Soup", "a+kitchen://Soup"):
-        assert catalogue.find_resource(uri) == ResourceRoute("a", "KITCHEN://Soup")
-    both = merged(offering("a", resources=(resource("x://H/p"), resource("x://h/p"))))
-    assert [both.find_resource(uri) for uri in ("x://h/p", "X://h/p")] == [
-        ResourceRoute("a", "x://h/p"),
-        ResourceRoute("a", "x://H/p"),
-    ]
-    assert both.problems == ()
 
 
 def test_prefix_presents_every_uri_of_a_backend_prefixed() -> None:
