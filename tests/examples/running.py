@@ -1,4 +1,4 @@
-"""Runs an example as a subprocess with the SDK's client at its other end; knows nothing of what examples do."""
+"""Connects the SDK's client to an example, or runs one as a process; knows nothing of what examples do."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.peers import BOUND
 
@@ -52,13 +51,9 @@ class Ear:
 
 
 @asynccontextmanager
-async def example(name: str, *arguments: str, era: Era, **options: Any) -> AsyncIterator[Client]:
-    """Run an example and open a session with it, of the era asked for."""
-    parameters = StdioServerParameters(
-        command=sys.executable, args=[str(EXAMPLES / name), *arguments], encoding_error_handler="replace"
-    )
-    transport = stdio_client(parameters, errlog=sys.__stderr__ or sys.stderr)
-    async with Client(transport, mode=era, read_timeout_seconds=BOUND, **options) as client:
+async def connected(server: Any, *, era: Era, **options: Any) -> AsyncIterator[Client]:
+    """Open a session with a server of this process, of the era asked for."""
+    async with Client(server, mode=era, read_timeout_seconds=BOUND, **options) as client:
         assert client.protocol_version == VERSIONS[era]
         yield client
 

@@ -1,10 +1,9 @@
 """examples/convert.py, from a client's side: exact amounts, clocks, and both transports."""
 
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
+from runpy import run_path
 from typing import Any
 
 import mcp_types as types
@@ -12,10 +11,12 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from tests.examples.running import ERAS, EXAMPLES, VERSIONS, Era, example, process_of
+from tests.examples.running import ERAS, EXAMPLES, VERSIONS, Era, connected, process_of
 from tests.peers import BOUND
+from tests.peers.processes import free_port
 
 pytestmark = pytest.mark.anyio
+CONVERT = run_path(str(EXAMPLES / "convert.py"))
 
 EXACT = [
     (0.1, "km", "m", "100"),
@@ -56,7 +57,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_amounts_are_converted_exactly_or_refused_with_a_reason(era: Era) -> None:
-    async with example("convert.py", era=era) as client:
+    async with connected(CONVERT["server"], era=era) as client:
         for amount, unit, target, expected in EXACT:
             converted = await call(client, "convert_units", amount=amount, unit=unit, target=target)
             assert (converted["amount"], converted["exact"]) == (expected, True), (amount, unit, target)
@@ -70,7 +71,7 @@ async def test_amounts_are_converted_exactly_or_refused_with_a_reason(era: Era) 
 
 
 async def test_times_are_converted_and_the_clocks_changes_are_known() -> None:
-    async with example("convert.py", era="legacy") as client:
+    async with connected(CONVERT["server"], era="legacy") as client:
         paris = {"source_zone": "Europe/Paris", "target_zone": "Asia/Tokyo"}
         summer = await call(client, "convert_time", time="2026-07-01T14:30", **paris)
         assert summer["target"] == {
@@ -99,7 +100,7 @@ async def test_times_are_converted_and_the_clocks_changes_are_known() -> None:
 
 
 async def test_tools_are_read_only_and_units_can_be_listed_read_and_completed() -> None:
-    async with example("convert.py", era="auto") as client:
+    async with connected(CONVERT["server"], era="auto") as client:
         tools = (await client.list_tools()).tools
         assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
         assert all(tool.title and tool.output_schema and tool.output_schema["type"] == "object" for tool in tools)
@@ -125,9 +126,7 @@ async def test_tools_are_read_only_and_units_can_be_listed_read_and_completed() 
 @pytest.fixture
 def http_url() -> Iterator[str]:
     """The example over HTTP, once it listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with process_of("convert.py", "--http", str(port)) as process:
         assert process.stderr is not None
         assert any("running on" in line for line in process.stderr), "it ended before it listened"
@@ -146,8 +145,10 @@ async def test_over_http_clients_of_both_eras_are_served_and_an_interrupt_ends_i
             assert converted["sentence"] == "1 in = 2.54 cm"
 
 
-def test_a_port_that_is_none_is_refused_with_the_usage() -> None:
-    command = [sys.executable, str(EXAMPLES / "convert.py"), "--http", "65536"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
-    assert ended.returncode == 2
-    assert "a port is between 1 and 65535" in ended.stderr
+def test_a_port_that_is_none_is_refused_with_the_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert.py", "--http", "65536"])
+    with pytest.raises(SystemExit, match="2"):
+        CONVERT["main"]()
+    assert "a port is between 1 and 65535" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every example server ends with its input or an interrupt, and writes only messages to stdout."""
+"""Every example server as a program: it ends with its input or an interrupt, and writes only messages to stdout."""
 
 import signal
 from pathlib import Path
@@ -18,7 +18,9 @@ def test_a_server_ends_in_order(name: str, number: signal.Signals | None, tmp_pa
     arguments = ["--dir", str(tmp_path)] if name == "notes" else []
     with process_of(f"{name.replace('-', '_')}.py", *arguments) as process:
         send(process, INITIALIZE)
-        assert receive(process)["result"]["serverInfo"]["name"] == name
+        greeting = receive(process)["result"]
+        assert greeting["serverInfo"]["name"] == name
+        assert name != "notes" or greeting["capabilities"]["resources"] == {"subscribe": True, "listChanged": True}
         if number is not None:
             process.send_signal(number)
             process.wait(timeout=BOUND)  # with its input open

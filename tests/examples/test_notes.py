@@ -1,29 +1,29 @@
 """examples/notes.py, from a client's side: the notes, their resources and what is said when they change."""
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import anyio
 import mcp_types as types
 import pytest
 from mcp import Client
-from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
+from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 
-from tests.examples.running import ERAS, Ear, Era, example
+from tests.examples.running import ERAS, EXAMPLES, Ear, Era, connected
 from tests.peers import BOUND
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),  # of what only handshakes have
+]
+NOTES = run_path(str(EXAMPLES / "notes.py"))
 
 
-@pytest.fixture
-def handshake_features() -> Iterator[None]:
-    """Use what only the handshake revisions have; the SDK warns about each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MCPDeprecationWarning)
-        yield
+def notes_in(directory: Path) -> Any:
+    """The server of the notes in a directory."""
+    return NOTES["notes_server"](NOTES["NoteDirectory"](directory))
 
 
 async def add(client: Client, title: str, text: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ async def add(client: Client, title: str, text: str, **more: Any) -> dict[str, A
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_note_is_added_found_read_and_deleted(era: Era, tmp_path: Path) -> None:
     directory = tmp_path / "made" / "on-first-write"
-    async with example("notes.py", "--dir", str(directory), era=era) as client:
+    async with connected(notes_in(directory), era=era) as client:
         assert (await client.list_resources()).resources == []
         assert not directory.exists()
 
@@ -66,16 +66,14 @@ async def test_a_note_is_added_found_read_and_deleted(era: Era, tmp_path: Path) 
 
 
 async def test_tools_say_what_they_do_and_what_they_return(tmp_path: Path) -> None:
-    async with example("notes.py", "--dir", str(tmp_path), era="legacy") as client:
+    async with connected(notes_in(tmp_path), era="legacy") as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         [template] = (await client.list_resource_templates()).resource_templates
-        capabilities = client.server_capabilities
     hints = {name: tool.annotations for name, tool in tools.items() if tool.annotations}
     assert {name for name, hint in hints.items() if hint.read_only_hint} == {"search_notes"}
     assert {name for name, hint in hints.items() if hint.destructive_hint} == {"delete_note"}
     assert all(tool.title and tool.output_schema for tool in tools.values())
     assert template.uri_template == "note://{slug}"
-    assert capabilities.resources == types.ResourcesCapability(subscribe=True, list_changed=True)
 
 
 async def test_what_cannot_be_done_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
@@ -84,7 +82,7 @@ async def test_what_cannot_be_done_is_an_error_and_changes_nothing(tmp_path: Pat
     directory = tmp_path / "notes"
     directory.mkdir()
     (directory / "link.md").symlink_to(outside)
-    async with example("notes.py", "--dir", str(directory), era="auto") as client:
+    async with connected(notes_in(directory), era="auto") as client:
         await add(client, "Plan", "one")
         for slug in ("../secret", "..%2fsecret", "/etc/passwd", "link", "Plan", "plan.md", "", "a" * 65):
             result = await client.call_tool("delete_note", {"slug": slug})
@@ -103,10 +101,9 @@ async def test_what_cannot_be_done_is_an_error_and_changes_nothing(tmp_path: Pat
     assert (directory / "plan.md").read_text() == "# Plan\n\none\n"
 
 
-@pytest.mark.usefixtures("handshake_features")
 async def test_a_handshake_client_hears_of_new_notes_and_of_those_it_subscribed_to(tmp_path: Path) -> None:
     ear = Ear()
-    async with example("notes.py", "--dir", str(tmp_path), era="legacy", message_handler=ear) as client:
+    async with connected(notes_in(tmp_path), era="legacy", message_handler=ear) as client:
         await add(client, "Plan", "one")
         await ear.next(types.ResourceListChangedNotification)
         await client.subscribe_resource("note://plan")
@@ -122,7 +119,7 @@ async def test_a_handshake_client_hears_of_new_notes_and_of_those_it_subscribed_
 
 
 async def test_a_2026_client_hears_of_changes_on_the_stream_it_opened(tmp_path: Path) -> None:
-    async with example("notes.py", "--dir", str(tmp_path), era="auto") as client:
+    async with connected(notes_in(tmp_path), era="auto") as client:
         await add(client, "Plan", "one")
         watch = client.listen(resources_list_changed=True, resource_subscriptions=["note://plan"])
         async with watch as changes:
@@ -138,7 +135,7 @@ async def test_a_2026_client_hears_of_changes_on_the_stream_it_opened(tmp_path: 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_prompt_carries_the_notes_and_completes_its_arguments(era: Era, tmp_path: Path) -> None:
-    async with example("notes.py", "--dir", str(tmp_path), era=era) as client:
+    async with connected(notes_in(tmp_path), era=era) as client:
         await add(client, "Garden plan", "Sow beans.")
         await add(client, "Gift ideas", "A book.")
         prompt = await client.get_prompt("summarise_notes", {"topic": "beans", "style": "detailed"})

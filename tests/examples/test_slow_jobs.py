@@ -1,18 +1,22 @@
 """examples/slow_jobs.py, from a client's side: progress, log messages, cancellation and background jobs."""
 
-import warnings
+from runpy import run_path
 from typing import Any
 
 import anyio
 import mcp_types as types
 import pytest
 from mcp import Client
-from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
+from mcp.shared.exceptions import MCPError
 
-from tests.examples.running import ERAS, INITIALIZE, Ear, Era, example, process_of, receive, send
+from tests.examples.running import ERAS, EXAMPLES, INITIALIZE, Ear, Era, connected, process_of, receive, send
 from tests.peers import BOUND
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),  # of what only handshakes have
+]
+jobs_server = run_path(str(EXAMPLES / "slow_jobs.py"))["jobs_server"]
 
 LONG = {"steps": 1000, "seconds_per_step": 60}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -51,7 +55,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_job_reports_each_step_in_order_and_then_its_end(era: Era) -> None:
     progress = Progress(4)
-    async with example("slow_jobs.py", era=era) as client:
+    async with connected(jobs_server(), era=era) as client:
         arguments = {"steps": 4, "seconds_per_step": 0.01}
         result = await client.call_tool("run_job", arguments, progress_callback=progress)
         with anyio.fail_after(BOUND):
@@ -63,7 +67,7 @@ async def test_a_job_reports_each_step_in_order_and_then_its_end(era: Era) -> No
 @pytest.mark.parametrize("era", ERAS)
 async def test_cancelling_the_call_cancels_the_job(era: Era) -> None:
     progress = Progress(1)
-    async with example("slow_jobs.py", era=era) as client:
+    async with connected(jobs_server(), era=era) as client:
         with anyio.fail_after(BOUND):
             async with anyio.create_task_group() as calls:
                 plan = {"steps": 1000, "seconds_per_step": 0.05}
@@ -77,7 +81,7 @@ async def test_cancelling_the_call_cancels_the_job(era: Era) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_background_job_goes_on_while_others_are_called(era: Era) -> None:
-    async with example("slow_jobs.py", era=era) as client:
+    async with connected(jobs_server(), era=era) as client:
         long = await call(client, "start_job", **LONG)
         short = await call(client, "start_job", steps=2, seconds_per_step=0.01)
         assert (long["job"], short["job"]) == ("job-1", "job-2")
@@ -88,7 +92,7 @@ async def test_a_background_job_goes_on_while_others_are_called(era: Era) -> Non
 
 
 async def test_bad_input_is_an_error_result_and_an_unknown_tool_a_protocol_error() -> None:
-    async with example("slow_jobs.py", era="legacy") as client:
+    async with connected(jobs_server(), era="legacy") as client:
         for tool, arguments, reason in REFUSED:
             result = await client.call_tool(tool, arguments)
             [block] = result.content
@@ -100,7 +104,7 @@ async def test_bad_input_is_an_error_result_and_an_unknown_tool_a_protocol_error
 
 
 async def test_too_many_jobs_at_once_are_refused_and_the_others_stay() -> None:
-    async with example("slow_jobs.py", era="auto") as client:
+    async with connected(jobs_server(), era="auto") as client:
         for _ in range(16):
             await call(client, "start_job", **LONG)
         refused = await client.call_tool("start_job", LONG)
@@ -110,15 +114,13 @@ async def test_too_many_jobs_at_once_are_refused_and_the_others_stay() -> None:
 
 async def test_a_handshake_client_sets_the_log_level_for_the_session() -> None:
     ear = Ear()
-    async with example("slow_jobs.py", era="legacy", logging_callback=ear) as client:
+    async with connected(jobs_server(), era="legacy", logging_callback=ear) as client:
         assert client.server_capabilities.logging is not None
         await call(client, "run_job", steps=1, seconds_per_step=0)
         assert await heard(ear, 2) == ["info job-1 started", "info job-1 is done"]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MCPDeprecationWarning)
-            await client.set_logging_level("error")
-            await call(client, "run_job", steps=1, seconds_per_step=0)
-            await client.set_logging_level("debug")
+        await client.set_logging_level("error")
+        await call(client, "run_job", steps=1, seconds_per_step=0)
+        await client.set_logging_level("debug")
         await call(client, "run_job", steps=1, seconds_per_step=0)
         steps = ["info job-3 started", "debug job-3 finished step 1 of 1", "info job-3 is done"]
         assert await heard(ear, 3) == steps
@@ -126,7 +128,7 @@ async def test_a_handshake_client_sets_the_log_level_for_the_session() -> None:
 
 async def test_a_2026_client_asks_for_a_log_level_with_each_request() -> None:
     ear = Ear()
-    async with example("slow_jobs.py", era="auto", logging_callback=ear, log_level="debug") as client:
+    async with connected(jobs_server(), era="auto", logging_callback=ear, log_level="debug") as client:
         quiet = {"io.modelcontextprotocol/logLevel": "error"}
         await client.call_tool("run_job", {"steps": 1, "seconds_per_step": 0}, meta=quiet)  # type: ignore[arg-type]  # reserved key
         await call(client, "run_job", steps=1, seconds_per_step=0)
