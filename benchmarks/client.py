@@ -21,9 +21,6 @@ class BlockingClient:
         self._deadline = time.perf_counter() + timeout
         self._id = 0
 
-    def __repr__(self) -> str:
-        return f"<BlockingClient of {self._path} after {self._id}>"
-
     def __enter__(self) -> "BlockingClient":
         """Open the session.
 

@@ -42,9 +42,6 @@ class Load:
             self._job |= {"command": peer.command, "cwd": str(ROOT)}
             self._job |= {"target_cpus": plan.target_cpus} if not peer.spec.direct else {}
 
-    def __repr__(self) -> str:
-        return f"<Load on {self._peer!r}>"
-
     def __enter__(self) -> Self:
         """Connect the clients.
 

@@ -77,9 +77,6 @@ class Peer:
         self.work = plan.work / f"{spec.name}-{self.port}"
         self.url = servers[0].url if spec.direct else f"http://127.0.0.1:{self.port}/mcp"
 
-    def __repr__(self) -> str:
-        return f"<Peer {self.spec.name} {'running' if self._process else 'not running'}>"
-
     @property
     def transport(self) -> str:
         """The address of the peer."""

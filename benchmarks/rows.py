@@ -70,9 +70,6 @@ class Results:
         self.rows = list(rows)
         self._path = path
 
-    def __repr__(self) -> str:
-        return f"<Results {len(self.rows)} rows>"
-
     @classmethod
     def read(cls, path: Path) -> Self:
         """The results in a file."""

@@ -26,9 +26,6 @@ class Bench:
         self.results = results
         self._specs = specs
 
-    def __repr__(self) -> str:
-        return f"<Bench {', '.join(self.plan.peers)}>"
-
     def specs(self, kind: str, transport: str = "http", *, direct: bool = True) -> list[Spec]:
         """The peers of the run that support such servers."""
         chosen = [self._specs[name] for name in self.plan.peers]

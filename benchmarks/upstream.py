@@ -37,9 +37,6 @@ class Upstream:
         self._plan = plan
         self._stack = ExitStack()
 
-    def __repr__(self) -> str:
-        return "<Upstream>"
-
     def __enter__(self) -> "Upstream":
         return self
 

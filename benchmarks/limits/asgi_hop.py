@@ -28,9 +28,6 @@ class Hop:
         self._servers = servers
         self._first = next(iter(servers.values()))
 
-    def __repr__(self) -> str:
-        return f"<Hop to {len(self._servers)}>"
-
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         body = await _whole(receive)
         if scope["method"] != "POST":
@@ -55,9 +52,6 @@ class StaticList:
     def __init__(self, count: int) -> None:
         self._answers = Answers(count)
         self._listed = self._answers.result({"method": "tools/list"}) or b""
-
-    def __repr__(self) -> str:
-        return f"<StaticList {len(self._listed)} bytes>"
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         message = orjson.loads(await _whole(receive) or b"{}")

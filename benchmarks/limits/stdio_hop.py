@@ -29,9 +29,6 @@ class Child(asyncio.SubprocessProtocol):
         self._ids = itertools.count(1)
         self.stdin: Any = None
 
-    def __repr__(self) -> str:
-        return f"<Child waiting={len(self._waiting)}>"
-
     def ask(self, message: dict[str, Any], done: Callable[[bytes], None]) -> None:
         """Forward a request."""
         id_ = next(self._ids)
@@ -58,9 +55,6 @@ class Front(asyncio.Protocol):
         self._children = children
         self._start = b""
         self._transport: Any = None
-
-    def __repr__(self) -> str:
-        return f"<Front of {len(self._children)}>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport

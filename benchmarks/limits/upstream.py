@@ -19,9 +19,6 @@ class _Connection(asyncio.Protocol):
         self.done: Done | None = None
         self.transport: Any = None
 
-    def __repr__(self) -> str:
-        return f"<_Connection {'busy' if self.done else 'idle'}>"
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
@@ -62,9 +59,6 @@ class Pool:
             "accept: application/json, text/event-stream\r\nmcp-protocol-version: 2025-06-18\r\n"
         ).encode()
         self.idle: list[_Connection] = []
-
-    def __repr__(self) -> str:
-        return f"<Pool {self._host}:{self._port} idle={len(self.idle)}>"
 
     async def post(self, body: bytes) -> tuple[bytes, bytes]:
         """Send a message; returns the head and the body of the reply."""

@@ -48,9 +48,6 @@ class Arrivals:
         self._timer = (make_timer or timer)(self._ring)
         self._ring()
 
-    def __repr__(self) -> str:
-        return f"<Arrivals {self._rate:g} a second, {len(self._late)} late>"
-
     def free(self, sender: Sender) -> None:
         """Register a free sender."""
         if self._late:
@@ -102,9 +99,6 @@ class KernelTimer:
         self._times = (ctypes.c_long * 4)()  # interval 0, then the time
         asyncio.get_running_loop().add_reader(self._fd, self._rung)
 
-    def __repr__(self) -> str:
-        return f"<KernelTimer {self._fd}>"
-
     def ring_at(self, when: int) -> None:
         self._times[2], self._times[3] = divmod(when, 1_000_000_000)
         self._libc.timerfd_settime(self._fd, _ABSOLUTE, self._times, None)
@@ -126,9 +120,6 @@ class LoopTimer:
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
-
-    def __repr__(self) -> str:
-        return "<LoopTimer>"
 
     def ring_at(self, when: int) -> None:
         wait = max(0.0, (when - time.perf_counter_ns()) / 1e9)

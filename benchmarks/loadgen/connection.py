@@ -30,9 +30,6 @@ class Connection(asyncio.Protocol):
         self._session = ""
         self._closes = False
 
-    def __repr__(self) -> str:
-        return f"<Connection {'open' if self.is_open else 'closed'}>"
-
     def send(self, data: bytes, done: Callable[[Reply], None]) -> None:
         """Send a request; `done` receives its reply."""
         self._done = done

@@ -29,9 +29,6 @@ class HttpClient:
         self._session = b""
         self._streams: list[Connection] = []
 
-    def __repr__(self) -> str:
-        return f"<HttpClient {self._number} of {self._host}:{self._port}>"
-
     async def open(self) -> None:
         """Connect, and initialize a session if the revision has one.
 
@@ -96,9 +93,6 @@ class _HttpLane:
         self._client = client
         self._connection = connection
         self._again: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f"<_HttpLane {self._connection!r}>"
 
     def emit(self, worker: Worker, body: bytes, tool: str) -> None:
         data = self._client.request(body, b"tools/call" if tool else b"tools/list", tool)

@@ -66,9 +66,6 @@ class Tally:
         self.list_bytes = 0
         self.is_measuring = False
 
-    def __repr__(self) -> str:
-        return f"<Tally {len(self.latencies)} answers, {self.errors} errors>"
-
     def answered(self, nanoseconds: int) -> None:
         """Count a correct answer."""
         if self.is_measuring:

@@ -31,9 +31,6 @@ class Messages:
         self._padding = b"x" * max(0, job.size - 24)
         self._names = {tool: json.dumps(tool).encode() for tool in job.tools}
 
-    def __repr__(self) -> str:
-        return f"<Messages of {self._job.shape} {self._job.size}>"
-
     def initialize(self, id_: int) -> bytes:
         """The initialize request."""
         params = {"protocolVersion": self._job.version, "capabilities": {}, "clientInfo": CLIENT_INFO}

@@ -28,9 +28,6 @@ class StdioClient(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
 
-    def __repr__(self) -> str:
-        return f"<StdioClient {self.pid} waiting={len(self._waiting)}>"
-
     async def open(self) -> None:
         """Start the program and initialize a session.
 

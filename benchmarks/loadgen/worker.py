@@ -54,9 +54,6 @@ class Worker:
         self._seen = False
         self._over: asyncio.Future[None] | None = None
 
-    def __repr__(self) -> str:
-        return f"<Worker {self._number} at {self.id}>"
-
     def run(self, *, count: int = -1, until: int = 0, arrivals: Arrivals | None = None) -> "asyncio.Future[None]":
         """Send `count` requests, or until a time, or as they arrive."""
         self._left, self._until, self._arrivals = count, until, arrivals

@@ -35,9 +35,6 @@ class Answers:
             self._plain["server/discover"] = self._modern["server/discover"] = orjson.dumps(_DISCOVERED)
         self._fills: dict[int, bytes] = {}
 
-    def __repr__(self) -> str:
-        return f"<Answers {len(self._plain['tools/list'])} bytes of tools>"
-
     def result(self, message: dict[str, Any], *, modern: bool = False) -> bytes | None:
         """The result of a request; None for an unknown method."""
         method = message["method"]

@@ -37,9 +37,6 @@ class Server(asyncio.Protocol):
         self._is_modern = False
         self._transport: Any = None
 
-    def __repr__(self) -> str:
-        return f"<Server {'streaming' if self._streams else 'json'}>"
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 

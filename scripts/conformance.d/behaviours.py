@@ -183,9 +183,6 @@ class Reconnection:
     def __init__(self) -> None:
         self._answers: set[asyncio.Task[None]] = set()
 
-    def __repr__(self) -> str:
-        return f"<Reconnection {len(self._answers)} answers due>"
-
     async def __call__(self, turn: Turn) -> None:
         channel: Any = turn.channel
         turn.conversation.standing_opened.clear()

@@ -59,9 +59,6 @@ class Inside:
         self.read_resource = manifold.read_resource
         self.get_prompt = manifold.get_prompt
 
-    def __repr__(self) -> str:
-        return f"<Inside {self._manifold!r}>"
-
     async def offer(self) -> Offered:
         tools, prompts = await self._manifold.list_tools(), await self._manifold.list_prompts()
         uris = tuple(r["uri"] for r in await self._manifold.list_resources())
@@ -76,9 +73,6 @@ class Outside:
         self.call_tool = client.call_tool
         self.read_resource = client.read_resource
         self.get_prompt = client.get_prompt
-
-    def __repr__(self) -> str:
-        return f"<Outside {self._client.protocol_version}>"
 
     async def offer(self) -> Offered:
         tools = (await self._client.list_tools()).tools

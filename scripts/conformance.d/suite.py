@@ -52,9 +52,6 @@ class Suite:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
 
-    def __repr__(self) -> str:
-        return f"<Suite in {self._cache}: {sorted(p.name for p in self._cache.glob('suite-*'))}>"
-
     def install(self, version: str) -> None:
         """Fetch a release unless it is there; a half-made installation is never taken for a whole one."""
         if self._script(version).exists():

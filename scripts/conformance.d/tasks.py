@@ -19,9 +19,6 @@ class TaskStore:
         self._tasks: dict[str, Json] = {}
         self._numbers = itertools.count(1)
 
-    def __repr__(self) -> str:
-        return f"<TaskStore {len(self._tasks)} tasks>"
-
     def tool(self, outcome_of: Json, *keys: str, required: bool = False) -> Handler:
         """A tool that runs as a task: waits for answers under `keys`, then gives the outcome."""
 

@@ -24,9 +24,6 @@ class LoadClient:
         self._caller = HttpCaller(f"http://127.0.0.1:{port}/mcp", token=None)
         self._number = 0
 
-    def __repr__(self) -> str:
-        return f"<LoadClient {self._caller!r}>"
-
     async def __aenter__(self) -> "LoadClient":
         return self
 

@@ -41,9 +41,6 @@ class CallLoad:
         self._is_over = False
         self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
 
-    def __repr__(self) -> str:
-        return f"<CallLoad {sum(each.served for each in self.outcomes.values())} served>"
-
     async def end(self) -> None:
         """Stop, and wait for what is in flight."""
         self._is_over = True

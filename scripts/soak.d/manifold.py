@@ -64,9 +64,6 @@ class Site:
         self.program = program
         self.servers = dict(servers)
 
-    def __repr__(self) -> str:
-        return f"<Site {self.program!r} {' '.join(self.servers)}>"
-
     @property
     def port(self) -> int:
         """The port of its HTTP front."""

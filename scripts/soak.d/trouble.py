@@ -25,9 +25,6 @@ class Trouble:
         self._web = next(victim for victim in victims if victim in webs)
         self._chance = chance
 
-    def __repr__(self) -> str:
-        return f"<Trouble {sum(self.made.values())} made>"
-
     async def make(self) -> None:
         """One fault of a kind chosen by chance."""
         kinds = (

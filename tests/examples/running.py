@@ -36,9 +36,6 @@ class Ear:
     def __init__(self) -> None:
         self._heard: asyncio.Queue[object] = asyncio.Queue()
 
-    def __repr__(self) -> str:
-        return f"<Ear with {self._heard.qsize()} to be read>"
-
     async def __call__(self, message: object) -> None:
         self._heard.put_nowait(message)
 

@@ -36,9 +36,6 @@ class Progress:
         self.complete = anyio.Event()
         self._expected = expected
 
-    def __repr__(self) -> str:
-        return f"<Progress {len(self.seen)} of {self._expected}>"
-
     async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
         self.seen.append((progress, total, message))
         if len(self.seen) == self._expected:

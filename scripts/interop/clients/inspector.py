@@ -54,9 +54,6 @@ class Inspector:
         self._target = target_arguments(job["target"], file)
         self._deadline: float = job["deadline"]
 
-    def __repr__(self) -> str:
-        return f"Inspector({self._target})"
-
     def ask(self, *request: str) -> Outcome:
         """One request, one process."""
         line = [*self._command, *self._target, *request]

@@ -55,9 +55,6 @@ class Steps:
         self._prefix: str = part["prefix"]
         self._uri_prefix: str = part["uri_prefix"]
 
-    def __repr__(self) -> str:
-        return f"Steps(prefix={self._prefix!r}, uri_prefix={self._uri_prefix!r})"
-
     async def run(self, step: Outcome) -> Outcome:
         """Do one step; what goes wrong is an outcome too."""
         try:

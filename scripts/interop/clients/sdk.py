@@ -31,9 +31,6 @@ class SdkPeer:
         self._uri = uri
         self._seen: Callable[[str], None] | None = None
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({'open' if self.client else 'new'})"
-
     async def page(self, method: str, cursor: str | None) -> tuple[Any, str | None]:
         """One page of a list, and the cursor of the next."""
         raise NotImplementedError

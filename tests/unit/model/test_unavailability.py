@@ -32,9 +32,6 @@ class House:
         self.hub = Hub(self.servers, self.settings, policy_of(self.servers), broken=broken)
         self.responder = ScopeResponder(self.hub, server_info=Payload(b'{"name":"m","version":"1"}'), instructions="")
 
-    def __repr__(self) -> str:
-        return f"<House {self.hub!r}>"
-
     def lists(self, *servers: str) -> None:
         for name in servers:
             self.hub.adopt(listing(name, tools=["t"], resources=[f"{name}://r"]))
