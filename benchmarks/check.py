@@ -8,7 +8,6 @@ same minute, hardly does. What seems worse is measured again before it is called
 """
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -152,23 +151,11 @@ def main() -> None:
     was: dict[str, dict[str, float]] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     target, load = processors(given.cpus)
     with tempfile.TemporaryDirectory(prefix="bench-check-") as work:
-        plan = Plan(
-            peers=(),
-            scenarios=(),
-            rounds=given.rounds,
-            seconds=given.seconds,
-            work=Path(work),
-            environments=Path(work),
-            target_cpus=target,
-            load_cpus=load,
-        )
+        plan = Plan(rounds=given.rounds, seconds=given.seconds, work=Path(work), environments=Path(work))
+        plan = replace(plan, target_cpus=target, load_cpus=load)
         now = {"ratios": ratios(plan, was.get("ratios", {})), "instructions": instructions()}
-    found = list(
-        itertools.chain(
-            verdicts(now["ratios"], was.get("ratios", {}), MARGIN),
-            verdicts(now["instructions"], was.get("instructions", {}), INSTRUCTIONS_MARGIN),
-        )
-    )
+    found = verdicts(now["ratios"], was.get("ratios", {}), MARGIN)
+    found += verdicts(now["instructions"], was.get("instructions", {}), INSTRUCTIONS_MARGIN)
     sys.stdout.write("\n".join(map(str, found)) + "\n")
     if given.accept:
         rounded = {part: {name: round(value, 2) for name, value in figures.items()} for part, figures in now.items()}

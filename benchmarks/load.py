@@ -43,11 +43,7 @@ class Load:
             self._job |= {"target_cpus": plan.target_cpus} if not peer.spec.direct else {}
 
     def __enter__(self) -> Self:
-        """Connect the clients.
-
-        Raises:
-            LoadError: a client could not connect.
-        """
+        """Connect the clients. Raises LoadError: a client could not connect."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.loadgen", json.dumps(self._job)],
             stdin=subprocess.PIPE,

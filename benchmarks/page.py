@@ -71,11 +71,7 @@ def speed(results: Results) -> str:
 
 
 def renewed(page: str, marks: tuple[str, str], content: str) -> str:
-    """The page with other text between its marks.
-
-    Raises:
-        ValueError: the marks are missing.
-    """
+    """The page with other text between its marks. Raises ValueError: the marks are missing."""
     before, begin, rest = page.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not begin or not end:

@@ -128,8 +128,8 @@ class Peer:
         self.started = time.perf_counter()
         return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
-    def wait(self, expected: int, limit: float = _READY) -> int:
-        """Wait until the peer lists this many tools; returns their number.
+    def wait(self, expected: int, limit: float = _READY) -> float:
+        """Wait until the peer lists this many tools, or for 0 until it answers `initialize`; seconds since its start.
 
         Raises:
             RuntimeError: it did not in time.
@@ -141,28 +141,14 @@ class Peer:
                 raise RuntimeError(f"it ended with {self._process.returncode}: {last[:200]}")
             try:
                 with self.client(max(0.5, left)) as client:
-                    found = len(client.tools())
+                    found = len(client.tools()) if expected else 0
                 if found >= expected:
-                    return found
+                    return time.perf_counter() - self.started
                 last = f"{found} tools"
             except (OSError, RuntimeError, ValueError) as exc:
                 last = f"{type(exc).__name__}: {exc}"
-            time.sleep(0.01)
+            time.sleep(0.005)
         raise RuntimeError(f"no {expected} tools in {limit:g} s; the last was {last}")
-
-    def wait_answering(self, limit: float) -> float:
-        """Seconds from the start until the peer answers `initialize`.
-
-        Raises:
-            RuntimeError: it did not in time.
-        """
-        while (left := self.started + limit - time.perf_counter()) > 0:
-            try:
-                with self.client(max(0.5, left)):
-                    return time.perf_counter() - self.started
-            except (OSError, RuntimeError, ValueError):
-                time.sleep(0.005)
-        raise RuntimeError(f"no answer in {limit:g} s")
 
     def pin(self) -> None:
         """Move the peer to the measured processors."""

@@ -13,8 +13,8 @@ ROOT: Final = HERE.parent
 class Plan:
     """A run."""
 
-    peers: tuple[str, ...]
-    scenarios: tuple[str, ...]
+    peers: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
     rounds: int = 3
     """Repetitions of every measurement. They are interleaved, so a noisy minute affects every peer."""
     seconds: float = 2.0

@@ -10,10 +10,7 @@ _NONE: Final = "\u2013"
 LIMITS: Final = ("limit", "limit-stdio", "limit-list")
 """The peers that are lower bounds; a scenario has at most one of them."""
 _SPECIAL: Final = {
-    "tail": (
-        "Tail latency",
-        ("p50_ms", "p99_ms", "p999_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms"),
-    ),
+    "tail": ("Tail latency", ("p50_ms", "p99_ms", "p999_ms", "max_ms", "p99_of_p50", "lag_ms", "large_p50_ms")),
     "start": ("Start-up", ("answers_s", "seconds", "cpu_s")),
     "memory": (
         "Memory",
@@ -54,11 +51,8 @@ def summary(results: Results) -> str:
     for scenario in THROUGHPUT:
         found = []
         for cell in results.cells(scenario.name):
-            ours, limit = (
-                results.median(scenario.name, cell, "manifold", "cpu_us"),
-                limit_of(results, scenario.name, cell),
-            )
-            if ours is not None and limit:
+            ours = results.median(scenario.name, cell, "manifold", "cpu_us")
+            if ours is not None and (limit := limit_of(results, scenario.name, cell)):
                 found.append(ours / limit)
         if found:
             lines.append(f"| {scenario.title} | {_spread(times(min(found)), times(max(found)))} |")

@@ -59,13 +59,8 @@ class Bench:
         for round_ in range(self.plan.rounds):
             for peer in rotated(peers, round_):
                 name = peer.spec.name
-                if name not in failed and not self.measure(
-                    scenario.name,
-                    cell.name,
-                    name,
-                    round_,
-                    partial(self._figures, peer, {**scenario.job, **cell.job}),
-                ):
+                work = partial(self._figures, peer, {**scenario.job, **cell.job})
+                if name not in failed and not self.measure(scenario.name, cell.name, name, round_, work):
                     failed.add(name)
 
     def _figures(self, peer: Peer, job: Mapping[str, object]) -> Figures:
@@ -78,9 +73,8 @@ class Bench:
         kinds = {scenario.kind, "list"} if scenario.job.get("operation") == "list" else {scenario.kind}
         with ExitStack() as stack:
             peers = []
-            for spec in {
-                spec.name: spec for kind in sorted(kinds) for spec in self.specs(kind, scenario.transport)
-            }.values():
+            specs = {spec.name: spec for kind in sorted(kinds) for spec in self.specs(kind, scenario.transport)}
+            for spec in specs.values():
                 if scenario.only and spec.name not in scenario.only:
                     continue
                 peer = Peer(spec, self.plan, servers, tools=scenario.count * scenario.tools)
@@ -96,17 +90,8 @@ class Bench:
 
 
 _TOLD = (
-    "cpu_us",
-    "p50_ms",
-    "p99_ms",
-    "calls_per_s",
-    "rss_mb",
-    "seconds",
-    "kb_per_session",
-    "busy",
-    "load_busy",
-    "lag_ms",
-)
+    "cpu_us", "p50_ms", "p99_ms", "calls_per_s", "rss_mb", "seconds", "kb_per_session", "busy", "load_busy", "lag_ms",
+)  # fmt: skip
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:

@@ -74,9 +74,8 @@ def _once(bench: Bench, spec: Spec, servers: Sequence[Server]) -> None:
 
 def _listed(peer: Peer, expected: int) -> Figures:
     peer.start(expected=None)
-    answering = peer.wait_answering(_PATIENCE)
-    peer.wait(expected, _PATIENCE)
-    seconds = time.perf_counter() - peer.started
+    answering = peer.wait(0, _PATIENCE)
+    seconds = peer.wait(expected, _PATIENCE)
     return {"answers_s": answering, "seconds": seconds, "cpu_s": processes.cpu(peer.pid)}
 
 

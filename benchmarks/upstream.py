@@ -59,22 +59,16 @@ class Upstream:
         if process.stdout is None or process.stdout.readline().strip() != b"ready":
             raise RuntimeError("the servers did not start")
         processes.pin(process.pid, self._plan.load_cpus, ())
-        numbers = range(count)
-        return [
-            Server(name=f"s{number}", url=f"http://127.0.0.1:{first + number}/mcp", pid=process.pid)
-            for number in numbers
-        ]
+        urls = [f"http://127.0.0.1:{first + number}/mcp" for number in range(count)]
+        return [Server(name=f"s{number}", url=url, pid=process.pid) for number, url in enumerate(urls)]
 
     def stdio(self, count: int, *, tools: int = 5, silent: Sequence[int] = ()) -> list[Server]:
         """stdio servers, which the proxy starts."""
         command = [self._plan.python, str(HERE / "servers" / "stdio_server.py"), "--tools", str(tools)]
         if self._plan.load_cpus:
             command += ["--cpus", ",".join(map(str, self._plan.load_cpus))]
-        numbers = range(count)
-        return [
-            Server(name=f"s{number}", command=(*command, *(["--silent"] if number in silent else [])))
-            for number in numbers
-        ]
+        commands = [(*command, *(["--silent"] if number in silent else [])) for number in range(count)]
+        return [Server(name=f"s{number}", command=words) for number, words in enumerate(commands)]
 
 
 def _free_range(count: int) -> int:

@@ -30,11 +30,7 @@ class HttpClient:
         self._streams: list[Connection] = []
 
     async def open(self) -> None:
-        """Connect, and initialize a session if the revision has one.
-
-        Raises:
-            RuntimeError: the server refused it.
-        """
+        """Connect, and initialize a session if the revision has one. Raises RuntimeError: the server refused it."""
         first = await self.connect()
         if not self.load.job.is_modern:
             await self._shake_hands(first)

@@ -29,11 +29,7 @@ class StdioClient(asyncio.SubprocessProtocol):
         self._stdin: asyncio.WriteTransport | None = None
 
     async def open(self) -> None:
-        """Start the program and initialize a session.
-
-        Raises:
-            RuntimeError: the program refused it.
-        """
+        """Start the program and initialize a session. Raises RuntimeError: the program refused it."""
         job, loop = self.load.job, asyncio.get_running_loop()
         transport, _ = await loop.subprocess_exec(lambda: self, *job.command, cwd=job.cwd, stderr=subprocess.DEVNULL)
         self._transport = transport

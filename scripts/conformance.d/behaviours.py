@@ -148,11 +148,7 @@ def sealed(number: int) -> str:
 
 
 def rounds_done(state: str) -> int:
-    """The round that a state is of.
-
-    Raises:
-        Refusal: the state is not one of ours.
-    """
+    """The round that a state is of. Raises Refusal: the state is not one of ours."""
     number = state.partition(".")[0]
     if state and not (number.isdigit() and hmac.compare_digest(state.encode(), sealed(int(number)).encode())):
         raise Refusal(-32602, "Invalid params: unknown requestState")

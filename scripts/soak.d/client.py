@@ -50,11 +50,7 @@ class LoadClient:
         return await self._exchange("POST", headers, message)
 
     async def connect(self) -> None:
-        """Open a session of the handshake era.
-
-        Raises:
-            ConnectionError: it was refused.
-        """
+        """Open a session of the handshake era. Raises ConnectionError: it was refused."""
         answer = await self.request("initialize", _HELLO)
         if "result" not in answer:
             raise ConnectionError(f"no session: {answer}")
