@@ -40,21 +40,11 @@ class Facts:
     labels: Mapping[str, str]
 
     @classmethod
-    def now(
-        cls, *, commit: str, rounds: int, seconds: float, versions: Mapping[str, str], labels: Mapping[str, str]
-    ) -> Self:
-        """The facts of a run that starts now."""
-        return cls(
-            date=time.strftime("%Y-%m-%d", time.gmtime()),
-            machine=f"{platform.system()} {platform.machine()}",
-            processors=os.cpu_count() or 0,
-            python=platform.python_version(),
-            commit=commit,
-            rounds=rounds,
-            seconds=seconds,
-            versions=versions,
-            labels=labels,
-        )
+    def now(cls, **given: Any) -> Self:
+        """The facts of a run that starts now: those given, and those of this machine."""
+        date, machine = time.strftime("%Y-%m-%d", time.gmtime()), f"{platform.system()} {platform.machine()}"
+        python, processors = platform.python_version(), os.cpu_count() or 0
+        return cls(date=date, machine=machine, processors=processors, python=python, **given)
 
     def joined(self, other: "Facts") -> "Facts":
         """These facts, with the peers of another run added."""

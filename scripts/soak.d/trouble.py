@@ -28,15 +28,8 @@ class Trouble:
     async def make(self) -> None:
         """One fault of a kind chosen by chance."""
         kinds = (
-            self._kill,
-            self._stop,
-            self._ask,
-            self._ask_web,
-            self._restart_web,
-            self._leave,
-            self._crowd,
-            self._reload,
-        )
+            self._kill, self._stop, self._ask, self._ask_web, self._restart_web, self._leave, self._crowd, self._reload,
+        )  # fmt: skip
         kind = self._chance.choice(kinds)
         with contextlib.suppress(OSError, EOFError, TimeoutError, ValueError, KeyError):
             await kind()

@@ -21,28 +21,10 @@ from tests.unit.stages.calls import Outcome, make_call, observe
 pytestmark = pytest.mark.anyio
 
 NOTES = ServerStatus(
-    "notes",
-    "ready",
-    tools=2,
-    prompts=3,
-    resources=4,
-    templates=5,
-    moved="2026-01-31T11:00:01.250Z",
-    latency=0.25,
-    listed=7.0,
-    lives=3,
-    links=8,
-    held=4,
-    due=6,
-    breaker="open",
-    openings=9,
-    waiting=9,
-    overloaded=10,
-    retries=11,
-    dropped=12,
-    last_error="hunter2",
-    stderr=("hunter2",),
-)
+    "notes", "ready", tools=2, prompts=3, resources=4, templates=5, moved="2026-01-31T11:00:01.250Z", latency=0.25,
+    listed=7.0, lives=3, links=8, held=4, due=6, breaker="open", openings=9, waiting=9, overloaded=10, retries=11,
+    dropped=12, last_error="hunter2", stderr=("hunter2",),
+)  # fmt: skip
 
 
 @dataclass
