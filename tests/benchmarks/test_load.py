@@ -60,9 +60,6 @@ def test_every_peer_is_first_once() -> None:
     assert [rotated("abc", by)[0] for by in range(4)] == ["a", "b", "c", "a"]
 
 
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
 def answer(text: str, **more: object) -> bytes:
     result = {"content": [{"type": "text", "text": text}], "isError": False, **more}
     return json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}, separators=(",", ":")).encode()
@@ -122,9 +119,6 @@ def test_the_counted_work_answers_the_client() -> None:
     assert json.loads(call(response, "handshake", "modern"))["result"]["resultType"] == "complete"
 
 
-# --- at a rate ----------------------------------------------------------------------------------------------------
-
-
 class Slow:
     """Sends a request, and is busy for some milliseconds."""
 
@@ -154,9 +148,6 @@ async def test_a_late_request_counts_from_its_due_time(kind: type[KernelTimer | 
     assert 50 < len(dues) < 200
     assert all(due <= sent for due, sent in slow.sent)
     assert slow.sent[-1][0] < until < slow.sent[-1][1]
-
-
-# --- together -----------------------------------------------------------------------------------------------------
 
 
 def test_the_load_measures_a_server() -> None:

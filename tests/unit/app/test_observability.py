@@ -60,9 +60,6 @@ def called(counts: Counts, *outcomes: Outcome) -> None:
         observe(counts, make_call(), outcome, backend="notes")
 
 
-# --- content --------------------------------------------------------------------------------------------------------
-
-
 def test_every_number_of_a_server_has_a_metric() -> None:
     found = Scene().found()
     assert {key: found[key] for key in found if key.startswith("mcp_backend_") and "_state" not in key} == {
@@ -151,9 +148,6 @@ def test_the_written_reference_has_every_metric_and_no_other() -> None:
     assert {f"`{state}`" for state in STATES} <= set(re.findall(r"^\| (`[\w ]+`) \|", text, re.M))
 
 
-# --- format ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/plain;version=0.0.4", "text/html", "application/openmetrics-text; version=x", ";;,=;"]
 )
@@ -171,9 +165,6 @@ def test_an_accept_header_selects_openmetrics() -> None:
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = open_families(body.decode())  # type: ignore[no-untyped-call]  # the library's own
     assert "mcp_backend_state" in {family.name for family in families}
-
-
-# --- lag of the event loop ------------------------------------------------------------------------------------------
 
 
 async def test_a_blocked_loop_is_late_until_the_worst_lag_is_read() -> None:

@@ -46,9 +46,6 @@ def names(found: Plan) -> dict[str, tuple[str, ...]]:
     return {group: getattr(found, group) for group in groups if getattr(found, group)}
 
 
-# --- plans ------------------------------------------------------------------------------------------------------
-
-
 def test_an_equal_configuration_changes_nothing() -> None:
     servers = {"a": {**A, **SHOWN}, "b": WEB}
     found = plan_reload(settings(servers, port=1), settings(servers, port=1))
@@ -144,9 +141,6 @@ def test_a_plan_has_every_server_in_one_group(old: dict[str, Any], new: dict[str
     assert sorted(grouped) == sorted(active)
     assert found.settings == settings(new)
     assert set(found.changed) == {*found.renewed, *found.adjusted}
-
-
-# --- fingerprints -----------------------------------------------------------------------------------------------
 
 
 def print_of(entry: dict[str, Any], **change: Any) -> str:

@@ -117,9 +117,6 @@ def test_old_and_unfinished_files_are_deleted(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["fresh.listing", "of.somebody"]
 
 
-# --- running instances ------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mcp.json"

@@ -80,9 +80,6 @@ def test_the_memory_of_a_container_is_read_from_its_control_group(tmp_path: Path
     assert memory_given([tmp_path / "unlimited"]) > 256 * MIB
 
 
-# --- requests of clients ---------------------------------------------------------------------------------------
-
-
 def arriving(*pieces: bytes) -> AsgiReceive:
     """A body that comes in these pieces."""
     left = list(pieces)
@@ -108,9 +105,6 @@ async def test_a_large_request_is_counted_or_refused(headers: dict[bytes, bytes]
     assert len(await read_body(arriving(b"small"), {}, 4 * MIB, second)) == 5
     first.release()
     assert budget.held == 0
-
-
-# --- messages to clients -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

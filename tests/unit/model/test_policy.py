@@ -147,9 +147,6 @@ def test_a_grant_limits_a_principal_to_some_backends_and_filters_further() -> No
     assert not policy.permits_uri(ALICE, "b", "x:1")
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
-
-
 def test_a_listed_resource_is_readable_in_any_spelling_if_visible_only() -> None:
     catalogue = merge([listing("a", resources=["file:///secret", "file:///open"])], Rules())
     policy = resources_of("a", block=["n0"])

@@ -48,9 +48,6 @@ class House:
         return [tool["name"] for tool in (await self.answer())["tools"]]
 
 
-# --- bookkeeping ------------------------------------------------------------------------------------------------
-
-
 def test_only_new_failures_and_recoveries_count_as_changes() -> None:
     unavailable = Unavailability(10.0)
     assert unavailable.mark_unavailable("a", "refused", now=100.0, since=SINCE)
@@ -65,9 +62,6 @@ def test_only_new_failures_and_recoveries_count_as_changes() -> None:
         unavailable.mark_unavailable(name, "refused", now=1.0, since="")
     unavailable.retain({"b"})
     assert list(unavailable) == ["b"]
-
-
-# --- lists ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [LATEST_HANDSHAKE, MODERN_VERSION])
@@ -138,9 +132,6 @@ async def test_an_unusable_server_is_named_in_its_scopes_only() -> None:
     house.misses("git")
     assert (await house.answer(scope="group:two"))["_meta"][KEY] == [GONE]
     assert "_meta" not in await house.answer(scope="server:files")
-
-
-# --- all servers unavailable ------------------------------------------------------------------------------------
 
 
 async def test_lists_fail_when_all_servers_failed_without_entries() -> None:

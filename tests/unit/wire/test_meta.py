@@ -35,9 +35,6 @@ def stamped(**members: object) -> dict[str, object]:
     return {**members, "resultType": "complete", "_meta": {META_SERVER_INFO: {"name": "manifold", "version": "1"}}}
 
 
-# --- params -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("params", "sent_params"),
     [
@@ -86,9 +83,6 @@ def test_an_unreadable_object_has_no_members(meta: bytes | None) -> None:
     assert wire.object_members(None if meta is None else Payload(meta)) == {}
 
 
-# --- results for modern clients ---------------------------------------------------------------------------------
-
-
 def test_stamping_keeps_the_bytes_of_the_result() -> None:
     body = rb'{ "content": [] , "x":1e999, "s":"\u00e9", "content":[1] }'
     assert adapted(body, "handshake", "modern").startswith(body[:-1] + b",")
@@ -133,9 +127,6 @@ def test_an_unreadable_result_is_relayed_unchanged() -> None:
     assert adapted(strange, "handshake", "modern") == strange
     deep = b'{"_meta":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     assert adapted(deep, "modern", "handshake") == deep
-
-
-# --- results for handshake clients ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

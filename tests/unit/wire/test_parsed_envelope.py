@@ -68,8 +68,6 @@ def test_any_other_response_is_parsed_as_a_small_one(data: bytes) -> None:
     assert bytes(loose) == result
 
 
-# --- requests ---------------------------------------------------------------------------------------------------
-
 REQUEST = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":%(body)b}'
 CALL = written(REQUEST, PARAMS)
 
@@ -92,9 +90,6 @@ def test_s9_a_look_alike_in_large_params_is_refused() -> None:
     assert isinstance(found, ParsedEnvelope)
     with pytest.raises(InvalidParams):
         wire.members_of(found)
-
-
-# --- views ------------------------------------------------------------------------------------------------------
 
 
 def test_a_view_finds_members_kind_and_text() -> None:

@@ -41,9 +41,6 @@ def coded(code: int, data: str = "") -> RemoteError:
     return remote(b'{"code": %d,"message":"their words"%b}' % (code, data.encode()))
 
 
-# --- our own errors ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize(
     ("exc", "code", "message"),
@@ -110,9 +107,6 @@ def test_an_unexpected_exception_reveals_nothing(exc: Exception, era: Era) -> No
     with pytest.raises(type(exc)) as caught:
         raise exc
     assert sent_error(caught.value, era) == {"code": -32603, "message": "Internal error"}
-
-
-# --- remote errors ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("era", ERAS)
