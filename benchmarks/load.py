@@ -13,8 +13,7 @@ from benchmarks.peers import Peer
 from benchmarks.plan import ROOT, Plan
 from tests.peers.processes import stop
 
-_MORE: Final = 90
-"""Seconds after the measured time until the load generator must have ended."""
+_MORE: Final = 90  # seconds after the measured time until the load generator must have ended
 
 
 class LoadError(RuntimeError):

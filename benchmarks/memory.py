@@ -13,10 +13,8 @@ from benchmarks.running import Bench
 from benchmarks.upstream import Upstream
 
 NAME: Final = "memory"
-_SETTLE: Final = 2.0
-"""Seconds for a peer to release start-up memory."""
-_CHURN: Final = 10
-"""Rounds of clients that connect and disconnect; the first half absorbs one-time growth."""
+_SETTLE: Final = 2.0  # seconds for a peer to release start-up memory
+_CHURN: Final = 10  # rounds of clients that connect and disconnect; the first half absorbs one-time growth
 _CHURNING: Final = 200
 
 

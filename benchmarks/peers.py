@@ -17,8 +17,7 @@ from benchmarks.plan import HERE, ROOT, Plan
 from benchmarks.upstream import Server
 from tests.peers.processes import free_port, stop
 
-_INSTALL: Final = 600
-"""Seconds for an installation."""
+_INSTALL: Final = 600  # seconds for an installation
 _READY: Final = 60
 
 
@@ -33,13 +32,10 @@ class Spec:
     version: Sequence[str] = ()
     install: Sequence[str] = ()
     transport: str = "http"
-    servers: Sequence[str] = ("http", "http-sse", "stdio")
-    """The kinds of servers the peer supports."""
-    tool: str = "{tool}"
-    """The public name of a server's tool."""
+    servers: Sequence[str] = ("http", "http-sse", "stdio")  # the kinds of servers the peer supports
+    tool: str = "{tool}"  # the public name of a server's tool
     headers: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration besides the servers."""
+    config: Mapping[str, Any] = field(default_factory=dict)  # configuration besides the servers
 
 
 def read(path: Path = HERE / "peers.toml") -> dict[str, Spec]:

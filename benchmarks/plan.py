@@ -15,14 +15,11 @@ class Plan:
 
     peers: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = ()
-    rounds: int = 3
-    """Repetitions of every measurement. They are interleaved, so a noisy minute affects every peer."""
-    seconds: float = 2.0
-    """Duration of each measurement."""
+    rounds: int = 3  # repetitions of every measurement. They are interleaved, so a noisy minute affects every peer.
+    seconds: float = 2.0  # duration of each measurement
     sessions: int = 2000
     work: Path
-    environments: Path
-    """Directory of environments for peers that are not this project's dependencies."""
+    environments: Path  # directory of environments for peers that are not this project's dependencies
     target_cpus: tuple[int, ...] = ()
     load_cpus: tuple[int, ...] = ()
     python: str = sys.executable

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import psutil
 
-_SERVERS: Final = ("stdio_server.py", "servers.http_server")
-"""Words in the command line that identify a server."""
+_SERVERS: Final = ("stdio_server.py", "servers.http_server")  # words in the command line that identify a server
 
 
 @dataclass(frozen=True, slots=True)

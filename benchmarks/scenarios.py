@@ -24,18 +24,13 @@ class Scenario:
 
     name: str
     title: str
-    kind: str
-    """Kind of the servers: `http`, `http-sse` or `stdio`."""
+    kind: str  # kind of the servers: `http`, `http-sse` or `stdio`
     cells: Sequence[Cell]
-    count: int = 2
-    """Number of servers. Calls rotate among them, so a shortcut for one server gains nothing."""
+    count: int = 2  # number of servers. Calls rotate among them, so a shortcut for one server gains nothing.
     tools: int = 5
-    transport: str = "http"
-    """Transport of the clients."""
-    only: frozenset[str] = frozenset()
-    """The peers that take part; empty for all that can."""
-    job: Mapping[str, Any] = field(default_factory=dict)
-    """Job members that all cells share."""
+    transport: str = "http"  # transport of the clients
+    only: frozenset[str] = frozenset()  # the peers that take part; empty for all that can
+    job: Mapping[str, Any] = field(default_factory=dict)  # job members that all cells share
 
 
 def _clients(*counts: int, **more: Any) -> list[Cell]:
@@ -118,7 +113,6 @@ LONG_LISTS: Final = Scenario(
 )
 
 THROUGHPUT: Final = (HTTP, STDIO, STREAMS, PAYLOADS, STDIO_PAYLOADS, FRONT, FRONT_HTTP, LISTS, LONG_LISTS)
-SPECIAL: Final = ("tail", "start", "memory")
-"""Scenarios with a module of their own."""
+SPECIAL: Final = ("tail", "start", "memory")  # scenarios with a module of their own
 NAMES: Final = (*(scenario.name for scenario in THROUGHPUT), *SPECIAL)
 QUICK: Final = ("http", "stdio", "payloads", "lists")

@@ -18,8 +18,7 @@ from tests.peers.processes import stop
 NAME: Final = "start"
 SERVERS: Final = 10
 TOOLS: Final = 5
-_PATIENCE: Final = 45.0
-"""Seconds for a list that waits for a silent server."""
+_PATIENCE: Final = 45.0  # seconds for a list that waits for a silent server
 _WHO: Final = {"name": "benchmark", "version": "1"}
 _GREETING: Final = {"clientInfo": _WHO, "capabilities": {}, "protocolVersion": "2025-06-18"}
 

@@ -15,11 +15,9 @@ from benchmarks.upstream import Upstream
 NAME: Final = "tail"
 _CLIENTS: Final = 32
 _LARGE: Final = 10 * MB
-_LONGER: Final = 5
-"""Factor of the duration, because the event loop's lag is sampled once a second."""
-_GENTLE: Final = 200.0
-_FEW: Final = 8
-"""Small calls per second during the large ones, and their clients."""
+_LONGER: Final = 5  # factor of the duration, because the event loop's lag is sampled once a second
+_GENTLE: Final = 200.0  # small calls per second during the large ones
+_FEW: Final = 8  # the clients of these small calls
 _LAG: Final = re.compile(r"^mcp_\w*lag\w*(?:\{[^}]*\})? ([\d.e+-]+)$", re.MULTILINE)
 
 

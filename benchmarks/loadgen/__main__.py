@@ -22,8 +22,7 @@ from benchmarks.loadgen.stdio_client import StdioClient
 from benchmarks.loadgen.worker import Load, Worker
 from benchmarks.servers.allocator import keep_large_blocks
 
-_AT_ONCE: Final = 16
-"""Clients that connect concurrently."""
+_AT_ONCE: Final = 16  # clients that connect concurrently
 _WARM_UP: Final = 1.0
 
 

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 _SEED: Final = 1
-_MONOTONIC: Final = 1
-_NON_BLOCKING: Final = 0o4000
-_ABSOLUTE: Final = 1
-"""CLOCK_MONOTONIC, the clock of `perf_counter`; TFD_NONBLOCK; TFD_TIMER_ABSTIME."""
+_MONOTONIC: Final = 1  # CLOCK_MONOTONIC, the clock of `perf_counter`
+_NON_BLOCKING: Final = 0o4000  # TFD_NONBLOCK
+_ABSOLUTE: Final = 1  # TFD_TIMER_ABSTIME
 
 
 class Sender(Protocol):

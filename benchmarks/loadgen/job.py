@@ -12,33 +12,25 @@ _SAMPLES: Final = 5
 class Job:
     """One run: target, clients, requests and duration."""
 
-    transport: str = "http"
-    """`http`, or `stdio` for a program to start."""
+    transport: str = "http"  # `http`, or `stdio` for a program to start
     url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     cwd: str | None = None
     clients: int = 1
-    in_flight: int = 1
-    """Requests in flight per client."""
+    in_flight: int = 1  # requests in flight per client
     version: str = "2025-06-18"
-    operation: str = "call"
-    """`call`, `list`, or `none` for idle clients."""
-    tools: tuple[str, ...] = ("echo",)
-    """One tool name per server; calls rotate among them."""
-    shape: str = "echo"
-    """The large part: `echo` both, `blob` the result, `sink` the arguments."""
+    operation: str = "call"  # `call`, `list`, or `none` for idle clients
+    tools: tuple[str, ...] = ("echo",)  # one tool name per server; calls rotate among them
+    shape: str = "echo"  # the large part: `echo` both, `blob` the result, `sink` the arguments
     size: int = 64
     expect_tools: int = 0
     seconds: float = 2.0
     rate: float = 0.0
     """Calls per second of all clients together, at random times; 0: each call follows the previous answer."""
-    warm_up: int = 20
-    """Calls per client before the measured time, for a second at most."""
-    holds_stream: bool = False
-    """Each client holds a standing stream, as SDK clients do."""
-    ends_sessions: bool = False
-    """Sessions end with a DELETE."""
+    warm_up: int = 20  # calls per client before the measured time, for a second at most
+    holds_stream: bool = False  # each client holds a standing stream, as SDK clients do
+    ends_sessions: bool = False  # sessions end with a DELETE
     timeout: float = 60.0
     cpus: tuple[int, ...] = ()
     target_cpus: tuple[int, ...] = ()

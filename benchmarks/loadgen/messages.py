@@ -18,8 +18,7 @@ _ENVELOPE: Final = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 INITIALIZED: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-_PROBE: Final = 2048
-"""Bytes at either end of a large answer that are searched for required and forbidden content."""
+_PROBE: Final = 2048  # bytes at either end of a large answer that are searched for required and forbidden content
 
 
 class Messages:

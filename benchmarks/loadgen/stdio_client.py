@@ -11,8 +11,7 @@ from benchmarks.loadgen.messages import INITIALIZED
 from benchmarks.loadgen.worker import Load, Worker
 
 _ID: Final = re.compile(rb'"id":\s*(\d+)')
-_PATIENCE: Final = 3.0
-"""Seconds for a program to exit after the end of stdin."""
+_PATIENCE: Final = 3.0  # seconds for a program to exit after the end of stdin
 
 
 class StdioClient(asyncio.SubprocessProtocol):

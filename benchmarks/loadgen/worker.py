@@ -11,8 +11,7 @@ from benchmarks.loadgen.arrivals import Arrivals
 from benchmarks.loadgen.job import Job, Tally
 from benchmarks.loadgen.messages import Messages, wrong_call, wrong_list
 
-_ENOUGH = 500
-"""Errors after which a worker stops."""
+_ENOUGH = 500  # errors after which a worker stops
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ import orjson
 
 from benchmarks.servers.tools import CAPABILITIES, negotiated, tools
 
-_HEAD: Final = 40
-"""Characters of the text that `sink` returns, the token included."""
+_HEAD: Final = 40  # characters of the text that `sink` returns, the token included
 _DISCOVERED: Final = {
     "supportedVersions": ["2026-07-28"],
     "capabilities": CAPABILITIES,

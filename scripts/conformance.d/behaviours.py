@@ -43,8 +43,7 @@ def form(**properties: Json) -> Json:
 PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 """One red pixel."""
 IMAGE: Final = {"type": "image", "data": PNG, "mimeType": "image/png"}
-WAV: Final = "UklGRiwAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQgAAACAgICAgICAgA=="
-"""Eight silent samples."""
+WAV: Final = "UklGRiwAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQgAAACAgICAgICAgA=="  # eight silent samples
 AUDIO: Final = {"type": "audio", "data": WAV, "mimeType": "audio/wav"}
 STRING: Final = {"type": "string"}
 SCHEMAS: Final[Json] = json.loads(Path(__file__).with_name("schemas.json").read_text())

@@ -12,8 +12,7 @@ _INFO = {"name": "soak", "version": "1"}
 _META = {META + "protocolVersion": MODERN_VERSION, META + "clientInfo": _INFO, META + "clientCapabilities": {}}
 _HELLO = {"protocolVersion": LATEST_HANDSHAKE, "capabilities": {}, "clientInfo": _INFO}
 _PLAIN = (("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream"))
-ANSWER_SECONDS = 90.0
-"""Bound of an answer: longer than any deadline of the manifold's own."""
+ANSWER_SECONDS = 90.0  # bound of an answer: longer than any deadline of the manifold's own
 
 
 class LoadClient:

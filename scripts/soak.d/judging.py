@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from load import CallLoad
 from manifold import Sample, Site
 
-SLACK = 8
-"""Descriptors, threads and tasks more than before that are connections kept for the next request."""
-IDLE = 0.02
-"""Part of a processor that is still idle (I4)."""
+SLACK = 8  # descriptors, threads and tasks more than before that are connections kept for the next request
+IDLE = 0.02  # part of a processor that is still idle (I4)
 SETTLE_SECONDS = 30.0
 """Time to come to rest: idle connections are kept for some seconds, links that clients left are closed after that."""
 

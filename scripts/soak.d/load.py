@@ -15,12 +15,10 @@ class CallOutcome:
     """What became of the calls at one server."""
 
     served: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    """Errors that name the server, by reason."""
+    failed: Counter[str] = field(default_factory=Counter)  # errors that name the server, by reason
     strange: list[str] = field(default_factory=list)
     """Anything else: another caller's answer, an error that names nobody, a connection that broke."""
-    seconds: list[float] = field(default_factory=list)
-    """How long the served ones took."""
+    seconds: list[float] = field(default_factory=list)  # how long the served ones took
 
     def p99(self, since: int = 0) -> float:
         """The time that 99 of 100 did not exceed, of the calls behind the first `since`."""

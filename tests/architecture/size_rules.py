@@ -10,8 +10,7 @@ from tests.architecture.source import Complaint, Function, Module, Rule, dotted,
 FILE_LINES: Final = 450
 FUNCTION_LINES: Final = 60
 SHORT_LINES: Final = 30
-SHORT_SHARE: Final = 0.9
-"""Share of functions that are at most SHORT_LINES long."""
+SHORT_SHARE: Final = 0.9  # share of functions that are at most SHORT_LINES long
 FOLDER_FILES: Final = 12
 FRAGMENT_LINES: Final = 60
 

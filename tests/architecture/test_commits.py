@@ -9,10 +9,8 @@ import pytest
 
 from tests.architecture.source import ROOT
 
-SINCE: Final = "2026-12-01T14:30:00+00:00"
-"""The rule holds for commits from then on."""
-COUNT: Final = 30
-"""Commits that are checked."""
+SINCE: Final = "2026-12-01T14:30:00+00:00"  # the rule holds for commits from then on
+COUNT: Final = 30  # commits that are checked
 LENGTH: Final = 70
 NOT_IMPERATIVE: Final = re.compile(
     r"(?:\w+(?:ed|ing)|adds|allows|avoids|changes|fixes|makes|moves|removes|renames|replaces|says|uses)\b",

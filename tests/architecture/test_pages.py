@@ -13,8 +13,7 @@ from tests.architecture.test_rules import RULES, source
 PAGE: Final = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PAGE_LINES: Final = 120
-NO_CLASS: Final = {"Lifecycle", "Naming", "Front"}
-"""Nouns that are a module or a package, not one class."""
+NO_CLASS: Final = {"Lifecycle", "Naming", "Front"}  # nouns that are a module or a package, not one class
 
 
 def defined() -> dict[str, set[str]]:

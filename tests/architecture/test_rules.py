@@ -9,10 +9,8 @@ import pytest
 from tests.architecture import import_rules, size_rules, state_rules, suite_rules, word_rules
 from tests.architecture.source import ROOT, SOURCE, Complaint, Module, Rule, modules_of
 
-CODE: Final = (*import_rules.RULES, *state_rules.RULES, *size_rules.RULES, *word_rules.RULES)
-"""Rules for the package."""
-SUITE: Final = suite_rules.RULES
-"""Rules for tests and examples."""
+CODE: Final = (*import_rules.RULES, *state_rules.RULES, *size_rules.RULES, *word_rules.RULES)  # rules for the package
+SUITE: Final = suite_rules.RULES  # rules for tests and examples
 RULES: Final = {rule.name: rule for rule in (*CODE, *SUITE)}
 AROUND: Final = {
     "core/hub.py": "import mcp_manifold.wire.x",

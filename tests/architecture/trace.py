@@ -21,10 +21,8 @@ _SERVER: Final = {
     "args": ["-m", "tests.peers.stdio_main", "--script", "echo"],
     "cwd": str(ROOT),
 }
-_WARM_UP: Final = 5
-"""Calls before the one that are traced: heads are known and lazy modules imported by then."""
-_CALLS: Final = 5
-"""Traced calls, of which the shortest counts: a timer of the connection may fire during the others."""
+_WARM_UP: Final = 5  # calls before the one that are traced: heads are known and lazy modules imported by then
+_CALLS: Final = 5  # traced calls, of which the shortest counts: a timer of the connection may fire during the others
 
 
 class Trace(NamedTuple):

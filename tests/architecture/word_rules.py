@@ -17,8 +17,7 @@ ODD: Final = re.compile(
 )
 """Phrases that read like riddles: CONTRIBUTING.md, "Writing"."""
 FIRST_WORDS: Final = 4
-MAX_SENTENCE: Final = 40
-"""Words. The aim is 25; this bound catches what no reader can follow."""
+MAX_SENTENCE: Final = 40  # words. The aim is 25; this bound catches what no reader can follow.
 
 
 def introduced(modules: list[Module]) -> Iterator[Complaint]:
