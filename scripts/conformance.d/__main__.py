@@ -19,6 +19,8 @@ from suite import LEGS, Leg, Suite, choose, progress
 DESCRIPTION = """\
 Run the official MCP conformance suite against a backend directly and against the same backend behind
 mcp-manifold, and compare the two check by check. What the backend passes directly has to pass through.
+
+The stable suite speaks 2025-11-25. So does alpha, with wire checks, and 2026-07-28.
 """
 EPILOG = """\
 ways:
@@ -47,44 +49,21 @@ line is wrong.
 The suite (npm) and its Node (PyPI) are kept in ${XDG_CACHE_HOME:-~/.cache}/mcp-manifold-conformance.
 """
 WAYS = (DIRECT, "one", "three")
-LEG_SECONDS = 180.0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="conformance", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--suite",
-        choices=tuple(LEGS),
-        default="both",
-        help="stable speaks 2025-11-25; alpha too, with wire checks, and 2026-07-28 (default: both)",
-    )
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        choices=(*WAYS, *driving.WAYS),
-        help="what to run against; direct always runs (default: direct one; with --client all three)",
-    )
-    parser.add_argument(
-        "--scenario", nargs="+", default=[], metavar="NAME", help="only these; shell patterns are understood"
-    )
-    parser.add_argument(
-        "--backend",
-        default="everything",
-        metavar="everything|URL",
-        help="the project's own backend, or the URL of a running server on loopback (default: everything)",
-    )
-    parser.add_argument("--client", action="store_true", help="judge what the manifold sends to servers instead")
-    parser.add_argument("--list", action="store_true", help="name the scenarios of the chosen suite and end")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=LEG_SECONDS,
-        metavar="SECONDS",
-        help=f"bound of one run of the suite (default: {LEG_SECONDS:.0f})",
-    )
+    ways, option = (*WAYS, *driving.WAYS), parser.add_argument
+    option("--suite", choices=tuple(LEGS), default="both", help="the release: see above (default: %(default)s)")
+    option("--ways", nargs="+", choices=ways, help="direct always runs (default: direct one; with --client all three)")
+    option("--scenario", nargs="+", default=[], metavar="NAME", help="only these; shell patterns are understood")
+    option("--backend", default="everything", metavar="URL", help="a running server on loopback, not the project's own")
+    option("--client", action="store_true", help="judge what the manifold sends to servers instead")
+    option("--list", action="store_true", help="name the scenarios of the chosen suite and end")
+    option("--json", type=Path, metavar="FILE", help="write every check of every way to FILE as well")
+    option("--timeout", type=float, default=180.0, metavar="SECONDS", help="bound of one run (default: %(default).0f)")
     options = parser.parse_args(argv)
     if options.backend != "everything" and not options.backend.startswith(("http://", "https://")):
         parser.error(f"--backend is 'everything' or a URL, not {options.backend!r}")

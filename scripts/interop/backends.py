@@ -1,7 +1,5 @@
 """The servers of the check: how each is reached and what every client does with it; starts nothing."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

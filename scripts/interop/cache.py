@@ -1,7 +1,5 @@
 """The programs of others, installed at exact versions below one cache directory; knows no backend and no client."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

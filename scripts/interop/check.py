@@ -3,8 +3,6 @@
 Owns the order of things; what is compared and how is in compare.py, what is asked in backends.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import secrets

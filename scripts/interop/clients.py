@@ -1,7 +1,5 @@
 """The client programs, in the eras they speak, and how a job is given to one; knows no backend and no outcome."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass

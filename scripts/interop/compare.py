@@ -4,8 +4,6 @@ What may differ is declared here and nowhere else: names and URIs carry their pr
 same, and what one era has and the other has not is left out.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

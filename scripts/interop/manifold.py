@@ -1,7 +1,5 @@
 """The program under test: its configuration, its fronts, and how soon it lists what works; knows no client."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The child processes of a run: client programs run to their end, and what outlives them is found by a mark."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Sequence

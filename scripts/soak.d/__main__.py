@@ -51,22 +51,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="soak", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help="only these (default: all)")
-    parser.add_argument(
-        "--duration",
-        type=duration,
-        default=duration("10m"),
-        metavar="TIME",
-        help="of R27 and R36 together, a quarter and three quarters of it (default: 10m)",
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="of the numbers of clients, sessions and kills (default: 1)",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report into FILE as well")
+    option = parser.add_argument
+    option("--rows", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help="only these (default: all)")
+    option("--duration", type=duration, default="10m", metavar="TIME", help="of R27 (a quarter) and R36 (default: 10m)")
+    option("--scale", type=float, default=1.0, metavar="X", help="of the clients, sessions and kills (default: 1)")
+    option("--report", type=Path, metavar="FILE", help="write the report into FILE as well")
     return parser.parse_args(argv)
 
 

@@ -4,8 +4,6 @@ It reads the same job and prints the same report as the others; the command that
 job's name on the command line.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

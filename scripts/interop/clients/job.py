@@ -4,8 +4,6 @@ A job is a JSON file: `target`, `era`, `roots`, `deadline` and `parts`, each par
 prefixes its names carry here. The report goes to stdout as one JSON object, the same shape from every client.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """The Python SDK's `ClientSession` of mcp 1.x as an interop client; owns nothing but the translation."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """The Python SDK's `Client` of mcp 2.x as an interop client, in either era; owns nothing but the translation."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """A client of the Python SDK as an interop client, as far as its releases agree; knows none of them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
