@@ -145,9 +145,7 @@ async def test_over_http_clients_of_both_eras_are_served_and_an_interrupt_ends_i
             assert converted["sentence"] == "1 in = 2.54 cm"
 
 
-def test_a_port_that_is_none_is_refused_with_the_usage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_port_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["convert.py", "--http", "65536"])
     with pytest.raises(SystemExit, match="2"):
         CONVERT["main"]()

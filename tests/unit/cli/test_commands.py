@@ -81,9 +81,7 @@ def test_call_of_an_unknown_tool_suggests_names_and_names_unavailable_servers() 
         (("read", "note://milc"), UnknownItem("resource", "note://milc"), '"note://milk"'),
     ],
 )
-def test_a_failed_command_exits_with_1_and_the_reason(
-    command: tuple[str, ...], failure: Exception, stderr: str
-) -> None:
+def test_a_failed_command_exits_with_1(command: tuple[str, ...], failure: Exception, stderr: str) -> None:
     result = FakeManifold(resources=[{"uri": "note://milk"}], result=failure).run(*command)
     assert result.exit_code == 1
     assert stderr in result.stderr

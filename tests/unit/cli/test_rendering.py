@@ -219,9 +219,7 @@ def test_results_and_messages_are_shown_as_text() -> None:
         (None, ('a={"b": [true]}', "c=", "d=x=y", "e=NaN"), {"a": {"b": [True]}, "c": "", "d": "x=y", "e": "NaN"}),
     ],
 )
-def test_tool_arguments_come_from_json_and_pairs(
-    text: str | None, pairs: tuple[str, ...], found: dict[str, Any]
-) -> None:
+def test_tool_arguments_are_json_and_pairs(text: str | None, pairs: tuple[str, ...], found: dict[str, Any]) -> None:
     assert tool_arguments(text, pairs, lambda: '{"from": "stdin"}') == found
 
 

@@ -127,9 +127,7 @@ def test_the_status_page_is_requested_with_the_token() -> None:
     ],
     ids=range(8),
 )
-def test_an_invalid_response_is_an_error_with_exit_code_1(
-    instance: Instance, args: tuple[str, ...], reason: str
-) -> None:
+def test_an_invalid_response_exits_with_1(instance: Instance, args: tuple[str, ...], reason: str) -> None:
     result = instance.run(*args)
     assert (result.exit_code, result.stdout) == (1, "")
     assert reason in result.stderr

@@ -26,9 +26,7 @@ def test_each_platform_has_its_own_directory(platform: str, environ: dict[str, s
     assert candidates(environ, platform) == (Path("mcp-manifold.json"), Path(path))
 
 
-def test_the_variable_comes_before_the_working_directory_before_the_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_variable_wins_over_local_over_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, user = tmp_path / "work", tmp_path / "user"
     work.mkdir()
     monkeypatch.chdir(work)

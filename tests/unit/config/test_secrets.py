@@ -66,9 +66,7 @@ def test_secrets_are_in_no_error_and_no_traceback(home: Home, text: str) -> None
         ("LIMITS", ("c4n4ry",)),
     ],
 )
-def test_an_error_in_the_environment_names_the_variable_and_not_its_value(
-    home: Home, name: str, values: tuple[str, ...]
-) -> None:
+def test_an_error_names_the_variable_and_not_its_value(home: Home, name: str, values: tuple[str, ...]) -> None:
     for value in values:
         message = home.error("{}", environ={f"MCP_MANIFOLD_{name}": value})
         assert message.startswith(f"MCP_MANIFOLD_{name}")

@@ -158,9 +158,7 @@ def test_boolean_hints_and_header_annotations_of_a_tool_are_detected() -> None:
     ],
     ids=["unambiguous", "ambiguous", "public-name-first", "foreign-namespace", "public-name"],
 )
-def test_a_native_name_is_an_alias_unless_it_is_ambiguous(
-    offers: list[tuple[Listing, Terms]], name: str, key: str | None
-) -> None:
+def test_an_unambiguous_name_is_an_alias(offers: list[tuple[Listing, Terms]], name: str, key: str | None) -> None:
     catalogue = merged(*offers)
     found = catalogue.find(Kind.TOOL, name)
     assert (None if found is None else found.key) == key

@@ -27,9 +27,7 @@ from mcp_manifold.model.names import (
         ("a", "x.y", "__", "a__x_y_7ace4eaa"),
     ],
 )
-def test_a_name_is_prefixed_and_hashed_only_if_it_is_not_valid(
-    prefix: str, native: str, separator: str, name: str
-) -> None:
+def test_a_name_is_prefixed_and_hashed_only_if_invalid(prefix: str, native: str, separator: str, name: str) -> None:
     assert qualify(prefix, native, owner=prefix, separator=separator) == name
 
 
@@ -81,9 +79,7 @@ def test_a_prefixed_uri_is_valid_and_splits_back_in_any_case(owner: str, prefixe
         ("GitHub+x:y", ["GitHub", "github"], ("GitHub", "x:y")),
     ],
 )
-def test_a_prefix_is_split_off_if_it_names_one_owner(
-    uri: str, owners: list[str], found: tuple[str, str] | None
-) -> None:
+def test_a_prefix_of_one_owner_is_split_off(uri: str, owners: list[str], found: tuple[str, str] | None) -> None:
     assert split_prefixed_uri(uri, owners) == found
 
 

@@ -18,9 +18,7 @@ NOTES = WatchTarget("files", "", "file:///notes.txt")
         ("x:", ("/" * 3,), ("/" * (MAX_PARENTS * 2),)),
     ],
 )
-def test_a_change_of_a_sub_resource_notifies_watchers_of_its_parent(
-    watched: str, notified: tuple[str, ...], others: tuple[str, ...]
-) -> None:
+def test_a_parents_watchers_are_notified(watched: str, notified: tuple[str, ...], others: tuple[str, ...]) -> None:
     made: Subscriptions[str] = Subscriptions()
     made.add("ann", watched, WatchTarget("files", "", watched))
     for below in notified:

@@ -22,9 +22,7 @@ SECRET = "hunter2"
         (ZeroDivisionError(SECRET), "internal_error", "ZeroDivisionError"),
     ],
 )
-def test_a_call_is_logged_on_one_line_without_its_contents(
-    outcome: Outcome, word: str, error: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_call_is_one_line(outcome: Outcome, word: str, error: str, caplog: pytest.LogCaptureFixture) -> None:
     params = {"name": Payload(b'"t"'), "arguments": Payload(b'{"password":"%b"}' % SECRET.encode())}
     call = make_call(
         params=params, key=f"key-{SECRET}", scope="group:team", principal=Principal("alice", f"principal-{SECRET}")
@@ -39,8 +37,6 @@ def test_a_call_is_logged_on_one_line_without_its_contents(
 
 
 @pytest.mark.parametrize(("level", "is_active"), [(logging.DEBUG, True), (logging.INFO, False)])
-def test_the_call_log_is_active_only_at_level_debug(
-    level: int, is_active: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_call_log_is_active_at_debug_only(level: int, is_active: bool, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(level, logger.name):
         assert CallLog().is_active is is_active

@@ -42,9 +42,7 @@ def refused(method: str, params: bytes | None, capabilities: bytes) -> int | Non
         ("unheard/of", None, b"{}", None),
     ],
 )
-def test_a_server_request_needs_a_declared_capability(
-    method: str, params: bytes | None, capabilities: bytes, code: int | None
-) -> None:
+def test_a_request_needs_capability(method: str, params: bytes | None, capabilities: bytes, code: int | None) -> None:
     assert refused(method, params, capabilities) == code
 
 

@@ -51,9 +51,7 @@ def stamped(**members: object) -> dict[str, object]:
         *(({"_meta": meta}, b'{"_meta":{}}') for meta in (b"5", b"null", b"[]", b'"x"')),
     ],
 )
-def test_params_keep_their_bytes_and_a_progress_token_is_replaced_by_ours(
-    params: dict[str, bytes], sent_params: bytes | None
-) -> None:
+def test_params_keep_their_bytes_but_progress_tokens(params: dict[str, bytes], sent_params: bytes | None) -> None:
     assert wire.hop_params(payloads(**params), token=7, stamp=None) == sent_params
 
 

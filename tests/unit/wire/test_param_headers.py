@@ -29,9 +29,7 @@ def lines(method: str, /, **members: object) -> list[bytes]:
         ("tools/call", {}, None),
     ],
 )
-def test_the_method_and_the_name_in_a_request_are_mirrored(
-    method: str, members: dict[str, str], name: bytes | None
-) -> None:
+def test_the_method_and_the_name_are_mirrored(method: str, members: dict[str, str], name: bytes | None) -> None:
     expected = [b"mcp-method: " + method.encode(), *([] if name is None else [b"mcp-name: " + name])]
     assert lines(method, **members) == expected
 

@@ -140,9 +140,7 @@ META = {
 @pytest.mark.parametrize("backend", ERAS)
 @pytest.mark.parametrize("client", ERAS)
 @pytest.mark.parametrize("method", ["tools/call", "resources/read"])
-def test_a_result_is_adapted_the_same_with_and_without_a_view(
-    result: bytes, backend: wire.Era, client: wire.Era, method: str
-) -> None:
+def test_a_view_does_not_change_a_result(result: bytes, backend: wire.Era, client: wire.Era, method: str) -> None:
     def adapted(look: ResultView | None) -> bytes:
         ours = Payload(b'{"name":"ours"}')
         return bytes(
