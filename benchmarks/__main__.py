@@ -77,9 +77,8 @@ def _several(given: str) -> tuple[int, ...]:
 
 def commit() -> str:
     """The short hash of the checked-out commit, or `unknown`."""
-    said = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return said.stdout.strip() or "unknown"
 
 

@@ -28,6 +28,14 @@ async def warm(site: Site, servers: list[str]) -> Sample:
     return await site.sample()
 
 
+async def calm_load(site: Site, servers: list[str], rate: float, *, seconds: float) -> tuple[CallLoad, dict, float]:
+    """A load while nothing is wrong: how many calls each server got by then, and the time that 99 of 100 took."""
+    load = CallLoad(site.port, servers, rate=rate)
+    await asyncio.sleep(seconds)
+    calm = {server: len(outcome.seconds) for server, outcome in load.outcomes.items()}
+    return load, calm, max(load.outcomes[server].p99() for server in UNTOUCHED)
+
+
 async def r1(row: SoakRow, seconds: float, scale: float) -> None:
     """20 calls in flight at a stdio server that is killed."""
     async with five() as (site, _):
@@ -146,10 +154,7 @@ async def r27(row: SoakRow, seconds: float, scale: float) -> None:
     async with five() as (site, _):
         pids = {server: await site.pid_of(server) for server in ("pipe_a", "pipe_b")}
         base_sample = await warm(site, UNTOUCHED)
-        load = CallLoad(site.port, [*UNTOUCHED, "pipe_b"], rate=200)
-        await asyncio.sleep(8)
-        calm = {server: len(outcome.seconds) for server, outcome in load.outcomes.items()}
-        base = max(load.outcomes[server].p99() for server in UNTOUCHED)
+        load, calm, base = await calm_load(site, [*UNTOUCHED, "pipe_b"], 200, seconds=8)
         done: Counter[str] = Counter()
         servers, number = dict(site.servers), 0
         await site.sample()  # from which on the lag counts
@@ -196,10 +201,7 @@ async def r36(row: SoakRow, seconds: float, scale: float) -> None:
         most = await fastest(site.port, UNTOUCHED + VICTIMS, seconds=5)
         base_sample = await warm(site, UNTOUCHED + VICTIMS)
         rate = most * 0.3
-        load = CallLoad(site.port, UNTOUCHED + VICTIMS, rate=rate)
-        await asyncio.sleep(max(10.0, seconds * 0.1))
-        calm = {server: len(outcome.seconds) for server, outcome in load.outcomes.items()}
-        base = max(load.outcomes[server].p99() for server in UNTOUCHED)
+        load, calm, base = await calm_load(site, UNTOUCHED + VICTIMS, rate, seconds=max(10.0, seconds * 0.1))
         trouble = Trouble(site, webs, VICTIMS, random.Random(row.id))
         samples = await troubled(site, trouble, seconds)
         row.note(

@@ -18,8 +18,7 @@ from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION
 from tests.unit.fronts.fakes import Client, initialize
 
 pytestmark = pytest.mark.anyio
-BOUND = 10.0
-"""Seconds any test waits for anything."""
+BOUND = 10.0  # seconds any test waits for anything
 MISSING = {"command": "/nonexistent/mcp-server"}
 
 

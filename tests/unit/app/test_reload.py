@@ -17,8 +17,7 @@ from mcp_manifold.errors import ConfigError
 from tests.fakes.clock import FakeClock, settled
 
 pytestmark = pytest.mark.anyio
-BOUND = 15.0
-"""Seconds any test waits for anything."""
+BOUND = 15.0  # seconds any test waits for anything
 
 
 @dataclass
@@ -26,13 +25,10 @@ class Scene:
     """A Reloader with fake settings: each read takes the next of `answers`, and the last one again and again."""
 
     config: Settings
-    answers: list[Settings | Exception | None] = field(default_factory=list)
-    """None for a read that never ends."""
+    answers: list[Settings | Exception | None] = field(default_factory=list)  # None for a read that never ends
     applied: "asyncio.Queue[Settings]" = field(default_factory=asyncio.Queue)
-    outcomes: list[Reloaded] = field(default_factory=list)
-    """The outcomes passed to the callback of `on_reload`."""
-    failures: int = 0
-    """How many times settings cannot be put in force because of a defect."""
+    outcomes: list[Reloaded] = field(default_factory=list)  # the outcomes passed to the callback of `on_reload`
+    failures: int = 0  # how many times settings cannot be put in force because of a defect
     reads: int = 0
     clock: FakeClock = field(default_factory=FakeClock)
 

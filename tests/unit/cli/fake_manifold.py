@@ -108,10 +108,6 @@ class FakeManifold:
     async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._answer((name, arguments))
 
-    def reload_soon(self, on_outcome: Callable[[Reloaded], None]) -> None:
-        self.asked.append("reload")
-        on_outcome(Reloaded())
-
     def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
         self.reload_callbacks.append(callback)
 

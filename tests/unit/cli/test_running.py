@@ -1,29 +1,12 @@
-"""Settings of the memory allocator and the garbage collector."""
+"""Settings of the memory allocator."""
 
-import gc
 import platform
 import resource
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from mcp_manifold.cli.running import YOUNG, keep_blocks, settle_memory
-
-
-@pytest.fixture
-def collector() -> Iterator[None]:
-    before = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*before)
-
-
-@pytest.mark.usefixtures("collector")
-def test_permanent_objects_are_excluded_from_collection() -> None:
-    settle_memory()
-    assert gc.get_freeze_count() > 1000
-    assert gc.get_threshold()[0] == YOUNG
+from mcp_manifold.cli.running import keep_blocks
 
 
 def _faults(work: bytes, times: int) -> int:

@@ -16,8 +16,7 @@ MODELS = tuple(
     if isinstance(found, type) and issubclass(found, Value) and found not in (Value, settings.Settings)
 )
 FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
-READ_BY_CONFIG = {"env_file", "remember", "state_dir"}
-"""Settings about files, which only this package reads."""
+READ_BY_CONFIG = {"env_file", "remember", "state_dir"}  # settings about files, which only this package reads
 
 
 def readers(setting: Setting) -> list[Path]:
