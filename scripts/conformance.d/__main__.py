@@ -14,7 +14,7 @@ from typing import Any
 import driving
 import processes
 from comparison import DIRECT, ScenarioRow, expectations, is_expected, render
-from suite import LEGS, Leg, Suite, choose, progress
+from suite import LEGS, Chosen, Leg, Suite, choose, progress
 
 DESCRIPTION = """\
 Run the official MCP conformance suite against a backend directly and against the same backend behind
@@ -49,6 +49,7 @@ line is wrong.
 The suite (npm) and its Node (PyPI) are kept in ${XDG_CACHE_HOME:-~/.cache}/mcp-manifold-conformance.
 """
 WAYS = (DIRECT, "one", "three")
+Results = Mapping[Leg, Sequence[ScenarioRow]]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,7 +89,7 @@ def selection(suite: Suite, options: argparse.Namespace) -> dict[Leg, list[str]]
     return chosen
 
 
-def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]], side: str) -> None:
+def show(suite: Suite, chosen: Chosen, side: str) -> None:
     for leg, names in chosen.items():
         scored = suite.scored(leg, side)
         print(f"{leg}: {len(names)} scenarios, {len(scored.intersection(names))} of them scored")
@@ -96,16 +97,17 @@ def show(suite: Suite, chosen: Mapping[Leg, Sequence[str]], side: str) -> None:
             print(f"  {name}" + ("" if name in scored else "   not scored"))
 
 
-def gather(
-    suite: Suite, options: argparse.Namespace, chosen: Mapping[Leg, Sequence[str]], ways: Sequence[str]
-) -> dict[Leg, list[ScenarioRow]]:
+def gather(suite: Suite, options: argparse.Namespace, chosen: Chosen, ways: Sequence[str]) -> Results:
     """Run every leg in every way. One backend serves all ways, so only the way differs."""
     checks: dict[tuple[Leg, str], dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         url = options.backend if options.backend != "everything" else stack.enter_context(processes.backend())
         for way in ways:
             with contextlib.ExitStack() as opened:
-                target = url if way == DIRECT else opened.enter_context(_behind(opened, url, way, options))
+                others = ("second", "third") if way == "three" else ()
+                urls = {"everything": url} | {name: opened.enter_context(processes.backend()) for name in others}
+                behind = processes.manifold(urls, probed=options.backend == "everything")
+                target = url if way == DIRECT else opened.enter_context(behind)
                 for leg, names in chosen.items():
                     progress(f"{leg}, {way}: {len(names)} scenarios")
                     checks[leg, way] = suite.run(leg, target, names, options.timeout)
@@ -115,15 +117,7 @@ def gather(
     }
 
 
-def _behind(
-    stack: contextlib.ExitStack, url: str, way: str, options: argparse.Namespace
-) -> contextlib.AbstractContextManager[str]:
-    others = ("second", "third") if way == "three" else ()
-    urls = {"everything": url} | {name: stack.enter_context(processes.backend()) for name in others}
-    return processes.manifold(urls, probed=options.backend == "everything")
-
-
-def report(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], ways: Sequence[str]) -> int:
+def report(results: Results, expected: Mapping[str, str], ways: Sequence[str]) -> int:
     """Print the tables; the number of losses that no expectation names."""
     losses = [(row.scenario, loss) for rows in results.values() for row in rows for w in ways for loss in row.losses(w)]
     for leg, rows in results.items():
@@ -136,7 +130,7 @@ def report(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, 
     return unexpected
 
 
-def show_met(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str], ways: Sequence[str]) -> None:
+def show_met(results: Results, expected: Mapping[str, str], ways: Sequence[str]) -> None:
     """Name the expectations that nothing met, after a complete run."""
     rows = [row for rows in results.values() for row in rows]
     met = {key for row in rows for w in ways for loss in row.losses(w) for key in expectations(row.scenario, loss)}
@@ -144,13 +138,9 @@ def show_met(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str
         print(f"no longer lost, remove it from expectations.toml: {name}")
 
 
-def as_json(results: Mapping[Leg, Sequence[ScenarioRow]], expected: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "legs": [
-            {"suite": leg.version, "revision": leg.revision, "scenarios": [_scenario(row, expected) for row in rows]}
-            for leg, rows in results.items()
-        ]
-    }
+def as_json(results: Results, expected: Mapping[str, str]) -> dict[str, Any]:
+    found = {leg: [_scenario(row, expected) for row in rows] for leg, rows in results.items()}
+    return {"legs": [{"suite": leg.version, "revision": leg.revision, "scenarios": found[leg]} for leg in found]}
 
 
 def _scenario(row: ScenarioRow, expected: Mapping[str, str]) -> dict[str, Any]:

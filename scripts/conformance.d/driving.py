@@ -5,11 +5,11 @@ What a scenario asks for is in driver.py, what its checks mean in comparison.py.
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from comparison import ScenarioRow
 from processes import HERE
-from suite import Leg, Suite, progress
+from suite import Chosen, Leg, Suite, progress
 
 WAYS = ("inside", "handshake", "modern")
 INTERACTIVE = ("elicitation-sep1034-client-defaults", "sep-2322-client-request-state")  # nobody to ask inside
@@ -21,9 +21,7 @@ def covered(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(tuple(NOT_COVERED))]
 
 
-def gather(
-    suite: Suite, chosen: Mapping[Leg, Sequence[str]], ways: Sequence[str], seconds: float
-) -> dict[Leg, list[ScenarioRow]]:
+def gather(suite: Suite, chosen: Chosen, ways: Sequence[str], seconds: float) -> dict[Leg, list[ScenarioRow]]:
     """Run the scenarios on every way that is able to."""
     results: dict[Leg, list[ScenarioRow]] = {}
     for leg, names in chosen.items():

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Leg:
         return f"{self.revision} by {self.version}"
 
 
+Chosen = Mapping[Leg, Sequence[str]]  # scenarios
 LEGS = {"stable": (Leg(STABLE, "2025-11-25"),), "alpha": (Leg(ALPHA, "2025-11-25"), Leg(ALPHA, "2026-07-28"))}
 LEGS["both"] = LEGS["stable"] + LEGS["alpha"]
 
@@ -93,9 +94,7 @@ class Suite:
         with tempfile.TemporaryDirectory() as scratch:
             ended = [_bounded([*words, "-o", scratch], seconds) for words in runs]
             found = _verdicts(Path(scratch))
-        reason = "the suite gave no verdict" if all(ended) else f"no verdict within {seconds:.0f} s"
-        nothing = [Check("no-verdict", "NoVerdict", "FAILURE", reason)]
-        return {name: found.get(name, nothing) for name in wanted}
+        return {name: found.get(name) or _nothing(all(ended), seconds) for name in wanted}
 
     def drive(self, leg: Leg, command: str, scenario: str, seconds: float) -> list[Check]:
         """The checks of one client scenario; what the driver could not do is a failed check of its own."""
@@ -106,8 +105,7 @@ class Suite:
             found = _verdicts(Path(scratch)).get(scenario, [])
             said = "; ".join(line for path in Path(scratch).glob("*/stdout.txt") for line in _lines(path))
         if not found:
-            reason = "the suite gave no verdict" if ended else f"no verdict within {seconds:.0f} s"
-            return [Check("no-verdict", "NoVerdict", "FAILURE", reason)]
+            return _nothing(ended, seconds)
         return [*found, Check("driver", "Conversation", "FAILURE", said)] if said else found
 
     def _home(self, version: str) -> Path:
@@ -160,6 +158,11 @@ def _verdicts(directory: Path) -> dict[str, list[Check]]:
         if match := RESULT_DIRECTORY.fullmatch(path.parent.name):
             found[match["scenario"]] = [_check(raw) for raw in json.loads(path.read_text())]
     return found
+
+
+def _nothing(has_ended: bool, seconds: float) -> list[Check]:
+    reason = "the suite gave no verdict" if has_ended else f"no verdict within {seconds:.0f} s"
+    return [Check("no-verdict", "NoVerdict", "FAILURE", reason)]
 
 
 def _lines(path: Path) -> list[str]:

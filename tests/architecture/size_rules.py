@@ -14,9 +14,6 @@ SHORT_SHARE: Final = 0.9  # share of functions that are at most SHORT_LINES long
 FOLDER_FILES: Final = 12
 FRAGMENT_LINES: Final = 60
 
-FRAGMENTS: Final[dict[str, str]] = {}
-HOMONYMS: Final[dict[str, str]] = {}
-
 
 def short_files(modules: list[Module]) -> Iterator[Complaint]:
     """A file is at most FILE_LINES long."""
@@ -101,10 +98,6 @@ RULES: Final = (
         ),
     ),
     Rule(uncrowded, ()),
-    Rule(
-        whole,
-        (("stages/x.py", "import mcp_manifold.wire.x", "core/hub.py: has 1 lines and serves only wire.x"),),
-        FRAGMENTS,
-    ),
-    Rule(unique, (("core/x.py", "class Call: pass", "Call: is defined in core/x.py, model/call.py"),), HOMONYMS),
+    Rule(whole, (("stages/x.py", "import mcp_manifold.wire.x", "core/hub.py: has 1 lines and serves only wire.x"),)),
+    Rule(unique, (("core/x.py", "class Call: pass", "Call: is defined in core/x.py, model/call.py"),)),
 )

@@ -26,9 +26,6 @@ def manifold(servers: dict[str, Any] | None = None, **settings: Any) -> Manifold
     return Manifold.from_config({"mcpServers": servers or {}, "manifold": settings})
 
 
-# --- without servers ------------------------------------------------------------------------------------------------
-
-
 async def test_a_manifold_without_servers_lists_nothing_and_is_healthy() -> None:
     async with manifold() as made:
         await asyncio.wait_for(made.settle(), timeout=BOUND)
@@ -77,9 +74,6 @@ async def test_leaving_ends_every_task_also_after_an_error(failure: type[Excepti
             if failure:
                 raise failure
     assert asyncio.all_tasks() - before == set()
-
-
-# --- with servers that are not there --------------------------------------------------------------------------------
 
 
 async def test_a_server_that_cannot_start_is_reported_and_affects_no_other() -> None:
@@ -148,9 +142,6 @@ async def test_a_session_may_end_twice_or_after_the_manifold() -> None:
     runtime.notified(session, "notifications/roots/list_changed", {})
 
 
-# --- where it comes from --------------------------------------------------------------------------------------------
-
-
 async def test_a_mapping_and_a_file_give_equal_settings_and_overrides_win(tmp_path: Path) -> None:
     data: dict[str, Any] = {"mcpServers": {"a": MISSING}, "manifold": {"name": "ours", "port": 1234}}
     path = tmp_path / "mcp.json"
@@ -171,9 +162,6 @@ async def test_an_invalid_configuration_is_refused_before_anything_starts() -> N
         Manifold.from_config({"mcpServers": {}, "manifold": []}, overrides={"port": 1})
     with pytest.raises(ConfigError, match="missing"):
         Manifold.from_config("missing.json")
-
-
-# --- the endpoint ---------------------------------------------------------------------------------------------------
 
 
 async def test_the_endpoint_can_be_mounted_before_the_manifold_is_entered() -> None:
@@ -197,9 +185,6 @@ async def test_a_manifold_that_was_stopped_does_not_begin_to_serve() -> None:
     async with manifold() as made:
         made.stop()
         await asyncio.wait_for(made.serve_http(ready=lambda *_: pytest.fail("it listens")), timeout=BOUND)
-
-
-# --- filters --------------------------------------------------------------------------------------------------------
 
 
 async def test_patterns_and_overrides_that_match_nothing_are_problems() -> None:

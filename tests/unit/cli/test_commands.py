@@ -23,9 +23,6 @@ def text(words: str) -> dict[str, str]:
     return {"type": "text", "text": words}
 
 
-# --- call ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("args", "result", "asked", "code", "stdout"),
     [
@@ -114,9 +111,6 @@ def test_an_interrupted_command_exits_with_130() -> None:
     assert Interrupted().run("call", "t").exit_code == 130
 
 
-# --- read ------------------------------------------------------------------------------------------------------------
-
-
 def test_read_decodes_a_blob_into_a_pipe_or_a_file(tmp_path: Path) -> None:
     target = tmp_path / "out.bin"
     manifold = FakeManifold(result={"contents": [{"text": "é"}, {"blob": "AP8="}]})
@@ -129,9 +123,6 @@ def test_read_decodes_a_blob_into_a_pipe_or_a_file(tmp_path: Path) -> None:
 def test_read_of_contents_that_cannot_be_decoded_exits_with_1(contents: dict[str, str], tmp_path: Path) -> None:
     manifold = FakeManifold(result={"contents": [contents]})
     assert manifold.run("read", "a://b", "--output", str(tmp_path / "out")).exit_code == 1
-
-
-# --- list ------------------------------------------------------------------------------------------------------------
 
 
 def test_list_shows_names_servers_and_titles_without_control_characters() -> None:
@@ -149,9 +140,6 @@ def test_list_shows_names_servers_and_titles_without_control_characters() -> Non
 def test_list_of_one_kind_as_json_has_the_items_as_clients_get_them() -> None:
     result = FakeManifold(tools=TOOLS, prompts=[{"name": "p"}]).run("list", "--tools", "--json")
     assert json.loads(result.stdout) == {"tools": [{"server": "notes", "item": tool} for tool in TOOLS]}
-
-
-# --- check -----------------------------------------------------------------------------------------------------------
 
 
 def test_check_counts_the_servers_and_names_broken_ones_and_warnings() -> None:
@@ -203,9 +191,6 @@ def test_check_of_a_real_file_that_is_wrong_exits_with_2(tmp_path: Path) -> None
     ]
 
 
-# --- serve and stdio -------------------------------------------------------------------------------------------------
-
-
 def test_serve_prints_its_urls_and_the_servers_or_the_error() -> None:
     manifold = FakeManifold(servers=[NOTES, GONE], notes=("two tools collide",))
     result = manifold.run("serve", "--port", "0", "--base-path", "/x", "--insecure")
@@ -226,9 +211,6 @@ def test_stdio_serves_the_scope_asked_for_and_prints_nothing(args: tuple[str, ..
     result = manifold.run("stdio", *args)
     assert (result.exit_code, result.stdout) == (0, "")
     assert manifold.asked == [("stdio", scope)]
-
-
-# --- no command, schema, help ----------------------------------------------------------------------------------------
 
 
 def test_without_a_command_the_configuration_and_the_next_steps_are_shown() -> None:

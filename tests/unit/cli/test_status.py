@@ -119,11 +119,10 @@ def test_the_status_page_is_requested_with_the_token() -> None:
         (Instance(code=401), (), "requires a token; pass one with --token"),
         (Instance(code=401), ("--token", "hunter2"), "refused the token"),
         (Instance(code=404, body=b"{}"), (), "is not a page of mcp-manifold"),
-        (Instance(body=b"<html>"), (), "is not a page of mcp-manifold"),
-        (Instance(body=b"[]"), (), "is not a page of mcp-manifold"),
-        (Instance(body=b'{"servers":{}}'), (), "is not a page of mcp-manifold"),
-        (Instance(body=b'{"servers":[1]}'), (), "is not a page of mcp-manifold"),
-        (Instance(body=b"[" * 100_000), (), "is not a page of mcp-manifold"),
+        *(
+            (Instance(body=body), (), "is not a page of mcp-manifold")
+            for body in (b"<html>", b"[]", b'{"servers":{}}', b'{"servers":[1]}', b"[" * 100_000)
+        ),
     ],
     ids=range(8),
 )
