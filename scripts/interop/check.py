@@ -4,6 +4,7 @@ Owns the order of things; what is compared and how is in compare.py, what is ask
 """
 
 import argparse
+import json
 import os
 import secrets
 import sys
@@ -176,7 +177,7 @@ def check_through(site: Site, programs: list[ClientProgram], known: Known, resul
     """All clients at all fronts, with the same backends behind."""
     servers = [backend for backend, _, _ in next(iter(known.values())).values()]
     config = site.work / "config.json"
-    config.write_text(catalogue.as_json(manifold.configuration(servers, sys.executable, site.server_environment)))
+    config.write_text(json.dumps(manifold.configuration(servers, sys.executable, site.server_environment), indent=2))
     listening = [front for front in options.front if front != "stdio"]
     if listening:
         left: list[str] = []

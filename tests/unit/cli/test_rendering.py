@@ -20,8 +20,6 @@ from mcp_manifold.core.status import ServerStatus
 from mcp_manifold.errors import BackendTimeout, ConfigError, ManifoldError, RemoteError
 from tests.unit.cli.fake_manifold import GONE, NOTES, settings
 
-# --- statuses --------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("status", "line"),
@@ -75,9 +73,6 @@ def test_s26_no_line_of_a_server_has_control_characters(name: str, title: str, e
     listed = lines([attributed("tools", "name", [item], [])], 0)
     for line in (statuses.line(ServerStatus(name, state, last_error=error)), *listed):
         assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in line)
-
-
-# --- the progress of serve -------------------------------------------------------------------------------------------
 
 
 class Stage:
@@ -143,9 +138,6 @@ def test_on_a_terminal_errors_follow_the_table_as_lines() -> None:
     assert statuses.line(NOTES) not in paper.getvalue()
 
 
-# --- addresses -------------------------------------------------------------------------------------------------------
-
-
 def test_the_banner_has_every_url_of_the_first_servers() -> None:
     shown = "\n".join(banner(settings("notes", "a b?", groups={"writing": ["notes"]}), "http://127.0.0.1:8808/x"))
     for path in ("/mcp", "/sse", "/notes/mcp", "/a%20b%3F/mcp", "/groups/writing/mcp", "/health"):
@@ -173,8 +165,6 @@ def test_the_snippet_has_a_placeholder_for_the_token() -> None:
     assert "s3cret" not in shown
     assert "headers" not in str(snippet(settings("notes"), "http://h:1"))
 
-
-# --- content ---------------------------------------------------------------------------------------------------------
 
 PICTURE = base64.b64encode(b"x" * 1500).decode()
 
@@ -206,9 +196,6 @@ def test_results_and_messages_are_shown_as_text() -> None:
     assert requests.messages_text({"messages": messages}) == "user:\nhi\n\nassistant:\na\nb"
 
 
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "pairs", "found"),
     [
@@ -221,9 +208,6 @@ def test_results_and_messages_are_shown_as_text() -> None:
 )
 def test_tool_arguments_are_json_and_pairs(text: str | None, pairs: tuple[str, ...], found: dict[str, Any]) -> None:
     assert tool_arguments(text, pairs, lambda: '{"from": "stdin"}') == found
-
-
-# --- lists -----------------------------------------------------------------------------------------------------------
 
 
 def test_items_are_attributed_to_their_server() -> None:
@@ -241,9 +225,6 @@ def test_long_descriptions_are_cut_to_the_width_of_a_terminal() -> None:
     assert (len(on_terminal[2]), on_terminal[2][-1]) == (40, "…")
     assert "…" not in lines([listed], 0)[2]
     assert lines([attributed("tools", "name", [], [])], 0) == ["No tools, prompts or resources."]
-
-
-# --- errors and layout -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

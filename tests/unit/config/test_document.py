@@ -38,13 +38,10 @@ def test_any_text_is_read_or_refused_with_a_place_inside_it(text: str) -> None:
     ("text", "data"),
     [
         (
-            "// first\n{a: 'it\\'s', /* and */ \"b\": [1, -2, +3, .5, 0x10,],}\n// last",
-            {"a": "it's", "b": [1, -2, 3, 0.5, 16]},
+            "// first\n{a: 'it\\'s', /* and */ \"b\": [-2, +3, .5, 0x10,],}\n// last",
+            {"a": "it's", "b": [-2, 3, 0.5, 16]},
         ),
-        (
-            r'{"path": "C:\\xampp\\users\\u0041", "pair": "\ud83d\ude00"}',
-            {"path": r"C:\xampp\users\u0041", "pair": "\U0001f600"},
-        ),
+        (r'{"a": "C:\\xampp\\u0041", "b": "\ud83d\ude00"}', {"a": r"C:\xampp\u0041", "b": "\U0001f600"}),
         ('{"a": "one \\\ntwo \\\r\nthree", "b": "\\x41\\0"}', {"a": "one two three", "b": "A\0"}),
     ],
     ids=["json5", "backslashes", "continued"],
