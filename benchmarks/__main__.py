@@ -31,12 +31,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=2000, help="open sessions of the memory scenario")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmarks", help="directory of the results")
     parser.add_argument("--cpus", help="processors of the measured process and of the load, such as 0:1 or 0-3:4-7")
-    parser.add_argument(
-        "--after", type=Path, metavar="RESULTS", help="keep the other scenarios of these earlier results"
-    )
-    parser.add_argument(
-        "--docs", action="store_true", help="renew the figures in README.md and docs/, and benchmarks/results.json"
-    )
+    parser.add_argument("--after", type=Path, metavar="RESULTS", help="keep the other scenarios of earlier results")
+    parser.add_argument("--docs", action="store_true", help="renew the figures in README.md, docs/ and results.json")
     parser.add_argument("--show", type=Path, metavar="RESULTS", help="measure nothing; show the results in this file")
     return parser.parse_args(given)
 

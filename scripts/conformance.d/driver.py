@@ -104,9 +104,7 @@ async def on_elicitation(context: ClientRequestContext, params: types.ElicitRequ
     return types.ElicitResult(action="accept")
 
 
-async def on_sampling(
-    context: ClientRequestContext, params: types.CreateMessageRequestParams
-) -> types.CreateMessageResult:
+async def on_sampling(context: ClientRequestContext, params: object) -> types.CreateMessageResult:
     return types.CreateMessageResult(role="assistant", content=types.TextContent(text="A word"), model="fixed")
 
 
@@ -124,13 +122,8 @@ async def caller(manifold: Manifold, way: str) -> AsyncIterator[ManifoldCaller]:
 
 
 def _client(url: str, way: str) -> Client:
-    return Client(
-        url,
-        mode=MODES[way],
-        elicitation_callback=on_elicitation,
-        sampling_callback=on_sampling,
-        list_roots_callback=on_roots,
-    )
+    asked = {"elicitation_callback": on_elicitation, "sampling_callback": on_sampling, "list_roots_callback": on_roots}
+    return Client(url, mode=MODES[way], **asked)
 
 
 @contextlib.asynccontextmanager

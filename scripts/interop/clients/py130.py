@@ -6,12 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import job as program
-from mcp import ClientSession, StdioServerParameters, types
-from mcp.client.sse import sse_client
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
+from mcp import ClientSession, types
 from pydantic import AnyUrl
-from sdk import Outcome, SdkPeer, plain
+from sdk import Outcome, SdkPeer, plain, transport_to
 
 
 class SessionPeer(SdkPeer):
@@ -47,26 +44,11 @@ class SessionPeer(SdkPeer):
 
 
 @asynccontextmanager
-async def streams(target: Outcome) -> AsyncIterator[tuple[Any, Any]]:
-    """The transport's two streams for that target."""
-    match target["kind"]:
-        case "stdio":
-            command, *args = target["command"]
-            transport: Any = stdio_client(StdioServerParameters(command=command, args=args, env=target["env"]))
-        case "sse":
-            transport = sse_client(target["url"])
-        case _:
-            transport = streamable_http_client(target["url"])
-    async with transport as (reading, writing, *_):
-        yield reading, writing
-
-
-@asynccontextmanager
 async def session(job: Outcome) -> AsyncIterator[SessionPeer]:
     """Open the session the job asks for."""
     peer, bound = SessionPeer(), timedelta(seconds=job["deadline"])
     async with (
-        streams(job["target"]) as (reading, writing),
+        transport_to(job["target"]) as (reading, writing, *_),
         ClientSession(reading, writing, read_timeout_seconds=bound, **peer.answering(job)) as peer.client,
     ):
         peer.greeting = await peer.client.initialize()

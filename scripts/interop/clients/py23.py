@@ -7,9 +7,8 @@ from typing import Any
 import anyio
 import job as program
 import mcp_types as types
-from mcp import Client, StdioServerParameters
-from mcp.client.sse import sse_client
-from sdk import Outcome, SdkPeer, plain
+from mcp import Client
+from sdk import Outcome, SdkPeer, plain, transport_to
 
 MODES = {"auto": "auto", "handshake": "legacy", "modern": "2026-07-28"}
 MODERN = "2026"
@@ -54,24 +53,14 @@ class ClientPeer(SdkPeer):
             tasks.cancel_scope.cancel()
 
 
-def server_of(target: Outcome) -> Any:
-    """What `Client` takes for that target."""
-    match target["kind"]:
-        case "stdio":
-            command, *args = target["command"]
-            return StdioServerParameters(command=command, args=args, env=target["env"])
-        case "sse":
-            return sse_client(target["url"])
-        case _:
-            return target["url"]
-
-
 @asynccontextmanager
 async def session(job: Outcome) -> AsyncIterator[ClientPeer]:
     """Open the session the job asks for."""
     peer = ClientPeer(types)
     options = {"mode": MODES[job["era"]], "read_timeout_seconds": job["deadline"], **peer.answering(job)}
-    async with Client(server_of(job["target"]), **options) as peer.client:
+    target = job["target"]
+    server = target["url"] if target["kind"] == "http" else transport_to(target)  # given a URL, it chooses more itself
+    async with Client(server, **options) as peer.client:
         yield peer
 
 

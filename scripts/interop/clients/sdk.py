@@ -1,10 +1,14 @@
-"""A client of the Python SDK as an interop client, as far as its releases agree; knows none of them."""
+"""A client of the Python SDK as an interop client, as far as its releases agree."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import job as program
+from mcp import StdioServerParameters
+from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 Outcome = dict[str, Any]
 
@@ -13,6 +17,14 @@ def plain(model: Any) -> Outcome:
     """A model as the JSON it stands for."""
     outcome: Outcome = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     return outcome
+
+
+def transport_to(target: Outcome) -> Any:
+    """The transport to a target, which every release names alike."""
+    if target["kind"] == "stdio":
+        command, *args = target["command"]
+        return stdio_client(StdioServerParameters(command=command, args=args, env=target["env"]))
+    return (sse_client if target["kind"] == "sse" else streamable_http_client)(target["url"])
 
 
 class SdkPeer:

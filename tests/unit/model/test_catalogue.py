@@ -66,9 +66,6 @@ def merged(*offers: tuple[Listing, Terms], rules: Rules | None = None) -> Catalo
     return merge(offers, rules or Rules())
 
 
-# --- names ------------------------------------------------------------------------------------------------------
-
-
 def test_entries_keep_the_order_of_backends_and_their_lists() -> None:
     catalogue = merged(
         offering("b", tools=(tool("z"), tool("a")), prompts=({"name": "z"},)), offering("a", tools=(tool("m"),))
@@ -144,9 +141,6 @@ def test_boolean_hints_and_header_annotations_of_a_tool_are_detected() -> None:
     assert (first.input_schema_has_headers, second.input_schema_has_headers) == (True, False)
 
 
-# --- aliases ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("offers", "name", "key"),
     [
@@ -165,9 +159,6 @@ def test_an_unambiguous_name_is_an_alias(offers: list[tuple[Listing, Terms]], na
     assert catalogue.find(Kind.PROMPT, name) is None
     only_b = catalogue.restrict(lambda entry: entry.backend == "b").find(Kind.TOOL, name)
     assert only_b is None or only_b == found, "hiding an entry does not route its name to another backend"
-
-
-# --- URIs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Read me.md", "", "\u00fc/\u2028", "x" * 300])
@@ -257,9 +248,6 @@ def test_a_tools_user_interface_has_its_public_uri() -> None:
         "ui": {"resourceUri": "b+ui://main", "csp": {}},
         "ui/resourceUri": "b+ui://main",
     }
-
-
-# --- views, changes, lists --------------------------------------------------------------------------------------
 
 
 def test_a_restricted_catalogue_routes_to_its_own_entries_only() -> None:

@@ -25,9 +25,6 @@ def raw(member: object) -> bytes:
     return bytes(member)
 
 
-# --- clients: refused messages ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -94,9 +91,6 @@ def test_very_many_members_are_parsed_in_params_and_refused_beside_them() -> Non
     assert len(wire.members(wire.parse(HEAD + b', "params":{' + many + b"}}").params)) == 100_000
 
 
-# --- clients: accepted messages ---------------------------------------------------------------------------------
-
-
 def test_requests_notifications_and_responses_differ_by_their_members() -> None:
     note = wire.parse(b'{"jsonrpc":"2.0","method":"m","trace":{"a":1}}')
     assert (note.id, note.method, note.params) == (UNSET, "m", UNSET)
@@ -142,9 +136,6 @@ def test_every_nesting_depth_passes_or_is_refused() -> None:
     assert set(codes) <= {0, -32700, -32602}
 
 
-# --- members and text -------------------------------------------------------------------------------------------
-
-
 def test_absent_null_and_empty_params_have_no_members() -> None:
     for params in (UNSET, wire.EMPTY, wire.parse(HEAD + b',"params":null}').params):
         assert wire.members(params) == {}
@@ -182,9 +173,6 @@ def test_a_string_is_decoded_or_the_error_names_its_member(value: bytes | None) 
     assert caught.value.code == -32602
 
 
-# --- backends ---------------------------------------------------------------------------------------------------
-
-
 def test_a_null_error_beside_a_result_is_absent() -> None:
     envelope = wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"result":{},"error":null}')
     assert (raw(envelope.result), envelope.error) == (b"{}", UNSET)
@@ -214,9 +202,6 @@ def test_the_members_of_an_object_with_invalid_json_values_are_found() -> None:
     assert {key: bytes(value) for key, value in found.items()} == {"a": b"2", "b\x01": b"[1,NaN]"}
     with pytest.raises(ValueError, match="not an object"):
         loose_members(Payload(b"[NaN]"))
-
-
-# --- writing ----------------------------------------------------------------------------------------------------
 
 
 def test_written_messages_are_json_rpc() -> None:
