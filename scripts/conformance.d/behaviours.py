@@ -22,9 +22,6 @@ HINTS: Final = '"ttlMs":1000,"cacheScope":"private"'
 JOB_SECONDS: Final = 0.5
 
 
-# --- payloads --------------------------------------------------------------------------------------------------------
-
-
 def words(said: str) -> Json:
     """A text block."""
     return {"type": "text", "text": said}
@@ -67,9 +64,6 @@ CONFIRM: Final = ask("Please confirm", form(ok={"type": "boolean"}))
 ROOTS: Final = {"method": "roots/list", "params": {}}
 ALL: Final = {"user_name": NAME, "greeting": sampling("Write a greeting"), "client_roots": ROOTS}
 NEEDS: Final = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
-
-
-# --- behaviours ------------------------------------------------------------------------------------------------------
 
 
 def members(**found: object) -> bytes:

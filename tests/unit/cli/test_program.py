@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.peers.processes import ROOT, stop
 
 PROGRAM = [sys.executable, "-m", "mcp_manifold"]
@@ -28,10 +30,11 @@ def started(*args: str) -> Iterator["subprocess.Popen[str]"]:
         stop(process, grace=0)
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(option: str) -> None:
     code = (
         "import sys; from mcp_manifold.cli import cli\n"
-        "try: cli(['--help'])\n"
+        f"try: cli(['{option}'])\n"
         "except SystemExit: pass\n"
         "heavy = {'mcp', 'pydantic', 'anyio', 'msgspec', 'starlette', 'uvicorn', 'uvloop', 'httpx2'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
@@ -51,6 +54,20 @@ def test_check_and_call_reach_real_servers(tmp_path: Path) -> None:
     assert "no-such-program" in gone["error"]
     called = run("call", "real__echo", "--arg", "text=hello", "-c", str(config), "--json")
     assert (called.returncode, json.loads(called.stdout)["content"][0]["text"]) == (0, "hello")
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("stdio",)])
+def test_a_server_ends_in_order_on_a_signal_or_with_its_input(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    config = tmp_path / "mcp.json"
+    config.write_text('{"mcpServers": {"gone": {"command": "no-such-program"}}}')
+    with started(*arguments, "-c", str(config)) as program:
+        if arguments[0] == "serve":
+            assert program.stdout is not None
+            assert any(line.startswith("gone: not reachable") for line in program.stdout)
+            program.send_signal(signal.SIGTERM)
+            program.wait(BOUND)
+        said, log = program.communicate(timeout=BOUND)
+    assert (program.returncode, said, "no-such-program" in log) == (0, "", True)
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,12 +38,10 @@ class Home:
         assert settings.broken == ()
         return settings.servers[0]
 
-    def error(
-        self, text: str, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
-    ) -> str:
+    def error(self, text: str, **sources: Any) -> str:
         """What is wrong with a configuration, or with some of its servers, without the directory."""
         try:
-            problems = self.load(text, environ=environ, flags=flags).problems
+            problems = self.load(text, **sources).problems
         except ConfigError as exc:
             problems = exc.problems
         faults = [str(problem) for problem in problems if problem.severity != "warning"]

@@ -33,6 +33,7 @@ def test_an_event_is_dispatched_at_the_cr_without_waiting_for_the_lf() -> None:
     parser = EventParser(1000)
     assert parser.feed(b"data: a\r\n\r") == [Event(b"a")]
     assert parser.feed(b"\ndata: b\n\n") == [Event(b"b")]
+    assert parser.feed(b"data: c\r") + parser.feed(b"data: d\n\n") == [Event(b"c\nd")]
 
 
 @pytest.mark.parametrize(
