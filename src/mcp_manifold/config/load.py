@@ -222,6 +222,7 @@ class _Loading:
             manifold=manifold,
             servers=tuple(self._servers),
             broken=tuple(map(_broken, self._diagnostics.unusable.values())),
+            order=tuple(self._names),
             source=self._document.path,
             problems=self._diagnostics.problems,
         )

@@ -430,11 +430,13 @@ class BrokenServer:
 
 
 class Settings(Value):
-    """The whole configuration. `servers` are usable and in file order; `broken` are the others."""
+    """The whole configuration. `servers` are usable; `broken` are the others; both are in file order."""
 
     manifold: ManifoldSettings = ManifoldSettings()
     servers: tuple[ServerSettings, ...] = ()
     broken: tuple[BrokenServer, ...] = ()
+    order: tuple[str, ...] = ()
+    """The names of all servers in file order; empty if it is unknown."""
     source: str = "<dict>"
     problems: tuple[ConfigProblem, ...] = ()
     """Problems that do not prevent its use, in file order: warnings, and what breaks a server."""

@@ -96,7 +96,7 @@ Counted = Mapping[tuple[Kind, str], int]
 
 
 def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now: float) -> list[ServerStatus]:
-    """The status of every server: in configuration order, disabled ones included, then the broken ones.
+    """The status of every server in configuration order, disabled and broken ones included.
 
     Args:
         now: the time of the backends' clock, in seconds.
@@ -106,7 +106,9 @@ def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now
         of_disabled(server) if server.disabled else of_backend(backends[server.name], visible, whole, now=now)
         for server in config.servers
     ]
-    return found + [of_broken(server) for server in config.broken]
+    found += [of_broken(server) for server in config.broken]
+    places = {name: place for place, name in enumerate(config.order)}
+    return sorted(found, key=lambda status: places.get(status.name, len(places)))
 
 
 def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float) -> ServerStatus:

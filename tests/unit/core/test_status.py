@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mcp_manifold.config import BrokenServer, ServerSettings, Settings
+from mcp_manifold.config import BrokenServer, ServerSettings, Settings, load_dict
+from mcp_manifold.core.hub import MERGED, Hub
 from mcp_manifold.core.status import (
     STATES,
     ServerStatus,
@@ -15,7 +16,10 @@ from mcp_manifold.core.status import (
     of_disabled,
     overall,
     rfc3339,
+    survey,
 )
+from mcp_manifold.model.policy import policy_of
+from tests.fakes.clock import FakeClock
 
 
 def of(*states: str) -> object:
@@ -79,6 +83,16 @@ def test_a_disabled_and_a_broken_server_have_a_status() -> None:
     assert of_broken(BrokenServer("b", "no such variable", 3, 4)) == ServerStatus(
         "b", "broken", last_error="no such variable"
     )
+
+
+def test_broken_servers_keep_their_place_in_the_configuration() -> None:
+    off, broken = {"command": "x", "disabled": True}, {"command": "${NO_SUCH_VARIABLE}"}
+    config = load_dict({"mcpServers": {"first": broken, "off": off, "second": broken, "last": off}}, environ={})
+    hub = Hub(config.servers, config.manifold, policy_of(config.servers), broken=config.broken, clock=FakeClock())
+    found = survey(config, {}, hub.view(MERGED), now=0.0)
+    assert [(server.name, server.state) for server in found] == [
+        ("first", "broken"), ("off", "disabled"), ("second", "broken"), ("last", "disabled"),
+    ]  # fmt: skip
 
 
 def test_a_server_is_described_without_its_stderr() -> None:
