@@ -24,6 +24,8 @@ from mcp_manifold.wire import EMPTY, Envelope, Payload, first_byte, negotiate_ve
 logger = logging.getLogger(__name__)
 _SWEEP: Final = 30.0
 """Seconds between two checks for expired sessions, at most."""
+_SHORTEST_SWEEP: Final = 0.01
+"""Seconds between two such checks, at least."""
 _RETRY: Final = 1.0
 _OLDEST: Final = "2024-11-05"
 _LASTING: Final = "tasks/result"
@@ -51,7 +53,7 @@ class OpenSession:
 
     __slots__ = (
         "_asked", "_clock", "_deliver", "_deserted", "_gateway", "_pace", "_pending", "_tally", "_unwatch", "active",
-        "digest", "draining", "ended", "hang_up", "id", "initialized", "journals", "kind", "questions", "session",
+        "digest", "draining", "ended", "hang_up", "id", "journals", "kind", "questions", "session",
         "used",
     )  # fmt: skip
 
@@ -76,7 +78,6 @@ class OpenSession:
         self.questions = PendingClientRequests()
         self.active: dict[bytes, ActiveRequest] = {}
         """The requests in flight, by `id_key`."""
-        self.initialized = False
         self.draining = False
         """Whether new calls are refused. The standing stream ends after the last call in flight."""
         self.ended = False
@@ -92,10 +93,12 @@ class OpenSession:
         self.journals: Journals | None = None
         """The events of its streams; None if its revision has no resumption."""
         self._pending: dict[str, None] = {}
+        """The changes to announce."""
         self._unwatch: Callable[[], None] | None = None
+        """Stops the watch for changes; None before the client is initialized."""
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "initialized" if self.initialized else "opening"
+        state = "ended" if self.ended else "opening" if self._unwatch is None else "initialized"
         return f"<OpenSession {self.digest[:12]} {self.kind} {state} in_flight={len(self.active)}>"
 
     def introduce(self, params: dict[str, Payload]) -> None:
@@ -145,7 +148,7 @@ class OpenSession:
                 self._deserted.pop(request.call, None)
         self.used = self._clock.now()
         if self.draining and not self.active:
-            self._clock.call_later(0, self._leave)  # after the answer, which may use the standing stream
+            self._clock.call_at(self._clock.now(), self._leave)  # after the answer, which may use the standing stream
 
     def note(self, method: str, params: dict[str, Payload]) -> None:
         """Handle a client's notification."""
@@ -155,7 +158,6 @@ class OpenSession:
             if request is not None and request.call.method != "initialize":
                 request.cancel()
         elif method == "notifications/initialized":
-            self.initialized = True
             if self._unwatch is None and not self.ended:  # the client has listed nothing before
                 self._unwatch = self._gateway.watch(self.session.scope, self._changed)
         elif self._pace.allows(self._clock.now()):
@@ -290,8 +292,8 @@ class OpenSession:
         self._flush()
 
     def _flush(self) -> None:
-        """Announce each pending change once, if the client is initialized and has a stream."""
-        if not self.initialized or self._deliver is None:
+        """Announce each pending change once, if the client has a stream."""
+        if self._deliver is None:
             return
         for method in list(self._pending):
             if self._deliver(notification(method)):
@@ -388,7 +390,7 @@ class Sessions:
             self.end(opened)
 
     def _arm(self) -> None:
-        delay = min(_SWEEP, max(self._gateway.settings.limits.session_idle / 2, 0.01))
+        delay = min(_SWEEP, max(self._gateway.settings.limits.session_idle / 2, _SHORTEST_SWEEP))
         self._timer = self._clock.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
