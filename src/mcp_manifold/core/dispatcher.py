@@ -129,7 +129,8 @@ class InFlightCall:
         call.is_cancelled = True
         if self._task is not None:
             self._task.cancel("the caller cancelled the request")
-        elif self._pending is not None and self._send is not None:
+        elif self._pending is not None:
+            assert self._send is not None, "only what was sent is pending"
             self._send.link.abandon(self._pending, CallCancelled("the caller cancelled the request"))
 
     def end(self) -> None:

@@ -17,7 +17,7 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION
+from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
 from tests.fakes.clock import settled
 from tests.unit.backends.linking import reply_of
 from tests.unit.core.house import Client, House, call_of
@@ -56,6 +56,15 @@ async def test_a_list_is_answered_before_dispatch_returns() -> None:
     house.dispatch(made)
     assert is_over(house, made)
     assert len(reply_of(made).result["tools"]) == 2
+
+
+async def test_stages_see_the_first_piece_of_a_list() -> None:
+    house, seen = house_of(), list[Payload | None]()
+    house.stages[0].ended = lambda call, result, failure: seen.append(result)  # type: ignore[method-assign]
+    house.dispatcher.adapt()
+    made = call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/list")
+    house.dispatch(made)
+    assert bytes(seen[0] or b"").startswith(b'{"tools":')
 
 
 FAILURES = (
@@ -243,7 +252,9 @@ async def test_the_time_a_call_waited_for_its_slot_counts_towards_its_timeout() 
     house.fleet["a"].answer({})
     await settled()
     assert len(house.fleet["a"].asked) == 2
-    await house.clock.advance(3)
+    await house.clock.advance(2.5)
+    assert not second.is_done
+    await house.clock.advance(0.5)
     assert isinstance(reply_of(second).failure, BackendTimeout)
     assert is_over(house, second)
 

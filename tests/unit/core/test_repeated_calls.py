@@ -127,3 +127,22 @@ async def test_each_round_of_input_has_attempts_of_its_own() -> None:
     house.dispatch(made)
     await settled(60)
     assert (reply_of(made).result, len(backend.asked)) == ({"content": []}, 6)
+
+
+async def test_each_round_of_input_has_the_whole_timeout() -> None:
+    house, client = House(server("a", max_concurrency=1, timeout=10)), Client(response=b"{}")
+    backend = house.offers("a", lambda *_: None, era="modern", tools=TOOLS)
+    house.dispatch(client.call(name="a__t"))
+    made = client.call(name="a__t")
+    house.dispatch(made)
+    await house.clock.advance(7)
+    backend.answer({"content": []})
+    await settled()
+    backend.answer(WANTED)
+    await settled()
+    assert len(backend.asked) == 3
+    await house.clock.advance(9.5)
+    assert not made.is_done
+    await house.clock.advance(0.5)
+    assert isinstance(reply_of(made).failure, BackendTimeout)
+    assert is_over(house, made)
