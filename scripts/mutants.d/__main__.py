@@ -56,6 +56,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=sample.SEED, help="draws another sample")
     options = parser.parse_args()
     bad = 0
+    if lines := sample.stale():
+        raise SystemExit(f"EQUIVALENT of sample.py names lines that are gone: {lines}")
     if options.all is not None:
         return 1 if tried("all", sample.all_mutations(options.all), sample.may_survive) else 0
     if options.sample is None:

@@ -88,6 +88,12 @@ def all_mutations(part: str) -> list[Change]:
     return [_change(file, *place) for file in STRICT if part in file for place in _all_places(file)]
 
 
+def stale() -> list[str]:
+    """The lines of EQUIVALENT that no STRICT module has."""
+    lines = {line.strip() for file in STRICT for line in _text(file).split("\n")}
+    return [line for line in EQUIVALENT if line not in lines]
+
+
 def may_survive(change: Change) -> bool:
     """Whether no test has to notice a mutation."""
     return change.file not in STRICT or any(f"  {line}  ->" in change.name for line in EQUIVALENT)

@@ -101,8 +101,8 @@ async def test_a_remembered_client_is_the_one_of_the_body_that_describes_it() ->
     other = request("tools/call", 2, name="echo", arguments={}, _meta=able)
     assert taken(client, kept, other) == 200
     assert [bytes(call.session.capabilities) for call in gateway.calls] == [b"{}", b'{"sampling": {}}']
-    assert taken(client, kept, request("tools/call", 3, name="other", arguments={}, _meta=META)) == 400
-    assert taken(client, kept, request("prompts/get", 4, name="echo", _meta=META)) == 400
+    assert taken(client, kept, request("tools/call", 3, name="other", arguments={}, _meta=able)) == 400
+    assert taken(client, kept, request("prompts/get", 4, name="echo", _meta=able)) == 400
     assert len(gateway.calls) == 2
 
 
@@ -113,6 +113,17 @@ async def test_a_get_without_a_session_is_refused_as_its_era_expects(version: st
     _, client = prepared()
     headers = [] if version is None else [("mcp-protocol-version", version)]
     assert (await client.send("GET", "/mcp", headers=headers)).status == status
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(("mcp-method", "tools/list"), 400), (("mcp-name", "other"), 400), (("mcp-name", "echo"), 200)],
+)
+async def test_each_mirror_header_of_a_handshake_request_is_checked(line: tuple[str, str], status: int) -> None:
+    _, client = prepared()
+    session = await client.session()
+    answer = await client.call(request("tools/call", name="echo"), headers=[*session.headers, line])
+    assert answer.status == status
 
 
 class Waiting(ActiveRequest):

@@ -147,6 +147,13 @@ async def test_other_methods_are_not_allowed(method: str) -> None:
     assert answer.header("allow") == "DELETE, GET, OPTIONS, POST"
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/mcp", 200), ("/alpha/mcp", 200), ("/nobody/mcp", 404), ("/groups/nobody/mcp", 404)]
+)
+async def test_an_endpoint_exists_only_for_a_server_or_group_that_does(path: str, status: int) -> None:
+    assert (await Client(front(FakeGateway())).call(initialize(), path)).status == status
+
+
 @pytest.mark.parametrize("path", ["/mcp", "/alpha/mcp", "/health", "/nowhere", "//mcp", "/unknown/mcp", "/%5Fhealthz"])
 async def test_without_a_token_nothing_is_told(path: str) -> None:
     client = Client(front(FakeGateway(**REMOTE)))
