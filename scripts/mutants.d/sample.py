@@ -24,7 +24,11 @@ TESTS: Final = {
         "tests/unit/core/test_repeated_calls.py",
     ),
     "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
-    "fronts/http/admission.py": ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py"),
+    "fronts/http/admission.py": (
+        "tests/unit/fronts/test_admission.py",
+        "tests/unit/fronts/test_http_guards.py",
+        "tests/unit/fronts/test_http_handshake.py",
+    ),
     "fronts/http/guard.py": ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py"),
     "fronts/sessions.py": (
         "tests/unit/fronts/test_sessions.py",

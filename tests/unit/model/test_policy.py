@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from mcp_manifold.config import ServerSettings
 from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, Listing, ResourceRoute, Rules, Terms, merge
-from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Grant, Policy, Principal
+from mcp_manifold.model.names import MAX_URI
+from mcp_manifold.model.policy import ANONYMOUS, Filter, Filters, Grant, Policy, Principal, unmatched_patterns
 
 ALICE = Principal("alice", "k1")
 BOB = Principal("bob", "k2")
@@ -112,6 +114,31 @@ def test_patterns_that_match_nothing_are_reported() -> None:
     assert judged.unmatched([tool("get_x"), tool("get_y")]) == ("gte_*", "@readOnly", "nope")
 
 
+def test_patterns_are_compared_with_the_items_of_their_own_server_and_kind() -> None:
+    whole = merge(
+        [
+            listing("a", tools=[("t", {})], resources=["x:1"], templates=["z:{v}"]),
+            listing("b", tools=[("u", {})], resources=["x:1"]),
+        ],
+        Rules(),
+    )
+    filters = {
+        "tools": {"allow": ["t", "u"]},
+        "resources": {"allow": ["x:1", "z:{v}"]},
+        "overrides": {"tools": {"t": {"title": "T"}}},
+    }
+    servers = [
+        ServerSettings.model_validate({"name": name, "command": "x", "disabled": name == "off", **filters})
+        for name in ("a", "b", "off", "unlisted")
+    ]
+    assert unmatched_patterns(servers, whole) == (
+        'server "a": the tools pattern "u" matches no item',
+        'server "b": the tools pattern "t" matches no item',
+        'server "b": the tools override "t" matches no item',
+        'server "b": the resources pattern "z:{v}" matches no item',
+    )
+
+
 @pytest.mark.parametrize(
     ("allow", "allowed"),
     [(["x:*", "z:{v}"], ["x:1", "z:{v}"]), (["n1", "t0"], ["y:1", "z:{v}"]), (["@readOnly"], []), (["!@readOnly"], [])],
@@ -122,8 +149,9 @@ def test_resources_match_by_uri_or_by_native_name_only(allow: list[str], allowed
     judged = Filter.compile(allow=allow)
     assert [entry.key for entry in entries if judged.allows(entry)] == allowed
     assert judged.allows_uri("x:2") is ("x:*" in allow)
-    long = "x:" + "y" * 9000
-    assert (Filter.compile().allows_uri(long), Filter.compile(allow=["*"]).allows_uri(long)) == (True, False)
+    longest = "x:" + "y" * (MAX_URI - 2)
+    for uri, is_short in ((longest, True), (f"{longest}y", False)):
+        assert (Filter.compile().allows_uri(uri), Filter.compile(allow=["*"]).allows_uri(uri)) == (True, is_short)
 
 
 def test_filters_are_separate_per_backend_and_kind() -> None:
