@@ -22,6 +22,8 @@ _DEFAULTS: Final[Mapping[str, bool]] = {
     "openWorldHint": True,
 }
 """The protocol's defaults for hints that a tool does not state (2025-11-25 schema, ToolAnnotations)."""
+_QUOTED: Final = 40
+"""Characters of an invalid pattern that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class _Pattern:
     glob: re.Pattern[str]
     uri_glob: re.Pattern[str]
     """The glob with a lower-case scheme, for URIs that are not listed."""
-    test: str = ""
-    expected: bool = True
+    test: str
+    """The annotation test; empty for a name or a glob."""
+    expected: bool
 
     def matches(self, entry: Entry) -> bool:
         if self.test:
@@ -71,11 +74,9 @@ def _passes(test: str, tool: Entry) -> bool:
 def _compiled(text: str) -> _Pattern:
     problem = pattern_problem(text)
     if problem:
-        raise ValueError(f"{problem}, got {text[:40]!r}")
+        raise ValueError(f"{problem}, got {text[:_QUOTED]!r}")
     test = text.lstrip("!@")
-    if test != text:
-        return _Pattern(text, _glob(text), _glob(text), test=test, expected="!" not in text)
-    return _Pattern(text, _glob(text), _glob(lower_scheme(text)))
+    return _Pattern(text, _glob(text), _glob(lower_scheme(text)), "" if test == text else test, "!" not in text)
 
 
 def _glob(text: str) -> re.Pattern[str]:

@@ -129,7 +129,7 @@ def test_patterns_are_compared_with_the_items_of_their_own_server_and_kind() -> 
     }
     servers = [
         ServerSettings.model_validate({"name": name, "command": "x", "disabled": name == "off", **filters})
-        for name in ("a", "b", "off", "unlisted")
+        for name in ("off", "a", "unlisted", "b")
     ]
     assert unmatched_patterns(servers, whole) == (
         'server "a": the tools pattern "u" matches no item',
