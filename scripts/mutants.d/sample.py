@@ -29,7 +29,11 @@ TESTS: Final = {
         "tests/unit/fronts/test_http_guards.py",
         "tests/unit/fronts/test_http_handshake.py",
     ),
-    "fronts/http/guard.py": ("tests/unit/fronts/test_admission.py", "tests/unit/fronts/test_http_guards.py"),
+    "fronts/http/guard.py": (
+        "tests/unit/fronts/test_admission.py",
+        "tests/unit/fronts/test_http_guards.py",
+        "tests/unit/fronts/test_http_handshake.py",
+    ),
     "fronts/sessions.py": (
         "tests/unit/fronts/test_sessions.py",
         "tests/unit/fronts/test_admission.py",

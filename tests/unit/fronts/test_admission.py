@@ -162,6 +162,21 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
     assert len(compared) == 2, "also those after the one that matches"
 
 
+def test_a_principal_is_known_as_long_as_its_token_is_configured() -> None:
+    both, alone, none = (Tokens([(each["name"], each["token"]) for each in TOKENS[:count]]) for count in (2, 1, 0))
+    alice, bob = (both.principal(f"Bearer {each['token']}".encode()) for each in TOKENS)
+    known = [[tokens.knows(each) for each in (alice, bob, ANONYMOUS)] for tokens in (both, alone, none)]
+    assert known == [[True, True, False], [True, False, False], [False, False, True]]
+
+
+def test_a_token_is_found_in_a_header_of_up_to_8192_bytes() -> None:
+    longest = "x" * (8192 - len("Bearer "))
+    tokens = Tokens([("alice", longest), ("bob", f"{longest}x")])
+    assert tokens.principal(f"Bearer {longest}".encode()).name == "alice"
+    with pytest.raises(Refused, match="Unauthorized"):
+        tokens.principal(f"Bearer {longest}x".encode())
+
+
 @pytest.mark.parametrize(("length", "checks"), [(512, 1), (513, 2)])
 def test_a_header_check_remembers_values_of_bounded_length(length: int, checks: int) -> None:
     checked: list[str] = []
