@@ -16,11 +16,12 @@ from mcp_manifold.errors import (
     TooManyRequests,
 )
 from mcp_manifold.model.call import Call, Session
+from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Payload
 from tests.fakes.clock import settled
 from tests.unit.backends.linking import reply_of
-from tests.unit.core.house import Client, House, call_of
+from tests.unit.core.house import Client, House, call_of, server
 from tests.unit.core.silent import TOOLS, WANTED, call, house_of, is_over
 
 pytestmark = pytest.mark.anyio
@@ -59,12 +60,18 @@ async def test_a_list_is_answered_before_dispatch_returns() -> None:
 
 
 async def test_stages_see_the_first_piece_of_a_list() -> None:
-    house, seen = house_of(), list[Payload | None]()
+    house, seen = House(server("a")), list[Payload | None]()
+    hint = Hint(60_000, is_public=False, at=house.clock.now())
+    house.offers("a", era="modern", tools=["t"], hints={"tools/list": hint})  # its time makes a piece of its own
     house.stages[0].ended = lambda call, result, failure: seen.append(result)  # type: ignore[method-assign]
     house.dispatcher.adapt()
-    made = call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/list")
+    house.attempted()
+    made = call_of(Session("", ANONYMOUS, "", MODERN_VERSION), "tools/list")
     house.dispatch(made)
-    assert bytes(seen[0] or b"").startswith(b'{"tools":')
+    first = bytes(seen[0] or b"")
+    assert b'"tools":[' in first
+    assert b"60000" not in first
+    assert reply_of(made).result["ttlMs"] == 60_000
 
 
 FAILURES = (

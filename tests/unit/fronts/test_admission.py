@@ -115,6 +115,15 @@ async def test_a_get_without_a_session_is_refused_as_its_era_expects(version: st
     assert (await client.send("GET", "/mcp", headers=headers)).status == status
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_session_is_of_no_use_in_another_era(method: str) -> None:
+    _, client = prepared()
+    session = await client.session()
+    answer = await client.send(method, "/mcp", headers=[*session.headers, ("mcp-protocol-version", "2026-07-28")])
+    assert answer.status == 400
+    assert "unsupported protocol version" in answer.json["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [(("mcp-method", "tools/list"), 400), (("mcp-name", "other"), 400), (("mcp-name", "echo"), 200)],
