@@ -219,7 +219,8 @@ class Exchange:
         self._progress = asyncio.Condition()
         self._chunks = list(chunks) or [b""]
         self._unfinished = unfinished
-        self._gone = asyncio.Event()
+        self._is_gone = False
+        self._news = asyncio.Event()
         self.reading = asyncio.Event()
         """Cleared: the client does not read, and sends to it wait."""
         self.reading.set()
@@ -227,7 +228,14 @@ class Exchange:
         self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
     def leave(self) -> None:
-        self._gone.set()
+        self._is_gone = True
+        self._news.set()
+
+    def finish(self, body: bytes) -> None:
+        """Send the rest of an unfinished body."""
+        self._chunks.append(body)
+        self._unfinished = False
+        self._news.set()
 
     async def done(self) -> Answer:
         async with asyncio.timeout(BOUND):
@@ -249,11 +257,13 @@ class Exchange:
             await asyncio.wait({self.task})
 
     async def _receive(self) -> dict[str, Any]:
+        while not (self._chunks or self._is_gone):
+            self._news.clear()
+            await self._news.wait()
         if self._chunks:
             body = self._chunks.pop(0)
             self.received += len(body)
             return {"type": "http.request", "body": body, "more_body": bool(self._chunks) or self._unfinished}
-        await self._gone.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import hmac
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from mcp_manifold.clock import LoopClock
+from mcp_manifold.fronts.http.admission import AdmissionDecision
 from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.guard import HeaderCheck, Tokens
 from mcp_manifold.fronts.http.reply import HttpReply
@@ -18,7 +20,19 @@ from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
 from tests.fakes.clock import settled
-from tests.unit.fronts.fakes import META, Client, FakeGateway, encoded, front, modern, note, prepared, request
+from tests.unit.fronts import wires
+from tests.unit.fronts.fakes import (
+    META,
+    Client,
+    FakeGateway,
+    encoded,
+    front,
+    initialize,
+    modern,
+    note,
+    prepared,
+    request,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +118,121 @@ async def test_a_remembered_client_is_the_one_of_the_body_that_describes_it() ->
     assert taken(client, kept, request("tools/call", 3, name="other", arguments={}, _meta=able)) == 400
     assert taken(client, kept, request("prompts/get", 4, name="echo", _meta=able)) == 400
     assert len(gateway.calls) == 2
+
+
+def sealed(head: Head) -> list[Refused]:
+    """The refusals of a remembered decision."""
+    decision = head.decision
+    assert isinstance(decision, AdmissionDecision)
+    return [refused for refused in (decision.refusal, decision.session_refusal) if refused is not None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"authorization": "Bearer wrong"}, 401), ({"mcp_session_id": "nobody"}, 404), ({}, 400)],
+    ids=["of the request", "of the session", "no session"],
+)
+async def test_a_remembered_refusal_keeps_nothing_of_the_requests_it_refused(
+    headers: dict[str, str], status: int
+) -> None:
+    client = Client(front(FakeGateway(tokens=TOKENS)))
+    kept = head(client, **{"authorization": "Bearer first-token", **headers})
+    for _ in range(2):
+        try:
+            raise KeyError
+        except KeyError:  # the parser's exceptions, too, hold the input they were raised for
+            assert taken(client, kept, request("ping")) == status
+        assert [(each.__traceback__, each.__context__, each.__cause__) for each in sealed(kept)] == [(None, None, None)]
+
+
+READABLE: dict[str, tuple[int, str, Any, dict[str, str]]] = {
+    "an answer": (200, "POST", initialize(), {}),
+    "invalid JSON": (400, "POST", b"{", {}),
+    "no token": (401, "POST", initialize(), {"authorization": "-"}),
+    "no session": (404, "POST", request("ping"), {"mcp-session-id": "nobody"}),
+    "no stream": (405, "GET", b"", {}),
+    "another method": (405, "PUT", b"", {}),
+    "a large body": (413, "POST", b"x" * 2000, {}),
+    "another media type": (415, "POST", initialize(), {"content-type": "text/plain"}),
+    "a page": (200, "GET", b"", {"path": "/_healthz"}),
+    "a page without a token": (401, "GET", b"", {"path": "/health", "authorization": "-"}),
+}
+
+
+@pytest.mark.parametrize("is_mounted", [True, False], ids=["asgi", "connection"])
+@pytest.mark.parametrize("case", READABLE)
+async def test_a_page_of_an_allowed_origin_can_read_every_answer_and_refusal(case: str, is_mounted: bool) -> None:
+    status, method, message, lines = READABLE[case]
+    base = {"content-type": "application/json", "accept": "*/*", "authorization": "Bearer first-token"}
+    headers = {**base, "origin": "http://localhost:3000", **lines}
+    path = headers.pop("path", "/mcp")
+    app = front(FakeGateway(tokens=TOKENS, limits={"max_body": 1000}))
+    if is_mounted:
+        found = await Client(app).send(method, path, encoded(message), headers=list(headers.items()))
+        got, named = found.status, {name.lower(): value for name, value in found.headers}
+    else:
+        fields = [f"{name}: {value}" for name, value in headers.items() if value != "-"]
+        async with wires.staged(app) as stage:
+            (answer,) = await stage.asks(
+                wires.request(path, encoded(message) if method == "POST" else None, *fields, method=method)
+            )
+        got, named = answer.status, {name.decode(): value.decode() for name, value in answer.headers.items()}
+    assert (got, named.get("access-control-allow-origin"), named.get("vary")) == (
+        status, "http://localhost:3000", "Origin"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [("mcp-method", "tools/call", "tools/call"), ("mcp-name", "echo", "echo"), ("mcp-name", "other", "echo")],
+    ids=str,
+)
+@pytest.mark.parametrize("era", ["handshake", "modern"])
+async def test_repeated_routing_headers_are_a_header_mismatch(twice: tuple[str, str, str], era: str) -> None:
+    gateway, client = prepared()
+    name, *values = twice
+    message, lines = modern()
+    if era == "handshake":
+        lines = [("mcp-method", "tools/call"), *(await client.session()).headers, ("mcp-name", "echo")]
+        message = request("tools/call", 7, name="echo", arguments={})
+    before = len(gateway.calls)
+    lines = [*(line for line in lines if line[0] != name), *((name, value) for value in values)]
+    answer = await client.call(message, headers=lines)
+    assert (answer.status, answer.error, len(gateway.calls)) == (400, -32020, before)
+
+
+@pytest.mark.parametrize(("ends", "status"), [("session", 404), ("token", 401), ("scope", 404)])
+@pytest.mark.parametrize("transport", ["mcp", "sse"])
+async def test_what_ends_while_a_body_arrives_is_not_served(ends: str, status: int, transport: str) -> None:
+    gateway = FakeGateway(tokens=TOKENS)
+    client = Client(front(gateway), authorization="Bearer first-token")
+    path, query = "/alpha/mcp", b""
+    async with AsyncExitStack() as stack:
+        if transport == "mcp":
+            headers = (await client.session(path)).headers
+        else:
+            stream = await stack.enter_async_context(client.open("GET", "/alpha/sse"))
+            opened = await stream.until(lambda answer: b"\n\n" in answer.body)
+            path, _, sent = opened.body.split(b"data: ")[1].decode().strip().partition("?")
+            headers, query = [], sent.encode()
+        before = len(gateway.calls)
+        slow = client.open("POST", path, headers=headers, query=query, unfinished=True)
+        await stack.enter_async_context(slow)
+        await settled()
+        if ends == "session" and transport == "sse":
+            stream.leave()
+            await stream.done()
+        elif ends == "session":
+            assert (await client.send("DELETE", path, headers=headers)).status == 204
+        elif ends == "token":
+            gateway.settings = FakeGateway(tokens=TOKENS[1:]).settings
+            client.app.reload()
+        else:
+            gateway.scopes.discard("server:alpha")
+            client.app.reload()
+        slow.finish(encoded(request("ping", 7)))
+        answer = await slow.done()
+    assert (answer.status, len(gateway.calls)) == (status, before)
 
 
 @pytest.mark.parametrize(

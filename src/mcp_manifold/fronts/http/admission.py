@@ -78,7 +78,7 @@ def _named(params: dict[str, Payload]) -> tuple[bytes, ...]:
 class AdmissionDecision:
     """The decision on a head. `refusal` is None if the request is admitted.
 
-    A cached decision is valid until the validator is replaced or `session` ends.
+    A cached decision is valid until the validator is replaced. Its `session` may have ended.
     """
 
     __slots__ = (
@@ -100,7 +100,7 @@ class AdmissionDecision:
         self.speaks_handshake = False
         """The version header names a revision of the handshake era."""
         self.has_mirrors = False
-        """The request has headers that mirror its body. They are optional in the handshake era."""
+        """The request has headers that mirror its body, or repeated ones. They are optional in the handshake era."""
         self.named = False
         """The request has a session id."""
         self.session: OpenSession | None = None
@@ -156,7 +156,7 @@ class RequestValidator:
         try:
             self._check(head, decision)
         except Refused as refused:
-            decision.refusal = refused.with_traceback(None)
+            decision.refusal = refused.bare()
         return decision
 
     def _check(self, head: Head, decision: AdmissionDecision) -> None:
@@ -183,6 +183,7 @@ class RequestValidator:
         if method == "POST":
             self._check_media_types(headers, route)
         if route.kind == "mcp":
+            decision.has_mirrors = METHOD_HEADER in headers or NAME_HEADER in headers or len(headers) != len(head.lines)
             self._find_session(headers, route, decision)
 
     def _check_media_types(self, headers: Headers, route: EndpointRoute) -> None:
@@ -197,7 +198,6 @@ class RequestValidator:
         version, named = headers.get(VERSION_HEADER), headers.get(SESSION_HEADER)
         decision.is_modern = version is not None and not serves_handshake(version)
         decision.speaks_handshake = version is not None and not decision.is_modern
-        decision.has_mirrors = METHOD_HEADER in headers or NAME_HEADER in headers
         decision.named = named is not None
         if decision.is_modern:
             served = ", ".join(HANDSHAKE_VERSIONS)
@@ -210,7 +210,7 @@ class RequestValidator:
             try:
                 decision.session = self._sessions.find(named, "mcp", decision.principal, route.scope)
             except Refused as refused:
-                decision.session_refusal = refused.with_traceback(None)
+                decision.session_refusal = refused.bare()
 
 
 def _require_single(head: Head) -> None:

@@ -34,6 +34,11 @@ class Refused(RequestError):
         self.status = status
         self.headers = tuple(headers)
 
+    def bare(self) -> "Refused":
+        """This refusal without its last frames, which hold the request, and without the exceptions before it."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
+
 
 async def send_json(send: AsgiSend, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
     """Send a complete JSON response.

@@ -118,12 +118,25 @@ def unsupported(requested: str) -> RequestError:
     return RequestError("Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data)
 
 
-def check_mirrors(method: str, params: dict[str, Payload], headers: Headers) -> None:
+def require_single_routing(headers: Headers, lines: Sequence[Line]) -> None:
+    """Refuse repeated routing headers: an intermediary may have routed on another value than the last.
+
+    Raises:
+        RequestError: -32020.
+    """
+    if len(lines) != len(headers):
+        twice = repeated(lines, _ROUTING.__contains__)
+        if twice is not None:
+            raise _mismatch(f"{twice} header appears more than once")
+
+
+def check_mirrors(method: str, params: dict[str, Payload], headers: Headers, lines: Sequence[Line]) -> None:
     """Compare a handshake request with its routing headers, which are optional.
 
     Raises:
         RequestError: -32020.
     """
+    require_single_routing(headers, lines)
     if METHOD_HEADER in headers:
         _require_equal(METHOD_HEADER, headers, method)
     if NAME_HEADER in headers:
@@ -161,11 +174,6 @@ def repeated(lines: Sequence[Line], concerns: Callable[[bytes], bool]) -> str | 
         if count > 1 and concerns(name):
             return name.decode("latin-1")
     return None
-
-
-def is_routing(name: bytes) -> bool:
-    """Whether a header mirrors the revision, the method or the name."""
-    return name in _ROUTING
 
 
 def is_single(name: bytes) -> bool:

@@ -32,8 +32,7 @@ from mcp_manifold.fronts.http.checks import (
     ParamCheck,
     check_mirrors,
     check_params,
-    is_routing,
-    repeated,
+    require_single_routing,
     speaks_modern,
     unsupported,
 )
@@ -59,7 +58,7 @@ from mcp_manifold.wire import (
     parse,
     text,
 )
-from mcp_manifold.wire.protocol import HEADER_MISMATCH, INVALID_REQUEST
+from mcp_manifold.wire.protocol import INVALID_REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +143,7 @@ class HttpFront:
         request must be served as an ASGI call.
         """
         decision, validator = head.decision, self._validator
-        if not isinstance(decision, AdmissionDecision) or not (
-            decision.validator is validator and (decision.session is None or not decision.session.ended)
-        ):
+        if not isinstance(decision, AdmissionDecision) or decision.validator is not validator:
             decision = validator.admit(head)
             head.remember(decision)
         route = decision.route
@@ -161,10 +158,15 @@ class HttpFront:
             return
         self._answering += 1
         try:
-            await self._serve(scope, receive, send)
+            mount, path = split_mount(scope)
+            head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
+            decision = self._validator.admit(head)
+            if decision.cors:
+                send = with_lines(decision.cors, send)
+            await self._serve(scope, head, mount, decision, receive, send)
         except Refused as refused:
             self.tally.refused += 1
-            await send_refusal(send, refused)
+            await send_refusal(send, refused.bare())
         except (Hangup, OSError):
             logger.debug("client left before it was answered")
         except Exception:  # the front's boundary: a defect fails this request only
@@ -174,12 +176,9 @@ class HttpFront:
         finally:
             self._landed()
 
-    async def _serve(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
-        mount, path = split_mount(scope)
-        head = Head(scope["method"].encode(), path, scope["headers"], "1.1", keeps_alive=True)
-        decision = self._validator.admit(head)
-        if decision.cors:
-            send = with_lines(decision.cors, send)
+    async def _serve(
+        self, scope: Scope, head: Head, mount: str, decision: AdmissionDecision, receive: AsgiReceive, send: AsgiSend
+    ) -> None:
         if decision.refusal is not None:
             raise decision.refusal
         route = decision.route
@@ -193,7 +192,7 @@ class HttpFront:
             case "OPTIONS":
                 await send_empty(send, 204, preflight(route, head.headers))
             case "POST" if route.kind == "messages":
-                await self._post_message(request)
+                await self._post_message(head, decision, request)
             case "POST":
                 await self._post_asgi(head, decision, request)
             case "GET" if self.is_closed:
@@ -211,16 +210,24 @@ class HttpFront:
         try:
             body = await read_body(request.receive, head.headers, self._validator.max_body, reservation)
             writer = AsgiWriter(request.receive, request.send, self.tally.budget)
-            await writer.run(self._post(PostExchange(head, decision, writer, ()), body))
+            exchange = PostExchange(head, self._still(head, decision), writer, ())
+            await writer.run(self._post(exchange, body))
         finally:
             reservation.release()
 
-    async def _post_message(self, request: HttpRequest) -> None:
+    def _still(self, head: Head, decision: AdmissionDecision) -> AdmissionDecision:
+        """The decision on a head, made anew if the settings changed while the body arrived."""
+        return decision if decision.validator is self._validator else self._validator.admit(head)
+
+    async def _post_message(self, head: Head, decision: AdmissionDecision, request: HttpRequest) -> None:
         """Receive a message of the 2024-11-05 SSE transport. Its response is sent on the session's stream."""
         conversation = self._sse.accept(request)
         reservation = Reservation(self.tally.budget)
         try:
             body = await read_body(request.receive, request.headers, self._validator.max_body, reservation)
+            refusal = self._still(head, decision).refusal
+            if refusal is not None:
+                raise refusal
             self.tally.bytes_in += len(body)
             await self._sse.post(request, conversation, body)
         finally:
@@ -239,11 +246,12 @@ class HttpFront:
         writer, lines = exchange.writer, exchange.lines
         try:
             if exchange.decision.refusal is not None:
-                raise exchange.decision.refusal.with_traceback(None)
+                raise exchange.decision.refusal
             self.tally.bytes_in += len(body)
             return self._message(exchange, body)
         except Refused as refused:
             self.tally.refused += 1
+            refused.bare()  # a remembered decision keeps it
             writer.respond(refused.status, refusal_body(refused), (*refused.headers, *lines))
         except Exception:  # the front's boundary, as in __call__
             logger.exception("request failed unexpectedly", extra={"method": "POST"})
@@ -320,7 +328,7 @@ class HttpFront:
         if method == "initialize" and id_ is not UNSET and not decision.named:
             return self._initialize(exchange, id_, params)
         opened = decision.session
-        if opened is None:
+        if opened is None or opened.ended:
             raise decision.session_refusal or Refused(404, "Session not found")
         opened.touch()
         if method is UNSET:
@@ -336,7 +344,7 @@ class HttpFront:
             if method == "initialize":
                 raise RequestError("Invalid request: this session is initialized already")
             if decision.has_mirrors:
-                check_mirrors(method, params, exchange.head.headers)
+                check_mirrors(method, params, exchange.head.headers, exchange.head.lines)
             status = 200
             return self._begin(HttpReply(self, exchange, method, params, opened.session, id_, opened))
         except Refused:
@@ -371,7 +379,10 @@ class HttpFront:
         assert decision.route is not None, "a message is for an endpoint"
         headers, scope = exchange.head.headers, decision.route.scope
         try:
-            self._require_consistent(exchange.head, decision, method, params)
+            require_single_routing(headers, exchange.head.lines)
+            if method == _LISTEN and len(self._listens) >= self._validator.max_streams:
+                decision.client(method, params, headers)  # an invalid request is reported before the limit
+                raise TooManyRequests("Too many subscriptions are open", retry_after=10.0)
             session = decision.client(method, params, headers).session(decision.principal, scope)
             if method == "tools/call":
                 self._check_mirrored(exchange.head, scope, params)
@@ -383,18 +394,6 @@ class HttpFront:
         if method == _LISTEN:
             self._listens.add(reply)
         return self._begin(reply)
-
-    def _require_consistent(
-        self, head: Head, decision: AdmissionDecision, method: str, params: dict[str, Payload]
-    ) -> None:
-        """Refuse repeated routing headers, and subscriptions beyond the limit."""
-        if len(head.lines) != len(head.headers):
-            twice = repeated(head.lines, is_routing)
-            if twice is not None:
-                raise RequestError(f"Header mismatch: {twice} header appears more than once", code=HEADER_MISMATCH)
-        if method == _LISTEN and len(self._listens) >= self._validator.max_streams:
-            decision.client(method, params, head.headers)  # an invalid request is reported before the limit
-            raise TooManyRequests("Too many subscriptions are open", retry_after=10.0)
 
     def _check_mirrored(self, head: Head, scope: str, params: dict[str, Payload]) -> None:
         """Compare a tool call's arguments with the headers that mirror them."""

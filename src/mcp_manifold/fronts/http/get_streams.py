@@ -179,8 +179,10 @@ class LegacySse:
         """Handle a message. Its response is sent on the stream.
 
         Raises:
-            Refused: 400 for an invalid message.
+            Refused: 400 for an invalid message; 404 if the session ended while it arrived.
         """
+        if conversation.opened.ended:
+            raise Refused(404, "Session not found")
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
