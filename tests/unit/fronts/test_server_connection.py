@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from mcp_manifold.fronts.http.asgi import AsgiSend
+from mcp_manifold.fronts.http.asgi import CLOSE, AsgiSend
 from mcp_manifold.fronts.http.reply import HttpWriter
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
 from mcp_manifold.fronts.server.service import SMALL, Limits
@@ -186,6 +186,39 @@ async def test_nothing_is_begun_after_a_close() -> None:
         assert await wire.ended() == b""
         assert len(stage.app.served) == 1
         assert not stage.app.taken
+
+
+@pytest.mark.parametrize("lines", [[], ["connection: close"]], ids=["kept", "closed"])
+@pytest.mark.parametrize("status", [200, 202, 503])
+async def test_a_response_that_says_close_is_the_last_one(status: int, lines: list[str]) -> None:
+    body = b"" if status == 202 else b"x"
+    async with taking(request("/taken", b"1", *lines), request("/taken", b"2"), request("/b")) as (stage, wire, taken):
+        taken.writer.respond(status, body, (CLOSE,))
+        answer = await wire.last()
+        assert (answer.status, answer.body) == (status, body)
+        assert (len(stage.app.taken), stage.app.served) == (1, [])
+
+
+@pytest.mark.parametrize("says", ["the response", "the server"])
+async def test_nothing_is_begun_after_a_close_that_takes_long_to_read(says: str) -> None:
+    ahead = (request("/taken", b"2"), request("/b"))
+    async with taking(request("/taken", b"1"), *ahead, buffer=4096) as (stage, wire, taken):
+        if says == "the server":
+            stage.connections[0].shutdown()
+        taken.writer.respond(200, BIG * 20, (CLOSE,) if says == "the response" else ())
+        assert (await wire.last(is_announced=says == "the response")).body == BIG * 20
+        assert (len(stage.app.taken), stage.app.served) == (1, [])
+
+
+async def test_what_comes_behind_a_close_is_not_even_refused() -> None:
+    class Closing(Scripted):
+        def take(self, head: Head, body: bytes, writer: HttpWriter) -> Taken | bool:
+            writer.respond(503, BIG * 20, (CLOSE,))
+            return True
+
+    async with wired(Closing(), buffer=4096) as (_, wire):
+        await wire.send(request("/taken", b"1") + b"this is no request\r\n\r\n")
+        assert (await wire.last()).body == BIG * 20
 
 
 # --- responses --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import httptools
 
 from mcp_manifold.clock import IdleTimer
-from mcp_manifold.fronts.http.asgi import AsgiSend, Refused, refusal_body
+from mcp_manifold.fronts.http.asgi import CLOSE, AsgiSend, Refused, refusal_body
 from mcp_manifold.fronts.server.request_cycle import RequestCycle
 from mcp_manifold.fronts.server.service import (
     MAX_HEADS,
@@ -197,6 +197,8 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Answer with a refusal and close. If another request is in flight, close after it instead."""
+        if self._transport.is_closing():
+            return
         logger.info("request refused: %s", refused.message)
         arriving = self._arriving
         if self._is_busy and (arriving is None or arriving is not self._cycle):
@@ -223,7 +225,8 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._is_stopping = True
-        received, self._received = self._received, 0
+        received, self._received = self._received or self._is_paused, 0
+        self._ahead.clear()
         if received and self._transport.can_write_eof():  # more input may be in transit
             self._idle.stop()
             service = self._service
@@ -367,7 +370,9 @@ class Connection(asyncio.Protocol):
         if status == 200 and keeps_alive and not lines and len(body) <= _BULKY:
             self._transport.write(b"%b%d\r\n\r\n%b" % (service.usual, len(body), body))
         else:
-            head = service.head(status, len(body), lines, keeps_alive=keeps_alive)
+            says_close = CLOSE in lines
+            head = service.head(status, len(body), lines, keeps_alive=keeps_alive or says_close)
+            keeps_alive = keeps_alive and not says_close
             if len(body) > _BULKY:
                 self._transport.writelines((head, body))
             else:
