@@ -160,7 +160,7 @@ class Conversation:
         try:
             ChannelReply(self, method, params, session, id_).begin(self._gateway, self.opened)
         except RequestError:
-            if method == "initialize":
+            if session is self.opened.session and method == "initialize":
                 self._initialized = False
             raise
 
@@ -186,7 +186,7 @@ class Conversation:
     def answered(self, call: Call, key: bytes, message: bytes, *, has_failed: bool) -> None:
         """Send a call's response, unless the call was cancelled."""
         self.opened.complete(key)
-        if has_failed and call.method == "initialize":
+        if has_failed and call.method == "initialize" and call.session is self.opened.session:
             self._initialized = False
         if not call.is_cancelled:
             self._channel.post(message)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mcp_manifold.errors import RequestError
 from mcp_manifold.fronts.stdio import StdioFront
 from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload
@@ -162,6 +163,25 @@ async def test_a_failed_initialize_may_be_tried_again() -> None:
         assert "result" in await peer.receive()
         peer.send(initialize())
         assert (await peer.receive())["error"]["code"] == -32600
+
+
+@pytest.mark.parametrize("params", [{"_meta": META}, {"_meta": META, "protocolVersion": 1}, {}], ids=str)
+@pytest.mark.parametrize("answers", ["later", "at once"])
+async def test_another_initialize_that_fails_leaves_the_session_as_it_is(params: dict[str, Any], answers: str) -> None:
+    gateway = FakeGateway()
+    async with serving(gateway) as (peer, _):
+        await peer.greet()
+        if answers == "later":
+            gateway.scripts["initialize"] = raising(RequestError("x"))
+        else:
+            gateway.at_once["initialize"] = RequestError("x")
+        peer.send(request("initialize", 5, **params))
+        assert "error" in await peer.receive()
+        peer.send(request("tools/call", 6, name="x"))
+        assert (await peer.receive())["result"] == {}
+        peer.send(request("initialize", 7, **params), {**initialize(), "id": 8})
+        refused = {answer["id"]: answer["error"]["message"] for answer in [await peer.receive() for _ in range(2)]}
+        assert refused[8].endswith("initialized already")
 
 
 async def test_a_slow_call_does_not_hold_up_others() -> None:
