@@ -8,8 +8,8 @@ from typing import Final
 from mcp_manifold.errors import CallCancelled
 from mcp_manifold.wire import UNSET, Envelope, Payload, encode, notification, request
 
-Post = Callable[[bytes], object]
-"""Sends a message on the stream that carries the request."""
+Post = Callable[[bytes], bool]
+"""Sends a message on the stream that carries the request; False when no stream took it."""
 
 MOST: Final = 256
 """Open requests per client. The limit bounds the memory that a server can use."""
@@ -40,7 +40,8 @@ class PendingClientRequests:
         key = id_key(Payload(b"%d" % number))
         self._waiting[key] = asked
         asked.add_done_callback(lambda _: self._over(key, number, asked, post))
-        post(request(number, method, None if params is None else bytes(params)))
+        if not post(request(number, method, None if params is None else bytes(params))):
+            asked.set_exception(CallCancelled("the client has no stream on which it could be asked"))
         return asked
 
     def answered(self, envelope: Envelope) -> None:
@@ -48,12 +49,6 @@ class PendingClientRequests:
         asked = None if envelope.id is UNSET else self._waiting.get(id_key(envelope.id))
         if asked is not None and not asked.done():
             asked.set_result(envelope)
-
-    def unreachable(self) -> None:
-        """Fail the last request, which no stream took."""
-        asked = self._waiting.get(id_key(Payload(b"%d" % self._last)))
-        if asked is not None and not asked.done():
-            asked.set_exception(CallCancelled("the client has no stream on which it could be asked"))
 
     def close(self) -> None:
         """Fail all open requests, because the client left."""

@@ -52,9 +52,9 @@ class OpenSession:
     """One client's session in its front."""
 
     __slots__ = (
-        "_asked", "_clock", "_deliver", "_deserted", "_gateway", "_pace", "_pending", "_tally", "_unwatch", "active",
-        "digest", "draining", "ended", "hang_up", "id", "journals", "kind", "questions", "session",
-        "used",
+        "_asked", "_clock", "_deliver", "_deserted", "_forsaking", "_gateway", "_pace", "_pending", "_tally", "_unwatch",
+        "active", "digest", "draining", "ended", "hang_up", "id", "journals", "kind", "questions",
+        "session", "used",
     )  # fmt: skip
 
     def __init__(
@@ -88,8 +88,10 @@ class OpenSession:
         self._deliver: Deliver | None = None
         self._asked: dict[Call | None, list[asyncio.Future[Envelope]]] = {}
         """The server requests sent on the streams of calls in flight, and for None on the standing stream."""
-        self._deserted: dict[Call, Journal | None] = {}
-        """Calls in flight whose client disconnected, with the journal that it may resume."""
+        self._deserted: dict[Call, tuple[Journal | None, Timer | None]] = {}
+        """Calls in flight whose client disconnected, with the journal that it may resume, and for how long."""
+        self._forsaking: Timer | None = None
+        """Runs while the server requests of the standing stream wait for a new one."""
         self.journals: Journals | None = None
         """The events of its streams; None if its revision has no resumption."""
         self._pending: dict[str, None] = {}
@@ -145,7 +147,7 @@ class OpenSession:
             if self._asked:
                 self._keep_asked(self._asked.pop(request.call, ()))
             if self._deserted:
-                self._deserted.pop(request.call, None)
+                self._return(request.call)
         self.used = self._clock.now()
         if self.draining and not self.active:
             self._clock.call_at(self._clock.now(), self._leave)  # after the answer, which may use the standing stream
@@ -187,19 +189,24 @@ class OpenSession:
 
         Server requests sent on that stream fail unless the client resumes the journal within KEEP seconds.
         """
-        self._deserted[call] = journal
+        self._return(call)
+        timer = None if journal is None else self._clock.call_later(KEEP, self._give_up, call)
+        self._deserted[call] = journal, timer
         if journal is None:
             self._give_up(call)
-        else:
-            self._clock.call_later(KEEP, self._give_up, call)
 
     def regain(self, journal: Journal) -> None:
         """The client resumed the stream of a call."""
-        self._deserted = {call: left for call, left in self._deserted.items() if left is not journal}
+        for call in [call for call, (left, _) in self._deserted.items() if left is journal]:
+            self._return(call)
+
+    def _return(self, call: Call) -> None:
+        """The call is answered, or its client is back."""
+        _, timer = self._deserted.pop(call, (None, None))
+        if timer is not None:
+            timer.cancel()
 
     def _give_up(self, call: Call) -> None:
-        if call not in self._deserted:
-            return
         asked = self._asked.pop(call, ())
         if self._deliver is None:
             _fail(asked)
@@ -215,18 +222,18 @@ class OpenSession:
         if left:
             self._asked[None] = [*self._asked.get(None, ()), *left]
             if self._deliver is None:
-                self._clock.call_later(KEEP, self._forsake)
+                self._wait_for_stream()
 
     def tell(self, message: bytes) -> bool:
         if self._deliver is not None:
             return self._deliver(message)
         return self.journals is not None and self.journals.missed(message)
 
-    def _post(self, message: bytes, call: Call | None) -> None:
-        if call is not None:
-            call.reply.emit(message, needed=True)
-        elif self._deliver is None or not self._deliver(message):
-            self.questions.unreachable()
+    def _post(self, message: bytes, call: Call | None) -> bool:
+        if call is None:
+            return self._deliver is not None and self._deliver(message)
+        call.reply.emit(message, needed=True)
+        return True
 
     # --- the standing stream ------------------------------------------------------------------------------------------
 
@@ -239,8 +246,13 @@ class OpenSession:
         """The standing stream ended."""
         self._deliver = self.hang_up = None
         self.used = self._clock.now()
-        if None in self._asked:
-            self._clock.call_later(KEEP, self._forsake)
+        if None in self._asked and not self.ended:
+            self._wait_for_stream()
+
+    def _wait_for_stream(self) -> None:
+        if self._forsaking is not None:
+            self._forsaking.cancel()
+        self._forsaking = self._clock.call_later(KEEP, self._forsake)
 
     def _forsake(self) -> None:
         """Fail the server requests of the standing stream, unless the client opened a new one."""

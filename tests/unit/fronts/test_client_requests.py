@@ -19,13 +19,19 @@ class Client:
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
         self.questions = PendingClientRequests()
+        self.listens = True
 
     def __repr__(self) -> str:
         return f"<Client {len(self.got)}>"
 
     def ask(self, params: bytes | None = b'{"a":1.50}') -> "asyncio.Future[Envelope]":
         given = None if params is None else Payload(params)
-        return self.questions.ask("roots/list", given, lambda message: self.got.append(json.loads(message)))
+        return self.questions.ask("roots/list", given, self.post)
+
+    def post(self, message: bytes) -> bool:
+        if self.listens:
+            self.got.append(json.loads(message))
+        return self.listens
 
     def answer(self, text: str) -> None:
         self.questions.answered(parse(text.encode()))
@@ -96,11 +102,20 @@ async def test_when_the_client_leaves_every_question_fails() -> None:
 async def test_a_question_that_did_not_get_through_fails_and_no_other() -> None:
     client = Client()
     first = client.ask()
-    second = client.ask()
-    client.questions.unreachable()
+    client.listens = False
     with pytest.raises(CallCancelled, match="no stream"):
-        await second
+        await client.ask()
     assert not first.done()
+
+
+async def test_a_withdrawal_that_does_not_get_through_fails_no_other_question() -> None:
+    client = Client()
+    first, second = client.ask(), client.ask()
+    client.listens = False
+    first.cancel()
+    await settled()
+    assert len(client.questions) == 1
+    assert not second.done()
 
 
 async def test_one_question_too_many_fails_at_once_and_never_reaches_the_client() -> None:

@@ -251,6 +251,50 @@ async def test_a_question_on_a_lost_stream_fails_when_nobody_comes_back(clock: F
     assert failed.is_set()
 
 
+async def test_a_call_whose_client_left_is_remembered_by_no_timer_once_it_is_answered_or_resumed(
+    held: Held, clock: FakeClock
+) -> None:
+    _, client = prepared(clock=clock, tools_call=held)
+    session = await client.session()
+    await clock.advance(1)
+    before = clock.pending
+    exchange = session.post(CALL)
+    got = await leaving(session, exchange)
+    await clock.advance(1)
+    waiting = clock.pending
+    async with resume(session, got[0].id) as again:
+        await again.until(lambda answer: len(answer.events) >= 1)
+        assert clock.pending == waiting, "a keep-alive instead"
+    await settled()
+    held.released.set()
+    await exchange.done()
+    await clock.advance(1)
+    assert clock.pending == before
+
+
+async def test_who_leaves_twice_has_the_whole_time_to_come_back_again(clock: FakeClock) -> None:
+    failed = asyncio.Event()
+
+    async def asking(call: Any) -> Any:
+        try:
+            await call.session.reach.ask("roots/list", None, call)
+        except CallCancelled:
+            failed.set()
+            raise
+
+    _, client = prepared(clock=clock, tools_call=asking)
+    session = await client.session()
+    exchange = session.post(CALL)
+    got = await leaving(session, exchange, count=1)
+    await clock.advance(KEEP - 1)
+    await leaving(session, resume(session, (got[0].id or "").rpartition("-")[0] + "-0"), count=1)
+    await clock.advance(KEEP - 1)
+    assert not failed.is_set()
+    await clock.advance(1)
+    await exchange.done()
+    assert failed.is_set()
+
+
 async def test_ending_the_session_ends_a_resumed_stream(held: Held) -> None:
     _, client = prepared(tools_call=held)
     session = await client.session()
