@@ -120,6 +120,20 @@ async def test_a_remembered_client_is_the_one_of_the_body_that_describes_it() ->
     assert len(gateway.calls) == 2
 
 
+@pytest.mark.parametrize("member", ["_meta", "name"])
+async def test_a_client_that_describes_itself_at_length_is_checked_each_time_and_not_remembered(member: str) -> None:
+    gateway, client = prepared()
+    gateway.at_once["tools/call"] = Payload(b'{"content":[]}')
+    message, lines = modern(name="x" * 9000 if member == "name" else "echo")
+    kept = head(client, **{name.replace("-", "_"): value for name, value in lines})
+    large = {**META, "io.modelcontextprotocol/clientInfo": {"name": "x" * 9000, "version": "1"}}
+    for meta in (large, META, large) if member == "_meta" else (META, META):
+        message["params"]["_meta"] = meta
+        assert taken(client, kept, message) == 200
+        assert isinstance(kept.decision, AdmissionDecision)
+        assert (kept.decision.context is None) == (member == "name" or meta is large)
+
+
 def sealed(head: Head) -> list[Refused]:
     """The refusals of a remembered decision."""
     decision = head.decision

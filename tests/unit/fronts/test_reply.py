@@ -1,6 +1,7 @@
 """Replies over our own connections: what is written how, and what becomes of calls whose client leaves."""
 
 import asyncio
+import inspect
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from mcp_manifold.errors import RequestError
 from mcp_manifold.fronts.http.admission import ClientContext
 from mcp_manifold.fronts.http.asgi import AsgiSend
-from mcp_manifold.fronts.http.reply import BULKY, HttpReply
+from mcp_manifold.fronts.http.reply import BULKY, AsgiWriter, HttpReply
 from mcp_manifold.http1.head import Head, Line
+from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.wire import Payload, encode
 from tests.fakes.clock import settled
 from tests.unit.fronts import wires
@@ -129,6 +131,30 @@ def test_a_remembered_client_is_not_that_of_another_resource_or_task(method: str
     agreed = ClientContext(method, params, headers)
     assert agreed.holds(method, dict(params))
     assert not agreed.holds(method, {**params, key: Payload(b'"b:2"')})
+
+
+@pytest.mark.parametrize("begins", ["before the end", "after the end"])
+async def test_a_stream_that_nobody_writes_any_more_is_not_left_unawaited(begins: str) -> None:
+    async def write() -> None:
+        raise AssertionError("its request was cancelled")
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    work = write()
+    writer = AsgiWriter(receive, send, MemoryBudget())
+    task = asyncio.create_task(writer.run(None))
+    await settled()
+    if begins == "before the end":
+        writer.own(work)
+    task.cancel()
+    await asyncio.wait({task})
+    if begins == "after the end":
+        writer.own(work)
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 # --- over our own connections -----------------------------------------------------------------------------------------

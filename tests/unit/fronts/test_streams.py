@@ -7,12 +7,14 @@ import pytest
 
 from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
+from mcp_manifold.fronts.http.asgi import PIECE, STALL
 from mcp_manifold.fronts.http.request import read_body
 from mcp_manifold.fronts.http.stream import EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock, settled
 from tests.unit.fronts.fakes import META, FakeGateway, Held, encoded, note, request
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +72,24 @@ async def test_a_reader_that_hangs_up_ends_the_stream_quietly() -> None:
     await asyncio.wait_for(stream.run(), 5)
     assert stream.gone
     assert not stream.push(b"y")
+
+
+@pytest.mark.parametrize(("leaves", "size"), [(True, 1), (True, 2 * PIECE), (False, 1)])
+async def test_only_a_reader_that_stalls_is_logged_and_not_one_that_leaves(
+    leaves: bool, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    stream = EventStream(Reader(stuck=True), Tally(), clock=clock)
+    stream.push(b"x" * size)
+    running = asyncio.create_task(stream.run())
+    await settled()
+    if leaves:
+        stream.hang_up()
+    await clock.advance(STALL)
+    await asyncio.wait_for(running, 5)
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if leaves else ["event stream closed: its reader stalled"]
+    )
 
 
 async def test_hanging_up_frees_a_stuck_write() -> None:

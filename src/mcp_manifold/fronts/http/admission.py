@@ -35,6 +35,8 @@ _CORS_HEADERS: Final = frozenset(
 )  # fmt: skip
 _CORS_EXPOSED: Final = (b"access-control-expose-headers", b"Mcp-Session-Id, WWW-Authenticate, Retry-After")
 _VARY: Final = (b"vary", b"Origin")
+_MAX_CONTEXT: Final = 8192
+"""Bytes of a client's description and a request's name beyond which they are not cached with the head."""
 
 
 class ClientContext:
@@ -60,6 +62,11 @@ class ClientContext:
     def session(self, principal: Principal, scope: str) -> Session:
         """A new session for one request of this client."""
         return Session("", principal, scope, MODERN_VERSION, self._info, self._capabilities, log_level=self._level)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may be cached: a connection caches several."""
+        return len(self._meta) + sum(map(len, self._name)) <= _MAX_CONTEXT
 
     def holds(self, method: str, params: dict[str, Payload]) -> bool:
         """Whether another request has the same method, `_meta`, and name, URI or task id, byte for byte."""
@@ -118,7 +125,8 @@ class AdmissionDecision:
         """The client of a 2026-07-28 request, from the cache if the last request had the same. Raises RequestError."""
         context = self.context
         if context is None or not context.holds(method, params):
-            context = self.context = ClientContext(method, params, headers)
+            context = ClientContext(method, params, headers)
+            self.context = context if context.is_small else None
         return context
 
 

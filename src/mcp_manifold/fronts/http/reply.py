@@ -311,7 +311,7 @@ def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[byt
 class AsgiWriter:
     """Writes a response over ASGI. Keeps it until `run` sends it in the request's task."""
 
-    __slots__ = ("_answer", "_budget", "_is_dropped", "_receive", "_send", "_signal", "_work")
+    __slots__ = ("_answer", "_budget", "_is_dropped", "_is_over", "_receive", "_send", "_signal", "_work")
 
     def __init__(self, receive: AsgiReceive, send: AsgiSend, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -319,7 +319,7 @@ class AsgiWriter:
         self._send = send
         self._answer: tuple[int, bytes, Sequence[Line]] | None = None
         self._work: Coroutine[Any, Any, None] | None = None
-        self._is_dropped = False
+        self._is_dropped = self._is_over = False
         self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -339,6 +339,8 @@ class AsgiWriter:
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
         self._work = work
+        if self._is_over:
+            work.close()
         self._wake()
 
     def drop(self) -> None:
@@ -372,8 +374,12 @@ class AsgiWriter:
         except asyncio.CancelledError:
             if reply is not None:
                 reply.cancel()
+                reply.disconnected()
             raise
         finally:
+            self._is_over = True
+            if self._work is not None:
+                self._work.close()  # it may not have begun
             if watcher is not None:
                 watcher.cancel()
 

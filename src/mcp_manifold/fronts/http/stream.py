@@ -163,7 +163,8 @@ class EventStream:
                     self._timer = self._clock.call_later(KEEP_ALIVE, self._append, _COMMENT)
                     await self._waiter
         except TimeoutError:
-            _logger.warning("event stream closed: its reader stalled", extra={"dropped": self._dropped})
+            if not self.gone:  # `hang_up` interrupts as well
+                _logger.warning("event stream closed: its reader stalled", extra={"dropped": self._dropped})
         except OSError:
             pass  # the reader disconnected
         finally:
