@@ -52,9 +52,9 @@ class OpenSession:
     """One client's session in its front."""
 
     __slots__ = (
-        "_asked", "_clock", "_deliver", "_deserted", "_forsaking", "_gateway", "_pace", "_pending", "_tally", "_unwatch",
-        "active", "digest", "draining", "ended", "hang_up", "id", "journals", "kind", "questions",
-        "session", "used",
+        "_asked", "_clock", "_deliver", "_deserted", "_forsaking", "_gateway", "_pace", "_pending", "_tally",
+        "_unwatch", "active", "digest", "draining", "ended", "hang_up", "id", "journals", "kind",
+        "questions", "session", "used",
     )  # fmt: skip
 
     def __init__(
@@ -194,6 +194,10 @@ class OpenSession:
         self._deserted[call] = journal, timer
         if journal is None:
             self._give_up(call)
+
+    def mute(self, call: Call) -> None:
+        """The response of a call carries its answer only: server requests take another stream."""
+        self._deserted[call] = None, None
 
     def regain(self, journal: Journal) -> None:
         """The client resumed the stream of a call."""

@@ -219,8 +219,9 @@ async def test_tokens_without_a_name_are_not_one_principal_when_their_places_cha
 @pytest.mark.parametrize(
     ("name", "value", "status"),
     [
-        *(("accept", value, 406) for value in ("application/json", "text/event-stream", "text/html")),
-        *(("accept", value, 200) for value in ("*/*", "text/*, application/*;q=0.5", "-")),
+        *(("accept", value, 406) for value in ("text/html", "application/json;q=0, text/event-stream; q=0.00")),
+        *(("accept", value, 200) for value in ("*/*", "text/*, application/*;q=0.5", "-", "", " , ")),
+        *(("accept", value, 200) for value in ("text/html, */*;q=0.1", "application/json, application/mcp+json")),
         ("accept", "text/event-stream,APPLICATION/JSON", 200),
         ("content-type", "Application/JSON; charset=utf-8", 200),
         ("content-encoding", "gzip", 415),

@@ -19,7 +19,7 @@ from mcp_manifold.fronts.http.checks import (
     require_modern,
     serves_handshake,
 )
-from mcp_manifold.fronts.http.guard import Gate, HeaderCheck, Tokens, accepts_both, is_json
+from mcp_manifold.fronts.http.guard import AcceptedForms, Gate, HeaderCheck, Tokens, accepted_forms, is_json
 from mcp_manifold.fronts.http.routes import EndpointRoute, EndpointRoutes
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.http1.head import Head, Line
@@ -89,7 +89,7 @@ class AdmissionDecision:
     """
 
     __slots__ = (
-        "context", "cors", "has_mirrors", "is_modern", "named", "principal", "refusal", "route",
+        "accepted", "context", "cors", "has_mirrors", "is_modern", "named", "principal", "refusal", "route",
         "session", "session_refusal", "speaks_handshake",
         "validator",
     )  # fmt: skip
@@ -102,6 +102,8 @@ class AdmissionDecision:
         self.route: EndpointRoute | None = None
         """The MCP endpoint; None for other paths."""
         self.principal: Principal = ANONYMOUS
+        self.accepted = AcceptedForms(json=True, events=True)
+        """The forms that the Accept header takes."""
         self.is_modern = False
         """The version header names a revision outside the handshake era."""
         self.speaks_handshake = False
@@ -150,7 +152,7 @@ class RequestValidator:
             allowed_origins=settings.allowed_origins,
         )
         self._is_json = HeaderCheck(is_json)
-        self._accepts = HeaderCheck(accepts_both)
+        self._accepts = HeaderCheck(accepted_forms)
         self._open_paths = frozenset(settings.base_path.rstrip("/").encode() + path for path in _PROBES)
         self._sessions = sessions
         self._has_scope = has_scope
@@ -188,19 +190,20 @@ class RequestValidator:
         decision.principal = self.tokens.principal(headers.get(b"authorization"))
         if route.scope and not self._has_scope(route.scope):
             raise Refused(404, "Not found: there is no such server or group here")
+        decision.accepted = self._accepts(b", ".join([value for name, value in head.lines if name == b"accept"]))
         if method == "POST":
-            self._check_media_types(headers, route)
+            self._check_media_types(headers, route, decision.accepted)
         if route.kind == "mcp":
             decision.has_mirrors = METHOD_HEADER in headers or NAME_HEADER in headers or len(headers) != len(head.lines)
             self._find_session(headers, route, decision)
 
-    def _check_media_types(self, headers: Headers, route: EndpointRoute) -> None:
+    def _check_media_types(self, headers: Headers, route: EndpointRoute, accepted: AcceptedForms) -> None:
         if not self._is_json(headers.get(b"content-type", b"")):
             raise Refused(415, "Unsupported media type: the body must be application/json")
         if b"content-encoding" in headers:
             raise Refused(415, "Unsupported media type: the body must not be encoded")
-        if route.kind == "mcp" and not self._accepts(headers.get(b"accept", b"*/*")):
-            raise Refused(406, "Not acceptable: the client must accept both application/json and text/event-stream")
+        if route.kind == "mcp" and not any(accepted):
+            raise Refused(406, "Not acceptable: the client must accept application/json or text/event-stream")
 
     def _find_session(self, headers: Headers, route: EndpointRoute, decision: AdmissionDecision) -> None:
         version, named = headers.get(VERSION_HEADER), headers.get(SESSION_HEADER)

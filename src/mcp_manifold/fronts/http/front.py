@@ -185,9 +185,9 @@ class HttpFront:
         if route is None:
             await self._site(scope, receive, send)
             return
-        request = HttpRequest(
-            head.headers, head.lines, route, decision.principal, receive, send, scope.get("query_string", b""), mount
-        )
+        principal, accepts_events = decision.principal, decision.accepted.events
+        query = scope.get("query_string", b"")
+        request = HttpRequest(head.headers, head.lines, route, principal, accepts_events, receive, send, query, mount)
         match scope["method"]:
             case "OPTIONS":
                 await send_empty(send, 204, preflight(route, head.headers))
@@ -378,6 +378,8 @@ class HttpFront:
             return None
         assert decision.route is not None, "a message is for an endpoint"
         headers, scope = exchange.head.headers, decision.route.scope
+        if method == _LISTEN and not decision.accepted.events:
+            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         try:
             require_single_routing(headers, exchange.head.lines)
             if method == _LISTEN and len(self._listens) >= self._validator.max_streams:

@@ -13,7 +13,6 @@ from mcp_manifold.errors import MalformedMessage
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.asgi import Refused, send_empty
-from mcp_manifold.fronts.http.guard import accepts_events
 from mcp_manifold.fronts.http.request import HttpRequest
 from mcp_manifold.fronts.http.resumption import Forgotten, Journal
 from mcp_manifold.fronts.http.stream import EventStream, Tally, serve_stream
@@ -41,7 +40,7 @@ class StandingStreams:
         Raises:
             Refused: 406; 409, the standing stream is open already; 400, the journal has expired; 503 at the limit.
         """
-        if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
+        if not request.accepts_events:
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         journal, after = _resumed(request, opened)
         if journal is None and opened.hang_up is not None:
@@ -136,7 +135,7 @@ class LegacySse:
         Raises:
             Refused: 406, or 503 at the limit.
         """
-        if not accepts_events(request.headers.get(b"accept", b"*/*").decode("latin-1")):
+        if not request.accepts_events:
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
             await self._serve(request)

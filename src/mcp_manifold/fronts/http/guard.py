@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.fronts.http.asgi import Headers, Refused
@@ -19,6 +19,7 @@ _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(
 _ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
 _JSON: Final = frozenset({"application/json", "application/*", "*/*"})
 _EVENTS: Final = frozenset({"text/event-stream", "text/*", "*/*"})
+_NEVER: Final = re.compile(r"q=0(\.0*)?")
 _MAX_REMEMBERED: Final = 256
 """Values that a check caches. Further values are checked each time."""
 _MAX_VALUE: Final = 512
@@ -30,17 +31,20 @@ _MAX_TOKEN_HEADER: Final = 8192
 """Bytes of an Authorization header beyond which it cannot hold a configured token."""
 
 
-class HeaderCheck:
+T = TypeVar("T")
+
+
+class HeaderCheck(Generic[T]):
     """A check of one header's value. Caches its decisions for a bounded number of values."""
 
-    def __init__(self, check: Callable[[str], bool]) -> None:
+    def __init__(self, check: Callable[[str], T]) -> None:
         self._check = check
-        self._remembered: BoundedCache[bytes, bool] = BoundedCache(_MAX_REMEMBERED)
+        self._remembered: BoundedCache[bytes, T] = BoundedCache(_MAX_REMEMBERED)
 
     def __repr__(self) -> str:
         return f"<HeaderCheck of {len(self._remembered)} values>"
 
-    def __call__(self, value: bytes) -> bool:
+    def __call__(self, value: bytes) -> T:
         decision = self._remembered.get(value)
         if decision is None:
             decision = self._check(value.decode("latin-1"))
@@ -112,19 +116,18 @@ def is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
-def accepts_both(accept: str) -> bool:
-    """Whether an Accept header takes both a JSON answer and an event stream, by name or by wildcard."""
-    kinds = _kinds(accept)
-    return not kinds.isdisjoint(_JSON) and not kinds.isdisjoint(_EVENTS)
+class AcceptedForms(NamedTuple):
+    """The forms in which a client takes a response."""
+
+    json: bool
+    events: bool
 
 
-def accepts_events(accept: str) -> bool:
-    """Whether an Accept header takes an event stream."""
-    return not _kinds(accept).isdisjoint(_EVENTS)
-
-
-def _kinds(accept: str) -> set[str]:
-    return {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+def accepted_forms(accept: str) -> AcceptedForms:
+    """The forms that an Accept header takes, by name or by wildcard; both if it names nothing."""
+    ranges = [part.lower().replace(" ", "").split(";") for part in accept.split(",") if part.strip()]
+    kinds = {kind.strip() for kind, *params in ranges if not any(map(_NEVER.fullmatch, params))}
+    return AcceptedForms(not kinds.isdisjoint(_JSON) or not ranges, not kinds.isdisjoint(_EVENTS) or not ranges)
 
 
 class Tokens:

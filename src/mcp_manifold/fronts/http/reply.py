@@ -96,8 +96,8 @@ class HttpReply:
     """The reply to one request; see the module. `call` is the request's call."""
 
     __slots__ = (
-        "_answer", "_front", "_id", "_in_flight", "_is_over", "_journal", "_key", "_lines", "_stream", "_writer",
-        "call", "has_failed", "opened",
+        "_accepted", "_answer", "_front", "_id", "_in_flight", "_is_over", "_journal", "_key", "_lines", "_stream",
+        "_writer", "call", "has_failed", "opened",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +115,7 @@ class HttpReply:
         self._writer = exchange.writer
         self._id = id_
         self._lines = exchange.lines
+        self._accepted = exchange.decision.accepted
         self.opened = opened
         """The session of the request; None in 2026-07-28."""
         self.has_failed = False
@@ -138,6 +139,8 @@ class HttpReply:
         """
         if self.opened is not None:
             self._key = self.opened.register(self._id, self, limit)
+            if not self._accepted.events:
+                self.opened.mute(self.call)
         in_flight = gateway.dispatch(self.call)
         if not self._is_over:
             self._in_flight = in_flight
@@ -170,7 +173,7 @@ class HttpReply:
             (self._stream.post if needed else self._stream.push)(encode_event(message))
 
     def stream(self) -> None:
-        if self._stream is None and not self._is_over:
+        if self._stream is None and not self._is_over and self._accepted.events:
             self._stream = stream = EventStream(
                 self._writer.upgrade_to_stream(), self._front.tally, headers=self._lines, clock=self._front.clock
             )
@@ -182,14 +185,16 @@ class HttpReply:
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
         size = 0
         try:
+            self.has_failed = result is None or self.call.is_cancelled
+            if self.has_failed and self.call.method == "initialize" and self.opened is not None:
+                self._lines = self._lines[1:]  # the session was not opened: omit its id
+            if not self._accepted.json and (self.opened is not None or not self.has_failed):
+                self.stream()
             self._is_over = True
             if self.opened is not None:
                 self.opened.complete(self._key)
-            if result is None or self.call.is_cancelled:
-                self.has_failed = True
+            if result is None or self.has_failed:
                 message, status = failed(self.call, self._id, failure)
-                if self.call.method == "initialize" and self.opened is not None:
-                    self._lines = self._lines[1:]  # the session was not opened: omit its id
             elif isinstance(result, tuple) or (len(result) > BULKY and self._stream is None):
                 size = self._respond_pieces(result)
                 return

@@ -24,6 +24,7 @@ class HttpRequest:
     lines: Sequence[Line]
     route: EndpointRoute
     principal: Principal
+    accepts_events: bool
     receive: AsgiReceive
     send: AsgiSend
     query: bytes
