@@ -6,6 +6,7 @@ the answer.
 """
 
 import unicodedata
+from codecs import BOM_UTF8
 from typing import Final
 
 import msgspec
@@ -82,7 +83,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 def parse(data: bytes) -> Envelope:
-    """Decode a client's message strictly. Large requests come back as a `ParsedEnvelope`.
+    """Decode a client's message strictly, but for a byte order mark. Large requests come back as a `ParsedEnvelope`.
 
     Raises:
         MalformedMessage: -32700 for text that is not UTF-8 JSON (or is nested too deeply); -32600 for JSON that is
@@ -95,6 +96,8 @@ def parse(data: bytes) -> Envelope:
     except msgspec.ValidationError as exc:
         raise _invalid(_shape_problem(data)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if data.startswith(BOM_UTF8) and not data.startswith(BOM_UTF8 * 2):
+            return parse(data[len(BOM_UTF8) :])
         raise MalformedMessage("Parse error: the message is not valid JSON", code=PARSE_ERROR) from exc
     if not _is_plain_request(data, envelope):
         _require_rpc(envelope)

@@ -38,6 +38,7 @@ _SINGLE: Final = frozenset(
 _MODERN: Final = b'"%b"' % MODERN_VERSION.encode()
 MODERN_HEADER: Final = MODERN_VERSION.encode()
 _HANDSHAKE_HEADERS: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
+_HEADERS: Final = _HANDSHAKE_HEADERS | {MODERN_HEADER}
 
 
 class ParamRejection(Protocol):
@@ -53,11 +54,16 @@ ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRe
 
 
 def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
-    """Whether a request is of the 2026-07-28 era: by its method, its `_meta` or its version header."""
-    if version_header == MODERN_HEADER or method == "server/discover":
-        return True
+    """Whether a request is of the 2026-07-28 era: by its method, its `_meta` or its version header.
+
+    `initialize` negotiates the revision, whatever its header says.
+    """
     meta = params.get("_meta")
     if meta is not None and META_VERSION in object_members(meta):
+        return True
+    if method == "initialize":
+        return False
+    if version_header == MODERN_HEADER or method == "server/discover":
         return True
     return version_header is not None and version_header not in _HANDSHAKE_HEADERS
 
@@ -78,6 +84,9 @@ def require_modern(method: str, params: dict[str, Payload], headers: Headers | N
     """
     meta = object_members(params.get("_meta"))
     version, capabilities = meta.get(META_VERSION), meta.get(META_CAPABILITIES)
+    header = None if headers is None else headers.get(VERSION_HEADER)
+    if version is None and header is not None and header not in _HEADERS:
+        raise unsupported(header.decode("latin-1"), (MODERN_VERSION, *HANDSHAKE_VERSIONS))
     if version is None or capabilities is None:
         missing = ", ".join(key for key in (META_VERSION, META_CAPABILITIES) if key not in meta)
         raise InvalidParams(f"Invalid params: _meta lacks {missing}")
@@ -112,10 +121,11 @@ def log_level(params: dict[str, Payload]) -> str:
     return level
 
 
-def unsupported(requested: str) -> RequestError:
-    """The refusal of an unsupported revision. Its data names the supported one."""
-    data: dict[str, object] = {"supported": [MODERN_VERSION], "requested": requested}
-    return RequestError("Unsupported protocol version", code=UNSUPPORTED_VERSION, data=data)
+def unsupported(requested: str, supported: Sequence[str] = (MODERN_VERSION,)) -> RequestError:
+    """The refusal of an unsupported revision, which names the supported ones."""
+    data: dict[str, object] = {"supported": list(supported), "requested": requested}
+    message = f"Unsupported protocol version: supported are {', '.join(supported)}"
+    return RequestError(message, code=UNSUPPORTED_VERSION, data=data)
 
 
 def require_single_routing(headers: Headers, lines: Sequence[Line]) -> None:

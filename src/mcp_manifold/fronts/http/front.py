@@ -325,10 +325,10 @@ class HttpFront:
 
     def _handshake(self, exchange: PostExchange, envelope: Envelope, params: dict[str, Payload]) -> HttpReply | None:
         method, id_, decision = envelope.method, envelope.id, exchange.decision
-        if method == "initialize" and id_ is not UNSET and not decision.named:
-            return self._initialize(exchange, id_, params)
         opened = decision.session
         if opened is None or opened.ended:
+            if method == "initialize" and id_ is not UNSET:  # with whatever is left of an earlier session
+                return self._initialize(exchange, id_, params)
             raise decision.session_refusal or Refused(404, "Session not found")
         opened.touch()
         if method is UNSET:
