@@ -1,6 +1,6 @@
 """The pages outside the MCP endpoints: probes, health, metrics, and a 404 page that lists the endpoints.
 
-The front checks Host, Origin and token first; only the two probes need no token.
+The front checks Host, Origin and token first. The two probes need no token and answer to any Host.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ from tests.unit.fronts.fakes import Client, FakeGateway, front, initialize, mode
 
 pytestmark = pytest.mark.anyio
 
-PATHS = ["/mcp", "/sse", "/messages", "/alpha/mcp", "/health", "/_healthz", "/metrics", "/nowhere"]
+PATHS = ["/mcp", "/sse", "/messages", "/alpha/mcp", "/health", "/metrics", "/nowhere", "/.well-known/x"]
 SECRET = "s3cret-token-of-alice"
 REMOTE = {"host": "0.0.0.0", "tokens": [{"name": "alice", "token": SECRET}, {"name": "bob", "token": "other-token"}]}
 
@@ -93,12 +93,16 @@ async def test_s1_a_request_without_host_is_refused() -> None:
 
 
 async def test_s2_off_loopback_with_tokens_any_host_goes_unless_they_are_listed() -> None:
-    assert (await Client(front(FakeGateway(**REMOTE)), host="mcp.corp").send("GET", "/_healthz")).status == 200
+    unlisted = front(FakeGateway(**REMOTE))
     listed = front(FakeGateway(**REMOTE, allowed_hosts=["mcp.corp", "other.corp:444"]))
-    assert (await Client(listed, host="mcp.corp:8443").send("GET", "/_healthz")).status == 200
-    assert (await Client(listed, host="other.corp:444").send("GET", "/_healthz")).status == 200
-    assert (await Client(listed, host="other.corp:445").send("GET", "/_healthz")).status == 403
-    assert (await Client(listed, host="evil.test").send("GET", "/_healthz")).status == 403
+    for app, host, status in (
+        (unlisted, "mcp.corp", 200),
+        (listed, "mcp.corp:8443", 200),
+        (listed, "other.corp:444", 200),
+        (listed, "other.corp:445", 403),
+        (listed, "evil.test", 403),
+    ):
+        assert (await Client(app, host=host).send("GET", "/health", headers=[bearer(SECRET)])).status == status
 
 
 async def test_s2_off_loopback_without_tokens_only_named_hosts_go() -> None:

@@ -29,6 +29,9 @@ from mcp_manifold.wire import HANDSHAKE_VERSIONS, MODERN_VERSION, NULL_ID, Paylo
 
 SESSION_HEADER: Final = b"mcp-session-id"
 _PROBES: Final = (b"/_healthz", b"/_readyz")
+_OAUTH: Final = (b"/register", b"/authorize", b"/token")
+"""Paths that clients try where they look for OAuth. 401 would tell them to go on looking; there is none, so 404."""
+_WELL_KNOWN: Final = b"/.well-known/"
 _CORS_HEADERS: Final = frozenset(
     {"accept", "authorization", "content-type", "last-event-id", "mcp-method", "mcp-name", "mcp-protocol-version",
      "mcp-session-id"}
@@ -153,7 +156,9 @@ class RequestValidator:
         )
         self._is_json = HeaderCheck(is_json)
         self._accepts = HeaderCheck(accepted_forms)
-        self._open_paths = frozenset(settings.base_path.rstrip("/").encode() + path for path in _PROBES)
+        base = settings.base_path.rstrip("/").encode()
+        self._probes = frozenset(base + path for path in _PROBES)
+        self._open_paths = self._probes | {base + path for path in _OAUTH} | set(_OAUTH)
         self._sessions = sessions
         self._has_scope = has_scope
 
@@ -173,13 +178,13 @@ class RequestValidator:
         headers = head.headers
         if len(headers) != len(head.lines):
             _require_single(head)
-        self._gate.check(headers)
+        path = head.target.partition(b"?")[0]
+        self._gate.check(headers, is_any_host=path in self._probes)
         if b"origin" in headers:
             decision.cors = ((b"access-control-allow-origin", headers[b"origin"]), _VARY, _CORS_EXPOSED)
-        path = head.target.partition(b"?")[0]
         route = decision.route = self.routes.find(path)
         if route is None:
-            if path not in self._open_paths:
+            if path not in self._open_paths and _WELL_KNOWN not in path:
                 self.tokens.principal(headers.get(b"authorization"))
             return
         method = head.method.decode("latin-1")

@@ -15,7 +15,7 @@ from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.asgi import Refused, send_empty
 from mcp_manifold.fronts.http.request import HttpRequest
 from mcp_manifold.fronts.http.resumption import Forgotten, Journal
-from mcp_manifold.fronts.http.stream import EventStream, Tally, serve_stream
+from mcp_manifold.fronts.http.stream import COMMENT, EventStream, Tally, serve_stream
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.wire import parse
 from mcp_manifold.wire.event_stream import encode_event
@@ -47,6 +47,7 @@ class StandingStreams:
             raise Refused(409, "Conflict: this session already has its stream")
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
             stream = EventStream(request.send, self._tally, clock=self._clock)
+            stream.push(COMMENT)  # some proxies pass nothing on before the first byte of a body
             if journal is not None and not journal.is_standing:
                 await self._rest(request, opened, stream, journal, after)
             else:

@@ -20,7 +20,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 KEEP_ALIVE: Final = 15.0
 """Seconds of silence before a comment is sent. Many proxies close connections that are silent for a minute."""
 _BATCH: Final = 64 * 1024
-_COMMENT: Final = b": keep-alive\n\n"
+COMMENT: Final = b": keep-alive\n\n"
 _HEADERS: Final[tuple[Line, ...]] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -160,7 +160,7 @@ class EventStream:
                         return
                 else:
                     self._waiter = asyncio.get_running_loop().create_future()
-                    self._timer = self._clock.call_later(KEEP_ALIVE, self._append, _COMMENT)
+                    self._timer = self._clock.call_later(KEEP_ALIVE, self._append, COMMENT)
                     await self._waiter
         except TimeoutError:
             if not self.gone:  # `hang_up` interrupts as well

@@ -160,7 +160,7 @@ class RequestCycle:
 
     def _begin(self, status: int, lines: Sequence[Line]) -> None:
         own = status_line(status) + self._wire.own_lines() + header_lines(lines)
-        names = {name.lower() for name, _ in lines}
+        names, is_stream = {name.lower() for name, _ in lines}, False
         if (b"connection", b"close") in lines:
             self.keeps_alive = False
         elif not self.keeps_alive:
@@ -171,8 +171,9 @@ class RequestCycle:
             self._chunked = self.head.version != "1.0"
             self.keeps_alive = self.keeps_alive and self._chunked
             own += b"transfer-encoding: chunked\r\n" if self._chunked else b""
+            is_stream = True
         self._head_bytes = own + b"\r\n"
-        if self._chunked:  # a stream's reader waits for it, and perhaps for long until there is more
+        if is_stream:  # a stream's reader waits for it, and perhaps for long until there is more
             self._wire.write(self._head_bytes)
             self._head_bytes = b""
 
