@@ -72,7 +72,7 @@ def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes
 
 def _refused_mode(asked: Mapping[str, Payload], declared: Mapping[str, Payload]) -> bytes | None:
     mode = _mode_of(asked)
-    if mode == "form" and (not declared or "form" in declared):  # an empty object means form mode only
+    if mode == "form" and ("form" in declared or "url" not in declared):  # older revisions had no modes
         return None
     if mode != "form" and mode in declared:
         return None

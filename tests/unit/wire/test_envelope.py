@@ -28,7 +28,7 @@ def raw(member: object) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"   ", b"hello", b'{"jsonrpc":"2.0"', b"\xef\xbb\xbf" + HEAD + b"}", HEAD + b"} x",
+        b"", b"   ", b"hello", b'{"jsonrpc":"2.0"', b"\xef\xbb\xbf" * 2 + HEAD + b"}", HEAD + b"} x",
         HEAD + b"}" + HEAD + b"}", HEAD + b',"params":{"a":NaN}}', HEAD + b',"params":{"a":-Infinity}}',
         HEAD + b',"params":{"a":01}}', HEAD + b',"params":{"a":1,}}', HEAD + b',"params":{"a":"\x01"}}',
         HEAD + rb',"params":{"a":"\q"}}', HEAD + rb',"params":{"a":"\ud800"}}', HEAD + rb',"params":{"\ud800":1}}',
