@@ -18,6 +18,7 @@ from mcp_manifold.wire import (
     Envelope,
     Payload,
     Pieces,
+    encode,
     era_of,
     error_of,
     failure,
@@ -26,10 +27,12 @@ from mcp_manifold.wire import (
     response,
     response_pieces,
 )
+from mcp_manifold.wire.protocol import REQUEST_CANCELLED
 
 logger = logging.getLogger(__name__)
 _ANY_TIME: Final = frozenset({"initialize", "ping"})
 """Methods that are allowed before `initialize`."""
+_CUT: Final = encode({"code": REQUEST_CANCELLED, "message": "Request cancelled: the connection ends before its answer"})
 _CLEAN_UP: Final = 2.0
 """Seconds that cancelled calls get to end before the channel is closed."""
 
@@ -194,8 +197,11 @@ class Conversation:
             self._settled.set_result(None)
 
     def cut(self) -> None:
-        """Cancel all calls in flight."""
+        """Cancel all calls in flight, and refuse their requests."""
         for request in list(self.opened.active.values()):
+            call = request.call
+            if call.id is not None and not call.is_cancelled:
+                self._channel.post(failure(call.id, _CUT))
             request.cancel()
 
     async def settle(self, seconds: float) -> None:

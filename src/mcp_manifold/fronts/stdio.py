@@ -6,6 +6,7 @@ the client.
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,8 +19,9 @@ from mcp_manifold.fronts.line_writer import LineWriter
 from mcp_manifold.fronts.pipes import Inlet, claimed_stdio, is_file, reading, unblocked
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.model.policy import LOCAL
-from mcp_manifold.wire import NULL_ID, encode, failure
-from mcp_manifold.wire.lines import LineCutter
+from mcp_manifold.wire import NULL_ID, Payload, encode, failure
+from mcp_manifold.wire.lines import KEPT, LineCutter
+from mcp_manifold.wire.payload import walk_members
 from mcp_manifold.wire.protocol import INVALID_REQUEST
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,12 @@ _LAST_SECONDS: Final = 1.0
 """Seconds that calls in flight get when stdin ends: enough for scripts that pipe in requests."""
 _FILE_SECONDS: Final = 30.0
 """The same when stdin is a file, whose end does not mean that a client left."""
+_ID: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+')
+_LAST_ID: Final = re.compile(
+    rb'[{,]\s*"id"\s*:\s*(%b)\s*(?:,\s*"[a-z]+"\s*:\s*"[^"\\]*"\s*)*}\s*\Z' % _ID.pattern, re.DOTALL
+)
+"""The id of a request whose last members it is among, which several clients write it as."""
+_OUTCOME: Final = re.compile(rb'[\s,]*"(?:result|error)"')
 _FLUSH_SECONDS: Final = 2.0
 """Seconds to write the last responses. Without this limit a stalled client would keep the process alive."""
 
@@ -90,6 +98,8 @@ class StdioFront:
             try:
                 async with reading(source, intake.fed):
                     await self._stop.wait()
+                    if not writer.broken:
+                        intake.finish()
                     last = min(self._gateway.settings.drain, _LAST_SECONDS) if self._is_asked else last
                     await conversation.settle(0 if writer.broken else last)
                     opened.end()
@@ -114,8 +124,9 @@ class _Intake:
         self._gateway = gateway
         self._conversation = conversation
         self._writer = writer
-        self._lines = LineCutter(gateway.settings.limits.max_body)
-        self._waiting: deque[bytes | None] = deque()
+        self._lines = LineCutter(gateway.settings.limits.max_body, with_end=True)
+        self._waiting: deque[bytes | Payload] = deque()
+        """Lines, and the ids of those that were too long."""
         self._is_paused = False
         self._has_ended = False
         self._loop = asyncio.get_running_loop()
@@ -130,10 +141,15 @@ class _Intake:
             return
         self._waiting.extend(self._lines.feed(data) if data else self._lines.finish())
         if self._lines.oversized:
-            self._waiting.extend(None for _ in self._lines.take_oversized())
+            self._waiting.extend(id_in(line) for line in self._lines.take_oversized())
         self._has_ended = not data
         if not self._is_paused:
             self._take(inlet)
+
+    def finish(self) -> None:
+        """Handle the lines that were read and still wait."""
+        while self._waiting:
+            self._take_line(self._waiting.popleft())
 
     def stop(self) -> None:
         """Stop handling lines."""
@@ -172,11 +188,27 @@ class _Intake:
             if waiting and len(active) > self._gateway.settings.limits.max_calls_per_session // 2:
                 return  # so that a burst of quick requests is not refused
 
-    def _take_line(self, line: bytes | None) -> None:
-        if line is None:
+    def _take_line(self, line: bytes | Payload) -> None:
+        if isinstance(line, Payload):
             limit = self._gateway.settings.limits.max_body
             logger.warning("message refused: it is too long", extra={"limit": limit})
             error = {"code": INVALID_REQUEST, "message": f"Invalid request: longer than {limit} bytes"}
-            self._writer.post(failure(NULL_ID, encode(error)))
+            self._writer.post(failure(line, encode(error)))
         elif line and not line.isspace():
             self._conversation.receive(line)
+
+
+def id_in(line: bytes) -> Payload:
+    """The id of a request of which only the first and last bytes are known; a null id if it is not among them."""
+    id_, at = b"", line.find(b"{") + 1
+    try:
+        for key, start, at in walk_members(line[:KEPT]):
+            id_ = line[start:at] if key == "id" else id_
+    except (ValueError, RecursionError):
+        pass  # the line is cut
+    if _OUTCOME.match(line, at):
+        return NULL_ID
+    found = _LAST_ID.search(line)
+    if found is not None and not id_:
+        id_ = found[1]
+    return Payload(id_) if _ID.fullmatch(id_) else NULL_ID

@@ -5,7 +5,7 @@ from typing import Final
 _CR: Final = 0x0D
 ENDLESS_LINE: Final = 16 << 20
 """Skipped bytes of one line after which the line counts as endless."""
-_START: Final = 4096
+KEPT: Final = 4096
 """Bytes of an oversized line that are kept for its report."""
 _FEW: Final = 64
 _SMALL: Final = 4096
@@ -14,11 +14,15 @@ _BUFFER: Final = 65536
 
 
 class LineCutter:
-    """Lines of at most `limit` bytes, without their LF or CR LF. Oversized lines are skipped and reported."""
+    """Lines of at most `limit` bytes, without their LF or CR LF. Oversized lines are skipped and reported.
 
-    __slots__ = ("_is_skipping", "_limit", "_parts", "_skipped", "held", "oversized")
+    Args:
+        with_end: report an oversized line when it ends, by its first and last bytes, not once it is too long.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_end", "_is_skipping", "_limit", "_parts", "_skipped", "_start", "_with_end", "held", "oversized")
+
+    def __init__(self, limit: int, *, with_end: bool = False) -> None:
         self.held = 0
         """Bytes of the unfinished line."""
         self.oversized: list[bytes] = []
@@ -27,6 +31,10 @@ class LineCutter:
         self._parts: list[bytes | bytearray] = []
         self._is_skipping = False
         self._skipped = 0
+        self._with_end = with_end
+        self._start: bytes | None = None
+        """The first bytes of the line being skipped, if it is reported at its end; `_end` are the latest."""
+        self._end = b""
 
     def __repr__(self) -> str:
         return f"<LineCutter held={self.held}{' skipping' if self._is_skipping else ''}>"
@@ -73,7 +81,7 @@ class LineCutter:
 
     def skip(self) -> bytes:
         """Skip the unfinished line to its end, without a report; returns its first bytes."""
-        start = b"".join(self._parts[:_FEW])[:_START]
+        start = b"".join(self._parts[:_FEW])[:KEPT]
         self._parts, self.held, self._is_skipping, self._skipped = [], 0, True, 0
         return start
 
@@ -83,12 +91,17 @@ class LineCutter:
         parts, self._parts, self.held = self._parts, [], 0
         if self._is_skipping:
             self._is_skipping = False
+            if self._start is not None:
+                self.oversized.append(self._start + self._end)
+                self._start, self._end = None, b""
             return None
         return b"".join(parts).removesuffix(b"\r")
 
     def _hold(self, piece: bytes) -> None:
         if self._is_skipping:
             self._skipped += len(piece)
+            if self._start is not None:
+                self._end = (self._end + piece[-KEPT:])[-KEPT:]
             return
         self.held += len(piece)
         parts = self._parts
@@ -100,4 +113,9 @@ class LineCutter:
         else:
             parts.append(bytearray(piece))
         if self.held > self._limit:
-            self.oversized.append(self.skip())
+            end = piece[-KEPT:]
+            start = self.skip()
+            if self._with_end:
+                self._start, self._end = start, end
+            else:
+                self.oversized.append(start)

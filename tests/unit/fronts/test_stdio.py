@@ -287,6 +287,8 @@ async def test_the_end_of_input_ends_everything() -> None:
             await task
         assert gateway.calls[1].is_cancelled
         assert len(gateway.ends) == 1
+        refused = await peer.receive()
+        assert (refused["id"], refused["error"]["code"]) == (1, -32800)
         with pytest.raises(EOFError):
             await peer.line()
 
