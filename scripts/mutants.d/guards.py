@@ -59,8 +59,8 @@ GUARDS: Final = (
     Guard(
         "a foreign Host is refused",
         "fronts/http/guard.py",
-        "if host is None or not self.admits_host(host):",
-        "if host is None:",
+        "if not is_any_host and (host is None or not self.admits_host(host)):",
+        "if not is_any_host and host is None:",
         ADMISSION,
     ),
     Guard(
@@ -80,7 +80,7 @@ GUARDS: Final = (
     Guard(
         "other paths need a token too",
         "fronts/http/admission.py",
-        "if path not in self._open_paths:",
+        "if path not in self._open_paths and _WELL_KNOWN not in path:",
         "if False:",
         ADMISSION,
     ),
@@ -117,16 +117,23 @@ GUARDS: Final = (
     Guard(
         "a remembered head does not outlive its session",
         "fronts/http/front.py",
-        "decision.validator is validator and (decision.session is None or not decision.session.ended)",
-        "decision.validator is validator",
+        "if opened is None or opened.ended:\n            if method",
+        "if opened is None:\n            if method",
         SESSIONS,
     ),
     Guard(
         "a remembered head does not outlive the settings",
         "fronts/http/front.py",
-        "decision.validator is validator and (decision.session is None or not decision.session.ended)",
-        "decision.session is None or not decision.session.ended",
+        "if not isinstance(decision, AdmissionDecision) or decision.validator is not validator:",
+        "if not isinstance(decision, AdmissionDecision):",
         SESSIONS,
+    ),
+    Guard(
+        "a head is decided again if the settings changed while the body arrived",
+        "fronts/http/front.py",
+        "return decision if decision.validator is self._validator else self._validator.admit(head)",
+        "return decision",
+        ADMISSION,
     ),
     Guard(
         "an ended session takes no call",
@@ -216,8 +223,8 @@ GUARDS: Final = (
     Guard(
         "a cancelled call is answered with no result",
         "fronts/http/reply.py",
-        "if result is None or self.call.is_cancelled:",
-        "if result is None:",
+        "self.has_failed = result is None or self.call.is_cancelled",
+        "self.has_failed = result is None",
         SESSIONS,
     ),
     Guard(

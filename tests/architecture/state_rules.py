@@ -47,7 +47,7 @@ USES: Final = {
     "clock .sleep": "the clock of the program",
     "core.dispatcher .create_task": "the waits of calls; kept in a set, and cancelled when the dispatcher closes",
     "core.results .sleep": "of no time: the turn of others within a long result",
-    "fronts.http.reply .create_task": "the stream of one answer; kept until it is sent",
+    "fronts.http.asgi .create_task": "the stream of one answer; kept until it is sent",
     "fronts.http.stream .create_task": "the watch for a disconnect; cancelled where it was started",
     "fronts.server.connection .create_task": "a request served as an ASGI call; the server waits for it",
     "fronts.stdio .create_task": "the front's writer; ends in its own run",

@@ -18,6 +18,7 @@ from mcp_manifold.wire import (
     Envelope,
     Payload,
     Pieces,
+    batch_of,
     encode,
     era_of,
     error_of,
@@ -136,9 +137,20 @@ class Conversation:
         try:
             envelope = parse(data)
         except MalformedMessage as exc:
-            self._channel.post(failure(NULL_ID, error_of(exc, "handshake")))
+            if not self.take_batch(data):
+                self._channel.post(failure(NULL_ID, error_of(exc, "handshake")))
             return
         self.take(envelope)
+
+    def take_batch(self, data: bytes) -> bool:
+        """Receive the messages of a batch, which are answered one by one; False if it is none."""
+        messages = batch_of(data, self.opened.session.version)
+        for message in messages:
+            try:
+                self.take(parse(message))
+            except MalformedMessage as exc:
+                self._channel.post(failure(NULL_ID, error_of(exc, "handshake")))
+        return bool(messages)
 
     def take(self, envelope: Envelope) -> None:
         """Receive one message. Never waits; the response follows later, or before this returns."""

@@ -31,6 +31,9 @@ _RESULT: Final = b'"result":{"'
 _ID_STARTS: Final = b'"-0123456789'
 _OBJECT_START: Final = ord("{")
 _NULL_START: Final = ord("n")
+_BATCHING: Final = "2025-03-26"
+_MAX_BATCH: Final = 100
+"""Messages of a batch, which are handled in one turn of the event loop."""
 LARGE: Final = 8192
 """Bytes from which a message is parsed once only: parsing it again would take longer than forwarding it."""
 _PREFIX: Final = 512
@@ -74,6 +77,7 @@ class _Deep(msgspec.Struct):
 
 
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_batch = msgspec.json.Decoder(list[Payload]).decode
 _decode_deep = msgspec.json.Decoder(_Deep).decode
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -104,6 +108,17 @@ def parse(data: bytes) -> Envelope:
         if not _is_compact(data, envelope):
             _require_unambiguous(data)
     return envelope
+
+
+def batch_of(data: bytes, version: str) -> list[bytes]:
+    """The messages of a JSON-RPC batch; empty for anything else, and in all revisions but 2025-03-26."""
+    if version != _BATCHING or data.lstrip()[:1] != b"[":
+        return []
+    try:
+        messages = _decode_batch(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    return [bytes(message) for message in messages] if len(messages) <= _MAX_BATCH else []
 
 
 def _parse_once(data: bytes, word: bytes) -> ParsedEnvelope | None:

@@ -9,8 +9,8 @@ import pytest
 
 from mcp_manifold.errors import RequestError
 from mcp_manifold.fronts.http.admission import ClientContext
-from mcp_manifold.fronts.http.asgi import AsgiSend
-from mcp_manifold.fronts.http.reply import BULKY, AsgiWriter, HttpReply
+from mcp_manifold.fronts.http.asgi import AsgiSend, AsgiWriter
+from mcp_manifold.fronts.http.reply import BULKY, HttpReply
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.wire import Payload, encode

@@ -19,6 +19,7 @@ from mcp_manifold.fronts.http.asgi import (
     App,
     AsgiReceive,
     AsgiSend,
+    AsgiWriter,
     Refused,
     Scope,
     refusal_body,
@@ -37,7 +38,7 @@ from mcp_manifold.fronts.http.checks import (
     unsupported,
 )
 from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
-from mcp_manifold.fronts.http.reply import AsgiWriter, HttpReply, HttpWriter, PostExchange
+from mcp_manifold.fronts.http.reply import Batch, HttpReply, HttpWriter, PostExchange
 from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.stream import Tally
@@ -51,6 +52,7 @@ from mcp_manifold.wire import (
     UNSET,
     Envelope,
     Payload,
+    batch_of,
     error_of,
     failure,
     http_status,
@@ -136,7 +138,7 @@ class HttpFront:
 
     # --- entry points -------------------------------------------------------------------------------------------------
 
-    def take(self, head: Head, body: bytes, writer: HttpWriter) -> HttpReply | bool:
+    def take(self, head: Head, body: bytes, writer: HttpWriter) -> HttpReply | Batch | bool:
         """Handle a complete small POST to an MCP endpoint, without a task.
 
         Returns the pending reply, or True if the request was answered. Returns False, without side effects, if the
@@ -149,7 +151,7 @@ class HttpFront:
         route = decision.route
         if route is None or route.kind != "mcp" or len(body) > validator.max_body:
             return False
-        return self._post(PostExchange(head, decision, writer, decision.cors), body) or True
+        return self._post(PostExchange(head, decision, writer, decision.cors, decision.accepted), body) or True
 
     async def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Serve one request over ASGI. Never raises for what a client did."""
@@ -210,8 +212,8 @@ class HttpFront:
         try:
             body = await read_body(request.receive, head.headers, self._validator.max_body, reservation)
             writer = AsgiWriter(request.receive, request.send, self.tally.budget)
-            exchange = PostExchange(head, self._still(head, decision), writer, ())
-            await writer.run(self._post(exchange, body))
+            decision = self._still(head, decision)
+            await writer.run(self._post(PostExchange(head, decision, writer, (), decision.accepted), body))
         finally:
             reservation.release()
 
@@ -241,7 +243,7 @@ class HttpFront:
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def _post(self, exchange: PostExchange, body: bytes) -> HttpReply | None:
+    def _post(self, exchange: PostExchange, body: bytes) -> HttpReply | Batch | None:
         """Handle one message; returns the pending reply, or None if the request was answered."""
         writer, lines = exchange.writer, exchange.lines
         try:
@@ -258,10 +260,15 @@ class HttpFront:
             writer.respond(500, _defect(), lines)
         return None
 
-    def _message(self, exchange: PostExchange, body: bytes) -> HttpReply | None:
+    def _message(self, exchange: PostExchange, body: bytes) -> HttpReply | Batch | None:
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
+            opened = exchange.decision.session
+            if opened is not None and not (opened.ended or isinstance(exchange.writer, Batch)):
+                messages = batch_of(body, opened.session.version)
+                if messages:
+                    return Batch(exchange).begin(messages, self._message)
             raise Refused(400, exc.message, code=exc.code) from exc
         method, id_ = envelope.method, envelope.id
         if self.is_closed and method is not UNSET and id_ is not UNSET:
@@ -378,7 +385,7 @@ class HttpFront:
             return None
         assert decision.route is not None, "a message is for an endpoint"
         headers, scope = exchange.head.headers, decision.route.scope
-        if method == _LISTEN and not decision.accepted.events:
+        if method == _LISTEN and not exchange.accepted.events:
             raise Refused(406, "Not acceptable: the client must accept text/event-stream")
         try:
             require_single_routing(headers, exchange.head.lines)

@@ -186,6 +186,9 @@ class LegacySse:
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
+            if conversation.take_batch(body):
+                await send_empty(request.send, 202)
+                return
             raise Refused(400, exc.message, code=exc.code) from exc
         conversation.take(envelope)
         await send_empty(request.send, 202)

@@ -15,12 +15,12 @@ from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, ManifoldError
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import AdmissionDecision
-from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, send_empty, send_json
+from mcp_manifold.fronts.http.asgi import AsgiSend, Refused, refusal_body
+from mcp_manifold.fronts.http.guard import AcceptedForms
 from mcp_manifold.fronts.http.resumption import Journal
 from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.http1.head import Head, Line
-from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
     Payload,
@@ -43,8 +43,6 @@ BULKY: Final = 65536
 """Bytes of a result beyond which it is written without a copy."""
 _SILENCE: Final = 0.5
 """Seconds of silence after which a client that can resume streams gets a stream and its first event id."""
-_QUICK: Final = 0.05
-"""Seconds of an ASGI call after which a task watches for the client's disconnect."""
 _CANCELLED: Final = encode({"code": REQUEST_CANCELLED, "message": "Request cancelled"})
 
 
@@ -80,6 +78,8 @@ class PostExchange(NamedTuple):
     writer: HttpWriter
     lines: tuple[Line, ...]
     """Further header lines of the response."""
+    accepted: AcceptedForms
+    """The forms that the response may have."""
 
 
 class Front(Protocol):
@@ -115,7 +115,7 @@ class HttpReply:
         self._writer = exchange.writer
         self._id = id_
         self._lines = exchange.lines
-        self._accepted = exchange.decision.accepted
+        self._accepted = exchange.accepted
         self.opened = opened
         """The session of the request; None in 2026-07-28."""
         self.has_failed = False
@@ -313,96 +313,68 @@ def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[byt
     return failure_message(id_, error), http_status(error) if call.session.era == "modern" else 200
 
 
-class AsgiWriter:
-    """Writes a response over ASGI. Keeps it until `run` sends it in the request's task."""
+class Batch:
+    """The reply to a batch (2025-03-26 basic, Batching): one JSON array of its answers, in the order they come.
 
-    __slots__ = ("_answer", "_budget", "_is_dropped", "_is_over", "_receive", "_send", "_signal", "_work")
+    It is the HttpWriter of each request in it, and none of them becomes a stream.
+    """
 
-    def __init__(self, receive: AsgiReceive, send: AsgiSend, budget: MemoryBudget) -> None:
-        self._budget = budget
-        self._receive = receive
-        self._send = send
-        self._answer: tuple[int, bytes, Sequence[Line]] | None = None
-        self._work: Coroutine[Any, Any, None] | None = None
-        self._is_dropped = self._is_over = False
-        self._signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_answers", "_exchange", "_open", "_replies")
+
+    def __init__(self, exchange: PostExchange) -> None:
+        self._exchange = exchange
+        self._answers: list[bytes] = []
+        self._open = 1
+        self._replies: list[HttpReply] = []
 
     def __repr__(self) -> str:
-        return f"<AsgiWriter {'streaming' if self._work else 'answered' if self._answer else 'waiting'}>"
+        return f"<Batch open={self._open} answered={len(self._answers)}>"
+
+    def begin(
+        self, messages: Sequence[bytes], handle: Callable[[PostExchange, bytes], "HttpReply | Batch | None"]
+    ) -> "Batch | None":
+        """Handle every message; returns itself while answers are pending, or None if all were given."""
+        exchange = self._exchange._replace(writer=self, lines=(), accepted=AcceptedForms(json=True, events=False))
+        for message in messages:
+            self._open += 1
+            try:
+                reply = handle(exchange, message)
+            except Refused as refused:
+                self.respond(refused.status, refusal_body(refused))
+            else:
+                self._replies += [reply] if isinstance(reply, HttpReply) else []
+        self._close()
+        return self if self._open else None
 
     def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
-        self._answer = (status, body, lines)
-        self._wake()
+        self._answers += [body] if body else []
+        self._close()
 
     def respond_pieces(
         self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
     ) -> None:
-        self.respond(200, b"".join(pieces), lines)
+        self.respond(200, b"".join(pieces))
 
     def upgrade_to_stream(self) -> AsgiSend:
-        return self._send
+        raise RuntimeError("a batch has no stream")
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = work
-        if self._is_over:
-            work.close()
-        self._wake()
+        work.close()
 
     def drop(self) -> None:
-        self._is_dropped = True
-        self._wake()
+        """Leave out an answer that failed."""
+        self._close()
 
-    def _wake(self) -> None:
-        if not self._signal.done():
-            self._signal.set_result(None)
+    def _close(self) -> None:
+        self._open -= 1
+        if not self._open:
+            body = b"[" + b",".join(self._answers) + b"]" if self._answers else b""
+            self._exchange.writer.respond(200 if body else 202, body, self._exchange.lines)
 
-    async def run(self, reply: HttpReply | None) -> None:
-        """Wait for the response and send it. Report an earlier disconnect of the client to `reply`.
+    def cancel(self) -> None:
+        for reply in self._replies:
+            reply.cancel()
 
-        Raises:
-            ConnectionAbortedError: the response was dropped.
-        """
-        watcher: asyncio.Task[None] | None = None
-        try:
-            if not self._signal.done():
-                await asyncio.wait({self._signal}, timeout=_QUICK)
-            if reply is not None and (self._work is not None or not self._signal.done()):
-                watching = _watch(self._receive, reply)
-                watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
-            await self._signal
-            if self._work is not None:
-                await self._work
-            elif self._answer is not None:
-                await self._send_answer(*self._answer)
-            elif self._is_dropped:
-                raise ConnectionAbortedError
-        except asyncio.CancelledError:
-            if reply is not None:
-                reply.cancel()
-                reply.disconnected()
-            raise
-        finally:
-            self._is_over = True
-            if self._work is not None:
-                self._work.close()  # it may not have begun
-            if watcher is not None:
-                watcher.cancel()
-
-    async def _send_answer(self, status: int, body: bytes, lines: Sequence[Line]) -> None:
-        reservation = Reservation(self._budget)
-        if len(body) > MIN_COUNTED:
-            reservation.resize(len(body))
-        try:
-            if body:
-                await send_json(self._send, status, body, lines)
-            else:
-                await send_empty(self._send, status, lines)
-        finally:
-            reservation.release()
-
-
-async def _watch(receive: AsgiReceive, reply: HttpReply) -> None:
-    """Report the client's disconnect to its reply."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    reply.disconnected()
+    def disconnected(self) -> None:
+        for reply in self._replies:
+            reply.disconnected()
