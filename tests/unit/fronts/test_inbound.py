@@ -13,6 +13,7 @@ from mcp_manifold.fronts.client_requests import id_key
 from mcp_manifold.fronts.http.checks import repeated, require_modern, speaks_modern
 from mcp_manifold.wire import Payload, error_of, members
 from mcp_manifold.wire.param_headers import decode_header, encode_header
+from mcp_manifold.wire.protocol import UNSUPPORTED_VERSION
 from tests.unit.fronts.fakes import META
 
 VERSION, CAPABILITIES, INFO = (
@@ -81,6 +82,9 @@ def test_the_ladder_has_the_rungs_of_the_sdk_in_its_order(
     meta = params.get("_meta")
     if lines is not None and isinstance(meta, dict) and not isinstance(meta.get(VERSION, ""), str):
         assert ours is not None  # that the version is no string is told before it is compared with a header
+    elif (lines or {}).get("mcp-protocol-version") == "" and not (isinstance(meta, dict) and VERSION in meta):
+        assert ours is not None  # a header that names no revision is told first, with the supported ones
+        assert ours[0] == UNSUPPORTED_VERSION
     else:
         assert ours == (expected.code, expected.data)
 
