@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     "no_host": ({"url": "http://a..b/mcp"}, "url cannot be used"),
     "a_long_host": ({"url": f"http://{'a' * 300}.test/mcp"}, "url cannot be used"),
     "no_memory": ({"command": "cat", "rlimits": {"memory": 1}}, "the server"),
-    "an_echo_of_us": ({"command": "cat"}, "connection refused by the server"),
+    "an_echo_of_us": ({"command": "cat", "timeout": "1s"}, "invalid output on stdout: "),
     "at_once_over": ({"command": "true"}, "exited with status 0"),
     "half_a_line": ({"command": "printf", "args": ['{"jsonrpc":"2.0","id":1,"resu']}, "exited with status 0"),
     "a_child_left": ({"command": "sh", "args": ["-c", "sleep 1000 & exit 3"]}, "exited with status 3"),

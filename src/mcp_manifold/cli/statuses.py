@@ -35,6 +35,7 @@ NOTHING: Final = "nothing offered"
 _UNKNOWN: Final = "reason unknown"
 
 _REMEDIES: Final = (
+    (("invalid output on stdout",), 'check "command" and "args": it must speak MCP on stdout, and log to stderr'),
     (("could not be started",), 'check that this user may run its "command"'),
     (("working directory",), 'correct "cwd", or create the directory'),
     (("401", "403", "unauthorized", "forbidden"), 'set the credential it requires under "headers"'),
@@ -90,6 +91,8 @@ def line(status: "ServerStatus") -> str:
             return f"{name}: idle until the next call, {offer(status)}"
         case "idle" if error:
             return f"{name}: idle, its last start failed ({error}); the next call starts it again"
+        case "connecting" if error:
+            return f"{name}: not connected yet ({error})"
         case "degraded":
             return f"{name}: degraded ({error or _UNKNOWN}), still called over {way(status)}"
         case "backing off":
@@ -113,10 +116,10 @@ def _next_attempt(status: "ServerStatus") -> str:
 
 def remedy(status: "ServerStatus") -> str:
     """Advice for an unavailable server; empty when there is none."""
-    if status.state == "connecting":
-        return "it is still starting; increase --wait"
     error = status.last_error.lower()
-    if status.state not in ("backing off", "crash loop"):
+    if status.state == "connecting" and not error:
+        return "it is still starting; increase --wait"
+    if status.state not in ("connecting", "backing off", "crash loop"):
         return ""
     return next((advice for signs, advice in _REMEDIES if any(sign in error for sign in signs)), "")
 

@@ -130,7 +130,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         resources=counts[Kind.RESOURCE],
         templates=counts[Kind.TEMPLATE],
         hidden=sum(whole.get((kind, backend.name), 0) for kind in Kind) - sum(counts.values()),
-        last_error=breaker.reason if is_shut and status.is_open else status.last_error,
+        last_error=breaker.reason if is_shut and status.is_open else backend.life.last_error,
         next_try=breaker.left(now) if is_shut and status.is_open else scheduled,
         since=max(0.0, now - status.since),
         stderr=backend.stderr,

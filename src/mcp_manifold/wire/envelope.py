@@ -266,20 +266,18 @@ def members_of(envelope: Envelope) -> dict[str, Payload]:
 def parse_backend(data: bytes) -> Envelope:
     """Decode a backend's message leniently. Large responses come back as a `ParsedEnvelope`.
 
-    Invalid JSON inside payloads (lone surrogates, NaN, control characters) is kept as received. Text that is not UTF-8
-    cannot be relayed.
+    Invalid JSON inside payloads (lone surrogates, NaN, control characters) is kept as received. What is not UTF-8
+    becomes U+FFFD.
 
     Raises:
         MalformedMessage: the text is not recognisable as a JSON-RPC message.
     """
+    if not data.isascii():
+        data = _as_utf8(data)
     try:
-        if not data.isascii():
-            data.decode()
         envelope = (_parse_once(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
         raise _invalid("not a JSON-RPC message object") from exc
-    except UnicodeDecodeError as exc:
-        raise MalformedMessage("not valid UTF-8", code=PARSE_ERROR) from exc
     except RecursionError as exc:
         raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
     except msgspec.DecodeError:
@@ -287,6 +285,15 @@ def parse_backend(data: bytes) -> Envelope:
     if envelope.error is not UNSET and envelope.result is not UNSET and bytes(envelope.error) == b"null":
         envelope.error = UNSET  # some servers write every absent member as null
     return envelope
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """`data` itself, or with U+FFFD for what is not UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
 
 
 def _parse_loosely(data: bytes) -> Envelope:

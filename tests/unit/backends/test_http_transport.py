@@ -6,8 +6,8 @@ import base64
 import pytest
 
 from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
-from mcp_manifold.backends.link.link import Link, settle_future
-from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.link.link import Link
+from mcp_manifold.backends.link.pending import PendingRequest, settle_future
 from mcp_manifold.errors import (
     BackendError,
     BackendLost,

@@ -246,9 +246,9 @@ async def test_a_call_is_paused_until_the_last_of_its_requests_is_closed() -> No
 
 def test_invalid_messages_are_logged_at_a_rate_and_a_flood_is_recognised(caplog: pytest.LogCaptureFixture) -> None:
     monitor = InvalidMessageMonitor("notes")
-    assert [monitor.is_flood("no JSON", 1.0) for _ in range(FLOOD)] == [False] * (FLOOD - 1) + [True]
+    assert [monitor.is_flood(b"noise", "no JSON", 1.0) for _ in range(FLOOD)] == [False] * (FLOOD - 1) + [True]
     assert len(caplog.records) == LOGGED
-    assert not monitor.is_flood("no JSON", 2.0)
+    assert not monitor.is_flood(b"noise", "no JSON", 2.0)
     assert caplog.records[-2].__dict__["times"] == FLOOD - LOGGED
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -98,6 +98,11 @@ class Life:
         """Whether it rests, with no failure on record."""
         return self._is_resting and self.status.is_resting
 
+    @property
+    def last_error(self) -> str:
+        """Why it is not connected: what it prints in place of a greeting, or why it failed last."""
+        return self._opener.noise or self.status.last_error
+
     def wake(self) -> None:
         """Connect before resting again."""
         self._is_woken = True
@@ -112,8 +117,8 @@ class Life:
 
     def unavailable(self) -> BackendUnavailable:
         """The error of a call while there is no link."""
-        now, today = self._clock.now(), datetime.now(UTC)
-        return unavailable_error(self._server.name, self.status, now=now, away=self.stats.away, today=today)
+        now, today, status = self._clock.now(), datetime.now(UTC), replace(self.status, last_error=self.last_error)
+        return unavailable_error(self._server.name, status, now=now, away=self.stats.away, today=today)
 
     async def until_ready(self) -> Link:
         """The shared link. Waits, within bounds, while the backend connects or has just lost its link.

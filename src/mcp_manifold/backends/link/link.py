@@ -8,17 +8,21 @@ notification neither overtakes nor is overtaken by the result it belongs to.
 import asyncio
 import logging
 from math import inf
+from typing import Final
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link.meta_rewriter import MetaRewriter
-from mcp_manifold.backends.link.monitors import AbandonedCalls, InvalidMessageMonitor
+from mcp_manifold.backends.link.monitors import AbandonedCalls, InvalidMessageMonitor, is_bare, is_echo, is_noise
 from mcp_manifold.backends.link.pending import (
     HUMAN_WAIT,
     MessageHandler,
     PendingRequest,
     ResultCallback,
     Transport,
-    number_in,
+    answered_by,
+    ignore,
+    retrieve,
+    settle_future,
 )
 from mcp_manifold.clock import Clock, DeadlineTimer, LoopClock
 from mcp_manifold.errors import (
@@ -36,6 +40,9 @@ from mcp_manifold.wire import UNSET, Envelope, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders
 
 logger = logging.getLogger(__name__)
+
+ANSWER_GRACE: Final = 2.0
+"""Seconds a request gets after a garbled line that looked like its answer: servers also log parts of what they send."""
 
 
 class Link:
@@ -86,7 +93,7 @@ class Link:
         self._transport: Transport | None = None
         self._last = 0
         self._deadlines = DeadlineTimer(self.clock, self._earliest, self._expire)
-        self._invalid = InvalidMessageMonitor(backend)
+        self.invalid = InvalidMessageMonitor(backend)
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.done() else self.version or "new"
@@ -224,7 +231,7 @@ class Link:
         Without a timeout it stands as long as the link does, and does not make the link busy.
         """
         outcome: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
-        outcome.add_done_callback(_retrieve)
+        outcome.add_done_callback(retrieve)
         pending = self.send(method, params, settle_future(outcome), timeout=timeout)
         pending.outcome = outcome
         return pending
@@ -259,7 +266,7 @@ class Link:
     def park(self, pending: PendingRequest, answer: Payload) -> None:
         """Complete the client's call with `answer`, and keep the request: the backend goes on with it."""
         self._pause(pending)
-        callback, pending.on_result = pending.on_result, _ignore
+        callback, pending.on_result = pending.on_result, ignore
         if callback is not None:
             callback(pending, answer, None)
         pending.is_parked, pending.call = True, None
@@ -310,7 +317,20 @@ class Link:
 
     def _expire(self, now: float) -> None:
         for pending in [waiting for waiting in self.pending.values() if waiting.deadline <= now]:
-            self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.spent}"))
+            if pending.garbled:
+                self.fail(pending, BackendProtocolError(self.backend, pending.garbled))
+            else:
+                self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.spent}"))
+
+    def _garbled(self, number: int, reason: str, origin: PendingRequest | None) -> None:
+        """Fail a request soon, unless its answer follows the garbled one; at once for one on its own stream."""
+        pending = self.pending.get(number)
+        if origin is not None:
+            self.fail(origin, BackendProtocolError(self.backend, reason))
+        elif pending is not None:
+            pending.garbled = reason
+            pending.deadline = min(pending.deadline, self.clock.now() + ANSWER_GRACE)
+            self._deadlines.watch(pending.deadline)
 
     # --- incoming messages --------------------------------------------------------------------------------------------
 
@@ -319,22 +339,30 @@ class Link:
         try:
             envelope = wire.parse_backend(data)
         except MalformedMessage as exc:
-            self._invalid_message(data, exc, origin)
+            self._invalid_message(data, exc.message)
+            self._garbled(answered_by(data), f"its answer is {exc.message}", origin)
             return
         if envelope.method is UNSET:
-            if envelope.id is not UNSET:
+            if (envelope.result is UNSET or not envelope.jsonrpc) and origin is None and is_noise(envelope):
+                self._invalid_message(data, "neither a request nor an answer")
+                if is_bare(data):
+                    self._garbled(number_of(envelope.id), "answered without a result object", origin)
+            elif envelope.id is not UNSET:
                 self._answered(envelope, origin)
         elif envelope.id is UNSET:
             self._notified(envelope.method, wire.EMPTY if envelope.params is UNSET else envelope.params, origin)
         elif envelope.method == "ping":
             self.transport.send_note(wire.response(envelope.id, b"{}"))
+        elif is_echo(envelope.method, self.pending.get(number_of(envelope.id))):
+            self._invalid_message(data, "the echo of a request")
         else:
             params = None if envelope.params is UNSET else envelope.params
             self.handler.on_request(envelope.method, envelope.id, params, origin)
 
     def oversized(self, start: bytes) -> None:
         """A message exceeded the limit and was dropped; `start` is its beginning."""
-        self._invalid_message(start, MalformedMessage("larger than the message limit"), None)
+        self._invalid_message(start, "larger than the message limit")
+        self._garbled(0, "its answer is larger than the message limit", self.pending.get(answered_by(start)))
 
     def fail(self, pending: PendingRequest, failure: Exception) -> None:
         """Fail one request; the link goes on."""
@@ -379,8 +407,7 @@ class Link:
                 pending.view = wire.ResultView(result, envelope.members, envelope.text)
             self._complete(pending, result, None)
         else:
-            failure = BackendProtocolError(self.backend, "answered without a result object")
-            self._complete(pending, None, failure)
+            self._complete(pending, None, BackendProtocolError(self.backend, "answered without a result object"))
 
     def _complete(self, pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
         """Report an outcome, once; keep it while the request is parked."""
@@ -403,13 +430,10 @@ class Link:
             found["progressToken"] = pending.token
             pending.call.reply.emit(wire.notification(method, wire.encode(found)))
 
-    def _invalid_message(self, data: bytes, exc: MalformedMessage, origin: PendingRequest | None) -> None:
-        """Report a message that is not JSON-RPC. A caller whose answer it was must not wait for the timeout."""
-        if self._invalid.is_flood(exc.message, self.clock.now()):
+    def _invalid_message(self, data: bytes, reason: str) -> None:
+        """Report a message that is not JSON-RPC."""
+        if self.invalid.is_flood(data, reason, self.clock.now()):
             self.lost(BackendProtocolError(self.backend, "too many invalid messages"))
-        pending = origin or self.pending.get(number_in(data))
-        if pending is not None:
-            self.fail(pending, BackendProtocolError(self.backend, f"its answer is {exc.message}"))
 
 
 def number_of(id_: Payload | object) -> int:
@@ -423,27 +447,3 @@ def number_of(id_: Payload | object) -> int:
         stripped = text.strip(b'"')
         whole, _, fraction = stripped.partition(b".")
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1
-
-
-def settle_future(outcome: "asyncio.Future[Payload]") -> ResultCallback:
-    """The callback that puts an outcome into a future."""
-
-    def settled(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
-        if outcome.done():
-            return
-        if result is not None:
-            outcome.set_result(result)
-        else:
-            outcome.set_exception(failure or CallCancelled())
-
-    return settled
-
-
-def _retrieve(outcome: "asyncio.Future[Payload]") -> None:
-    """Mark a failure as retrieved: the caller may have gone."""
-    if not outcome.cancelled():
-        outcome.exception()
-
-
-def _ignore(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
-    """Stands for the callback of a parked request."""

@@ -4,8 +4,10 @@ import logging
 from typing import Final
 
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.backends.process.stderr_tail import printable
 from mcp_manifold.clock import Clock
 from mcp_manifold.model.call import Session
+from mcp_manifold.wire import UNSET, Envelope, Payload, is_object, object_members
 
 logger = logging.getLogger(__name__)
 
@@ -13,6 +15,8 @@ LOGGED: Final = 10
 """Invalid messages logged in one second; the rest is counted."""
 FLOOD: Final = 10_000
 """Invalid messages in one second that end the link: a working server does not print that much by mistake."""
+EXCERPT: Final = 200
+"""Bytes of an invalid message that are shown."""
 
 
 class AbandonedCalls:
@@ -50,18 +54,20 @@ class AbandonedCalls:
 class InvalidMessageMonitor:
     """Logs a link's invalid messages at a bounded rate, and notices a flood of them.
 
-    A few are usual, such as a greeting on stdout or a stray print. A flood costs processor time and log space.
+    A few are usual, such as a greeting on stdout or a stray print. A flood costs processor time and log space. `first`
+    is the first of them with a word in it, cut and printable.
     """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._second = 0
         self._count = 0
+        self.first = ""
 
     def __repr__(self) -> str:
         return f"<InvalidMessageMonitor of {self._backend} {self._count} this second>"
 
-    def is_flood(self, reason: str, now: float) -> bool:
+    def is_flood(self, data: bytes, reason: str, now: float) -> bool:
         """Count an invalid message; True once there were too many in this second."""
         second = int(now)
         if second != self._second:
@@ -71,6 +77,26 @@ class InvalidMessageMonitor:
             self._second, self._count = second, 0
         self._count += 1
         if self._count <= LOGGED:
-            extra_reason = {"backend": self._backend, "reason": reason}
+            text = printable(data[:EXCERPT].decode("utf-8", "replace"))
+            self.first = self.first or (text if any(char.isalpha() for char in text) else "")
+            extra_reason = {"backend": self._backend, "reason": reason, "line": text}
             logger.warning("invalid message from backend; send logs to stderr", extra=extra_reason)
         return self._count >= FLOOD
+
+
+def is_bare(data: bytes) -> bool:
+    """Whether a message has nothing but an id, which no logger writes."""
+    return object_members(Payload(data)).keys() == {"jsonrpc", "id"}
+
+
+def is_echo(method: str, pending: PendingRequest | None) -> bool:
+    """Whether a request is ours, sent back by a server that prints what it reads. Requests of tasks go both ways."""
+    return pending is not None and pending.method == method and not method.startswith("tasks/")
+
+
+def is_noise(envelope: Envelope) -> bool:
+    """Whether a message without a method ends no request: a logger's line may have an `id`, and even an `error`."""
+    outcome = envelope.error if envelope.result is UNSET else envelope.result
+    if outcome is UNSET or (outcome is envelope.error and bytes(outcome) == b"null"):
+        return True
+    return not (envelope.jsonrpc or is_object(outcome))

@@ -179,6 +179,8 @@ class LinkOpener:
         self._context = context
         self._on_notification = on_notification
         self._on_request = on_request
+        self._opening: Link | None = None
+        """The shared link, while it is negotiated."""
 
     def __repr__(self) -> str:
         return f"<LinkOpener {self.connector!r} opened={self.opened}>"
@@ -187,6 +189,11 @@ class LinkOpener:
     def kind(self) -> TransportKind | None:
         """The transport in use; None until one has worked."""
         return self.connector.kind
+
+    @property
+    def noise(self) -> str:
+        """What the server that is being connected printed in place of a greeting, in words; empty if nothing."""
+        return "" if self._opening is None else _noise(self._opening)
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
         """Use other settings for links opened from now on."""
@@ -245,6 +252,7 @@ class LinkOpener:
         transport = await self.connector.open(kind, link)
         try:
             link.attach(transport)
+            self._opening = self._opening if place.key else link
             timeout = self._server.initialize_timeout
             negotiation = await self._context.greet(
                 link, eras=eras, identity=identity, timeout=timeout, clock=self._context.clock
@@ -261,14 +269,24 @@ class LinkOpener:
         except BaseException:
             async with self._closing(transport):
                 raise
+        finally:
+            self._opening = self._opening if place.key else None
         return link, transport, negotiation
 
     async def _reason(self, link: Link, exc: BackendError) -> BackendError:
-        """Why a link could not be opened: a process that crashed is the first cause of whatever failed after."""
+        """Why a link could not be opened: a process that crashed is the first cause of whatever failed after.
+
+        What it printed on stdout says more than its silence, or than an exit without a word on stderr.
+        """
         if isinstance(link.transport, StdioTransport) and not isinstance(exc, BackendTimeout):
             await self._context.clock.wait(link.ended, seconds=EXIT_GRACE)  # its pipes may close before it exits
         ended = link.ended.result() if link.ended.done() else None
-        return ended if isinstance(ended, BackendCrashed) else exc
+        found = ended if isinstance(ended, BackendCrashed) else exc
+        noise = "" if self.connector.tail.last() and found is ended else _noise(link)
+        if noise and isinstance(found, BackendTimeout | BackendCrashed):
+            kind = BackendCrashed if found is ended else BackendProtocolError
+            return kind(found.backend, f"{noise} ({found.message})")
+        return found
 
     @asynccontextmanager
     async def _closing(self, transport: Transport) -> AsyncIterator[None]:
@@ -277,6 +295,11 @@ class LinkOpener:
             yield
         finally:
             await _bounded(transport.aclose, self._context.clock)
+
+
+def _noise(link: Link) -> str:
+    is_piped = link.invalid.first and isinstance(link.transport, StdioTransport)
+    return f"invalid output on stdout: {link.invalid.first}" if is_piped else ""
 
 
 async def _bounded(close: Callable[[], Awaitable[None]], clock: Clock) -> None:

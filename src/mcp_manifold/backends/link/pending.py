@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
 
+from mcp_manifold.errors import CallCancelled
 from mcp_manifold.model.call import Call
 from mcp_manifold.wire import Payload, ResultView
 
-_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})')
+_VERSION: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?'
+_ANSWER: Final = re.compile(
+    rb"\s*\{\s*" + _VERSION + rb'"id"\s*:\s*"?(\d{1,18})"?\s*,\s*' + _VERSION + rb'"(?:result|error)"\s*:'
+)
 HUMAN_WAIT: Final = 3600.0
 """Seconds a call may pause for a person's input; without this bound a forgotten dialog leaks."""
 
@@ -45,6 +49,8 @@ class PendingRequest:
     """The members of its large result, found while it was parsed."""
     stalls: int = 0
     """Open server requests, its own or possibly its own, that pause its deadline."""
+    garbled: str = ""
+    """What was wrong with a message that looked like its answer; empty if there was none."""
     is_parked: bool = False
     """Its client was sent away for input, and the backend still works on it."""
     kept: tuple[Payload | None, Exception | None] | None = None
@@ -115,7 +121,34 @@ class MessageHandler(Protocol):
         """Withdraw every server request: the link has ended."""
 
 
-def number_in(start: bytes) -> int:
-    """The id in the first 4 KiB of an invalid message; 0 for none."""
-    found = _ID.search(start, 0, 4096)
+def answered_by(start: bytes) -> int:
+    """The number of the request that an invalid message answers, as far as its start tells; 0 for none.
+
+    A line that mentions an id somewhere, such as a log line or an echo, answers nothing.
+    """
+    found = _ANSWER.match(start, 0, 4096)
     return int(found.group(1)) if found else 0
+
+
+def settle_future(outcome: "asyncio.Future[Payload]") -> ResultCallback:
+    """The callback that puts an outcome into a future."""
+
+    def settled(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
+        if outcome.done():
+            return
+        if result is not None:
+            outcome.set_result(result)
+        else:
+            outcome.set_exception(failure or CallCancelled())
+
+    return settled
+
+
+def retrieve(outcome: "asyncio.Future[Payload]") -> None:
+    """Mark a failure as retrieved: the caller may have gone."""
+    if not outcome.cancelled():
+        outcome.exception()
+
+
+def ignore(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
+    """Stands for the callback of a parked request."""

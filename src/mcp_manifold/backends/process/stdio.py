@@ -13,7 +13,7 @@ from typing import Final, cast
 import anyio
 
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.pending import PendingRequest, number_in
+from mcp_manifold.backends.link.pending import PendingRequest, answered_by
 from mcp_manifold.backends.process.command import StdioCommand
 from mcp_manifold.backends.process.groups import Groups, on_end
 from mcp_manifold.backends.process.stderr_tail import StderrTail
@@ -95,7 +95,7 @@ class _Pipes:
 
     def _drop(self) -> None:
         """No room for the incoming message: skip it, and fail its request."""
-        pending = self._link.pending.get(number_in(self._lines.skip()))
+        pending = self._link.pending.get(answered_by(self._lines.skip()))
         self._reservation.release()
         if pending is not None:
             self._link.fail(pending, AnswerDropped(self._link.backend))
