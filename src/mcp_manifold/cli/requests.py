@@ -37,8 +37,13 @@ _NARROWEST: Final = 20
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-def ask(manifold: "Manifold", request: Callable[["Manifold"], Awaitable[T]]) -> T:
-    """Start the servers, wait until each was tried once, make the request, and stop them."""
+def ask(invocation: Invocation, overrides: Mapping[str, object], request: Callable[["Manifold"], Awaitable[T]]) -> T:
+    """Start the servers, wait until each was tried once, make the request, and stop them.
+
+    Logs only errors, unless an option says otherwise: the command says itself which servers are unavailable.
+    """
+    manifold = invocation.manifold(overrides)
+    invocation.log_at("error")
 
     async def asked() -> T:
         async with manifold:
@@ -66,7 +71,7 @@ def result_of(
             hint = did_you_mean(exc.name, known) or f" See: mcp-manifold list --{exc.kind}s"
             raise Failed("\n".join([f"{exc}.{hint}", *unavailable(manifold)])) from exc
 
-    return ask(invocation.manifold(patience(wait)), asked)
+    return ask(invocation, patience(wait), asked)
 
 
 def unavailable(manifold: "Manifold") -> list[str]:
@@ -347,7 +352,7 @@ def list_(invocation: Invocation, *, wait: float | None, as_json: bool, **kinds:
     async def asked(manifold: "Manifold") -> tuple[list[Section], list[str]]:
         return await _sections(manifold, wanted), unavailable(manifold)
 
-    found, missing = ask(invocation.manifold(patience(wait)), asked)
+    found, missing = ask(invocation, patience(wait), asked)
     say([as_text(as_object(found))] if as_json else lines(found, width()))
     for line in missing:
         note(f"not listed: {line}")

@@ -36,11 +36,12 @@ _UNKNOWN: Final = "reason unknown"
 
 _REMEDIES: Final = (
     (("invalid output on stdout",), 'check "command" and "args": it must speak MCP on stdout, and log to stderr'),
+    (("of stderr: ",), "run its command by hand to see why it exits"),
     (("could not be started",), 'check that this user may run its "command"'),
     (("working directory",), 'correct "cwd", or create the directory'),
     (("401", "403", "unauthorized", "forbidden"), 'set the credential it requires under "headers"'),
     (("404", "405"), 'check the path of its "url"'),
-    (("certificate", "tls", "ssl"), 'check the certificate and the "url"'),
+    (("certificate", "tls", "ssl"), 'check the certificate and the "url"; name a CA of your own in SSL_CERT_FILE'),
     (("refused", "resolve", "getaddrinfo", "not known", "unreachable"), 'check that it is running, and its "url"'),
     (("exited", "stdout", "signal"), "run its command by hand to see why it exits"),
     (("did not answer", "no answer", "timed out", "within"), 'increase its "timeout", or --wait'),
@@ -91,8 +92,8 @@ def line(status: "ServerStatus") -> str:
             return f"{name}: idle until the next call, {offer(status)}"
         case "idle" if error:
             return f"{name}: idle, its last start failed ({error}); the next call starts it again"
-        case "connecting" if error:
-            return f"{name}: not connected yet ({error})"
+        case "connecting" if error or status.stderr:
+            return f"{name}: not connected yet ({error or f'stderr: {visible(status.stderr[-1])}'})"
         case "degraded":
             return f"{name}: degraded ({error or _UNKNOWN}), still called over {way(status)}"
         case "backing off":
@@ -117,7 +118,7 @@ def _next_attempt(status: "ServerStatus") -> str:
 def remedy(status: "ServerStatus") -> str:
     """Advice for an unavailable server; empty when there is none."""
     error = status.last_error.lower()
-    if status.state == "connecting" and not error:
+    if status.state == "connecting" and "stdout" not in error:
         return "it is still starting; increase --wait"
     if status.state not in ("connecting", "backing off", "crash loop"):
         return ""
@@ -125,7 +126,7 @@ def remedy(status: "ServerStatus") -> str:
 
 
 def report(status: "ServerStatus", took: float | None) -> list[str]:
-    """The status for `check --live`: the sentence, then the remedy and the end of stderr."""
+    """The status for `check --live`: the sentence, then the remedy and what else is at the end of stderr."""
     after = "" if took is None or status.state == "disabled" else f" (after {took:.1f} s)"
     mark = "-" if status.state == "disabled" else "ok" if is_fine(status) else "!!"
     lines = [f"{mark:<3}{outcome(status)}{after}"]
@@ -133,8 +134,8 @@ def report(status: "ServerStatus", took: float | None) -> list[str]:
         return lines
     if advice := remedy(status):
         lines.append(f"     {advice}")
-    lines += [f"     stderr: {visible(said)}" for said in status.stderr[-STDERR_SHOWN:]]
-    return lines
+    told = [said for said in status.stderr if said not in status.last_error]
+    return lines + [f"     stderr: {visible(said)}" for said in told[-STDERR_SHOWN:]]
 
 
 def table(statuses: Sequence["ServerStatus"]) -> Table:

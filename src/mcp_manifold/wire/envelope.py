@@ -284,6 +284,8 @@ def parse_backend(data: bytes) -> Envelope:
         envelope = _parse_loosely(data)
     if envelope.error is not UNSET and envelope.result is not UNSET and bytes(envelope.error) == b"null":
         envelope.error = UNSET  # some servers write every absent member as null
+    if envelope.method is not UNSET and "\N{REPLACEMENT CHARACTER}" in envelope.method:
+        raise MalformedMessage("not valid UTF-8", code=PARSE_ERROR)
     return envelope
 
 

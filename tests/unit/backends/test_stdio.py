@@ -203,7 +203,7 @@ def test_the_tail_of_stderr_is_bounded_and_has_no_control_characters() -> None:
     for number in range(1000):
         tail.fed(b"line %d\n" % number, 0.0)
     assert len(tail.lines()) == TAIL_LINES
-    assert tail.last() == "line 999"
+    assert tail.summary() == "last line of stderr: line 999"
 
 
 def test_logging_of_stderr_has_a_rate(caplog: pytest.LogCaptureFixture) -> None:

@@ -184,7 +184,7 @@ def test_a_null_error_beside_a_result_is_absent() -> None:
     [
         b"", b"hello", b"Server listening on port 3000", b"[]", b"null", b"{", b'{"a"}', b'{"a":}', b'{"a":1 "b":2}',
         b'{"a":1,,}', b"{a:1}", b'{"jsonrpc":"2.0","id":1,"result":{"a":tru}}',
-        b'{"jsonrpc":"2.0","method":NaN}',
+        b'{"jsonrpc":"2.0","method":"\xff"}', b'{"jsonrpc":"2.0","method":NaN}',
         rb'{"jsonrpc":"2.0","method":"\ud800"}', b'{"jsonrpc":NaN,"id":1,"result":{}}',
         b'{"jsonrpc":"2.0","method":5}', b'{"id":1,"result":' + b"[" * DEEP + b"]" * DEEP + b"}",
         b'{"id":1,"result":[NaN,' + b"[" * DEEP + b"]" * DEEP + b"]}",

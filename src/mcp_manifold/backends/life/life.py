@@ -117,7 +117,11 @@ class Life:
 
     def unavailable(self) -> BackendUnavailable:
         """The error of a call while there is no link."""
-        now, today, status = self._clock.now(), datetime.now(UTC), replace(self.status, last_error=self.last_error)
+        now, today, status = (
+            self._clock.now(),
+            datetime.now(UTC),
+            replace(self.status, last_error=self._opener.said or self.status.last_error),
+        )
         return unavailable_error(self._server.name, status, now=now, away=self.stats.away, today=today)
 
     async def until_ready(self) -> Link:

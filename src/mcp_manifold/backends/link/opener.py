@@ -195,6 +195,11 @@ class LinkOpener:
         """What the server that is being connected printed in place of a greeting, in words; empty if nothing."""
         return "" if self._opening is None else _noise(self._opening)
 
+    @property
+    def said(self) -> str:
+        """What the server that is being connected printed, on stdout or else on stderr, in words; empty if nothing."""
+        return "" if self._opening is None else self.noise or self.connector.tail.summary()
+
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
         """Use other settings for links opened from now on."""
         self._server, self._context = server, context
@@ -282,10 +287,13 @@ class LinkOpener:
             await self._context.clock.wait(link.ended, seconds=EXIT_GRACE)  # its pipes may close before it exits
         ended = link.ended.result() if link.ended.done() else None
         found = ended if isinstance(ended, BackendCrashed) else exc
-        noise = "" if self.connector.tail.last() and found is ended else _noise(link)
-        if noise and isinstance(found, BackendTimeout | BackendCrashed):
-            kind = BackendCrashed if found is ended else BackendProtocolError
-            return kind(found.backend, f"{noise} ({found.message})")
+        said, noise = self.connector.tail.summary(), _noise(link)
+        if isinstance(found, BackendTimeout) and isinstance(link.transport, StdioTransport):
+            reason = f"{noise} ({found.message})" if noise else found.message
+            kind = BackendProtocolError if noise else BackendTimeout
+            return kind(found.backend, f"{reason}; {said}" if said else reason)
+        if noise and not said and isinstance(found, BackendCrashed):
+            return BackendCrashed(found.backend, f"{noise} ({found.message})")
         return found
 
     @asynccontextmanager

@@ -274,9 +274,9 @@ class StdioTransport:
 
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:
-    """How a server exited, in words, with its last line of stderr."""
-    what = ending(code)
-    return f"{what}; last line of stderr: {tail.last()}" if tail.last() else what
+    """How a server exited, in words, with the lines of its stderr that tell why."""
+    said = tail.summary()
+    return f"{ending(code)}; {said}" if said else ending(code)
 
 
 def ending(code: int | None) -> str:
@@ -310,6 +310,8 @@ async def open_stdio(
     """
     program = command.located(link.backend)
     groups, clock = groups or Groups(guarded=False), clock or LoopClock()
+    if not link.place:
+        tail.began()
     try:
         process = groups.begin([program, *command.args], env=command.env, cwd=command.cwd, ceilings=command.ceilings)
     except (OSError, SubprocessError, ValueError) as exc:  # ValueError: text that no system call accepts
