@@ -19,7 +19,7 @@ import pytest
 
 from mcp_manifold import Manifold
 from mcp_manifold.backends.process import orphans
-from mcp_manifold.config.environment import INHERITED, PROCESS_MARK
+from mcp_manifold.config.environment import INHERITED, PROCESS_MARK, inherited
 from mcp_manifold.errors import BackendUnavailable
 from tests.contract.offers import offering
 from tests.contract.stand import LATEST, entry_of, refused, standing, until_well
@@ -336,7 +336,7 @@ async def test_s37_a_server_gets_the_usual_variables_our_mark_and_its_own(monkey
     monkeypatch.setenv("OUR_SECRET", "hush")
     assert orphans.MARK == PROCESS_MARK
     names = await told({"env": {"MINE": "1"}}, "env | cut -d= -f1")
-    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*INHERITED, PROCESS_MARK, "MINE"}
+    assert set(names) - {"PWD", "OLDPWD", "SHLVL", "_"} <= {*inherited(), *INHERITED, PROCESS_MARK, "MINE"}
     assert {PROCESS_MARK, "MINE"} <= set(names)
 
 

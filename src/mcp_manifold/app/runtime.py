@@ -150,7 +150,7 @@ class Runtime:
             memory=self._listing_cache,
             budget=self.budget,
             groups=self.groups,
-            environment=self._environment,
+            environment={**self._environment, **{key: value.get_secret_value() for key, value in settings.env.items()}},
             clock=self._clock,
         )
 

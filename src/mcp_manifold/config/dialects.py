@@ -127,7 +127,7 @@ SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)
 ROOT_KEYS: Final = (*SERVER_KEYS, "manifold", "$schema")
 SIGNS_OF_SECONDS: Final = frozenset({"always_allow", "auto_approve"})
 """Keys of clients (Cline, Roo Code) that write a server's `timeout` in seconds."""
-STDIO_ONLY: Final = ("args", "env", "env_file", "cwd")
+STDIO_ONLY: Final = ("args", "env", "env_file", "inherit_env", "cwd")
 HTTP_ONLY: Final = ("headers",)
 _OTHER_NOTATIONS: Final = tuple(
     (name, re.compile(rf"(?:\s|#[^\n]*+\n)*+(?:{beginning})"))

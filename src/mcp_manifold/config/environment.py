@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -42,6 +43,24 @@ INHERITED: Final = (
 )
 """The SDK's list (`mcp.client.stdio.DEFAULT_INHERITED_ENV_VARS`); a contract test compares them. Short, so that no
 secret leaks into a server (S37)."""
+INHERITED_TOO: Final = (
+    *("LANG", "LANGUAGE", "LC_*", "TZ", "TZDIR"),
+    *("TMPDIR", "TMP", "TEMP"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
+    *("PIP_CERT", "NPM_CONFIG_CAFILE", "DENO_CERT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "NODE_USE_SYSTEM_CA"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NODE_USE_ENV_PROXY"),
+    *(
+        "NPM_CONFIG_PROXY",
+        "NPM_CONFIG_HTTPS_PROXY",
+        "NPM_CONFIG_NOPROXY",
+        "NPM_CONFIG_*REGISTRY",
+        "NPM_CONFIG_USERCONFIG",
+    ),
+    *("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_CONFIG_FILE"),
+)
+"""Patterns, in any case, of what a server and its package runner need to start as in a terminal: locale, time zone,
+temporary directory, CA bundle, proxy, package index."""
 CGROUPS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """The files with a container's memory limit on Linux: cgroup version 2, version 1."""
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
@@ -79,8 +98,21 @@ def unknown_variables(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def inherited() -> dict[str, str]:
     """The variables that every server inherits, without shell functions."""
-    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {name: value for name, value in found.items() if not value.startswith("()")}
+    names = {name for name in os.environ if name in INHERITED or _matches(name.upper(), INHERITED_TOO)}
+    return {name: os.environ[name] for name in sorted(names) if not os.environ[name].startswith("()")}
+
+
+def matching(patterns: Sequence[str]) -> dict[str, str]:
+    """The variables whose names match one of the patterns. Our own are not among them: they may hold our tokens."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(PREFIX) and _matches(name, patterns)
+    }
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def login_shell() -> str:

@@ -26,6 +26,8 @@ from mcp_manifold.config.values import (
     Size,
     Text,
     Value,
+    VariablePattern,
+    Variables,
     name_problem,
     wrong_key,
 )
@@ -127,10 +129,10 @@ class ServerSettings(Value):
         default=(), repr=False
     )
     """Arguments of the program."""
-    env: Annotated[dict[str, Secret], Setting("restart-server", "backends/link", identifies=True)] = Field(
-        default_factory=dict
-    )
+    env: Annotated[Variables, Setting("restart-server", "backends/link", identifies=True)] = Field(default_factory=dict)
     """Environment variables of the program, in addition to the inherited ones."""
+    inherit_env: Annotated[tuple[VariablePattern, ...], Setting("restart-server", "backends/link")] = ()
+    """Patterns of more environment variables that the program inherits, such as `AWS_*`; `*` for all."""
     cwd: Annotated[Text | None, Setting("restart-server", "backends/link", identifies=True)] = None
     """The working directory of the program."""
     env_file: Annotated[Text | None, Setting("restart-server", "config/load.py")] = None
@@ -236,14 +238,6 @@ class ServerSettings(Value):
             raise ValueError("expected an address beginning with http:// or https://")
         return value
 
-    @field_validator("env")
-    @classmethod
-    def _has_variable_names(cls, value: dict[str, Secret]) -> dict[str, Secret]:
-        for name in value:
-            if not name or re.search(r"[=\0]", name):
-                raise wrong_key(name, 'expected the name of an environment variable, without "="')
-        return value
-
     @field_validator("headers")
     @classmethod
     def _has_header_names(cls, value: dict[str, HeaderValue]) -> dict[str, HeaderValue]:
@@ -341,6 +335,8 @@ class ManifoldSettings(Value):
         default=None, min_length=1
     )
     """The directory of that cache. Unset: the user's own; relative to this file."""
+    env: Annotated[Variables, Setting("live", "app")] = Field(default_factory=dict)
+    """Environment variables of every stdio server that is started; its own `envFile` and `env` win."""
     groups: Annotated[dict[Name, tuple[str, ...]], Setting("live", "core")] = Field(default_factory=dict)
     """Named groups of servers, each with an endpoint /groups/<name>/mcp."""
     tokens: Annotated[tuple[TokenSettings, ...], Setting("live", "fronts/http")] = ()

@@ -216,6 +216,19 @@ def pattern_problem(pattern: str) -> str:
     return ""
 
 
+def _variable_names(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name in value:
+        if not name or re.search(r"[=\0]", name):
+            raise wrong_key(name, 'expected the name of an environment variable, without "="')
+    return value
+
+
+def _variable_pattern(value: str) -> str:
+    if not value or re.search(r"[=\0]", value) or len(value) > MAX_PATTERN or value.count("*") > MAX_STARS:
+        raise ValueError('expected the name of an environment variable, or a pattern such as "AWS_*"')
+    return value
+
+
 def wrong_key(key: str, reason: str) -> PydanticCustomError:
     """A validation error that points at `key` of the validated object."""
     return PydanticCustomError("wrong_key", "{reason}", {"key": key, "reason": reason})
@@ -251,6 +264,8 @@ Count = Annotated[int, Field(gt=0), NotBoolean]
 CountOrZero = Annotated[int, Field(ge=0), NotBoolean]
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_null)]
 Secret = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_secret_without_null), _PLAIN]
+Variables = Annotated[dict[str, Secret], AfterValidator(_variable_names)]
+VariablePattern = Annotated[str, AfterValidator(_variable_pattern)]
 HeaderValue = Annotated[SecretStr, BeforeValidator(_as_text), AfterValidator(_without_line_end), _PLAIN]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]

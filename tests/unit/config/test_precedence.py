@@ -1,6 +1,7 @@
 """The sources of `manifold` settings, and their precedence."""
 
 import pytest
+from pydantic import SecretStr
 
 from mcp_manifold.config import LimitSettings, ManifoldSettings, load_dict
 from mcp_manifold.errors import ConfigError
@@ -38,6 +39,7 @@ EVERY_SETTING: dict[str, tuple[str, object]] = {
     "separator": ("-", "-"),
     "name_budget": ("48", 48),
     "startup_timeout": ("250ms", 0.25),
+    "env": ('{"A": "1"}', {"A": SecretStr("1")}),
     "groups": ('{"g": []}', {"g": ()}),
     "insecure": ("true", True),
     "allowed_hosts": ("a.example.com, b.example.com", ("a.example.com", "b.example.com")),

@@ -27,7 +27,7 @@ from mcp_manifold.backends.process.stderr_tail import StderrTail
 from mcp_manifold.backends.process.stdio import EXIT_GRACE, StdioTransport, open_stdio
 from mcp_manifold.clock import Clock, RateLimiter
 from mcp_manifold.config import ServerSettings
-from mcp_manifold.config.environment import inherited
+from mcp_manifold.config.environment import inherited, matching
 from mcp_manifold.errors import (
     BackendCrashed,
     BackendError,
@@ -132,7 +132,11 @@ class Connector:
     def _command(self) -> StdioCommand:
         server = self._server
         common = inherited() if self._context.environment is None else self._context.environment
-        env = {**common, **{name: value.get_secret_value() for name, value in server.env.items()}}
+        env = {
+            **matching(server.inherit_env),
+            **common,
+            **{name: value.get_secret_value() for name, value in server.env.items()},
+        }
         bounds = server.rlimits
         ceilings = Ceilings(memory=bounds.memory or 0, files=bounds.files or 0, cpu=bounds.cpu or 0)
         return StdioCommand(server.command, server.args, env, server.cwd, ceilings)

@@ -23,7 +23,8 @@ _SHOWN: Final = 300
 _CHATTER: Final = re.compile(
     r"(npm (ERR!|error|notice|warn)( code \w+| network| \d{3})?\W*$)|A complete log of this run|npm (notice|warn) "
     r"|Note that you can also install|tarball, folder, http url|^Node\.js v|^at .*[\w)]$|^[\^~(){}\[\],;. ]*$"
-    r"|--trace-warnings|In most cases you are behind|If you are behind a proxy|config is set properly|for more information\W*$",
+    r"|--trace-warnings|In most cases you are behind|If you are behind a proxy|config is set properly"
+    r"|for more information\W*$",
 )
 """Lines that programs write after the line that tells why they end."""
 _REASON: Final = re.compile(
