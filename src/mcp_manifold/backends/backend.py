@@ -26,7 +26,7 @@ from mcp_manifold.errors import BackendProtocolError, BackendUnavailable, Remote
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.catalogue import Listing
 from mcp_manifold.model.lifecycle import Status
-from mcp_manifold.wire import NEEDED, Era
+from mcp_manifold.wire import NEEDED, Era, Payload
 
 logger = logging.getLogger(__name__)
 
@@ -209,21 +209,24 @@ class Backend:
         """The open link that can serve a call now; None if one must be opened first. Changes nothing."""
         return self._live(call.session, call)
 
-    async def connect(self, call: Call) -> None:
-        """Open the link that serves a call.
+    async def connect(self, call: Call, params: dict[str, Payload]) -> None:
+        """Open the link that serves a call. Waits for a backend that starts up to the timeout of the call.
+
+        Args:
+            params: those that will be sent.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        await self._link(call.session, call)
+        await self._link(call.session, call, self.executor.longest_wait(call.method, params))
 
     def _learn(self, known: BackendTraits) -> None:
         self._known = known
         self.has_one_link = is_always_shared(self.settings.isolation, known)
 
-    async def _link(self, session: Session, call: Call | None = None) -> Link:
-        await self.life.until_ready()
+    async def _link(self, session: Session, call: Call | None = None, seconds: float | None = None) -> Link:
+        await self.life.until_ready(seconds)
         place, group = self._place(session, call), self.life.group
         if not place.key or group is None:
             link = self._live(session, call)
@@ -236,7 +239,7 @@ class Backend:
             if not place.eras:
                 raise
             self._learn(replace(self._known, has_handshake=False))  # it speaks the modern era only
-            return await self._link(session, call)
+            return await self._link(session, call, seconds)
 
     # --- cached listing -------------------------------------------------------------------------------------------
 
@@ -252,14 +255,22 @@ class Backend:
         if self._context.memory is not None and self.kind is not None:
             await self._context.memory.keep(self.settings, listing, negotiation, self.kind)
 
-    async def meet(self) -> None:
+    async def meet(self, call: Call, params: dict[str, Payload]) -> None:
         """Connect, if no connection was made since the program started: a cached era may be out of date.
 
         Raises:
             BackendUnavailable: it is not reachable.
         """
         if not self.has_connected:
-            await self.life.until_ready()
+            await self.life.until_ready(self.executor.longest_wait(call.method, params))
+
+    async def until_listed(self, call: Call, params: dict[str, Payload]) -> None:
+        """Wait for its first Listing, up to the timeout of a call.
+
+        Raises:
+            BackendUnavailable: it is not reachable, or does not list.
+        """
+        await self.life.until_ready(self.executor.longest_wait(call.method, params), listed=True)
 
     def wake(self) -> None:
         """Connect, even if no call needs it."""

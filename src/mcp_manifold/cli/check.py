@@ -4,13 +4,13 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
-from mcp_manifold.cli.invocation import JSON, WAIT, Invocation, common, patience
+from mcp_manifold.cli.invocation import JSON, PATIENCE, WAIT, Invocation, common, patience
 from mcp_manifold.cli.output import counted, say, visible
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import ConfigError, ConfigProblem
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mcp_manifold.app.manifold import Manifold
     from mcp_manifold.config import Settings
     from mcp_manifold.core.status import ServerStatus
-PATIENCE: Final = 30.0
-"""Seconds for servers to start: the first run of `uvx` or `npx` downloads them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mcp_manifold.config.state_directory import Announced, Instance
 
 Command = Callable[..., None]
+PATIENCE: Final = 30.0
+"""Seconds for servers to start before they are listed: the first run of `uvx` or `npx` downloads them."""
 
 
 class Opening:

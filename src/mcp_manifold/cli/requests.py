@@ -13,7 +13,7 @@ import click
 
 from mcp_manifold.cli import statuses
 from mcp_manifold.cli.exits import EXIT_CODES, FAILED, Failed, did_you_mean
-from mcp_manifold.cli.invocation import JSON, WAIT, Invocation, common, patience
+from mcp_manifold.cli.invocation import JSON, PATIENCE, WAIT, Invocation, common, patience
 from mcp_manifold.cli.output import columns, cut, is_terminal, note, say, say_as_it_came, size, visible, width
 from mcp_manifold.cli.running import run
 from mcp_manifold.errors import UnknownItem
@@ -352,7 +352,7 @@ def list_(invocation: Invocation, *, wait: float | None, as_json: bool, **kinds:
     async def asked(manifold: "Manifold") -> tuple[list[Section], list[str]]:
         return await _sections(manifold, wanted), unavailable(manifold)
 
-    found, missing = ask(invocation, patience(wait), asked)
+    found, missing = ask(invocation, patience(wait, PATIENCE), asked)
     say([as_text(as_object(found))] if as_json else lines(found, width()))
     for line in missing:
         note(f"not listed: {line}")

@@ -259,11 +259,20 @@ class Hub:
 
     async def wait_attempted(self, scope: str) -> None:
         """Wait until the first attempt at every backend of the scope has ended, up to the start-up timeout."""
-        if self.has_attempted(scope):
-            return
+        if not self.has_attempted(scope):
+            await self.wait_tried(self.members(scope), self._startup_left)
+
+    def untried(self, scope: str) -> tuple[str, ...]:
+        """The members of a scope whose first attempt has not ended."""
+        return tuple(name for name in self.members(scope) if name not in self._attempted)
+
+    async def wait_tried(
+        self, backends: Sequence[str], seconds: float, is_enough: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until the first attempt at each of these has ended, or that is enough; at most so many seconds."""
         with suppress(TimeoutError):
-            async with self.clock.timeout(self._startup_left):
-                while not self._attempted.issuperset(self.members(scope)):
+            async with self.clock.timeout(seconds):
+                while not (is_enough() or self._attempted.issuperset(backends)):
                     await self._progress.wait()
 
     def route_resource(self, scope: str, uri: str) -> ResourceRoute | None:
@@ -273,6 +282,16 @@ class Hub:
         if owner is not None and owner in view.catalogue.backends and view.whole.find_resource(uri) is None:
             return ResourceRoute(owner, uri) if self._policy.permits_uri(ANONYMOUS, owner, uri) else None
         return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
+
+    async def wait_routed(self, scope: str, uri: str, seconds: float) -> None:
+        """Wait until a public URI has a route, while first attempts at the scope's backends are under way.
+
+        Raises:
+            UnknownItem: it has none, or not within `seconds`.
+        """
+        await self.wait_tried(self.members(scope), seconds, lambda: self.route_resource(scope, uri) is not None)
+        if self.route_resource(scope, uri) is None:
+            raise UnknownItem("resource", uri)
 
     async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
         """As `route_resource`, after the first attempts at the scope's backends.

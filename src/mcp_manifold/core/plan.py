@@ -159,9 +159,11 @@ def _resource(call: Call, facts: Facts) -> Step:
     uri, scope = wire.text(call.params.get("uri"), "uri"), call.session.scope
     route = facts.hub.route_resource(scope, uri)
     if route is None:
-        if not facts.hub.has_attempted(scope):
-            return Wait("catalogue", partial(facts.hub.wait_attempted, scope))
-        raise UnknownItem("resource", uri)
+        starting = facts.hub.untried(scope)
+        if not starting:
+            raise UnknownItem("resource", uri)
+        seconds = max(facts.fleet.find(each).executor.longest_wait(call.method, call.params) for each in starting)
+        return Wait("catalogue", partial(facts.hub.wait_routed, scope, uri, seconds))
     params = {**call.params, "uri": Payload(wire.encode(route.uri))}
     return _send(call, facts, route.backend, params, route.uri)
 
@@ -223,12 +225,14 @@ def _unlistable(call: Call, facts: Facts) -> Wait | None:
 
 def _missing(call: Call, facts: Facts, kind: Kind, name: str) -> Step:
     """Handle a name that is not listed: its backend may be connecting, or may never have listed."""
-    scope = call.session.scope
-    if not facts.hub.has_attempted(scope):
-        return Wait("catalogue", partial(facts.hub.wait_attempted, scope))
-    for member in facts.hub.unlisted(scope):
-        if name.startswith(facts.hub.prefix(scope, member)):
-            raise facts.fleet.find(member).unavailable()
+    scope, hub = call.session.scope, facts.hub
+    prefixes = {member: hub.prefix(scope, member) for member in hub.unlisted(scope)}
+    member = max((each for each in prefixes if name.startswith(prefixes[each])), key=prefixes.__getitem__, default="")
+    if not hub.has_attempted(scope) and not prefixes.get(member):
+        return Wait("catalogue", partial(hub.wait_attempted, scope))
+    if member:
+        params = {**call.params, "name": Payload(wire.encode(name.removeprefix(prefixes[member])))}
+        return Wait("catalogue", partial(facts.fleet.find(member).until_listed, call, params))
     raise UnknownItem(kind, name)
 
 
@@ -249,7 +253,7 @@ def _send(
     parked: Parked | Repeat | None = None
     if call.session.era == "modern" and task is None:
         if not backend.has_connected:
-            return Wait("first connection", backend.meet)  # its era decides on the state
+            return Wait("first connection", partial(backend.meet, call, params))  # its era decides on the state
         if backend.era == "handshake" and not _CONTINUATION.isdisjoint(params):
             parked, params = _continued(call, facts, params, CallTarget(call.method, backend, native))
             if isinstance(parked, Parked):
@@ -261,7 +265,7 @@ def _send(
         return Wait("slot", partial(_slot, executor, call, params))
     link = _open_link(call, backend, task)
     if link is None:
-        return Wait("link", partial(backend.connect, call))
+        return Wait("link", partial(backend.connect, call, params))
     if _lacks_level(call, link):
         return Wait("log level", partial(_raised, facts, link, call.session.log_level))
     return Send(backend, link, params, native, task, creates_task, parked)

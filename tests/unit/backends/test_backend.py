@@ -134,9 +134,9 @@ async def test_why_it_cannot_be_reached_is_told_to_the_caller_and_logged(caplog:
     assert [words.startswith("backend not reached: ") and "connection refused" in words for words in said] == [True]
 
 
-async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_patience() -> None:
+async def test_a_call_waits_no_longer_for_a_hanging_initialize_than_its_timeout() -> None:
     clock = FakeClock()
-    async with StdioBackend(named("stuck")) as server, running(over_stdio(server), patience=7, clock=clock) as run:
+    async with StdioBackend(named("stuck")) as server, running(over_stdio(server, timeout=7), clock=clock) as run:
         asked = asyncio.ensure_future(run.failure())
         await server.wait_for("initialize")
         await clock.advance(7)

@@ -20,7 +20,7 @@ async def test_bad_backends_do_not_hold_up_or_end_the_good_one() -> None:
         StdioBackend(Script(banner="not MCP\n" * 100, on={"initialize": Act("garbage", then=Act("die"))})) as broken,
     ):
         settings = (
-            over_stdio(stuck, "stuck"),
+            over_stdio(stuck, "stuck", timeout=0.2),
             over_web("http://127.0.0.1:9/mcp", "down"),
             over_stdio(broken, "broken"),
             over_web(good.url, "good"),

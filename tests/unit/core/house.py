@@ -123,13 +123,16 @@ class FakeBackend:
         link: Link | None = self.life.shared
         return None if link is None or link.ended.done() else link
 
-    async def connect(self, call: Call) -> None:
+    async def connect(self, call: Call, params: dict[str, Payload]) -> None:
         if self.connects is None:
             raise self.unavailable()
         self.connects()
 
-    async def meet(self) -> None:
+    async def meet(self, call: Call, params: dict[str, Payload]) -> None:
         self.has_connected = True
+
+    async def until_listed(self, call: Call, params: dict[str, Payload]) -> None:
+        raise self.unavailable()
 
     def unavailable(self) -> BackendUnavailable:
         return BackendUnavailable(self.name, "is not reachable")
@@ -260,7 +263,7 @@ class House:
             end=self.ending.append,
         )
 
-    async def _wait(self, call: Call) -> Payload:
+    async def _wait(self, call: Call, *_: object) -> Payload:
         await self.released.wait()
         return EMPTY
 

@@ -212,12 +212,14 @@ async def test_only_a_modern_call_that_wants_one_waits_for_a_handshake_links_log
 @pytest.mark.parametrize("what", ITEMS)
 async def test_an_unlisted_name_waits_for_the_first_attempts_and_is_then_unknown(what: str, version: str) -> None:
     house = House(server("a"))
+    house.fleet["a"] = FakeBackend(house.servers["a"], "handshake", house, lambda *_: None)
     assert wait_of(house, call(what, version)) == "catalogue"
     house.attempted()
     if what in ("tool", "prompt"):
-        house.fleet["a"] = FakeBackend(house.servers["a"], "handshake", house, lambda *_: None)
+        wait = step(house, call(what, version))
+        assert isinstance(wait, Wait)
         with pytest.raises(BackendUnavailable, match="is not reachable"):
-            step(house, call(what, version))
+            await wait.work()
     house.offers("a")
     with pytest.raises(UnknownItem):
         step(house, call(what, version))

@@ -189,8 +189,12 @@ class RequestExecutor:
         if self.running < self.most:  # one became free meanwhile
             self.running += 1
             return 0.0
-        patience = self._patience(call.method, params)
-        return await self.waiting.wait(call, min(patience.timeout, patience.ceiling), self.running)
+        return await self.waiting.wait(call, self.longest_wait(call.method, params), self.running)
+
+    def longest_wait(self, method: str, params: dict[str, Payload]) -> float:
+        """Seconds that a call may wait before it is sent."""
+        patience = self._patience(method, params)
+        return min(patience.timeout, patience.ceiling)
 
     def leave(self) -> None:
         """Release a slot."""

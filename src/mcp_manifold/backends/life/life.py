@@ -124,32 +124,37 @@ class Life:
         )
         return unavailable_error(self._server.name, status, now=now, away=self.stats.away, today=today)
 
-    async def until_ready(self) -> Link:
+    async def until_ready(self, seconds: float | None = None, *, listed: bool = False) -> Link:
         """The shared link. Waits, within bounds, while the backend connects or has just lost its link.
 
         A resting backend is started. A backend that is backing off reconnects at once, unless another call has just
         triggered that. In a crash loop the call fails at once.
 
+        Args:
+            seconds: the longest wait; None for that of a request that has no timeout of its own.
+            listed: wait for its first Listing as well.
+
         Raises:
             BackendUnavailable: there is no link, and none is expected soon.
         """
-        patience = self._context.patience
-        if self._is_resting:  # this call starts it, so it should get the answer
-            patience = max(patience, self._server.timeout)
+        if seconds is None:
+            seconds = self._context.patience
+            if self._is_resting:  # this request starts it, so it should get the answer
+                seconds = max(seconds, self._server.timeout)
         self._is_learning = False
         self._waiting += 1
         try:
-            await self._opened_or_failed(self._clock.now() + patience)
+            await self._opened_or_failed(self._clock.now() + seconds, listed=listed)
         finally:
             self._waiting -= 1
         link = self.live
-        if link is None or not self.status.is_open:
+        if link is None or not self.status.is_open or (listed and self._lister.latest is None):
             raise self.unavailable()
         return link
 
-    async def _opened_or_failed(self, until: float) -> None:
+    async def _opened_or_failed(self, until: float, *, listed: bool) -> None:
         attempted = False
-        while self.live is None or not self.status.is_open:
+        while self.live is None or not self.status.is_open or (listed and self._lister.latest is None):
             match self.status.state:
                 case State.STOPPED | State.CRASH_LOOP:
                     return
@@ -281,6 +286,7 @@ class Life:
     def learned(self) -> None:
         """The backend has listed. If it was started only for that, it rests."""
         self._has_listed = True
+        self._signal_change()
         link = self.live
         if self._is_learning and link is not None and not self._is_in_use():
             self._close(link)
@@ -321,9 +327,12 @@ class Life:
         self._is_resting = event is LifecycleEvent.RESTED
         if self._nudged.done():
             self._nudged = _signal()
+        self._signal_change()
+        self._context.on_status(self._server.name)
+
+    def _signal_change(self) -> None:
         changed, self._changed = self._changed, _signal()
         changed.set_result(None)
-        self._context.on_status(self._server.name)
 
 
 def _signal() -> "asyncio.Future[None]":
