@@ -7,7 +7,7 @@ from typing import Final, Literal
 from tests.peers import jsontext, message, modern
 from tests.peers.conversation import ScriptedConversation
 from tests.peers.http_wire import Headers, chunk, compose, event
-from tests.peers.listener import HttpExchange, Listener
+from tests.peers.listener import Fault, HttpExchange, Listener
 from tests.peers.message import MODERN_VERSION, Message, Refusal
 from tests.peers.recorder import Received
 from tests.peers.script import Script
@@ -102,6 +102,8 @@ class HttpBackend(Listener):
         self.sessions: dict[str, ScriptedConversation] = {}
         self.deletes: list[str] = []
         """Session ids that clients deleted, known or not."""
+        self.unknown_session: Fault | None = None
+        """How a request with an unknown session is refused; None for 404 and a JSON-RPC error."""
         self._only = None if self.script.sessions else ScriptedConversation(self.engine)
         self._standing: set[StandingChannel] = set()
 
@@ -195,6 +197,10 @@ class HttpBackend(Listener):
         else:
             found = self._session_of(exchange)
             if isinstance(found, int):
+                if self.unknown_session is not None:
+                    fault = self.unknown_session
+                    body = fault.body.replace(b"$ID", incoming.id or b"null")
+                    return await exchange.respond(fault.status, body, fault.headers)
                 why = "Session not found" if found == 404 else "Missing session ID"
                 return await _refused(exchange, found, Refusal(-32600, why))
             conversation = found

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.http.streams import NotificationPost
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
@@ -41,6 +42,7 @@ class SseTransport:
         self._idle_limit = idle_limit
         self._idle = IdleTimer(pool.clock, self._silent)
         self._link = link
+        self._check = SessionCheck(link)
         self._pool = pool
         self._url = url
         self._headers = dict(headers)
@@ -92,6 +94,9 @@ class SseTransport:
             self._exchange.abort()
 
     def _posted(self, pending: PendingRequest, note: NotificationPost) -> None:
+        refusal = note.refusal
+        if refusal is not None and self._check.doubts(pending, refusal, has_session=True):
+            return
         if note.problem:
             self._link.fail(pending, BackendUnavailable(self._link.backend, note.problem))
 

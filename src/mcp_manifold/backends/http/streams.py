@@ -8,6 +8,7 @@ import logging
 from typing import Final, Protocol
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
+from mcp_manifold.backends.http.refusal import Refusal
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
 from mcp_manifold.errors import SessionExpired
@@ -21,6 +22,10 @@ RESUME_CEILING: Final = 30.0
 """The longest such delay."""
 POST_WAIT: Final = 60.0
 """Seconds a server may take to accept a POSTed message; without it a silent one would hold its connection."""
+
+
+REFUSAL_BODY: Final = 65536
+"""Bytes of a refusal that are read: enough for a JSON-RPC error, too few for a large page."""
 
 
 class StreamOpener(Protocol):
@@ -42,12 +47,14 @@ class StreamOpener(Protocol):
 class NotificationPost:
     """The reply to a POSTed message that has no result: accepted or refused."""
 
-    __slots__ = ("_backend", "_clock", "_timer", "accepted", "problem")
+    __slots__ = ("_backend", "_body", "_clock", "_status", "_timer", "accepted", "problem")
 
     def __init__(self, backend: str, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
         self._timer: Timer | None = None
+        self._status = 0
+        self._body = b""
         self.problem = ""
         """Why it was not accepted; empty so far."""
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -57,11 +64,18 @@ class NotificationPost:
         return f"<NotificationPost {self._backend} {'done' if self.accepted.done() else 'waiting'}>"
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
+        self._status = status
         if status >= 400:
             self.problem = f"the server refused the message (HTTP {status})"
 
     def received(self, data: bytes) -> None:
-        pass  # the reply to a notification has no useful body
+        if self.problem and len(self._body) < REFUSAL_BODY:
+            self._body += data
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The refusal of the message by an HTTP status; None if it was accepted, or not answered."""
+        return Refusal(self._status, self._body) if self._status >= 400 else None
 
     def watch(self, exchange: Exchange) -> None:
         """Abort `exchange` after `POST_WAIT`."""

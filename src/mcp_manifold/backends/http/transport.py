@@ -9,22 +9,27 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from mcp_manifold import wire
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
-from mcp_manifold.backends.http.streams import RESUME_CEILING, RESUME_DELAY, NotificationPost, StandingStream
+from mcp_manifold.backends.http.refusal import Refusal
+from mcp_manifold.backends.http.session_check import SessionCheck
+from mcp_manifold.backends.http.streams import (
+    REFUSAL_BODY,
+    RESUME_CEILING,
+    RESUME_DELAY,
+    NotificationPost,
+    StandingStream,
+)
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.bounded_cache import BoundedCache
 from mcp_manifold.clock import IdleTimer
 from mcp_manifold.errors import (
     AnswerDropped,
-    BackendError,
     BackendLost,
     BackendProtocolError,
     BackendTimeout,
     BackendUnavailable,
-    MalformedMessage,
     SessionExpired,
 )
 from mcp_manifold.http1.head import header_lines
@@ -38,8 +43,6 @@ GOODBYE: Final = 2.0
 """Seconds the DELETE that ends a session may take; a server that is gone would delay the shutdown."""
 MAX_RESUMES: Final = 10
 """Resumptions of one reply without a new event, before the server counts as not responding."""
-ERROR_BODY: Final = 65536
-"""Bytes of an error reply that are read: enough for a JSON-RPC error, too few for an HTML page."""
 _INCOMPLETE: Final = "the server ended its reply without a response; the outcome is unknown"
 
 
@@ -71,6 +74,7 @@ class HttpTransport:
         self._headers = dict(headers)
         self._session = ""
         self._version = ""
+        self.check = SessionCheck(link)
         self._standing: StandingStream | None = None
         self._tools: BoundedCache[bytes, bytes] = BoundedCache(max_tools)
         """Mirrored header lines of a call, by the raw name of its tool."""
@@ -132,7 +136,7 @@ class HttpTransport:
         self.link.lost(BackendUnavailable(self.link.backend, "the connection was closed"))
         if self._standing is not None:
             self._standing.close()
-        if self._session:
+        if self._session and not isinstance(self.link.ended.result(), SessionExpired):
             note = NotificationPost(self.link.backend, self.clock)
             exchange = self._pool.send(self._delete, b"", note)
             if not await self.clock.wait(note.accepted, seconds=GOODBYE):
@@ -214,7 +218,7 @@ class _Reply:
             return
         self._body.append(data)
         self._size += len(data)
-        if self._status != 200 and self._size > ERROR_BODY:
+        if self._status != 200 and self._size > REFUSAL_BODY:
             self._failed_status()
             self.abort()
         elif self._size > self._transport.max_message:
@@ -225,14 +229,16 @@ class _Reply:
     def ended(self) -> None:
         self._unwatch()
         self.exchange = self.pending.abort = None  # breaks a reference cycle, which would keep the payload
-        if self.pending.is_done:
+        if self.pending.is_done or self._transport.check.holds(self.pending):
             self._unload()
             return
         if self._events is not None:
             self._resume()
         elif self._status == 200 and self._body:
-            self._transport.link.fed(self._body[0] if len(self._body) == 1 else b"".join(self._body), self.pending)
-            self._settle("invalid response: not the response to the request")
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            if not self._transport.check.doubts_answer(self.pending, body):
+                self._transport.link.fed(body, self.pending)
+                self._settle("invalid response: not the response to the request")
         else:
             self._failed_status()
         self._unload()
@@ -301,7 +307,7 @@ class _Reply:
                 self._last_event, self._resumes = event.id, 0
             if event.retry is not None:
                 self._retry = min(event.retry / 1000, RESUME_CEILING)
-            if event.data:
+            if event.data and not self._transport.check.doubts_answer(self.pending, event.data):
                 self._transport.link.fed(event.data, self.pending)
 
     def _resume(self) -> None:
@@ -321,21 +327,14 @@ class _Reply:
             self.exchange = self._transport.stream(self, self._last_event)
 
     def _failed_status(self) -> None:
-        """Fail for an HTTP status, unless a JSON-RPC error is in the body."""
-        backend, body = self._transport.link.backend, b"".join(self._body)
+        """Fail for an HTTP status, unless it says that the session may be forgotten."""
+        link, backend = self._transport.link, self._transport.link.backend
         if self._is_resumed:  # whatever the status, the server had begun to respond
             self._fail(BackendLost(backend, _INCOMPLETE, status=self._status))
             return
-        if self._status == 404 and self._transport.has_session and self.pending.method != "initialize":
-            expired = SessionExpired(backend, "the server no longer knows the session", status=404)
-            self._fail(expired)
-            self._transport.link.lost(expired)
-            return
-        error = _rpc_error(body)
-        if error is not None:
-            self._transport.link.fed(wire.failure(wire.Payload(b"%d" % self.pending.number), error), self.pending)
-            return
-        self._fail(_status_error(backend, self._status))
+        refusal = Refusal(self._status, b"".join(self._body))
+        if not self._transport.check.doubts(self.pending, refusal, has_session=self._transport.has_session):
+            self._fail(refusal.error(backend, link.era))
 
     def _settle(self, reason: str) -> None:
         if not self.pending.is_done:
@@ -347,27 +346,3 @@ class _Reply:
 
     def _fail(self, exc: Exception) -> None:
         self._transport.link.fail(self.pending, exc)
-
-
-def _rpc_error(body: bytes) -> wire.Payload | None:
-    """The error object, if the body is a JSON-RPC error response."""
-    try:
-        envelope = wire.parse_backend(body)
-    except MalformedMessage:
-        return None
-    return None if envelope.error is wire.UNSET else envelope.error
-
-
-_STATUS_REASONS: Final = {
-    401: "the server rejected the credentials (HTTP 401); check the configured headers",
-    403: "the server refused access (HTTP 403); check the configured headers",
-    404: "no MCP endpoint at that URL (HTTP 404); check the url",
-    405: "no Streamable HTTP endpoint at that URL (HTTP 405); check the url",
-    429: "rate limited by the server (HTTP 429)",
-}
-
-
-def _status_error(backend: str, status: int) -> BackendError:
-    reason = _STATUS_REASONS.get(status, f"the server answered HTTP {status} instead of MCP")
-    kind = BackendUnavailable if status in (401, 403, 429) or status >= 500 else BackendProtocolError
-    return kind(backend, reason, status=status)

@@ -9,6 +9,7 @@ from typing import Final
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError, RemoteError
+from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
 
 SILENCES: Final = 3
 """Unanswered probes in a row that make a backend unresponsive: one may be a pause, or a lost packet."""
@@ -21,7 +22,10 @@ IDLE_LOOK_EVERY: Final = 5.0
 
 
 class Probe:
-    """Sends a request whenever nothing was heard for `every` seconds. Any response counts, errors included."""
+    """Sends a request whenever nothing was heard for `every` seconds.
+
+    Any response counts, errors included; but not a refusal by an HTTP status, which a gateway may give.
+    """
 
     def __init__(
         self,
@@ -68,11 +72,11 @@ class Probe:
         return self._clock.now() - self._link.heard < self._every
 
     async def _ask(self) -> bool:
-        method = "ping" if self._link.era == "handshake" else "server/discover"
+        method, asked = "ping" if self._link.era == "handshake" else "server/discover", self._clock.now()
         try:
             await self._link.request(method, {}, timeout=min(self._every, PING_WAIT))
-        except RemoteError:
-            return True
+        except RemoteError as exc:
+            return exc.code == METHOD_NOT_FOUND or self._link.heard >= asked
         except BackendError:
             return False
         return True
