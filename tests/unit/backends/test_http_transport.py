@@ -5,6 +5,7 @@ import base64
 
 import pytest
 
+from mcp_manifold.backends.http.streams import RESUME_CEILING
 from mcp_manifold.backends.http.transport import GOODBYE, MAX_RESUMES
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest, settle_future
@@ -233,8 +234,12 @@ async def test_a_stream_with_event_ids_is_resumed_where_it_broke_until_the_answe
 
 async def test_resuming_without_end_is_given_up() -> None:
     bare = replying(stream(b"retry: 0\n\n") + chunk(b""))
-    async with Server(cutting, rest=bare) as server, over_http(server.url) as (link, _):
-        assert isinstance(await failure(link), BackendLost)
+    clock = FakeClock()
+    async with Server(cutting, rest=bare) as server, over_http(server.url, clock=clock) as (link, _):
+        asked = asyncio.ensure_future(failure(link))
+        while not asked.done():
+            await clock.advance(RESUME_CEILING)
+        assert isinstance(await asked, BackendLost)
         assert len(server.asked) == 1 + MAX_RESUMES
 
 

@@ -101,7 +101,8 @@ async def test_an_event_over_the_limit_reopens_the_stream() -> None:
 
 
 async def test_404_for_the_session_ends_the_link() -> None:
-    async with Server(opening(), replying(whole(404))) as server, over_http(server.url) as (link, transport):
+    gone = replying(whole(404))
+    async with Server(opening(), gone, gone) as server, over_http(server.url) as (link, transport):
         await within(link.request("initialize", raw(x=1), timeout=30))
         transport.listen()
         assert isinstance(await within(asyncio.shield(link.ended)), SessionExpired)

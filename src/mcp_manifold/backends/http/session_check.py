@@ -4,7 +4,6 @@ Servers say so in many ways, most of which have other reasons too. A request tha
 If the session is forgotten, it fails with `SessionExpired`, which repeats it; else with the refusal's own error.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.backends.http.refusal import Refusal, names_session, rpc_error
@@ -27,7 +26,6 @@ class SessionCheck:
         self._ping: PendingRequest | None = None
         self._doubted: dict[int, tuple[PendingRequest, Exception, bool]] = {}
         """Refused requests by number: each with its error, and whether it was certainly not processed."""
-        self._on_known: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<SessionCheck {self._link.backend} {'asking' if self._ping else 'idle'}>"
@@ -63,21 +61,17 @@ class SessionCheck:
             self._doubt(pending, failure, is_unread=True)
         return True
 
-    def ask(self, on_known: Callable[[], None]) -> None:
-        """Check the session; `on_known` is called unless it is forgotten."""
-        self._on_known.append(on_known)
-        self._ask()
+    def ask(self) -> None:
+        """Ask, unless the answer is awaited already."""
+        if self._ping is None and not self._link.ended.done():
+            self._ping = self._link.send("ping", {}, self._answered, timeout=CHECK_WAIT)
 
     def _is_in_session(self, pending: PendingRequest) -> bool:
         return self._link.era == "handshake" and pending.method != "initialize"
 
     def _doubt(self, pending: PendingRequest, failure: Exception, *, is_unread: bool) -> None:
         self._doubted[pending.number] = (pending, failure, is_unread)
-        self._ask()
-
-    def _ask(self) -> None:
-        if self._ping is None and not self._link.ended.done():
-            self._ping = self._link.send("ping", {}, self._answered, timeout=CHECK_WAIT)
+        self.ask()
 
     def _forgotten(self, pending: PendingRequest) -> None:
         expired = SessionExpired(self._link.backend, "the server no longer knows the session")
@@ -86,11 +80,7 @@ class SessionCheck:
 
     def _answered(self, ping: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
         doubted, self._doubted = self._doubted, {}
-        on_known, self._on_known = self._on_known, []
         self._ping = None
         is_forgotten = isinstance(failure, SessionExpired)
         for pending, own, is_unread in doubted.values():
             self._link.fail(pending, failure if is_forgotten and failure and is_unread else own)
-        if not is_forgotten:
-            for callback in on_known:
-                callback()

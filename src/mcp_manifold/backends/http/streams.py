@@ -9,17 +9,25 @@ from typing import Final, Protocol
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.refusal import Refusal
+from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
-from mcp_manifold.errors import SessionExpired
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 logger = logging.getLogger(__name__)
 
 RESUME_DELAY: Final = 1.0
 """Seconds before a broken event stream is resumed, unless the server sends `retry`."""
+_RESUME_FLOOR: Final = 0.5
+"""The shortest such delay: `retry: 0` and a stream that ends at once would make a busy loop."""
 RESUME_CEILING: Final = 30.0
 """The longest such delay."""
+_GROWTH: Final = 2.0
+"""How much longer each delay is than the one before, while streams end at once."""
+STEADY_STREAM: Final = 10.0
+"""Seconds after which a stream that ends did not end at once."""
+_PASSING: Final = frozenset({409, 425, 429, *range(500, 600)})
+"""Statuses that refuse a standing stream for now: one is open already, or the server is busy or broken."""
 POST_WAIT: Final = 60.0
 """Seconds a server may take to accept a POSTed message; without it a silent one would hold its connection."""
 
@@ -35,6 +43,7 @@ class StreamOpener(Protocol):
     clock: Clock
     max_message: int
     idle_limit: float
+    check: SessionCheck
 
     @property
     def has_session(self) -> bool:
@@ -100,7 +109,10 @@ class NotificationPost:
 
 
 class StandingStream:
-    """The standing GET stream: reopened when it breaks, closed for good if the server offers none."""
+    """The standing GET stream: reopened when it breaks, closed for good if the server offers none.
+
+    What the server answers concerns this stream only; after a 404 the session is verified.
+    """
 
     def __init__(self, transport: StreamOpener) -> None:
         self._transport = transport
@@ -108,7 +120,10 @@ class StandingStream:
         self._events: EventParser | None = None
         self._last_event: str | None = None
         self._retry = RESUME_DELAY
-        self._failures = 0
+        self._short = 0
+        """Streams in a row that were refused or ended at once."""
+        self._opened = 0.0
+        self._has_worked = self._was_useful = False
         self._timer: Timer | None = None
         self._idle = IdleTimer(transport.clock, self._again)
         self._closed = False
@@ -133,17 +148,17 @@ class StandingStream:
             self._exchange.abort()
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        if status == 200 and (headers.get("content-type") or "").startswith("text/event-stream"):
+        if status == 200 and headers.is_event_stream:
             self._events = EventParser(self._transport.max_message)
-            self._failures = 0
+            self._opened, self._has_worked, self._was_useful = self._transport.clock.now(), True, False
             self._idle.allow(self._transport.idle_limit)
             self._idle.start()
-        elif status == 404 and self._transport.has_session:
-            self._transport.link.lost(
-                SessionExpired(self._transport.link.backend, "the server no longer knows the session")
-            )
-        elif status < 500:
-            self._closed = True  # 405, or no event stream: the server offers none
+        elif status in (404, 405) or not (self._has_worked or status in _PASSING):
+            self._closed = True  # the server offers no stream (any more)
+            extra = {"backend": self._transport.link.backend, "status": status}
+            logger.log(logging.INFO if self._has_worked else logging.DEBUG, "no standing stream", extra=extra)
+            if status == 404 and self._transport.has_session:
+                self._transport.check.ask()
 
     def received(self, data: bytes) -> None:
         if self._events is None:
@@ -161,8 +176,9 @@ class StandingStream:
         for event in found:
             self._last_event = event.id if event.id is not None else self._last_event
             if event.retry is not None:
-                self._retry = min(event.retry / 1000, RESUME_CEILING)
+                self._retry = event.retry / 1000
             if event.data:
+                self._was_useful = True
                 self._transport.link.fed(event.data)
 
     def ended(self) -> None:
@@ -177,6 +193,13 @@ class StandingStream:
         self._idle.stop()
         if self._closed or self._timer is not None:
             return
-        self._failures += 1
-        delay = min(RESUME_CEILING, max(self._retry, 0.1) * 2 ** min(self._failures - 1, 8))
-        self._timer = self._transport.clock.call_later(delay, self.open)
+        now, is_open = self._transport.clock.now(), self._events is not None
+        if is_open and (self._was_useful or now - self._opened >= STEADY_STREAM):
+            self._short = 0
+        self._timer = self._transport.clock.call_later(resume_delay(self._retry, self._short), self.open)
+        self._short += 1
+
+
+def resume_delay(retry: float, short: int) -> float:
+    """Seconds before a stream is opened again: those of `retry`, and more after `short` streams that ended at once."""
+    return min(RESUME_CEILING, max(retry, _RESUME_FLOOR) * _GROWTH ** min(short, 16))

@@ -15,10 +15,11 @@ from mcp_manifold.backends.http.refusal import Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.http.streams import (
     REFUSAL_BODY,
-    RESUME_CEILING,
     RESUME_DELAY,
+    STEADY_STREAM,
     NotificationPost,
     StandingStream,
+    resume_delay,
 )
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
@@ -166,8 +167,8 @@ class _Reply:
     """The reply to one request: JSON, or an event stream that can be resumed."""
 
     __slots__ = (
-        "_body", "_events", "_expected", "_idle", "_last_event", "_reservation", "_resumes", "_retry", "_size",
-        "_status", "_transport", "exchange", "pending",
+        "_body", "_events", "_expected", "_idle", "_last_event", "_opened", "_reservation", "_resumes", "_retry",
+        "_short", "_size", "_status", "_transport", "exchange", "pending",
     )  # fmt: skip
 
     def __init__(self, transport: HttpTransport, pending: PendingRequest) -> None:
@@ -183,7 +184,8 @@ class _Reply:
         self._expected = 0
         self._last_event: str | None = None
         self._retry = RESUME_DELAY
-        self._resumes = 0
+        self._resumes = self._short = 0
+        self._opened = 0.0
 
     def __repr__(self) -> str:
         return f"<_Reply to {self.pending!r} status={self._status}>"
@@ -205,6 +207,7 @@ class _Reply:
                 self._transport.assigned(headers.get("mcp-session-id") or "")
             if headers.is_event_stream:
                 self._events = EventParser(self._transport.max_message)
+                self._opened = self._transport.clock.now()
                 self._idle = IdleTimer(self._transport.clock, self._silent)
                 self._idle.allow(self._transport.idle_limit)
                 self._idle.start()
@@ -306,9 +309,11 @@ class _Reply:
             if event.id is not None:
                 self._last_event, self._resumes = event.id, 0
             if event.retry is not None:
-                self._retry = min(event.retry / 1000, RESUME_CEILING)
-            if event.data and not self._transport.check.doubts_answer(self.pending, event.data):
-                self._transport.link.fed(event.data, self.pending)
+                self._retry = event.retry / 1000
+            if event.data:
+                self._short = 0
+                if not self._transport.check.doubts_answer(self.pending, event.data):
+                    self._transport.link.fed(event.data, self.pending)
 
     def _resume(self) -> None:
         """The stream ended without the response: resume after its last event id, if it had one."""
@@ -319,7 +324,10 @@ class _Reply:
         self._resumes += 1
         if self.pending.call is not None:  # resuming takes time: let the client wait on an event stream too
             self.pending.call.reply.stream()
-        self._transport.clock.call_later(self._retry, self._reopen)
+        if self._events is not None and self._transport.clock.now() - self._opened >= STEADY_STREAM:
+            self._short = 0
+        self._transport.clock.call_later(resume_delay(self._retry, self._short), self._reopen)
+        self._short += 1
 
     def _reopen(self) -> None:
         if not self.pending.is_done and not self._transport.link.ended.done():
