@@ -129,7 +129,8 @@ async def test_a_status_instead_of_an_answer_is_told_in_words(
     ("reply", "message"),
     [
         (whole(200, b'{"jsonrpc":"2.0","id":77,"result":{}}'), "not the response to the request"),
-        (whole(200, b"<!doctype html><title>Sign in</title>", kind="text/html"), "its answer is not valid JSON"),
+        (whole(200, b'{"jsonrpc":"2.0","id":'), "its answer is not valid JSON"),
+        (whole(200, b"pong", kind="text/plain"), "the server answered with text/plain (HTTP 200), not MCP"),
     ],
 )
 async def test_a_reply_that_is_no_answer_to_the_request_is_refused(reply: bytes, message: str) -> None:

@@ -137,7 +137,7 @@ async def test_a_refused_post_fails_its_call_at_once_and_no_other() -> None:
         waiting = ask(link, "hang")
         await backend.wait_for("tools/call")
         backend.fail(Fault(503, method="tools/call"))
-        assert "the server refused the message (HTTP 503)" in (await failure(ask(link))).message
+        assert "the server answered HTTP 503 instead of MCP" in (await failure(ask(link))).message
         assert not waiting.done()
         await backend.release()
         await within(waiting)

@@ -93,6 +93,8 @@ def may_repeat(
         return False
     if exc.is_unsent:
         return True
+    if exc.next_try is not None and exc.next_try > PAUSE:  # a `Retry-After`
+        return False
     unanswered = isinstance(exc, BackendLost) or (isinstance(exc, BackendUnavailable) and exc.status in _GATEWAY)
     if not unanswered:
         return False

@@ -31,7 +31,7 @@ class ResponseHeaders:
         for key, value in pairs:
             key = key.lower()
             self._index[key] = value if key not in self._index else self._index[key] + b", " + value
-        self.is_event_stream = self._index.get(b"content-type", b"").startswith(b"text/event-stream")
+        self.is_event_stream = self.content_type == "text/event-stream"
         length = self._index.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() and len(length) < _MAX_DIGITS else 0
         """Declared bytes of the body, 0 if undeclared. Where responses share a head: those of the first response."""
@@ -41,6 +41,11 @@ class ResponseHeaders:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._pairs)
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case; empty for none."""
+        return self._index.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
 
     def get(self, name: bytes | str) -> str | None:
         """The value of a field, by its lower-case name; repeated fields are joined with commas."""

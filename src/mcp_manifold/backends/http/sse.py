@@ -95,9 +95,10 @@ class SseTransport:
 
     def _posted(self, pending: PendingRequest, note: NotificationPost) -> None:
         refusal = note.refusal
-        if refusal is not None and self._check.doubts(pending, refusal, has_session=True):
-            return
-        if note.problem:
+        if refusal is not None:
+            if not self._check.doubts(pending, refusal, has_session=True):
+                self._link.fail(pending, refusal.error(self._link.backend, self._link.era))
+        elif note.problem:
             self._link.fail(pending, BackendUnavailable(self._link.backend, note.problem))
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:

@@ -56,13 +56,14 @@ class StreamOpener(Protocol):
 class NotificationPost:
     """The reply to a POSTed message that has no result: accepted or refused."""
 
-    __slots__ = ("_backend", "_body", "_clock", "_status", "_timer", "accepted", "problem")
+    __slots__ = ("_backend", "_body", "_clock", "_headers", "_status", "_timer", "accepted", "problem")
 
     def __init__(self, backend: str, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
         self._timer: Timer | None = None
         self._status = 0
+        self._headers: ResponseHeaders | None = None
         self._body = b""
         self.problem = ""
         """Why it was not accepted; empty so far."""
@@ -73,7 +74,7 @@ class NotificationPost:
         return f"<NotificationPost {self._backend} {'done' if self.accepted.done() else 'waiting'}>"
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        self._status = status
+        self._status, self._headers = status, headers
         if status >= 400:
             self.problem = f"the server refused the message (HTTP {status})"
 
@@ -84,7 +85,9 @@ class NotificationPost:
     @property
     def refusal(self) -> Refusal | None:
         """The refusal of the message by an HTTP status; None if it was accepted, or not answered."""
-        return Refusal(self._status, self._body) if self._status >= 400 else None
+        if self._headers is None or self._status < 300:
+            return None
+        return Refusal(self._status, self._headers, self._body)
 
     def watch(self, exchange: Exchange) -> None:
         """Abort `exchange` after `POST_WAIT`."""

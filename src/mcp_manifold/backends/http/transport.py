@@ -44,6 +44,8 @@ GOODBYE: Final = 2.0
 """Seconds the DELETE that ends a session may take; a server that is gone would delay the shutdown."""
 MAX_RESUMES: Final = 10
 """Resumptions of one reply without a new event, before the server counts as not responding."""
+_JSON_STARTS: Final = (b"{", b"[")
+_NO_HEADERS: Final = ResponseHeaders([])
 _INCOMPLETE: Final = "the server ended its reply without a response; the outcome is unknown"
 
 
@@ -167,8 +169,8 @@ class _Reply:
     """The reply to one request: JSON, or an event stream that can be resumed."""
 
     __slots__ = (
-        "_body", "_events", "_expected", "_idle", "_last_event", "_opened", "_reservation", "_resumes", "_retry",
-        "_short", "_size", "_status", "_transport", "exchange", "pending",
+        "_body", "_events", "_expected", "_headers", "_idle", "_last_event", "_opened", "_reservation", "_resumes",
+        "_retry", "_short", "_size", "_status", "_transport", "exchange", "pending",
     )  # fmt: skip
 
     def __init__(self, transport: HttpTransport, pending: PendingRequest) -> None:
@@ -176,6 +178,7 @@ class _Reply:
         self.pending = pending
         self.exchange: Exchange | None = None
         self._status = 0
+        self._headers = _NO_HEADERS
         self._body: list[bytes] = []
         self._size = 0
         self._events: EventParser | None = None
@@ -201,7 +204,7 @@ class _Reply:
     # --- Receiver ---
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        self._status = status
+        self._status, self._headers = status, headers
         if status == 200:
             if self.pending.method == "initialize":
                 self._transport.assigned(headers.get("mcp-session-id") or "")
@@ -239,7 +242,9 @@ class _Reply:
             self._resume()
         elif self._status == 200 and self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            if not self._transport.check.doubts_answer(self.pending, body):
+            if body[:1] not in _JSON_STARTS and body.lstrip()[:1] not in _JSON_STARTS:
+                self._failed_status()
+            elif not self._transport.check.doubts_answer(self.pending, body):
                 self._transport.link.fed(body, self.pending)
                 self._settle("invalid response: not the response to the request")
         else:
@@ -249,7 +254,7 @@ class _Reply:
     def failed(self, exc: HttpFailure) -> None:
         self._unwatch()
         self._unload()
-        if self.pending.is_done:
+        if self.pending.is_done or self._transport.check.holds(self.pending):
             return
         backend = self._transport.link.backend
         if self._is_resumed or (self._events is not None and exc.kind == "reset"):
@@ -340,7 +345,7 @@ class _Reply:
         if self._is_resumed:  # whatever the status, the server had begun to respond
             self._fail(BackendLost(backend, _INCOMPLETE, status=self._status))
             return
-        refusal = Refusal(self._status, b"".join(self._body))
+        refusal = Refusal(self._status, self._headers, b"".join(self._body))
         if not self._transport.check.doubts(self.pending, refusal, has_session=self._transport.has_session):
             self._fail(refusal.error(backend, link.era))
 
