@@ -3,6 +3,7 @@
 import asyncio
 
 from mcp_manifold.backends.http.client_connection import ClientConnection
+from mcp_manifold.backends.http.exchange import Exchange, ResponseHeaders
 
 
 class FakeTransport(asyncio.Transport):
@@ -51,6 +52,9 @@ class FakeKeeper:
         self.released.append(connection)
 
     def forget(self, connection: ClientConnection) -> None:
+        pass
+
+    def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
         pass
 
     def lost(self, connection: ClientConnection) -> None:

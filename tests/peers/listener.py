@@ -77,6 +77,8 @@ class Listener(Face):
         self.port = port
         self.connections = 0
         """TCP connections accepted so far."""
+        self.redirects: dict[str, str] = {}
+        """Paths that are answered with a redirect, and where each leads."""
         self._faults: list[Fault] = []
         self._server: asyncio.Server | None = None
         self._wires: set[SocketWire] = set()
@@ -180,6 +182,8 @@ class Listener(Face):
             return await _suffer(fault, exchange)
         if self.token is not None and exchange.get("authorization") != f"Bearer {self.token}":
             return await exchange.respond(401, b"", (("WWW-Authenticate", 'Bearer error="invalid_token"'),))
+        if exchange.target in self.redirects:
+            return await exchange.respond(307, b"", (("Location", self.redirects[exchange.target]),))
         return await self._serve(exchange)
 
     async def _hung(self, fault: Fault, wire: SocketWire) -> bool:

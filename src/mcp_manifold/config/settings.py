@@ -156,7 +156,7 @@ class ServerSettings(Value):
     list_timeout: Annotated[Duration | None, Setting("live", "backends")] = None
     """Time limit for fetching its lists. Unset: `listTimeout` of `manifold`."""
     sse_read_timeout: Annotated[Duration, Setting("restart-server", "backends/link")] = 300.0
-    """Silence after which an event stream counts as lost."""
+    """Silence after which an event stream without a deadline counts as lost; a call ends by its timeout."""
     ping_interval: Annotated[DurationOrZero, Setting("restart-server", "backends/life")] = 30.0
     """Silence after which the server is pinged; 0: never."""
     start: Annotated[Literal["eager", "lazy"] | None, Setting("live", "backends/life")] = None

@@ -18,6 +18,7 @@ from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
 UNSET: Final = msgspec.UNSET
 NULL_ID: Final = Payload(b"null")
 
+_BOM: Final = b"\xef\xbb\xbf"
 _ENVELOPE_KEYS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _EXACT_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskId", "task",
@@ -277,10 +278,15 @@ def parse_backend(data: bytes) -> Envelope:
     try:
         envelope = (_parse_once(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
-        raise _invalid("not a JSON-RPC message object") from exc
+        only = _only_message(data)
+        if only is None:
+            raise _invalid("not a JSON-RPC message object") from exc
+        return parse_backend(only)
     except RecursionError as exc:
         raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
     except msgspec.DecodeError:
+        if data.startswith(_BOM):
+            return parse_backend(data[len(_BOM) :])
         envelope = _parse_loosely(data)
     if envelope.error is not UNSET and envelope.result is not UNSET and bytes(envelope.error) == b"null":
         envelope.error = UNSET  # some servers write every absent member as null
@@ -296,6 +302,15 @@ def _as_utf8(data: bytes) -> bytes:
     except UnicodeDecodeError:
         return data.decode("utf-8", "replace").encode()
     return data
+
+
+def _only_message(data: bytes) -> bytes | None:
+    """The message of a batch of one, as 2025-03-26 has them; None for anything else."""
+    try:
+        found = msgspec.json.decode(data, type=list[Payload])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return bytes(found[0]) if len(found) == 1 and first_byte(found[0]) == b"{" else None
 
 
 def _parse_loosely(data: bytes) -> Envelope:

@@ -20,6 +20,11 @@ class Event:
     id: str | None = None
     retry: int | None = None
 
+    @property
+    def is_message(self) -> bool:
+        """Whether it carries a message: `ping` and other events do not, nor does the `[DONE]` of LLM interfaces."""
+        return self.event == "message" and bool(self.data) and self.data != b"[DONE]"
+
 
 class EventTooLarge(Exception):
     """An event or a line exceeds the limit. The parser cannot continue; close the stream."""

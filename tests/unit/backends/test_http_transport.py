@@ -23,7 +23,7 @@ from mcp_manifold.model.call import Call
 from mcp_manifold.wire import MODERN_VERSION, Payload, modern_stamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
-from tests.unit.backends.linking import Caller, Heard, eventually, raw, tool, within
+from tests.unit.backends.linking import Caller, Heard, raw, tool, within
 from tests.unit.backends.serving import (
     Act,
     Asked,
@@ -200,17 +200,16 @@ async def test_a_stream_cut_without_event_ids_is_lost() -> None:
         assert len(server.asked) == 1
 
 
-async def test_a_silent_stream_times_out_and_is_closed() -> None:
-    silent, closed = holding(stream(event(b"")))
-    clock = FakeClock()
-    async with Server(silent) as server, over_http(server.url, clock=clock) as (link, _):
-        asked = asyncio.ensure_future(failure(link))
-        await server.heard(1)
-        await eventually(lambda: clock.pending == 1)  # that of the stream alone: there is a connection
+async def test_a_silent_stream_of_a_request_without_a_timeout_is_lost_and_closed() -> None:
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
+    silent, closed = holding(stream(event(note)))
+    clock, heard = FakeClock(), Heard()
+    async with Server(silent) as server, over_http(server.url, clock=clock, heard=heard) as (link, _):
+        asked = link.begin("subscriptions/listen", {})
+        await heard.first("notifications/message")
         await clock.advance(30)
-        failed = await within(asked)
-        assert isinstance(failed, BackendTimeout)
-        assert failed.message == "event stream idle for 30 s"
+        with pytest.raises(BackendTimeout, match="event stream idle for 30 s"):
+            await within(asked.future)
         await within(closed.wait())
 
 

@@ -13,6 +13,7 @@ import httptools
 
 from mcp_manifold.backends.http.exchange import Exchange, FailureKind, ResponseHeaders
 from mcp_manifold.backends.http.inflate import Inflater, UnknownEncoding, inflater
+from mcp_manifold.backends.http.redirect import REDIRECTS
 from mcp_manifold.http1.known_heads import KnownHeads
 
 _BULKY: Final = 65536
@@ -34,6 +35,9 @@ class Keeper(Protocol):
 
     def forget(self, connection: "ClientConnection") -> None:
         """A connection is closing: it takes no more requests."""
+
+    def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
+        """The response to this request is a redirect that keeps the method: follow it, if that is allowed."""
 
     def lost(self, connection: "ClientConnection") -> None:
         """A connection is closed: another one may be opened in its place."""
@@ -233,6 +237,10 @@ class ClientConnection(asyncio.Protocol):
             self._started = b""
             if not (self._complete or self._may_be_coded):
                 self._expect_rest(headers)
+            if self._status in REDIRECTS:
+                self._pool.redirect(exchange, headers)
+            if not self._complete:
+                exchange.answered()
             exchange.receiver.responded(self._status, headers)
         pieces = self._pieces
         if pieces:

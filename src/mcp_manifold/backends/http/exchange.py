@@ -7,6 +7,9 @@ from typing import Final, Literal, Protocol
 FailureKind = Literal["connect", "tls", "timeout", "reset", "protocol", "limit"]
 
 _MAX_DIGITS: Final = 16
+RequestParts = tuple[bytes, bytes, bytes]
+"""Head, further header lines and body."""
+_FORGOTTEN: Final = (b"", b"", b"")
 NO_LIMIT: Final = sys.maxsize
 """Remaining bytes of an exchange whose body has no limit."""
 
@@ -79,15 +82,21 @@ class Owner(Protocol):
 class Exchange:
     """One request and its response. `sent` tells whether the request was written to a connection."""
 
-    __slots__ = ("done", "left", "owner", "receiver", "sent")
+    __slots__ = ("done", "hops", "left", "moved", "owner", "receiver", "request", "sent")
 
-    def __init__(self, receiver: Receiver, owner: Owner, left: int) -> None:
+    def __init__(self, receiver: Receiver, owner: Owner, left: int, request: RequestParts = _FORGOTTEN) -> None:
         self.receiver = receiver
         self.owner = owner
         self.left = left
         """Bytes of the body that may still come."""
         self.sent = False
         self.done = False
+        self.request = request
+        """What was sent, as long as it may have to be sent again."""
+        self.moved = ""
+        """The path to which redirects led; empty without one."""
+        self.hops = 0
+        """Redirects that were followed."""
 
     def __repr__(self) -> str:
         return f"<Exchange {'done' if self.done else 'sent' if self.sent else 'waiting'}>"
@@ -96,6 +105,20 @@ class Exchange:
         """The request is written to a connection, which owns the exchange now."""
         self.owner = owner
         self.sent = True
+
+    def answered(self) -> None:
+        """The response has begun: the request is not sent again."""
+        self.request = _FORGOTTEN
+
+    def follow(self, redirect: Receiver) -> None:
+        """Let `redirect` receive the rest of this response."""
+        self.receiver = redirect
+        self.hops += 1
+
+    def again(self, receiver: Receiver, path: str, request: RequestParts) -> None:
+        """Become unsent, with another request: the server redirected this one, and processed nothing of it."""
+        self.receiver, self.moved, self.request = receiver, path, request
+        self.sent = self.done = False
 
     def take(self, data: bytes) -> bool:
         """Pass a piece of the body on; False, and nothing passed, when it exceeds the limit."""

@@ -16,7 +16,8 @@ from typing import Final
 
 from mcp_manifold.backends.http.client_connection import ClientConnection
 from mcp_manifold.backends.http.dial import dial
-from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange, FailureKind, Receiver
+from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange, FailureKind, Receiver, ResponseHeaders
+from mcp_manifold.backends.http.redirect import MAX_REDIRECTS, Redirect, path_of
 from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.http1.head import MAX_HEAD
 from mcp_manifold.http1.origin import Origin
@@ -102,7 +103,7 @@ class HttpPool:
             extra: further header lines, written by `http1.head`.
             unlimited: the response body has no limit.
         """
-        exchange = Exchange(receiver, self, NO_LIMIT if unlimited else self.max_body)
+        exchange = Exchange(receiver, self, NO_LIMIT if unlimited else self.max_body, (head, extra, body))
         idle = self._idle
         if idle:
             oldest = self.clock.now() - self._keepalive
@@ -151,6 +152,18 @@ class HttpPool:
     def forget(self, connection: ClientConnection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
+
+    def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
+        path = path_of(self._origin, exchange.request[0], headers.get("location"))
+        if path is not None and exchange.hops < MAX_REDIRECTS:
+            exchange.follow(Redirect(exchange, path, self._send_again))
+
+    def _send_again(self, exchange: Exchange) -> None:
+        """Send a redirected request, on the connection that brought the redirect if it is free."""
+        if self._idle and self._idle[-1].can_take(self.clock.now() - self._keepalive):
+            self._idle.pop().begin(exchange, *exchange.request)
+        else:
+            self._wait(exchange, *exchange.request)
 
     def lost(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
+from mcp_manifold.backends.http.refusal import ANSWERED
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.http.streams import NotificationPost
 from mcp_manifold.backends.link.link import Link
@@ -102,7 +103,7 @@ class SseTransport:
             self._link.fail(pending, BackendUnavailable(self._link.backend, note.problem))
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        if status != 200 or not (headers.get("content-type") or "").startswith("text/event-stream"):
+        if status not in ANSWERED or not headers.is_event_stream:
             reason = f"no event stream at that URL (HTTP {status})"
             self._broken(BackendProtocolError(self._link.backend, reason, status=status))
         else:
@@ -123,7 +124,7 @@ class SseTransport:
         for event in found:
             if event.event == "endpoint":
                 self._named(event.data.decode("utf-8", "replace"))
-            elif event.data and event.event == "message":
+            elif event.is_message:
                 self._link.fed(event.data)
 
     def ended(self) -> None:

@@ -8,7 +8,7 @@ import logging
 from typing import Final, Protocol
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
-from mcp_manifold.backends.http.refusal import Refusal
+from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
@@ -151,7 +151,7 @@ class StandingStream:
             self._exchange.abort()
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        if status == 200 and headers.is_event_stream:
+        if status in ANSWERED and headers.is_event_stream:
             self._events = EventParser(self._transport.max_message)
             self._opened, self._has_worked, self._was_useful = self._transport.clock.now(), True, False
             self._idle.allow(self._transport.idle_limit)
@@ -180,7 +180,7 @@ class StandingStream:
             self._last_event = event.id if event.id is not None else self._last_event
             if event.retry is not None:
                 self._retry = event.retry / 1000
-            if event.data:
+            if event.is_message:
                 self._was_useful = True
                 self._transport.link.fed(event.data)
 

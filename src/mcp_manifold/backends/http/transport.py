@@ -7,11 +7,12 @@ carries the exchanges; the link reads the messages.
 import asyncio
 import logging
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
-from mcp_manifold.backends.http.refusal import Refusal
+from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.http.streams import (
     REFUSAL_BODY,
@@ -44,7 +45,7 @@ GOODBYE: Final = 2.0
 """Seconds the DELETE that ends a session may take; a server that is gone would delay the shutdown."""
 MAX_RESUMES: Final = 10
 """Resumptions of one reply without a new event, before the server counts as not responding."""
-_JSON_STARTS: Final = (b"{", b"[")
+_JSON_STARTS: Final = (b"{", b"[", b"\xef")  # an object, a batch of one, or a byte order mark
 _NO_HEADERS: Final = ResponseHeaders([])
 _INCOMPLETE: Final = "the server ended its reply without a response; the outcome is unknown"
 
@@ -77,6 +78,8 @@ class HttpTransport:
         self._headers = dict(headers)
         self._session = ""
         self._version = ""
+        self._path: str | None = None
+        """The path to which the server redirected; None for that of the URL."""
         self.check = SessionCheck(link)
         self._standing: StandingStream | None = None
         self._tools: BoundedCache[bytes, bytes] = BoundedCache(max_tools)
@@ -94,9 +97,10 @@ class HttpTransport:
         if self._version:
             common["mcp-protocol-version"] = self._version
         posted = {"accept": "application/json, text/event-stream", "content-type": "application/json", **common}
-        self._post = self._pool.head("POST", headers=posted.items())
-        self._get = self._pool.head("GET", headers={"accept": "text/event-stream", **common}.items())
-        self._delete = self._pool.head("DELETE", headers=common.items())
+        head, path = self._pool.head, self._path
+        self._post = head("POST", path, posted.items())
+        self._get = head("GET", path, {"accept": "text/event-stream", **common}.items())
+        self._delete = head("DELETE", path, common.items())
 
     # --- Transport --------------------------------------------------------------------------------------------------
 
@@ -154,6 +158,12 @@ class HttpTransport:
             self._session = session
             self._compose()
 
+    def moved(self, path: str) -> None:
+        """Use the path to which the server redirected from now on."""
+        if path != self._path:
+            self._path = path
+            self._compose()
+
     @property
     def has_session(self) -> bool:
         """Whether the server assigned a session id."""
@@ -205,26 +215,30 @@ class _Reply:
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
         self._status, self._headers = status, headers
-        if status == 200:
+        if status in ANSWERED:
+            if self.exchange is not None and self.exchange.moved:
+                self._transport.moved(self.exchange.moved)
             if self.pending.method == "initialize":
                 self._transport.assigned(headers.get("mcp-session-id") or "")
             if headers.is_event_stream:
                 self._events = EventParser(self._transport.max_message)
                 self._opened = self._transport.clock.now()
-                self._idle = IdleTimer(self._transport.clock, self._silent)
-                self._idle.allow(self._transport.idle_limit)
-                self._idle.start()
+                if self.pending.timeout == inf:  # nothing else would notice that the stream is dead
+                    self._idle = IdleTimer(self._transport.clock, self._silent)
+                    self._idle.allow(self._transport.idle_limit)
+                    self._idle.start()
             elif headers.length > MIN_COUNTED:
                 self._expect(headers.length)
 
     def received(self, data: bytes) -> None:
-        if self._events is not None and self._idle is not None:
-            self._idle.allow(self._transport.idle_limit)
+        if self._events is not None:
+            if self._idle is not None:
+                self._idle.allow(self._transport.idle_limit)
             self._stream(self._events, data)
             return
         self._body.append(data)
         self._size += len(data)
-        if self._status != 200 and self._size > REFUSAL_BODY:
+        if self._status not in ANSWERED and self._size > REFUSAL_BODY:
             self._failed_status()
             self.abort()
         elif self._size > self._transport.max_message:
@@ -240,7 +254,7 @@ class _Reply:
             return
         if self._events is not None:
             self._resume()
-        elif self._status == 200 and self._body:
+        elif self._status in ANSWERED and self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             if body[:1] not in _JSON_STARTS and body.lstrip()[:1] not in _JSON_STARTS:
                 self._failed_status()
@@ -315,7 +329,7 @@ class _Reply:
                 self._last_event, self._resumes = event.id, 0
             if event.retry is not None:
                 self._retry = event.retry / 1000
-            if event.data:
+            if event.is_message:
                 self._short = 0
                 if not self._transport.check.doubts_answer(self.pending, event.data):
                     self._transport.link.fed(event.data, self.pending)
