@@ -52,6 +52,12 @@ def _filter(value: object) -> object:
     return value
 
 
+def _http_or_sse(value: object) -> object:
+    """VS Code's `http` is Streamable HTTP, or else SSE."""
+    transport = transport_of(value)
+    return "auto" if transport == "http" else transport
+
+
 def _blocked(value: object) -> object:
     return {"block": value}
 
@@ -120,7 +126,11 @@ _SHARED: Final = (
     *(Key(name, note=UNSUPPORTED) for name in ("auth", "headersHelper", "oauth")),
 )
 
-DIALECTS: Final = (Dialect("common", ("mcpServers",), _SHARED), Dialect("vscode", ("servers",), _SHARED))
+_VS_CODE_TYPE: Final = Key("type", "transport", _http_or_sse)
+DIALECTS: Final = (
+    Dialect("common", ("mcpServers",), _SHARED),
+    Dialect("vscode", ("servers",), (*_SHARED, _VS_CODE_TYPE)),
+)
 """All dialects. A file is read in the first one whose path of servers it has."""
 
 SERVER_KEYS: Final = tuple(dialect.servers[0] for dialect in DIALECTS)

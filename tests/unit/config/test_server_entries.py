@@ -77,7 +77,7 @@ def test_a_cursor_file_works_unchanged(home: Home) -> None:
 
 def test_a_vs_code_file_works_unchanged_except_for_prompts(home: Home) -> None:
     settings = home.load(VS_CODE)
-    assert [(server.name, server.transport) for server in settings.servers] == [("github", "http"), ("play", "stdio")]
+    assert [(server.name, server.transport) for server in settings.servers] == [("github", "auto"), ("play", "stdio")]
     assert [server.name for server in settings.broken] == ["asks"]
     assert '"${input:...}" is not known' in settings.broken[0].reason
 

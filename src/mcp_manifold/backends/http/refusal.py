@@ -73,10 +73,14 @@ class Refusal:
         return self.status in (400, 404, 410) or self.is_about_session
 
     def error(self, backend: str, era: Era) -> BackendError | RemoteError:
-        """The error of the refused request: that of a JSON-RPC error response, or what the status means."""
+        """The error of the refused request: that of a JSON-RPC error response, or else `failure`."""
         if self._error is not None and self.status != 401:
             code = wire.backend_code(self._error)
             return RemoteError(bytes(self._error), code=code, backend=backend, era=era)
+        return self.failure(backend)
+
+    def failure(self, backend: str) -> BackendError:
+        """What the status means."""
         is_temporary = self.status in (401, 403, 429) or self.status >= 500
         kind = BackendUnavailable if is_temporary else BackendProtocolError
         return kind(backend, self.reason, status=self.status, next_try=self._retry_after)

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
-from mcp_manifold.backends.http.refusal import ANSWERED
+from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.http.streams import NotificationPost
 from mcp_manifold.backends.link.link import Link
@@ -104,8 +104,11 @@ class SseTransport:
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
         if status not in ANSWERED or not headers.is_event_stream:
-            reason = f"no event stream at that URL (HTTP {status})"
-            self._broken(BackendProtocolError(self._link.backend, reason, status=status))
+            backend = self._link.backend
+            failed = Refusal(status, headers, b"").failure(backend)
+            if isinstance(failed, BackendProtocolError) and status not in range(300, 400):
+                failed = BackendProtocolError(backend, f"no event stream at that URL (HTTP {status})", status=status)
+            self._broken(failed)
         else:
             self._idle.allow(self._idle_limit)
             self._idle.start()
@@ -131,8 +134,8 @@ class SseTransport:
         self._broken(BackendLost(self._link.backend, "the server closed the event stream"))
 
     def failed(self, exc: HttpFailure) -> None:
-        kind = BackendLost if exc.sent else BackendUnavailable
-        self._broken(kind(self._link.backend, str(exc)))
+        backend = self._link.backend
+        self._broken(BackendLost(backend, str(exc)) if exc.sent else BackendUnavailable(backend, str(exc)).unsent())
 
     def _named(self, endpoint: str) -> None:
         """Accept the endpoint, unless it is on another origin: the credentials are for the configured one (S20)."""

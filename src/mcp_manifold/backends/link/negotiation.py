@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock
+from mcp_manifold.errors import BackendError, BackendTimeout
 from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.wire import EMPTY, MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders
@@ -24,6 +25,9 @@ TransportKind = Literal["stdio", "http", "sse"]
 
 PROBE_WAIT: Final = 5.0
 """Seconds without a response to `server/discover` before a server counts as one that does not know the method."""
+
+TOO_MANY: Final = 429
+"""The HTTP status of a server that wants fewer requests, and not other ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,13 @@ class Negotiation:
     instructions: str
     hint: Hint | None = None
     """Caching hint of a `server/discover`; None after `initialize`, which has none."""
+
+
+def telling(failure: BackendError) -> int:
+    """How much a failed attempt tells: 3 about access, 1 about an endpoint of another kind, 2 otherwise."""
+    if failure.status in (401, 403):
+        return 3
+    return 1 if failure.status in (400, 404, 405, 406, 415, 501) or isinstance(failure, BackendTimeout) else 2
 
 
 class Greet(Protocol):

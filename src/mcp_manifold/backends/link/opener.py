@@ -18,7 +18,7 @@ from mcp_manifold.backends.http.sse import SseTransport
 from mcp_manifold.backends.http.transport import HttpTransport
 from mcp_manifold.backends.link.isolation import SHARED, LinkKey
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import Identity, Negotiation, TransportKind
+from mcp_manifold.backends.link.negotiation import TOO_MANY, Identity, Negotiation, TransportKind, telling
 from mcp_manifold.backends.link.pending import Transport
 from mcp_manifold.backends.link.server_requests import Inbox, ServerNotification, ServerRequest
 from mcp_manifold.backends.process.command import StdioCommand
@@ -31,6 +31,7 @@ from mcp_manifold.config.environment import inherited, matching
 from mcp_manifold.errors import (
     BackendCrashed,
     BackendError,
+    BackendLost,
     BackendProtocolError,
     BackendTimeout,
     BackendUnavailable,
@@ -238,13 +239,24 @@ class LinkOpener:
     async def _connect(
         self, identity: Identity, place: LinkKey, holder: Session | None = None
     ) -> tuple[Link, Transport, Negotiation]:
-        kinds = self.connector.kinds()
-        for kind in kinds[:-1]:
+        reason: BackendError | None = None
+        for kind in self.connector.kinds():
             try:
                 return await self._connect_as(kind, identity, place, holder)
-            except BackendProtocolError as exc:
+            except BackendError as exc:
+                reason = exc if reason is None or telling(exc) > telling(reason) else reason
+                if not self._may_be_another(exc):
+                    break
                 logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self._server.name})
-        return await self._connect_as(kinds[-1], identity, place, holder)
+        assert reason is not None, "there is a transport to try"
+        raise reason
+
+    def _may_be_another(self, failure: BackendError) -> bool:
+        """Whether the server may speak another transport: it refused this one, which it may have spoken before."""
+        if isinstance(failure, BackendProtocolError):
+            return True
+        is_answer = failure.status or isinstance(failure, BackendLost)
+        return bool(is_answer) and failure.status != TOO_MANY and self.connector.kind is None
 
     async def _connect_as(
         self, kind: TransportKind, identity: Identity, place: LinkKey, holder: Session | None

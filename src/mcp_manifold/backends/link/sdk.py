@@ -26,9 +26,17 @@ from pydantic import ValidationError
 
 from mcp_manifold import wire
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.backends.link.negotiation import PROBE_WAIT, Identity, Negotiation, discovered, initialized
+from mcp_manifold.backends.link.negotiation import (
+    PROBE_WAIT,
+    TOO_MANY,
+    Identity,
+    Negotiation,
+    discovered,
+    initialized,
+    telling,
+)
 from mcp_manifold.clock import Clock
-from mcp_manifold.errors import BackendError, BackendProtocolError, BackendTimeout, BackendUnavailable, RemoteError
+from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders, without_annotations
 from mcp_manifold.wire.protocol import TASKS_EXTENSION
@@ -116,21 +124,29 @@ async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeou
 async def _negotiate(
     session: ClientSession, dispatcher: _LinkDispatcher, link: Link, eras: tuple[Era, ...]
 ) -> Negotiation | BackendError | RemoteError:
-    outcome: BackendError | RemoteError = BackendProtocolError(link.backend, "no protocol era is enabled")
+    """Try the eras, and return the first outcome or the most telling failure.
+
+    A server that does not know `server/discover` may refuse it in any way. Only what concerns all requests is final.
+    """
+    outcome: BackendError | None = None
     for era in eras:
         try:
             return await _negotiate_in(session, dispatcher, link, era)
-        except (BackendProtocolError, BackendTimeout) as exc:
-            outcome = exc
         except MCPError as exc:
-            outcome = BackendProtocolError(
+            failed: BackendError = BackendProtocolError(
                 link.backend, f"connection refused by the server: {exc.message} ({exc.code})"
             )
-        except (BackendError, RemoteError) as exc:
+        except BackendError as exc:
+            failed = exc
+        except RemoteError as exc:
             return exc
+        if outcome is None or telling(outcome) <= min(telling(failed), 2):
+            outcome = failed
+        if failed.is_unsent or failed.status == TOO_MANY or link.ended.done():
+            return outcome
         link.stamp(None)
         link.transport.adopt("")
-    return outcome
+    return outcome or BackendProtocolError(link.backend, "no protocol era is enabled")
 
 
 async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, link: Link, era: Era) -> Negotiation:
@@ -142,10 +158,6 @@ async def _negotiate_in(session: ClientSession, dispatcher: _LinkDispatcher, lin
         link.stamp(wire.modern_stamp(identity.client_info, wire.with_extension(identity.capabilities, TASKS_EXTENSION)))
         link.transport.adopt(MODERN_VERSION)
         await session.discover()
-    except BackendUnavailable as exc:
-        if exc.status not in (400, 404, 405, 406, 415, 501):
-            raise
-        raise BackendProtocolError(link.backend, exc.message, status=exc.status) from exc
     except (ValidationError, RuntimeError, msgspec.DecodeError) as exc:
         raise BackendProtocolError(link.backend, f"invalid {era} negotiation: {_first_line(exc)}") from exc
     negotiation = discovered(dispatcher.raw, now=dispatcher.clock.now())
