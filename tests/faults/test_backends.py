@@ -57,7 +57,7 @@ async def test_r7_an_event_stream_that_ends_mid_call_fails_the_call_and_is_opene
 
 @pytest.mark.parametrize("kind", ["web", "web26", "stream"])
 async def test_r7_an_answer_that_falls_silent_is_given_up_after_its_time(kind: str) -> None:
-    quiet = {kind: {"sseReadTimeout": "400ms", "timeout": "1h", "pingInterval": 0}}
+    quiet = {kind: {"sseReadTimeout": "1h", "timeout": "400ms", "pingInterval": 0}}
     script = replace(offering(kind), tools=(tool("echo"), tool("fades", Act("notify", NOTE, then=Act("hang")))))
     async with enduring({kind: script}, **quiet) as stand, stand.client(HTTP) as client:
         refused(await client.call(f"{kind}__fades"), kind, "BackendLost", "BackendTimeout")

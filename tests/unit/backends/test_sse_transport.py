@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from mcp_manifold.backends.http.pool import HttpPool
-from mcp_manifold.backends.http.sse import ENDPOINT_WAIT, SseTransport
+from mcp_manifold.backends.http.sse import ENDPOINT_WAIT, PROOF_WAIT, SseTransport
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, LoopClock
 from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendUnavailable
@@ -16,7 +17,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
 from tests.peers.backend import Act, Fault, Script, SseBackend, tool
 from tests.peers.sse_backend import Endpoint
-from tests.unit.backends.linking import Heard, new_link, raw, within
+from tests.unit.backends.linking import Heard, eventually, new_link, raw, within
 from tests.unit.backends.linking import tool as arguments
 from tests.unit.backends.serving import Asked, Server, chunk, event, holding, replying, stream, whole
 
@@ -208,15 +209,32 @@ async def test_an_event_over_the_limit_ends_the_link() -> None:
         assert "larger than the message limit" in str(await within(asyncio.shield(link.ended)))
 
 
-async def test_an_idle_stream_ends_the_link_only_while_an_answer_is_due() -> None:
+async def test_an_idle_stream_ends_the_link_only_while_an_answer_is_due_and_a_ping_has_none() -> None:
     clock = FakeClock()
-    async with SseBackend(QUIET) as backend, over_sse(backend.url, clock=clock) as (link, _):
-        await clock.advance(100)
+    script = replace(QUIET, on={"ping": Act("silent")})
+    async with SseBackend(script) as backend, over_sse(backend.url, clock=clock) as (link, _):
+        await clock.advance(90)  # looked at three times, just now as well
         assert not link.ended.done()
         asked = ask(link, "hang")
         await backend.wait_for("tools/call")
         await clock.advance(30)
+        await backend.wait_for("ping")
+        assert not link.ended.done()
+        await clock.advance(PROOF_WAIT)
         assert "event stream idle for 30 s while responses were due" in (await failure(asked)).message
+
+
+async def test_a_call_may_be_silent_for_its_timeout_if_the_server_answers_pings() -> None:
+    clock = FakeClock()
+    async with SseBackend(QUIET) as backend, over_sse(backend.url, clock=clock) as (link, _):
+        asked = ask(link, "hang")
+        await backend.wait_for("tools/call")
+        for count in range(1, 4):
+            await clock.advance(30)
+            await backend.wait_for("ping", count=count)
+            await eventually(lambda: len(link.pending) == 1)
+        await backend.release()
+        await within(asked)
 
 
 async def test_closing_closes_the_stream_and_fails_what_is_in_flight() -> None:

@@ -25,6 +25,9 @@ from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 ENDPOINT_WAIT: Final = 30.0
 """Seconds to wait for the `endpoint` event, which names the URL to POST to; a silent server would hang the connect."""
 
+PROOF_WAIT: Final = 5.0
+"""Seconds a stream that was idle for too long may take to bring the answer to a `ping`."""
+
 
 class SseTransport:
     """Carries one link. The event stream is the session; its end is the end of the link."""
@@ -42,6 +45,8 @@ class SseTransport:
     ) -> None:
         self._idle_limit = idle_limit
         self._idle = IdleTimer(pool.clock, self._silent)
+        self._is_asked = False
+        """Whether a `ping` was sent because the stream was idle, and nothing came since."""
         self._link = link
         self._check = SessionCheck(link)
         self._pool = pool
@@ -115,6 +120,7 @@ class SseTransport:
 
     def received(self, data: bytes) -> None:
         self._idle.allow(self._idle_limit)
+        self._is_asked = False
         try:
             found = self._events.feed(data)
         except EventTooLarge:
@@ -152,16 +158,16 @@ class SseTransport:
             self._broken(BackendProtocolError(self._link.backend, "SSE endpoint is not a valid URL"))
 
     def _silent(self) -> None:
-        """Idle for too long: a fault only while responses are due, because many servers send no keep-alive."""
-        if self._link.is_busy:
-            self._broken(
-                BackendLost(
-                    self._link.backend, f"event stream idle for {self._idle_limit:g} s while responses were due"
-                )
-            )
-        else:
-            self._idle.allow(self._idle_limit)
-            self._idle.start()
+        """Idle for too long, which many servers are: a fault only while responses are due and a `ping` has none."""
+        if self._is_asked:
+            reason = f"event stream idle for {self._idle_limit:g} s while responses were due"
+            self._broken(BackendLost(self._link.backend, reason))
+            return
+        self._is_asked = self._link.is_busy
+        if self._is_asked:
+            self._link.begin("ping", {}, timeout=PROOF_WAIT)
+        self._idle.allow(PROOF_WAIT if self._is_asked else self._idle_limit)
+        self._idle.start()
 
     def _broken(self, reason: BackendError) -> None:
         self._reservation.release()
