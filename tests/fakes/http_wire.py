@@ -36,6 +36,7 @@ class FakeKeeper:
     """Counts what a connection reports."""
 
     where = "fake:80"
+    hint = ""
 
     def __init__(self, *, max_head: int, max_body: int) -> None:
         self.max_head = max_head
@@ -55,6 +56,12 @@ class FakeKeeper:
         pass
 
     def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
+        pass
+
+    def closed_idle(self, connection: ClientConnection) -> None:
+        pass
+
+    def send_again(self, exchange: Exchange) -> None:
         pass
 
     def lost(self, connection: ClientConnection) -> None:

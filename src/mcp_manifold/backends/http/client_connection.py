@@ -6,7 +6,10 @@ response whose end is ambiguous is never repaired; the connection is closed inst
 """
 
 import asyncio
+import selectors
+import ssl
 import zlib
+from math import inf
 from typing import Final, Protocol
 
 import httptools
@@ -19,6 +22,9 @@ from mcp_manifold.http1.known_heads import KnownHeads
 _BULKY: Final = 65536
 """Bytes of a body above which it is written separately: copying it behind its head would cost more than a write."""
 
+_TLS_ALERT: Final = b"\x15\x03"
+"""How the TLS message begins that refuses plain HTTP."""
+
 
 class Keeper(Protocol):
     """The pool, as its connections see it."""
@@ -26,6 +32,10 @@ class Keeper(Protocol):
     where: str
     max_body: int
     max_head: int
+
+    @property
+    def hint(self) -> str:
+        """What to try if a server closes the connection without a word."""
 
     def opened(self, connection: "ClientConnection") -> None:
         """A connection is open."""
@@ -36,11 +46,31 @@ class Keeper(Protocol):
     def forget(self, connection: "ClientConnection") -> None:
         """A connection is closing: it takes no more requests."""
 
+    def closed_idle(self, connection: "ClientConnection") -> None:
+        """The server closed this connection while it was idle."""
+
     def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
         """The response to this request is a redirect that keeps the method: follow it, if that is allowed."""
 
+    def send_again(self, exchange: Exchange) -> None:
+        """Send a request that was not processed once more."""
+
     def lost(self, connection: "ClientConnection") -> None:
         """A connection is closed: another one may be opened in its place."""
+
+
+def tls_reason(exc: ssl.SSLError) -> str:
+    """Why a TLS handshake failed, in words."""
+    code = exc.reason or ""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {exc.verify_message}"
+    if "CERTIFICATE_REQUIRED" in code:
+        return "the server requires a client certificate"
+    if "ALERT_HANDSHAKE_FAILURE" in code:
+        return "the server refused the TLS handshake; it may require a client certificate"
+    if code in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+        return "the server does not speak TLS on that port; use http:// in the url"
+    return f"the TLS handshake failed: {code or 'connection closed'}"
 
 
 class _Broken(Exception):
@@ -65,6 +95,10 @@ class ClientConnection(asyncio.Protocol):
         self._started = b""
         """The piece of input in which the current response began."""
         self.idle_since = 0.0
+        self.keep_alive = inf
+        """Seconds after which the server closes the connection if it is idle, as it said in its last response."""
+        self.has_served = False
+        """Whether it brought a response before."""
         self.is_closed = False
         self._expect_head()
 
@@ -96,6 +130,16 @@ class ClientConnection(asyncio.Protocol):
         """Whether the connection can take a request: idle since `oldest` or later, and not closing."""
         return self.idle_since >= oldest and not self._transport.is_closing()
 
+    def age(self, seconds: float) -> None:
+        """Count as idle for longer than it is: the server keeps it for a shorter time than others."""
+        self.idle_since -= seconds
+
+    def is_ended(self) -> bool:
+        """Whether the server has closed it, or sent something, which the event loop has not read yet."""
+        with selectors.DefaultSelector() as look:
+            look.register(self._transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return bool(look.select(0))
+
     def give_up(self, exchange: Exchange) -> None:
         """Close: reading an unwanted response to its end costs more than a new connection."""
         if exchange is self._exchange:
@@ -113,8 +157,13 @@ class ClientConnection(asyncio.Protocol):
         """Close, and report the reason to the receiver."""
         exchange = self._exchange
         self.close()
-        if exchange is not None:
-            exchange.fail(kind, f"{self._pool.where}: {reason}")
+        if exchange is None:
+            return
+        if kind == "reset" and self.has_served and exchange.is_repeatable and not self._has_begun:
+            exchange.repeat()
+            self._pool.send_again(exchange)
+            return
+        exchange.fail(kind, f"{self._pool.where}: {reason}")
 
     # --- asyncio.Protocol ---
 
@@ -145,6 +194,8 @@ class ClientConnection(asyncio.Protocol):
             self._deliver(exchange)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, _Broken) as exc:
             reason = "the response is not valid HTTP" if not isinstance(exc, _Broken) else str(exc)
+            if self._started.startswith(_TLS_ALERT):
+                reason = "the server speaks TLS on that port; use https:// in the url"
             self.fail("protocol", reason)
 
     def _recognised(self, exchange: Exchange, headers: ResponseHeaders, body: bytes) -> None:
@@ -168,6 +219,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if self._exchange is None:
+            self._pool.closed_idle(self)
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,11 +227,16 @@ class ClientConnection(asyncio.Protocol):
         self._pool.lost(self)
         exchange = self._exchange
         if exchange is None:
+            if not self.is_closed:
+                self._pool.closed_idle(self)
             self.is_closed = True
         elif exc is None and self._ends_with_connection():
             self._end_or_fail(exchange)
+        elif isinstance(exc, ssl.SSLError):
+            self.fail("tls", tls_reason(exc))
         else:
-            self.fail("reset", "the connection was lost before the response was complete")
+            hint = "" if self._has_begun else self._pool.hint
+            self.fail("reset", f"the connection was lost before the response was complete{hint}")
 
     # --- the parser's calls ---
 
@@ -230,6 +287,7 @@ class ClientConnection(asyncio.Protocol):
         if self._status and not self._announced:
             self._announced = True
             headers = ResponseHeaders(self._fields)
+            self.keep_alive = headers.keep_alive
             if self._may_be_coded:
                 self._adopt_coding(headers)
             elif self._complete and self._reusable and self._status == 200:
@@ -301,6 +359,7 @@ class ClientConnection(asyncio.Protocol):
         if coded is not None and not coded.is_finished:
             raise _Broken("the response's content-encoding is truncated")
         self._exchange = None
+        self.has_served = True
         if self._reusable and not (self._bulky and self._transport.get_write_buffer_size()):
             self._bulky = False
             self._expect_head()

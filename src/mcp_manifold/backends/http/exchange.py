@@ -1,11 +1,14 @@
 """One HTTP request and its response, as the caller sees them. Opens no connection."""
 
+import re
 import sys
 from collections.abc import Iterator
+from math import inf
 from typing import Final, Literal, Protocol
 
 FailureKind = Literal["connect", "tls", "timeout", "reset", "protocol", "limit"]
 
+_KEEP_ALIVE: Final = re.compile(rb"\btimeout=(\d{1,6})\b", re.IGNORECASE)
 _MAX_DIGITS: Final = 16
 RequestParts = tuple[bytes, bytes, bytes]
 """Head, further header lines and body."""
@@ -26,7 +29,7 @@ class HttpFailure(Exception):
 class ResponseHeaders:
     """The header fields of a response, as received. Responses with the same head share one object."""
 
-    __slots__ = ("_index", "_pairs", "is_event_stream", "length")
+    __slots__ = ("_index", "_pairs", "is_event_stream", "keep_alive", "length")
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self._pairs = pairs
@@ -38,6 +41,9 @@ class ResponseHeaders:
         length = self._index.get(b"content-length", b"")
         self.length = int(length) if length.isdigit() and len(length) < _MAX_DIGITS else 0
         """Declared bytes of the body, 0 if undeclared. Where responses share a head: those of the first response."""
+        limit = _KEEP_ALIVE.search(self._index.get(b"keep-alive", b""))
+        self.keep_alive = inf if limit is None else int(limit.group(1))
+        """Seconds after which the server closes the connection if it is idle; inf if it does not say."""
 
     def __repr__(self) -> str:
         return f"<ResponseHeaders {', '.join(name.decode('latin-1') for name, _ in self._pairs)}>"
@@ -82,9 +88,17 @@ class Owner(Protocol):
 class Exchange:
     """One request and its response. `sent` tells whether the request was written to a connection."""
 
-    __slots__ = ("done", "hops", "left", "moved", "owner", "receiver", "request", "sent")
+    __slots__ = ("done", "hops", "is_repeatable", "left", "moved", "owner", "receiver", "request", "sent")
 
-    def __init__(self, receiver: Receiver, owner: Owner, left: int, request: RequestParts = _FORGOTTEN) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        owner: Owner,
+        left: int,
+        request: RequestParts = _FORGOTTEN,
+        *,
+        is_repeatable: bool = False,
+    ) -> None:
         self.receiver = receiver
         self.owner = owner
         self.left = left
@@ -95,6 +109,8 @@ class Exchange:
         """What was sent, as long as it may have to be sent again."""
         self.moved = ""
         """The path to which redirects led; empty without one."""
+        self.is_repeatable = is_repeatable
+        """Whether it may be sent once more, because it only reads."""
         self.hops = 0
         """Redirects that were followed."""
 
@@ -114,6 +130,10 @@ class Exchange:
         """Let `redirect` receive the rest of this response."""
         self.receiver = redirect
         self.hops += 1
+
+    def repeat(self) -> None:
+        """Become unsent: the server closed the idle connection as the request was written."""
+        self.is_repeatable = self.sent = False
 
     def again(self, receiver: Receiver, path: str, request: RequestParts) -> None:
         """Become unsent, with another request: the server redirected this one, and processed nothing of it."""
@@ -143,4 +163,4 @@ class Exchange:
         """End without a response. No effect when done."""
         if not self.done:
             self.done = True
-            self.receiver.failed(HttpFailure(kind, reason, sent=self.sent))
+            self.receiver.failed(HttpFailure(kind, reason, sent=self.sent and kind != "tls"))

@@ -12,9 +12,10 @@ import ssl
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
-from mcp_manifold.backends.http.client_connection import ClientConnection
+from mcp_manifold.backends.http.client_connection import ClientConnection, tls_reason
 from mcp_manifold.backends.http.dial import dial
 from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange, FailureKind, Receiver, ResponseHeaders
 from mcp_manifold.backends.http.redirect import MAX_REDIRECTS, Redirect, path_of
@@ -24,6 +25,12 @@ from mcp_manifold.http1.origin import Origin
 
 _MAX_WAITING: Final = 1000
 """Requests that may wait for a connection; without it a stuck backend would grow the queue."""
+_KEEP_MARGIN: Final = 0.75
+"""Seconds before the end that a server announces (`Keep-Alive: timeout`) in which a connection is not used any more."""
+_LEAST_KEPT: Final = 1.0
+"""Seconds an idle connection is kept at least, whenever the server closed others: it may just have restarted."""
+_FRESH: Final = 0.5
+"""Seconds of idleness after which a connection is looked at before it is used: some servers close it after 2 s."""
 _CLOSE_WAIT: Final = 1.0
 """Seconds for aborted connections to report their loss; a transport that never does would hang `aclose`."""
 
@@ -80,7 +87,7 @@ class HttpPool:
         self._sweep: Timer | None = None
         self._expiry: Timer | None = None
         self._emptied = asyncio.Event()
-        self._is_closed = False
+        self._is_closed = self._has_worked = False
 
     def __repr__(self) -> str:
         counts = f"open={len(self._connections)} idle={len(self._idle)} waiting={len(self._waiting)}"
@@ -95,21 +102,31 @@ class HttpPool:
         return self._origin.head(method, path, headers)
 
     def send(
-        self, head: bytes, body: bytes, receiver: Receiver, *, extra: bytes = b"", unlimited: bool = False
+        self,
+        head: bytes,
+        body: bytes,
+        receiver: Receiver,
+        *,
+        extra: bytes = b"",
+        unlimited: bool = False,
+        repeatable: bool = False,
     ) -> Exchange:
         """Send a request; never calls the receiver before it returns.
 
         Args:
             extra: further header lines, written by `http1.head`.
             unlimited: the response body has no limit.
+            repeatable: it only reads, so that it is sent once more if a kept connection was just closed.
         """
-        exchange = Exchange(receiver, self, NO_LIMIT if unlimited else self.max_body, (head, extra, body))
+        left = NO_LIMIT if unlimited else self.max_body
+        exchange = Exchange(receiver, self, left, (head, extra, body), is_repeatable=repeatable)
         idle = self._idle
         if idle:
-            oldest = self.clock.now() - self._keepalive
+            now = self.clock.now()
+            oldest = now - self._keepalive
             while idle:
                 connection = idle.pop()
-                if connection.can_take(oldest):
+                if connection.can_take(oldest) and (now - connection.idle_since < _FRESH or not connection.is_ended()):
                     connection.begin(exchange, head, extra, body)
                     return exchange
                 connection.close()
@@ -145,6 +162,10 @@ class HttpPool:
             self._serve(connection)
             return
         connection.idle_since = self.clock.now()
+        if connection.keep_alive < inf:  # as if it were idle for longer already
+            kept = max(0.0, connection.keep_alive - _KEEP_MARGIN)
+            connection.age(max(0.0, self._keepalive - kept))
+        self._has_worked = self._has_worked or connection.has_served
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep = self.clock.call_later(self._keepalive, self._drop_stale)
@@ -156,16 +177,27 @@ class HttpPool:
     def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
         path = path_of(self._origin, exchange.request[0], headers.get("location"))
         if path is not None and exchange.hops < MAX_REDIRECTS:
-            exchange.follow(Redirect(exchange, path, self._send_again))
+            exchange.follow(Redirect(exchange, path, self.send_again))
 
-    def _send_again(self, exchange: Exchange) -> None:
-        """Send a redirected request, on the connection that brought the redirect if it is free."""
+    def send_again(self, exchange: Exchange) -> None:
         if self._idle and self._idle[-1].can_take(self.clock.now() - self._keepalive):
             self._idle.pop().begin(exchange, *exchange.request)
         else:
             self._wait(exchange, *exchange.request)
 
+    def closed_idle(self, connection: ClientConnection) -> None:
+        """Keep connections for a shorter time from now on: a request could cross the server's close."""
+        if connection.has_served:
+            idle = self.clock.now() - connection.idle_since
+            self._keepalive = min(self._keepalive, max(_LEAST_KEPT, idle - _KEEP_MARGIN))
+
+    @property
+    def hint(self) -> str:
+        is_new = not self._has_worked and self._ssl is None
+        return "; if it speaks TLS, use https:// in the url" if is_new else ""
+
     def lost(self, connection: ClientConnection) -> None:
+        self._has_worked = self._has_worked or connection.has_served
         self._connections.discard(connection)
         self.forget(connection)
         if not self._connections:
@@ -254,10 +286,8 @@ class HttpPool:
 
 def _reason(exc: OSError | ValueError) -> tuple[FailureKind, str]:
     """Kind and text of a failed dial."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return "tls", f"the certificate is not accepted: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):
-        return "tls", f"the TLS handshake failed: {exc.reason or 'connection closed'}"
+        return "tls", tls_reason(exc)
     if isinstance(exc, socket.gaierror):
         return "connect", "the name cannot be resolved"
     if isinstance(exc, OSError) and exc.errno:

@@ -27,6 +27,8 @@ _READ: Final = (METHOD_NOT_FOUND, INVALID_PARAMS)
 _TITLE: Final = re.compile(rb"<title[^>]*>\s*([^<]{1,80})", re.IGNORECASE)
 _NOT_PLAIN: Final = re.compile(rb"HTTP request (was sent )?to (an )?HTTPS", re.IGNORECASE)
 """How servers refuse plain HTTP on a TLS port: nginx, Apache and Go."""
+_NO_CERTIFICATE: Final = b"No required SSL certificate was sent"
+"""How nginx refuses a client without a certificate."""
 _LONGEST: Final = 160
 """Characters of the server's words that an error quotes."""
 _REASONS: Final = {
@@ -93,6 +95,8 @@ class Refusal:
             return f"the server redirects to {self._target} ({status}), which is not followed; check the url"
         if _NOT_PLAIN.search(self._body):
             return f"the server speaks TLS on that port ({status}); use https:// in the url"
+        if _NO_CERTIFICATE in self._body:
+            return f"the server requires a client certificate ({status})"
         if self.status in ANSWERED and kind == "text/html":
             title = _TITLE.search(self._body)
             named = f" titled {_one_line(title.group(1))}" if title else ""

@@ -45,6 +45,18 @@ GOODBYE: Final = 2.0
 """Seconds the DELETE that ends a session may take; a server that is gone would delay the shutdown."""
 MAX_RESUMES: Final = 10
 """Resumptions of one reply without a new event, before the server counts as not responding."""
+_REPEATABLE: Final = frozenset(
+    {
+        "initialize",
+        "server/discover",
+        "ping",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "prompts/list",
+    }
+)
+"""Requests of our own that are sent once more if the server closed the idle connection; calls follow `retry`."""
 _JSON_STARTS: Final = (b"{", b"[", b"\xef")  # an object, a batch of one, or a byte order mark
 _NO_HEADERS: Final = ResponseHeaders([])
 _INCOMPLETE: Final = "the server ended its reply without a response; the outcome is unknown"
@@ -109,7 +121,8 @@ class HttpTransport:
         if self.link.era == "modern":
             extra = self._mirrored(pending)
         reply = _Reply(self, pending)
-        reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True)
+        reads = pending.call is None and pending.method in _REPEATABLE
+        reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True, repeatable=reads)
         pending.abort = reply.abort
 
     def _mirrored(self, pending: PendingRequest) -> bytes:
@@ -172,7 +185,7 @@ class HttpTransport:
     def stream(self, receiver: "_Reply | StandingStream", last_event: str | None) -> Exchange:
         """Open a GET stream; with `last_event`, resume after that event id."""
         extra = header_lines([(b"last-event-id", last_event.encode())]) if last_event else b""
-        return self._pool.send(self._get, b"", receiver, extra=extra, unlimited=True)
+        return self._pool.send(self._get, b"", receiver, extra=extra, unlimited=True, repeatable=True)
 
 
 class _Reply:
