@@ -1,5 +1,6 @@
 """Fixtures every test may use, and how property tests run."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,15 @@ settings.load_profile("project")
 def anyio_backend() -> str:
     """The project runs on asyncio (its hot path is asyncio's); trio is not a target."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs in the process of the tests configures logging; the next test finds it as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("mcp_manifold")
+    before = [*root.handlers], root.level, ours.level
+    yield
+    root.handlers[:], root.level, ours.level = before
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,5 +21,9 @@ def test_a_client_is_asked_in_the_modes_that_servers_read_from_what_it_declares(
     declared: Any, forms: bool, urls: bool
 ) -> None:
     capabilities = Payload(encode({"elicitation": declared}))
-    for params, asked in (({"message": "?"}, forms), ({"mode": "form"}, forms), ({"mode": "url"}, urls)):
+    for params, asked in (
+        ({"message": "?"}, forms),
+        ({"mode": "form"}, forms),
+        ({"mode": "url", "url": "https://x.test"}, urls),
+    ):
         assert (refusal("elicitation/create", Payload(encode(params)), capabilities) is None) == asked

@@ -227,6 +227,11 @@ def _start() -> "subprocess.Popen[bytes]":
     return subprocess.Popen(["sleep", "300"], stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
 
+async def env(turn: Turn, act: Act) -> None:
+    """The environment, as JSON in the text and in `structuredContent`."""
+    await _show(turn, dict(os.environ))
+
+
 async def _show(turn: Turn, thing: object) -> None:
     shown = jsontext.text(thing)
     members = b'"content":[{"type":"text","text":%b}],"structuredContent":%b' % (jsontext.text(shown.decode()), shown)
@@ -245,7 +250,7 @@ ACTS: Final[Mapping[str, Callable[[Turn, Act], Awaitable[None]]]] = MappingProxy
             for act in (
                 echo, default, raw, error, messages, silent, mirror, progress, log, notify, announce, hang, late,
                 slow, die, cut, garbage, invalid_utf8, endless, big, refuse, interaction.ask, interaction.insist,
-                stderr, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
+                stderr, env, pid, spawn, close_stdout, tasks.task, tasks.asking_task,
             )
         },
         "wrong_id": wrong_id,

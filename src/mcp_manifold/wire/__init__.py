@@ -24,6 +24,7 @@ from mcp_manifold.wire.envelope import (
     request,
     response,
     response_pieces,
+    unbatched,
 )
 from mcp_manifold.wire.interaction import (
     NEEDED,
@@ -129,6 +130,7 @@ __all__ = [
     "text",
     "text_at",
     "texts",
+    "unbatched",
     "view_of",
     "with_extension",
     "with_text_at",

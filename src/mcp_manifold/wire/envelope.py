@@ -278,10 +278,7 @@ def parse_backend(data: bytes) -> Envelope:
     try:
         envelope = (_parse_once(data, _RESULT) if len(data) >= LARGE else None) or _decode_envelope(data)
     except msgspec.ValidationError as exc:
-        only = _only_message(data)
-        if only is None:
-            raise _invalid("not a JSON-RPC message object") from exc
-        return parse_backend(only)
+        raise _invalid("not a JSON-RPC message object") from exc
     except RecursionError as exc:
         raise MalformedMessage("nested too deeply", code=PARSE_ERROR) from exc
     except msgspec.DecodeError:
@@ -304,13 +301,13 @@ def _as_utf8(data: bytes) -> bytes:
     return data
 
 
-def _only_message(data: bytes) -> bytes | None:
-    """The message of a batch of one, as 2025-03-26 has them; None for anything else."""
+def unbatched(data: bytes) -> bytes:
+    """The message of a batch of one, as HTTP servers of 2025-03-26 send; anything else unchanged."""
     try:
         found = msgspec.json.decode(data, type=list[Payload])
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return bytes(found[0]) if len(found) == 1 and first_byte(found[0]) == b"{" else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return data
+    return bytes(found[0]) if len(found) == 1 else data
 
 
 def _parse_loosely(data: bytes) -> Envelope:

@@ -12,6 +12,7 @@ from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
+from mcp_manifold.wire import unbatched
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,8 @@ class StandingStream:
                 self._retry = event.retry / 1000
             if event.is_message:
                 self._was_useful = True
-                self._transport.link.fed(event.data)
+                is_batch = event.data[:1] == b"["
+                self._transport.link.fed(unbatched(event.data) if is_batch else event.data)
 
     def ended(self) -> None:
         self._again()

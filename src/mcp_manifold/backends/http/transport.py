@@ -36,6 +36,7 @@ from mcp_manifold.errors import (
 )
 from mcp_manifold.http1.head import header_lines
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
+from mcp_manifold.wire import unbatched
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 from mcp_manifold.wire.param_headers import mirrored_headers
 
@@ -269,7 +270,10 @@ class _Reply:
             self._resume()
         elif self._status in ANSWERED and self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            if body[:1] not in _JSON_STARTS and body.lstrip()[:1] not in _JSON_STARTS:
+            start = body.lstrip()[:1]
+            if start == b"[":
+                body = unbatched(body)
+            if start not in _JSON_STARTS:
                 self._failed_status()
             elif not self._transport.check.doubts_answer(self.pending, body):
                 self._transport.link.fed(body, self.pending)
@@ -344,8 +348,9 @@ class _Reply:
                 self._retry = event.retry / 1000
             if event.is_message:
                 self._short = 0
-                if not self._transport.check.doubts_answer(self.pending, event.data):
-                    self._transport.link.fed(event.data, self.pending)
+                data = unbatched(event.data) if event.data[:1] == b"[" else event.data
+                if not self._transport.check.doubts_answer(self.pending, data):
+                    self._transport.link.fed(data, self.pending)
 
     def _resume(self) -> None:
         """The stream ended without the response: resume after its last event id, if it had one."""

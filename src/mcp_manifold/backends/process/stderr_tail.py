@@ -100,7 +100,7 @@ class StderrTail:
 
     def summary(self) -> str:
         """The lines that tell most, for an error message, and what they hint at; empty when there is none."""
-        found = [line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in telling(tuple(self._tail))]
+        found = [line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in naming_reason(tuple(self._tail))]
         if not found:
             return ""
         text = " | ".join(found)
@@ -125,7 +125,7 @@ class StderrTail:
             self._suppressed += 1
 
 
-def telling(lines: Sequence[str]) -> list[str]:
+def naming_reason(lines: Sequence[str]) -> list[str]:
     """Of the last lines, the last one that names a reason, and the last one after it; the last one of all for none."""
     found = [line for line in lines if not _CHATTER.search(line)] or list(lines)
     at = max((place for place, line in enumerate(found) if _REASON.search(_NPM.sub("", line))), default=len(found) - 1)
