@@ -24,6 +24,7 @@ SERVER_KEYS = r"""
 "timeout": 0 -> 1:50: mcpServers.a.timeout: <duration>, got 0
 "sseReadTimeout": -1 -> 1:57: mcpServers.a.sseReadTimeout: <duration>, got -1
 "sse_read_timeout": true -> 1:59: mcpServers.a.sse_read_timeout: <duration>, got true
+"timeout": [] -> 1:50: mcpServers.a.timeout: <duration>, got a list
 "args": "-v" -> 1:47: mcpServers.a.args: expected a list in [ ]
 "args": ["a", {}] -> 1:53: mcpServers.a.args[1]: expected text in quotes
 "env": [] -> 1:46: mcpServers.a.env: expected an object in { }

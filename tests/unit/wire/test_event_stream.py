@@ -19,6 +19,7 @@ def parse(*pieces: bytes, max_event: int = 1000) -> list[Event]:
             (f"data: a{char}b\n\n".encode(), [Event(f"a{char}b".encode())])
             for char in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c")
         ),
+        (b"retry: 250\n\n", [Event(b"", retry=250)]),
         (b": hello\n\n:\nfoo: bar\nDATA: no\ndata: a\n\n", [Event(b"a")]),
         (b"id: a\0b\nretry: 1s\nretry: -1\nretry:" + b"9" * 500 + b"\ndata: a\n\n", [Event(b"a")]),
     ],
