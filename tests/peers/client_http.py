@@ -68,7 +68,8 @@ class GetStream:
         async with self._response:
             try:
                 while (event := await self._response.events.next()) is not None:
-                    self.events.append(event)
+                    if not event.raw.startswith(b":"):  # a comment is no event
+                        self.events.append(event)
                     if event.data:
                         take(event.data)
             except ConnectionError:

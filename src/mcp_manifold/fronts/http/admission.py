@@ -16,6 +16,7 @@ from mcp_manifold.fronts.http.checks import (
     is_single,
     log_level,
     repeated,
+    require_known,
     require_modern,
     serves_handshake,
 )
@@ -52,6 +53,7 @@ class ClientContext:
     __slots__ = ("_capabilities", "_info", "_level", "_meta", "_method", "_name")
 
     def __init__(self, method: str, params: dict[str, Payload], headers: Headers) -> None:
+        require_known(params, headers)
         info, capabilities = require_modern(method, params, headers)
         self._method = method
         self._level = log_level(params)

@@ -84,9 +84,6 @@ def require_modern(method: str, params: dict[str, Payload], headers: Headers | N
     """
     meta = object_members(params.get("_meta"))
     version, capabilities = meta.get(META_VERSION), meta.get(META_CAPABILITIES)
-    header = None if headers is None else headers.get(VERSION_HEADER)
-    if version is None and header is not None and header not in _HEADERS:
-        raise unsupported(header.decode("latin-1"), (MODERN_VERSION, *HANDSHAKE_VERSIONS))
     if version is None or capabilities is None:
         missing = ", ".join(key for key in (META_VERSION, META_CAPABILITIES) if key not in meta)
         raise InvalidParams(f"Invalid params: _meta lacks {missing}")
@@ -126,6 +123,17 @@ def unsupported(requested: str, supported: Sequence[str] = (MODERN_VERSION,)) ->
     data: dict[str, object] = {"supported": list(supported), "requested": requested}
     message = f"Unsupported protocol version: supported are {', '.join(supported)}"
     return RequestError(message, code=UNSUPPORTED_VERSION, data=data)
+
+
+def require_known(params: dict[str, Payload], headers: Headers) -> None:
+    """Refuse a request of which only the header names a revision, and an unsupported one.
+
+    Raises:
+        RequestError: -32022.
+    """
+    header = headers.get(VERSION_HEADER)
+    if header is not None and header not in _HEADERS and META_VERSION not in object_members(params.get("_meta")):
+        raise unsupported(header.decode("latin-1"), (MODERN_VERSION, *HANDSHAKE_VERSIONS))
 
 
 def require_single_routing(headers: Headers, lines: Sequence[Line]) -> None:
