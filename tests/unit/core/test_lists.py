@@ -1,4 +1,4 @@
-"""Lists, `initialize` and `server/discover`: capabilities, instructions, pages, and the bytes that are kept."""
+"""Instructions, and lists: by revision, in pages, and the bytes of them that are kept."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Hint
 from mcp_manifold.model.policy import ANONYMOUS
-from mcp_manifold.wire import LATEST_HANDSHAKE, MODERN_VERSION, Pieces
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, Pieces
 from tests.unit.core.house import House, call_of, server
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +31,20 @@ async def test_instructions_are_labelled_and_cut() -> None:
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
+
+
+async def test_lists_are_encoded_for_each_revision_once() -> None:
+    house = House(server("a"))
+    tool = {"name": "t", "inputSchema": {}, "outputSchema": {"type": "array"}, "execution": {"x": 1}}
+    house.offers("a", tools=[tool])
+    found = {
+        version: (await house.ask("tools/list", version))["tools"][0]
+        for version in (*HANDSHAKE_VERSIONS, MODERN_VERSION)
+    }
+    assert [version for version in found if "execution" in found[version]] == ["2025-11-25"]
+    assert [version for version in found if "outputSchema" in found[version]] == [MODERN_VERSION]
+    house.offers("a", tools=["other"])
+    assert [tool["name"] for tool in (await house.ask("tools/list", MODERN_VERSION))["tools"]] == ["a__other"]
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
