@@ -82,7 +82,7 @@ def _filled(value: Any, made: Mapping[str, Path]) -> Any:
 FLOODS: dict[str, tuple[dict[str, Any], str]] = {
     "lines": ({"command": "yes"}, "too many invalid messages"),
     "line": ({"command": "cat", "args": ["/dev/zero"]}, "line without an end"),
-    "stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, ""),
+    "stderr": ({"command": "sh", "args": ["-c", "yes >&2"], "timeout": "1s"}, ""),
 }
 
 

@@ -1,6 +1,7 @@
 """Exit codes, and the errors that end the program with one of them."""
 
 import difflib
+import errno
 import json
 from collections.abc import Iterable
 from typing import Final
@@ -17,6 +18,7 @@ SIGNALLED: Final = 128
 """Plus the number of the signal: 130 interrupted, 143 terminated."""
 INTERRUPTED: Final = 130
 
+NO_FILES: Final = "too many open files; raise the limit (ulimit -n), or configure fewer servers"
 EXIT_CODES: Final = "Exit codes: 0 ok, 1 the operation failed, 2 usage or configuration error, 130 interrupted."
 
 
@@ -49,6 +51,13 @@ def as_exit(exc: ManifoldError) -> click.ClickException:
     if isinstance(exc, ConfigError):
         return Misconfigured(str(exc))
     return Failed(_remote_message(exc) if isinstance(exc, RemoteError) else str(exc))
+
+
+def is_out_of_files(exc: BaseException | None) -> bool:
+    """Whether an error, or one that it followed from, is that no more files can be opened."""
+    while exc is not None and not (isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE)):
+        exc = only_error(exc) if isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1 else exc.__context__
+    return exc is not None
 
 
 def _remote_message(exc: RemoteError) -> str:

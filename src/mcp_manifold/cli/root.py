@@ -71,8 +71,12 @@ class Root(click.Group):
             ctx.exit(exits.SIGNALLED + exc.number)
         except ManifoldError as exc:
             raise exits.as_exit(exc) from exc
-        except BaseExceptionGroup as group:
-            only = exits.only_error(group)
+        except (OSError, RuntimeError, BaseExceptionGroup) as exc:
+            if exits.is_out_of_files(exc):
+                raise exits.Failed(exits.NO_FILES) from exc
+            if not isinstance(exc, BaseExceptionGroup):
+                raise
+            group, only = exc, exits.only_error(exc)
             raise (exits.as_exit(only) if isinstance(only, ManifoldError) else only) from group
 
     def resolve_command(

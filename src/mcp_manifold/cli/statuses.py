@@ -37,6 +37,7 @@ _UNKNOWN: Final = "reason unknown"
 _REMEDIES: Final = (
     (("invalid output on stdout",), 'check "command" and "args": it must speak MCP on stdout, and log to stderr'),
     (("of stderr: ",), "run its command by hand to see why it exits"),
+    (("too many open files",), "raise the limit of open files (ulimit -n), or configure fewer servers"),
     (("could not be started",), 'check that this user may run its "command"'),
     (("working directory",), 'correct "cwd", or create the directory'),
     (("401", "403", "unauthorized", "forbidden"), 'set the credential it requires under "headers"'),

@@ -13,6 +13,7 @@ from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import BackendLost, RemoteError
 from mcp_manifold.model.lifecycle import State
+from mcp_manifold.wire import Payload
 from tests.fakes.news import News
 from tests.peers.backend import HttpBackend, Script, StdioBackend, tool
 from tests.unit.backends.linking import connected, within
@@ -28,6 +29,8 @@ class Probed:
 
     def __init__(self, *, modern: bool = False) -> None:
         self.says: bytes | None = b'"result":{}'
+        self.mute = ""
+        """The method that is never answered."""
         self.told: list[str] = []
         self._news = News()
         self.link, self.transport = connected(self._answer)
@@ -41,7 +44,7 @@ class Probed:
         return f"<Probed {self.probe!r} told={self.told}>"
 
     def _answer(self, pending: PendingRequest) -> bytes | None:
-        return self.says
+        return None if pending.method == self.mute else self.says
 
     def _tell(self, what: str) -> None:
         self.told.append(what)
@@ -60,6 +63,27 @@ async def probed(*, modern: bool = False) -> AsyncIterator[Probed]:
     finally:
         found.link.lost(BackendLost("notes", "over"))
         await within(task)
+
+
+@pytest.mark.parametrize("odd", [b'"result":null', b'"result":[]', b'"result":"pong"', b'"result":true', b'"error":{}'])
+async def test_a_ping_answered_with_anything_is_answered(odd: bytes) -> None:
+    async with probed() as found:
+        found.says = odd
+        await found.transport.sent(SILENCES + 1)
+        assert found.told == []
+
+
+async def test_a_server_that_answers_no_ping_is_asked_for_its_tools() -> None:
+    async with probed() as found:
+        found.link.adopt("2025-06-18", Payload(b'{"tools":{}}'))
+        found.mute = "ping"
+        await found.transport.sent(2 * SILENCES)
+        assert found.told == []
+        found.mute = ""
+        await found.transport.sent(2 * SILENCES + 2)
+        found.says = None
+        await found.until_told(1)
+        assert found.transport.methods[-2:] == ["ping", "ping"]
 
 
 @pytest.mark.parametrize(("modern", "method"), [(False, "ping"), (True, "server/discover")])

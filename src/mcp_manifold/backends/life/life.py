@@ -232,6 +232,8 @@ class Life:
         except (BackendError, RemoteError) as exc:
             event = self._end_of(exc, event)
             reason = exc.message if isinstance(exc, BackendError) else str(exc)
+        except OSError as exc:  # of this process, such as no free descriptor
+            reason = exc.strerror or str(exc)
         except Exception as exc:  # task boundary: a defect in one backend must not end the others
             logger.exception("backend task failed", extra={"backend": self._server.name})
             reason = f"internal error: {type(exc).__name__}"

@@ -9,6 +9,7 @@ from typing import Final
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError, RemoteError
+from mcp_manifold.wire import capability_names
 from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
 
 SILENCES: Final = 3
@@ -24,7 +25,8 @@ IDLE_LOOK_EVERY: Final = 5.0
 class Probe:
     """Sends a request whenever nothing was heard for `every` seconds.
 
-    Any response counts, errors included; but not a refusal by an HTTP status, which a gateway may give.
+    Any response counts, errors included; but not a refusal by an HTTP status, which a gateway may give. A server that
+    never answered a ping is then asked for its tools: some do not answer methods they do not know.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Probe:
         self._on_silence = on_silence
         self._on_answer = on_answer
         self._unanswered = 0
+        self._answers_pings = False
 
     def __repr__(self) -> str:
         return f"<Probe {self._link.backend} every={self._every:g}s unanswered={self._unanswered}>"
@@ -72,14 +75,18 @@ class Probe:
         return self._clock.now() - self._link.heard < self._every
 
     async def _ask(self) -> bool:
-        method, asked = "ping" if self._link.era == "handshake" else "server/discover", self._clock.now()
+        link, asked, before, is_answered = self._link, self._clock.now(), self._link.calls, True
+        method = "ping" if link.era == "handshake" else "server/discover"
+        if self._unanswered and not self._answers_pings and "tools" in capability_names(link.capabilities):
+            method = "tools/list" if link.era == "handshake" else method
         try:
-            await self._link.request(method, {}, timeout=min(self._every, PING_WAIT))
+            await link.request(method, {}, timeout=min(self._every, PING_WAIT))
         except RemoteError as exc:
-            return exc.code == METHOD_NOT_FOUND or self._link.heard >= asked
+            is_answered = exc.code == METHOD_NOT_FOUND or link.heard >= asked
         except BackendError:
-            return False
-        return True
+            is_answered = link.calls > before  # such as `null` in place of a result
+        self._answers_pings = self._answers_pings or (is_answered and method == "ping")
+        return is_answered
 
 
 class IdleMonitor:

@@ -75,7 +75,12 @@ def sweep() -> list[int]:
 def _processes() -> Iterator[int]:
     """Pids of our user's other processes."""
     own, user = os.getpid(), os.geteuid()
-    for entry in os.scandir(PROC):
+    try:
+        entries = list(os.scandir(PROC))
+    except OSError as exc:  # no free descriptor
+        logger.warning("cannot look for processes of an earlier manifold: %s", exc.strerror)
+        return
+    for entry in entries:
         with contextlib.suppress(OSError):
             if entry.name.isdecimal() and int(entry.name) != own and entry.stat().st_uid == user:
                 yield int(entry.name)

@@ -34,7 +34,7 @@ EXIT_WAIT: Final = 1.0
 
 
 class Warden:
-    """Handle of the warden process. Without a shell there is none, which is logged once."""
+    """Handle of the warden process. Without a shell there is none, which is logged once; other failures are retried."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +51,7 @@ class Warden:
         try:
             self._process = _started()
         except OSError as exc:
-            self._has_shell = False
+            self._has_shell = not isinstance(exc, FileNotFoundError)
             logger.warning("no warden: server processes may outlive a kill of this process: %s", exc)
             return
         for group in groups:
