@@ -96,6 +96,16 @@ async def test_a_refusal_for_another_reason_keeps_the_session_and_is_not_repeate
         assert b'"ping"' in sent[1], "the session is verified once"
 
 
+async def test_a_limit_of_the_session_is_not_its_end() -> None:
+    async with HttpBackend(SCRIPT) as server, running(over_shared(server.url)) as run:
+        await run.listed()
+        server.fail(Fault(429, b"too many requests in this session", TEXT, times=0))
+        with pytest.raises(BackendError, match="rate limited"):
+            await run.echo()
+        assert len(server.sessions) == 1
+        assert run.backend.stats.links == 1
+
+
 async def test_an_error_of_a_tool_about_another_session_is_relayed() -> None:
     act = Act("error", '{"code":-32001,"message":"no such browser session"}')
     script = Script(era="handshake", get_stream=False, tools=(tool("echo", act),))

@@ -1,5 +1,6 @@
 """Servers that redirect: /mcp to /mcp/ as frameworks do, to another host, in a loop, or to nowhere."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
 from mcp_manifold.errors import BackendProtocolError
 from tests.fakes.hostile_http import Peer
 from tests.peers.backend import HttpBackend, Script, SseBackend, tool
-from tests.unit.backends.linking import Caller, Heard, within
+from tests.unit.backends.linking import Caller, Heard, eventually, within
 from tests.unit.backends.running import over_web, running
 from tests.unit.backends.serving import (
     Asked,
@@ -120,6 +121,22 @@ async def test_a_redirect_that_never_ends_is_bounded_by_the_timeout_of_the_reque
         await server.heard(1)
         link.abandon(pending, None)
         await within(closed.wait())
+
+
+async def test_an_aborted_request_does_not_go_where_the_redirect_led() -> None:
+    release = asyncio.Event()
+
+    async def closing(peer: Peer, asked: Asked) -> None:
+        await peer.send(to("/mcp/").replace(b"content-length", b"connection: close\r\ncontent-length"))
+        release.set()
+
+    async with Server(closing) as server, over_http(server.url) as (link, transport):
+        pending = link.begin("tools/call", {}, timeout=30)
+        await within(release.wait())
+        await eventually(lambda: transport._pool._waiting)
+        link.abandon(pending, None)
+        await within(asyncio.gather(link.request("ping", {}, timeout=30)))
+        assert not any(asked.target == "/mcp/" for asked in server.asked)
 
 
 @pytest.mark.parametrize("transport", ["http", "sse"])

@@ -160,7 +160,6 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             return
         if kind == "reset" and self.has_served and exchange.is_repeatable and not self._has_begun:
-            exchange.repeat()
             self._pool.send_again(exchange)
             return
         exchange.fail(kind, f"{self._pool.where}: {reason}")

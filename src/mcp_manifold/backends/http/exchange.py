@@ -131,14 +131,14 @@ class Exchange:
         self.receiver = redirect
         self.hops += 1
 
-    def repeat(self) -> None:
-        """Become unsent: the server closed the idle connection as the request was written."""
-        self.is_repeatable = self.sent = False
-
-    def again(self, receiver: Receiver, path: str, request: RequestParts) -> None:
-        """Become unsent, with another request: the server redirected this one, and processed nothing of it."""
+    def moves(self, receiver: Receiver, path: str, request: RequestParts) -> None:
+        """Become another request: the server redirected this one, and processed nothing of it."""
         self.receiver, self.moved, self.request = receiver, path, request
-        self.sent = self.done = False
+
+    def again(self, owner: Owner) -> None:
+        """Become unsent; `owner` sends it once more."""
+        self.owner = owner
+        self.is_repeatable = self.sent = self.done = False
 
     def take(self, data: bytes) -> bool:
         """Pass a piece of the body on; False, and nothing passed, when it exceeds the limit."""

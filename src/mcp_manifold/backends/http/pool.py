@@ -180,6 +180,7 @@ class HttpPool:
             exchange.follow(Redirect(exchange, path, self.send_again))
 
     def send_again(self, exchange: Exchange) -> None:
+        exchange.again(self)
         if self._idle and self._idle[-1].can_take(self.clock.now() - self._keepalive):
             self._idle.pop().begin(exchange, *exchange.request)
         else:

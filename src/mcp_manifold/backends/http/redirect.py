@@ -39,7 +39,7 @@ class Redirect:
         head, extra, body = self._request
         method, _, rest = head.split(b" ", 2)
         head = b"%b %b %b" % (method, self._path.encode(), rest)
-        self._exchange.again(self._receiver, self._path, (head, extra, body))
+        self._exchange.moves(self._receiver, self._path, (head, extra, body))
         self._send(self._exchange)
 
     def failed(self, exc: HttpFailure) -> None:

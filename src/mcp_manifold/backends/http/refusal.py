@@ -8,6 +8,7 @@ import msgspec
 
 from mcp_manifold import wire
 from mcp_manifold.backends.http.exchange import ResponseHeaders
+from mcp_manifold.backends.link.negotiation import TOO_MANY
 from mcp_manifold.errors import (
     BackendError,
     BackendProtocolError,
@@ -54,8 +55,9 @@ class Refusal:
 
     @property
     def is_about_session(self) -> bool:
-        """Whether its text mentions the session, or that it is not initialized; a web page tells nothing about it."""
-        return self._headers.content_type != "text/html" and names_session(self._body)
+        """Whether its text mentions the session, or that it is not initialized; a web page or a limit does not."""
+        is_other = self._headers.content_type == "text/html" or self.status == TOO_MANY
+        return not is_other and names_session(self._body)
 
     @property
     def may_mean_forgotten(self) -> bool:

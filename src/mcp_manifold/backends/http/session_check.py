@@ -14,7 +14,7 @@ from mcp_manifold.wire import Payload, backend_code
 
 CHECK_WAIT: Final = 5.0
 """Seconds without an answer to the `ping` after which the session counts as known."""
-_SMALL: Final = 4096
+SMALL_ERROR: Final = 4096
 """Bytes of the largest error that may be about the session."""
 
 
@@ -48,7 +48,7 @@ class SessionCheck:
 
     def doubts_answer(self, pending: PendingRequest, message: bytes) -> bool:
         """The same for an error that came as the answer to the request."""
-        if len(message) > _SMALL or b'"error"' not in message or not names_session(message):
+        if len(message) > SMALL_ERROR or b'"error"' not in message or not names_session(message):
             return False
         error = rpc_error(message)
         if error is None or not names_session(bytes(error)) or not self._is_in_session(pending):

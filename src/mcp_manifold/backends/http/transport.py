@@ -13,7 +13,7 @@ from typing import Final
 from mcp_manifold.backends.http.exchange import Exchange, HttpFailure, ResponseHeaders
 from mcp_manifold.backends.http.pool import HttpPool
 from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
-from mcp_manifold.backends.http.session_check import SessionCheck
+from mcp_manifold.backends.http.session_check import SMALL_ERROR, SessionCheck
 from mcp_manifold.backends.http.streams import (
     REFUSAL_BODY,
     RESUME_DELAY,
@@ -263,11 +263,12 @@ class _Reply:
     def ended(self) -> None:
         self._unwatch()
         self.exchange = self.pending.abort = None  # breaks a reference cycle, which would keep the payload
-        if self.pending.is_done or self._transport.check.holds(self.pending):
+        if self.pending.is_done:
             self._unload()
             return
         if self._events is not None:
-            self._resume()
+            if not self._transport.check.holds(self.pending):
+                self._resume()
         elif self._status in ANSWERED and self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             start = body.lstrip()[:1]
@@ -275,7 +276,7 @@ class _Reply:
                 body = unbatched(body)
             if start not in _JSON_STARTS:
                 self._failed_status()
-            elif not self._transport.check.doubts_answer(self.pending, body):
+            elif b'"error"' not in body[:SMALL_ERROR] or not self._transport.check.doubts_answer(self.pending, body):
                 self._transport.link.fed(body, self.pending)
                 self._settle("invalid response: not the response to the request")
         else:

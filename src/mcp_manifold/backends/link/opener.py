@@ -240,12 +240,13 @@ class LinkOpener:
         self, identity: Identity, place: LinkKey, holder: Session | None = None
     ) -> tuple[Link, Transport, Negotiation]:
         reason: BackendError | None = None
-        for kind in self.connector.kinds():
+        kinds = self.connector.kinds()
+        for kind in kinds:
             try:
                 return await self._connect_as(kind, identity, place, holder)
             except BackendError as exc:
                 reason = exc if reason is None or telling(exc) > telling(reason) else reason
-                if not self._may_be_another(exc):
+                if kind == kinds[-1] or not self._may_be_another(exc):
                     break
                 logger.info("not a %s endpoint: %s", kind, exc.message, extra={"backend": self._server.name})
         assert reason is not None, "there is a transport to try"
