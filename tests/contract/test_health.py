@@ -21,7 +21,7 @@ SECRET = "hunter2"
 TOKENS = {"tokens": [{"name": "ann", "token": SECRET}]}
 MISSING = {"command": "no-such-command-anywhere"}
 SERVER = {"name", "status", "latency", "state", "since", "era", "transport", "tools", "prompts", "resources",
-          "lastError", "lastExit", "breaker", "nextAttempt"}  # fmt: skip
+          "lastError", "lastExit", "breaker", "invalidItems", "nextAttempt"}  # fmt: skip
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 

@@ -18,6 +18,7 @@ from mcp_manifold.errors import UnknownItem
 from mcp_manifold.model.catalogue import (
     Catalogue,
     Change,
+    Fault,
     Kind,
     Listing,
     Override,
@@ -53,6 +54,8 @@ class View:
     """The entries that lists contain: those of servers that failed longer than the grace time ago are left out."""
     unavailable: tuple[UnavailableServer, ...] = ()
     """The unavailable members of the scope, whether their entries are shown or not."""
+    faults: tuple[Fault, ...] = ()
+    """Invalid items that clients may know of."""
     is_lost: bool = False
     """Every member failed, and no listing of any is known."""
     encoded: dict[tuple[Kind, str, int], bytes] = field(default_factory=dict, repr=False)
@@ -336,7 +339,8 @@ class Hub:
         whole = merge(offers, self._rules)
         visible = self._policy.view(whole, ANONYMOUS)
         listings = tuple(self._listings[name] for name in known)
-        view = View(whole, visible, listings, frozenset(members) - self._listings.keys())
+        faults = tuple(fault for each in listings for fault in each.faults if self._policy.tells(ANONYMOUS, fault))
+        view = View(whole, visible, listings, frozenset(members) - self._listings.keys(), faults=faults)
         return self._with_unavailable(scope, view)
 
     def _with_unavailable(self, scope: str, view: View) -> View:

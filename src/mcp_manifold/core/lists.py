@@ -15,7 +15,7 @@ from mcp_manifold.model.capabilities import extending, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.model.catalogue.cursors import Cursors
 from mcp_manifold.wire import MODERN_VERSION, Payload, Pieces
-from mcp_manifold.wire.protocol import META_MISSING, META_SERVER_INFO
+from mcp_manifold.wire.protocol import META_INVALID, META_MISSING, META_SERVER_INFO
 
 LISTS: Final = {
     "tools/list": (Kind.TOOL, "tools"),
@@ -139,6 +139,8 @@ class ScopeResponder:
             meta[META_SERVER_INFO] = self._server_info
         if view.unavailable:
             meta[META_MISSING] = [each.to_dict() for each in view.unavailable]
+        if faults := [fault.to_dict() for fault in view.faults if fault.kind is kind]:
+            meta[META_INVALID] = faults
         if meta:
             page["_meta"] = meta
         if version == MODERN_VERSION:

@@ -76,6 +76,8 @@ class ServerStatus:
     """Position of the circuit breaker: `closed`, `open`, `half-open`; empty for disabled and broken servers."""
     openings: int = 0
     """How often the circuit breaker opened."""
+    invalid: tuple[str, ...] = ()
+    """Items of its lists that were repaired or left out, one sentence each."""
 
     @property
     def word(self) -> str:
@@ -149,6 +151,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         is_resting=backend.is_resting,
         breaker=breaker.position.value,
         openings=breaker.openings,
+        invalid=() if backend.listing is None else tuple(map(str, backend.listing.faults)),
     )
 
 
@@ -203,5 +206,6 @@ def described(server: ServerStatus) -> dict[str, object]:
         "lastError": server.last_error,
         "lastExit": server.last_exit,
         "breaker": server.breaker or None,
+        "invalidItems": list(server.invalid),
         "nextAttempt": None if server.next_try is None else round(server.next_try, 3),
     }

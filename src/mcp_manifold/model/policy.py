@@ -12,7 +12,7 @@ from typing import Final
 
 from mcp_manifold.config import FilterSettings, ServerSettings
 from mcp_manifold.config.values import pattern_problem
-from mcp_manifold.model.catalogue import Catalogue, Entry, Kind, ResourceRoute
+from mcp_manifold.model.catalogue import Catalogue, Entry, Fault, Kind, ResourceRoute
 from mcp_manifold.model.names import MAX_URI, has_dot_segments, lower_scheme, spellings
 
 _DEFAULTS: Final[Mapping[str, bool]] = {
@@ -201,6 +201,11 @@ class Policy:
         return self.reaches(principal, entry.backend) and all(
             each.allows(entry) for each in self._filters(principal, entry.backend, entry.kind)
         )
+
+    def tells(self, principal: Principal, fault: Fault) -> bool:
+        """Whether the principal may learn of an invalid item: its backend's filters show everything of its kind."""
+        filters = self._filters(principal, fault.backend, fault.kind)
+        return self.reaches(principal, fault.backend) and all(each.is_open for each in filters)
 
     def permits_uri(self, principal: Principal, backend: str, uri: str) -> bool:
         """Whether the principal may read an unlisted URI of the backend."""

@@ -23,10 +23,15 @@ RELATED_TASK: Final = ("_meta", META_PREFIX + "related-task", "taskId")
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape sequence in a JSON string; the group is a lone surrogate."""
 _OBJECT_START: Final = ord("{")
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_items = msgspec.json.Decoder(list[Payload]).decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 encode = msgspec.json.Encoder().encode
 """JSON text of plain values; `Payload` members are written as they are."""
@@ -156,6 +161,49 @@ def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
             at = _skip_space(data, at + 1)
         elif data[at : at + 1] != b"}":
             raise ValueError("no comma")
+
+
+def loose_items(value: Payload) -> list[Payload]:
+    """The items of a list from a backend, each as raw text. Accepts the same invalid JSON as `walk_members`.
+
+    Raises:
+        ValueError: the value is not a list.
+        RecursionError: an item is nested too deeply.
+    """
+    try:
+        return _decode_items(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        data = bytes(value)
+    source, at = data.decode("latin-1"), _skip_space(data, 1)
+    if data[:1] != b"[":
+        raise ValueError("not a list")
+    found: list[Payload] = []
+    while data[at : at + 1] != b"]":
+        _, end = _scan(source, at)
+        found.append(Payload(data[at:end]))
+        at = _skip_space(data, end)
+        if data[at : at + 1] == b",":
+            at = _skip_space(data, at + 1)
+        elif data[at : at + 1] != b"]":
+            raise ValueError("no comma")
+    return found
+
+
+def without_lone_surrogates(data: bytes) -> bytes:
+    """JSON text with U+FFFD for each lone surrogate; the same object when there is none."""
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return data
+    changed = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
+    return data if changed == data else changed
+
+
+def has_odd_key(data: bytes) -> bool:
+    """Whether a key at any depth of the JSON text contains a lone surrogate."""
+    for found in _KEY.finditer(data):
+        key, after = found.group(), _skip_space(data, found.end())
+        if data[after : after + 1] == b":" and without_lone_surrogates(key) is not key:
+            return True
+    return False
 
 
 def _skip_space(data: bytes, at: int) -> int:

@@ -24,12 +24,14 @@ pytestmark = pytest.mark.anyio
 
 GREETING = Negotiation("handshake", "2025-11-25", Payload(b"{}"), Payload(b'{"name":"n"}'), "be kind")
 TOOLS = "notifications/tools/list_changed"
+A = b'{"name":"a","inputSchema":{"type":"object"}}'
+B = b'{"name":"b","inputSchema":{"type":"object"}}'
 
 
 class Kept:
     """A lister of a fake backend whose tools and failures a test changes."""
 
-    def __init__(self, *, tools: tuple[bytes, ...] = (b'{"name":"a"}',)) -> None:
+    def __init__(self, *, tools: tuple[bytes, ...] = (A,)) -> None:
         self.tools = tools
         self.broken: set[str] = set()
         self.published: list[Listing] = []
@@ -81,7 +83,7 @@ async def keeping(given: Kept | None = None) -> AsyncIterator[Kept]:
 async def test_everything_is_listed_once_when_a_link_opens() -> None:
     async with keeping() as kept:
         found = await kept.listing()
-    assert (found.revision, found.tools, found.instructions) == (1, (b'{"name":"a"}',), "be kind")
+    assert (found.revision, found.tools, found.instructions) == (1, (A,), "be kind")
     assert found.server_info == b'{"name":"n"}'
     assert kept.asked == dict.fromkeys(LIST_METHODS, 1)
     assert kept.lister.latest is found
@@ -108,13 +110,13 @@ async def test_a_change_refreshes_only_its_kind(method: str, asked: set[str]) ->
 async def test_many_changes_cause_one_refresh() -> None:
     async with keeping() as kept:
         await kept.listing()
-        kept.tools = (b'{"name":"b"}',)
+        kept.tools = (B,)
         for _ in range(1000):
             kept.lister.notified(TOOLS)
         await kept.clock.advance(0.9 * REFRESH_EVERY)
         assert len(kept.published) == 1
         await kept.clock.advance(0.1 * REFRESH_EVERY)
-        assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
+        assert (await kept.listing(2)).tools == (B,)
     assert kept.asked["tools/list"] == 2
 
 
@@ -131,7 +133,7 @@ async def test_a_change_during_a_listing_is_not_missed() -> None:
 async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> None:
     async with keeping() as kept:
         first = await kept.listing()
-        kept.broken, kept.tools = {"tools/list"}, (b'{"name":"b"}',)
+        kept.broken, kept.tools = {"tools/list"}, (B,)
         kept.lister.notified(TOOLS)
         await kept.clock.advance(REFRESH_EVERY)
         await kept.clock.advance(LIST_RETRY)
@@ -141,7 +143,7 @@ async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> 
         assert kept.lister.latest is first
         kept.broken = set()
         await kept.clock.advance(LIST_RETRY)
-        assert (await kept.listing(2)).tools == (b'{"name":"b"}',)
+        assert (await kept.listing(2)).tools == (B,)
     assert kept.asked["tools/list"] == 4
 
 

@@ -83,7 +83,7 @@ async def test_an_unchanged_listing_is_not_written_again(tmp_path: Path) -> None
         (lambda data: data[:30], "damaged"),
         (lambda data: data + b"x", "damaged"),
         (lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "damaged"),
-        (lambda data: data.replace(b"listing 1", b"listing 2"), "another version"),
+        (lambda data: data.replace(b"listing 2", b"listing 1"), "another version"),
         (lambda data: b"", "not a listing"),
         (lambda data: b"\x80\x04}", "not a listing"),
     ],

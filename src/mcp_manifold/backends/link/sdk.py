@@ -87,9 +87,12 @@ class _LinkDispatcher:
         else:
             timeout = min(timeout, PROBE_WAIT)
         try:
-            self.raw = await self._link.request(method, sent, timeout=timeout)
+            raw = bytes(await self._link.request(method, sent, timeout=timeout))
         except RemoteError as exc:
             raise _as_mcp_error(exc) from exc
+        self.raw = Payload(wire.without_lone_surrogates(raw))  # no UTF-8 text can hold one
+        if self.raw != raw:
+            logger.warning("greeting repaired: lone surrogate replaced", extra={"backend": self._link.backend})
         if method == "initialize":
             negotiation = initialized(self.raw)
             self._link.adopt(negotiation.version, negotiation.capabilities)

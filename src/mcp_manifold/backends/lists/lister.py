@@ -8,9 +8,9 @@ from typing import Final
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
-from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all
+from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all, usable
 from mcp_manifold.errors import BackendError, RemoteError
-from mcp_manifold.model.catalogue import Hint, Listing
+from mcp_manifold.model.catalogue import Fault, Hint, Listing
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ REFRESH_EVERY: Final = 1.0
 LIST_RETRY: Final = 1.0
 LIST_RETRY_CEILING: Final = 30.0
 """Seconds until a failed listing is retried: the first, doubled each time up to the ceiling."""
+LOGGED_FAULTS: Final = 5
+"""Invalid items of one listing that are named in the log."""
 _CHANGES: Final = {
     "notifications/tools/list_changed": ("tools/list",),
     "notifications/prompts/list_changed": ("prompts/list",),
@@ -53,6 +55,7 @@ class Lister:
         self._on_listing = on_listing
         self._keep = keep
         self._pages: dict[str, Pages] = {}
+        self._reported: tuple[Fault, ...] = ()
         self._stale: set[str] = set()
         self._wake: asyncio.Future[None] | None = None
         self._listed: asyncio.Future[None] | None = None
@@ -103,7 +106,7 @@ class Lister:
         """Fetch the stale lists; returns the seconds until a retry, 0 on success."""
         methods, self._stale = frozenset(self._stale), set()
         try:
-            self._pages |= await list_all(
+            found = await list_all(
                 link,
                 methods,
                 clock=self._context.clock,
@@ -114,6 +117,8 @@ class Lister:
             logger.warning("listing failed, keeping the previous one: %s", exc, extra={"backend": self._backend})
             self._stale |= methods
             return min(LIST_RETRY_CEILING, max(LIST_RETRY, delay * 2))
+        for method, pages in found.items():
+            self._pages[method] = await usable(pages, method, self._backend)
         await self._keep(self._publish(link, negotiation, over_http=over_http), negotiation)
         return 0.0
 
@@ -134,12 +139,22 @@ class Lister:
             instructions=negotiation.instructions,
             server_info=bytes(negotiation.server_info),
             hints=self._hints(negotiation),
+            faults=tuple(fault for method in LIST_METHODS for fault in self._pages[method].faults),
         )
+        self._report(latest)
         self._on_listing(latest)
         listed, self._listed = self._listed, None
         if listed is not None:
             listed.set_result(None)
         return latest
+
+    def _report(self, listing: Listing) -> None:
+        """Log the invalid items, unless they are those of the listing before."""
+        faults, known, self._reported = listing.faults, self._reported, listing.faults
+        if faults and faults != known:
+            more = f" and {len(faults) - LOGGED_FAULTS} more" if len(faults) > LOGGED_FAULTS else ""
+            said = "; ".join(map(str, faults[:LOGGED_FAULTS])) + more
+            logger.warning("invalid items listed: %s", said, extra={"backend": self._backend})
 
     def _hints(self, negotiation: Negotiation) -> dict[str, Hint]:
         hints = {method: pages.hint for method, pages in self._pages.items()} | {"server/discover": negotiation.hint}

@@ -18,13 +18,13 @@ from mcp_manifold.backends.link.negotiation import Negotiation, TransportKind
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.compare import fingerprint
 from mcp_manifold.config.state_directory import StateDirectory
-from mcp_manifold.model.catalogue import Hint, Listing
+from mcp_manifold.model.catalogue import Fault, Hint, Listing
 from mcp_manifold.wire import Payload
 
 logger = logging.getLogger(__name__)
 
 _MAGIC: Final = b"mcp-manifold listing "
-_HEAD: Final = _MAGIC + b"1\n"
+_HEAD: Final = _MAGIC + b"2\n"
 _DIGEST: Final = 32
 _SUFFIX: Final = ".listing"
 LISTING_KEPT: Final = 90 * 86400
@@ -48,6 +48,7 @@ class _Entries(msgspec.Struct):
     templates: tuple[bytes, ...]
     is_public: dict[str, bool]
     """Method to whether its cache scope is public. Lifetimes are not kept: they are over when the file is read."""
+    faults: tuple[Fault, ...]
 
 
 _decode = msgspec.msgpack.Decoder(_Entries).decode
@@ -144,6 +145,7 @@ def _content(listing: Listing, negotiation: Negotiation, kind: TransportKind) ->
         resources=listing.resources,
         templates=listing.templates,
         is_public={method: hint.is_public for method, hint in listing.hints.items()},
+        faults=listing.faults,
     )
 
 
@@ -183,6 +185,7 @@ def _recalled(backend: str, found: _Entries) -> CachedListing:
         instructions=found.instructions,
         server_info=found.server_info,
         hints=hints,
+        faults=found.faults,
     )
     negotiation = Negotiation(
         era=found.era,

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
-from mcp_manifold.model.catalogue import Hint
-from mcp_manifold.wire import Payload, encode
+from mcp_manifold.model.catalogue import Fault, Hint, Kind, repair
+from mcp_manifold.wire import Payload, encode, loose_items, object_members
 from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
 
 LIST_METHODS: Final[Mapping[str, tuple[str, str]]] = {
@@ -21,6 +22,20 @@ LIST_METHODS: Final[Mapping[str, tuple[str, str]]] = {
     "resources/templates/list": ("resources", "resourceTemplates"),
 }
 """List method to its capability and to the result member that holds the items."""
+_FIELDS: Final = {"resourceTemplates": "templates"}
+"""Result member to its field of a page, where they differ."""
+
+
+_KINDS: Final = {
+    "tools/list": Kind.TOOL,
+    "prompts/list": Kind.PROMPT,
+    "resources/list": Kind.RESOURCE,
+    "resources/templates/list": Kind.TEMPLATE,
+}
+MAX_FAULTS: Final = 50
+"""Invalid items of one list that are described."""
+_SLICE: Final = 100
+"""Repairs in one turn of the event loop; one takes about 0.1 ms."""
 
 
 class _Page(msgspec.Struct):
@@ -40,11 +55,12 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 class Pages(msgspec.Struct, frozen=True):
     """All items of one list method, raw, with the shortest lifetime and narrowest scope of the pages.
 
-    `hint` is None for a list that the backend does not offer.
+    `hint` is None for a list that the backend does not offer. `faults` are filled in by `usable`.
     """
 
     items: tuple[bytes, ...] = ()
     hint: Hint | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 async def list_all(
@@ -79,6 +95,21 @@ async def list_all(
     return found
 
 
+async def usable(pages: Pages, method: str, backend: str) -> Pages:
+    """The pages with invalid items repaired or left out. Lets others run after every few items."""
+    kept: list[bytes] = []
+    faults: list[Fault] = []
+    for place, raw in enumerate(pages.items, start=1):
+        item, fault = repair(_KINDS[method], backend, raw, place)
+        if fault is not None:
+            faults.append(fault)
+            if len(faults) % _SLICE == 0:
+                await anyio.lowlevel.checkpoint()
+        if item is not None:
+            kept.append(item)
+    return Pages(tuple(kept), pages.hint, tuple(faults[:MAX_FAULTS])) if faults else pages
+
+
 class _Walk(NamedTuple):
     """One walk through a backend's lists. `end` is the time of `clock` at which `timeout` is over."""
 
@@ -90,7 +121,7 @@ class _Walk(NamedTuple):
 
     async def all_pages(self, method: str) -> Pages:
         """All pages of one list; raises as `list_all` does."""
-        field = "templates" if method == "resources/templates/list" else LIST_METHODS[method][1]
+        field = _FIELDS.get(LIST_METHODS[method][1], LIST_METHODS[method][1])
         items: list[bytes] = []
         size = 0
         ttls: list[int] = []
@@ -137,8 +168,25 @@ class _Walk(NamedTuple):
 def _page(link: Link, method: str, result: Payload) -> _Page:
     try:
         return _decode_page(result)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise BackendProtocolError(link.backend, f"invalid response to {method}: {exc}") from exc
+    except msgspec.ValidationError as exc:
+        raise _invalid(link, method, exc) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _loose_page(link, method, result)
+
+
+def _loose_page(link: Link, method: str, result: Payload) -> _Page:
+    """A page that is not quite JSON, because of an item that is not."""
+    members = object_members(result)
+    try:
+        items = {key: loose_items(members.pop(key)) for _, key in LIST_METHODS.values() if key in members}
+        page = _decode_page(encode(members))
+    except (ValueError, RecursionError) as exc:
+        raise _invalid(link, method, exc) from exc
+    return msgspec.structs.replace(page, **{_FIELDS.get(key, key): found for key, found in items.items()})
+
+
+def _invalid(link: Link, method: str, exc: Exception) -> BackendProtocolError:
+    return BackendProtocolError(link.backend, f"invalid response to {method}: {exc}")
 
 
 async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payload]:

@@ -7,6 +7,7 @@ this package, except for `cursors`.
 from mcp_manifold.model.catalogue.entry import (
     Change,
     Entry,
+    Fault,
     Hint,
     Kind,
     Listing,
@@ -18,12 +19,14 @@ from mcp_manifold.model.catalogue.entry import (
 )
 from mcp_manifold.model.catalogue.merge import merge
 from mcp_manifold.model.catalogue.payload import encode_list
+from mcp_manifold.model.catalogue.repair import repair
 from mcp_manifold.model.catalogue.snapshot import Catalogue, diff
 
 __all__ = [
     "Catalogue",
     "Change",
     "Entry",
+    "Fault",
     "Hint",
     "Kind",
     "Listing",
@@ -35,4 +38,5 @@ __all__ = [
     "diff",
     "encode_list",
     "merge",
+    "repair",
 ]

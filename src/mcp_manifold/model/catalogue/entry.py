@@ -46,8 +46,29 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """One invalid item of a list: its native name or URI (else `#` and its place), and the reason."""
+
+    kind: Kind
+    backend: str
+    item: str
+    reason: str
+    is_left_out: bool
+    """Whether it cannot be used; otherwise it was repaired."""
+
+    def __str__(self) -> str:
+        outcome = "left out" if self.is_left_out else "repaired"
+        return f"{self.kind} {self.item!r} of {self.backend}: {outcome} ({self.reason})"
+
+    def to_dict(self) -> dict[str, str]:
+        """The JSON object for clients: `server`, `item`, `reason`, and `outcome` (`repaired` or `left out`)."""
+        outcome = "left out" if self.is_left_out else "repaired"
+        return {"server": self.backend, "item": self.item, "reason": self.reason, "outcome": outcome}
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
-    """The items of one backend, each the JSON object that the backend sent, unchanged."""
+    """The items of one backend, each the JSON object that the backend sent, unchanged unless it was invalid."""
 
     backend: str
     revision: int
@@ -61,6 +82,8 @@ class Listing:
     server_info: bytes = b"{}"
     hints: Mapping[str, Hint] = field(default_factory=dict)
     """Cache hints that the backend gave, by list method and for `server/discover`."""
+    faults: tuple[Fault, ...] = ()
+    """Items that were invalid; of each list only the first few."""
 
     def items(self, kind: Kind) -> tuple[bytes, ...]:
         """The items of one kind."""
