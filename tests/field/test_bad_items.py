@@ -151,6 +151,7 @@ async def test_each_report_names_server_item_and_member(caplog: pytest.LogCaptur
         assert [each["outcome"] for each in reports].count("left out") == len(LEFT_OUT)
         assert [each["reason"].partition(":")[0].split(" ")[0] for each in resources] == list(RESOURCES)
         assert [each["reason"].partition(":")[0].split(" ")[0] for each in prompts] == list(PROMPTS)
+        assert "greeting repaired" not in caplog.text
         lines = [each.getMessage() for each in caplog.records if "invalid items" in each.getMessage()]
         assert len(lines) == 1
         assert "tool 't0' of web: repaired (inputSchema" in lines[0]
@@ -167,7 +168,7 @@ async def test_a_filter_keeps_the_reports_of_its_server_from_clients() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_greeting_with_lone_surrogates_is_readable(kind: str) -> None:
+async def test_a_greeting_with_lone_surrogates_is_readable(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     era = "modern" if kind.endswith("26") else "handshake"
     made = Script(
         name=kind,
@@ -180,3 +181,4 @@ async def test_a_greeting_with_lone_surrogates_is_readable(kind: str) -> None:
         greeting = await client.connect("2025-11-25")
         assert "be \ufffd kind" in greeting.value["instructions"]
         assert (await client.call(f"{kind}__good", {"text": "hi"})).text == "hi"
+        assert "greeting repaired" in caplog.text

@@ -14,6 +14,7 @@ from mcp_manifold.model.call import Call
 from mcp_manifold.model.capabilities import extending, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.model.catalogue.cursors import Cursors
+from mcp_manifold.model.unavailability import UnavailableServer
 from mcp_manifold.wire import MODERN_VERSION, Payload, Pieces
 from mcp_manifold.wire.protocol import META_INVALID, META_MISSING, META_SERVER_INFO
 
@@ -137,8 +138,9 @@ class ScopeResponder:
         meta: dict[str, object] = {}
         if version == MODERN_VERSION:
             meta[META_SERVER_INFO] = self._server_info
-        if view.unavailable:
-            meta[META_MISSING] = [each.to_dict() for each in view.unavailable]
+        missing = [each.to_dict() for each in (*view.unavailable, *_failed(view, call.method))]
+        if missing:
+            meta[META_MISSING] = missing
         if faults := [fault.to_dict() for fault in view.faults if fault.kind is kind]:
             meta[META_INVALID] = faults
         if meta:
@@ -150,7 +152,7 @@ class ScopeResponder:
 
     def _ttl(self, view: View, method: str) -> int:
         """Milliseconds that clients may cache the result: the least of the backends' own, less their age here."""
-        if view.missing or view.unavailable or not _are_modern(view):
+        if view.missing or view.unavailable or not _are_modern(view) or _failed(view, method):
             return 0
         now = self._hub.clock.now()
         return max(0, min((_left(hint, now) for hint in _hints(view, method)), default=0))
@@ -158,7 +160,7 @@ class ScopeResponder:
     def _cache_scope(self, view: View, method: str) -> str:
         hints = _hints(view, method)
         public = self._hub.is_same_for_all and bool(hints) and all(hint.is_public for hint in hints)
-        is_whole = not view.missing and not view.unavailable
+        is_whole = not view.missing and not view.unavailable and not _failed(view, method)
         return "public" if public and is_whole and _are_modern(view) else "private"
 
     def _merged_instructions(self, view: View, scope: str) -> str:
@@ -186,6 +188,16 @@ def _capabilities(view: View, *, completions: bool) -> dict[str, Any]:
     if completions and any("completions" in each for each in declared):
         found["completions"] = {}
     return found
+
+
+def _failed(view: View, method: str) -> list[UnavailableServer]:
+    """The servers of which this list failed, though they are connected."""
+    away = {each.server for each in view.unavailable}
+    return [
+        UnavailableServer(each.backend, each.failed[method], is_listed=bool(each.items(LISTS[method][0])))
+        for each in view.listings
+        if method in each.failed and each.backend not in away
+    ]
 
 
 def _hints(view: View, method: str) -> list[Hint]:

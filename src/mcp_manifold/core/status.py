@@ -76,6 +76,8 @@ class ServerStatus:
     """Position of the circuit breaker: `closed`, `open`, `half-open`; empty for disabled and broken servers."""
     openings: int = 0
     """How often the circuit breaker opened."""
+    failed_lists: str = ""
+    """Which of its lists failed, and why."""
     invalid: tuple[str, ...] = ()
     """Items of its lists that were repaired or left out, one sentence each."""
 
@@ -85,7 +87,7 @@ class ServerStatus:
         if self.is_resting:
             return _HEALTHY
         word = _WORDS.get(self.state, "unhealthy")
-        return "degraded" if word == _HEALTHY and self.breaker in _SHUT else word
+        return "degraded" if word == _HEALTHY and (self.breaker in _SHUT or self.failed_lists) else word
 
     @property
     def can_be_called(self) -> bool:
@@ -119,6 +121,8 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
     executor = backend.executor
     breaker, is_shut = executor.breaker, executor.breaker.is_shut
+    failed = {} if backend.listing is None or not status.is_open else backend.listing.failed
+    failed_lists = "; ".join(f"{method} failed: {reason}" for method, reason in failed.items())
     scheduled = None if status.next_try is None else max(0.0, status.next_try - now)
     answered = [(link.heard, link.latency) for link in links if link.latency is not None]
     return ServerStatus(
@@ -132,7 +136,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         resources=counts[Kind.RESOURCE],
         templates=counts[Kind.TEMPLATE],
         hidden=sum(whole.get((kind, backend.name), 0) for kind in Kind) - sum(counts.values()),
-        last_error=breaker.reason if is_shut and status.is_open else backend.life.last_error,
+        last_error=breaker.reason if is_shut and status.is_open else backend.life.last_error or failed_lists,
         next_try=breaker.left(now) if is_shut and status.is_open else scheduled,
         since=max(0.0, now - status.since),
         stderr=backend.stderr,
@@ -151,6 +155,7 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
         is_resting=backend.is_resting,
         breaker=breaker.position.value,
         openings=breaker.openings,
+        failed_lists=failed_lists,
         invalid=() if backend.listing is None else tuple(map(str, backend.listing.faults)),
     )
 

@@ -216,7 +216,7 @@ async def test_a_server_that_never_lists_has_a_deadline_for_that(caplog: pytest.
         await run.context.until(lambda: run.backend.status.state is State.READY)
         await within(server.wait_for("tools/list"))
         await clock.advance(7)
-        await eventually(lambda: "listing failed" in caplog.text)
+        await eventually(lambda: "tools/list failed" in caplog.text)
 
 
 async def test_an_address_that_takes_no_connection_has_a_deadline_for_that() -> None:

@@ -10,7 +10,7 @@ import pytest
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.lister import LIST_RETRY, REFRESH_EVERY, Lister
+from mcp_manifold.backends.lists.lister import EARLY, LIST_RETRY, REFRESH_EVERY, Lister
 from mcp_manifold.backends.lists.pages import LIST_METHODS
 from mcp_manifold.errors import BackendLost
 from mcp_manifold.model.catalogue import Listing
@@ -34,6 +34,7 @@ class Kept:
     def __init__(self, *, tools: tuple[bytes, ...] = (A,)) -> None:
         self.tools = tools
         self.broken: set[str] = set()
+        self.silent: set[str] = set()
         self.published: list[Listing] = []
         self._news = News()
         self.link: Link
@@ -47,7 +48,9 @@ class Kept:
     def __repr__(self) -> str:
         return f"<Kept {self.lister!r}>"
 
-    def _answer(self, pending: PendingRequest) -> bytes:
+    def _answer(self, pending: PendingRequest) -> bytes | None:
+        if pending.method in self.silent:
+            return None
         if pending.method in self.broken:
             return b'"error":{"code":-32603,"message":"broken"}'
         items = b",".join(self.tools) if pending.method == "tools/list" else b""
@@ -140,22 +143,49 @@ async def test_a_failing_refresh_keeps_the_last_listing_and_is_tried_again() -> 
         assert kept.asked["tools/list"] == 3
         await kept.clock.advance(LIST_RETRY)
         assert kept.asked["tools/list"] == 3, "each wait is twice the one before"
-        assert kept.lister.latest is first
+        assert kept.lister.latest is not None
+        assert kept.lister.latest.tools == first.tools
+        assert "tools/list" in kept.lister.latest.failed
         kept.broken = set()
         await kept.clock.advance(LIST_RETRY)
-        assert (await kept.listing(2)).tools == (B,)
+        assert (await kept.listing(4)).tools == (B,)
     assert kept.asked["tools/list"] == 4
 
 
-async def test_a_first_listing_that_fails_is_tried_again() -> None:
+async def test_a_list_that_fails_at_first_is_tried_again_and_the_others_are_published() -> None:
     kept = Kept()
     kept.broken = {"prompts/list"}
     async with keeping(kept):
-        await kept.clock.advance(LIST_RETRY)
-        assert kept.lister.latest is None
+        first = await kept.listing()
+        assert (first.tools, list(first.failed)) == ((A,), ["prompts/list"])
         kept.broken = set()
-        await kept.clock.advance(2 * LIST_RETRY)
-        assert (await kept.listing()).revision == 1
+        await kept.clock.advance(LIST_RETRY)
+        assert (await kept.listing(2)).failed == {}
+    assert kept.asked == {name: 2 if name == "prompts/list" else 1 for name in LIST_METHODS}
+
+
+async def test_a_change_is_listed_while_another_list_waits_for_its_retry() -> None:
+    kept = Kept()
+    kept.broken = {"prompts/list"}
+    async with keeping(kept):
+        await kept.listing()
+        await kept.clock.advance(LIST_RETRY)
+        await kept.listing(2)
+        kept.tools = (B,)
+        kept.lister.notified(TOOLS)
+        await kept.clock.advance(REFRESH_EVERY)
+        assert (await kept.listing(3)).tools == (B,)
+        assert kept.asked["prompts/list"] == 2
+
+
+async def test_a_silent_list_does_not_delay_the_others() -> None:
+    kept = Kept()
+    kept.silent = {"prompts/list"}
+    async with keeping(kept):
+        await kept.transport.sent(4)
+        await kept.clock.advance(EARLY)
+        first = await kept.listing()
+        assert (first.tools, first.failed) == ((A,), {"prompts/list": "no response yet"})
 
 
 async def test_a_new_link_lists_everything_anew_and_the_revision_goes_on() -> None:

@@ -1,14 +1,13 @@
 """Fetching lists: every page, declared lists only, and the bounds on pages, entries, size and time."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import pytest
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all
+from mcp_manifold.backends.lists.pages import LIST_METHODS, Found, Pages, list_all
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendProtocolError, BackendTimeout, RemoteError
@@ -43,8 +42,14 @@ async def walked(
 ) -> dict[str, Pages]:
     asked = frozenset(methods or LIST_METHODS)
     limits = LimitSettings().model_copy(update={"list_pages": pages, "list_entries": entries, "max_message": size})
-    found: Any = await within(list_all(link, asked, clock=LoopClock(), timeout=timeout, limits=limits))
-    return dict(found)
+    found = Found()
+    await within(list_all(link, asked, found, clock=LoopClock(), timeout=timeout, limits=limits))
+    fetched: dict[str, Pages] = {}
+    for method, each in found.items():
+        if not isinstance(each, Pages):
+            raise each
+        fetched[method] = each
+    return fetched
 
 
 async def test_all_pages_are_gathered_in_order_and_raw() -> None:
@@ -69,6 +74,27 @@ async def test_a_list_the_backend_does_not_know_is_empty_and_another_error_is_ra
     link, _ = listing(lambda pending: b'"error":{"code":-32603,"message":"broken"}')
     with pytest.raises(RemoteError, match="-32603"):
         await walked(link)
+
+
+async def test_a_list_that_fails_takes_no_other_away() -> None:
+    link, _ = listing(
+        lambda pending: (
+            b'"error":{"code":-32603,"message":"broken"}'
+            if pending.method == "prompts/list"
+            else b'"result":{"%b":[1]}' % LIST_METHODS[pending.method][1].encode()
+        )
+    )
+    found = Found()
+    await within(list_all(link, frozenset(LIST_METHODS), found, clock=LoopClock(), timeout=30, limits=LimitSettings()))
+    assert isinstance(found.pop("prompts/list"), RemoteError)
+    assert all(isinstance(each, Pages) and each.items == (b"1",) for each in found.values())
+
+
+@pytest.mark.parametrize("cursor", [b"0", b"false", b"[]"])
+async def test_a_cursor_that_is_not_a_string_ends_the_list_with_a_problem(cursor: bytes) -> None:
+    link, _ = listing(paged({"": b'{"tools":[1],"nextCursor":%b}' % cursor}))
+    found = (await walked(link, "tools/list"))["tools/list"]
+    assert (found.items, found.problem) == ((b"1",), f"unusable nextCursor {cursor.decode()}")
 
 
 LOOP = {
@@ -113,7 +139,7 @@ async def test_a_list_within_its_bounds_is_taken(pages: dict[str, bytes], limits
     assert len(transport.requests) == len(pages)
 
 
-@pytest.mark.parametrize("odd", [b'{"tools":{}}', b'{"tools":null}', b'{"tools":[],"nextCursor":7}'])
+@pytest.mark.parametrize("odd", [b'{"tools":{}}', b'{"tools":null}'])
 async def test_an_invalid_list_is_a_protocol_error(odd: bytes) -> None:
     link, _ = listing(paged({"": odd}))
     with pytest.raises(BackendProtocolError, match="invalid response to tools/list"):

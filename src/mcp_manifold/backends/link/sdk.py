@@ -90,8 +90,9 @@ class _LinkDispatcher:
             raw = bytes(await self._link.request(method, sent, timeout=timeout))
         except RemoteError as exc:
             raise _as_mcp_error(exc) from exc
-        self.raw = Payload(wire.without_lone_surrogates(raw))  # no UTF-8 text can hold one
-        if self.raw != raw:
+        readable = wire.without_lone_surrogates(raw)
+        self.raw = Payload(readable)
+        if readable is not raw:
             logger.warning("greeting repaired: lone surrogate replaced", extra={"backend": self._link.backend})
         if method == "initialize":
             negotiation = initialized(self.raw)

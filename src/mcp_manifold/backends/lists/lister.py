@@ -5,12 +5,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anyio
+
 from mcp_manifold.backends.context import BackendContext
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
-from mcp_manifold.backends.lists.pages import LIST_METHODS, Pages, list_all, usable
+from mcp_manifold.backends.lists.pages import KIND_OF_LIST, LIST_METHODS, Found, Pages, list_all, usable
 from mcp_manifold.errors import BackendError, RemoteError
 from mcp_manifold.model.catalogue import Fault, Hint, Listing
+from mcp_manifold.wire import Payload, text_at
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +22,13 @@ REFRESH_EVERY: Final = 1.0
 LIST_RETRY: Final = 1.0
 LIST_RETRY_CEILING: Final = 30.0
 """Seconds until a failed listing is retried: the first, doubled each time up to the ceiling."""
+EARLY: Final = 2.0
+"""Seconds after which the lists that have arrived are published, even if others have not."""
 LOGGED_FAULTS: Final = 5
 """Invalid items of one listing that are named in the log."""
+SAID: Final = 200
+"""Characters of a backend's reason that are shown."""
+_NOTHING: Final = Pages()
 _CHANGES: Final = {
     "notifications/tools/list_changed": ("tools/list",),
     "notifications/prompts/list_changed": ("prompts/list",),
@@ -54,7 +62,10 @@ class Lister:
         self._timeout = timeout
         self._on_listing = on_listing
         self._keep = keep
-        self._pages: dict[str, Pages] = {}
+        self._pages = {} if latest is None else {m: Pages(latest.items(kind)) for m, kind in KIND_OF_LIST.items()}
+        self._failed: dict[str, str] = {}
+        self._delays: dict[str, float] = {}
+        self._due: dict[str, float] = {}
         self._reported: tuple[Fault, ...] = ()
         self._stale: set[str] = set()
         self._wake: asyncio.Future[None] | None = None
@@ -88,42 +99,65 @@ class Lister:
     async def keep(self, link: Link, negotiation: Negotiation, *, over_http: bool) -> BackendError:
         """Keep the Listing current until the link ends; returns the reason for its end."""
         self._stale = set(LIST_METHODS)
+        self._due.clear()
         clock = self._context.clock
-        delay = 0.0
         while not link.ended.done():
             self._wake = asyncio.get_running_loop().create_future()
             started = clock.now()
             if self._stale:
-                delay = await self._refresh(link, negotiation, delay, over_http=over_http)
-            if delay:
-                await clock.wait(link.ended, seconds=delay)
-                continue
-            await clock.wait(link.ended, self._wake, seconds=None)
+                await self._refresh(link, lambda: self._publish(link, negotiation, over_http=over_http), negotiation)
+            next_ = min(self._due.values(), default=None)
+            await clock.wait(link.ended, self._wake, seconds=None if next_ is None else max(0.0, next_ - clock.now()))
             await clock.wait(link.ended, seconds=max(0.0, started + REFRESH_EVERY - clock.now()))
+            self._stale |= {method for method, at in self._due.items() if at <= clock.now()}
         return link.ended.result()
 
-    async def _refresh(self, link: Link, negotiation: Negotiation, delay: float, *, over_http: bool) -> float:
-        """Fetch the stale lists; returns the seconds until a retry, 0 on success."""
+    async def _refresh(self, link: Link, publish: Callable[[], Listing], negotiation: Negotiation) -> None:
+        """Fetch the stale lists. One that fails keeps its last items, and is retried; the others are published."""
         methods, self._stale = frozenset(self._stale), set()
-        try:
-            found = await list_all(
-                link,
-                methods,
-                clock=self._context.clock,
-                timeout=self._timeout,
-                limits=self._context.limits,
-            )
-        except (BackendError, RemoteError) as exc:
-            logger.warning("listing failed, keeping the previous one: %s", exc, extra={"backend": self._backend})
-            self._stale |= methods
-            return min(LIST_RETRY_CEILING, max(LIST_RETRY, delay * 2))
-        for method, pages in found.items():
-            self._pages[method] = await usable(pages, method, self._backend)
-        await self._keep(self._publish(link, negotiation, over_http=over_http), negotiation)
-        return 0.0
+        context, found = self._context, Found()
+
+        async def publish_early() -> None:
+            """Publish what has arrived by then: a list without a response must not delay the others."""
+            await context.clock.sleep(EARLY)
+            if found:
+                self._failed |= dict.fromkeys(methods - found.keys() - self._pages.keys(), "no response yet")
+                await self._adopt(found)
+                await self._keep(publish(), negotiation)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(publish_early, name=f"{self._backend} early listing")
+            await list_all(link, methods, found, clock=context.clock, timeout=self._timeout, limits=context.limits)
+            group.cancel_scope.cancel()
+        if not link.ended.done():
+            await self._adopt(found)
+            await self._keep(publish(), negotiation)
+
+    async def _adopt(self, found: Found) -> None:
+        """Take fetched lists out of `found`, and schedule those that failed again."""
+        for method, pages in dict(found).items():
+            before = self._failed.pop(method, "")
+            self._due.pop(method, None)
+            if isinstance(pages, Pages):
+                self._delays.pop(method, None)
+                self._pages[method] = await usable(pages, method, self._backend)
+                reason = pages.problem
+            else:
+                reason = pages.message if isinstance(pages, BackendError) else _said(pages)
+                delay = min(LIST_RETRY_CEILING, max(LIST_RETRY, self._delays.get(method, 0.0) * 2))
+                self._delays[method] = delay
+                self._due[method] = self._context.clock.now() + delay
+            if reason:
+                self._failed[method] = reason
+                level = logging.DEBUG if reason == before else logging.WARNING  # log the same reason once
+                logger.log(
+                    level, "%s failed, keeping what is known: %s", method, reason, extra={"backend": self._backend}
+                )
+            del found[method]
 
     def _publish(self, link: Link, negotiation: Negotiation, *, over_http: bool) -> Listing:
-        tools = self._pages["tools/list"].items
+        pages = {method: self._pages.get(method, _NOTHING) for method in LIST_METHODS}
+        tools = pages["tools/list"].items
         mirrored = over_http and link.era == "modern"
         tools, headers = self._context.parameters(self._backend, tools, mirrored=mirrored)
         link.mirror(headers)
@@ -132,14 +166,15 @@ class Lister:
             revision=1 if self.latest is None else self.latest.revision + 1,
             era=link.era,
             tools=tools,
-            prompts=self._pages["prompts/list"].items,
-            resources=self._pages["resources/list"].items,
-            templates=self._pages["resources/templates/list"].items,
+            prompts=pages["prompts/list"].items,
+            resources=pages["resources/list"].items,
+            templates=pages["resources/templates/list"].items,
             capabilities=bytes(link.capabilities),
             instructions=negotiation.instructions,
             server_info=bytes(negotiation.server_info),
             hints=self._hints(negotiation),
-            faults=tuple(fault for method in LIST_METHODS for fault in self._pages[method].faults),
+            faults=tuple(fault for each in pages.values() for fault in each.faults),
+            failed={method: self._failed[method] for method in LIST_METHODS if method in self._failed},
         )
         self._report(latest)
         self._on_listing(latest)
@@ -159,3 +194,8 @@ class Lister:
     def _hints(self, negotiation: Negotiation) -> dict[str, Hint]:
         hints = {method: pages.hint for method, pages in self._pages.items()} | {"server/discover": negotiation.hint}
         return {method: hint for method, hint in hints.items() if hint is not None}
+
+
+def _said(refusal: RemoteError) -> str:
+    """What a backend gave as its reason."""
+    return f"error {refusal.code}: {(text_at(Payload(refusal.raw), 'message') or 'no message')[:SAID]}"

@@ -12,7 +12,7 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.config import LimitSettings
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.model.catalogue import Fault, Hint, Kind, repair
-from mcp_manifold.wire import Payload, encode, loose_items, object_members
+from mcp_manifold.wire import NULL_ID, Payload, encode, first_byte, loose_items, object_members, text_at
 from mcp_manifold.wire.protocol import METHOD_NOT_FOUND
 
 LIST_METHODS: Final[Mapping[str, tuple[str, str]]] = {
@@ -26,7 +26,7 @@ _FIELDS: Final = {"resourceTemplates": "templates"}
 """Result member to its field of a page, where they differ."""
 
 
-_KINDS: Final = {
+KIND_OF_LIST: Final = {
     "tools/list": Kind.TOOL,
     "prompts/list": Kind.PROMPT,
     "resources/list": Kind.RESOURCE,
@@ -44,9 +44,20 @@ class _Page(msgspec.Struct):
     resources: list[Payload] = []
     tasks: list[Payload] = []
     templates: list[Payload] = msgspec.field(name="resourceTemplates", default_factory=list)
-    cursor: str | None = msgspec.field(name="nextCursor", default=None)
+    next: Payload = msgspec.field(name="nextCursor", default=NULL_ID)
     ttl_ms: float | None = msgspec.field(name="ttlMs", default=None)
     scope: str | None = msgspec.field(name="cacheScope", default=None)
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor of the next page; None when there is none, or it is not a string."""
+        return text_at(self.next)
+
+    @property
+    def problem(self) -> str:
+        """Why the next page cannot be fetched; empty if there is none, or it can."""
+        is_usable = first_byte(self.next) == b"n" or self.cursor is not None
+        return "" if is_usable else f"unusable nextCursor {bytes(self.next)[:40].decode(errors='replace')}"
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
@@ -55,44 +66,44 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 class Pages(msgspec.Struct, frozen=True):
     """All items of one list method, raw, with the shortest lifetime and narrowest scope of the pages.
 
-    `hint` is None for a list that the backend does not offer. `faults` are filled in by `usable`.
+    `hint` is None for a list that the backend does not offer. `faults` are filled in by `usable`. `problem` says why
+    there may be more items.
     """
 
     items: tuple[bytes, ...] = ()
     hint: Hint | None = None
     faults: tuple[Fault, ...] = ()
+    problem: str = ""
+
+
+Found = dict[str, Pages | BackendError | RemoteError]
+"""List method to its pages, or the reason why there are none."""
 
 
 async def list_all(
-    link: Link, methods: frozenset[str], *, clock: Clock, timeout: float, limits: LimitSettings
-) -> dict[str, Pages]:
-    """Fetch several complete lists of a backend at the same time.
+    link: Link, methods: frozenset[str], found: Found, *, clock: Clock, timeout: float, limits: LimitSettings
+) -> None:
+    """Fetch several complete lists of a backend at the same time, each into `found` as soon as it is complete.
 
     Args:
         methods: keys of `LIST_METHODS`. An undeclared capability or an unknown method gives empty pages.
         timeout: seconds for all of it.
-
-    Raises:
-        BackendError: no response, an invalid one, or more than the limits allow.
-        RemoteError: the backend refused a list that it declared.
     """
     declared = msgspec.json.decode(link.capabilities, type=dict[str, Payload])
-    found: dict[str, Pages] = {}
     walk = _Walk(link, clock, timeout, clock.now() + timeout, limits)
 
     async def fetch(method: str) -> None:
-        found[method] = await walk.all_pages(method)
+        try:
+            found[method] = await walk.all_pages(method)
+        except (BackendError, RemoteError) as exc:
+            found[method] = exc
 
-    try:
-        async with anyio.create_task_group() as group:
-            for method in methods:
-                if LIST_METHODS[method][0] in declared:
-                    group.start_soon(fetch, method, name=f"{link.backend} {method}")
-                else:
-                    found[method] = Pages()
-    except* (BackendError, RemoteError) as failures:
-        raise failures.exceptions[0] from None
-    return found
+    async with anyio.create_task_group() as group:
+        for method in methods:
+            if LIST_METHODS[method][0] in declared:
+                group.start_soon(fetch, method, name=f"{link.backend} {method}")
+            else:
+                found[method] = Pages()
 
 
 async def usable(pages: Pages, method: str, backend: str) -> Pages:
@@ -100,14 +111,16 @@ async def usable(pages: Pages, method: str, backend: str) -> Pages:
     kept: list[bytes] = []
     faults: list[Fault] = []
     for place, raw in enumerate(pages.items, start=1):
-        item, fault = repair(_KINDS[method], backend, raw, place)
+        item, fault = repair(KIND_OF_LIST[method], backend, raw, place)
         if fault is not None:
             faults.append(fault)
             if len(faults) % _SLICE == 0:
                 await anyio.lowlevel.checkpoint()
         if item is not None:
             kept.append(item)
-    return Pages(tuple(kept), pages.hint, tuple(faults[:MAX_FAULTS])) if faults else pages
+    if not faults:
+        return pages
+    return msgspec.structs.replace(pages, items=tuple(kept), faults=tuple(faults[:MAX_FAULTS]))
 
 
 class _Walk(NamedTuple):
@@ -120,14 +133,19 @@ class _Walk(NamedTuple):
     limits: LimitSettings
 
     async def all_pages(self, method: str) -> Pages:
-        """All pages of one list; raises as `list_all` does."""
+        """All pages of one list.
+
+        Raises:
+            BackendError: no response, an invalid one, or more than the limits allow.
+            RemoteError: the backend refused a list that it declared.
+        """
         field = _FIELDS.get(LIST_METHODS[method][1], LIST_METHODS[method][1])
         items: list[bytes] = []
         size = 0
         ttls: list[int] = []
         scopes: set[str] = set()
         seen: set[str] = set()
-        cursor: str | None = None
+        problem, cursor = "", None
         for _ in range(self.limits.list_pages):
             try:
                 result = await self._request(method, cursor)
@@ -143,6 +161,7 @@ class _Walk(NamedTuple):
             ttls.append(max(0, int(page.ttl_ms or 0)))
             scopes.add(page.scope or "private")
             self._check(method, size=size, entries=len(items))
+            problem = page.problem
             if page.cursor is None:
                 break
             if page.cursor in seen:
@@ -151,7 +170,8 @@ class _Walk(NamedTuple):
             seen.add(cursor)
         else:
             raise BackendProtocolError(self.link.backend, f"{method} has more than {self.limits.list_pages} pages")
-        return Pages(tuple(items), Hint(min(ttls, default=0), scopes == {"public"}, self.clock.now()))
+        hint = Hint(min(ttls, default=0), scopes == {"public"}, self.clock.now())
+        return Pages(tuple(items), hint, problem=problem)
 
     async def _request(self, method: str, cursor: str | None) -> Payload:
         params = {} if cursor is None else {"cursor": Payload(encode(cursor))}

@@ -84,6 +84,8 @@ class Listing:
     """Cache hints that the backend gave, by list method and for `server/discover`."""
     faults: tuple[Fault, ...] = ()
     """Items that were invalid; of each list only the first few."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """List methods that failed, and why: their items are those of an earlier listing, or none."""
 
     def items(self, kind: Kind) -> tuple[bytes, ...]:
         """The items of one kind."""

@@ -101,7 +101,12 @@ class _Merging:
     """One merge in progress: the claimed keys and the problems so far."""
 
     def __init__(self, listings: tuple[tuple[Listing, Terms], ...], rules: Rules) -> None:
-        self.problems = [str(fault) for listing, _ in listings for fault in listing.faults]
+        self.problems = [
+            f"{method} of {listing.backend} failed: {reason}"
+            for listing, _ in listings
+            for method, reason in listing.failed.items()
+        ]
+        self.problems += [str(fault) for listing, _ in listings for fault in listing.faults]
         self._listings = listings
         self._rules = rules
         self._owners = tuple(listing.backend for listing, _ in listings)
