@@ -100,6 +100,9 @@ class Hub:
         broken: Sequence[BrokenServer],
     ) -> None:
         self._servers = {server.name: server for server in servers if not server.disabled}
+        self._prefixes = tuple((terms_of(each, native=False).prefix, each.name) for each in servers) + tuple(
+            (each.name, each.name) for each in broken
+        )
         self._broken = tuple(UnavailableServer(server.name, server.reason) for server in broken)
         self._unavailability.change_grace(settings.list_grace)
         self._unavailability.retain(self._servers)
@@ -336,7 +339,7 @@ class Hub:
         members = self.members(scope)
         known = [name for name in members if name in self._listings]
         offers = [(self._listings[name], terms_of(self._servers[name], native=native)) for name in known]
-        whole = merge(offers, self._rules)
+        whole = merge(offers, self._rules, () if native else self._prefixes)
         visible = self._policy.view(whole, ANONYMOUS)
         listings = tuple(self._listings[name] for name in known)
         faults = tuple(fault for each in listings for fault in each.faults if self._policy.tells(ANONYMOUS, fault))

@@ -56,6 +56,11 @@ def distinguish(name: str, *, owner: str, native: str, budget: int = 64, attempt
     return _suffixed(stem, _digest(owner, f"{native}\0{attempt}")[:_LONG_HASH], budget)
 
 
+def outside(name: str, own: str, *, owner: str, native: str, budget: int = 64) -> str:
+    """Another name for `name`, which begins like another server's: a hash of it follows the prefix `own`."""
+    return f"{own}x{_digest(owner, native)[:_HASH]}_{name.removeprefix(own)}"[:budget]
+
+
 def _digest(owner: str, native: str) -> str:
     return sha256(f"{owner}\0{native}".encode(errors="surrogatepass")).hexdigest()
 

@@ -35,8 +35,9 @@ META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
 META_OWN: Final = "mcp-manifold/"
 """The prefix of our own `_meta` keys in lists. No backend may use it."""
 META_MISSING: Final = META_OWN + "missing"
-META_INVALID: Final = META_OWN + "invalid"
 """In the `_meta` of a list: the servers whose entries are missing or may be outdated, each with the reason."""
+META_INVALID: Final = META_OWN + "invalid"
+"""In the `_meta` of a list: the entries that were repaired or left out, each with the server and the reason."""
 HOP_KEYS: Final = frozenset(
     {META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_SERVER_INFO, META_LOG_LEVEL, META_SUBSCRIPTION}
 )

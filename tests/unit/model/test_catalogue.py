@@ -1,6 +1,7 @@
 """The catalogue: merge, look-up, restriction, diff, lists."""
 
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -81,6 +82,44 @@ def test_a_payload_keeps_every_byte_but_its_name() -> None:
     entry = merged(offering("s", tools=(sent,))).tools["s__t"]
     assert entry.raw == sent.replace(b'"t"', b'"s__t"')
     assert entry.native_json == b'"t"'
+
+
+def test_a_name_belongs_to_the_server_with_the_longest_prefix_that_starts_it() -> None:
+    catalogue = merged(offering("a", tools=(tool("b__c"), tool("b..d"))), offering("a__b", tools=(tool("c"),)))
+    first, second, third = catalogue.entries(Kind.TOOL)
+    assert (third.key, third.backend, third.native) == ("a__b__c", "a__b", "c")
+    assert (first.backend, first.native) == ("a", "b__c")
+    assert re.fullmatch(r"a__x[0-9a-f]{8}_b__c", first.key)
+    assert re.fullmatch(r"a__x[0-9a-f]{8}_b__d_[0-9a-f]{8}", second.key)
+    assert "a__b__c is in the namespace of a__b" in catalogue.problems[0]
+
+
+@pytest.mark.parametrize("separator", ["__", "_", "-"])
+def test_a_prefix_is_reserved_for_its_server_even_if_that_has_listed_nothing(separator: str) -> None:
+    native = f"bank{separator}pay"
+    offers = [offering("shop", tools=(tool(native),)), offering("bare", tools=(tool(native, n=1),), prefix="")]
+    catalogue = merge(offers, Rules(separator), [("shop", "shop"), ("", "bare"), ("bank", "bank")])
+    assert catalogue.find(Kind.TOOL, native) is None
+    first, second = catalogue.entries(Kind.TOOL)
+    assert first.key == f"shop{separator}{native}"
+    assert re.fullmatch(rf"x[0-9a-f]{{8}}_{native}", second.key)
+
+
+def test_the_old_name_of_a_renamed_server_is_no_alias() -> None:
+    offers = [offering("shop", tools=(tool("bank__pay"), tool("shop__buy"))), offering("bank2", tools=(tool("pay"),))]
+    catalogue = merged(*offers)
+    assert catalogue.find(Kind.TOOL, "bank__pay") is None
+    found = catalogue.find(Kind.TOOL, "shop__buy")
+    assert found is not None
+    assert found.key == "shop__shop__buy"
+
+
+def test_names_chosen_to_collide_do_not_block_others() -> None:
+    probe = merged(offering("x", tools=(tool("t"),), prefix=""), offering("y", tools=(tool("t"),), prefix=""))
+    wanted = probe.entries(Kind.TOOL)[1].key
+    squatters = (tool("t"), tool(wanted))
+    catalogue = merged(offering("x", tools=squatters, prefix=""), offering("y", tools=(tool("t"),), prefix=""))
+    assert [entry.backend for entry in catalogue.entries(Kind.TOOL)] == ["x", "x", "y"]
 
 
 def test_an_unprefixed_name_cannot_enter_another_backends_namespace() -> None:

@@ -25,6 +25,7 @@ from mcp_manifold.model.names import (
     MAX_URI,
     distinguish,
     normalise_uri,
+    outside,
     prefixed_uri,
     qualify,
     split_prefixed_uri,
@@ -64,13 +65,19 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def merge(listings: Sequence[tuple[Listing, Terms]], rules: Rules) -> Catalogue:
+def merge(
+    listings: Sequence[tuple[Listing, Terms]], rules: Rules, reserved: Sequence[tuple[str, str]] = ()
+) -> Catalogue:
     """The catalogue of these listings, in this order of precedence.
+
+    Args:
+        reserved: prefix and name of every configured server, listed or not. A name that begins with a prefix and the
+            separator belongs to that server, of several to the one with the longest prefix, or to nobody.
 
     Raises:
         ValueError: the name budget is below `names.MIN_BUDGET`.
     """
-    merging = _Merging(tuple(listings), rules)
+    merging = _Merging(tuple(listings), rules, reserved)
     resources = merging.table(Kind.RESOURCE, merging.uri_key)
     templates = merging.table(Kind.TEMPLATE, merging.uri_key)
     routes = ResourceRoutes.to(
@@ -100,7 +107,9 @@ def _with_public_ui(tool: Entry, linked: Catalogue) -> Entry:
 class _Merging:
     """One merge in progress: the claimed keys and the problems so far."""
 
-    def __init__(self, listings: tuple[tuple[Listing, Terms], ...], rules: Rules) -> None:
+    def __init__(
+        self, listings: tuple[tuple[Listing, Terms], ...], rules: Rules, reserved: Sequence[tuple[str, str]]
+    ) -> None:
         self.problems = [
             f"{method} of {listing.backend} failed: {reason}"
             for listing, _ in listings
@@ -110,7 +119,8 @@ class _Merging:
         self._listings = listings
         self._rules = rules
         self._owners = tuple(listing.backend for listing, _ in listings)
-        self._namespaces = [(t.prefix + rules.separator, listing.backend) for listing, t in listings if t.prefix]
+        known = [*((terms.prefix, listing.backend) for listing, terms in listings), *reserved]
+        self._namespaces = [(prefix + rules.separator, backend) for prefix, backend in known if prefix]
         self._claims: dict[tuple[Kind, str], str] = {}
 
     def __repr__(self) -> str:
@@ -138,11 +148,16 @@ class _Merging:
         """The public name of a tool or prompt."""
         plain = _plain(offer, self._rules)
         name = _qualified(offer, self._rules)
-        obstacle = self._name_obstacle(offer, name, table)
-        free, attempt = name, 0
-        while obstacle and (free == name or free in table):
+        own = offer.terms.prefix + self._rules.separator if offer.terms.prefix else ""
+        obstacle, stem = "", name
+        if other := self._namespace_of(name, besides=offer.backend, own=own):
+            obstacle = f"{name} is in the namespace of {other}"
+            stem = outside(name, own, owner=offer.backend, native=offer.native, budget=self._rules.budget)
+        free, attempt = stem, 0
+        while free in table:
+            obstacle = obstacle or f"{name} is already a {offer.kind} of {table[name].backend}"
             free = distinguish(
-                name, owner=offer.backend, native=offer.native, budget=self._rules.budget, attempt=attempt
+                stem, owner=offer.backend, native=offer.native, budget=self._rules.budget, attempt=attempt
             )
             attempt += 1
         if obstacle:
@@ -151,17 +166,10 @@ class _Merging:
             self.problems.append(f"{offer}: renamed to {name} ({_shown(plain)} is not a valid name)")
         return free
 
-    def _name_obstacle(self, offer: _Offer, name: str, table: Table) -> str:
-        if name in table:
-            return f"{name} is already a {offer.kind} of {table[name].backend}"
-        if not offer.terms.prefix and (other := self._namespace_of(name, besides=offer.backend)):
-            return f"{name} is in the namespace of {other}"
-        return ""
-
-    def _namespace_of(self, name: str, *, besides: str) -> str:
-        """The backend other than `besides` whose prefix starts `name`; empty if none."""
+    def _namespace_of(self, name: str, *, besides: str, own: str = "") -> str:
+        """The backend other than `besides` whose prefix, longer than `own`, starts `name`; empty if none."""
         for start, backend in self._namespaces:
-            if backend != besides and name.startswith(start):
+            if backend != besides and len(start) > len(own) and name.startswith(start):
                 return backend
         return ""
 
@@ -189,15 +197,26 @@ class _Merging:
         return ""
 
     def aliases(self, table: Table) -> dict[tuple[Kind, str], Entry]:
-        """Unambiguous native names: of one backend only, not a public name, not in another backend's namespace."""
+        """Unambiguous native names: of one backend only, not a public name, not in another backend's namespace.
+
+        A name with the separator is none, unless it begins with its backend's prefix: it may be the public name of a
+        server that was renamed or removed.
+        """
         owners: dict[str, list[Entry]] = {}
         for entry in table.values():
             owners.setdefault(entry.native, []).append(entry)
         return {
             (found[0].kind, native): found[0]
             for native, found in owners.items()
-            if len(found) == 1 and native not in table and not self._namespace_of(native, besides=found[0].backend)
+            if len(found) == 1 and native not in table and not self._is_foreign(native, found[0].backend)
         }
+
+    def _is_foreign(self, native: str, backend: str) -> bool:
+        """Whether a native name may be a public name of another server."""
+        if self._namespace_of(native, besides=backend):
+            return True
+        is_own = any(owner == backend and native.startswith(start) for start, owner in self._namespaces)
+        return len(self._rules.separator) > 1 and self._rules.separator in native and not is_own
 
 
 def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
