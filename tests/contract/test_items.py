@@ -41,10 +41,13 @@ async def test_tools_of_every_backend_are_listed_and_called_under_its_name(way: 
             sent = stand[kind].calls("tools/call")
             assert [jsontext.member(each.params, "name") for each in sent] == [b'"echo"']
             assert (await client.call(f"only_{kind}", {"text": "alias"})).text == "alias"
-        for unknown in ("web__nothing", "nothing", "echo", "WEB__echo", "web__echo ", ""):
+        for unknown in ("nothing", "echo", "WEB__echo", "web__", ""):
             reply = await client.call(unknown)
             assert reply.code == -32602, (unknown, reply)
         assert all(len(stand[kind].calls("tools/call")) == 2 for kind in KINDS)
+        for unlisted in ("nothing", "echo "):
+            assert (await client.call(f"web__{unlisted}")).code == -32602, "so said the server"
+        assert len(stand["web"].calls("tools/call")) == 4
 
 
 @shows("tools-error", "tools-failed", "tools-unknown-members")

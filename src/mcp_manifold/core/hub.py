@@ -211,10 +211,6 @@ class Hub:
             return name in self._servers
         return scope == MERGED or (kind == "group" and name in self._groups)
 
-    def unlisted(self, scope: str) -> tuple[str, ...]:
-        """The members of a scope that have no listing yet."""
-        return tuple(name for name in self.members(scope) if name not in self._listings)
-
     def prefix(self, scope: str, backend: str) -> str:
         """The prefix and separator of a backend's tool and prompt names in a scope; empty for native names."""
         prefix = terms_of(self._servers[backend], native=scope.startswith("server:")).prefix
@@ -298,6 +294,33 @@ class Hub:
         await self.wait_tried(self.members(scope), seconds, lambda: self.route_resource(scope, uri) is not None)
         if self.route_resource(scope, uri) is None:
             raise UnknownItem("resource", uri)
+
+    def route_name(self, scope: str, kind: Kind, name: str) -> tuple[str, str] | None:
+        """The backend and the native name of an unlisted tool or prompt; None if it has no owner, or is hidden.
+
+        It belongs to the server with the longest prefix that starts it, or to the only server of the scope.
+        """
+        members, separator = self.members(scope), self._rules.separator
+        starts = (
+            []
+            if scope.startswith("server:")
+            else [(f"{each}{separator}", owner) for each, owner in self._prefixes if each]
+        )
+        start = max((start for start, _ in starts if name.startswith(start)), key=len, default="")
+        owners = [owner for each, owner in starts if each == start] if start else list(members)
+        native = name[len(start) :]
+        if len(owners) != 1 or owners[0] not in members or not 0 < len(native) <= MAX_URI:
+            return None
+        if not start and self.prefix(scope, owners[0]):
+            return None
+        backend, whole = owners[0], self.view(scope).whole
+        renamed = terms_of(self._servers[backend], native=True).overrides.items()
+        if any(of is kind and native == override.name for (of, _), override in renamed):
+            return None  # the public name of another item, which may be hidden
+        entries = whole.entries(kind)
+        if name in whole.table(kind) or any((each.backend, each.native) == (backend, native) for each in entries):
+            return None  # listed under another name, or hidden
+        return (backend, native) if self._policy.permits_name(ANONYMOUS, backend, kind, native) else None
 
     async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
         """As `route_resource`, after the first attempts at the scope's backends.

@@ -48,6 +48,8 @@ class Send(NamedTuple):
     """The call requests a task (2025-11-25)."""
     parked: Parked | Repeat | None = None
     """The parked call that it resumes, which sends nothing; or the call that it repeats."""
+    is_unlisted: bool = False
+    """Its backend does not list the item, so what is known of its lists may be out of date."""
 
     def target(self, method: str) -> CallTarget:
         """The target of the call, which a retry must match."""
@@ -224,16 +226,26 @@ def _unlistable(call: Call, facts: Facts) -> Wait | None:
 
 
 def _missing(call: Call, facts: Facts, kind: Kind, name: str) -> Step:
-    """Handle a name that is not listed: its backend may be connecting, or may never have listed."""
+    """Handle a name that is not listed: the one backend that it can belong to answers it, once that was tried."""
     scope, hub = call.session.scope, facts.hub
-    prefixes = {member: hub.prefix(scope, member) for member in hub.unlisted(scope)}
-    member = max((each for each in prefixes if name.startswith(prefixes[each])), key=prefixes.__getitem__, default="")
-    if not hub.has_attempted(scope) and not prefixes.get(member):
+    route = None if "task" in call.params else hub.route_name(scope, kind, name)
+    untried = hub.untried(scope)
+    if route is not None and route[0] in untried:
+        params = {**call.params, "name": Payload(wire.encode(route[1]))}
+        return Wait("catalogue", partial(facts.fleet.find(route[0]).until_listed, call, params))
+    if not hub.has_attempted(scope):
         return Wait("catalogue", partial(hub.wait_attempted, scope))
-    if member:
-        params = {**call.params, "name": Payload(wire.encode(name.removeprefix(prefixes[member])))}
-        return Wait("catalogue", partial(facts.fleet.find(member).until_listed, call, params))
-    raise UnknownItem(kind, name)
+    if route is None:
+        unprefixed = next((each for each in untried if not hub.prefix(scope, each)), None)
+        if unprefixed is None:
+            raise UnknownItem(kind, name)
+        return Wait("catalogue", partial(facts.fleet.find(unprefixed).until_listed, call, call.params))
+    backend, native = route
+    return _unlisted(_send(call, facts, backend, {**call.params, "name": Payload(wire.encode(native))}, native))
+
+
+def _unlisted(step: Step) -> Step:
+    return step._replace(is_unlisted=True) if isinstance(step, Send) else step
 
 
 def _send(

@@ -6,6 +6,7 @@ alias, a rename or a prefix cannot bypass one.
 
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -57,10 +58,21 @@ class _Pattern:
     def matches(self, entry: Entry) -> bool:
         if self.test:
             return entry.kind is Kind.TOOL and _passes(self.test, entry) is self.expected
-        return any(self.text == name or self.glob.match(name) for name in {entry.native, entry.native_name})
+        return any(map(self.matches_name, {entry.native, entry.native_name}))
+
+    def matches_name(self, name: str) -> bool:
+        return self.text == name or self.glob.match(name) is not None
+
+    def matches_folded(self, name: str) -> bool:
+        text, name = _folded(self.text), _folded(name)
+        return text == name or _glob(text).match(name) is not None
 
     def matches_uri(self, uri: str) -> bool:
         return not self.test and (lower_scheme(self.text) == uri or self.uri_glob.match(uri) is not None)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def _passes(test: str, tool: Entry) -> bool:
@@ -139,6 +151,18 @@ class Filter:
             pattern.matches_uri(spelling) for spelling in spellings(uri) for pattern in self.block
         )
 
+    def allows_name(self, name: str) -> bool:
+        """Whether the filter allows a tool or prompt that is not listed.
+
+        Tests cannot judge it, so a filter with one refuses it. A block list also matches regardless of case and width,
+        because backends may.
+        """
+        if any(pattern.test for pattern in (*(self.allow or ()), *self.block)):
+            return False
+        if any(pattern.matches_folded(name) for pattern in self.block):
+            return False
+        return self.allow is None or any(pattern.matches_name(name) for pattern in self.allow)
+
     def unmatched(self, entries: Iterable[Entry]) -> tuple[str, ...]:
         """The patterns that match none of `entries`: most likely typos."""
         known = tuple(entries)
@@ -206,6 +230,12 @@ class Policy:
         """Whether the principal may learn of an invalid item: its backend's filters show everything of its kind."""
         filters = self._filters(principal, fault.backend, fault.kind)
         return self.reaches(principal, fault.backend) and all(each.is_open for each in filters)
+
+    def permits_name(self, principal: Principal, backend: str, kind: Kind, native: str) -> bool:
+        """Whether the principal may call a tool or get a prompt that the backend does not list."""
+        return self.reaches(principal, backend) and all(
+            each.allows_name(native) for each in self._filters(principal, backend, kind)
+        )
 
     def permits_uri(self, principal: Principal, backend: str, uri: str) -> bool:
         """Whether the principal may read an unlisted URI of the backend."""

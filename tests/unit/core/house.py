@@ -45,6 +45,10 @@ class FakeLister:
     def __init__(self) -> None:
         self.latest: Listing | None = None
         self.relisted = 0
+        self.refreshed = 0
+
+    def refresh(self) -> None:
+        self.refreshed += 1
 
     async def relist(self) -> None:
         self.relisted += 1

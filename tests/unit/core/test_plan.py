@@ -210,19 +210,23 @@ async def test_only_a_modern_call_that_wants_one_waits_for_a_handshake_links_log
 
 @every_version
 @pytest.mark.parametrize("what", ITEMS)
-async def test_an_unlisted_name_waits_for_the_first_attempts_and_is_then_unknown(what: str, version: str) -> None:
+async def test_an_unlisted_name_waits_for_the_first_attempts_and_is_then_its_servers_or_unknown(
+    what: str, version: str
+) -> None:
     house = House(server("a"))
     house.fleet["a"] = FakeBackend(house.servers["a"], "handshake", house, lambda *_: None)
     assert wait_of(house, call(what, version)) == "catalogue"
     house.attempted()
-    if what in ("tool", "prompt"):
-        wait = step(house, call(what, version))
-        assert isinstance(wait, Wait)
-        with pytest.raises(BackendUnavailable, match="is not reachable"):
-            await wait.work()
-    house.offers("a")
-    with pytest.raises(UnknownItem):
-        step(house, call(what, version))
+    house.fleet["a"] = FakeBackend(house.servers["a"], "handshake", house, lambda *_: None)
+    for _ in ("before it has listed", "after that"):
+        if what in ("tool", "prompt"):
+            sent = send_of(house, call(what, version))
+            assert (sent.backend.name, sent.native, sent.is_unlisted) == ("a", what[0], True)
+            assert bytes(sent.params["name"]) == b'"%b"' % what[:1].encode()
+        else:
+            with pytest.raises(UnknownItem):
+                step(house, call(what, version))
+        house.offers("a")
 
 
 @pytest.mark.parametrize("value", [None, 5, ["a__t"], {"name": "a__t"}])
@@ -370,4 +374,5 @@ async def test_a_kind_of_item_is_not_found_under_the_method_of_another() -> None
     house = house_of()
     house.attempted()
     assert house.hub.view("").catalogue.find(Kind.PROMPT, "a__p") is not None
-    assert isinstance(refusal(house, "tools/call", LATEST_HANDSHAKE, name="a__p"), UnknownItem)
+    sent = send_of(house, call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/call", name="a__p"))
+    assert (sent.native, sent.is_unlisted) == ("p", True)

@@ -55,6 +55,10 @@ class Request(Protocol):
     def task(self) -> object:
         """The task it is about, if any; such a request takes no slot."""
 
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether its tool or prompt is not listed, so that the list may be out of date."""
+
 
 class Retry(NamedTuple):
     """A second attempt: the seconds that the call has spent, and what to do before it."""
@@ -164,6 +168,8 @@ class RequestExecutor:
         return None
 
     def _end(self, request: Request) -> None:
+        if request.is_unlisted:
+            self._lister.refresh()
         if request.task is None:
             self.leave()
         else:

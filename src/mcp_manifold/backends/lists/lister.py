@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import anyio
@@ -85,9 +85,13 @@ class Lister:
         """A notification came: `list_changed` marks its list stale. A flag, so that a storm costs one listing."""
         changed = _CHANGES.get(method)
         if changed is not None:
-            self._stale.update(changed)
-            if self._wake is not None and not self._wake.done():
-                self._wake.set_result(None)
+            self.refresh(changed)
+
+    def refresh(self, methods: Iterable[str] = ("tools/list", "prompts/list")) -> None:
+        """Fetch these lists again soon: they may be out of date."""
+        self._stale.update(methods)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     async def relist(self) -> None:
         """List the tools again, at the usual rate; returns when that is done, or after the timeout."""
