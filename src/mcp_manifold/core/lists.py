@@ -11,7 +11,7 @@ from mcp_manifold import wire
 from mcp_manifold.core.hub import Hub, View
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Call
-from mcp_manifold.model.capabilities import extending, runs_tasks
+from mcp_manifold.model.capabilities import extending, offers_completions, runs_tasks
 from mcp_manifold.model.catalogue import Hint, Kind, Listing, encode_list
 from mcp_manifold.model.catalogue.cursors import Cursors
 from mcp_manifold.model.unavailability import UnavailableServer
@@ -26,6 +26,7 @@ LISTS: Final = {
 }
 MAX_INSTRUCTIONS: Final = 4000
 """Characters of one backend's instructions that are passed on: clients put them into a model's context."""
+_KINDS: Final = {"tools": (Kind.TOOL,), "resources": (Kind.RESOURCE, Kind.TEMPLATE), "prompts": (Kind.PROMPT,)}
 _NO_TTL: Final = b"0}"
 
 
@@ -177,15 +178,22 @@ class ScopeResponder:
 
 
 def _capabilities(view: View, *, completions: bool) -> dict[str, Any]:
-    """The capabilities of the scope. Lists can change at any time, so they are declared even while they are empty."""
-    changing = {"listChanged": True}
-    found: dict[str, Any] = {"tools": changing, "resources": changing, "prompts": changing}
+    """The capabilities of the scope. A kind is declared while it may exist: some server has it, or has not listed yet.
+
+    Every list can change, and is fetched again where its server promises no notification.
+    """
     declared = [_declared(listing) for listing in view.listings]
+    is_known = bool(view.listings) and not view.missing
+    found: dict[str, Any] = {}
+    for name, kinds in _KINDS.items():
+        has_items = any(listing.items(kind) for listing in view.listings for kind in kinds)
+        if not is_known or has_items or any(name in each for each in declared):
+            found[name] = {"listChanged": True}
     if any(bytes(wire.object_members(each.get("resources")).get("subscribe", b"")) == b"true" for each in declared):
-        found["resources"] = {"subscribe": True, **changing}
+        found["resources"] = {"subscribe": True, **found["resources"]}
     if any("logging" in each for each in declared):
         found["logging"] = {}
-    if completions and any("completions" in each for each in declared):
+    if completions and any(map(offers_completions, view.listings)):
         found["completions"] = {}
     return found
 

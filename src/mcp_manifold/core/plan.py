@@ -21,6 +21,7 @@ from mcp_manifold.core.notifications import ExtensionMethods
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import BackendUnavailable, InvalidParams, UnknownItem, UnknownMethod
 from mcp_manifold.model.call import Call, Handler
+from mcp_manifold.model.capabilities import offers_completions
 from mcp_manifold.model.catalogue import Kind
 from mcp_manifold.model.task_table import Task
 from mcp_manifold.wire import Payload, Pieces
@@ -176,7 +177,10 @@ def _completion(call: Call, facts: Facts) -> Step:
     wait = _unlistable(call, facts)
     if wait is not None:
         return wait
-    catalogue = facts.hub.view(call.session.scope).catalogue
+    view = facts.hub.view(call.session.scope)
+    catalogue = view.catalogue
+    if not view.missing and not any(offers_completions(listing) for listing in view.listings):
+        raise _unknown(call.method)
     if kind == "ref/prompt":
         member, name = "name", wire.text(ref.get("name"), "ref.name")
         entry, missing = catalogue.find(Kind.PROMPT, name), UnknownItem("prompt", name)

@@ -36,6 +36,11 @@ def declared(listing: Listing, *path: str) -> Mapping[str, Payload]:
     return found
 
 
+def offers_completions(listing: Listing) -> bool:
+    """Whether the backend completes arguments."""
+    return "completions" in declared(listing)
+
+
 def runs_tasks(listing: Listing) -> bool:
     """Whether the backend's tools can be called as tasks (2025-11-25 basic/utilities/tasks)."""
     return listing.era == "handshake" and "call" in declared(listing, "tasks", "requests", "tools")

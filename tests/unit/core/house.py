@@ -291,7 +291,7 @@ class House:
             )
             for kind, member in members.items()
         }
-        self.hub.adopt(Listing(name, 1, era, **items, **lists))
+        self.hub.adopt(Listing(name, 1, era, **items, **{"capabilities": b'{"completions":{}}', **lists}))
         self.fleet[name] = FakeBackend(self.servers[name], era, self, answer)
         return self.fleet[name]
 

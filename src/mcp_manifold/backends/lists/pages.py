@@ -86,21 +86,22 @@ async def list_all(
     """Fetch several complete lists of a backend at the same time, each into `found` as soon as it is complete.
 
     Args:
-        methods: keys of `LIST_METHODS`. An undeclared capability or an unknown method gives empty pages.
+        methods: keys of `LIST_METHODS`. An undeclared capability or an unknown method gives empty pages. Tools are
+            asked for even so, because some servers offer them without declaring it.
         timeout: seconds for all of it.
     """
-    declared = msgspec.json.decode(link.capabilities, type=dict[str, Payload])
+    declared = object_members(link.capabilities)
     walk = _Walk(link, clock, timeout, clock.now() + timeout, limits)
 
     async def fetch(method: str) -> None:
         try:
             found[method] = await walk.all_pages(method)
         except (BackendError, RemoteError) as exc:
-            found[method] = exc
+            found[method] = exc if LIST_METHODS[method][0] in declared else Pages()
 
     async with anyio.create_task_group() as group:
         for method in methods:
-            if LIST_METHODS[method][0] in declared:
+            if LIST_METHODS[method][0] in declared or method == "tools/list":
                 group.start_soon(fetch, method, name=f"{link.backend} {method}")
             else:
                 found[method] = Pages()

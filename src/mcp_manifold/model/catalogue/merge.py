@@ -30,7 +30,7 @@ from mcp_manifold.model.names import (
     qualify,
     split_prefixed_uri,
 )
-from mcp_manifold.wire import Payload, encode, text_at
+from mcp_manifold.wire import Payload, encode, object_members, text_at
 
 _KEY_MEMBER: Final[Mapping[Kind, str]] = {
     Kind.TOOL: "name",
@@ -114,6 +114,11 @@ class _Merging:
             f"{method} of {listing.backend} failed: {reason}"
             for listing, _ in listings
             for method, reason in listing.failed.items()
+        ]
+        self.problems += [
+            f"tools of {listing.backend} are used, although it declares no tools capability"
+            for listing, _ in listings
+            if listing.tools and "tools" not in object_members(Payload(listing.capabilities))
         ]
         self.problems += [str(fault) for listing, _ in listings for fault in listing.faults]
         self._listings = listings
