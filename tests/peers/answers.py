@@ -46,11 +46,12 @@ def capabilities(script: Script, version: str) -> bytes:
 
 
 def _info(script: Script) -> bytes:
-    return jsontext.text({"name": script.name, "version": "1.0"})
+    return script.server_info.encode() or jsontext.text({"name": script.name, "version": "1.0"})
 
 
 def _instructions(script: Script) -> bytes:
-    return b"" if script.instructions is None else b',"instructions":%b' % jsontext.text(script.instructions)
+    said = b"" if script.instructions is None else b',"instructions":%b' % jsontext.text(script.instructions)
+    return said + (b"," + script.initialize_members.encode() if script.initialize_members else b"")
 
 
 def initialized(script: Script, version: str) -> bytes:

@@ -82,7 +82,10 @@ class Script:
     prompts: tuple[Offer, ...] = ()
     capabilities: str = ""
     """Raw object; empty: whatever the offers need, with logging and completions."""
+    server_info: str = ""
     instructions: str | None = None
+    initialize_members: str = ""
+    """Raw members added to the initialize and discover results."""
     hints: str = '"ttlMs":0,"cacheScope":"private"'
     on: Mapping[str, Behaviour] = field(default_factory=dict)
     """Method (request or notification) to what is done instead of the ordinary answer; `Act("default")` is that."""

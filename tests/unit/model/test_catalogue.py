@@ -55,6 +55,7 @@ def offering(
         backend=backend,
         revision=1,
         era="handshake",
+        capabilities=Payload(b'{"tools":{}}'),
         tools=tuple(map(raw, tools)),
         prompts=tuple(map(raw, prompts)),
         resources=tuple(map(raw, resources)),
