@@ -139,6 +139,7 @@ class Runtime:
             parameters=header_parameters,
             patience=settings.startup_timeout,
             list_timeout=settings.list_timeout,
+            list_interval=settings.list_interval,
             start=settings.start,
             idle_timeout=settings.idle_timeout,
             is_needed=self._is_needed,

@@ -39,6 +39,8 @@ class BackendContext:
     on_notification: Callable[[ServerNotification], None]
     on_link: Callable[[Link], Awaitable[None]]
     """Called with every new link, shared or not; calls use the link only after it returns."""
+    list_interval: float = 0.0
+    """Seconds after which lists without reliable notifications of changes are fetched again; 0 for never."""
     memory: ListingCache | None = None
     """Listings of earlier runs; None to keep none."""
     budget: MemoryBudget = field(default_factory=MemoryBudget)

@@ -361,6 +361,8 @@ class ManifoldSettings(Value):
     """Take PATH from the user's login shell, to find programs as a terminal does (not on Windows)."""
     list_timeout: Annotated[Duration, Setting("live", "app")] = 30.0
     """Time limit for fetching the lists of one server."""
+    list_interval: Annotated[DurationOrZero, Setting("live", "app")] = 300.0
+    """Time after which lists whose changes a server does not announce reliably are fetched again; 0: never."""
     list_grace: Annotated[DurationOrZero, Setting("live", "core")] = 3600.0
     """Time the entries of an unavailable server stay in the lists; 0: not at all."""
     watch: Annotated[bool, Setting("live", "app/reload.py")] = True

@@ -4,13 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.link.pending import PendingRequest
-from mcp_manifold.backends.lists.lister import EARLY, LIST_RETRY, REFRESH_EVERY, Lister
+from mcp_manifold.backends.lists.lister import EARLY, LEAST_TTL, LIST_RETRY, REFRESH_EVERY, Lister
 from mcp_manifold.backends.lists.pages import LIST_METHODS
 from mcp_manifold.errors import BackendLost
 from mcp_manifold.model.catalogue import Listing
@@ -31,7 +32,10 @@ B = b'{"name":"b","inputSchema":{"type":"object"}}'
 class Kept:
     """A lister of a fake backend whose tools and failures a test changes."""
 
-    def __init__(self, *, tools: tuple[bytes, ...] = (A,)) -> None:
+    def __init__(
+        self, *, tools: tuple[bytes, ...] = (A,), interval: float = 0.0, ttl: int = 0, declared: bytes = b"{}"
+    ) -> None:
+        self.ttl = ttl
         self.tools = tools
         self.broken: set[str] = set()
         self.silent: set[str] = set()
@@ -40,9 +44,9 @@ class Kept:
         self.link: Link
         self.transport: FakeTransport
         self.link, self.transport = connected(self._answer)
-        self.link.adopt("2025-11-25", Payload(b'{"tools":{},"prompts":{},"resources":{}}'))
+        self.link.adopt("2025-11-25", Payload(b'{"tools":%b,"prompts":{},"resources":{}}' % declared))
         self.clock = FakeClock()
-        context = Around(clock=self.clock).surroundings()
+        context = replace(Around(clock=self.clock).surroundings(), list_interval=interval)
         self.lister = Lister("notes", context, timeout=30, on_listing=self._listed, keep=self._keep)
 
     def __repr__(self) -> str:
@@ -54,7 +58,8 @@ class Kept:
         if pending.method in self.broken:
             return b'"error":{"code":-32603,"message":"broken"}'
         items = b",".join(self.tools) if pending.method == "tools/list" else b""
-        return b'"result":{"%b":[%b]}' % (LIST_METHODS[pending.method][1].encode(), items)
+        ttl = self.ttl if pending.method == "tools/list" else 0
+        return b'"result":{"%b":[%b],"ttlMs":%d}' % (LIST_METHODS[pending.method][1].encode(), items, ttl)
 
     async def _keep(self, listing: Listing, greeting: Negotiation) -> None:
         assert listing is self.published[-1]
@@ -72,10 +77,10 @@ class Kept:
 
 
 @asynccontextmanager
-async def keeping(given: Kept | None = None) -> AsyncIterator[Kept]:
+async def keeping(given: Kept | None = None, *, over_http: bool = False) -> AsyncIterator[Kept]:
     """A lister at work, ended with its link."""
     kept = given or Kept()
-    work = asyncio.ensure_future(kept.lister.keep(kept.link, GREETING, over_http=False))
+    work = asyncio.ensure_future(kept.lister.keep(kept.link, GREETING, over_http=over_http))
     try:
         yield kept
     finally:
@@ -204,6 +209,45 @@ async def test_a_link_lost_while_listing_ends_it() -> None:
     async with keeping(kept):
         await kept.transport.sent(4)
     assert kept.published == []
+
+
+async def test_lists_without_notifications_are_fetched_again_after_the_interval() -> None:
+    async with keeping(Kept(interval=60, declared=b'{"listChanged":true}')) as kept:
+        await kept.listing()
+        await kept.clock.advance(59)
+        assert kept.asked == dict.fromkeys(LIST_METHODS, 1)
+        await kept.clock.advance(1)
+        await kept.listing(2)
+        await kept.clock.advance(60)
+        await kept.listing(3)
+    assert kept.asked == {name: 1 if name == "tools/list" else 3 for name in LIST_METHODS}
+
+
+async def test_over_http_no_promise_of_a_handshake_server_spares_the_interval() -> None:
+    kept = Kept(interval=60, declared=b'{"listChanged":true}')
+    async with keeping(kept, over_http=True):
+        await kept.listing()
+        await kept.clock.advance(60)
+        await kept.listing(2)
+    assert kept.asked["tools/list"] == 2
+
+
+@pytest.mark.parametrize(("ttl", "after"), [(10_000, 10.0), (1, LEAST_TTL)])
+async def test_a_list_is_fetched_again_when_its_lifetime_is_over(ttl: int, after: float) -> None:
+    async with keeping(Kept(ttl=ttl, declared=b'{"listChanged":true}')) as kept:
+        await kept.listing()
+        await kept.clock.advance(after - 0.5)
+        assert kept.asked["tools/list"] == 1
+        await kept.clock.advance(0.5)
+        await kept.listing(2)
+    assert kept.asked == {name: 2 if name == "tools/list" else 1 for name in LIST_METHODS}
+
+
+async def test_without_an_interval_or_a_lifetime_nothing_is_fetched_again() -> None:
+    async with keeping() as kept:
+        await kept.listing()
+        await kept.clock.advance(86400)
+    assert kept.asked == dict.fromkeys(LIST_METHODS, 1)
 
 
 async def test_relist_waits_for_the_new_listing() -> None:

@@ -50,6 +50,7 @@ EVERY_SETTING: dict[str, tuple[str, object]] = {
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
     "list_timeout": ("1500", 1.5),
+    "list_interval": ("1m", 60.0),
     "list_grace": ("0", 0.0),
     "start": ("lazy", "lazy"),
     "remember": ("no", False),

@@ -12,7 +12,7 @@ from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SessionCheck
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.clock import Clock, IdleTimer, Timer
-from mcp_manifold.wire import unbatched
+from mcp_manifold.wire import notification, unbatched
 from mcp_manifold.wire.event_stream import EventParser, EventTooLarge
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ class StandingStream:
     def responded(self, status: int, headers: ResponseHeaders) -> None:
         if status in ANSWERED and headers.is_event_stream:
             self._events = EventParser(self._transport.max_message)
+            if self._has_worked:
+                self._catch_up()
             self._opened, self._has_worked, self._was_useful = self._transport.clock.now(), True, False
             self._idle.allow(self._transport.idle_limit)
             self._idle.start()
@@ -163,6 +165,11 @@ class StandingStream:
             logger.log(logging.INFO if self._has_worked else logging.DEBUG, "no standing stream", extra=extra)
             if status == 404 and self._transport.has_session:
                 self._transport.check.ask()
+
+    def _catch_up(self) -> None:
+        """Report all lists as changed, because changes without a stream go unseen."""
+        for kind in ("tools", "prompts", "resources"):
+            self._transport.link.fed(notification(f"notifications/{kind}/list_changed"))
 
     def received(self, data: bytes) -> None:
         if self._events is None:

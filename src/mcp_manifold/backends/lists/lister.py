@@ -13,12 +13,14 @@ from mcp_manifold.backends.link.negotiation import Negotiation
 from mcp_manifold.backends.lists.pages import KIND_OF_LIST, LIST_METHODS, Found, Pages, list_all, usable
 from mcp_manifold.errors import BackendError, RemoteError
 from mcp_manifold.model.catalogue import Fault, Hint, Listing
-from mcp_manifold.wire import Payload, text_at
+from mcp_manifold.wire import Payload, object_members, text_at
 
 logger = logging.getLogger(__name__)
 
 REFRESH_EVERY: Final = 1.0
 """Seconds between two listings of one backend: a storm of `list_changed` costs one listing a second."""
+LEAST_TTL: Final = 5.0
+"""Seconds after which a list is fetched again at the earliest, whatever lifetime (`ttlMs`) its server gives."""
 LIST_RETRY: Final = 1.0
 LIST_RETRY_CEILING: Final = 30.0
 """Seconds until a failed listing is retried: the first, doubled each time up to the ceiling."""
@@ -66,6 +68,7 @@ class Lister:
         self._failed: dict[str, str] = {}
         self._delays: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._announced: frozenset[str] = frozenset()
         self._reported: tuple[Fault, ...] = ()
         self._stale: set[str] = set()
         self._wake: asyncio.Future[None] | None = None
@@ -77,8 +80,10 @@ class Lister:
         )
 
     def adapt(self, context: BackendContext, *, timeout: float) -> None:
-        """Use other limits from the next listing on."""
-        self._context = context
+        """Use other limits from the next listing on; with another interval, list now."""
+        old, self._context = self._context, context
+        if context.list_interval != old.list_interval:
+            self.refresh(LIST_METHODS)
         self._timeout = timeout
 
     def notified(self, method: str) -> None:
@@ -104,6 +109,7 @@ class Lister:
         """Keep the Listing current until the link ends; returns the reason for its end."""
         self._stale = set(LIST_METHODS)
         self._due.clear()
+        self._announced = _announced(link, over_http=over_http)
         clock = self._context.clock
         while not link.ended.done():
             self._wake = asyncio.get_running_loop().create_future()
@@ -146,6 +152,7 @@ class Lister:
                 self._delays.pop(method, None)
                 self._pages[method] = await usable(pages, method, self._backend)
                 reason = pages.problem
+                self._schedule(method, pages)
             else:
                 reason = pages.message if isinstance(pages, BackendError) else _said(pages)
                 delay = min(LIST_RETRY_CEILING, max(LIST_RETRY, self._delays.get(method, 0.0) * 2))
@@ -158,6 +165,16 @@ class Lister:
                     level, "%s failed, keeping what is known: %s", method, reason, extra={"backend": self._backend}
                 )
             del found[method]
+
+    def _schedule(self, method: str, pages: Pages) -> None:
+        """Note when a list is fetched again without a notification: after its lifetime, and after the interval."""
+        if pages.hint is None:
+            return
+        waits = [self._context.list_interval] if self._context.list_interval and method not in self._announced else []
+        if pages.hint.ttl_ms:
+            waits.append(max(LEAST_TTL, pages.hint.ttl_ms / 1000))
+        if waits:
+            self._due[method] = self._context.clock.now() + min(waits)
 
     def _publish(self, link: Link, negotiation: Negotiation, *, over_http: bool) -> Listing:
         pages = {method: self._pages.get(method, _NOTHING) for method in LIST_METHODS}
@@ -198,6 +215,21 @@ class Lister:
     def _hints(self, negotiation: Negotiation) -> dict[str, Hint]:
         hints = {method: pages.hint for method, pages in self._pages.items()} | {"server/discover": negotiation.hint}
         return {method: hint for method, hint in hints.items() if hint is not None}
+
+
+def _announced(link: Link, *, over_http: bool) -> frozenset[str]:
+    """The list methods whose changes are reliably announced.
+
+    A handshake-era server over HTTP may declare `listChanged` and refuse the stream that would carry it.
+    """
+    if over_http and link.era == "handshake":
+        return frozenset()
+    declared = object_members(link.capabilities)
+    return frozenset(
+        method
+        for method, (capability, _) in LIST_METHODS.items()
+        if bytes(object_members(declared.get(capability)).get("listChanged", b"")) == b"true"
+    )
 
 
 def _said(refusal: RemoteError) -> str:
