@@ -189,7 +189,8 @@ def test_the_address_is_checked_before_anything_starts_and_by_check(tmp_path: Pa
 async def test_a_terminal_shows_which_servers_are_awaited() -> None:
     waiting = ServerStatus("slow", "connecting", "stdio")
     assert awaited([NOTES, waiting]) == "Starting servers, 1 of 2 ready; waiting for slow"
-    manifold = Manifold.from_config({"mcpServers": {"slow": {"command": "not-there"}}})
+    silent_server = {"command": sys.executable, "args": ["-c", "input()"]}
+    manifold = Manifold.from_config({"mcpServers": {"slow": silent_server}, "manifold": {"startupTimeout": "50ms"}})
     screen = io.StringIO()
     async with manifold:
         await waited_for(manifold, manifold.settle(), PlainConsole(screen, force_terminal=True, width=80))

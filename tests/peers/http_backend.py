@@ -125,6 +125,10 @@ class HttpBackend(Listener):
         for conversation in self.sessions.values():
             conversation.close()
         self.sessions.clear()
+        self.end_get_streams()
+
+    def end_get_streams(self) -> None:
+        """End every GET stream in good order."""
         for channel in self._standing:
             channel.over.set()
 

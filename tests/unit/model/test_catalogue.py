@@ -20,6 +20,7 @@ from mcp_manifold.model.catalogue import (
     encode_list,
     merge,
 )
+from mcp_manifold.wire import Payload
 
 Item = Mapping[str, object] | bytes
 
