@@ -49,6 +49,7 @@ class Line:
             if self.transport.aborted:
                 return
             self.connection.data_received(data[start : start + step])
+            self.keeper.run()
 
     def refused(self) -> str:
         assert self.transport.aborted

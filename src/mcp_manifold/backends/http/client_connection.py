@@ -9,6 +9,7 @@ import asyncio
 import selectors
 import ssl
 import zlib
+from collections.abc import Iterator
 from math import inf
 from typing import Final, Protocol
 
@@ -17,10 +18,14 @@ import httptools
 from mcp_manifold.backends.http.exchange import Exchange, FailureKind, ResponseHeaders
 from mcp_manifold.backends.http.inflate import Inflater, UnknownEncoding, inflater
 from mcp_manifold.backends.http.redirect import REDIRECTS
+from mcp_manifold.clock import RateLimiter
 from mcp_manifold.http1.known_heads import KnownHeads
+from mcp_manifold.paced_reader import SMALL_PORTION, PacedReader, Pacer, line_ends
 
 _BULKY: Final = 65536
 """Bytes of a body above which it is written separately: copying it behind its head would cost more than a write."""
+STREAM_LINES_A_SECOND: Final = 100_000
+"""Lines that are read from one event stream in one second; the rest waits in the connection."""
 
 _TLS_ALERT: Final = b"\x15\x03"
 """How the TLS message begins that refuses plain HTTP."""
@@ -32,6 +37,7 @@ class Keeper(Protocol):
     where: str
     max_body: int
     max_head: int
+    pacer: Pacer
 
     @property
     def hint(self) -> str:
@@ -88,6 +94,10 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
         self._inflater: Inflater | None = None
+        self._decoded: Iterator[bytes] | None = None
+        """The rest of a coded piece, while it is decoded."""
+        self._lines = RateLimiter(STREAM_LINES_A_SECOND)
+        self._reader: PacedReader
         self._bulky = self._reusable = False
         self._known: KnownHeads[ResponseHeaders] = KnownHeads(1)
         self._rest = 0
@@ -109,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
     def _expect_head(self) -> None:
         self._fields: list[tuple[bytes, bytes]] = []
         self._status = 0  # set once the final response's head is complete
-        self._announced = self._complete = self._may_be_coded = self._has_begun = False
+        self._announced = self._complete = self._may_be_coded = self._has_begun = self._is_stream = False
         self._room = self._pool.max_head  # bytes that may still come without a complete head or a piece of body
 
     def begin(self, exchange: Exchange, head: bytes, extra: bytes, body: bytes) -> None:
@@ -150,8 +160,10 @@ class ClientConnection(asyncio.Protocol):
         if not self.is_closed:
             self.is_closed = True
             self._exchange = None
+            self._decoded = None
             self._pool.forget(self)
             self._transport.abort()
+            self._reader.stop()
 
     def fail(self, kind: FailureKind, reason: str) -> None:
         """Close, and report the reason to the receiver."""
@@ -168,24 +180,44 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
+        self._reader = PacedReader(self._read, self._pool.pacer, self._transport)
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._reader.is_behind or (len(data) > SMALL_PORTION and not self._rest):
+            self._reader.feed(data)
+        elif self._read(data) is not None:
+            self._reader.wait(0, is_unfinished=True)
+
+    def _read(self, data: bytes) -> float | None:
+        """Handle a portion of input, or without input the rest of the last one; see `paced_reader.Take`."""
         exchange = self._exchange
-        if exchange is None:  # unsolicited bytes would be taken for the next response
-            self.close()
-            return
+        if exchange is None:
+            if data:  # unsolicited bytes would be taken for the next response
+                self.close()
+            return None
         if self._rest:
             self._take(exchange, data)
-            return
+            return None
         if not self._has_begun:
             known = self._known.find(data)
             if known is not None:
                 self._recognised(exchange, *known)
-                return
+                return None
             self._started = data
+        self._parse(exchange, data)
+        if self._exchange is not exchange:
+            return None
+        is_coded, seconds = self._decoded is not None, 0.0
+        if self._is_stream and (is_coded or len(data) >= SMALL_PORTION):
+            seconds = self._lines.rest(line_ends(data), self._pool.pacer.clock.now())
+        return seconds or (0 if is_coded else None)
+
+    def _parse(self, exchange: Exchange, data: bytes) -> None:
         try:
-            if len(data) <= self._room:
+            if not data:
+                pass
+            elif len(data) <= self._room:
                 self._room -= len(data)
                 self._parser.feed_data(data)
             else:
@@ -223,6 +255,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del self._parser  # breaks a reference cycle
+        self._reader.stop()
         self._pool.lost(self)
         exchange = self._exchange
         if exchange is None:
@@ -284,21 +317,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _deliver(self, exchange: Exchange) -> None:
         if self._status and not self._announced:
-            self._announced = True
-            headers = ResponseHeaders(self._fields)
-            self.keep_alive = headers.keep_alive
-            if self._may_be_coded:
-                self._adopt_coding(headers)
-            elif self._complete and self._reusable and self._status == 200:
-                self._known.learn(self._started, headers)
-            self._started = b""
-            if not (self._complete or self._may_be_coded):
-                self._expect_rest(headers)
-            if self._status in REDIRECTS:
-                self._pool.redirect(exchange, headers)
-            if not self._complete:
-                exchange.answered()
-            exchange.receiver.responded(self._status, headers)
+            self._announce(exchange, ResponseHeaders(self._fields))
         pieces = self._pieces
         if pieces:
             self._pieces = []
@@ -307,9 +326,28 @@ class ClientConnection(asyncio.Protocol):
             if self._inflater is None:
                 self._accept(exchange, data)
             else:
-                self._inflate(exchange, self._inflater, data)
-        if self._complete and not exchange.done:
+                self._decoded = self._inflater.feed(data)
+        if self._decoded is not None:
+            self._decode(exchange, self._decoded)
+        if self._complete and self._decoded is None and not exchange.done:
             self._end(exchange)
+
+    def _announce(self, exchange: Exchange, headers: ResponseHeaders) -> None:
+        self._announced = True
+        self.keep_alive = headers.keep_alive
+        self._is_stream = headers.is_event_stream
+        if self._may_be_coded:
+            self._adopt_coding(headers)
+        elif self._complete and self._reusable and self._status == 200:
+            self._known.learn(self._started, headers)
+        self._started = b""
+        if not (self._complete or self._may_be_coded):
+            self._expect_rest(headers)
+        if self._status in REDIRECTS:
+            self._pool.redirect(exchange, headers)
+        if not self._complete:
+            exchange.answered()
+        exchange.receiver.responded(self._status, headers)
 
     def _expect_rest(self, headers: ResponseHeaders) -> None:
         """Let the rest of a large body of known length bypass the parser; the next response gets a new parser."""
@@ -329,14 +367,19 @@ class ClientConnection(asyncio.Protocol):
             except UnknownEncoding:
                 raise _Broken("the response has an unknown content-encoding") from None
 
-    def _inflate(self, exchange: Exchange, coded: Inflater, data: bytes) -> None:
+    def _decode(self, exchange: Exchange, decoded: Iterator[bytes]) -> None:
+        """Decode what one turn can handle."""
         try:
-            for piece in coded.feed(data):
-                self._accept(exchange, piece)
+            for portion in decoded:
+                self._accept(exchange, portion)
                 if exchange.done:
+                    break
+                if len(portion) >= SMALL_PORTION:
+                    self._lines.rest(line_ends(portion), self._pool.pacer.clock.now())
                     return
         except zlib.error:
             raise _Broken("the response's content-encoding is corrupt") from None
+        self._decoded = None
 
     def _accept(self, exchange: Exchange, data: bytes) -> None:
         if not (exchange.done or exchange.take(data)):
@@ -359,7 +402,11 @@ class ClientConnection(asyncio.Protocol):
             raise _Broken("the response's content-encoding is truncated")
         self._exchange = None
         self.has_served = True
-        if self._reusable and not (self._bulky and self._transport.get_write_buffer_size()):
+        if (
+            self._reusable
+            and not self._reader.is_behind
+            and not (self._bulky and self._transport.get_write_buffer_size())
+        ):
             self._bulky = False
             self._expect_head()
             self._pool.release(self)

@@ -1,8 +1,10 @@
-"""Decodes a response's content-encoding, a bounded piece at a time. Pure; knows no connection and no limit."""
+"""Decodes a response's content-encoding, one portion at a time. Pure; knows no connection and no limit."""
 
 import zlib
 from collections.abc import Iterator
 from typing import Final
+
+from mcp_manifold.paced_reader import portions
 
 _PIECE: Final = 65536
 """Bytes that one step may inflate to: the body limit stops a decompression bomb, not the memory."""
@@ -50,8 +52,7 @@ class Inflater:
                 raise zlib.error("data after the end of the compressed body")
             piece = self._decoder.decompress(data, _PIECE)
             data = self._decoder.unconsumed_tail or self._decoder.unused_data
-            if piece:
-                yield piece
+            yield from portions(piece)
 
     def _begin(self, data: bytes) -> None:
         self._begun = True

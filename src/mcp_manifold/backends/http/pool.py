@@ -22,6 +22,7 @@ from mcp_manifold.backends.http.redirect import MAX_REDIRECTS, Redirect, path_of
 from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.http1.head import MAX_HEAD
 from mcp_manifold.http1.origin import Origin
+from mcp_manifold.paced_reader import Pacer
 
 _MAX_WAITING: Final = 1000
 """Requests that may wait for a connection; without it a stuck backend would grow the queue."""
@@ -80,6 +81,7 @@ class HttpPool:
         self.clock = clock
         self.where = f"{self._origin.host}:{self._origin.port}"
         self._loop = asyncio.get_running_loop()
+        self.pacer = Pacer(clock, self._loop.call_soon)
         self._connections: set[ClientConnection] = set()
         self._idle: list[ClientConnection] = []  # longest idle first
         self._waiting: deque[_Waiting] = deque()  # oldest first, which is the order of deadlines

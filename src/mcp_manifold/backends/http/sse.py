@@ -135,6 +135,9 @@ class SseTransport:
                 self._named(event.data.decode("utf-8", "replace"))
             elif event.is_message:
                 self._link.fed(event.data)
+            if self._link.ended.done():
+                self._broken(self._link.ended.result())
+                return
 
     def ended(self) -> None:
         self._broken(BackendLost(self._link.backend, "the server closed the event stream"))

@@ -187,11 +187,14 @@ class StandingStream:
         for event in found:
             self._last_event = event.id if event.id is not None else self._last_event
             if event.retry is not None:
-                self._retry = event.retry / 1000
+                self._retry = min(event.retry / 1000, RESUME_CEILING)
             if event.is_message:
                 self._was_useful = True
                 is_batch = event.data[:1] == b"["
                 self._transport.link.fed(unbatched(event.data) if is_batch else event.data)
+            if self._transport.link.ended.done():
+                self.close()
+                return
 
     def ended(self) -> None:
         self._again()

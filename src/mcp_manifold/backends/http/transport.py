@@ -16,6 +16,7 @@ from mcp_manifold.backends.http.refusal import ANSWERED, Refusal
 from mcp_manifold.backends.http.session_check import SMALL_ERROR, SessionCheck
 from mcp_manifold.backends.http.streams import (
     REFUSAL_BODY,
+    RESUME_CEILING,
     RESUME_DELAY,
     STEADY_STREAM,
     NotificationPost,
@@ -249,6 +250,10 @@ class _Reply:
             if self._idle is not None:
                 self._idle.allow(self._transport.idle_limit)
             self._stream(self._events, data)
+            if self.pending.is_done:
+                self._size += len(data)
+                if self._size > REFUSAL_BODY:
+                    self.abort()
             return
         self._body.append(data)
         self._size += len(data)
@@ -346,12 +351,14 @@ class _Reply:
             if event.id is not None:
                 self._last_event, self._resumes = event.id, 0
             if event.retry is not None:
-                self._retry = event.retry / 1000
+                self._retry = min(event.retry / 1000, RESUME_CEILING)
             if event.is_message:
                 self._short = 0
                 data = unbatched(event.data) if event.data[:1] == b"[" else event.data
                 if not self._transport.check.doubts_answer(self.pending, data):
                     self._transport.link.fed(data, self.pending)
+            if self._events is None:  # dropped meanwhile
+                return
 
     def _resume(self) -> None:
         """The stream ended without the response: resume after its last event id, if it had one."""

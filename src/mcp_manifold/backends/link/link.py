@@ -327,6 +327,8 @@ class Link:
         pending = self.pending.get(number)
         if origin is not None:
             self.fail(origin, BackendProtocolError(self.backend, reason))
+            if origin.abort is not None:
+                origin.abort()  # what else is on its stream is not worth reading
         elif pending is not None:
             pending.garbled = reason
             pending.deadline = min(pending.deadline, self.clock.now() + ANSWER_GRACE)
@@ -444,6 +446,5 @@ def number_of(id_: Payload | object) -> int:
     try:
         return int(text)
     except ValueError:
-        stripped = text.strip(b'"')
-        whole, _, fraction = stripped.partition(b".")
+        whole, _, fraction = text.strip(b'"').partition(b".")
         return int(whole) if whole.isdigit() and not fraction.strip(b"0") else -1

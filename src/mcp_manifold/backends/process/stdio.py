@@ -27,6 +27,7 @@ from mcp_manifold.errors import (
     BackendUnavailable,
 )
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
+from mcp_manifold.paced_reader import SMALL_PORTION, PacedReader, Pacer
 from mcp_manifold.wire import one_line
 from mcp_manifold.wire.lines import LineCutter
 
@@ -134,27 +135,31 @@ class _Pipes:
 class _Output(asyncio.Protocol):
     """A child's stdout or stderr, as a protocol of the event loop."""
 
-    def __init__(self, pipes: _Pipes, fd: int, clock: Clock) -> None:
+    def __init__(self, pipes: _Pipes, fd: int, pacer: Pacer) -> None:
         self._pipes = pipes
-        self._clock = clock
+        self._pacer = pacer
         self._fd = fd
-        self._transport: asyncio.ReadTransport
+        self._reader: PacedReader
 
     def __repr__(self) -> str:
         return f"<_Output {self._fd} of {self._pipes!r}>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.ReadTransport, transport)
+        self._reader = PacedReader(self._read, self._pacer, cast(asyncio.ReadTransport, transport))
 
     def data_received(self, data: bytes) -> None:
-        rest = self._pipes.received(self._fd, data)
-        if rest or self._pipes.is_flooded:
-            self._transport.pause_reading()
-            self._clock.call_later(rest, self._resume)
+        if self._reader.is_behind or len(data) > SMALL_PORTION:
+            self._reader.feed(data)
+        else:
+            seconds = self._read(data)
+            if seconds is not None:
+                self._reader.wait(seconds)
 
-    def _resume(self) -> None:
-        if not self._transport.is_closing() and not self._pipes.is_flooded:
-            self._transport.resume_reading()
+    def _read(self, data: bytes) -> float | None:
+        seconds = self._pipes.received(self._fd, data) if data else 0
+        if self._pipes.is_flooded:
+            self._reader.stop()
+        return seconds or None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pipes.closed(self._fd)
@@ -202,10 +207,11 @@ class StdioTransport:
     async def connect(self) -> None:
         """Connect the child's pipes to the event loop, and watch for its exit."""
         loop, pipes, waiting = asyncio.get_running_loop(), self._pipes, self._waiting
+        pacer = Pacer(self._clock, loop.call_soon)
         on_end(self._process, pipes.ended)
         self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, waiting.pop(0))
         for fd in (1, 2):
-            output, _ = await loop.connect_read_pipe(partial(_Output, pipes, fd, self._clock), waiting.pop(0))
+            output, _ = await loop.connect_read_pipe(partial(_Output, pipes, fd, pacer), waiting.pop(0))
             self._outputs.append(output)
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
