@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from mcp_manifold import wire
 from mcp_manifold.backends.http.client_connection import STREAM_LINES_A_SECOND, ClientConnection
 from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange
 from mcp_manifold.backends.link.link import Link
-from mcp_manifold.errors import BackendProtocolError
+from mcp_manifold.errors import BackendProtocolError, InvalidParams
 from mcp_manifold.paced_reader import LARGEST_PORTION, MANY_LINES, SMALL_PORTION, line_ends
+from mcp_manifold.wire import Payload
+from mcp_manifold.wire.payload import MAX_MEMBERS
 from tests.fakes.hostile_http import Peer
 from tests.fakes.http_receiver import Recorder
 from tests.fakes.http_wire import FakeKeeper, FakeTransport
@@ -237,3 +240,40 @@ async def test_a_stream_of_nothing_but_garbage_ends_its_link(where: str) -> None
         reason = await within(asyncio.shield(link.ended))
         assert "too many invalid messages" in reason.message
         await within(flood.closed.wait())
+
+
+# --- one large message -----------------------------------------------------------------------------------------------
+
+MANY = b",".join(b'"%x":1' % number for number in range(426_000))
+"""Members of an object of 4 MiB."""
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+@pytest.mark.parametrize("where", ["params", "_meta", "ref", "notifications", "inputResponses"])
+def test_more_members_than_one_turn_can_parse_are_refused_with_the_limit(where: str, spaced: bool) -> None:
+    members = MANY if where == "params" else b'"%b":{%b}' % (where.encode(), MANY)
+    text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo",%b}}' % members
+    envelope = wire.parse(text.replace(b'"id":', b'"id": ') if spaced else text)
+    with pytest.raises(InvalidParams, match=f"more than {MAX_MEMBERS} members"):
+        wire.members_of(envelope)
+
+
+def test_members_that_are_only_forwarded_are_not_counted() -> None:
+    text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{%b}}}' % MANY
+    assert bytes(wire.members_of(wire.parse(text))["arguments"]) == b"{%b}" % MANY
+
+
+def test_a_long_list_of_texts_is_refused_with_the_limit() -> None:
+    with pytest.raises(InvalidParams, match=f"at most {MAX_MEMBERS} strings"):
+        wire.texts(Payload(b"[%b]" % b",".join([b'"x://a"'] * 300_000)), "resourceSubscriptions")
+
+
+def test_many_members_from_a_server_are_left_out_where_they_are_parsed_and_forwarded_elsewhere() -> None:
+    crowded = b'{"content":[],"_meta":{%b}}' % MANY
+    envelope = wire.parse_backend(b'{"jsonrpc":"2.0","id":1,"result":%b}' % crowded)
+    assert isinstance(envelope.result, Payload)
+    forwarded = {"method": "tools/call", "backend": "handshake", "server_info": Payload(b"{}")}
+    assert bytes(wire.adapt_result(envelope.result, client="handshake", **forwarded)) == crowded  # type: ignore[arg-type]
+    stamped = bytes(wire.adapt_result(envelope.result, client="modern", **forwarded))  # type: ignore[arg-type]
+    assert len(stamped) < SMALL_PORTION
+    assert wire.object_members(Payload(b"{%b}" % MANY)) == {}

@@ -12,7 +12,17 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.errors import InvalidParams, MalformedMessage
-from mcp_manifold.wire.payload import Payload, encode, first_byte, walk_members
+from mcp_manifold.wire.payload import (
+    CROWD,
+    MAX_MEMBERS,
+    Payload,
+    encode,
+    first_byte,
+    first_keys,
+    is_crowded,
+    may_be_crowded,
+    walk_members,
+)
 from mcp_manifold.wire.protocol import INVALID_REQUEST, PARSE_ERROR
 
 UNSET: Final = msgspec.UNSET
@@ -24,6 +34,8 @@ _EXACT_KEYS: Final = frozenset(
     {"name", "uri", "arguments", "cursor", "ref", "argument", "context", "_meta", "level", "taskId", "task",
      "requestState", "inputResponses", "notifications", "protocolVersion", "capabilities", "clientInfo"}
 )  # fmt: skip
+_PARSED_KEYS: Final = frozenset({"_meta", "ref", "notifications", "inputResponses"})
+"""Members of params whose own members are parsed."""
 _ROUTING_KEYS: Final = frozenset(key.casefold() for key in _EXACT_KEYS)
 _REQUEST_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"method":"","params":}')
 _RESPONSE_OVERHEAD: Final = len('{"jsonrpc":"2.0","id":,"result":}')
@@ -133,7 +145,7 @@ def _parse_once(data: bytes, word: bytes) -> ParsedEnvelope | None:
         word: the key of `params` or `result`, with the opening brace and the quote of the first member.
     """
     start = data.find(word, 0, _PREFIX) + len(word) - 2
-    if start < len(word) - 2:
+    if start < len(word) - 2 or may_be_crowded(data):
         return None
     try:
         deep = _decode_deep(data)
@@ -209,18 +221,19 @@ def _is_compact(data: bytes, envelope: Envelope) -> bool:
 
 def _require_unambiguous(data: bytes) -> None:
     """Refuse duplicate members, and members that differ from an envelope member by case or folding only."""
-    seen: set[str] = set()
     try:
-        for key, _, _ in walk_members(data):
-            if key in seen:
-                raise _invalid(f'Invalid request: duplicate member "{key[:40]}"')
-            if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
-                raise _invalid(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
-            seen.add(key)
-            if len(seen) > _MAX_MEMBERS:
-                raise _invalid(f"Invalid request: more than {_MAX_MEMBERS} members")
-    except RecursionError as exc:  # this scan has a slightly lower depth limit than the first parse
+        keys = first_keys(data, _MAX_MEMBERS)
+    except RecursionError as exc:  # this parse has a slightly lower depth limit than the first
         raise MalformedMessage("Parse error: the message is nested too deeply", code=PARSE_ERROR) from exc
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise _invalid(f'Invalid request: duplicate member "{key[:40]}"')
+        if key not in _ENVELOPE_KEYS and _folded(key) in _ENVELOPE_KEYS:
+            raise _invalid(f'Invalid request: member "{key[:40]}" is not spelled as JSON-RPC does')
+        seen.add(key)
+    if len(seen) > _MAX_MEMBERS:
+        raise _invalid(f"Invalid request: more than {_MAX_MEMBERS} members")
 
 
 def _folded(key: str) -> str:
@@ -231,15 +244,27 @@ def members(params: Payload | msgspec.UnsetType) -> dict[str, Payload]:
     """The members of `params`, each as raw text. Of duplicates the last one counts, and is the one that is sent.
 
     Raises:
-        InvalidParams: a member differs from one we route on by case or folding only, or is nested too deeply.
+        InvalidParams: a member differs from one we route on by case or folding only, or is nested too deeply; or there
+            are too many members, in `params` or in one of its objects that are parsed.
     """
     if params is UNSET or memoryview(params)[0] == _NULL_START:
         return {}
+    is_large = len(params) > CROWD
+    if is_large:
+        _require_few(params, "the params have")
     try:
         found = _decode_members(params)
     except RecursionError as exc:  # this parse has a slightly lower depth limit than that of the message
         raise InvalidParams("Invalid params: nested too deeply") from exc
+    if is_large:
+        for key in _PARSED_KEYS & found.keys():
+            _require_few(found[key], f'"{key}" has')
     return _without_lookalikes(found)
+
+
+def _require_few(value: Payload, what: str) -> None:
+    if is_crowded(value):
+        raise InvalidParams(f"Invalid params: {what} more than {MAX_MEMBERS} members")
 
 
 def _without_lookalikes(found: dict[str, Payload]) -> dict[str, Payload]:

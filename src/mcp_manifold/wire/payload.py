@@ -7,6 +7,7 @@ size, key order and unknown members survive.
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -20,6 +21,11 @@ Payload = msgspec.Raw
 EMPTY: Final = Payload(b"{}")
 RELATED_TASK: Final = ("_meta", META_PREFIX + "related-task", "taskId")
 """Path of the task id in any message (2025-11-25 basic/utilities/tasks, "Related Task Metadata")."""
+
+MAX_MEMBERS: Final = 10_000
+"""Members of one object that are parsed: more would hold the event loop."""
+CROWD: Final = MAX_MEMBERS * len('"":1,')
+"""Bytes of the smallest object with more members."""
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -65,22 +71,66 @@ def texts(payload: Payload, what: str) -> list[str]:
     """The strings in a list from a client.
 
     Raises:
-        InvalidParams: the payload is not a list of strings; the message names `what`.
+        InvalidParams: the payload is not a list of strings, or a very long one; the message names `what`.
     """
+    if bytes(payload).count(b'"') > 2 * MAX_MEMBERS:
+        raise InvalidParams(f'Invalid params: "{what}" must be a list of at most {MAX_MEMBERS} strings')
     try:
         return _decode_texts(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidParams(f'Invalid params: "{what}" must be a list of strings') from exc
 
 
+class _Key:
+    """Stands for any key."""
+
+    __slots__ = ()
+
+
+class _Enough(Exception):
+    """There are more members than asked for."""
+
+
+def first_keys(value: bytes | Payload, most: int) -> list[str]:
+    """The first keys of an object in order, duplicates included, up to one more than `most`. Parses no value.
+
+    Raises:
+        msgspec.DecodeError: the value is not an object.
+    """
+    found: list[str] = []
+    anything = _Key()
+
+    def seen(_: type, key: str) -> _Key:
+        found.append(key)
+        if len(found) > most:
+            raise _Enough
+        return anything
+
+    with suppress(_Enough):
+        msgspec.json.Decoder(dict[_Key, Payload], dec_hook=seen).decode(value)
+    return found
+
+
+def may_be_crowded(data: bytes | Payload) -> bool:
+    """Whether an object in `data` may have more than `MAX_MEMBERS`: a quick test, which is sure only if it says no."""
+    return len(data) > CROWD and bytes(data).count(b":") > MAX_MEMBERS
+
+
+def is_crowded(value: Payload) -> bool:
+    """Whether the value is an object with more than `MAX_MEMBERS`."""
+    return may_be_crowded(value) and is_object(value) and len(first_keys(value, MAX_MEMBERS)) > MAX_MEMBERS
+
+
 def loose_members(value: Payload) -> dict[str, Payload]:
     """The members of an object from a backend, each as raw text. Accepts some invalid JSON (see `walk_members`).
 
     Raises:
-        ValueError: the value is not an object, or a key in it is not valid text.
+        ValueError: the value is not an object, has more than `MAX_MEMBERS`, or a key in it is not valid text.
         RecursionError: the value is nested too deeply.
     """
     try:
+        if len(value) > CROWD and is_crowded(value):
+            raise ValueError("too many members")
         return _decode_members(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         data = bytes(value)
@@ -138,9 +188,10 @@ def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
     Accepts what strict JSON forbids but some servers send: lone surrogates, NaN, control characters.
 
     Raises:
-        ValueError: `data` is not an object.
+        ValueError: `data` is not an object, or has more than `MAX_MEMBERS`.
         RecursionError: a value is nested too deeply.
     """
+    count = 0
     source = data.decode("latin-1")  # one character per byte, so that offsets are byte offsets
     at = _skip_space(data, 0)
     if data[at : at + 1] != b"{":
@@ -155,6 +206,9 @@ def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
             raise ValueError("no colon")
         start = _skip_space(data, colon + 1)
         _, end = _scan(source, start)
+        count += 1
+        if count > MAX_MEMBERS:
+            raise ValueError("too many members")
         yield json.loads(key.group(), strict=False), start, end
         at = _skip_space(data, end)
         if data[at : at + 1] == b",":

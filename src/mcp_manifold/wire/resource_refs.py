@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from mcp_manifold.wire.envelope import LARGE
-from mcp_manifold.wire.payload import Payload, encode, text_at, with_text_at
+from mcp_manifold.wire.payload import CROWD, Payload, encode, is_crowded, text_at, with_text_at
 from mcp_manifold.wire.result_view import ResultView
 
 _decode_members = msgspec.json.Decoder(dict[str, Payload]).decode
@@ -160,7 +160,9 @@ def _replaced(item: Payload, old: list[Payload], new: list[Payload]) -> Payload:
 
 
 def _members(item: Payload) -> Mapping[str, Payload]:
-    return _decode_members(item) if bytes(item)[:1] == b"{" else {}
+    if bytes(item)[:1] != b"{" or (len(item) > CROWD and is_crowded(item)):
+        return {}
+    return _decode_members(item)
 
 
 def _object(members: Mapping[str, Payload]) -> Payload:

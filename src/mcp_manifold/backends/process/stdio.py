@@ -151,9 +151,9 @@ class _Output(asyncio.Protocol):
         if self._reader.is_behind or len(data) > SMALL_PORTION:
             self._reader.feed(data)
         else:
-            seconds = self._read(data)
-            if seconds is not None:
-                self._reader.wait(seconds)
+            seconds = self._pipes.received(self._fd, data)
+            if seconds or self._pipes.is_flooded:
+                self._reader.wait(seconds, is_unfinished=True)
 
     def _read(self, data: bytes) -> float | None:
         seconds = self._pipes.received(self._fd, data) if data else 0
