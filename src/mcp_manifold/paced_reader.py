@@ -81,9 +81,12 @@ class Pacer:
 
 
 class PacedReader:
-    """The input of one connection on its way to `take`, in order. Reading pauses while input waits."""
+    """The input of one connection on its way to `take`, in order. Reading pauses while input waits, or while held."""
 
-    __slots__ = ("_input", "_is_paused", "_is_stopped", "_is_unfinished", "_pacer", "_take", "_transport", "is_behind")
+    __slots__ = (
+        "_input", "_is_due", "_is_paused", "_is_stopped", "_is_unfinished", "_pacer", "_take", "_transport",
+        "is_behind", "is_held",
+    )  # fmt: skip
 
     def __init__(self, take: Take, pacer: Pacer, transport: asyncio.ReadTransport) -> None:
         self._take = take
@@ -92,8 +95,12 @@ class PacedReader:
         self._input: deque[bytes] = deque()
         """Portions that wait."""
         self._is_paused = self._is_stopped = False
+        self._is_due = False
+        """Whether a turn is arranged for."""
         self._is_unfinished = False
         """Whether `take` is not done with the last portion."""
+        self.is_held = False
+        """Whether the owner wants no input for now."""
         self.is_behind = False
         """Whether input waits. If not, the owner may handle small input itself."""
 
@@ -117,12 +124,28 @@ class PacedReader:
         """Pause for these seconds, and at least until the next turn; then call `take` again, if it is not done."""
         if self._is_stopped:
             return
-        self.is_behind, self._is_unfinished = True, is_unfinished
+        self.is_behind = self._is_due = True
+        self._is_unfinished = is_unfinished
         self._pause()
         if seconds:
             self._pacer.clock.call_later(seconds, self._pacer.join, self._go_on)
         else:
             self._pacer.join(self._go_on)
+
+    def hold(self) -> None:
+        """Handle no input until `release`."""
+        self.is_held = self.is_behind = True
+        self._pause()
+
+    def release(self) -> None:
+        """Go on after `hold`, if it is held."""
+        was_held, self.is_held = self.is_held, False
+        if self._is_due or not was_held:
+            return
+        if self._input:
+            self.wait(0)
+        else:
+            self._resume()
 
     def stop(self) -> None:
         """Handle no more input, and read none."""
@@ -132,7 +155,8 @@ class PacedReader:
         self._pause()
 
     def _go_on(self) -> None:
-        if self._is_stopped:
+        self._is_due = False
+        if self._is_stopped or self.is_held:
             return
         if self._is_unfinished or self._input:
             portion = b"" if self._is_unfinished else self._input.popleft()
@@ -141,10 +165,10 @@ class PacedReader:
             if self.is_behind or seconds is not None or len(portion) == LARGEST_PORTION:
                 self.wait(seconds or 0, is_unfinished=seconds is not None)
                 return
-        self.is_behind = False
         self._resume()
 
     def _resume(self) -> None:
+        self.is_behind = False
         if self._is_paused and not (self._is_stopped or self._transport.is_closing()):
             self._is_paused = False
             self._transport.resume_reading()

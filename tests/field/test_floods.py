@@ -12,9 +12,13 @@ from mcp_manifold.backends.http.client_connection import STREAM_LINES_A_SECOND, 
 from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.errors import BackendProtocolError, InvalidParams
+from mcp_manifold.fronts.http.reply import HttpWriter
+from mcp_manifold.fronts.server.service import LingeringClose
+from mcp_manifold.http1.head import Head
 from mcp_manifold.paced_reader import LARGEST_PORTION, MANY_LINES, SMALL_PORTION, line_ends
 from mcp_manifold.wire import Payload
 from mcp_manifold.wire.payload import MAX_MEMBERS
+from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
 from tests.fakes.http_receiver import Recorder
 from tests.fakes.http_wire import FakeKeeper, FakeTransport
@@ -22,6 +26,7 @@ from tests.unit.backends.linking import Heard, eventually, tool, within
 from tests.unit.backends.serving import Act, Asked, Server, answer, event, over_http
 from tests.unit.backends.test_sse_transport import ENDPOINT, over_sse
 from tests.unit.backends.test_stdio import started
+from tests.unit.fronts.wires import Scripted, Taken, request, wired
 
 pytestmark = pytest.mark.anyio
 
@@ -240,6 +245,51 @@ async def test_a_stream_of_nothing_but_garbage_ends_its_link(where: str) -> None
         reason = await within(asyncio.shield(link.ended))
         assert "too many invalid messages" in reason.message
         await within(flood.closed.wait())
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+class Accepting(Scripted):
+    """Accepts every POST at once, as a front does with notifications."""
+
+    def take(self, head: Head, body: bytes, writer: HttpWriter) -> Taken | bool:
+        self.taken.append(Taken(head, body, writer))
+        self._grown.set()
+        writer.respond(202, b"")
+        return True
+
+
+async def test_a_client_that_floods_leaves_turns_to_others() -> None:
+    count, app = 5000, Accepting()
+    async with wired(app) as (stage, wire):
+        other = await stage.open()
+        flood = asyncio.ensure_future(wire.send(request("/taken", NOTE) * count))
+        most = 0
+        await app.was_taken(50)
+        async with asyncio.timeout(BOUND):
+            await other.send(request("/taken", NOTE))
+            assert (await other.answer()).status == 202
+            assert len(app.taken) < count
+            while len(app.taken) < count:
+                before = len(app.taken)
+                await asyncio.sleep(0)
+                most = max(most, len(app.taken) - before)
+        assert most <= MANY_LINES
+        await flood
+        for _ in range(count):
+            assert (await wire.answer()).status == 202
+
+
+async def test_input_that_is_dropped_is_read_slowly() -> None:
+    clock, transport = FakeClock(), FakeTransport()
+    closing = LingeringClose(transport, asyncio.Protocol(), clock, 5.0)
+    pauses = []
+    for size in (1, LARGEST_PORTION):
+        closing.data_received(b"x" * size)
+        pauses.append(transport.is_paused)
+    await clock.advance(1)
+    assert [*pauses, transport.is_paused] == [False, True, False]
 
 
 # --- one large message -----------------------------------------------------------------------------------------------

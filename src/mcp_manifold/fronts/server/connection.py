@@ -33,6 +33,7 @@ from mcp_manifold.fronts.server.service import (
 from mcp_manifold.http1.head import Head, Line, header_lines
 from mcp_manifold.http1.known_heads import KnownHeads
 from mcp_manifold.model.budget import Reservation
+from mcp_manifold.paced_reader import SMALL_PORTION, PacedReader
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_arriving", "_cycle", "_fields", "_head", "_idle", "_is_between", "_is_busy", "_is_excess",
-        "_is_full", "_is_paused", "_is_stopping", "_known", "_loop", "_parser", "_phase", "_pieces", "_received",
+        "_is_full", "_is_stopping", "_known", "_left", "_loop", "_parser", "_phase", "_pieces", "_reader", "_received",
         "_refused", "_reply", "_reservation", "_served", "_service", "_started", "_target", "_transport", "_unsent",
         "_writer", "is_gone",
     )  # fmt: skip
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         """The cycle that receives the arriving body; None while the body is buffered here."""
         self._received = 0
         """Bytes of the incomplete request since the last piece of its body."""
+        self._left = 0  # bytes of the arriving body, if its length is declared
         self._phase: Phase = "between"
         self._known: KnownHeads[Head] = KnownHeads(MAX_HEADS)
         self._started = b""
@@ -85,7 +87,7 @@ class Connection(asyncio.Protocol):
         """Its ASGI call, or the event stream of its reply."""
         self._ahead: deque[tuple[Head, bytes] | RequestCycle] = deque()
         """Pipelined requests that wait for the one in flight."""
-        self._is_paused = self._is_stopping = self._is_full = self._is_excess = False
+        self._is_stopping = self._is_full = self._is_excess = False
         self._writer: asyncio.Future[None] | None = None
         self._idle = IdleTimer(service.clock, self._check_time)
         self._unsent = 0
@@ -100,12 +102,17 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
         service = self._service
+        self._reader = PacedReader(self._read, service.pacer, self._transport)
         self._is_excess = len(service.state.connections) >= service.max_connections()
         service.state.connections.add(self)
         self._idle.allow(service.limits.keep_alive)
         self._idle.start()
 
     def data_received(self, data: bytes) -> None:
+        is_much = len(data) > SMALL_PORTION and len(data) > self._left
+        (self._reader.feed if is_much or self._reader.is_behind else self._read)(data)
+
+    def _read(self, data: bytes) -> None:
         if self._is_excess:  # refused only now: no client expects a response before its request
             self._refuse(Refused(503, "Too many open connections, try again later", headers=((b"retry-after", b"10"),)))
             return
@@ -142,6 +149,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_gone = True
+        self._reader.stop()
         self._service.state.connections.discard(self)
         self._idle.stop()
         self._parser = None  # type: ignore[assignment]  # the two refer to each other
@@ -221,10 +229,11 @@ class Connection(asyncio.Protocol):
         parser, self._parser = self._parser, httptools.HttpRequestParser(self)
         version = parser.get_http_version().encode()
         lines = header_lines(line for line in self._fields if line[0] != b"upgrade")
-        self.data_received(b"%b %b HTTP/%b\r\n%b\r\n" % (parser.get_method(), self._target, version, lines) + rest)
+        self._read(b"%b %b HTTP/%b\r\n%b\r\n" % (parser.get_method(), self._target, version, lines) + rest)
 
     def _close(self) -> None:
         self._is_stopping = True
+        self._reader.stop()
         received, self._received = self._received or self._is_paused, 0
         self._ahead.clear()
         if received and self._transport.can_write_eof():  # more input may be in transit
@@ -258,6 +267,7 @@ class Connection(asyncio.Protocol):
         if b"upgrade" in head.headers and parser.should_upgrade() and head.method != b"CONNECT":
             return  # it is read anew
         self._head, length = head, head.length
+        self._left = length or 0
         is_small = length is not None and length <= SMALL and length <= service.max_body()
         if is_small and head.method == b"POST" and b"expect" not in head.headers:
             return  # it is collected
@@ -267,6 +277,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._received = 1
+        self._left -= len(data)
         if self._arriving is None:
             self._pieces.append(data)
         else:
@@ -298,7 +309,7 @@ class Connection(asyncio.Protocol):
     def _begin_next(self) -> None:
         if self._ahead and not self.is_gone:
             self._begin(self._ahead.popleft())
-        if self._is_paused and not self._ahead:
+        if not self._ahead:
             self.go_on()
 
     def _begin(self, request: tuple[Head, bytes] | RequestCycle) -> None:
@@ -355,7 +366,7 @@ class Connection(asyncio.Protocol):
         if self._ahead and not self._is_full:
             self._is_busy = True
             self._loop.call_soon(self._begin_next)
-        elif self._is_paused and not self._ahead:
+        elif self._reader.is_held and not self._ahead:
             self.go_on()
 
     # --- the HttpWriter of the request in flight ----------------------------------------------------------------------
@@ -437,11 +448,7 @@ class Connection(asyncio.Protocol):
             await self._writer
 
     def pause(self) -> None:
-        if not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
+        self._reader.hold()
 
     def go_on(self) -> None:
-        if self._is_paused and not self._transport.is_closing():
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._reader.release()

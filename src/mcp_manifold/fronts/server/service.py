@@ -13,11 +13,14 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Refused, Scope
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import MemoryBudget
+from mcp_manifold.paced_reader import LARGEST_PORTION, Pacer
 
 logger = logging.getLogger(__name__)
 
 SMALL: Final = 256 * 1024
 """Bytes of a body up to which a request is buffered whole. Larger bodies are streamed to the application."""
+_LINGER_REST: Final = 0.01
+"""Seconds between two long reads of input that is dropped."""
 MAX_HEADS: Final = 8
 """Heads that one connection remembers."""
 _SERVED: Final = ("1.1", "1.0")
@@ -81,12 +84,17 @@ class Service:
     """The memory of unsent responses."""
     max_body: Callable[[], int] = lambda: sys.maxsize
     """The application's limit of body bytes. Larger bodies are not buffered; the application refuses them."""
+    pacer: Pacer = field(init=False)
+    """Shares the turns of the event loop among the connections."""
     known_lines: list[Line] | None = field(default=None, repr=False)
     """The `default_headers` from which `own_lines` and `usual` were built."""
     own_lines: bytes = field(default=b"", repr=False)
     """The `default_headers` as bytes."""
     usual: bytes = field(default=b"", repr=False)
     """The head of a JSON response with status 200, up to the value of content-length."""
+
+    def __post_init__(self) -> None:
+        self.pacer = Pacer(self.clock, asyncio.get_running_loop().call_soon)
 
     def refresh(self) -> None:
         """Rebuild the cached header lines if they changed."""
@@ -158,11 +166,12 @@ class LingeringClose(asyncio.Protocol):
     the client reads it. `before` is the protocol that wrote the response; it still gets the transport's events.
     """
 
-    __slots__ = ("_before", "_timer", "_transport")
+    __slots__ = ("_before", "_clock", "_timer", "_transport")
 
     def __init__(self, transport: asyncio.Transport, before: asyncio.Protocol, clock: Clock, seconds: float) -> None:
         self._transport = transport
         self._before = before
+        self._clock = clock
         self._timer = clock.call_later(seconds, transport.abort)
 
     def __repr__(self) -> str:
@@ -176,10 +185,17 @@ class LingeringClose(asyncio.Protocol):
         except OSError:  # the client has reset the connection
             self._transport.abort()
             return
-        self._transport.resume_reading()
+        self._resume()
 
     def data_received(self, data: bytes) -> None:
-        """Drop the input."""
+        """Drop the input, slowly if there is much."""
+        if len(data) >= LARGEST_PORTION:
+            self._transport.pause_reading()
+            self._clock.call_later(_LINGER_REST, self._resume)
+
+    def _resume(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._before.pause_writing()
