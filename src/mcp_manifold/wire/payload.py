@@ -6,7 +6,7 @@ size, key order and unknown members survive.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -23,9 +23,9 @@ RELATED_TASK: Final = ("_meta", META_PREFIX + "related-task", "taskId")
 """Path of the task id in any message (2025-11-25 basic/utilities/tasks, "Related Task Metadata")."""
 
 MAX_MEMBERS: Final = 10_000
-"""Members of one object that are parsed: more would hold the event loop."""
-CROWD: Final = MAX_MEMBERS * len('"":1,')
-"""Bytes of the smallest object with more members."""
+"""Members of one object of a large text that are parsed: more would hold the event loop."""
+CROWD: Final = 1 << 18
+"""Bytes from which members are counted: smaller objects are parsed quickly, whatever is in them."""
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _KEY: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -179,6 +179,14 @@ def renamed(value: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payl
     return value
 
 
+_TRAILING: Final = re.compile(r"trailing characters \(byte (\d+)\)")
+_VALID: Final = bytes(32 if byte < 32 else byte for byte in range(256))
+"""Translates control characters to spaces."""
+_MAX_WALKED: Final = 4_000
+"""Members that `walk_members` finds: each takes longer than in a parse."""
+_LONG: Final = 1 << 16
+"""Bytes of a text whose values are skipped natively: building them would hold the event loop."""
+_skip = msgspec.json.Decoder(Payload).decode
 _scan = json.JSONDecoder(strict=False, parse_int=str, parse_float=str).raw_decode  # accepts numbers of any length
 
 
@@ -188,11 +196,11 @@ def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
     Accepts what strict JSON forbids but some servers send: lone surrogates, NaN, control characters.
 
     Raises:
-        ValueError: `data` is not an object, or has more than `MAX_MEMBERS`.
+        ValueError: `data` is not an object, or has more than `_MAX_WALKED` members.
         RecursionError: a value is nested too deeply.
     """
     count = 0
-    source = data.decode("latin-1")  # one character per byte, so that offsets are byte offsets
+    end_of = _natively(data) if len(data) > _LONG else _scanning(data)
     at = _skip_space(data, 0)
     if data[at : at + 1] != b"{":
         raise ValueError("not an object")
@@ -205,9 +213,9 @@ def walk_members(data: bytes) -> Iterator[tuple[str, int, int]]:
         if data[colon : colon + 1] != b":":
             raise ValueError("no colon")
         start = _skip_space(data, colon + 1)
-        _, end = _scan(source, start)
+        end = end_of(start)
         count += 1
-        if count > MAX_MEMBERS:
+        if count > _MAX_WALKED:
             raise ValueError("too many members")
         yield json.loads(key.group(), strict=False), start, end
         at = _skip_space(data, end)
@@ -258,6 +266,30 @@ def has_odd_key(data: bytes) -> bool:
         if data[after : after + 1] == b":" and without_lone_surrogates(key) is not key:
             return True
     return False
+
+
+def _scanning(data: bytes) -> Callable[[int], int]:
+    """Finds the end of the value at an offset by building it."""
+    source = data.decode("latin-1")  # one character per byte, so that offsets are byte offsets
+    return lambda start: _scan(source, start)[1]
+
+
+def _natively(data: bytes) -> Callable[[int], int]:
+    """The same without building it, in a copy of equal length that is valid JSON where only lax JSON was."""
+    plain = data.translate(_VALID).replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")
+    copy = memoryview(plain.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0"))  # lone surrogates
+
+    def end_of(start: int) -> int:
+        try:
+            _skip(copy[start:])
+        except msgspec.DecodeError as exc:
+            found = _TRAILING.search(str(exc))  # counted from 1, after the space that follows the value
+            if found is None:
+                raise
+            return start + len(bytes(copy[start : start + int(found[1]) - 1]).rstrip())
+        return len(data)
+
+    return end_of
 
 
 def _skip_space(data: bytes, at: int) -> int:

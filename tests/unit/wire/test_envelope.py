@@ -86,7 +86,7 @@ def test_s9_a_look_alike_envelope_member_is_refused(head: bytes, member: str) ->
 
 
 def test_as_many_members_as_one_turn_can_parse_are_accepted_in_params_and_fewer_beside_them() -> None:
-    many = b",".join(b'"%d":1' % number for number in range(MAX_MEMBERS))
+    many = b",".join(b'"%030d":1' % number for number in range(MAX_MEMBERS))
     assert refused(HEAD + b"," + many + b"}") == -32600
     assert len(wire.members(wire.parse(HEAD + b', "params":{' + many + b"}}").params)) == MAX_MEMBERS
 
@@ -171,6 +171,36 @@ def test_a_string_is_decoded_or_the_error_names_its_member(value: bytes | None) 
     with pytest.raises(InvalidParams, match='"name"') as caught:
         wire.text(None if value is None else Payload(value), "name")
     assert caught.value.code == -32602
+
+
+# --- backends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"a":NaN}', b'{"a":[Infinity,-Infinity]}', rb'{"a":"\ud83d"}', rb'{"\ud83d":"\ude00"}',
+        b'{"a":"tab\there\x00"}', b'{"a":1e999}', b'{"a":12345678901234567890123}',
+        b'{"a":' + b"9" * 5000 + b',"b":NaN}', b'{ "a" :\t1 ,\r\n "a":2 }',
+        '{"é":"日本語 \U0001f600","b":NaN}'.encode(),
+        rb'{"a":"\\\"","b":NaN}', b'{"type":"resource_link","uri":"x:1","a":"\x7f"}',
+    ],
+    ids=lambda value: repr(value[:40]),
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"jsonrpc":"2.0","id":7,"result":%b}',
+        b' { "result" :\n%b , "id": 7,"x":[] }\n',
+        b'{"x":"' + b"NaN Infinity" * 10_000 + b'" , "id": 7,"result":%b ,"y":-Infinity}',
+    ],
+    ids=["compact", "spaced", "long"],
+)
+def test_a_backends_payload_keeps_its_bytes(text: bytes, value: bytes) -> None:
+    envelope = wire.parse_backend(text % value)
+    assert raw(envelope.result) == value
+    assert raw(envelope.id) == b"7"
+    assert envelope.method is UNSET
 
 
 def test_a_null_error_beside_a_result_is_absent() -> None:

@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         self._is_stopping = True
         self._reader.stop()
-        received, self._received = self._received or self._is_paused, 0
+        received, self._received = self._received or self._reader.is_held, 0
         self._ahead.clear()
         if received and self._transport.can_write_eof():  # more input may be in transit
             self._idle.stop()
