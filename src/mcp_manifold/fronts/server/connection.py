@@ -97,8 +97,6 @@ class Connection(asyncio.Protocol):
         state = "gone" if self.is_gone else "answering" if self._is_busy else "idle"
         return f"<Connection {state} ahead={len(self._ahead)}>"
 
-    # --- the transport's calls ----------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport is a Transport
         service = self._service
@@ -431,8 +429,6 @@ class Connection(asyncio.Protocol):
         self._cycle = self._reply = None
         self._is_busy = False
         self._transport.abort()
-
-    # --- the wire of a cycle ------------------------------------------------------------------------------------------
 
     def own_lines(self) -> bytes:
         self._service.refresh()
