@@ -130,3 +130,10 @@ async def test_the_client_is_told_what_a_server_said_that_does_not_greet() -> No
     async with Manifold.from_config({"mcpServers": {"slow": server}, "manifold": {"remember": False}}) as manifold:
         with pytest.raises(BackendUnavailable, match=said):
             await manifold.call_tool("slow__any")
+
+
+async def test_a_last_line_without_an_end_counts() -> None:
+    server = {"command": "sh", "args": ["-c", "printf 'KEY is not set' >&2; exit 3"]}
+    async with Manifold.from_config({"mcpServers": {"bad": server}, "manifold": {"remember": False}}) as manifold:
+        with pytest.raises(BackendUnavailable, match="status 3; last line of stderr: KEY is not set"):
+            await manifold.call_tool("bad__any")

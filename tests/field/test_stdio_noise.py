@@ -102,3 +102,9 @@ async def test_what_is_shown_of_a_long_line_is_bounded() -> None:
     async with printing("print('y' * 100_000); exit(2)") as manifold:
         assert "invalid output on stdout: yyyy" in await failed(manifold)
         assert len(manifold.status()[0].last_error) < 300
+
+
+async def test_a_prompt_that_waits_for_an_answer_is_reported() -> None:
+    async with printing("input('Password: '); __import__('sys').stdin.read()") as manifold:
+        with pytest.raises(BackendUnavailable, match="invalid output on stdout: Password:"):
+            await manifold.call_tool("web__any")

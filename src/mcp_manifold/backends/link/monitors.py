@@ -77,11 +77,15 @@ class InvalidMessageMonitor:
             self._second, self._count = second, 0
         self._count += 1
         if self._count <= LOGGED:
-            text = printable(data[:EXCERPT].decode("utf-8", "replace"))
-            self.first = self.first or (text if any(char.isalpha() for char in text) else "")
-            extra_reason = {"backend": self._backend, "reason": reason, "line": text}
+            extra_reason = {"backend": self._backend, "reason": reason, "line": self.note(data)}
             logger.warning("invalid message from backend; send logs to stderr", extra=extra_reason)
         return self._count >= FLOOD
+
+    def note(self, data: bytes) -> str:
+        """Remember the first invalid message; returns this one, cut and printable."""
+        text = printable(data[:EXCERPT].decode("utf-8", "replace"))
+        self.first = self.first or (text if any(char.isalpha() for char in text) else "")
+        return text
 
 
 def is_bare(data: bytes) -> bool:

@@ -39,7 +39,7 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders, without_annotations
-from mcp_manifold.wire.protocol import TASKS_EXTENSION
+from mcp_manifold.wire.protocol import HANDSHAKE_VERSIONS, TASKS_EXTENSION
 
 __all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 _PLACEHOLDER: Final = mcp_types.Implementation(name="mcp-manifold", version="0")
 """Required by the session; the dispatcher sends the identity's raw `clientInfo` in its place."""
+_DRAFT: Final = "2024-10-07"
+"""The revision before the first; the messages that both have are the same, and the TypeScript client accepts it."""
 INITIALIZED_WAIT: Final = 5.0
 """Seconds to wait until `initialized` is accepted; a silent server would hang the connect."""
 
@@ -98,6 +100,8 @@ class _LinkDispatcher:
             negotiation = initialized(self.raw)
             self._link.adopt(negotiation.version, negotiation.capabilities)
         decoded: dict[str, Any] = msgspec.json.decode(self.raw)
+        if method == "initialize" and decoded.get("protocolVersion") == _DRAFT:
+            decoded["protocolVersion"] = HANDSHAKE_VERSIONS[0]
         return decoded
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:

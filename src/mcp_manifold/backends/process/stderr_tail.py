@@ -91,12 +91,19 @@ class StderrTail:
         if len(data) > most:
             self._suppressed += data.count(b"\n", 0, len(data) - most)
             data = data[-most:]
-        for line in self._lines.feed(data):
+        self._take(self._lines.feed(data), now)
+        self._lines.take_oversized()
+
+    def ended(self, now: float) -> None:
+        """The server has closed its stderr: its last line may lack an end."""
+        self._take(self._lines.finish(), now)
+
+    def _take(self, lines: Sequence[bytes], now: float) -> None:
+        for line in lines:
             text = printable(line.decode("utf-8", "replace"))
             if text:
                 self._tail.append(text)
                 self._log(text, int(now))
-        self._lines.take_oversized()
 
     def summary(self) -> str:
         """The lines that tell most, for an error message, and what they hint at; empty when there is none."""

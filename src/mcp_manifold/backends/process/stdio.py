@@ -6,6 +6,7 @@ Owns the process from its start to the end of its group, and drains its stderr. 
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from functools import partial
 from subprocess import Popen, SubprocessError
 from typing import Final, cast
@@ -85,6 +86,7 @@ class _Pipes:
         self._is_cutting = not self._lines.is_idle or self._reservation.size > 0
         if not self._is_cutting:
             return self._stdout.rest(len(lines), now)
+        self._note_prompt(data)
         for start in self._lines.take_oversized():
             self._link.oversized(start)
         held = self._lines.held
@@ -93,6 +95,11 @@ class _Pipes:
         if self._lines.is_endless:
             self._link.lost(BackendProtocolError(self._link.backend, "line without an end on stdout"))
         return self._stdout.rest(len(lines), now)
+
+    def _note_prompt(self, data: bytes) -> None:
+        """Note a line that begins as text before the greeting: a prompt waits for an answer without a line end."""
+        if not self._link.version and self._lines.held == len(data) and data[:1] != b"{":
+            self._link.invalid.note(data)
 
     def _drop(self) -> None:
         """No room for the incoming message: skip it, and fail its request."""
@@ -128,6 +135,9 @@ class _Pipes:
 
     def _finish(self) -> None:
         if not self.exited.done():
+            for line in self._lines.finish():
+                self._link.fed(line)
+            self._tail.ended(self._clock.now())
             self._reservation.release()
             self.exited.set_result(None)
 
@@ -168,8 +178,9 @@ class _Output(asyncio.Protocol):
 class _Input(asyncio.BaseProtocol):
     """A child's stdin, as a protocol of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_closed: Callable[[], None]) -> None:
         self.is_open = False
+        self._on_closed = on_closed
 
     def __repr__(self) -> str:
         return f"<_Input {'open' if self.is_open else 'closed'}>"
@@ -179,6 +190,7 @@ class _Input(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
+        self._on_closed()
 
 
 class StdioTransport:
@@ -194,7 +206,7 @@ class StdioTransport:
         self._pipes = pipes
         self._tail = tail
         self.pid = process.pid
-        self._input = _Input()
+        self._input = _Input(self._on_closed)
         self._stdin: asyncio.WriteTransport
         self._outputs: list[asyncio.BaseTransport] = []
         self._waiting = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe is not None]
@@ -271,6 +283,12 @@ class StdioTransport:
         if self._stdin.get_write_buffer_size() > self._link.write_limit:
             raise BackendUnavailable(self._link.backend, "the server does not read its stdin; send buffer is full")
         self._stdin.write(one_line(body) + b"\n")
+
+    def _on_closed(self) -> None:
+        """No process reads stdin any more; usually its exit follows at once, and gives the better reason."""
+        if not self._is_closing:
+            reason = BackendLost(self._link.backend, "the server closed its stdin")
+            self._clock.call_later(2 * EXIT_GRACE, self._link.lost, reason)
 
     def _on_exit(self, _: asyncio.Future[None]) -> None:
         code = self._process.poll()
