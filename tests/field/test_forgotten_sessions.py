@@ -5,6 +5,7 @@ import pytest
 from mcp_manifold.backends.http.session_check import CHECK_WAIT
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendError, RemoteError
+from mcp_manifold.model.lifecycle import State
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_http import Peer
 from tests.peers.backend import Act, Fault, HttpBackend, Script, SseBackend, tool
@@ -162,6 +163,22 @@ async def test_a_refused_ping_is_no_sign_of_health() -> None:
         server.forget_sessions()
         await run.context.until(lambda: run.backend.stats.links == 2)
         assert await run.echo("after") == "after"
+
+
+async def test_a_ping_that_a_gateway_refuses_is_no_sign_of_health_and_an_unknown_method_is() -> None:
+    async with HttpBackend(SCRIPT) as server:
+        settings = over_web(server.url, transport="http", era="handshake", isolation="shared", pingInterval=0.02)
+        async with running(settings) as run:
+            await run.listed()
+            server.fail(Fault(404, error("Method not found", -32601), JSON, method="ping", times=0))
+            await server.wait_for(lambda item: item.kind == "http" and b'"ping"' in item.raw, count=5)
+            assert run.backend.status.state is State.READY
+            server.heal()
+            server.fail(Fault(403, error("forbidden"), JSON, method="ping", times=0))
+            await run.context.until(lambda: run.backend.status.state is State.DEGRADED)
+            server.heal()
+            await run.context.until(lambda: run.backend.status.state is State.READY)
+            assert await run.echo("x") == "x"
 
 
 async def test_a_session_of_the_sse_transport_that_was_forgotten_is_renewed() -> None:

@@ -9,7 +9,7 @@ from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
 from mcp_manifold.errors import BackendProtocolError
 from tests.fakes.hostile_http import Peer
 from tests.peers.backend import HttpBackend, Script, SseBackend, tool
-from tests.unit.backends.linking import Caller, Heard, eventually, within
+from tests.unit.backends.linking import Caller, Heard, eventually, raw, within
 from tests.unit.backends.running import over_web, running
 from tests.unit.backends.serving import (
     Asked,
@@ -104,6 +104,14 @@ async def test_any_other_redirect_is_told_with_its_target(location: str, status:
         assert f"the server redirects to {told} (HTTP {status}), which is not followed" in caught.value.message
         assert "secret" not in caught.value.message
         assert len(server.asked) == (1 + MAX_REDIRECTS if location == "/mcp" else 1)
+
+
+async def test_a_large_request_is_not_kept_for_a_redirect() -> None:
+    """The path is known after the greeting; a later redirect of a large request is told."""
+    async with Server(opening(), replying(to("/mcp/")), rest=plain) as server, over_http(server.url) as (link, _):
+        await within(link.request("initialize", {}, timeout=30))
+        with pytest.raises(BackendProtocolError, match="redirects to /mcp/"):
+            await within(link.request("tools/call", raw(text="x" * 300_000), timeout=30))
 
 
 async def test_credentials_do_not_follow_a_redirect_to_another_origin() -> None:

@@ -12,7 +12,8 @@ _KEEP_ALIVE: Final = re.compile(rb"\btimeout=(\d{1,6})\b", re.IGNORECASE)
 _MAX_DIGITS: Final = 16
 RequestParts = tuple[bytes, bytes, bytes]
 """Head, further header lines and body."""
-_FORGOTTEN: Final = (b"", b"", b"")
+FORGOTTEN: Final = (b"", b"", b"")
+"""In place of a request that is not sent again."""
 NO_LIMIT: Final = sys.maxsize
 """Remaining bytes of an exchange whose body has no limit."""
 
@@ -95,7 +96,7 @@ class Exchange:
         receiver: Receiver,
         owner: Owner,
         left: int,
-        request: RequestParts = _FORGOTTEN,
+        request: RequestParts = FORGOTTEN,
         *,
         is_repeatable: bool = False,
     ) -> None:
@@ -124,7 +125,7 @@ class Exchange:
 
     def answered(self) -> None:
         """The response has begun: the request is not sent again."""
-        self.request = _FORGOTTEN
+        self.request = FORGOTTEN
 
     def follow(self, redirect: Receiver) -> None:
         """Let `redirect` receive the rest of this response."""

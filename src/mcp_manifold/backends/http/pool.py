@@ -17,7 +17,7 @@ from typing import Final
 
 from mcp_manifold.backends.http.client_connection import ClientConnection, tls_reason
 from mcp_manifold.backends.http.dial import dial
-from mcp_manifold.backends.http.exchange import NO_LIMIT, Exchange, FailureKind, Receiver, ResponseHeaders
+from mcp_manifold.backends.http.exchange import FORGOTTEN, NO_LIMIT, Exchange, FailureKind, Receiver, ResponseHeaders
 from mcp_manifold.backends.http.redirect import MAX_REDIRECTS, Redirect, path_of
 from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.http1.head import MAX_HEAD
@@ -32,6 +32,8 @@ _LEAST_KEPT: Final = 1.0
 """Seconds an idle connection is kept at least, whenever the server closed others: it may just have restarted."""
 _FRESH: Final = 0.5
 """Seconds of idleness after which a connection is looked at before it is used: some servers close it after 2 s."""
+_KEPT_BODY: Final = 1 << 18
+"""Bytes of the largest body that is kept until the response begins, for a redirect; memory is limited."""
 _CLOSE_WAIT: Final = 1.0
 """Seconds for aborted connections to report their loss; a transport that never does would hang `aclose`."""
 
@@ -121,7 +123,8 @@ class HttpPool:
             repeatable: it only reads, so that it is sent once more if a kept connection was just closed.
         """
         left = NO_LIMIT if unlimited else self.max_body
-        exchange = Exchange(receiver, self, left, (head, extra, body), is_repeatable=repeatable)
+        kept = (head, extra, body) if len(body) <= _KEPT_BODY else FORGOTTEN
+        exchange = Exchange(receiver, self, left, kept, is_repeatable=repeatable and kept is not FORGOTTEN)
         idle = self._idle
         if idle:
             now = self.clock.now()
@@ -177,7 +180,8 @@ class HttpPool:
             self._idle.remove(connection)
 
     def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
-        path = path_of(self._origin, exchange.request[0], headers.get("location"))
+        head = exchange.request[0]
+        path = path_of(self._origin, head, headers.get("location")) if head else None
         if path is not None and exchange.hops < MAX_REDIRECTS:
             exchange.follow(Redirect(exchange, path, self.send_again))
 
