@@ -126,7 +126,7 @@ async def test_calls_move_the_metrics_of_their_server_and_outcome(way: Way) -> N
     async with standing(offerings(("web", "pipe"))) as stand, stand.client(way) as caller:
         client = await site_of(stand)
         before = await scraped(client)
-        for tool in ("web__echo", "web__echo", "pipe__echo", "web__failed", "web__error", f"web__{SECRET}"):
+        for tool in ("web__echo", "web__echo", "pipe__echo", "web__failed", "web__error", SECRET):
             await caller.call(tool, {"text": SECRET})
         after = await scraped(client)
         counts = {key: after[key] - before.get(key, 0) for key in after if key.startswith("mcp_proxy_requests_total")}

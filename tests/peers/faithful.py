@@ -55,7 +55,7 @@ ERRORS: Final[Mapping[str, str]] = MappingProxyType(
 """Error objects of tools/call."""
 
 TOOLS: Final = (
-    '{"name":"odd_members","inputSchema":{"type":"object"},"x-unknown":{"a":null},"description":null}',
+    '{"name":"odd_members","inputSchema":{"type":"object"},"x-unknown":{"a":null},"x-null":null}',
     '{"inputSchema":{"type":"object","properties":{"n":{"type":"integer","maximum":12345678901234567890123}}},"name":"odd_order"}',
     '{"name":"odd_schema","inputSchema":{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object",'
     '"$defs":{"a":{"$anchor":"here","type":"number","multipleOf":1.50}},"properties":{"p":{"$ref":"#/$defs/a"}},'
@@ -68,7 +68,7 @@ TOOLS: Final = (
 """Tool definitions."""
 
 RESOURCES: Final = (
-    '{"uri":"file:///notes%20a.txt","name":"notes","size":null,"x-unknown":[{}],"annotations":{"priority":0.50}}',
+    '{"uri":"file:///notes%20a.txt","name":"notes","x-null":null,"x-unknown":[{}],"annotations":{"priority":0.50}}',
     '{"name":"page","uri":"https://example.test/a%2Fb?q=%C3%BC&r=1#part","mimeType":"text/html;profile=x","_meta":{"v/x":null}}',
     '{ "uri" : "urn:isbn:0451450523" , "name" : "urn" , "size" : 12345678901234567890123 }',
     '{"uri":"ui://app/main.html","name":"app","mimeType":"text/html;profile=mcp-app","_meta":{"ui":{"csp":{},"x":1.50}}}',
@@ -83,7 +83,7 @@ TEMPLATES: Final = (
 """Resource template definitions."""
 
 PROMPTS: Final = (
-    '{"name":"odd_prompt","arguments":[{"name":"a","title":"A","required":null,"x":1.50}],"x-unknown":{}}',
+    '{"name":"odd_prompt","arguments":[{"name":"a","title":"A","x-null":null,"x":1.50}],"x-unknown":{}}',
     '{ "arguments" : [ ] , "name" : "odd_prompt_space" , "_meta" : { "n" : 12345678901234567890123 } }',
 )
 """Prompt definitions."""
