@@ -275,8 +275,8 @@ async def test_idle_means_that_no_call_runs_or_waits_and_none_without_a_slot_eit
     slots = Slots(running=0)
     await within(slots.executor.idle())
     link, transport = connected(clock=slots.clock)
-    request: Any = SimpleNamespace(link=link, params=tool("t"), task=None)
-    about: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object())
+    request: Any = SimpleNamespace(link=link, params=tool("t"), task=None, is_unlisted=False)
+    about: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object(), is_unlisted=False)
     pending = []
     for method, each in (("tools/call", request), ("tasks/result", about)):
         call = Caller().call(method)
@@ -298,7 +298,7 @@ async def test_a_task_result_may_take_as_long_as_its_task(overrides: dict[str, A
     slots = Slots(timeout=20, overrides=overrides)
     link, _ = connected(clock=slots.clock)
     failures: list[Exception | None] = []
-    request: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object())
+    request: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object(), is_unlisted=False)
     call = Caller().call("tasks/result")
     slots.executor.send(call, request, lambda _, result, failure: failures.append(failure), waited=0.0, has_slot=False)
     await slots.clock.advance(3000)

@@ -24,8 +24,8 @@ LEAST_TTL: Final = 5.0
 LIST_RETRY: Final = 1.0
 LIST_RETRY_CEILING: Final = 30.0
 """Seconds until a failed listing is retried: the first, doubled each time up to the ceiling."""
-EARLY: Final = 2.0
-"""Seconds after which the lists that have arrived are published, even if others have not."""
+EARLY: Final = 5.0
+"""Seconds after which tools that have arrived are published, even if other lists have not."""
 LOGGED_FAULTS: Final = 5
 """Invalid items of one listing that are named in the log."""
 SAID: Final = 200
@@ -128,9 +128,9 @@ class Lister:
         context, found = self._context, Found()
 
         async def publish_early() -> None:
-            """Publish what has arrived by then: a list without a response must not delay the others."""
+            """Publish the tools without the lists that have no response by then."""
             await context.clock.sleep(EARLY)
-            if found:
+            if isinstance(found.get("tools/list"), Pages):
                 self._failed |= dict.fromkeys(methods - found.keys() - self._pages.keys(), "no response yet")
                 await self._adopt(found)
                 await self._keep(publish(), negotiation)
@@ -195,6 +195,9 @@ class Lister:
             server_info=bytes(negotiation.server_info),
             hints=self._hints(negotiation),
             faults=tuple(fault for each in pages.values() for fault in each.faults),
+            notes=(f"tools of {self._backend} are used, although it declares no tools capability",)
+            if tools and "tools" not in object_members(link.capabilities)
+            else (),
             failed={method: self._failed[method] for method in LIST_METHODS if method in self._failed},
         )
         self._report(latest)

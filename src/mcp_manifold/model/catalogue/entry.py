@@ -84,6 +84,8 @@ class Listing:
     """Cache hints that the backend gave, by list method and for `server/discover`."""
     faults: tuple[Fault, ...] = ()
     """Items that were invalid; of each list only the first few."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about what it offers."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """List methods that failed, and why: their items are those of an earlier listing, or none."""
 

@@ -30,7 +30,7 @@ from mcp_manifold.model.names import (
     qualify,
     split_prefixed_uri,
 )
-from mcp_manifold.wire import Payload, encode, object_members, text_at
+from mcp_manifold.wire import Payload, encode, text_at
 
 _KEY_MEMBER: Final[Mapping[Kind, str]] = {
     Kind.TOOL: "name",
@@ -115,11 +115,7 @@ class _Merging:
             for listing, _ in listings
             for method, reason in listing.failed.items()
         ]
-        self.problems += [
-            f"tools of {listing.backend} are used, although it declares no tools capability"
-            for listing, _ in listings
-            if listing.tools and "tools" not in object_members(Payload(listing.capabilities))
-        ]
+        self.problems += [note for listing, _ in listings for note in listing.notes]
         self.problems += [str(fault) for listing, _ in listings for fault in listing.faults]
         self._listings = listings
         self._rules = rules
