@@ -139,7 +139,7 @@ class Lister:
             group.start_soon(publish_early, name=f"{self._backend} early listing")
             await list_all(link, methods, found, clock=context.clock, timeout=self._timeout, limits=context.limits)
             group.cancel_scope.cancel()
-        if not link.ended.done():
+        if not link.ended.done() or all(isinstance(each, Pages) for each in found.values()):
             await self._adopt(found)
             await self._keep(publish(), negotiation)
 
