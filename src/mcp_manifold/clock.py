@@ -178,6 +178,10 @@ class RateLimiter:
     def __repr__(self) -> str:
         return f"<RateLimiter {self._taken} of {self.most} this second>"
 
+    def change_limit(self, most: int) -> None:
+        """Allow another number of units in each second from now on."""
+        self.most = most
+
     def rest(self, amount: int, now: float) -> float:
         """Count `amount` units; returns the seconds to wait before taking more, 0 while below the limit."""
         second = int(now)

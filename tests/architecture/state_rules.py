@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tests.architecture.source import Complaint, Function, Module, Rule, dotted
@@ -73,14 +73,8 @@ BROAD: Final = {
 
 FOREIGN: Final = {
     "app.http_server:uvicorn": "uvicorn's server: these flags are its API to stop",
-    "backends.backend:life": "BackendLife: a cached negotiation is adopted before the life begins",
-    "backends.backend:stats": "BackendStats: counts and times of one backend, owned by Backend",
-    "backends.http.pool:connection": "Connection: its idle time is the pool's",
-    "backends.http.transport:pending": "PendingRequest: how to abort it is known to its transport",
-    "backends.life.life:stats": "BackendStats: its open links are the life's to count",
-    "backends.link.link:pending": "PendingRequest: everything else is its Link's",
+    "backends.link.link:pending": "PendingRequest: the record of a request in flight, which its Link keeps",
     "backends.link.negotiation:module": "a module: its class makes its attributes lazy",
-    "backends.link.opener:pace": "RateLimiter: its limit follows the settings",
     "backends.process.groups:kernel.CreateJobObjectW": "ctypes: types of a foreign function",
     "backends.process.groups:kernel.OpenProcess": "the same",
     "backends.process.groups:limits.BasicLimitInformation": "ctypes: a structure that the function created",
@@ -91,7 +85,7 @@ FOREIGN: Final = {
     "fronts.pages:app.router": "starlette's router: this flag is its API",
     "fronts.http.reply:call": "Call: its reply is dropped by the reply, once it was given",
 }
-"""Records that a module other than their own writes, as `module:name`: whose they are."""
+"""Records that a module other than their own writes, as `module:name`: whose they are. One of ours is named first."""
 
 REPRESENTED: Final = re.compile(
     r"^(Protocol|NamedTuple|TypedDict|.*Struct|Base(Model|Settings)|\w*(Exception|Error|Enum))$"
@@ -149,6 +143,13 @@ def own_attributes(modules: list[Module]) -> Iterator[Complaint]:
                         yield Complaint(
                             f"{module.path}:{node.lineno}", text, f"{module.name}:{re.sub(r'^self[.]_?', '', owner)}"
                         )
+
+
+def unknown_classes(licences: Mapping[str, str], modules: list[Module]) -> list[str]:
+    """The licences that name a class which the package does not have."""
+    known = {node.name for module in modules for node in module.classes()}
+    named = {key: re.match(r"[A-Z]\w*(?=:)", reason) for key, reason in licences.items()}
+    return [f"{key}: {name.group()}" for key, name in named.items() if name and name.group() not in known]
 
 
 def _class_name(annotation: ast.expr | None) -> str:

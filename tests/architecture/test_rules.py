@@ -85,6 +85,12 @@ def test_what_a_rule_is_not_for_is_allowed(rule: str, text: str) -> None:
     assert not list(RULES[rule].check([Module("core/x.py", text)]))
 
 
+def test_a_licence_to_write_a_record_names_its_class() -> None:
+    assert not state_rules.unknown_classes(state_rules.FOREIGN, source())
+    wrong = {"core.x:life": "BackendLife: no longer called so", "core.x:app": "a foreign thing: its API"}
+    assert state_rules.unknown_classes(wrong, source()) == ["core.x:life: BackendLife"]
+
+
 def test_no_licence_outlives_its_need() -> None:
     idle = [key for name, rule in RULES.items() for key in rule.idle(complaints(name))]
     idle += import_rules.idle_tables(source())

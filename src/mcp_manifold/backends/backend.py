@@ -245,8 +245,7 @@ class Backend:
 
     def _adopt_cached(self, cached: CachedListing) -> None:
         """Assume the transport, era and listing of an earlier run, until it is connected."""
-        self.life.greeting = cached.greeting
-        self.stats.listed = self._context.clock.now() - cached.age
+        self.life.adopt_cached(cached.greeting, cached.age)
         self._opener.connector.learned(cached.kind, cached.greeting.era)
         self._learn(replace(self._known, kind=cached.kind, era=cached.greeting.era))
 
@@ -292,7 +291,7 @@ class Backend:
         async with self._opener.for_client(place, session) as link:
             shared = self.life.shared
             link.mirror(None if shared is None else shared.parameter_headers)
-            self.stats.links = self._opener.opened
+            self.stats.note_link()
             yield link
 
     def _on_request(self, request: ServerRequest) -> None:
@@ -306,7 +305,7 @@ class Backend:
         if shared is not None:
             for link in self._client_links.links():
                 link.mirror(shared.parameter_headers)
-        self.stats.listed = self._context.clock.now()
+        self.stats.note_listing(self._context.clock.now())
         self._context.on_listing(listing)
         self.life.learned()
 

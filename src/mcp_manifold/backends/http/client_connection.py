@@ -140,6 +140,10 @@ class ClientConnection(asyncio.Protocol):
         """Whether the connection can take a request: idle since `oldest` or later, and not closing."""
         return self.idle_since >= oldest and not self._transport.is_closing()
 
+    def begin_idle(self, now: float) -> None:
+        """Note that nothing uses it from now on."""
+        self.idle_since = now
+
     def age(self, seconds: float) -> None:
         """Count as idle for longer than it is: the server keeps it for a shorter time than others."""
         self.idle_since -= seconds

@@ -166,7 +166,7 @@ class HttpPool:
         if self._waiting:
             self._serve(connection)
             return
-        connection.idle_since = self.clock.now()
+        connection.begin_idle(self.clock.now())
         if connection.keep_alive < inf:  # as if it were idle for longer already
             kept = max(0.0, connection.keep_alive - _KEEP_MARGIN)
             connection.age(max(0.0, self._keepalive - kept))

@@ -125,7 +125,7 @@ class HttpTransport:
         reply = _Reply(self, pending)
         reads = pending.call is None and pending.method in _REPEATABLE
         reply.exchange = self._pool.send(self._post, body, reply, extra=extra, unlimited=True, repeatable=reads)
-        pending.abort = reply.abort
+        pending.note_stream(reply.abort)
 
     def _mirrored(self, pending: PendingRequest) -> bytes:
         method, params, parameters = pending.method, pending.params, self.link.parameter_headers
@@ -222,7 +222,8 @@ class _Reply:
         """Drop the reply: nothing waits for it any more."""
         self._unwatch()
         self._unload()
-        self._body, self._events, self.pending.abort = [], None, None  # a reference cycle would keep the payload
+        self._body, self._events = [], None
+        self.pending.note_stream(None)  # a reference cycle would keep the payload
         if self.exchange is not None:
             self.exchange.abort()
 
@@ -267,7 +268,8 @@ class _Reply:
 
     def ended(self) -> None:
         self._unwatch()
-        self.exchange = self.pending.abort = None  # breaks a reference cycle, which would keep the payload
+        self.exchange = None
+        self.pending.note_stream(None)  # breaks a reference cycle, which would keep the payload
         if self.pending.is_done:
             self._unload()
             return

@@ -260,7 +260,7 @@ class Life:
 
     def _opened(self, link: Link, negotiation: Negotiation) -> None:
         self.greeting = negotiation
-        self.stats.links = self._opener.opened
+        self.stats.note_link()
         self._uses.on_opened(negotiation)
         self.shared = link
         self._move(LifecycleEvent.OPENED)
@@ -284,6 +284,15 @@ class Life:
 
     def _is_in_use(self) -> bool:
         return self._waiting > 0 or self._uses.is_any() or self._is_needed()
+
+    def adopt_cached(self, greeting: Negotiation, age: float) -> None:
+        """Assume the negotiation of an earlier run, until it is connected.
+
+        Args:
+            age: seconds since its listing.
+        """
+        self.greeting = greeting
+        self.stats.note_listing(self._clock.now() - age)
 
     def learned(self) -> None:
         """The backend has listed. If it was started only for that, it rests."""

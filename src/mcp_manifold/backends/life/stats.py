@@ -27,7 +27,7 @@ def _now() -> datetime:
 
 @dataclass(slots=True)
 class BackendStats:
-    """Counts and times of one backend; only the backend writes them."""
+    """Counts and times of one backend. Its life and its links report to it, and read it."""
 
     moved: datetime = field(default_factory=_now)
     """When it entered its state. Wall clock, for display only."""
@@ -48,6 +48,14 @@ class BackendStats:
             self.away = None
         elif event in (LifecycleEvent.STARTED, LifecycleEvent.FAILED, LifecycleEvent.LOST, LifecycleEvent.CRASHED):
             self.away = self.away or self.moved
+
+    def note_link(self) -> None:
+        """Count a link that was opened."""
+        self.links += 1
+
+    def note_listing(self, now: float) -> None:
+        """Note when it listed, by the clock of its context."""
+        self.listed = now
 
 
 def unavailable_error(

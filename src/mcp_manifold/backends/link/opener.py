@@ -166,7 +166,7 @@ class Connector:
 
 
 class LinkOpener:
-    """Opens links that are negotiated and ready for use. `opened` counts them."""
+    """Opens links that are negotiated and ready for use."""
 
     def __init__(
         self,
@@ -177,7 +177,6 @@ class LinkOpener:
         on_request: Callable[[ServerRequest], None],
     ) -> None:
         self.connector = Connector(server, context)
-        self.opened = 0
         self.pace = RateLimiter(context.limits.max_notifications)
         """Notifications that are passed on in a second, over all links."""
         self._server = server
@@ -188,7 +187,7 @@ class LinkOpener:
         """The shared link, while it is negotiated."""
 
     def __repr__(self) -> str:
-        return f"<LinkOpener {self.connector!r} opened={self.opened}>"
+        return f"<LinkOpener {self.connector!r}>"
 
     @property
     def kind(self) -> TransportKind | None:
@@ -208,7 +207,7 @@ class LinkOpener:
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
         """Use other settings for links opened from now on."""
         self._server, self._context = server, context
-        self.pace.most = context.limits.max_notifications
+        self.pace.change_limit(context.limits.max_notifications)
         self.connector.adapt(server, context)
 
     async def aclose(self) -> None:
@@ -284,7 +283,6 @@ class LinkOpener:
             if isinstance(transport, HttpTransport) and negotiation.era == "handshake":
                 transport.listen()
             await self._context.on_link(link)
-            self.opened += 1
         except BackendError as exc:
             async with self._closing(transport):
                 raise await self._reason(link, exc) from exc

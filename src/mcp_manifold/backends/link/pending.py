@@ -21,7 +21,7 @@ HUMAN_WAIT: Final = 3600.0
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
-    """One request of ours that waits for its answer: a record its Link keeps, and nobody else changes.
+    """One request of ours that waits for its answer: a record that its Link keeps and changes.
 
     `call` is the client's request behind it; None for a request of our own, and while it is parked.
     """
@@ -58,10 +58,14 @@ class PendingRequest:
     outcome: "asyncio.Future[Payload] | None" = None
     """Holds the outcome, for a request of our own."""
     abort: Callable[[], None] | None = None
-    """Closes the response stream of this request; set by a transport that has one for each."""
+    """Closes the response stream of this request; None if it has none of its own."""
 
     def __repr__(self) -> str:
         return f"<PendingRequest {self.number} {self.method}{' parked' if self.is_parked else ''}>"
+
+    def note_stream(self, abort: Callable[[], None] | None) -> None:
+        """Adopt what closes its own response stream, as told by its transport; None once the stream has ended."""
+        self.abort = abort
 
     @property
     def future(self) -> "asyncio.Future[Payload]":
