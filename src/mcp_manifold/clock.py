@@ -7,6 +7,8 @@ one that they move by hand, so that no test waits for real seconds.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 FOREVER: Final = float("inf")
@@ -37,6 +39,13 @@ class Clock(Protocol):
         """The current time in seconds."""
 
     @property
+    def stopwatch(self) -> Callable[[], float]:
+        """Seconds for short durations, from a start of its own: `now` may have milliseconds at best."""
+
+    def wall(self) -> datetime:
+        """The time of day, in UTC. It may jump: for people and files only."""
+
+    @property
     def call_later(self) -> Callable[..., Timer]:
         """Call `callback(*args)` after `delay` seconds: `call_later(delay, callback, *args)`."""
 
@@ -57,16 +66,20 @@ class Clock(Protocol):
 class LoopClock:
     """The clock of the running event loop."""
 
-    __slots__ = ("call_at", "call_later", "now")
+    __slots__ = ("call_at", "call_later", "now", "stopwatch")
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = loop.time
+        self.stopwatch: Callable[[], float] = perf_counter
         self.call_later: Callable[..., Timer] = loop.call_later
         self.call_at: Callable[..., Timer] = loop.call_at
 
     def __repr__(self) -> str:
         return f"<LoopClock {self.now():.3f}>"
+
+    def wall(self) -> datetime:
+        return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -3,7 +3,6 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Final
 
 from mcp_manifold.model.call import Call
@@ -93,9 +92,8 @@ class Counts:
         series = self._series.get((method, call.backend)) or self._new_series(method, call.backend)
         series.outcomes["ok" if _is_plain(result) else outcome_of(failure, method=method, result=result)] += 1
         if method not in UNTIMED:
-            seconds = perf_counter() - call.began
-            series.seconds += seconds
-            series.buckets[bisect_left(BOUNDS, seconds)] += 1
+            series.seconds += call.seconds
+            series.buckets[bisect_left(BOUNDS, call.seconds)] += 1
 
     def _new_series(self, method: str, server: str) -> Series:
         return self._series.setdefault((method, server if server and self._is_server(server) else ""), Series())
@@ -120,7 +118,6 @@ class CallLog:
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """Log the call. `error` is the class of the failure, if any."""
-        milliseconds = (perf_counter() - call.began) * 1000
         outcome = outcome_of(failure, method=call.method, result=result)
         fields = {
             "backend": call.backend,
@@ -128,4 +125,4 @@ class CallLog:
             "scope": call.session.scope,
             "error": "" if failure is None else type(failure).__name__,
         }
-        logger.debug("%s %s in %.1f ms", call.method, outcome, milliseconds, extra=fields)
+        logger.debug("%s %s in %.1f ms", call.method, outcome, call.seconds * 1000, extra=fields)

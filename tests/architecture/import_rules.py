@@ -56,13 +56,13 @@ THIRD_PARTIES: Final = {
     "ssl": ("backends",),
     "subprocess": ("backends.process",),
     "threading": ("config", "backends.process", "fronts.pipes"),
-    "time": ("core", "stages", "fronts", "cli"),
+    "time": ("clock", "fronts", "cli"),
 }
 """Which packages may import what. A third party without a line here may not be imported at all."""
 
 WAITING: Final = ("anyio", "asyncio", "concurrent", "select", "socket", "subprocess", "threading", "time")
-VALUES: Final = {"asyncio.Future", "asyncio.CancelledError", "time.perf_counter"}
-"""Names of those that a pure module may use: types, and the clock of a stage's histogram."""
+VALUES: Final = {"asyncio.Future", "asyncio.CancelledError"}
+"""Names of those that a pure module may use: types."""
 PURE: Final = (
     "errors", "bounded_cache", "wire", "http1", "config", "model", "stages", "core.plan",
     "backends.calls.breaker", "backends.calls.request_policy", "backends.http.exchange",

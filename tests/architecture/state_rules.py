@@ -21,7 +21,25 @@ BANNED: Final = {
     ".create_task": "a task needs an owner that waits for it",
     ".ensure_future": "a task needs an owner that waits for it",
     ".sleep": "wait for an event, with a limit",
-    "time.time": "this clock jumps: pass a Clock, or use time.monotonic",
+    "time.time": "time is passed in, as a Clock",
+    "time.time_ns": "time is passed in, as a Clock",
+    "time.monotonic": "time is passed in, as a Clock",
+    "time.monotonic_ns": "time is passed in, as a Clock",
+    "time.perf_counter": "time is passed in, as a Clock",
+    "time.perf_counter_ns": "time is passed in, as a Clock",
+    "datetime.now": "time is passed in, as a Clock",
+    "datetime.datetime.now": "time is passed in, as a Clock",
+    ".utcnow": "time is passed in, as a Clock",
+    ".today": "time is passed in, as a Clock",
+    ".time": "the loop's time is that of a Clock",
+    ".call_later": "a Clock has timers",
+    ".call_at": "a Clock has timers",
+    "asyncio.timeout": "a Clock has timeouts",
+    "asyncio.timeout_at": "a Clock has timeouts",
+    "asyncio.wait_for": "a Clock has timeouts",
+    "anyio.fail_after": "a Clock has timeouts",
+    "anyio.move_on_after": "a Clock has timeouts",
+    "asyncio.wait(timeout)": "a Clock waits with a limit",
     "print": "stdout may carry the protocol",
     "open": "only config reads files",
     ".read_text": "only config reads files",
@@ -43,14 +61,30 @@ USES: Final = {
     "backends.http.pool .create_task": "connections being opened; the pool cancels them",
     "backends.process.orphans .read_bytes": "/proc holds no files",
     "cli.instances .sleep": "nothing announces what another process did",
+    "cli.instances time.monotonic": "bounds what it asks of another process, without an event loop",
     "cli.serve .create_task": "a task group's, which ends in a finally",
+    "clock .call_at": "the clock of the program",
+    "clock .call_later": "the clock of the program",
     "clock .sleep": "the clock of the program",
+    "clock .time": "the clock of the program",
+    "clock asyncio.timeout": "the clock of the program",
+    "clock asyncio.wait(timeout)": "the clock of the program",
+    "clock datetime.now": "the clock of the program",
+    "clock time.perf_counter": "the clock of the program",
     "core.dispatcher .create_task": "the waits of calls; kept in a set, and cancelled when the dispatcher closes",
     "core.results .sleep": "of no time: the turn of others within a long result",
+    "fronts.conversation asyncio.wait(timeout)": "bounds the end of a conversation, which has no Clock",
     "fronts.http.asgi .create_task": "the stream of one answer; kept until it is sent",
+    "fronts.http.asgi asyncio.timeout": "bounds one write to an ASGI server, which gives no Clock",
+    "fronts.http.asgi asyncio.wait(timeout)": "the same, before it watches for a disconnect",
+    "fronts.http.request asyncio.timeout": "bounds one read from an ASGI server, which gives no Clock",
     "fronts.http.stream .create_task": "the watch for a disconnect; cancelled where it was started",
+    "fronts.http.stream .time": "ends a write now: a timer of the Clock does so",
+    "fronts.http.stream asyncio.timeout": "has no limit of its own: a timer of the Clock ends it",
+    "fronts.metrics time.monotonic": "measures the loop, whose own time stands still during a callback",
     "fronts.server.connection .create_task": "a request served as an ASGI call; the server waits for it",
     "fronts.stdio .create_task": "the front's writer; ends in its own run",
+    "fronts.stdio asyncio.wait(timeout)": "bounds the last write to stdout, which has no Clock",
 }
 """Where a banned name is used all the same, as `module name`, and why that is safe."""
 
@@ -240,7 +274,7 @@ def unbanned(modules: list[Module]) -> Iterator[Complaint]:
     for module in modules:
         for name, line in used_names(module):
             for banned, reason in BANNED.items():
-                is_own = (module.unit == "config" and banned in READING) or name.endswith("clock.sleep")
+                is_own = (module.unit == "config" and banned in READING) or re.search(r"clock\.\w+$", name)
                 if matches(banned, name) and not is_own:
                     yield Complaint(f"{module.path}:{line}", f"uses {name}: {reason}", f"{module.name} {banned}")
         for node, _ in module.nodes:
@@ -249,13 +283,15 @@ def unbanned(modules: list[Module]) -> Iterator[Complaint]:
 
 
 def used_names(module: Module) -> Iterator[tuple[str, int]]:
-    """Every name that is imported, called, or read as an attribute."""
+    """Every name that is imported, called, or read as an attribute; and `name(timeout)` of a call with a timeout."""
     yield from ((found.target, found.line) for found in module.imports)
     for node, _ in module.nodes:
         if isinstance(node, ast.Attribute):
             yield dotted(node), node.lineno
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id, node.lineno
+        if isinstance(node, ast.Call) and any(each.arg == "timeout" for each in node.keywords):
+            yield f"{dotted(node.func)}(timeout)", node.lineno
 
 
 def matches(banned: str, name: str) -> bool:
@@ -324,6 +360,13 @@ RULES: Final = (
             ("core/x.py", "asyncio.get_running_loop().create_task(f())", "uses .create_task: a task needs an owner"),
             ("core/x.py", "from asyncio import sleep", "uses asyncio.sleep"),
             ("core/x.py", "from time import time", "uses time.time"),
+            ("core/x.py", "from time import perf_counter", "uses time.perf_counter: time is passed in, as a Clock"),
+            ("core/x.py", "import time\ntime.monotonic()", "uses time.monotonic"),
+            ("core/x.py", "from datetime import datetime\ndatetime.now(UTC)", "uses datetime.now"),
+            ("core/x.py", "asyncio.get_running_loop().time()", "uses .time: the loop's time is that of a Clock"),
+            ("core/x.py", "self._loop.call_later(1, f)", "uses self._loop.call_later: a Clock has timers"),
+            ("core/x.py", "async with asyncio.timeout(5): pass", "uses asyncio.timeout"),
+            ("core/x.py", "await asyncio.wait({task}, timeout=5)", "uses asyncio.wait(timeout): a Clock waits"),
             ("core/x.py", "os.environ.get('A')", "uses os.environ"),
             ("core/x.py", "print(1)", "uses print"),
             ("core/x.py", "def f(): raise NotImplementedError", "raises NotImplementedError: no stubs"),

@@ -5,7 +5,10 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+_DAY: Final = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 class FakeTimer:
@@ -37,6 +40,12 @@ class FakeClock:
 
     def now(self) -> float:
         return self._now
+
+    def stopwatch(self) -> float:
+        return self._now
+
+    def wall(self) -> datetime:
+        return _DAY + timedelta(seconds=self._now)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> FakeTimer:
         return self.call_at(self._now + delay, callback, *args)

@@ -83,7 +83,7 @@ class Runtime:
         self._environment = environment
         self._info = info = Payload(wire.encode({"name": settings.name, "version": VERSION}))
         directory = catalogue_directory(config)
-        self._listing_cache = None if directory is None else ListingCache(StateDirectory(directory))
+        self._listing_cache = None if directory is None else ListingCache(StateDirectory(directory), self._clock)
         budget.change_limit(_buffer_limit(settings))
         self.hub = Hub(config.servers, settings, policy_of(config.servers), broken=config.broken, clock=self._clock)
         self.bridge = Bridge(
@@ -125,6 +125,7 @@ class Runtime:
             facts,
             Results(self.hub, self.bridge, self.tasks, server_info=info),
             stages=[*([self.counts] if settings.metrics else []), CallLog()],
+            clock=self._clock,
             lower_level=self.levels.lower_level,
             end=self.watching.end,
         )

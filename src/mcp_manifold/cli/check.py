@@ -1,7 +1,6 @@
 """`mcp-manifold check` and `schema`: validates the configuration, tries its servers, and prints its JSON Schema."""
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from mcp_manifold.cli.exits import EXIT_CODES, FAILED, OK, USAGE
 from mcp_manifold.cli.invocation import JSON, PATIENCE, WAIT, Invocation, common, patience
 from mcp_manifold.cli.output import counted, say, visible
 from mcp_manifold.cli.running import run
+from mcp_manifold.clock import LoopClock
 from mcp_manifold.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ def _quiet(invocation: Invocation, overrides: Mapping[str, object]) -> "Manifold
 
 async def _look(manifold: "Manifold") -> Findings:
     """Connect to every server, and collect the results."""
-    began, took = time.monotonic(), dict[str, float]()
+    elapsed, took = LoopClock().stopwatch, dict[str, float]()
+    began = elapsed()
 
     def moved(name: str) -> None:
         if not is_over and any(s.name == name and not statuses.is_pending(s) for s in manifold.status()):
-            took.setdefault(name, time.monotonic() - began)
+            took.setdefault(name, elapsed() - began)
 
     is_over = False
     manifold.on_status(moved)

@@ -9,11 +9,11 @@ cancellation.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from time import perf_counter
 from typing import Final
 
 from mcp_manifold.backends.calls.executor import RequestExecutor
 from mcp_manifold.backends.link.pending import PendingRequest
+from mcp_manifold.clock import Clock, wait_all
 from mcp_manifold.core.bridge import Parked
 from mcp_manifold.core.plan import Answer, Changes, Facts, Fail, Send, Wait, plan
 from mcp_manifold.core.results import Results
@@ -44,6 +44,7 @@ class Dispatcher:
         results: Results,
         stages: Sequence[Stage],
         *,
+        clock: Clock,
         lower_level: Callable[[object, str], None],
         end: Callable[[Call], None],
     ) -> None:
@@ -51,6 +52,8 @@ class Dispatcher:
         self.results = results
         self.lower_level = lower_level
         self.end = end
+        self.stopwatch = clock.stopwatch
+        self._clock = clock
         self._stages = tuple(stages)
         self.adapt()
         self.tasks: set[asyncio.Task[Payload | Changes | None]] = set()
@@ -77,18 +80,20 @@ class Dispatcher:
         """Cancel every wait; calls get up to `CLOSE_WAIT` seconds to clean up."""
         for task in self.tasks:
             task.cancel()
-        if self.tasks:
-            await asyncio.wait(set(self.tasks), timeout=CLOSE_WAIT)
+        await wait_all(self._clock, tuple(self.tasks), seconds=CLOSE_WAIT)
 
 
 class InFlightCall:
     """One call between its request and its answer."""
 
-    __slots__ = ("_dispatcher", "_ended", "_expects", "_pending", "_plans", "_send", "_task", "_waited", "call")
+    __slots__ = (
+        "_began", "_dispatcher", "_ended", "_expects", "_pending", "_plans", "_send", "_task", "_waited", "call",
+    )  # fmt: skip
 
     def __init__(self, call: Call, dispatcher: Dispatcher) -> None:
         self.call = call
         self._dispatcher = dispatcher
+        self._began = dispatcher.stopwatch()
         self._ended = dispatcher.ended
         """The callbacks of the stages that saw it begin."""
         self._send: Send | None = None
@@ -110,7 +115,6 @@ class InFlightCall:
     def begin(self) -> None:
         """Let the stages see it begin, and take the first step."""
         call, seen = self.call, 0
-        call.began = perf_counter()
         try:
             for began in self._dispatcher.began:
                 began(call)
@@ -270,6 +274,7 @@ class InFlightCall:
                 self._lower_level()
             if self._expects:
                 dispatcher.facts.tasks.expected(self._expects)
+            call.seconds = dispatcher.stopwatch() - self._began
             for ended in self._ended:
                 ended(call, seen, failure)
         except Exception:

@@ -123,8 +123,8 @@ class Call:
     """The backend that serves it; empty if it is answered here."""
     backend_era: Era = "handshake"
     """The era of the link that it was sent over."""
-    began: float = 0.0
-    """When it began, by `time.perf_counter`."""
+    seconds: float = 0.0
+    """How long it took, once it has ended."""
     attempts: int = 0
     """Requests sent to a backend for it; counted anew in each round."""
     rounds: int = 0

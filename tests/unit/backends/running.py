@@ -105,7 +105,9 @@ def dispatcher_to(fleet: Any, name: str) -> Dispatcher:
     """A Dispatcher whose calls all go to one backend of a fleet, by native names."""
     nothing = SimpleNamespace(methods=())
     facts: Any = Facts(RouteTo(name), fleet, nothing, None, None, None, {}, None)  # type: ignore[arg-type]  # all it reads
-    return Dispatcher(facts, cast("Results", RawResults()), [], lower_level=lambda *_: None, end=lambda _: None)
+    return Dispatcher(
+        facts, cast("Results", RawResults()), [], clock=LoopClock(), lower_level=lambda *_: None, end=lambda _: None
+    )
 
 
 async def request(fleet: Any, name: str, call: Call) -> Payload:

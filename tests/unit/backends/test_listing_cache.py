@@ -13,6 +13,7 @@ from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.state_directory import StateDirectory
 from mcp_manifold.model.catalogue import Hint, Listing
 from mcp_manifold.wire import Payload
+from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +35,8 @@ LISTING = Listing(
 GREETING = Negotiation("modern", "2026-07-28", Payload(CAPABILITIES), Payload(b'{"name":"n"}'), "Say please.")
 
 
-def memory(directory: Path) -> ListingCache:
-    return ListingCache(StateDirectory(directory))
+def memory(directory: Path, *, now: float = 1000.0) -> ListingCache:
+    return ListingCache(StateDirectory(directory), FakeClock(now))
 
 
 def the_file(directory: Path) -> Path:
@@ -45,7 +46,7 @@ def the_file(directory: Path) -> Path:
 
 async def test_a_kept_listing_is_recalled_byte_for_byte_with_its_lifetimes_over(tmp_path: Path) -> None:
     await memory(tmp_path / "m").keep(NOTES, LISTING, GREETING, "http")
-    found = memory(tmp_path / "m").recall(NOTES)
+    found = memory(tmp_path / "m", now=1060.0).recall(NOTES)
     assert found is not None
     listing = found.listing
     for member in ("backend", "era", "tools", "prompts", "resources", "templates", "capabilities", "instructions"):
@@ -54,7 +55,7 @@ async def test_a_kept_listing_is_recalled_byte_for_byte_with_its_lifetimes_over(
     assert found.kind == "http"
     assert (found.greeting.era, found.greeting.version) == ("modern", "2026-07-28")
     assert bytes(found.greeting.capabilities) == CAPABILITIES
-    assert 0 <= found.age < 60
+    assert found.age == 60
     assert {key: (hint.ttl_ms, hint.is_public) for key, hint in listing.hints.items()} == {
         "tools/list": (0, True),
         "server/discover": (0, False),

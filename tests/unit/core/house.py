@@ -263,6 +263,7 @@ class House:
             self.facts,
             Results(self.hub, self.bridge, self.tasks, server_info=INFO),
             cast("Sequence[Stage]", self.stages),
+            clock=self.clock,
             lower_level=lambda link, level: self.levels.remove((cast("Link", link), level)),
             end=self.ending.append,
         )

@@ -51,6 +51,14 @@ async def test_stages_see_a_call_from_the_outside_in_and_back() -> None:
     assert steps == ["0 began", "1 began", "1 ended", "0 ended"]
 
 
+async def test_a_call_that_ended_tells_how_long_it_took() -> None:
+    house, made = house_of(), call()
+    house.dispatch(made)
+    await house.clock.advance(2.5)
+    house.fleet["a"].answer({})
+    assert (is_over(house, made), made.seconds) == (True, 2.5)
+
+
 async def test_a_list_is_answered_before_dispatch_returns() -> None:
     house = house_of()
     made = call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/list")

@@ -1,7 +1,5 @@
 """Calls for tests that need no dispatcher, and what a stage observes of them."""
 
-from time import perf_counter
-
 from mcp_manifold.model.call import Call, Session, Stage
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 from mcp_manifold.wire import LATEST_HANDSHAKE, Payload, Pieces
@@ -40,11 +38,10 @@ def make_call(
     return Call(method, params or {}, Session(key, principal, scope, version), Answers())
 
 
-def observe(stage: Stage, call: Call, outcome: Outcome, *, backend: str = "") -> None:
+def observe(stage: Stage, call: Call, outcome: Outcome, *, backend: str = "", seconds: float = 0.25) -> None:
     """Let a stage see a call begin, reach a backend, and end with a result or a failure."""
-    call.began = perf_counter()
     stage.began(call)
-    call.backend = backend
+    call.backend, call.seconds = backend, seconds
     if isinstance(outcome, BaseException):
         stage.ended(call, None, outcome)
     else:

@@ -30,7 +30,7 @@ def test_a_call_is_one_line(outcome: Outcome, word: str, error: str, caplog: pyt
     with caplog.at_level(logging.DEBUG, logger.name):
         observe(CallLog(), call, outcome, backend="notes")
     (record,) = [record for record in caplog.records if record.name == logger.name]
-    assert record.getMessage().startswith(f"tools/call {word} in ")
+    assert record.getMessage() == f"tools/call {word} in 250.0 ms"
     fields = {name: getattr(record, name) for name in ("backend", "principal", "scope", "error")}
     assert fields == {"backend": "notes", "principal": "alice", "scope": "group:team", "error": error}
     assert SECRET not in repr(record.__dict__)

@@ -1,9 +1,11 @@
 """Call counts: every call once, under a bounded set of labels."""
 
+import pytest
+
 from mcp_manifold.errors import UnknownMethod
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import Principal
-from mcp_manifold.stages import METHODS, Counts
+from mcp_manifold.stages import BOUNDS, METHODS, Counts
 from mcp_manifold.wire import EMPTY, Payload
 from tests.unit.stages.calls import Outcome, make_call, observe
 
@@ -50,6 +52,16 @@ def test_calls_are_counted_by_method_server_and_outcome() -> None:
         ("tools/call", "", "ok"): 2,
         ("tools/list", "", "ok"): 1,
     }
+
+
+def test_a_latency_is_counted_in_the_first_bucket_that_holds_it() -> None:
+    counts = Counts(lambda name: True)
+    for seconds in (0.0005, 0.25, 0.3, 61.0):
+        observe(counts, make_call(), EMPTY, seconds=seconds)
+    series = counts.series["tools/call", ""]
+    found = {limit: number for limit, number in zip((*BOUNDS, "more"), series.buckets, strict=True) if number}
+    assert found == {0.001: 1, 0.25: 1, 0.5: 1, "more": 1}
+    assert series.seconds == pytest.approx(61.5505)
 
 
 def test_an_endless_call_has_no_latency() -> None:

@@ -5,7 +5,6 @@ Waits for a slot, and for the pause before a second attempt; `plan` decides when
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
 
 from mcp_manifold.backends.calls.breaker import Breaker
@@ -87,7 +86,7 @@ class RequestExecutor:
         """When the last request ended, by the clock; 0 before the first."""
         self.retries = 0
         """Calls that were sent a second time because they failed."""
-        self._opened = datetime.now(UTC)
+        self._opened = clock.wall()
         """When the breaker last opened."""
         self._deadlines = Deadlines(server)
         self._server = server
@@ -302,7 +301,7 @@ class RequestExecutor:
             was_shut = self.breaker.is_shut
             self.breaker.failed(self._clock.now(), failure.message)
             if self.breaker.is_shut and not was_shut:
-                self._opened = datetime.now(UTC)
+                self._opened = self._clock.wall()
                 extra = {"backend": self._server.name}
                 logger.warning("circuit breaker open: %s", failure.message, extra=extra)
                 self._context.on_status(self._server.name)

@@ -12,7 +12,6 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final
 
 import anyio
@@ -66,7 +65,7 @@ class Life:
         self._clock = context.clock
         self.status = Status(since=self._clock.now())
         self.greeting: Negotiation | None = None
-        self.stats = BackendStats()
+        self.stats = BackendStats(self._clock.wall())
         self.shared: Link | None = None
         """The shared link, once it is negotiated; it may have ended since."""
         self.group: TaskGroup | None = None
@@ -119,7 +118,7 @@ class Life:
         """The error of a call while there is no link."""
         now, today, status = (
             self._clock.now(),
-            datetime.now(UTC),
+            self._clock.wall(),
             replace(self.status, last_error=self._opener.said or self.status.last_error),
         )
         return unavailable_error(self._server.name, status, now=now, away=self.stats.away, today=today)
@@ -334,7 +333,7 @@ class Life:
 
     def _move(self, event: LifecycleEvent, reason: str = "") -> None:
         self.status = advance(self.status, event, now=self._clock.now(), jitter=random.random(), reason=reason)
-        self.stats.happened(event)
+        self.stats.happened(event, self._clock.wall())
         self._is_resting = event is LifecycleEvent.RESTED
         if self._nudged.done():
             self._nudged = _signal()

@@ -1,8 +1,8 @@
 """Counts and times of one backend's life, and the error of a call while it is unavailable. Decides nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from mcp_manifold.errors import BackendUnavailable
@@ -21,15 +21,11 @@ _ADVICE: Final[Mapping[State, str]] = {
 }
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(slots=True)
 class BackendStats:
     """Counts and times of one backend. Its life and its links report to it, and read it."""
 
-    moved: datetime = field(default_factory=_now)
+    moved: datetime
     """When it entered its state. Wall clock, for display only."""
     away: datetime | None = None
     """Since when it is unavailable; None while it is available, or not needed. Wall clock."""
@@ -40,9 +36,9 @@ class BackendStats:
     links: int = 0
     """Links opened in all, clients' own links included."""
 
-    def happened(self, event: LifecycleEvent) -> None:
-        """Count a lifecycle event."""
-        self.moved = _now()
+    def happened(self, event: LifecycleEvent, today: datetime) -> None:
+        """Count a lifecycle event; `today` is the time on the wall clock."""
+        self.moved = today
         self.lives += event is LifecycleEvent.OPENED
         if event in (LifecycleEvent.OPENED, LifecycleEvent.RESTED):
             self.away = None

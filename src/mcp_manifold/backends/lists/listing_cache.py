@@ -8,13 +8,13 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import anyio.to_thread
 import msgspec
 
 from mcp_manifold.backends.link.negotiation import Negotiation, TransportKind
+from mcp_manifold.clock import Clock
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.config.compare import fingerprint
 from mcp_manifold.config.state_directory import StateDirectory
@@ -69,8 +69,9 @@ class CachedListing:
 class ListingCache:
     """See the module. Failures are only logged, once: without the cache everything works, but starts later."""
 
-    def __init__(self, directory: StateDirectory) -> None:
+    def __init__(self, directory: StateDirectory, clock: Clock) -> None:
         self._directory = directory
+        self._clock = clock
         self._written: dict[str, bytes] = {}
         self._failed = ""
         self._is_tidy = False
@@ -82,7 +83,7 @@ class ListingCache:
         """The cached Listing of a server, which any process with this state directory may have written."""
         try:
             data = self._directory.get(_name_of(server))
-            return None if data is None else _recalled(server.name, _entries_in(data))
+            return None if data is None else _recalled(server.name, _entries_in(data), self._now())
         except (OSError, _Unusable) as exc:
             logger.warning("cached listing ignored: %s", exc, extra={"backend": server.name})
             return None
@@ -107,7 +108,7 @@ class ListingCache:
         """Write the file unless its digest is `known`; returns the digest. In a thread: disks can be slow."""
         digest = hashlib.sha256(_encode(content)).digest()
         if digest != known:
-            content.at = _now()
+            content.at = self._now()
             self._directory.put(name, _file_of(content))
         return digest
 
@@ -115,8 +116,12 @@ class ListingCache:
         """Delete old files, once per run."""
         if self._is_tidy:
             return
-        self._is_tidy, before = True, _now() - LISTING_KEPT
+        self._is_tidy, before = True, self._now() - LISTING_KEPT
         await anyio.to_thread.run_sync(lambda: self._directory.tidy(_SUFFIX, before=before), abandon_on_cancel=True)
+
+    def _now(self) -> float:
+        """Seconds since the epoch; any thread may ask."""
+        return self._clock.wall().timestamp()
 
 
 class _Unusable(Exception):
@@ -125,10 +130,6 @@ class _Unusable(Exception):
 
 def _name_of(server: ServerSettings) -> str:
     return fingerprint(server) + _SUFFIX
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
 
 
 def _content(listing: Listing, negotiation: Negotiation, kind: TransportKind) -> _Entries:
@@ -171,7 +172,7 @@ def _entries_in(data: bytes) -> _Entries:
         raise _Unusable(f"the file cannot be read: {exc}") from exc
 
 
-def _recalled(backend: str, found: _Entries) -> CachedListing:
+def _recalled(backend: str, found: _Entries, now: float) -> CachedListing:
     hints: Mapping[str, Hint] = {method: Hint(0, public, 0.0) for method, public in found.is_public.items()}
     listing = Listing(
         backend=backend,
@@ -195,4 +196,4 @@ def _recalled(backend: str, found: _Entries) -> CachedListing:
         instructions=found.instructions,
         hint=hints.get("server/discover"),
     )
-    return CachedListing(found.kind, negotiation, listing, max(0.0, _now() - found.at))
+    return CachedListing(found.kind, negotiation, listing, max(0.0, now - found.at))
