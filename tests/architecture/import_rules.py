@@ -75,8 +75,6 @@ PURE: Final = (
 IMPURE: Final = {
     "config.document": "reads files, and pipes that may never be written to",
     "config.load": "reads a file in a thread, because a file system may not answer",
-    "core.plan:_raised": "the work of a Wait, which the Dispatcher awaits",
-    "core.plan:_slot": "the same",
 }
 
 

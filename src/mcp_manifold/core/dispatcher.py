@@ -15,7 +15,7 @@ from mcp_manifold.backends.calls.executor import RequestExecutor
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.clock import Clock, wait_all
 from mcp_manifold.core.bridge import Parked
-from mcp_manifold.core.plan import Answer, Changes, Facts, Fail, Send, Wait, plan
+from mcp_manifold.core.plan import Answer, Changes, Facts, Fail, Level, Send, Slot, Wait, plan
 from mcp_manifold.core.results import Results
 from mcp_manifold.errors import BackendError, CallCancelled, RemoteError
 from mcp_manifold.model.call import Call, Stage
@@ -146,24 +146,24 @@ class InFlightCall:
 
     def _advance(self) -> None:
         """Plan the call and act on the plan."""
-        call = self.call
+        call, facts = self.call, self._dispatcher.facts
         self._plans += 1
         try:
             if self._plans > MAX_PLANS:
                 raise BackendError(call.backend, "the call could not be sent: its connection was lost every time")
-            step = plan(call, self._dispatcher.facts)
+            scope = call.session.scope
+            step = plan(call, facts.hub.views.get(scope) or facts.hub.view(scope), facts)
+            match step:
+                case Send():
+                    self._sent(step)
+                case Answer():
+                    self._complete(step.work(), None)
+                case Wait():
+                    self._wait(step)
+                case Fail():
+                    self._complete(None, step.failure)
         except Exception as exc:  # noqa: BLE001  # a defect costs this call an error, and nothing else
             self._complete(None, exc)
-            return
-        match step:
-            case Send():
-                self._sent(step)
-            case Answer():
-                self._complete(step.result, None)
-            case Wait():
-                self._wait(step)
-            case Fail():
-                self._complete(None, step.failure)
 
     def _sent(self, send: Send) -> None:
         """Send the call to its backend, or resume its parked call."""
@@ -189,9 +189,19 @@ class InFlightCall:
     def _wait(self, wait: Wait) -> None:
         """Run a wait in a task, and plan again after it."""
         dispatcher = self._dispatcher
-        self._task = task = dispatcher.spawn(_awaited(wait), name=f"call {self.call.method[:40]}: {wait.why}")
+        self._task = task = dispatcher.spawn(self._awaited(wait), name=f"call {self.call.method[:40]}: {wait.why}")
         dispatcher.tasks.add(task)
         task.add_done_callback(self._on_waited)  # which is also called for a task that never began
+
+    async def _awaited(self, wait: Wait) -> Payload | Changes | None:
+        """Run what a wait names."""
+        call, work = self.call, wait.work
+        if isinstance(work, Slot):
+            return Changes(waited=await work.executor.wait_for_slot(call, work.params), slot=work.executor)
+        if isinstance(work, Level):
+            await self._dispatcher.facts.raise_level(work.link, call.session.log_level)
+            return Changes(level=work.link)
+        return await work()
 
     def _on_waited(self, task: "asyncio.Task[Payload | Changes | None]") -> None:
         self._dispatcher.tasks.discard(task)
@@ -295,7 +305,3 @@ def _left(slot: object) -> bool:
     if isinstance(slot, RequestExecutor):
         slot.leave()
     return False
-
-
-async def _awaited(wait: Wait) -> Payload | Changes | None:
-    return await wait.work()

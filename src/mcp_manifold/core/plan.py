@@ -1,7 +1,8 @@
-"""Decides the next step of a call, for every method, from the current state. Pure.
+"""Decides the next step of a call, for every method, from the current state. Pure: waits for nothing, changes nothing.
 
-`plan` reads the scope's view once, so policy decides on the entry that is called. The view contains only entries that
-the client may see; all others are answered like unknown names. After a Wait, the call is planned again.
+A step is a value. What waits, or makes an answer, is only named by it; the Dispatcher runs it. After a Wait, the call
+is planned again. Policy decides on the entry that is called: the scope's view is given once, and contains only entries
+that the client may see. All others are answered like unknown names.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +16,7 @@ from mcp_manifold.backends.calls.executor import RequestExecutor
 from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.core.bridge import Bridge, CallTarget, Parked, Repeat
-from mcp_manifold.core.hub import Hub
+from mcp_manifold.core.hub import Hub, View
 from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.notifications import ExtensionMethods
 from mcp_manifold.core.tasks import Tasks
@@ -58,9 +59,9 @@ class Send(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Answer it with this result."""
+    """Answer it with the result of this work, which does not wait."""
 
-    result: Pieces
+    work: Callable[[], Pieces]
 
 
 class Changes(NamedTuple):
@@ -76,11 +77,25 @@ class Changes(NamedTuple):
     """The params of the next request, with its client's input."""
 
 
+class Slot(NamedTuple):
+    """A slot of this executor, which the call then holds."""
+
+    executor: RequestExecutor
+    params: dict[str, Payload]
+    """Those that will be sent."""
+
+
+class Level(NamedTuple):
+    """The log level of the call, raised on this link."""
+
+    link: Link
+
+
 class Wait(NamedTuple):
-    """Wait for this work. A result is the call's answer; after Changes or None the call is planned again."""
+    """Wait for this. A result is the call's answer; after Changes or None the call is planned again."""
 
     why: str
-    work: Callable[[], Awaitable[Payload | Changes | None]]
+    work: Slot | Level | Callable[[], Awaitable[Payload | Changes | None]]
 
 
 class Fail(NamedTuple):
@@ -108,34 +123,36 @@ class Facts:
     """Raises a handshake-era backend's log level for the length of a call."""
 
 
-def plan(call: Call, facts: Facts) -> Step:
-    """The next step of a call. Does not wait, and changes nothing.
+def plan(call: Call, view: View, facts: Facts) -> Step:
+    """The next step of a call.
+
+    Args:
+        view: that of its scope.
 
     Raises:
         ManifoldError: the call is invalid, or its item or backend is missing; the same as Fail.
     """
     method = call.method
     if method == "tools/call":
-        return _tool(call, facts)
+        return _tool(call, view, facts)
     if method in NOT_IN[call.session.era]:
         raise _unknown(method)
     if method in facts.responder.methods:
         wait = None if method == "ping" else _unlistable(call, facts)
-        return wait or Answer(facts.responder.answer(call))
+        return wait or Answer(partial(facts.responder.answer, call))
     if method in facts.local:
         return Wait(method, partial(facts.local[method], call))
     decide = _ROUTED.get(method)
     if decide is not None:
-        return decide(call, facts)
+        return decide(call, view, facts)
     if facts.tasks.routes(method):
         return _task(call, facts)
     return _extension(call, facts)
 
 
-def _tool(call: Call, facts: Facts) -> Step:
-    params, scope = call.params, call.session.scope
+def _tool(call: Call, view: View, facts: Facts) -> Step:
+    params = call.params
     name = wire.text(params.get("name"), "name")
-    view = facts.hub.views.get(scope) or facts.hub.view(scope)
     entry = view.catalogue.tools.get(name) or view.catalogue.find(Kind.TOOL, name)
     if entry is None:
         return _missing(call, facts, Kind.TOOL, name)
@@ -149,16 +166,16 @@ def _tool(call: Call, facts: Facts) -> Step:
     return _send(call, facts, entry.backend, params, entry.native, creates_task=creates_task)
 
 
-def _prompt(call: Call, facts: Facts) -> Step:
+def _prompt(call: Call, view: View, facts: Facts) -> Step:
     name = wire.text(call.params.get("name"), "name")
-    entry = facts.hub.view(call.session.scope).catalogue.find(Kind.PROMPT, name)
+    entry = view.catalogue.find(Kind.PROMPT, name)
     if entry is None:
         return _missing(call, facts, Kind.PROMPT, name)
     params = {**call.params, "name": Payload(entry.native_json)}
     return _send(call, facts, entry.backend, params, entry.native)
 
 
-def _resource(call: Call, facts: Facts) -> Step:
+def _resource(call: Call, _: View, facts: Facts) -> Step:
     uri, scope = wire.text(call.params.get("uri"), "uri"), call.session.scope
     route = facts.hub.route_resource(scope, uri)
     if route is None:
@@ -171,13 +188,12 @@ def _resource(call: Call, facts: Facts) -> Step:
     return _send(call, facts, route.backend, params, route.uri)
 
 
-def _completion(call: Call, facts: Facts) -> Step:
+def _completion(call: Call, view: View, facts: Facts) -> Step:
     ref = wire.object_members(call.params.get("ref"))
     kind = wire.text(ref.get("type"), "ref.type")
     wait = _unlistable(call, facts)
     if wait is not None:
         return wait
-    view = facts.hub.view(call.session.scope)
     catalogue = view.catalogue
     if not view.missing and not any(offers_completions(listing) for listing in view.listings):
         raise _unknown(call.method)
@@ -216,7 +232,7 @@ def _extension(call: Call, facts: Facts) -> Step:
     raise _unknown(call.method)
 
 
-_ROUTED: Final[Mapping[str, Callable[[Call, Facts], Step]]] = {
+_ROUTED: Final[Mapping[str, Callable[[Call, View, Facts], Step]]] = {
     "prompts/get": _prompt,
     "resources/read": _resource,
     "completion/complete": _completion,
@@ -278,12 +294,12 @@ def _send(
     if executor.breaker.is_shut and not call.attempts:
         executor.require_admitted()
     if executor.running >= executor.most and call.slot is not executor and task is None:
-        return Wait("slot", partial(_slot, executor, call, params))
+        return Wait("slot", Slot(executor, params))
     link = _open_link(call, backend, task)
     if link is None:
         return Wait("link", partial(backend.connect, call, params))
     if _lacks_level(call, link):
-        return Wait("log level", partial(_raised, facts, link, call.session.log_level))
+        return Wait("log level", Level(link))
     return Send(backend, link, params, native, task, creates_task, parked)
 
 
@@ -309,15 +325,6 @@ def _lacks_level(call: Call, link: Link) -> bool:
     """Whether a 2026-07-28 request wants a log level to which its handshake-era link was not raised yet."""
     session = call.session
     return bool(session.log_level) and session.era == "modern" and link.era == "handshake" and call.level is not link
-
-
-async def _slot(executor: RequestExecutor, call: Call, params: dict[str, Payload]) -> Changes:
-    return Changes(waited=await executor.wait_for_slot(call, params), slot=executor)
-
-
-async def _raised(facts: Facts, link: Link, level: str) -> Changes:
-    await facts.raise_level(link, level)
-    return Changes(level=link)
 
 
 def _unknown(method: str) -> UnknownMethod:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.core.plan import NOT_IN, Answer, Send, Step, Wait, plan
+from mcp_manifold.core.plan import NOT_IN, Answer, Level, Send, Step, Wait, plan
 from mcp_manifold.errors import (
     BackendLost,
     BackendUnavailable,
@@ -62,7 +62,7 @@ def call(what: str = "tool", version: str = LATEST_HANDSHAKE, scope: str = "", *
 
 
 def step(house: House, made: Call) -> Step:
-    return plan(made, house.facts)
+    return plan(made, house.hub.view(made.session.scope), house.facts)
 
 
 def wait_of(house: House, made: Call) -> str:
@@ -198,7 +198,7 @@ async def test_only_a_modern_call_that_wants_one_waits_for_a_handshake_links_log
     found = step(house, made)
     assert isinstance(found, Wait) is waits
     if isinstance(found, Wait):
-        assert found.why == "log level"
+        assert found == ("log level", Level(house.fleet["a"].link))
         made.level = house.fleet["a"].link
         assert isinstance(step(house, made), Send)
         house.fleet["a"].open()
