@@ -163,6 +163,30 @@ def _changes(module: Module, constants: set[str]) -> Iterator[tuple[str, int]]:
 
 def own_attributes(modules: list[Module]) -> Iterator[Complaint]:
     """Attributes are written by their object, by the function that created it, or by the module of its class."""
+    for module, function, owner, node in _foreign_writes(modules):
+        text = f"{function.name}() writes {owner}.{node.attr}: ask its owner to"
+        yield Complaint(f"{module.path}:{node.lineno}", text, _record(module, owner))
+
+
+def misnamed_records(modules: list[Module], licences: Mapping[str, str]) -> list[str]:
+    """The licences whose class has no such attribute as is written, or does not exist."""
+    fields: dict[str, set[str]] = {}
+    for each in modules:
+        for class_ in each.classes():
+            fields.setdefault(class_.name, set()).update(_fields(class_))
+    found = []
+    for module, _, owner, node in _foreign_writes(modules):
+        named = re.match(r"[A-Z]\w*(?=:)", licences.get(_record(module, owner), ""))
+        if named and node.attr not in fields.get(named.group(), ()):
+            found.append(f"{_record(module, owner)}: {named.group()} has no {node.attr}")
+    return found
+
+
+def _record(module: Module, owner: str) -> str:
+    return f"{module.name}:{re.sub(r'^self[.]_?', '', owner)}"
+
+
+def _foreign_writes(modules: list[Module]) -> Iterator[tuple[Module, Function, str, ast.Attribute]]:
     for module in modules:
         local = {node.name: set(_fields(node)) for node in module.classes()}
         for function in module.functions():
@@ -173,17 +197,7 @@ def own_attributes(modules: list[Module]) -> Iterator[Complaint]:
                     owner = ast.unparse(node.value)
                     records = [types[owner]] if types.get(owner) else list(local)
                     if owner not in mine and not any(node.attr in local.get(name, ()) for name in records):
-                        text = f"{function.name}() writes {owner}.{node.attr}: ask its owner to"
-                        yield Complaint(
-                            f"{module.path}:{node.lineno}", text, f"{module.name}:{re.sub(r'^self[.]_?', '', owner)}"
-                        )
-
-
-def unknown_classes(licences: Mapping[str, str], modules: list[Module]) -> list[str]:
-    """The licences that name a class which the package does not have."""
-    known = {node.name for module in modules for node in module.classes()}
-    named = {key: re.match(r"[A-Z]\w*(?=:)", reason) for key, reason in licences.items()}
-    return [f"{key}: {name.group()}" for key, name in named.items() if name and name.group() not in known]
+                        yield module, function, owner, node
 
 
 def _class_name(annotation: ast.expr | None) -> str:

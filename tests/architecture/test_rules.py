@@ -86,9 +86,14 @@ def test_what_a_rule_is_not_for_is_allowed(rule: str, text: str) -> None:
 
 
 def test_a_licence_to_write_a_record_names_its_class() -> None:
-    assert not state_rules.unknown_classes(state_rules.FOREIGN, source())
-    wrong = {"core.x:life": "BackendLife: no longer called so", "core.x:app": "a foreign thing: its API"}
-    assert state_rules.unknown_classes(wrong, source()) == ["core.x:life: BackendLife"]
+    assert not state_rules.misnamed_records(source(), state_rules.FOREIGN)
+    classes = Module("model/x.py", "class Life:\n at: int\nclass Link:\n used: int")
+    writes = Module("core/x.py", "def f(life, link, app): life.at = link.at = app.flag = 1")
+    licences = {"core.x:life": "Live: its time", "core.x:link": "Link: its time", "core.x:app": "a library: its API"}
+    assert state_rules.misnamed_records([classes, writes], licences) == [
+        "core.x:life: Live has no at",
+        "core.x:link: Link has no at",
+    ]
 
 
 def test_no_licence_outlives_its_need() -> None:
