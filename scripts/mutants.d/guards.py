@@ -52,7 +52,7 @@ GUARDS: Final = (
     Guard(
         "a wrong token is refused",
         "fronts/http/guard.py",
-        'raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)',
+        "raise Refused(HttpError.NO_TOKEN)",
         "return ANONYMOUS",
         ADMISSION,
     ),
@@ -138,8 +138,8 @@ GUARDS: Final = (
     Guard(
         "an ended session takes no call",
         "fronts/sessions.py",
-        "if self.ended:\n            raise Refused(404",
-        "if False:\n            raise Refused(404",
+        "if self.ended:\n            raise Refused(HttpError",
+        "if False:\n            raise Refused(HttpError",
         SESSIONS,
     ),
     Guard("an id in flight is not used twice", "fronts/sessions.py", "if key in self.active:", "if False:", SESSIONS),

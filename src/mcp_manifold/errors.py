@@ -1,13 +1,13 @@
-"""The error tree: every exception this package raises on purpose, what it means and what the caller can do.
+"""The error tree: the errors that reach a client or a caller of this package, what they mean and what to do.
 
 ManifoldError                      base class; catch it to catch all of them
 ├─ ConfigError                     the configuration is invalid; exit code 2
 ├─ RequestError                    the client's request is invalid or not allowed
 │   ├─ MalformedMessage            not JSON, not JSON-RPC, or ambiguous
 │   ├─ UnknownMethod / UnknownItem / InvalidParams
-│   ├─ Forbidden                   access denied; looks like UnknownItem to the client
-│   └─ TooManyRequests             a limit of ours was reached
-├─ RemoteError                     the backend answered with a JSON-RPC error, which is relayed
+│   ├─ TooManyRequests             a limit of ours was reached; try again later
+│   └─ Refused                     an HTTP refusal; defined in `fronts.http_errors`
+├─ RemoteError                     the backend answered with a JSON-RPC error; it is relayed
 ├─ CallCancelled                   the client cancelled the request
 └─ BackendError                    a backend failed; always names it
     ├─ BackendUnavailable          no live link; the request was not sent, or not accepted
@@ -20,7 +20,8 @@ ManifoldError                      base class; catch it to catch all of them
     │   └─ SessionExpired          ... because the server dropped our session; the call took no effect
     └─ BackendProtocolError        the response violates MCP
 
-Imports nothing of this package. `wire.rpc_errors` decides the JSON-RPC code and HTTP status of each.
+Imports nothing of this package. `wire.rpc_errors` decides the JSON-RPC code of each; `fronts.http_errors` its HTTP
+status. An exception outside the tree, such as `HttpFailure`, is a signal between modules, and is caught in the package.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from typing import Literal, Self
 
 
 class ManifoldError(Exception):
-    """Base class of all errors raised on purpose."""
+    """Base class of the error tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,6 @@ class UnknownItem(RequestError):
         super().__init__(f"Unknown {kind}: {name}")
         self.kind = kind
         self.name = name
-
-
-class Forbidden(UnknownItem):
-    """The item exists but the caller may not use it. Clients cannot tell it from UnknownItem."""
 
 
 class TooManyRequests(RequestError):

@@ -67,7 +67,7 @@ PURE: Final = (
     "errors", "bounded_cache", "wire", "http1", "config", "model", "stages", "core.plan",
     "backends.calls.breaker", "backends.calls.request_policy", "backends.http.exchange",
     "backends.http.inflate", "backends.life.stats", "backends.link.isolation", "backends.link.meta_rewriter",
-    "fronts.http.admission", "fronts.http.checks", "fronts.http.guard", "fronts.http.routes",
+    "fronts.http.admission", "fronts.http.checks", "fronts.http.guard", "fronts.http.routes", "fronts.http_errors",
     "backends.link.monitors", "backends.link.server_requests", "backends.process.stderr_tail",
     "core.lists", "core.notifications", "core.status",
 )  # fmt: skip

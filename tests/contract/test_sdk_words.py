@@ -11,7 +11,8 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import jsonrpc, version
 
 from mcp_manifold.config import environment
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, http_status, protocol
+from mcp_manifold.fronts.http_errors import http_status
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, LATEST_HANDSHAKE, MODERN_VERSION, protocol
 
 RESULTS = {
     "tools/list": mcp_types.ListToolsResult,
@@ -51,7 +52,9 @@ def test_the_log_levels_are_the_sdks() -> None:
 
 def test_the_http_statuses_of_errors_are_the_sdks() -> None:
     for code in (*inbound.ERROR_CODE_HTTP_STATUS, jsonrpc.INTERNAL_ERROR, -32000, 1):
-        assert http_status(b'{"code":%d,"message":""}' % code) == inbound.ERROR_CODE_HTTP_STATUS.get(code, 200)
+        error = b'{"code":%d,"message":""}' % code
+        assert http_status(error, "modern") == inbound.ERROR_CODE_HTTP_STATUS.get(code, 200)
+        assert (http_status(error, "handshake"), http_status(error, "handshake", is_invalid=True)) == (200, 400)
 
 
 def test_the_reserved_keys_are_the_sdks() -> None:

@@ -13,9 +13,9 @@ from mcp_manifold.clock import Clock, LoopClock, RateLimiter, Timer
 from mcp_manifold.errors import CallCancelled, InvalidParams, RequestError, TooManyRequests
 from mcp_manifold.fronts.client_requests import PendingClientRequests, id_key
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.key_store import KeyStore
 from mcp_manifold.model.policy import Principal
@@ -127,7 +127,7 @@ class OpenSession:
             RequestError: its id is in use, too many are in flight, or the session is draining.
         """
         if self.ended:
-            raise Refused(404, "Session not found")
+            raise Refused(HttpError.UNKNOWN_SESSION)
         if self.draining:
             raise TooManyRequests("The server is shutting down", retry_after=_RETRY)
         key = bytes(id_)
@@ -345,7 +345,7 @@ class Sessions:
             self.sweep()
         if len(self._kept) >= self._gateway.settings.limits.max_sessions:
             logger.warning("session refused: too many are open", extra={"open": len(self._kept)})
-            raise Refused(503, "Too many open sessions, try again later", headers=((b"retry-after", b"10"),))
+            raise Refused(HttpError.MANY_SESSIONS)
         opened = OpenSession(self._gateway, self._kept.issue(), kind, principal, scope, self._tally, self._clock)
         self._kept.keep(opened.id, opened)
         self._tally.count_sessions(len(self._kept))
@@ -369,7 +369,7 @@ class Sessions:
                 "session refused: it belongs to another principal or endpoint",
                 extra={"session": opened.digest[:12], "principal": principal.name, "scope": scope},
             )
-        raise Refused(404, "Session not found")
+        raise Refused(HttpError.UNKNOWN_SESSION)
 
     def end(self, opened: OpenSession) -> None:
         """End one session."""

@@ -70,7 +70,7 @@ from mcp_manifold.wire.protocol import (
 )
 from mcp_manifold.wire.resource_refs import LONG, map_error_ref, map_resource_refs, ref_steps
 from mcp_manifold.wire.result_view import ResultView, view_of
-from mcp_manifold.wire.rpc_errors import backend_code, error_of, http_status
+from mcp_manifold.wire.rpc_errors import backend_code, error_of
 
 __all__ = [
     "EMPTY",
@@ -104,7 +104,6 @@ __all__ = [
     "has_odd_key",
     "hop_meta",
     "hop_params",
-    "http_status",
     "input_required",
     "is_object",
     "loose_items",

@@ -1,4 +1,4 @@
-"""The JSON-RPC code and the HTTP status of every error are decided here: exceptions become JSON-RPC error objects.
+"""The JSON-RPC code of every error: exceptions become JSON-RPC error objects. `fronts.http_errors` has the statuses.
 
 Our own errors use the codes the protocol defines. A failed backend is -32603 with a structured `data`, because the
 other ranges are reserved (2026-07-28 basic, "Error codes"). A backend's own error is relayed unchanged, unless the
@@ -15,25 +15,13 @@ from mcp_manifold.wire.protocol import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
-    PARSE_ERROR,
     RESOURCE_NOT_FOUND,
     UNSUPPORTED_VERSION,
     URL_ELICITATION_REQUIRED,
     Era,
 )
 
-_HTTP_STATUS: Final = {
-    PARSE_ERROR: 400,
-    INVALID_REQUEST: 400,
-    INVALID_PARAMS: 400,
-    HEADER_MISMATCH: 400,
-    MISSING_CLIENT_CAPABILITY: 400,
-    UNSUPPORTED_VERSION: 400,
-    METHOD_NOT_FOUND: 404,
-}
 _DEFINED_MODERN: Final = frozenset({HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION})
 _RESERVED_MODERN: Final = range(-32099, -32019)
 """Codes that a 2026-07-28 server may use only as the protocol defines them."""
@@ -123,8 +111,3 @@ def _recoded(exc: RemoteError, code: int) -> bytes:
     if "data" not in received and code == INTERNAL_ERROR:
         error["data"] = {"server": exc.backend, "code": exc.code}
     return encode(error)
-
-
-def http_status(error: bytes) -> int:
-    """The HTTP status of a modern error response (2026-07-28 streamable-http); 200 where the specification has none."""
-    return _HTTP_STATUS.get(backend_code(Payload(error)), 200)

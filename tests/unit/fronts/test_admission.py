@@ -10,10 +10,10 @@ import pytest
 
 from mcp_manifold.clock import LoopClock
 from mcp_manifold.fronts.http.admission import AdmissionDecision
-from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.guard import HeaderCheck, Tokens
 from mcp_manifold.fronts.http.reply import HttpReply
 from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.http_errors import Refused
 from mcp_manifold.fronts.sessions import ActiveRequest, Sessions
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.call import Call

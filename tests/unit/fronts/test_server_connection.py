@@ -5,8 +5,9 @@ import logging
 
 import pytest
 
-from mcp_manifold.fronts.http.asgi import CLOSE, AsgiSend
+from mcp_manifold.fronts.http.asgi import AsgiSend
 from mcp_manifold.fronts.http.reply import HttpWriter
+from mcp_manifold.fronts.http_errors import CLOSE
 from mcp_manifold.fronts.server.request_cycle import HIGH_WATER
 from mcp_manifold.fronts.server.service import SMALL, Limits
 from mcp_manifold.http1.head import Head

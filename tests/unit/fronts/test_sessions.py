@@ -3,9 +3,9 @@
 import pytest
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.asgi import Refused
 from mcp_manifold.fronts.http.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.http_errors import Refused
 from mcp_manifold.fronts.sessions import ActiveRequest, OpenSession, Sessions
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Session

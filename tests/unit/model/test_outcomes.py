@@ -15,7 +15,6 @@ from mcp_manifold.errors import (
     BackendTimeout,
     BackendUnavailable,
     CallCancelled,
-    Forbidden,
     InvalidParams,
     RemoteError,
     RequestError,
@@ -36,7 +35,7 @@ LONG = b"x" * 10_000
     [
         ("ok", [None]),
         ("protocol_error", [RemoteError(b"{}", code=1, backend="notes"), BackendProtocolError("notes", "no object")]),
-        ("invalid", [UnknownItem("tool", "t"), UnknownMethod("m"), InvalidParams("p"), Forbidden("tool", "t")]),
+        ("invalid", [UnknownItem("tool", "t"), UnknownMethod("m"), InvalidParams("p")]),
         ("invalid", [RequestError("r")]),
         ("timeout", [BackendTimeout("notes", "late")]),
         ("cancelled", [CallCancelled(), asyncio.CancelledError()]),

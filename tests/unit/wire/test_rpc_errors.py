@@ -13,7 +13,6 @@ from mcp_manifold.errors import (
     BackendUnavailable,
     CallCancelled,
     ConfigError,
-    Forbidden,
     InvalidParams,
     MalformedMessage,
     ManifoldError,
@@ -66,12 +65,6 @@ def test_an_unknown_resource_has_the_code_of_the_era() -> None:
     assert sent_error(UnknownItem("resource", "x:1"), "modern")["code"] == -32602
     limited = {"code": -32603, "message": "slow down", "data": {"retryAfterSeconds": 1.5}}
     assert sent_error(TooManyRequests("slow down", retry_after=1.5)) == limited
-
-
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("kind", ["tool", "prompt", "resource", "resource template"])
-def test_s43_forbidden_and_unknown_are_the_same_on_the_wire(kind: str, era: Era) -> None:
-    assert error_of(Forbidden(kind, "x"), era) == error_of(UnknownItem(kind, "x"), era)
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.fronts.http.asgi import Headers, Refused
+from mcp_manifold.fronts.http.asgi import Headers
 from mcp_manifold.fronts.http.checks import (
     METHOD_HEADER,
     NAME_HEADER,
@@ -22,11 +22,12 @@ from mcp_manifold.fronts.http.checks import (
 )
 from mcp_manifold.fronts.http.guard import AcceptedForms, Gate, HeaderCheck, Tokens, accepted_forms, is_json
 from mcp_manifold.fronts.http.routes import EndpointRoute, EndpointRoutes
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.call import Session
 from mcp_manifold.model.policy import ANONYMOUS, Principal
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, MODERN_VERSION, NULL_ID, Payload
+from mcp_manifold.wire import MODERN_VERSION, NULL_ID, Payload
 
 SESSION_HEADER: Final = b"mcp-session-id"
 _PROBES: Final = (b"/_healthz", b"/_readyz")
@@ -128,6 +129,19 @@ class AdmissionDecision:
         state = "refused" if self.refusal else "other path" if self.route is None else f"scope={self.route.scope!r}"
         return f"<AdmissionDecision {state}>"
 
+    def require_session(self) -> OpenSession:
+        """The session that a GET or DELETE names.
+
+        Raises:
+            Refused: 404 for an unknown session id; without an id, 400 in the handshake era and 405 otherwise.
+        """
+        if self.session is not None:
+            self.session.touch()
+            return self.session
+        if self.named:
+            raise self.session_refusal or Refused(HttpError.UNKNOWN_SESSION)
+        raise Refused(HttpError.NO_SESSION_HEADER if self.speaks_handshake else HttpError.POST_ONLY)
+
     def client(self, method: str, params: dict[str, Payload], headers: Headers) -> ClientContext:
         """The client of a 2026-07-28 request, from the cache if the last request had the same. Raises RequestError."""
         context = self.context
@@ -191,12 +205,12 @@ class RequestValidator:
             return
         method = head.method.decode("latin-1")
         if method not in route.methods:
-            raise Refused(405, "Method not allowed", headers=(allow(route),))
+            raise Refused(HttpError.METHOD_NOT_ALLOWED, headers=(allow(route),))
         if method == "OPTIONS":
             return
         decision.principal = self.tokens.principal(headers.get(b"authorization"))
         if route.scope and not self._has_scope(route.scope):
-            raise Refused(404, "Not found: there is no such server or group here")
+            raise Refused(HttpError.UNKNOWN_SCOPE)
         decision.accepted = self._accepts(b", ".join([value for name, value in head.lines if name == b"accept"]))
         if method == "POST":
             self._check_media_types(headers, route, decision.accepted)
@@ -206,11 +220,11 @@ class RequestValidator:
 
     def _check_media_types(self, headers: Headers, route: EndpointRoute, accepted: AcceptedForms) -> None:
         if not self._is_json(headers.get(b"content-type", b"")):
-            raise Refused(415, "Unsupported media type: the body must be application/json")
+            raise Refused(HttpError.NOT_JSON)
         if b"content-encoding" in headers:
-            raise Refused(415, "Unsupported media type: the body must not be encoded")
+            raise Refused(HttpError.ENCODED_BODY)
         if route.kind == "mcp" and not any(accepted):
-            raise Refused(406, "Not acceptable: the client must accept application/json or text/event-stream")
+            raise Refused(HttpError.NO_COMMON_FORM)
 
     def _find_session(self, headers: Headers, route: EndpointRoute, decision: AdmissionDecision) -> None:
         version, named = headers.get(VERSION_HEADER), headers.get(SESSION_HEADER)
@@ -218,12 +232,9 @@ class RequestValidator:
         decision.speaks_handshake = version is not None and not decision.is_modern
         decision.named = named is not None
         if decision.is_modern:
-            served = ", ".join(HANDSHAKE_VERSIONS)
-            decision.session_refusal = Refused(400, f"Bad request: unsupported protocol version; served are {served}")
+            decision.session_refusal = Refused(HttpError.UNKNOWN_VERSION)
         elif named is None:
-            decision.session_refusal = Refused(
-                400, "Bad request: the Mcp-Session-Id header is missing; send initialize first"
-            )
+            decision.session_refusal = Refused(HttpError.NOT_INITIALIZED)
         else:
             try:
                 decision.session = self._sessions.find(named, "mcp", decision.principal, route.scope)
@@ -234,7 +245,8 @@ class RequestValidator:
 def _require_single(head: Head) -> None:
     twice = repeated(head.lines, is_single)
     if twice is not None:
-        raise Refused(403 if twice in ("host", "origin") else 400, f"Bad request: {twice} header appears twice")
+        gives_access = twice in ("host", "origin")
+        raise Refused(HttpError.REPEATED_ORIGIN if gives_access else HttpError.REPEATED_HEADER, header=twice)
 
 
 def allow(route: EndpointRoute) -> Line:

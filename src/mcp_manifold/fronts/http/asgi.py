@@ -1,13 +1,12 @@
-"""The ASGI messages that the fronts send, their writer, and HTTP refusals. Knows no session and no era."""
+"""The ASGI messages that the fronts send, and their writer. Knows no session and no era."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
-from mcp_manifold.errors import RequestError
+from mcp_manifold.fronts.http_errors import Refused, refusal_body
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
-from mcp_manifold.wire import NULL_ID, error_of, failure
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -25,22 +24,6 @@ STALL: Final = 60.0
 """Seconds that one write may wait for the reader. Without this limit a stalled reader would hold memory for ever."""
 _QUICK: Final = 0.05
 """Seconds of an ASGI call after which a task watches for the client's disconnect."""
-CLOSE: Final = (b"connection", b"close")
-"""Closes the connection after the response, because the request's body was not read to its end."""
-
-
-class Refused(RequestError):
-    """An HTTP refusal of a request: its status, message and header lines."""
-
-    def __init__(self, status: int, message: str, *, code: int | None = None, headers: Sequence[Line] = ()) -> None:
-        super().__init__(message, code=code)
-        self.status = status
-        self.headers = tuple(headers)
-
-    def bare(self) -> "Refused":
-        """This refusal without its last frames, which hold the request, and without the exceptions before it."""
-        self.__context__ = self.__cause__ = None
-        return self.with_traceback(None)
 
 
 async def send_json(send: AsgiSend, status: int, body: bytes, headers: Sequence[Line] = ()) -> None:
@@ -81,11 +64,6 @@ async def send_empty(send: AsgiSend, status: int, headers: Sequence[Line] = ()) 
 async def send_refusal(send: AsgiSend, refused: Refused) -> None:
     """Send a refusal as a JSON response."""
     await send_json(send, refused.status, refusal_body(refused), refused.headers)
-
-
-def refusal_body(refused: Refused) -> bytes:
-    """The refusal as a JSON-RPC error with a null id."""
-    return failure(NULL_ID, error_of(refused, "handshake"))
 
 
 def with_lines(lines: Sequence[Line], send: AsgiSend) -> AsgiSend:
@@ -163,7 +141,7 @@ class AsgiWriter:
             if not self._signal.done():
                 await asyncio.wait({self._signal}, timeout=_QUICK)
             if reply is not None and (self._work is not None or not self._signal.done()):
-                watching = _watch(self._receive, reply)
+                watching = watch_disconnect(self._receive, reply.disconnected)
                 watcher = asyncio.get_running_loop().create_task(watching, name="front.watch")
             await self._signal
             if self._work is not None:
@@ -197,8 +175,8 @@ class AsgiWriter:
             reservation.release()
 
 
-async def _watch(receive: AsgiReceive, reply: PendingReply) -> None:
-    """Report the client's disconnect to its reply."""
+async def watch_disconnect(receive: AsgiReceive, gone: Callable[[], None]) -> None:
+    """Call `gone` when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    reply.disconnected()
+    gone()

@@ -15,16 +15,12 @@ from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, T
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import SESSION_HEADER, AdmissionDecision, RequestValidator, preflight
 from mcp_manifold.fronts.http.asgi import (
-    CLOSE,
     App,
     AsgiReceive,
     AsgiSend,
     AsgiWriter,
-    Refused,
     Scope,
-    refusal_body,
     send_empty,
-    send_json,
     send_refusal,
     with_lines,
 )
@@ -39,32 +35,19 @@ from mcp_manifold.fronts.http.checks import (
 )
 from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
 from mcp_manifold.fronts.http.reply import Batch, HttpReply, HttpWriter, PostExchange
-from mcp_manifold.fronts.http.request import Hangup, HttpRequest, read_body
+from mcp_manifold.fronts.http.request import HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
 from mcp_manifold.fronts.http.stream import Tally
-from mcp_manifold.fronts.sessions import OpenSession, Sessions
+from mcp_manifold.fronts.http_errors import HttpError, Refused, refusal_body
+from mcp_manifold.fronts.sessions import Sessions
 from mcp_manifold.http1.head import Head
 from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session
-from mcp_manifold.wire import (
-    MODERN_VERSION,
-    NULL_ID,
-    UNSET,
-    Envelope,
-    Payload,
-    batch_of,
-    error_of,
-    failure,
-    http_status,
-    members_of,
-    parse,
-    text,
-)
-from mcp_manifold.wire.protocol import INVALID_REQUEST
+from mcp_manifold.wire import MODERN_VERSION, NULL_ID, UNSET, Envelope, Payload, batch_of, members_of, parse, text
+from mcp_manifold.wire.protocol import INTERNAL_ERROR
 
 logger = logging.getLogger(__name__)
 
-_CLOSING: Final = ((b"retry-after", b"1"), CLOSE)
 _LOOK: Final = 0.25
 """Seconds between two checks for silent calls."""
 _LISTEN: Final = "subscriptions/listen"
@@ -169,12 +152,12 @@ class HttpFront:
         except Refused as refused:
             self.tally.refused += 1
             await send_refusal(send, refused.bare())
-        except (Hangup, OSError):
+        except OSError:
             logger.debug("client left before it was answered")
         except Exception:  # the front's boundary: a defect fails this request only
             logger.exception("request failed unexpectedly", extra={"method": scope["method"]})
             with suppress(RuntimeError, OSError):  # the answer may have begun already
-                await send_json(send, 500, _defect())
+                await send_refusal(send, _defect())
         finally:
             self._landed()
 
@@ -198,13 +181,13 @@ class HttpFront:
             case "POST":
                 await self._post_asgi(head, decision, request)
             case "GET" if self.is_closed:
-                raise _closing()
+                raise Refused(HttpError.SHUTTING_DOWN)
             case "GET" if route.kind == "sse":
                 await self._sse.get(request)
             case "GET":
-                await self._standing.get(request, _session_of(decision))
+                await self._standing.get(request, decision.require_session())
             case _:
-                self._sessions.end(_session_of(decision))
+                self._sessions.end(decision.require_session())
                 await send_empty(send, 204)
 
     async def _post_asgi(self, head: Head, decision: AdmissionDecision, request: HttpRequest) -> None:
@@ -251,13 +234,13 @@ class HttpFront:
                 raise exchange.decision.refusal
             self.tally.bytes_in += len(body)
             return self._message(exchange, body)
-        except Refused as refused:
+        except Refused as exc:
             self.tally.refused += 1
-            refused.bare()  # a remembered decision keeps it
-            writer.respond(refused.status, refusal_body(refused), (*refused.headers, *lines))
+            refused = exc.bare()  # a remembered decision keeps it
         except Exception:  # the front's boundary, as in __call__
             logger.exception("request failed unexpectedly", extra={"method": "POST"})
-            writer.respond(500, _defect(), lines)
+            refused = _defect()
+        writer.respond(refused.status, refusal_body(refused), (*refused.headers, *lines))
         return None
 
     def _message(self, exchange: PostExchange, body: bytes) -> HttpReply | Batch | None:
@@ -269,17 +252,16 @@ class HttpFront:
                 messages = batch_of(body, opened.session.version)
                 if messages:
                     return Batch(exchange).begin(messages, self._message)
-            raise Refused(400, exc.message, code=exc.code) from exc
+            raise Refused(HttpError.MALFORMED, code=exc.code, reason=exc.message) from exc
         method, id_ = envelope.method, envelope.id
         if self.is_closed and method is not UNSET and id_ is not UNSET:
-            raise _closing()
+            raise Refused(HttpError.SHUTTING_DOWN)
         try:
             params = members_of(envelope)
         except RequestError as exc:
             if id_ is UNSET:
-                raise Refused(400, exc.message, code=exc.code) from exc
-            exchange.writer.respond(400, failure(id_, error_of(exc, "handshake")), exchange.lines)
-            return None
+                raise Refused(HttpError.MALFORMED, code=exc.code, reason=exc.message) from exc
+            return exchange.fail(id_, exc, "handshake", is_invalid=True)
         may_be_modern = exchange.decision.is_modern or method == "server/discover" or "_meta" in params
         if may_be_modern and speaks_modern(method or "", params, exchange.head.headers.get(VERSION_HEADER)):
             return self._modern(exchange, envelope, params)
@@ -336,7 +318,7 @@ class HttpFront:
         if opened is None or opened.ended:
             if method == "initialize" and id_ is not UNSET:  # with whatever is left of an earlier session
                 return self._initialize(exchange, id_, params)
-            raise decision.session_refusal or Refused(404, "Session not found")
+            raise decision.session_refusal or Refused(HttpError.UNKNOWN_SESSION)
         opened.touch()
         if method is UNSET:
             opened.questions.answered(envelope)
@@ -346,19 +328,18 @@ class HttpFront:
             opened.note(method, params)
             exchange.writer.respond(202, b"", exchange.lines)
             return None
-        status = 400
+        is_invalid = True
         try:
             if method == "initialize":
                 raise RequestError("Invalid request: this session is initialized already")
             if decision.has_mirrors:
                 check_mirrors(method, params, exchange.head.headers, exchange.head.lines)
-            status = 200
+            is_invalid = False
             return self._begin(HttpReply(self, exchange, method, params, opened.session, id_, opened))
         except Refused:
             raise
         except RequestError as exc:
-            exchange.writer.respond(status, failure(id_, error_of(exc, "handshake")), exchange.lines)
-            return None
+            return exchange.fail(id_, exc, "handshake", is_invalid=is_invalid)
 
     def _initialize(self, exchange: PostExchange, id_: Payload, params: dict[str, Payload]) -> HttpReply | None:
         route = exchange.decision.route
@@ -370,8 +351,7 @@ class HttpFront:
             return self._begin(HttpReply(self, named, "initialize", params, opened.session, id_, opened))
         except RequestError as exc:
             self._sessions.end(opened)
-            exchange.writer.respond(200, failure(id_, error_of(exc, "handshake")), exchange.lines)
-            return None
+            return exchange.fail(id_, exc, "handshake")
 
     # --- 2026-07-28 ---------------------------------------------------------------------------------------------------
 
@@ -379,14 +359,14 @@ class HttpFront:
         """Handle a message without a session. Closing its stream cancels its call."""
         method, id_, decision = envelope.method, envelope.id, exchange.decision
         if method is UNSET:
-            raise Refused(400, "Invalid request: clients post no responses in this revision", code=INVALID_REQUEST)
+            raise Refused(HttpError.POSTED_RESPONSE)
         if id_ is UNSET:
             self._acknowledge(exchange)
             return None
         assert decision.route is not None, "a message is for an endpoint"
         headers, scope = exchange.head.headers, decision.route.scope
         if method == _LISTEN and not exchange.accepted.events:
-            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+            raise Refused(HttpError.NO_EVENT_STREAM)
         try:
             require_single_routing(headers, exchange.head.lines)
             if method == _LISTEN and len(self._listens) >= self._validator.max_streams:
@@ -396,9 +376,7 @@ class HttpFront:
             if method == "tools/call":
                 self._check_mirrored(exchange.head, scope, params)
         except RequestError as exc:
-            error = error_of(exc, "modern", method=method)
-            exchange.writer.respond(http_status(error), failure(id_, error), exchange.lines)
-            return None
+            return exchange.fail(id_, exc, "modern")
         reply = HttpReply(self, exchange, method, params, session, id_)
         if method == _LISTEN:
             self._listens.add(reply)
@@ -419,30 +397,8 @@ class HttpFront:
         if version == MODERN_VERSION.encode():
             exchange.writer.respond(202, b"", exchange.lines)
         else:
-            error = error_of(unsupported(version.decode("latin-1")), "modern")
-            exchange.writer.respond(http_status(error), failure(NULL_ID, error), exchange.lines)
+            exchange.fail(NULL_ID, unsupported(version.decode("latin-1")), "modern")
 
 
-def _session_of(decision: AdmissionDecision) -> OpenSession:
-    """The session that a GET or DELETE names.
-
-    Raises:
-        Refused: 404 for an unknown session id; without an id, 400 in the handshake era and 405 otherwise.
-    """
-    if decision.session is not None:
-        decision.session.touch()
-        return decision.session
-    if decision.named:
-        raise decision.session_refusal or Refused(404, "Session not found")
-    if decision.speaks_handshake:
-        raise Refused(400, "Bad request: the Mcp-Session-Id header is missing")
-    raise Refused(405, "Method not allowed: send POST", headers=((b"allow", b"POST, OPTIONS"),))
-
-
-def _closing() -> Refused:
-    """The refusal of new requests during a shutdown. Messages for requests in flight are still accepted."""
-    return Refused(503, "The server is shutting down", headers=_CLOSING)
-
-
-def _defect() -> bytes:
-    return failure(NULL_ID, error_of(RuntimeError(), "handshake"))
+def _defect() -> Refused:
+    return Refused(HttpError.DEFECT, code=INTERNAL_ERROR)

@@ -12,10 +12,11 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.errors import MalformedMessage
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.asgi import Refused, send_empty
+from mcp_manifold.fronts.http.asgi import send_empty
 from mcp_manifold.fronts.http.request import HttpRequest
 from mcp_manifold.fronts.http.resumption import Forgotten, Journal
 from mcp_manifold.fronts.http.stream import COMMENT, EventStream, Tally, serve_stream
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
 from mcp_manifold.wire import parse
 from mcp_manifold.wire.event_stream import encode_event
@@ -41,10 +42,10 @@ class StandingStreams:
             Refused: 406; 409, the standing stream is open already; 400, the journal has expired; 503 at the limit.
         """
         if not request.accepts_events:
-            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+            raise Refused(HttpError.NO_EVENT_STREAM)
         journal, after = _resumed(request, opened)
         if journal is None and opened.hang_up is not None:
-            raise Refused(409, "Conflict: this session already has its stream")
+            raise Refused(HttpError.STREAM_OPEN)
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
             stream = EventStream(request.send, self._tally, clock=self._clock)
             stream.push(COMMENT)  # some proxies pass nothing on before the first byte of a body
@@ -96,7 +97,7 @@ def _resumed(request: HttpRequest, opened: OpenSession) -> tuple[Journal | None,
     try:
         return opened.journals.find(id_.decode("latin-1")) or (None, 0)
     except Forgotten:
-        raise Refused(400, "Bad request: the stream of that Last-Event-ID is no longer kept") from None
+        raise Refused(HttpError.STREAM_FORGOTTEN) from None
 
 
 class _StreamChannel:
@@ -137,7 +138,7 @@ class LegacySse:
             Refused: 406, or 503 at the limit.
         """
         if not request.accepts_events:
-            raise Refused(406, "Not acceptable: the client must accept text/event-stream")
+            raise Refused(HttpError.NO_EVENT_STREAM)
         with self._tally.stream_open(self._gateway.settings.limits.max_streams):
             await self._serve(request)
 
@@ -168,11 +169,11 @@ class LegacySse:
         except ValueError:  # more fields than any client of ours sends
             ids = None
         if not ids:
-            raise Refused(400, "Bad request: the session_id parameter is missing")
+            raise Refused(HttpError.NO_SESSION_PARAMETER)
         opened = self._sessions.find(ids[0].encode("latin-1", "replace"), "sse", request.principal, request.route.scope)
         conversation = self._conversations.get(opened.id)
         if conversation is None:
-            raise Refused(404, "Session not found")
+            raise Refused(HttpError.UNKNOWN_SESSION)
         return conversation
 
     async def post(self, request: HttpRequest, conversation: Conversation, body: bytes) -> None:
@@ -182,13 +183,13 @@ class LegacySse:
             Refused: 400 for an invalid message; 404 if the session ended while it arrived.
         """
         if conversation.opened.ended:
-            raise Refused(404, "Session not found")
+            raise Refused(HttpError.UNKNOWN_SESSION)
         try:
             envelope = parse(body)
         except MalformedMessage as exc:
             if conversation.take_batch(body):
                 await send_empty(request.send, 202)
                 return
-            raise Refused(400, exc.message, code=exc.code) from exc
+            raise Refused(HttpError.MALFORMED, code=exc.code, reason=exc.message) from exc
         conversation.take(envelope)
         await send_empty(request.send, 202)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from mcp_manifold.bounded_cache import BoundedCache
-from mcp_manifold.fronts.http.asgi import Headers, Refused
+from mcp_manifold.fronts.http.asgi import Headers
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.origin import addresses, is_loopback
 from mcp_manifold.model.policy import ANONYMOUS, Principal
 
@@ -24,7 +25,6 @@ _MAX_REMEMBERED: Final = 256
 """Values that a check caches. Further values are checked each time."""
 _MAX_VALUE: Final = 512
 """Bytes of a value beyond which it is not cached."""
-_CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 _COUNTED: Final = re.compile(r"token-[0-9]+")
 """The names of tokens without one."""
 _MAX_TOKEN_HEADER: Final = 8192
@@ -88,10 +88,10 @@ class Gate:
         """
         host = headers.get(b"host")
         if not is_any_host and (host is None or not self.admits_host(host)):
-            raise Refused(403, "Forbidden: the Host header names no host served here (see allowed_hosts)")
+            raise Refused(HttpError.UNKNOWN_HOST)
         origin = headers.get(b"origin")
         if origin is not None and not self.admits_origin(origin):
-            raise Refused(403, "Forbidden: requests from this Origin are not allowed (see allowed_origins)")
+            raise Refused(HttpError.FOREIGN_ORIGIN)
 
     def _check_host(self, value: str) -> bool:
         found = _HOST.fullmatch(value)
@@ -156,7 +156,7 @@ class Tokens:
                 found = self._find(_digest(token.strip()))
                 if found is not None:
                     return found
-        raise Refused(401, "Unauthorized: a bearer token is required", headers=_CHALLENGE)
+        raise Refused(HttpError.NO_TOKEN)
 
     def knows(self, principal: Principal) -> bool:
         """Whether the token that the principal used is still configured, under the same name."""

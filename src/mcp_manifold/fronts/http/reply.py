@@ -12,30 +12,21 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from mcp_manifold.clock import Clock
 from mcp_manifold.core.dispatcher import InFlightCall
-from mcp_manifold.errors import CallCancelled, ManifoldError
+from mcp_manifold.errors import CallCancelled, ManifoldError, RequestError
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import AdmissionDecision
-from mcp_manifold.fronts.http.asgi import AsgiSend, Refused, refusal_body
+from mcp_manifold.fronts.http.asgi import AsgiSend
 from mcp_manifold.fronts.http.guard import AcceptedForms
 from mcp_manifold.fronts.http.resumption import Journal
 from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
+from mcp_manifold.fronts.http_errors import Refused, http_status, refusal_body
 from mcp_manifold.fronts.sessions import OpenSession
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.wire import (
-    Payload,
-    Pieces,
-    encode,
-    error_of,
-    http_status,
-    response,
-    response_pieces,
-)
-from mcp_manifold.wire import (
-    failure as failure_message,
-)
+from mcp_manifold.wire import Payload, Pieces, encode, error_of, response, response_pieces
+from mcp_manifold.wire import failure as failure_message
 from mcp_manifold.wire.event_stream import encode_event
-from mcp_manifold.wire.protocol import REQUEST_CANCELLED
+from mcp_manifold.wire.protocol import REQUEST_CANCELLED, Era
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +71,11 @@ class PostExchange(NamedTuple):
     """Further header lines of the response."""
     accepted: AcceptedForms
     """The forms that the response may have."""
+
+    def fail(self, id_: Payload, exc: RequestError, era: Era, *, is_invalid: bool = False) -> None:
+        """Answer a request whose call did not begin; see `http_errors.http_status`."""
+        error = error_of(exc, era)
+        self.writer.respond(http_status(error, era, is_invalid=is_invalid), failure_message(id_, error), self.lines)
 
 
 class Front(Protocol):
@@ -310,7 +306,7 @@ def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[byt
             logger.error("call failed unexpectedly", exc_info=failure, extra=extra)
         reason = failure if isinstance(failure, Exception) else RuntimeError()
         error = error_of(reason, call.session.era, method=call.method)
-    return failure_message(id_, error), http_status(error) if call.session.era == "modern" else 200
+    return failure_message(id_, error), http_status(error, call.session.era)
 
 
 class Batch:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import CLOSE, AsgiReceive, AsgiSend, Headers, Refused
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Headers
 from mcp_manifold.fronts.http.routes import EndpointRoute
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.policy import Principal
 
-_LATER: Final = (b"retry-after", b"1")
 BODY_SECONDS: Final = 30.0
 """Seconds until a body must be complete. Without this limit a slow client could hold memory for ever."""
 
@@ -35,30 +35,26 @@ class HttpRequest:
         return f"<HttpRequest {self.route.kind} scope={self.route.scope!r} by {self.principal.name}>"
 
 
-class Hangup(Exception):
-    """The client closed the connection before its request was complete."""
-
-
 async def read_body(receive: AsgiReceive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
     """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
 
     Raises:
         Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without
             room.
-        Hangup: the client is gone.
+        ConnectionAbortedError: the client disconnected before the body was complete.
     """
     declared = headers.get(b"content-length")
     if declared is not None:
         if not declared.isdigit():
-            raise Refused(400, "Bad request: Content-Length is no number", headers=(CLOSE,))
+            raise Refused(HttpError.INVALID_LENGTH)
         if len(declared) > 18 or int(declared) > limit:
-            raise _too_large(limit)
+            raise Refused(HttpError.LARGE_BODY, limit=limit)
         _require_room(reservation, int(declared))
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _collect(receive, limit, reservation)
     except TimeoutError:
-        raise Refused(408, "Request timeout: the body did not arrive in time", headers=(CLOSE,)) from None
+        raise Refused(HttpError.LATE_BODY) from None
 
 
 async def _collect(receive: AsgiReceive, limit: int, reservation: Reservation) -> bytes:
@@ -66,7 +62,7 @@ async def _collect(receive: AsgiReceive, limit: int, reservation: Reservation) -
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
         if len(body) > limit:
-            raise _too_large(limit)
+            raise Refused(HttpError.LARGE_BODY, limit=limit)
         return body
     chunks: list[bytes] = []
     size = 0
@@ -74,19 +70,15 @@ async def _collect(receive: AsgiReceive, limit: int, reservation: Reservation) -
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
-            raise _too_large(limit)
+            raise Refused(HttpError.LARGE_BODY, limit=limit)
         if size > reservation.size:
             _require_room(reservation, size)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()
-    raise Hangup
+    raise ConnectionAbortedError
 
 
 def _require_room(reservation: Reservation, size: int) -> None:
     if not reservation.try_resize(size):
-        raise Refused(503, "Too much is on its way at the moment, try again later", headers=(_LATER, CLOSE))
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"Content too large: at most {limit} bytes are accepted", headers=(CLOSE,))
+        raise Refused(HttpError.NO_MEMORY)

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
-from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, AsgiSend, Refused, send_pieces
+from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, AsgiSend, send_pieces, watch_disconnect
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Line
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 
@@ -66,7 +67,7 @@ class Tally:
             Refused: 503, `limit` streams are open.
         """
         if self.streams >= limit:
-            raise Refused(503, "Too many open streams, try again later", headers=((b"retry-after", b"10"),))
+            raise Refused(HttpError.MANY_STREAMS)
         self.streams += 1
         try:
             yield
@@ -225,10 +226,3 @@ async def serve_stream(stream: EventStream, receive: AsgiReceive) -> None:
         await stream.run()
     finally:
         watcher.cancel()
-
-
-async def watch_disconnect(receive: AsgiReceive, gone: Callable[[], None]) -> None:
-    """Call `gone` when the client disconnects."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    gone()

@@ -17,7 +17,8 @@ from typing import Any, Final, Literal
 import httptools
 
 from mcp_manifold.clock import IdleTimer
-from mcp_manifold.fronts.http.asgi import CLOSE, AsgiSend, Refused, refusal_body
+from mcp_manifold.fronts.http.asgi import AsgiSend
+from mcp_manifold.fronts.http_errors import CLOSE, HttpError, Refused, refusal_body
 from mcp_manifold.fronts.server.request_cycle import RequestCycle
 from mcp_manifold.fronts.server.service import (
     MAX_HEADS,
@@ -25,7 +26,6 @@ from mcp_manifold.fronts.server.service import (
     Disconnectable,
     LingeringClose,
     Service,
-    late,
     misread,
     refused_head,
     too_large,
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         if self._is_excess:  # refused only now: no client expects a response before its request
-            self._refuse(Refused(503, "Too many open connections, try again later", headers=((b"retry-after", b"10"),)))
+            self._refuse(Refused(HttpError.MANY_CONNECTIONS))
             return
         if self._is_between:
             if not (self._is_busy or self._is_stopping or self._is_full):
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
         if self._unsent:
             self._transport.abort()
         elif self._phase != "between":
-            self._refuse(late())
+            self._refuse(Refused(HttpError.LATE_REQUEST))
         else:
             self._close()
 
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         """Answer 500 after a defect, unless the response has begun, and close."""
         if self._is_busy and self._cycle is None:
             self._is_busy = False
-            self._refuse(Refused(500, "Internal error"))
+            self._refuse(Refused(HttpError.DEFECT))
         else:
             self.drop()
 
@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._cycle, self._is_busy = None, False
             cycle.left()
-            self._refuse(Refused(400, "Bad request: its target is no URL"))
+            self._refuse(Refused(HttpError.INVALID_TARGET))
             return
         await self._service.application(scope, cycle.receive, cycle.send)
 

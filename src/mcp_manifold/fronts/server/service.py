@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 import httptools
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Refused, Scope
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Scope
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.paced_reader import LARGEST_PORTION, Pacer
@@ -124,9 +125,9 @@ class Service:
 def refused_head(version: str, target: bytes, fields: list[Line], received: int, limits: Limits) -> Refused | None:
     """The refusal of a complete head; None if it is accepted. `received`: an upper bound of its bytes."""
     if version not in _SERVED:
-        return Refused(505, "HTTP version not supported: only 1.1 and 1.0 are")
+        return Refused(HttpError.HTTP_VERSION)
     if len(fields) > limits.head_lines:
-        return _too_large(f"at most {limits.head_lines} lines")
+        return Refused(HttpError.LARGE_HEAD, limit=f"{limits.head_lines} lines")
     if received > limits.head_bytes and _size(target, fields) > limits.head_bytes:
         return too_large(limits)
     return None
@@ -134,29 +135,20 @@ def refused_head(version: str, target: bytes, fields: list[Line], received: int,
 
 def too_large(limits: Limits) -> Refused:
     """The refusal of a head with too many bytes."""
-    return _too_large(f"at most {limits.head_bytes} bytes")
-
-
-def late() -> Refused:
-    """The refusal of a request that did not arrive in time."""
-    return Refused(408, "Request timeout: the request did not arrive in time")
+    return Refused(HttpError.LARGE_HEAD, limit=f"{limits.head_bytes} bytes")
 
 
 def misread(exc: httptools.HttpParserError) -> Refused:
     """The refusal of invalid HTTP. An exception in our own callbacks is logged as a defect."""
     if isinstance(exc, httptools.HttpParserCallbackError):
         logger.error("request failed unexpectedly", exc_info=exc)
-        return Refused(500, "Internal error")
+        return Refused(HttpError.DEFECT)
     logger.debug("request not understood", extra={"reason": str(exc)[:100]})
-    return Refused(400, "Bad request: this is not HTTP/1.1")
+    return Refused(HttpError.NOT_HTTP)
 
 
 def _size(target: bytes, fields: list[Line]) -> int:
     return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)
-
-
-def _too_large(bound: str) -> Refused:
-    return Refused(431, f"Request header fields too large: {bound} are accepted")
 
 
 class LingeringClose(asyncio.Protocol):
