@@ -100,7 +100,7 @@ GUARDS: Final = (
     ),
     Guard(
         "headers of a modern request match its body",
-        "fronts/http/checks.py",
+        "fronts/checks.py",
         "if value is None or value != expected:",
         "if value is None:",
         MODERN,

@@ -51,7 +51,7 @@ class Series:
 
 
 class Counts:
-    """Counts calls by method, server and outcome, with latency histograms; `fronts/metrics` exports them.
+    """Counts calls by method, server and outcome, with latency histograms; `fronts/http/metrics` exports them.
 
     It is on the hot path and runs on one event loop: plain integers, no lock, and sums are computed at export. Label
     values are bounded: methods from a fixed set, configured servers, outcomes from a fixed list.

@@ -116,7 +116,7 @@ FOREIGN: Final = {
     "core.dispatcher:call": "Call: written by the Dispatcher once it is in flight",
     "fronts.conversation:call": "Call: its reply is dropped by the reply, once it was given",
     "fronts.http.front:tally": "Tally: the counts of the HTTP front",
-    "fronts.pages:app.router": "starlette's router: this flag is its API",
+    "fronts.http.pages:app.router": "starlette's router: this flag is its API",
     "fronts.http.reply:call": "Call: its reply is dropped by the reply, once it was given",
 }
 """Records that a module other than their own writes, as `module:name`: whose they are. One of ours is named first."""

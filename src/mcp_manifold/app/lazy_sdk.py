@@ -9,7 +9,7 @@ import anyio.to_thread
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.backends.link.negotiation import Greet, Identity, Negotiation, import_lazily
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.checks import ParamRejection
+from mcp_manifold.fronts.checks import ParamRejection
 from mcp_manifold.wire import Era
 from mcp_manifold.wire.param_headers import ParameterHeaders
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mcp_manifold.app.http_server import HttpServer
     from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Scope
     from mcp_manifold.fronts.http.front import HttpFront
-    from mcp_manifold.fronts.metrics import Exposition, LoopLag
+    from mcp_manifold.fronts.http.metrics import Exposition, LoopLag
     from mcp_manifold.fronts.stdio import StdioFront
 
 
@@ -37,7 +37,7 @@ class MountedApp:
         if self._holder.is_entered:
             await self._front()(scope, receive, send)
             return
-        from mcp_manifold.fronts.pages import closed_site  # noqa: PLC0415 - starlette takes long to import
+        from mcp_manifold.fronts.http.pages import closed_site  # noqa: PLC0415 - starlette takes long to import
 
         await closed_site(self._holder.settings.base_path)(scope, receive, send)
 
@@ -71,7 +71,7 @@ class Serving:
         """
         if self._front is None:
             from mcp_manifold.fronts.http.front import HttpFront  # noqa: PLC0415 - stdio needs no HTTP
-            from mcp_manifold.fronts.pages import site  # noqa: PLC0415 - as above
+            from mcp_manifold.fronts.http.pages import site  # noqa: PLC0415 - as above
 
             holder, settings = self._holder, self._holder.settings
             runtime = holder.runtime
@@ -88,7 +88,7 @@ class Serving:
         return self._front
 
     def _exposition(self) -> "Exposition":
-        from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources  # noqa: PLC0415 - as above
+        from mcp_manifold.fronts.http.metrics import Exposition, LoopLag, Sources  # noqa: PLC0415 - as above
 
         lag = self._lag = LoopLag()
         sources = Sources(

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import MalformedMessage, RequestError
+from mcp_manifold.fronts.checks import log_level, require_modern, speaks_modern
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.checks import log_level, require_modern, speaks_modern
-from mcp_manifold.fronts.http.reply import AfterAnswer, failed
-from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.fronts.http_errors import failed
+from mcp_manifold.fronts.sessions import ActiveRequest, OpenSession
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import (
     MODERN_VERSION,
@@ -48,10 +48,10 @@ class Channel(Protocol):
         """Send a message that is never dropped."""
 
 
-class ChannelReply:
+class ChannelReply(ActiveRequest):
     """The reply to one request on a channel. Registers the request in its session."""
 
-    __slots__ = ("_conversation", "_id", "_in_flight", "_key", "call")
+    __slots__ = ("_conversation", "_id", "_key")
 
     def __init__(
         self, conversation: "Conversation", method: str, params: dict[str, Payload], session: Session, id_: Payload
@@ -60,7 +60,7 @@ class ChannelReply:
         self._conversation = conversation
         self._id = id_
         self._key = b""
-        self._in_flight: InFlightCall | None = None
+        self._in_flight = None
 
     def __repr__(self) -> str:
         return f"<ChannelReply to {self.call!r}>"
@@ -75,16 +75,6 @@ class ChannelReply:
         in_flight = gateway.dispatch(self.call)
         if not self.call.is_done:
             self._in_flight = in_flight
-
-    def cancel(self) -> None:
-        """Cancel the call; it gets no response (2025-11-25 basic/utilities/cancellation)."""
-        if self._in_flight is not None:
-            self._in_flight.cancel()
-
-    def end(self) -> None:
-        """End a subscription with its result."""
-        if self._in_flight is not None:
-            self._in_flight.end()
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
         self._conversation.emit(message, needed=needed)
@@ -106,6 +96,35 @@ class ChannelReply:
         self._in_flight = None
         call.reply = self._conversation.late  # breaks the reference cycle with the call
         self._conversation.answered(call, self._key, message, has_failed=failure is not None)
+
+
+class AfterAnswer:
+    """The reply of an answered call: passes late messages to `emit`, or drops them without it."""
+
+    __slots__ = ("_emit",)
+
+    def __init__(self, emit: Callable[..., None] | None = None) -> None:
+        self._emit = emit
+
+    def __repr__(self) -> str:
+        return f"<AfterAnswer {'dropping' if self._emit is None else 'passing on'}>"
+
+    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
+        """Forward or drop a late message."""
+        if self._emit is not None:
+            self._emit(message, needed=needed)
+
+    def stream(self) -> None:
+        """Do nothing."""
+
+    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
+        """Drop a second answer."""
+
+    def disconnected(self) -> None:
+        """Do nothing."""
+
+
+DISCARD: Final = AfterAnswer()
 
 
 class Conversation:

@@ -1,22 +1,26 @@
 """The HTTP status of every error: the table of refusals, and the status that a JSON-RPC error has in each era.
 
-The pages outside the MCP endpoints have statuses of their own (`fronts.pages`).
+The pages outside the MCP endpoints have statuses of their own (`fronts.http.pages`).
 """
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from mcp_manifold.errors import RequestError
+from mcp_manifold.errors import CallCancelled, ManifoldError, RequestError
 from mcp_manifold.http1.head import Line
-from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, Payload, backend_code, error_of, failure, protocol
+from mcp_manifold.model.call import Call
+from mcp_manifold.wire import HANDSHAKE_VERSIONS, NULL_ID, Payload, backend_code, encode, error_of, failure, protocol
 
+logger = logging.getLogger(__name__)
 _BAD_REQUEST: Final = frozenset(
     {protocol.PARSE_ERROR, protocol.INVALID_REQUEST, protocol.INVALID_PARAMS, protocol.HEADER_MISMATCH,
      protocol.MISSING_CLIENT_CAPABILITY, protocol.UNSUPPORTED_VERSION}
 )  # fmt: skip
 CLOSE: Final = (b"connection", b"close")
 """Closes the connection after the response, because the request's body was not read to its end."""
+_CANCELLED: Final = encode({"code": protocol.REQUEST_CANCELLED, "message": "Request cancelled"})
 _SOON: Final = (b"retry-after", b"1")
 _LATER: Final = (b"retry-after", b"10")
 
@@ -31,6 +35,19 @@ def http_status(error: bytes, era: protocol.Era, *, is_invalid: bool = False) ->
         code = backend_code(Payload(error))
         return 400 if code in _BAD_REQUEST else 404 if code == protocol.METHOD_NOT_FOUND else 200
     return 400 if is_invalid else 200
+
+
+def failed(call: Call, id_: Payload, reason: BaseException | None) -> tuple[bytes, int]:
+    """The error response of a failed call, and its HTTP status. Logs failures that are defects."""
+    if reason is None or isinstance(reason, CallCancelled):
+        error = _CANCELLED
+    else:
+        if not isinstance(reason, ManifoldError):
+            extra = {"method": call.method, "backend": call.backend}
+            logger.error("call failed unexpectedly", exc_info=reason, extra=extra)
+        exc = reason if isinstance(reason, Exception) else RuntimeError()
+        error = error_of(exc, call.session.era, method=call.method)
+    return failure(id_, error), http_status(error, call.session.era)
 
 
 class HttpError(Enum):

@@ -7,15 +7,16 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from mcp_manifold.clock import Clock, LoopClock, RateLimiter, Timer
+from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, InvalidParams, RequestError, TooManyRequests
 from mcp_manifold.fronts.client_requests import PendingClientRequests, id_key
 from mcp_manifold.fronts.gateway import Gateway
-from mcp_manifold.fronts.http.resumption import KEEP, Journal, Journals
-from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.http_errors import HttpError, Refused
+from mcp_manifold.fronts.resumption import KEEP, Journal, Journals
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.key_store import KeyStore
 from mcp_manifold.model.policy import Principal
@@ -34,18 +35,23 @@ Deliver = Callable[[bytes], bool]
 """Sends a message on the client's standing stream; False when the stream dropped it."""
 
 
-class ActiveRequest(Protocol):
+class ActiveRequest:
     """A client's request in flight."""
 
-    @property
-    def call(self) -> Call:
-        """Its call."""
+    __slots__ = ("_in_flight", "call")
+    call: Call
+    _in_flight: InFlightCall | None
+    """None before the call is dispatched, and once it is answered."""
 
     def cancel(self) -> None:
-        """Cancel its call."""
+        """Cancel the call. The HTTP response is an error; on a channel there is none (2025-11-25, Cancellation)."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
 
     def end(self) -> None:
         """End a subscription with its result; do nothing for other requests."""
+        if self._in_flight is not None:
+            self._in_flight.end()
 
 
 class OpenSession:

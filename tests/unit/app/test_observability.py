@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain_fam
 
 from mcp_manifold.core.status import STATES, ServerStatus
 from mcp_manifold.errors import BackendTimeout
-from mcp_manifold.fronts.http.stream import Tally
-from mcp_manifold.fronts.metrics import Exposition, LoopLag, Sources
+from mcp_manifold.fronts.http.metrics import Exposition, LoopLag, Sources
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.outcomes import OUTCOMES
 from mcp_manifold.stages import Counts
 from mcp_manifold.wire import EMPTY

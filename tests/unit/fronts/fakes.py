@@ -11,9 +11,9 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.config.settings import ManifoldSettings
 from mcp_manifold.core.dispatcher import InFlightCall
 from mcp_manifold.errors import CallCancelled, UnknownMethod
-from mcp_manifold.fronts.http.checks import ParamCheck
+from mcp_manifold.fronts.checks import ParamCheck
 from mcp_manifold.fronts.http.front import HttpFront
-from mcp_manifold.fronts.pages import site
+from mcp_manifold.fronts.http.pages import site
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.wire import Payload, Pieces

@@ -12,9 +12,9 @@ from mcp_manifold.clock import LoopClock
 from mcp_manifold.fronts.http.admission import AdmissionDecision
 from mcp_manifold.fronts.http.guard import HeaderCheck, Tokens
 from mcp_manifold.fronts.http.reply import HttpReply
-from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.http_errors import Refused
 from mcp_manifold.fronts.sessions import ActiveRequest, Sessions
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.call import Call
 from mcp_manifold.model.policy import ANONYMOUS
@@ -280,10 +280,6 @@ async def test_each_mirror_header_of_a_handshake_request_is_checked(line: tuple[
 
 class Waiting(ActiveRequest):
     """A request in flight that nobody answers."""
-
-    @property
-    def call(self) -> Call:
-        raise AssertionError("nobody asks for it")
 
     def cancel(self) -> None: ...
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mcp.shared import inbound as reference
 
 from mcp_manifold.errors import RequestError
+from mcp_manifold.fronts.checks import repeated, require_modern, speaks_modern
 from mcp_manifold.fronts.client_requests import id_key
-from mcp_manifold.fronts.http.checks import repeated, require_modern, speaks_modern
 from mcp_manifold.wire import Payload, error_of, members
 from mcp_manifold.wire.param_headers import decode_header, encode_header
 from mcp_manifold.wire.protocol import UNSUPPORTED_VERSION

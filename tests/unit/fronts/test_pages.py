@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold.fronts.http.front import HttpFront
-from mcp_manifold.fronts.pages import site
+from mcp_manifold.fronts.http.pages import site
 from tests.unit.fronts.fakes import Client, FakeGateway, no_check
 
 pytestmark = pytest.mark.anyio

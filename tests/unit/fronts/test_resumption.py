@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manifold.errors import CallCancelled
-from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS, SETTLED, Forgotten, Journals
-from mcp_manifold.fronts.http.stream import EventStream, Tally
+from mcp_manifold.fronts.http.stream import EventStream
+from mcp_manifold.fronts.http_errors import Refused
+from mcp_manifold.fronts.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS, SETTLED, Journals
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.wire.event_stream import Event, EventParser
 from tests.fakes.clock import FakeClock, settled
 from tests.unit.fronts.fakes import (
@@ -381,7 +383,7 @@ async def test_a_call_in_flight_is_kept_however_long_it_takes(clock: FakeClock) 
     assert journals.find("m.c1-1") == (journal, 1)
     await clock.advance(2)
     journals.tidy()
-    with pytest.raises(Forgotten):
+    with pytest.raises(Refused, match="no longer kept"):
         journals.find("m.c1-1")
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.resumption import KEEP, Journal, Journals
-from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.http_errors import Refused
+from mcp_manifold.fronts.resumption import KEEP, Journal, Journals
 from mcp_manifold.fronts.sessions import ActiveRequest, OpenSession, Sessions
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS
@@ -33,12 +33,8 @@ class Request(ActiveRequest):
         self.asked: list[bytes] = []
         """What was sent on its stream."""
         self.is_cancelled = False
-        self._call = Call(method, {}, opened.session, Reply(self.asked))
+        self.call = Call(method, {}, opened.session, Reply(self.asked))
         self.key = opened.register(Payload(id_), self, limit=8)
-
-    @property
-    def call(self) -> Call:
-        return self._call
 
     def cancel(self) -> None:
         self.is_cancelled = True

@@ -9,8 +9,9 @@ from mcp_manifold.errors import TooManyRequests
 from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.http.asgi import PIECE, STALL
 from mcp_manifold.fronts.http.request import read_body
-from mcp_manifold.fronts.http.stream import EventStream, Tally
+from mcp_manifold.fronts.http.stream import EventStream
 from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.budget import MemoryBudget, Reservation
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import Payload

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mcp_manifold.config.environment import memory_given
 from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, Message, send_json
 from mcp_manifold.fronts.http.request import read_body
-from mcp_manifold.fronts.http.resumption import Journals
-from mcp_manifold.fronts.http.stream import EventStream, Tally
+from mcp_manifold.fronts.http.stream import EventStream
 from mcp_manifold.fronts.http_errors import Refused
+from mcp_manifold.fronts.resumption import Journals
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED, MemoryBudget, Reservation, default_limit
 
 MIB = 1 << 20

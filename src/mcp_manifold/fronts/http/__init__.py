@@ -1,1 +1,1 @@
-"""The HTTP front: admission, requests of both eras, replies, event streams and their resumption."""
+"""The HTTP front: admission, requests of both eras, replies, event streams, pages and metrics."""

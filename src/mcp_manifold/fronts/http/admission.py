@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manifold.config import ManifoldSettings
-from mcp_manifold.fronts.http.asgi import Headers
-from mcp_manifold.fronts.http.checks import (
+from mcp_manifold.fronts.checks import (
     METHOD_HEADER,
     NAME_HEADER,
     VERSION_HEADER,
+    Headers,
     is_single,
     log_level,
     repeated,

@@ -13,8 +13,6 @@ Scope = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[Message]]
 AsgiSend = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, AsgiReceive, AsgiSend], Awaitable[None]]
-Headers = dict[bytes, bytes]
-"""Header lines by lower-case name; of a repeated name the last line."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _EMPTY_BODY: Final = (b"content-length", b"0")

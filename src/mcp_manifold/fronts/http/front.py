@@ -12,6 +12,15 @@ from typing import Final
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.errors import InvalidParams, MalformedMessage, RequestError, TooManyRequests
+from mcp_manifold.fronts.checks import (
+    VERSION_HEADER,
+    ParamCheck,
+    check_mirrors,
+    check_params,
+    require_single_routing,
+    speaks_modern,
+    unsupported,
+)
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import SESSION_HEADER, AdmissionDecision, RequestValidator, preflight
 from mcp_manifold.fronts.http.asgi import (
@@ -24,22 +33,13 @@ from mcp_manifold.fronts.http.asgi import (
     send_refusal,
     with_lines,
 )
-from mcp_manifold.fronts.http.checks import (
-    VERSION_HEADER,
-    ParamCheck,
-    check_mirrors,
-    check_params,
-    require_single_routing,
-    speaks_modern,
-    unsupported,
-)
 from mcp_manifold.fronts.http.get_streams import LegacySse, StandingStreams
 from mcp_manifold.fronts.http.reply import Batch, HttpReply, HttpWriter, PostExchange
 from mcp_manifold.fronts.http.request import HttpRequest, read_body
 from mcp_manifold.fronts.http.routes import split_mount
-from mcp_manifold.fronts.http.stream import Tally
 from mcp_manifold.fronts.http_errors import HttpError, Refused, refusal_body
 from mcp_manifold.fronts.sessions import Sessions
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.http1.head import Head
 from mcp_manifold.model.budget import Reservation
 from mcp_manifold.model.call import Session

@@ -14,10 +14,11 @@ from mcp_manifold.fronts.conversation import Conversation
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.asgi import send_empty
 from mcp_manifold.fronts.http.request import HttpRequest
-from mcp_manifold.fronts.http.resumption import Forgotten, Journal
-from mcp_manifold.fronts.http.stream import COMMENT, EventStream, Tally, serve_stream
+from mcp_manifold.fronts.http.stream import COMMENT, EventStream, serve_stream
 from mcp_manifold.fronts.http_errors import HttpError, Refused
+from mcp_manifold.fronts.resumption import Journal
 from mcp_manifold.fronts.sessions import OpenSession, Sessions
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.wire import parse
 from mcp_manifold.wire.event_stream import encode_event
 
@@ -94,10 +95,7 @@ def _resumed(request: HttpRequest, opened: OpenSession) -> tuple[Journal | None,
     id_ = request.headers.get(_LAST_EVENT)
     if id_ is None or opened.journals is None:
         return None, 0
-    try:
-        return opened.journals.find(id_.decode("latin-1")) or (None, 0)
-    except Forgotten:
-        raise Refused(HttpError.STREAM_FORGOTTEN) from None
+    return opened.journals.find(id_.decode("latin-1")) or (None, 0)
 
 
 class _StreamChannel:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from mcp_manifold.bounded_cache import BoundedCache
-from mcp_manifold.fronts.http.asgi import Headers
+from mcp_manifold.fronts.checks import Headers
 from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.origin import addresses, is_loopback
 from mcp_manifold.model.policy import ANONYMOUS, Principal

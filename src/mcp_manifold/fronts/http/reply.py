@@ -11,22 +11,23 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.core.dispatcher import InFlightCall
-from mcp_manifold.errors import CallCancelled, ManifoldError, RequestError
+from mcp_manifold.errors import RequestError
+from mcp_manifold.fronts.conversation import DISCARD
 from mcp_manifold.fronts.gateway import Gateway
 from mcp_manifold.fronts.http.admission import AdmissionDecision
 from mcp_manifold.fronts.http.asgi import AsgiSend
 from mcp_manifold.fronts.http.guard import AcceptedForms
-from mcp_manifold.fronts.http.resumption import Journal
-from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream, Tally
-from mcp_manifold.fronts.http_errors import Refused, http_status, refusal_body
-from mcp_manifold.fronts.sessions import OpenSession
+from mcp_manifold.fronts.http.stream import KEEP_ALIVE, EventStream
+from mcp_manifold.fronts.http_errors import Refused, failed, http_status, refusal_body
+from mcp_manifold.fronts.resumption import Journal
+from mcp_manifold.fronts.sessions import ActiveRequest, OpenSession
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.http1.head import Head, Line
 from mcp_manifold.model.call import Call, Session
-from mcp_manifold.wire import Payload, Pieces, encode, error_of, response, response_pieces
+from mcp_manifold.wire import Payload, Pieces, error_of, response, response_pieces
 from mcp_manifold.wire import failure as failure_message
 from mcp_manifold.wire.event_stream import encode_event
-from mcp_manifold.wire.protocol import REQUEST_CANCELLED, Era
+from mcp_manifold.wire.protocol import Era
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ BULKY: Final = 65536
 """Bytes of a result beyond which it is written without a copy."""
 _SILENCE: Final = 0.5
 """Seconds of silence after which a client that can resume streams gets a stream and its first event id."""
-_CANCELLED: Final = encode({"code": REQUEST_CANCELLED, "message": "Request cancelled"})
 
 
 class HttpWriter(Protocol):
@@ -88,12 +88,12 @@ class Front(Protocol):
         """The writer has the answer of `size` bytes. A stream counts its own bytes and passes 0."""
 
 
-class HttpReply:
+class HttpReply(ActiveRequest):
     """The reply to one request; see the module. `call` is the request's call."""
 
     __slots__ = (
-        "_accepted", "_answer", "_front", "_id", "_in_flight", "_is_over", "_journal", "_key", "_lines", "_stream",
-        "_writer", "call", "has_failed", "opened",
+        "_accepted", "_answer", "_front", "_id", "_is_over", "_journal", "_key", "_lines", "_stream",
+        "_writer", "has_failed", "opened",
     )  # fmt: skip
 
     def __init__(
@@ -117,7 +117,7 @@ class HttpReply:
         self.has_failed = False
         """Whether the answer is an error."""
         self._key = b""
-        self._in_flight: InFlightCall | None = None
+        self._in_flight = None
         self._stream: EventStream | None = None
         self._journal: Journal | None = None
         self._answer: bytes | None = None
@@ -146,16 +146,6 @@ class HttpReply:
         """Seconds of silence after which the reply becomes a stream."""
         journals = None if self.opened is None else self.opened.journals
         return _SILENCE if journals is not None and journals.are_primed else KEEP_ALIVE
-
-    def cancel(self) -> None:
-        """Cancel the call; it is answered with the error "Request cancelled"."""
-        if self._in_flight is not None:
-            self._in_flight.cancel()
-
-    def end(self) -> None:
-        """End a subscription with its result."""
-        if self._in_flight is not None:
-            self._in_flight.end()
 
     # --- the Reply protocol -------------------------------------------------------------------------------------------
 
@@ -265,48 +255,6 @@ class HttpReply:
         finally:
             if not self._is_over:
                 self.disconnected()
-
-
-class AfterAnswer:
-    """The reply of an answered call: passes late messages to `emit`, or drops them without it."""
-
-    __slots__ = ("_emit",)
-
-    def __init__(self, emit: Callable[..., None] | None = None) -> None:
-        self._emit = emit
-
-    def __repr__(self) -> str:
-        return f"<AfterAnswer {'dropping' if self._emit is None else 'passing on'}>"
-
-    def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """Forward or drop a late message."""
-        if self._emit is not None:
-            self._emit(message, needed=needed)
-
-    def stream(self) -> None:
-        """Do nothing."""
-
-    def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
-        """Drop a second answer."""
-
-    def disconnected(self) -> None:
-        """Do nothing."""
-
-
-DISCARD: Final = AfterAnswer()
-
-
-def failed(call: Call, id_: Payload, failure: BaseException | None) -> tuple[bytes, int]:
-    """The error response of a failed call, and its HTTP status. Logs failures that are defects."""
-    if failure is None or isinstance(failure, CallCancelled):
-        error = _CANCELLED
-    else:
-        if not isinstance(failure, ManifoldError):
-            extra = {"method": call.method, "backend": call.backend}
-            logger.error("call failed unexpectedly", exc_info=failure, extra=extra)
-        reason = failure if isinstance(failure, Exception) else RuntimeError()
-        error = error_of(reason, call.session.era, method=call.method)
-    return failure_message(id_, error), http_status(error, call.session.era)
 
 
 class Batch:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Headers
+from mcp_manifold.fronts.checks import Headers
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend
 from mcp_manifold.fronts.http.routes import EndpointRoute
 from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Line

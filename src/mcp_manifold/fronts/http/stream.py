@@ -3,16 +3,14 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final
 
 from mcp_manifold.clock import Clock, LoopClock, Timer
 from mcp_manifold.fronts.http.asgi import PIECE, STALL, AsgiReceive, AsgiSend, send_pieces, watch_disconnect
-from mcp_manifold.fronts.http_errors import HttpError, Refused
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.http1.head import Line
-from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
+from mcp_manifold.model.budget import MIN_COUNTED, Reservation
 
 _logger = logging.getLogger("mcp_manifold.fronts.http.stream")
 
@@ -27,52 +25,6 @@ _HEADERS: Final[tuple[Line, ...]] = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-
-
-@dataclass(slots=True)
-class Tally:
-    """The counters of the HTTP front, for the metrics."""
-
-    sessions: int = 0
-    streams: int = 0
-    dropped_events: int = 0
-    dropped_notes: int = 0
-    refused: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    budget: MemoryBudget = field(default_factory=MemoryBudget)
-    """The memory budget that all large messages share."""
-
-    def count_sessions(self, count: int) -> None:
-        """Set the number of open sessions."""
-        self.sessions = count
-
-    def drop_note(self) -> None:
-        """Count a client's notification that exceeded the rate limit."""
-        self.dropped_notes += 1
-
-    def drop_event(self) -> None:
-        """Count an event that was dropped for a slow reader."""
-        self.dropped_events += 1
-
-    def count_out(self, size: int) -> None:
-        """Count bytes sent on a stream."""
-        self.bytes_out += size
-
-    @contextmanager
-    def stream_open(self, limit: int) -> Iterator[None]:
-        """Count a standing stream while it is open.
-
-        Raises:
-            Refused: 503, `limit` streams are open.
-        """
-        if self.streams >= limit:
-            raise Refused(HttpError.MANY_STREAMS)
-        self.streams += 1
-        try:
-            yield
-        finally:
-            self.streams -= 1
 
 
 class EventStream:

@@ -17,13 +17,12 @@ from typing import Any, Final, Literal
 import httptools
 
 from mcp_manifold.clock import IdleTimer
-from mcp_manifold.fronts.http.asgi import AsgiSend
+from mcp_manifold.fronts.http.asgi import AsgiSend, PendingReply
 from mcp_manifold.fronts.http_errors import CLOSE, HttpError, Refused, refusal_body
 from mcp_manifold.fronts.server.request_cycle import RequestCycle
 from mcp_manifold.fronts.server.service import (
     MAX_HEADS,
     SMALL,
-    Disconnectable,
     LingeringClose,
     Service,
     misread,
@@ -81,7 +80,7 @@ class Connection(asyncio.Protocol):
         """The reason for refusing the arriving request."""
         self._is_busy = False
         """Whether a request is in flight; `_served` is its head."""
-        self._reply: Disconnectable | None = None
+        self._reply: PendingReply | None = None
         """Its pending reply, if the application took it whole."""
         self._cycle: RequestCycle | None = None
         """Its ASGI call, or the event stream of its reply."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import httptools
 
 from mcp_manifold.clock import Clock
-from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, Scope
+from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, PendingReply, Scope
 from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import MemoryBudget
@@ -27,17 +27,10 @@ MAX_HEADS: Final = 8
 _SERVED: Final = ("1.1", "1.0")
 
 
-class Disconnectable(Protocol):
-    """A pending reply."""
-
-    def disconnected(self) -> None:
-        """Handle the client's disconnect."""
-
-
 class Application(Protocol):
     """Serves the requests."""
 
-    def take(self, head: Head, body: bytes, writer: Any, /) -> Disconnectable | bool:
+    def take(self, head: Head, body: bytes, writer: Any, /) -> PendingReply | bool:
         """Handle a small POST without a task; `writer` is an HttpWriter.
 
         Returns the pending reply, or True if the request was answered. Returns False, without side effects, if the

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from mcp_manifold.backends.calls.breaker import Position
 from mcp_manifold.clock import Clock, Timer
 from mcp_manifold.core.status import DISABLED, STATES, ServerStatus
-from mcp_manifold.fronts.http.stream import Tally
+from mcp_manifold.fronts.tally import Tally
 from mcp_manifold.model.budget import MemoryBudget
 from mcp_manifold.stages import BOUNDS, UNTIMED, Counts
 

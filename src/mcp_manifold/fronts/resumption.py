@@ -1,15 +1,15 @@
 """Journals for stream resumption: numbered events, kept for a while and replayed after a Last-Event-ID.
 
-Each handshake session has one `Journals`, with one `Journal` per stream. Knows no HTTP and no message content.
+Each handshake session has one `Journals`, with one `Journal` per stream. Knows no message content.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from mcp_manifold.clock import Clock, LoopClock
-from mcp_manifold.fronts.http.stream import EventStream
+from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.model.budget import MIN_COUNTED, MemoryBudget, Reservation
 from mcp_manifold.wire.event_stream import encode_event, encode_opening
 
@@ -31,8 +31,16 @@ _PRIMED: Final = "2025-11-25"
 _DIGITS: Final = 15
 
 
-class Forgotten(Exception):
-    """The named event belongs to a call's stream whose journal has expired."""
+class _Reader(Protocol):
+    """The client's event stream; see `http.stream.EventStream`."""
+
+    gone: bool
+    written: bool
+
+    def push(self, event: bytes) -> bool: ...
+    def post(self, event: bytes) -> None: ...
+    def end(self, event: bytes = b"") -> None: ...
+    def hang_up(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Journal:
     def __init__(self, journals: "Journals", name: str, *, is_standing: bool) -> None:
         self._journals = journals
         self._last = 0
-        self._reader: EventStream | None = None
+        self._reader: _Reader | None = None
         self._since = 0.0
         """When the stream ended or lost its reader, by the clock."""
         self.name = name
@@ -67,13 +75,13 @@ class Journal:
     def _is_read(self) -> bool:
         return self._reader is not None and not self._reader.gone
 
-    def open(self, reader: EventStream, *, primed: bool) -> None:
+    def open(self, reader: _Reader, *, primed: bool) -> None:
         """Begin the stream; if `primed`, with an opening event that carries an id and the retry time."""
         self._reader = reader
         if primed:
             reader.post(encode_opening(f"{self.name}-0", RETRY))
 
-    def resume(self, reader: EventStream, after: int) -> None:
+    def resume(self, reader: _Reader, after: int) -> None:
         """Continue with a new reader, after event number `after`; the previous reader is disconnected."""
         before, self._reader = self._reader, reader
         if before is not None:
@@ -117,7 +125,7 @@ class Journal:
         self._keep(self._encoded(message))
         return True
 
-    def left(self, reader: EventStream) -> bool:
+    def left(self, reader: _Reader) -> bool:
         """Remove a disconnected reader; False if it was replaced before, or has received everything."""
         if self._reader is not reader or reader.written:
             return False
@@ -191,7 +199,7 @@ class Journals:
         """Whether that revision of the handshake era has stream resumption."""
         return version >= _NUMBERED
 
-    def begin(self, reader: EventStream, *, is_standing: bool = False) -> Journal:
+    def begin(self, reader: _Reader, *, is_standing: bool = False) -> Journal:
         """Add a journal for a new stream. A new standing stream replaces the previous one."""
         self.tidy(asked=True)
         self._count += 1
@@ -208,7 +216,7 @@ class Journals:
         """The journal and the number of an event id; None for an unknown id.
 
         Raises:
-            Forgotten: the journal of that call has expired.
+            Refused: the journal of that call has expired.
         """
         name, _, digits = id_.rpartition("-")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS else -1
@@ -216,7 +224,7 @@ class Journals:
         if journal is not None:
             return (journal, number) if journal.holds(number) else None
         if number >= 0 and name.startswith(f"{self._mark}.c"):
-            raise Forgotten
+            raise Refused(HttpError.STREAM_FORGOTTEN)
         return None
 
     def missed(self, message: bytes) -> bool:

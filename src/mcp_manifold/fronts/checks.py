@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from mcp_manifold.errors import InvalidParams, RequestError
-from mcp_manifold.fronts.http.asgi import Headers
 from mcp_manifold.http1.head import Line
 from mcp_manifold.wire import EMPTY, HANDSHAKE_VERSIONS, MODERN_VERSION, Payload, first_byte, object_members, text
 from mcp_manifold.wire.param_headers import decode_header
@@ -27,6 +26,8 @@ from mcp_manifold.wire.protocol import (
     UNSUPPORTED_VERSION,
 )
 
+Headers = dict[bytes, bytes]
+"""Header lines by lower-case name; of a repeated name the last line."""
 VERSION_HEADER: Final = b"mcp-protocol-version"
 METHOD_HEADER: Final = b"mcp-method"
 NAME_HEADER: Final = b"mcp-name"
