@@ -92,6 +92,8 @@ def downwards(modules: list[Module]) -> Iterator[Complaint]:
             if unit == module.unit:
                 if unit == "stages" and target != module.name:
                     yield Complaint(place, f"imports {target}: a stage knows no other stage")
+                if unit == "fronts" and module.name.count(".") == 1 < target.count("."):
+                    yield Complaint(place, f"imports {target}: the folders of fronts import their parent")
             elif other > level:
                 yield Complaint(place, f"imports {target}: level {level} may not import level {other}")
             elif other == level:
@@ -167,6 +169,11 @@ RULES: Final = (
             ("core/x.py", "from mcp_manifold import Manifold", "imports __init__: level 4 may not import level 7"),
             ("config/x.py", "from mcp_manifold import wire", "two packages of level 1 do not import each other"),
             ("stages/y.py", "import mcp_manifold.stages.x", "a stage knows no other stage"),
+            (
+                "fronts/x.py",
+                "from mcp_manifold.fronts.http.guard import Gate",
+                "the folders of fronts import their parent",
+            ),
             ("plugins.py", "", "plugins has no level"),
         ),
         SIBLINGS,
