@@ -1,4 +1,4 @@
-"""The configuration reference names every key, and its examples load."""
+"""The configuration reference names every key, its examples load, and the pages state the limits that hold."""
 
 import json
 import re
@@ -7,14 +7,56 @@ from typing import Any
 
 import pytest
 
+from mcp_manifold.backends.calls.breaker import MAX_BACKOFF_FACTOR
+from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
+from mcp_manifold.backends.http.streams import RESUME_CEILING, STEADY_STREAM
+from mcp_manifold.backends.life.monitors import PING_WAIT
+from mcp_manifold.backends.link.monitors import FLOOD
+from mcp_manifold.backends.process.command import SHELL_WAIT
+from mcp_manifold.backends.process.stdio import LINES_A_SECOND, STDERR_A_SECOND
 from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings
 from mcp_manifold.config.dialects import DIALECTS, OWN_KEYS
-from mcp_manifold.config.document import parse_tree
+from mcp_manifold.config.document import MAX_FILE, MAX_NESTING, PIPE_WAIT, parse_tree
+from mcp_manifold.config.load import READ_TIMEOUT
 from mcp_manifold.config.settings import RESERVED
-from mcp_manifold.config.values import Value, setting_of
+from mcp_manifold.config.values import NAME_LENGTH, Value, setting_of
+from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
+from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED
+from mcp_manifold.model.lifecycle import FIRST_DELAY, LOOP_DELAY, MAX_DELAY
+from mcp_manifold.wire.lines import ENDLESS_LINE
 from tests.unit.config.conftest import Home
 
-TEXT = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = (DOCS / "configuration.md").read_text(encoding="utf-8")
+LIMITS = {
+    "../README.md": (f"at most {NAME_LENGTH} characters",),
+    "configuration.md": (
+        f"{MAX_FILE >> 20} MiB per file, {MAX_NESTING} levels of nesting, and {READ_TIMEOUT:g} seconds to read",
+        f"at most once in {LOOP_DELAY:g} seconds",
+        f"doubled after each failure, up to {MAX_BACKOFF_FACTOR} times",
+        f"within {SHELL_WAIT:g} seconds at the start",
+        f"at most {MAX_DEFAULT >> 30} GiB | all messages over {MIN_COUNTED >> 10} KiB",
+    ),
+    "observability.md": (f"at most every {LOOP_DELAY:g} s", f"A probe times out after {PING_WAIT:g} seconds"),
+    "reliability.md": (
+        f"{LINES_A_SECOND:,} messages and {STDERR_A_SECOND >> 20} MiB of stderr a second",
+        f"{FLOOD:,} invalid lines a second",
+        f"{MAX_FILE >> 20} MiB, and {PIPE_WAIT:g} s for a pipe to deliver",
+        f"retried after {FIRST_DELAY:g} s, then less often, at most {MAX_DELAY:g} s apart",
+        f"at most every {LOOP_DELAY:g} s",
+        f"up to {RESUME_CEILING:g} s, until it brings a message or stays open for {STEADY_STREAM:g} s",
+        f"up to {MAX_REDIRECTS} times",
+    ),
+    "decisions/0017-resumption.md": (f"{KEPT_EVENTS} events and {KEPT_BYTES >> 20} MiB", f"kept for {KEEP:g} s"),
+    "decisions/0021-reading-the-configuration.md": (f"a file may have {MAX_FILE >> 20} MiB",),
+    "decisions/0024-memory-budget-for-large-messages.md": (f"all held messages over {MIN_COUNTED >> 10} KiB",),
+    "decisions/0025-floods-pauses-and-endless-files.md": (
+        f"{LINES_A_SECOND:,} messages a second of a child's stdout and {STDERR_A_SECOND >> 20} MiB a second",
+        f"{FLOOD:,} of them in a second, or {ENDLESS_LINE >> 20} MiB beyond the limit",
+        f"hold at most {MAX_FILE >> 20} MiB. A pipe must deliver within {PIPE_WAIT:g} s",
+    ),
+}
+"""The limits that the pages state as numbers, as they have to state them."""
 
 
 @pytest.mark.parametrize(
@@ -54,3 +96,9 @@ def test_the_table_of_reloading_agrees_with_the_settings(model: type[Value], rel
     (line,) = [line for line in TEXT.splitlines() if row in line]
     keys = {str(found.alias) for name, found in model.model_fields.items() if setting_of(model, name).reload == reload}
     assert set(re.findall(r"`(\w+)`", line)) == keys - {"tokens"}
+
+
+@pytest.mark.parametrize("page", LIMITS)
+def test_the_limits_on_the_pages_are_the_ones_that_hold(page: str) -> None:
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert [limit for limit in LIMITS[page] if limit not in text] == []
