@@ -60,6 +60,7 @@ def test_a_rule_catches_what_it_is_for(rule: Rule, path: str, text: str, complai
         ("PLC0415", "def f() -> None:\n    import json"),
         ("PLR0913", "def f(self, a, b, c, d, e, f, /, g, *, h): pass"),
         ("TID251", "from unittest.mock import patch"),
+        ("TID251", "from types import SimpleNamespace"),
     ],
 )
 def test_ruff_catches_what_a_rule_leaves_to_it(code: str, text: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -23,7 +22,7 @@ from mcp_manifold.core.plan import Facts, Send
 from mcp_manifold.core.results import Results
 from mcp_manifold.errors import BackendError
 from mcp_manifold.model.call import Call
-from mcp_manifold.model.catalogue import Listing, ResourceRoute
+from mcp_manifold.model.catalogue import Entry, Kind, Listing, ResourceRoute
 from mcp_manifold.wire import Payload, encode
 from tests.fakes.clock import FakeClock
 from tests.fakes.news import News
@@ -80,15 +79,17 @@ class Around:
 
 
 class RouteTo:
-    """A Hub, as far as `plan` reads one for calls: every tool and resource is that of one backend."""
+    """A Hub and its lists, as far as `plan` reads them for calls: every tool and resource is that of one backend."""
+
+    methods = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.views = {"": self}
         self.catalogue = self.tools = self
 
-    def get(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(backend=self.name, native=name, native_json=encode(name))
+    def get(self, name: str) -> Entry:
+        return Entry(Kind.TOOL, name, name, self.name, name, name, encode(name), b"{}")
 
     def route_resource(self, scope: str, uri: str) -> ResourceRoute:
         return ResourceRoute(self.name, uri)
@@ -101,16 +102,16 @@ class RawResults:
         return failure if result is None else result
 
 
-def dispatcher_to(fleet: Any, name: str) -> Dispatcher:
+def dispatcher_to(fleet: "Fleet | Run", name: str) -> Dispatcher:
     """A Dispatcher whose calls all go to one backend of a fleet, by native names."""
-    nothing = SimpleNamespace(methods=())
-    facts: Any = Facts(RouteTo(name), fleet, nothing, None, None, None, {}, None)  # type: ignore[arg-type]  # all it reads
+    route = RouteTo(name)
+    facts: Any = Facts(route, fleet, route, None, None, None, {}, None)  # type: ignore[arg-type]  # all it reads
     return Dispatcher(
         facts, cast("Results", RawResults()), [], clock=LoopClock(), lower_level=lambda *_: None, end=lambda _: None
     )
 
 
-async def request(fleet: Any, name: str, call: Call) -> Payload:
+async def request(fleet: "Fleet | Run", name: str, call: Call) -> Payload:
     """The result of a Caller's call. Cancelling this cancels the call."""
     in_flight = dispatcher_to(fleet, name).dispatch(call)
     try:
@@ -121,12 +122,12 @@ async def request(fleet: Any, name: str, call: Call) -> Payload:
 
 
 class Run:
-    """One running backend."""
+    """One running backend, and a Fleet of it as far as `plan` reads one."""
 
     def __init__(self, backend: Backend, context: Around) -> None:
         self.backend = backend
         self.context = context
-        self._fleet = SimpleNamespace(backends={backend.name: backend})
+        self.backends = {backend.name: backend}
 
     def __repr__(self) -> str:
         return f"<Run {self.backend!r}>"
@@ -156,12 +157,12 @@ class Run:
 
     async def request(self, call: Call) -> Payload:
         """The result of a call, by native names, in the way of the Dispatcher."""
-        result: Payload = await within(request(self._fleet, self.backend.name, call))
+        result: Payload = await within(request(self, self.backend.name, call))
         return result
 
     def dispatch(self, call: Call) -> InFlightCall:
         """Begin a call."""
-        return dispatcher_to(self._fleet, self.backend.name).dispatch(call)
+        return dispatcher_to(self, self.backend.name).dispatch(call)
 
 
 def over_stdio(backend: StdioBackend, name: str = "notes", **more: object) -> ServerSettings:

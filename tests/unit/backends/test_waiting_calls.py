@@ -2,19 +2,21 @@
 
 import asyncio
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manifold.backends.calls.executor import RequestExecutor
+from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.calls.waiting_calls import FairQueue
+from mcp_manifold.backends.link.link import Link
 from mcp_manifold.config import ServerSettings
 from mcp_manifold.errors import BackendOverloaded
+from mcp_manifold.wire import Payload
 from tests.fakes.clock import FakeClock, settled
 from tests.unit.backends.linking import Caller, connected, raw, tool, within
+from tests.unit.backends.running import Around
 
 # --- the queue --------------------------------------------------------------------------------------------------------
 
@@ -123,21 +125,29 @@ def test_no_item_is_lost_or_served_twice(steps: list[tuple[str, tuple[str, str]]
 # --- slots ------------------------------------------------------------------------------------------------------------
 
 
+class Request(NamedTuple):
+    """What an executor sends for a call."""
+
+    link: Link
+    params: dict[str, Payload]
+    task: object = None
+    is_unlisted: bool = False
+
+
 class Slots:
     """An executor, and calls that wait for its slots. One slot is taken at first."""
 
     def __init__(self, *, running: int = 1, **settings: Any) -> None:
         self.clock = FakeClock()
         server = {"name": "notes", "command": "x", "max_concurrency": 1, "max_queue": 10, **settings}
-        context: Any = SimpleNamespace(on_status=lambda name: None)
-        lister: Any = SimpleNamespace(latest=None)
         self.settings = ServerSettings.model_validate(server)
-        self.executor = RequestExecutor(self.settings, context, lister=lister, clock=self.clock)
+        self.context = Around(clock=self.clock).surroundings()
+        self.executor = Backend(self.settings, self.context).executor
         self.executor.running = running
         self.order: list[str] = []
 
     def adapt(self, **settings: Any) -> None:
-        self.executor.adapt(self.settings.model_copy(update=settings), self.executor._context)
+        self.executor.adapt(self.settings.model_copy(update=settings), self.context)
 
     async def join(self, label: str, session: str = "", **params: Any) -> "asyncio.Task[float]":
         """One more call that waits for a slot."""
@@ -275,8 +285,7 @@ async def test_idle_means_that_no_call_runs_or_waits_and_none_without_a_slot_eit
     slots = Slots(running=0)
     await within(slots.executor.idle())
     link, transport = connected(clock=slots.clock)
-    request: Any = SimpleNamespace(link=link, params=tool("t"), task=None, is_unlisted=False)
-    about: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object(), is_unlisted=False)
+    request, about = Request(link, tool("t")), Request(link, raw(taskId="1"), object())
     pending = []
     for method, each in (("tools/call", request), ("tasks/result", about)):
         call = Caller().call(method)
@@ -298,7 +307,7 @@ async def test_a_task_result_may_take_as_long_as_its_task(overrides: dict[str, A
     slots = Slots(timeout=20, overrides=overrides)
     link, _ = connected(clock=slots.clock)
     failures: list[Exception | None] = []
-    request: Any = SimpleNamespace(link=link, params=raw(taskId="1"), task=object(), is_unlisted=False)
+    request = Request(link, raw(taskId="1"), object())
     call = Caller().call("tasks/result")
     slots.executor.send(call, request, lambda _, result, failure: failures.append(failure), waited=0.0, has_slot=False)
     await slots.clock.advance(3000)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
 
 from mcp_manifold.backends.calls.breaker import MAX_BACKOFF_FACTOR
 from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
@@ -20,7 +21,6 @@ from mcp_manifold.config.document import MAX_FILE, MAX_NESTING, PIPE_WAIT, parse
 from mcp_manifold.config.load import READ_TIMEOUT
 from mcp_manifold.config.settings import RESERVED
 from mcp_manifold.config.values import NAME_LENGTH, Value, setting_of
-from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
 from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED
 from mcp_manifold.model.lifecycle import FIRST_DELAY, LOOP_DELAY, MAX_DELAY
 from mcp_manifold.wire.lines import ENDLESS_LINE

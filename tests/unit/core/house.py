@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -30,6 +29,7 @@ from mcp_manifold.model.policy import ANONYMOUS, Principal, policy_of
 from mcp_manifold.wire import EMPTY, LATEST_HANDSHAKE, MODERN_VERSION, Envelope, Era, Payload, encode
 from tests.fakes.clock import FakeClock
 from tests.unit.backends.linking import FakeReply, FakeTransport, Heard, new_link, raw, reply_of, within
+from tests.unit.backends.running import Around
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 INFO = Payload(b'{"name":"ours","version":"1"}')
@@ -54,6 +54,12 @@ class FakeLister:
         self.relisted += 1
 
 
+class FakeLife:
+    """Has a link, opened by hand."""
+
+    shared: Link | None = None
+
+
 class FakeBackend:
     """A backend with a real executor and one link, which answers as told. `connects`: a call can open a link."""
 
@@ -65,12 +71,12 @@ class FakeBackend:
         self.has_one_link = True
         self.connects: Callable[[], None] | None = self.open
         self.lister = FakeLister()
-        context = cast("Any", SimpleNamespace(on_status=lambda name: None))
+        context = Around(clock=house.clock).surroundings()
         self.executor = RequestExecutor(settings, context, lister=cast("Any", self.lister), clock=house.clock)
         self._house = house
         self._answer = answer
         self.transports: list[FakeTransport] = []
-        self.life = SimpleNamespace(shared=None)
+        self.life = FakeLife()
         self.open()
 
     def open(self) -> None:
@@ -86,7 +92,11 @@ class FakeBackend:
 
     @property
     def link(self) -> Link:
-        return cast("Link", self.life.shared)
+        assert self.life.shared is not None
+        return self.life.shared
+
+    def links(self) -> list[Link]:
+        return [self.link]
 
     @property
     def transport(self) -> FakeTransport:
@@ -124,7 +134,7 @@ class FakeBackend:
         return self.link_of(call.session)
 
     def link_of(self, session: Session) -> Link | None:
-        link: Link | None = self.life.shared
+        link = self.life.shared
         return None if link is None or link.ended.done() else link
 
     async def connect(self, call: Call, params: dict[str, Payload]) -> None:

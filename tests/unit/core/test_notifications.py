@@ -1,10 +1,10 @@
 """Notifications between clients and backends, and the names that may belong to extensions."""
 
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.server_requests import ServerNotification, ServerRequest
 from mcp_manifold.core.notifications import MAX_TOKENS, Notifications
 from mcp_manifold.model.call import Session
@@ -22,9 +22,7 @@ class Place:
         self.house = House(server("a"))
         self.backend = self.house.offers("a", lambda *_: None, tools=["t"])
         self.client = Client()
-        fleet: Any = SimpleNamespace(
-            find=self.house.fleet.find, values=lambda: [SimpleNamespace(links=lambda: [self.backend.link])]
-        )
+        fleet = cast("Fleet", self.house.fleet)
         self.elicited: Session | None = None
         self.notifications = Notifications(fleet, self.house.facts.extensions, elicited=lambda link, id_: self.elicited)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -42,7 +41,7 @@ class FakeBackend:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.settings = SimpleNamespace(timeout=5.0)
+        self.settings = server(name, timeout=5)
         self.links: dict[str, Link] = {}
         self.places: dict[Session, str] = {}
         self.reopened: list[Session] = []
