@@ -17,19 +17,11 @@ SLEEPS: Final = {
     "peers/processes.py:until": "nothing announces what another process did",
     "peers/program.py:rests": "nothing may happen meanwhile, so there is no event",
     "slow_jobs.py:run": "the example's work",
-    "unit/fronts/test_server_connection.py:test_who_reads_slowly_gets_everything": "the pace of a slow reader",
-    "unit/fronts/test_server_connection.py:test_who_reads_slowly_what_is_still_being_written_gets_every": "the same",
 }
 """Functions that sleep, as `file:function` (60 characters of it), and why there is no event to wait for."""
 
 
 SLEEPING: Final = ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep")
-
-
-PATCHES: Final = {
-    "contract/test_vanishing.py:not_kept": "keeps streams for a minute, and no test can pass it a clock",
-}
-"""Functions that patch a module of ours, as `file:function`, and why they cannot pass in what differs."""
 
 
 def unpatched(modules: list[Module]) -> Iterator[Complaint]:
@@ -43,7 +35,7 @@ def unpatched(modules: list[Module]) -> Iterator[Complaint]:
             for item in node.names
             if item.asname and f"{getattr(node, 'module', '') or ''}.{item.name}".lstrip(".").startswith(PACKAGE)
         }
-        for node, inside in module.nodes:
+        for node, _ in module.nodes:
             if (
                 isinstance(node, ast.Call)
                 and dotted(node.func).endswith(("patch.setattr", "patch.delattr"))
@@ -55,9 +47,7 @@ def unpatched(modules: list[Module]) -> Iterator[Complaint]:
                 )
                 root = text.partition(".")[0]
                 if root in names | aliases | {PACKAGE}:
-                    yield Complaint(
-                        f"{module.path}:{node.lineno}", f"patches {text}: pass it in", f"{module.path}:{inside}"
-                    )
+                    yield Complaint(f"{module.path}:{node.lineno}", f"patches {text}: pass it in")
 
 
 def awake(modules: list[Module]) -> Iterator[Complaint]:
@@ -98,7 +88,6 @@ RULES: Final = (
             ("unit/x.py", f"monkeypatch.setattr('{PACKAGE}.core.hub.A', 1)", f"patches {PACKAGE}.core.hub.A"),
             ("unit/x.py", f"import {PACKAGE}.core.hub as h\nmonkeypatch.setattr(h, 'A', 1)", "patches h"),
         ),
-        PATCHES,
     ),
     Rule(
         awake,

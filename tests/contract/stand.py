@@ -12,7 +12,10 @@ from typing import Any, Final, Literal
 
 from mcp_manifold import Manifold
 from mcp_manifold.app.http_server import HttpServer
+from mcp_manifold.app.lazy_sdk import check_param_headers
 from mcp_manifold.app.listening import bound
+from mcp_manifold.clock import Clock
+from mcp_manifold.fronts.http.front import HttpFront
 from mcp_manifold.fronts.stdio import StdioFront
 from tests.peers import BOUND
 from tests.peers.backend import HttpBackend, Script, SseBackend, StdioBackend
@@ -82,6 +85,8 @@ class Stand:
         self.config = config
         self.takes_leave = False
         """Whether clients end their sessions when they go; many real ones do not."""
+        self.clock: Clock | None = None
+        """The time of the HTTP front alone, if it is to be another than the loop's."""
         self._stack = AsyncExitStack()
         self._manifold: Manifold | None = None
         self._origin = ""
@@ -121,7 +126,7 @@ class Stand:
         """Scheme, host and port of the HTTP front, which is started if it is not running yet."""
         if not self._origin:
             self._manifold = await self._stack.enter_async_context(Manifold.from_config(self.config))
-            self._origin = await self._stack.enter_async_context(serving(self._manifold))
+            self._origin = await self._stack.enter_async_context(serving(self._manifold, self.clock))
         return self._origin
 
     @asynccontextmanager
@@ -232,16 +237,14 @@ def refused(reply: Reply, server: str, *reasons: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(manifold: Manifold) -> AsyncIterator[str]:
-    """The HTTP front of an entered manifold on a free loopback port; the origin."""
+async def serving(manifold: Manifold, clock: Clock | None = None) -> AsyncIterator[str]:
+    """The HTTP front of an entered manifold on a free loopback port; the origin. `clock`: its time."""
     listens: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     listening = bound(manifold.settings.model_copy(update={"port": 0}))
-    server = HttpServer(
-        manifold.asgi_app().front(),
-        listening,
-        lambda _, port: listens.set_result(port),
-        current=lambda: manifold.settings,
-    )
+    front = manifold.asgi_app().front()
+    if clock is not None:
+        front = HttpFront(manifold.runtime, front, check_params=check_param_headers, clock=clock)
+    server = HttpServer(front, listening, lambda _, port: listens.set_result(port), current=lambda: manifold.settings)
     task = asyncio.create_task(server.run(), name="http front")
     try:
         async with asyncio.timeout(BOUND):

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.fronts import sessions as session
+from mcp_manifold.fronts.http.resumption import KEEP
 from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, MODERN, OLDEST, Stand, script_of, standing
+from tests.fakes.clock import FakeClock
 from tests.peers import tasks
 from tests.peers.backend import Act, Script, resource, tool
 from tests.peers.clients import Client
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.anyio
 KINDS = ("pipe", "web", "web26")
 FRONTS = (Way("stdio", LATEST), Way("http", LATEST), Way("http", OLDEST), Way("sse", LATEST))
 ABLE = f'{BOTH_MODES[:-1]},"extensions":{{"{tasks.EXTENSION}":{{}}}}}}'
-SOON = {"timeout": "1500ms", "limits": {"parkTime": "300ms", "sessionIdle": "1500ms"}}
-"""How long what nobody may come back to is kept: otherwise a minute and more."""
+SOON = {"timeout": "1500ms", "limits": {"parkTime": "300ms"}}
+"""How long servers' calls and what is parked are kept: otherwise a minute and more."""
 
 
 def script(kind: str) -> Script:
@@ -122,12 +123,6 @@ async def tasking(client: Client, stand: Stand) -> None:
         await stand[id_.partition(".")[0]].wait_for("tasks/result")
 
 
-@pytest.fixture
-def not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No stream is kept for long for somebody who might come back to it."""
-    monkeypatch.setattr(session, "KEEP", 0.2)
-
-
 HANDSHAKE = (executor, asked, asked_aside, sent_off, watching, logging, tasking)
 STATELESS = (executor, parked, watching, logging, tasking)
 MIDDLES = [(way, doing) for way in FRONTS for doing in HANDSHAKE if way.version != OLDEST or doing is not tasking]
@@ -136,7 +131,6 @@ MIDDLES += [(way, doing) for way in MODERN for doing in STATELESS]
 
 @shows("left-clean")
 @pytest.mark.parametrize(("way", "doing"), MIDDLES, ids=[f"{way}-{doing.__name__}" for way, doing in MIDDLES])
-@pytest.mark.usefixtures("not_kept")
 async def test_nothing_is_left_of_a_client_that_vanished(
     way: Way, doing: Callable[[Client, Stand], Awaitable[None]]
 ) -> None:
@@ -144,23 +138,25 @@ async def test_nothing_is_left_of_a_client_that_vanished(
     soon = {kind: {"timeout": SOON["timeout"], "era": ERAS[kind]} for kind in KINDS}
     settings: dict[str, Any] = {"limits": SOON["limits"]}
     async with standing({kind: script(kind) for kind in KINDS}, manifold=settings, **soon) as stand:
+        stand.clock = clock = FakeClock()
         async with stand.client(way, capabilities=ABLE, answers=answers) as client:
             await doing(client, stand)
         if way.transport == "stdio":
             await stand["pipe"].wait_all_gone()
         else:
-            await nothing_left(stand)
+            await nothing_left(stand, clock)
         for conversation in stand["web"].engine.conversations:
             assert not conversation.subscribed
         assert not stand["web26"].engine.listens or way.transport != "stdio"
     assert not [repr(task) for task in asyncio.all_tasks() if "front." in task.get_name()]
 
 
-async def nothing_left(stand: Stand) -> None:
-    """Wait until the manifold keeps nothing of any client."""
+async def nothing_left(stand: Stand, clock: FakeClock) -> None:
+    """Wait until the manifold keeps nothing of any client; minutes pass for those who might come back."""
     parts = stand.manifold.runtime
 
-    def is_so() -> bool:
+    async def is_so() -> bool:
+        await clock.advance(KEEP)
         links = [link for backend in parts.fleet.values() for link in backend.links()]
         return (
             repr(parts.watching) == f"<Watching <Subscriptions watchers=0 links=0> links={len(links)} listens=0>"
