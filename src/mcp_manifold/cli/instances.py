@@ -235,8 +235,8 @@ def _text(server: Mapping[str, Any], member: str) -> str:
 def reload(invocation: Invocation, wait: float, as_json: bool) -> None:
     """Reload the configuration file in running instances.
 
-    Signals every `serve` and `stdio` of this user on this machine that was started with the file, and prints what
-    changed in each, or why nothing did. Servers whose entry is unchanged keep running.
+    Signals every `serve` and `stdio` of this user on this machine that was started with the file. Prints what changed
+    in each, or why nothing did. Servers whose entry is unchanged keep running.
 
     \b
     mcp-manifold reload

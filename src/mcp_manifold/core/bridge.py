@@ -8,8 +8,8 @@ called again. A handshake-era client can receive requests; a modern one receives
     modern            park the call, return `input_required`,     pass on: they need no help
                       resume on retry (`on_request`, `resume`)
 
-Owns the parked calls. Only the same principal can resume a parked call, by its unguessable `requestState`, at the same
-endpoint, for the same target, once, and within its time. After that the call is cancelled at the backend.
+Owns the parked calls. An unguessable `requestState` resumes a parked call: once, within its time, for the same
+principal, endpoint and target. After that the call is cancelled at the backend.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Repeat:
 
 
 class Bridge:
-    """See the module.
+    """Relays interaction for all calls, and owns the parked ones.
 
     Args:
         names_server: whether messages to clients of a scope name the server, because the scope has several.

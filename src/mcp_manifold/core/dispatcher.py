@@ -30,7 +30,7 @@ CLOSE_WAIT: Final = 2.0
 
 
 class Dispatcher:
-    """See the module.
+    """The owner of all calls in flight: begins them, and ends them when a client or the program leaves.
 
     Args:
         stages: observe every call, the outermost first: it sees a call begin first and end last.

@@ -1,8 +1,8 @@
 """Log messages of backends: sets the level of each link, and routes each message to the clients it concerns.
 
-Theory. A handshake-era backend has one level per link, so a link gets the most verbose level that any of its clients
-wants, and each client receives only messages at or above its own level. A client that set no level receives those of
-its own calls from `info` up. A 2026-07-28 client receives only messages that its request asked for. A message that may
+Theory. A handshake-era backend has one level per link: the most verbose level that any client of the link wants. Each
+client receives only messages at or above its own level. A client that set no level receives those of its own calls from
+`info` up. A 2026-07-28 client receives only messages that its request asked for. A message that may
 belong to calls of several clients is dropped.
 """
 

@@ -24,7 +24,7 @@ _URI: Final = b'"uri"'
 
 
 class Results:
-    """See the module."""
+    """The steps from a backend's outcome to the client's answer, in their order. Holds no call."""
 
     def __init__(self, hub: Hub, bridge: Bridge, tasks: Tasks, *, server_info: Payload) -> None:
         self._hub = hub

@@ -1,7 +1,7 @@
 """Tasks: calls that continue after their answer, in the forms of both eras, each on the backend that runs it.
 
-Owns the table of tasks. A client knows a task by an unguessable public id, which leads to the backend, the native id
-and the link that created it, for the principal that created it only. A task is shown only to clients of its own era.
+Owns the table of tasks. A client knows a task by an unguessable public id. For the principal that created the task, it
+leads to the backend, the native id and the link of its creation. A task is shown only to clients of its own era.
 Clients request the tasks of 2025-11-25, which have a separate result. In the 2026-07-28 extension the server decides to
 create a task, and its state contains the result.
 """
@@ -79,8 +79,8 @@ class Tasks:
     def requested(self, call: Call, entry: Entry) -> tuple[bool, dict[str, Payload]]:
         """Whether a `tools/call` with `task` creates a task on its backend, and the params to send.
 
-        Only 2025-11-25 has such requests. For a backend of the other era, or one that does not run tasks, the member is
-        removed, and the backend answers as usual (2025-11-25 basic/utilities/tasks).
+        Only 2025-11-25 has such requests. The member is removed for a backend of the other era, or one that does not
+        run tasks. It then answers as usual (2025-11-25 basic/utilities/tasks).
         """
         listing = self._listing(call.session.scope, entry.backend)
         if listing is None or listing.era == call.session.era == "modern":

@@ -1,8 +1,7 @@
 """Reads file descriptors, including this process's stdin. Knows no JSON and no session.
 
-Pipes and sockets are the event loop's: data is handed on in the turn in which it arrives. A terminal is left as
-it is (making it non-blocking would do that to the shell that shares it), and a regular file cannot be waited for at
-all: both are served by a thread.
+Pipes and sockets are the event loop's: data is handed on in the turn in which it arrives. A thread serves terminals and
+regular files. A terminal made non-blocking would be so for the shell that shares it; a file cannot be waited for.
 """
 
 import asyncio
@@ -165,8 +164,8 @@ def is_file(fd: int) -> bool:
 def claimed_stdio() -> Iterator[tuple[int, int]]:
     """The process's stdin and stdout as (input, output). The caller closes them.
 
-    Meanwhile descriptor 0 reads nothing and descriptor 1 is stderr, so that neither a stray `print` nor a child
-    process that inherits them can touch the protocol.
+    Meanwhile descriptor 0 reads nothing and descriptor 1 is stderr. So neither a stray `print` nor a child process that
+    inherits them can touch the protocol.
     """
     sys.stdout.flush()
     source, target = os.dup(0), os.dup(1)

@@ -4,7 +4,7 @@ Names are built in one direction only. Nothing here parses one: the catalogue's 
 a separator inside a server or tool name has no meaning.
 
 URIs are also parsed, because `<server>+<uri>` is accepted for URIs that are not listed. The server name stands in the
-place of the scheme. It is encoded as a label of characters legal there (RFC 3986 section 3.1), because clients that
+place of the scheme. It is encoded as a label of characters legal there (RFC 3986 section 3.1): clients that
 validate URIs drop a whole list for one `my_server+file:///x`. Other bytes become `.hh`, and a label that would not
 start with a letter starts with `x.`. Labels contain no `+`, so the first `+` ends the label.
 """

@@ -2,7 +2,7 @@
 
 Over HTTP the response stream tells which call caused a server request, so links are split only to keep clients' state
 apart. On a pipe or an SSE stream nothing tells. A server there that sends requests to its clients gets one link per
-client that can answer, and one per set of capabilities for all that cannot. A modern client has no session, only a
+client that can answer. All that cannot share one link per set of capabilities. A modern client has no session, only a
 principal: it leases links, for one call at a time.
 """
 

@@ -19,7 +19,7 @@ MAX_TEXT: Final = 2048
 
 
 class MetaRewriter:
-    """See the module."""
+    """The rewriter of one link: its stamp, and the texts that it rewrote before."""
 
     __slots__ = ("_remembered", "_stamp", "era", "has_logging", "is_plain")
 

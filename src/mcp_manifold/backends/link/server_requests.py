@@ -195,8 +195,8 @@ class Inbox:
         """The request and the client that caused a message, where that is certain.
 
         Over HTTP the response stream identifies the request. On a pipe nothing does. There the client is certain on a
-        link that serves one client, or while only one client has calls in flight and no abandoned call of another
-        client may still cause messages.
+        link that serves one client. On others it is certain while all calls in flight, and abandoned ones that may
+        still cause messages, are one client's.
         """
         if origin is not None and (origin.call is not None or origin.is_parked):
             return origin, None if origin.call is None else origin.call.session

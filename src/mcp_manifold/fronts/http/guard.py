@@ -1,7 +1,7 @@
 """Checks of single request headers: Host, Origin, media types and bearer tokens. Pure decisions.
 
-A page the user visits can make their browser send requests to a loopback server, under a name of its own (DNS
-rebinding) or from its own origin. The Host header gives away the first, the Origin header the second.
+A page the user visits can make their browser send requests to a loopback server. It does so under a name of its own
+(DNS rebinding) or from its own origin. The Host header gives away the first, the Origin header the second.
 """
 
 import hashlib
