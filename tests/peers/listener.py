@@ -112,7 +112,7 @@ class Listener(Face):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._crashes:
-            raise ExceptionGroup("the scripted backend failed", [c for c in self._crashes if isinstance(c, Exception)])
+            raise BaseExceptionGroup("the scripted backend failed", self._crashes)
 
     async def listen(self) -> None:
         """Accept connections, on the same port as before."""

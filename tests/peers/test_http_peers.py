@@ -1,5 +1,7 @@
 """The scripted HTTP peers: status codes, headers, sessions, streams and faults. Knows nothing of the product."""
 
+import asyncio
+
 import pytest
 
 from tests.peers import http_wire, jsontext, modern
@@ -38,6 +40,17 @@ async def test_a_session_is_given_required_forgotten_and_deleted() -> None:
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ValueError, BaseException])
+async def test_a_crash_of_any_kind_is_raised_when_the_backend_stops(kind: type[BaseException]) -> None:
+    async def crash() -> None:
+        raise kind("why")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with HttpBackend() as backend:
+            await asyncio.wait({backend.spawn(crash(), "crash")})
+    assert [repr(each) for each in caught.value.exceptions] == [repr(kind("why"))]
 
 
 async def test_malformed_posts_are_told_apart() -> None:
