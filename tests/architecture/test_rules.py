@@ -1,5 +1,6 @@
 """Every rule holds for the source, catches its examples, and has no licence that nothing needs."""
 
+import re
 import subprocess
 from functools import cache
 from typing import Final
@@ -95,6 +96,14 @@ def test_a_licence_to_write_a_record_names_its_class() -> None:
         "core.x:life: Live has no at",
         "core.x:link: Link has no at",
     ]
+
+
+def test_a_licence_names_classes_that_exist() -> None:
+    classes = {node.name for module in source() for node in module.classes()}
+    reasons = [(key, reason) for rule in RULES.values() for key, reason in rule.licences.items()]
+    named = {(key, word) for key, reason in reasons for word in re.findall(r"\b[A-Z]\w*[a-z]\w*", reason)}
+    gone = sorted(f"{key}: {word}" for key, word in named if word not in classes)
+    assert not gone, "these licences name a class that does not exist:\n" + "\n".join(gone)
 
 
 def test_no_licence_outlives_its_need() -> None:

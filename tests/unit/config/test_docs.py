@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_manifold.fronts.http.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
+from mcp_manifold.fronts.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
 
 from mcp_manifold.backends.calls.breaker import MAX_BACKOFF_FACTOR
 from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
