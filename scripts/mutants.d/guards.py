@@ -213,13 +213,7 @@ GUARDS: Final = (
         ("tests/contract/test_tasks.py",),
     ),
     # dispatcher: one answer, one slot
-    Guard(
-        "a call that is answered is done",
-        "core/dispatcher.py",
-        "        call.is_done = True\n",
-        "",
-        CALLS,
-    ),
+    Guard("a call that is answered is done", "core/dispatcher.py", "        call.is_done = True\n", "", CALLS),
     Guard(
         "a cancelled call is answered with no result",
         "fronts/http/reply.py",

@@ -21,9 +21,7 @@ LEVELS: Final = {
 }  # fmt: skip
 """The levels of ARCHITECTURE.md. Imports go to lower ones only, lazy ones and those for type checking included."""
 
-SIBLINGS: Final = {
-    "__main__ -> cli": "`python -m mcp_manifold` is the command line",
-}
+SIBLINGS: Final = {"__main__ -> cli": "`python -m mcp_manifold` is the command line"}
 
 THIRD_PARTIES: Final = {
     "anyio": ("backends", "app"),

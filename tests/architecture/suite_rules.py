@@ -27,26 +27,18 @@ SLEEPING: Final = ("time.sleep", "asyncio.sleep", "anyio.sleep", "sleep")
 def unpatched(modules: list[Module]) -> Iterator[Complaint]:
     """Tests do not patch our own modules, classes or objects: they pass in what differs."""
     for module in modules:
-        names = {found.target.rpartition(".")[2] for found in module.imports if found.target.startswith(f"{PACKAGE}.")}
-        aliases = {
-            item.asname
+        names = {PACKAGE} | {
+            item.asname or item.name.rpartition(".")[2]
             for node, _ in module.nodes
             if isinstance(node, ast.Import | ast.ImportFrom)
             for item in node.names
-            if item.asname and f"{getattr(node, 'module', '') or ''}.{item.name}".lstrip(".").startswith(PACKAGE)
+            if f"{getattr(node, 'module', '') or ''}.{item.name}".lstrip(".").startswith(PACKAGE)
         }
         for node, _ in module.nodes:
-            if (
-                isinstance(node, ast.Call)
-                and dotted(node.func).endswith(("patch.setattr", "patch.delattr"))
-                and node.args
-            ):
-                first = node.args[0]
-                text = (
-                    first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else dotted(first)
-                )
-                root = text.partition(".")[0]
-                if root in names | aliases | {PACKAGE}:
+            if isinstance(node, ast.Call) and dotted(node.func).endswith(("patch.setattr", "patch.delattr")):
+                first = node.args[0] if node.args else None
+                text = str(first.value) if isinstance(first, ast.Constant) else dotted(first)
+                if text.partition(".")[0] in names:
                     yield Complaint(f"{module.path}:{node.lineno}", f"patches {text}: pass it in")
 
 

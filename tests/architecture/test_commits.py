@@ -13,8 +13,7 @@ SINCE: Final = "2026-12-01T14:30:00+00:00"  # the rule holds for commits from th
 COUNT: Final = 30  # commits that are checked
 LENGTH: Final = 70
 NOT_IMPERATIVE: Final = re.compile(
-    r"(?:\w+(?:ed|ing)|adds|allows|avoids|changes|fixes|makes|moves|removes|renames|replaces|says|uses)\b",
-    re.I,
+    r"(?:\w+(?:ed|ing)|adds|allows|avoids|changes|fixes|makes|moves|removes|renames|replaces|says|uses)\b", re.I
 )
 IMPERATIVE: Final = {"bring", "embed", "feed", "need", "ping", "proceed", "shed", "speed", "string", "wed"}
 

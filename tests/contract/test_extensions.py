@@ -290,10 +290,7 @@ async def test_an_annotation_that_is_not_valid_is_stripped_where_it_is_not_neede
 @shows("mirrored-anew")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_a_backend_that_wants_other_headers_is_listed_and_called_once_more(way: Way) -> None:
-    async with (
-        standing({"web26": script_of("web26", tools=(regional(),))}) as stand,
-        stand.client(way) as client,
-    ):
+    async with standing({"web26": script_of("web26", tools=(regional(),))}) as stand, stand.client(way) as client:
         await client.request("tools/list")
         await stand["web26"].set_offers("tools", (regional("Place"),), times=0)
         reply = await client.call("web26__find", {"region": "here"})

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from mcp_manifold.fronts.resumption import KEEP
 
-from mcp_manifold.fronts.http.resumption import KEEP
 from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, MODERN, OLDEST, Stand, script_of, standing
@@ -23,8 +23,6 @@ pytestmark = pytest.mark.anyio
 KINDS = ("pipe", "web", "web26")
 FRONTS = (Way("stdio", LATEST), Way("http", LATEST), Way("http", OLDEST), Way("sse", LATEST))
 ABLE = f'{BOTH_MODES[:-1]},"extensions":{{"{tasks.EXTENSION}":{{}}}}}}'
-SOON = {"timeout": "1500ms", "limits": {"parkTime": "300ms"}}
-"""How long servers' calls and what is parked are kept: otherwise a minute and more."""
 
 
 def script(kind: str) -> Script:
@@ -135,8 +133,8 @@ async def test_nothing_is_left_of_a_client_that_vanished(
     way: Way, doing: Callable[[Client, Stand], Awaitable[None]]
 ) -> None:
     answers = ResultCallback().answers if doing in (asked, asked_aside, sent_off) else None
-    soon = {kind: {"timeout": SOON["timeout"], "era": ERAS[kind]} for kind in KINDS}
-    settings: dict[str, Any] = {"limits": SOON["limits"]}
+    soon = {kind: {"timeout": "1500ms", "era": ERAS[kind]} for kind in KINDS}
+    settings: dict[str, Any] = {"limits": {"parkTime": "300ms"}}
     async with standing({kind: script(kind) for kind in KINDS}, manifold=settings, **soon) as stand:
         stand.clock = clock = FakeClock()
         async with stand.client(way, capabilities=ABLE, answers=answers) as client:

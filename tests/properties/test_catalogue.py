@@ -130,9 +130,7 @@ def test_s24_an_alias_is_unique_to_its_backend(listings: list[tuple[Listing, Ter
 
 
 @given(offers())
-def test_s24_every_listed_uri_routes_to_the_backend_that_listed_it(
-    listings: list[tuple[Listing, Terms]],
-) -> None:
+def test_s24_every_listed_uri_routes_to_the_backend_that_listed_it(listings: list[tuple[Listing, Terms]]) -> None:
     catalogue = merge(listings, RULES)
     for key, entry in catalogue.resources.items():
         assert catalogue.find_resource(key) == ResourceRoute(entry.backend, entry.native)

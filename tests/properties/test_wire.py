@@ -89,9 +89,7 @@ def bytes_of(member: Payload | msgspec.UnsetType) -> bytes | None:
 
 
 @given(messages())
-def test_every_valid_message_keeps_its_payload_bytes(
-    message: tuple[list[tuple[str, bytes]], bytes],
-) -> None:
+def test_every_valid_message_keeps_its_payload_bytes(message: tuple[list[tuple[str, bytes]], bytes]) -> None:
     members, data = message
     written = dict(members)
     for envelope in (wire.parse(data), wire.parse_backend(data)):
@@ -185,12 +183,7 @@ def test_a_modern_result_is_the_backends_plus_our_stamp(result: bytes, method: s
     before = last_wins(result)
     meta = before.get("_meta") if isinstance(before.get("_meta"), dict) else {}
     hints = {"ttlMs": "0", "cacheScope": "private"} if method == "resources/read" else {}
-    assert found == {
-        "resultType": "complete",
-        **hints,
-        **before,
-        "_meta": {**meta, META_SERVER_INFO: {"name": "ours"}},
-    }
+    assert found == {"resultType": "complete", **hints, **before, "_meta": {**meta, META_SERVER_INFO: {"name": "ours"}}}
 
 
 @given(objects(LOOSE))

@@ -85,10 +85,7 @@ async def test_a_server_that_cannot_start_is_reported_and_affects_no_other() -> 
         assert (gone.name, off.name, off.state) == ("gone", "off", "disabled")
         assert gone.state in ("backing off", "connecting")
         assert "not found" in gone.last_error
-        assert made.health() == {
-            "status": "unhealthy",
-            "servers": {"configured": 1, "connected": 0, "healthy": 0},
-        }
+        assert made.health() == {"status": "unhealthy", "servers": {"configured": 1, "connected": 0, "healthy": 0}}
         assert made.readiness() == {"ready": True}
         assert json.dumps(made.servers_health())
         with pytest.raises(BackendUnavailable, match="was not found"):

@@ -11,13 +11,7 @@ from mcp_manifold.backends.link.negotiation import PROBE_WAIT, Identity, Negotia
 from mcp_manifold.backends.link.pending import PendingRequest
 from mcp_manifold.backends.link.sdk import greet, parameters
 from mcp_manifold.clock import LoopClock
-from mcp_manifold.errors import (
-    BackendError,
-    BackendLost,
-    BackendProtocolError,
-    BackendTimeout,
-    BackendUnavailable,
-)
+from mcp_manifold.errors import BackendError, BackendLost, BackendProtocolError, BackendTimeout, BackendUnavailable
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.protocol import META_CAPABILITIES, META_CLIENT_INFO, META_VERSION, TASKS_EXTENSION
 from tests.unit.backends.linking import FakeTransport, connected, new_link, results, within

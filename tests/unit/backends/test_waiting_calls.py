@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,9 @@ from mcp_manifold.backends.backend import Backend
 from mcp_manifold.backends.calls.waiting_calls import FairQueue
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.config import ServerSettings
+from mcp_manifold.core.plan import Send
 from mcp_manifold.errors import BackendOverloaded
-from mcp_manifold.wire import Payload
+from mcp_manifold.model.task_table import Task
 from tests.fakes.clock import FakeClock, settled
 from tests.unit.backends.linking import Caller, connected, raw, tool, within
 from tests.unit.backends.running import Around
@@ -125,15 +126,6 @@ def test_no_item_is_lost_or_served_twice(steps: list[tuple[str, tuple[str, str]]
 # --- slots ------------------------------------------------------------------------------------------------------------
 
 
-class Request(NamedTuple):
-    """What an executor sends for a call."""
-
-    link: Link
-    params: dict[str, Payload]
-    task: object = None
-    is_unlisted: bool = False
-
-
 class Slots:
     """An executor, and calls that wait for its slots. One slot is taken at first."""
 
@@ -142,7 +134,8 @@ class Slots:
         server = {"name": "notes", "command": "x", "max_concurrency": 1, "max_queue": 10, **settings}
         self.settings = ServerSettings.model_validate(server)
         self.context = Around(clock=self.clock).surroundings()
-        self.executor = Backend(self.settings, self.context).executor
+        self.backend = Backend(self.settings, self.context)
+        self.executor = self.backend.executor
         self.executor.running = running
         self.order: list[str] = []
 
@@ -161,6 +154,10 @@ class Slots:
         task = asyncio.create_task(turn())
         await asyncio.sleep(0)
         return task
+
+    def about_a_task(self, link: Link) -> Send:
+        task = Task("1", "notes", "1", link, Caller().session, 1, None)
+        return Send(self.backend, link, raw(taskId="1"), task=task)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -228,12 +225,7 @@ async def test_a_client_that_fills_the_queue_is_displaced_by_another(is_cancelle
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("params", "seconds"),
-    [
-        ({"name": "slow"}, 40.0),
-        ({"name": "quick"}, 5.0),
-        ({"name": "other"}, 20.0),
-    ],
+    ("params", "seconds"), [({"name": "slow"}, 40.0), ({"name": "quick"}, 5.0), ({"name": "other"}, 20.0)]
 )
 async def test_a_call_waits_no_longer_than_its_item_may_take(params: dict[str, str], seconds: float) -> None:
     overrides = {"tools": {"slow": {"timeout": 40}, "quick": {"timeout": 60, "max_timeout": 5}}}
@@ -285,7 +277,7 @@ async def test_idle_means_that_no_call_runs_or_waits_and_none_without_a_slot_eit
     slots = Slots(running=0)
     await within(slots.executor.idle())
     link, transport = connected(clock=slots.clock)
-    request, about = Request(link, tool("t")), Request(link, raw(taskId="1"), object())
+    request, about = Send(slots.backend, link, tool("t")), slots.about_a_task(link)
     pending = []
     for method, each in (("tools/call", request), ("tasks/result", about)):
         call = Caller().call(method)
@@ -307,7 +299,7 @@ async def test_a_task_result_may_take_as_long_as_its_task(overrides: dict[str, A
     slots = Slots(timeout=20, overrides=overrides)
     link, _ = connected(clock=slots.clock)
     failures: list[Exception | None] = []
-    request = Request(link, raw(taskId="1"), object())
+    request = slots.about_a_task(link)
     call = Caller().call("tasks/result")
     slots.executor.send(call, request, lambda _, result, failure: failures.append(failure), waited=0.0, has_slot=False)
     await slots.clock.advance(3000)

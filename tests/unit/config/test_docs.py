@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_manifold.fronts.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
 
 from mcp_manifold.backends.calls.breaker import MAX_BACKOFF_FACTOR
 from mcp_manifold.backends.http.redirect import MAX_REDIRECTS
@@ -21,6 +20,7 @@ from mcp_manifold.config.document import MAX_FILE, MAX_NESTING, PIPE_WAIT, parse
 from mcp_manifold.config.load import READ_TIMEOUT
 from mcp_manifold.config.settings import RESERVED
 from mcp_manifold.config.values import NAME_LENGTH, Value, setting_of
+from mcp_manifold.fronts.resumption import KEEP, KEPT_BYTES, KEPT_EVENTS
 from mcp_manifold.model.budget import MAX_DEFAULT, MIN_COUNTED
 from mcp_manifold.model.lifecycle import FIRST_DELAY, LOOP_DELAY, MAX_DELAY
 from mcp_manifold.wire.lines import ENDLESS_LINE
@@ -48,8 +48,6 @@ LIMITS = {
         f"up to {MAX_REDIRECTS} times",
     ),
     "decisions/0017-resumption.md": (f"{KEPT_EVENTS} events and {KEPT_BYTES >> 20} MiB", f"kept for {KEEP:g} s"),
-    "decisions/0021-reading-the-configuration.md": (f"a file may have {MAX_FILE >> 20} MiB",),
-    "decisions/0024-memory-budget-for-large-messages.md": (f"all held messages over {MIN_COUNTED >> 10} KiB",),
     "decisions/0025-floods-pauses-and-endless-files.md": (
         f"{LINES_A_SECOND:,} messages a second of a child's stdout and {STDERR_A_SECOND >> 20} MiB a second",
         f"{FLOOD:,} of them in a second, or {ENDLESS_LINE >> 20} MiB beyond the limit",

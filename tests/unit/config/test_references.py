@@ -85,11 +85,7 @@ def test_variables_come_from_the_process_and_from_the_env_file_beside_and_the_pr
     [
         ('{"url": "http://a", "headers": {"X": "${NOPE}"}}', 'the variable "NOPE" is not set', 45),
         ('{"command": "${file:blob}"}', 'the file "blob" cannot be read as UTF-8 text', 20),
-        (
-            '{"command": "x", "envFile": "no.env"}',
-            'the envFile "no.env" cannot be read: No such file or directory',
-            36,
-        ),
+        ('{"command": "x", "envFile": "no.env"}', 'the envFile "no.env" cannot be read: No such file or directory', 36),
     ],
 )
 def test_an_unresolved_reference_breaks_only_its_server(home: Home, entry: str, reason: str, column: int) -> None:

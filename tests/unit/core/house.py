@@ -54,12 +54,6 @@ class FakeLister:
         self.relisted += 1
 
 
-class FakeLife:
-    """Has a link, opened by hand."""
-
-    shared: Link | None = None
-
-
 class FakeBackend:
     """A backend with a real executor and one link, which answers as told. `connects`: a call can open a link."""
 
@@ -76,7 +70,9 @@ class FakeBackend:
         self._house = house
         self._answer = answer
         self.transports: list[FakeTransport] = []
-        self.life = FakeLife()
+        self.life = self
+        """Its link, as far as `plan` reads a life."""
+        self.shared: Link | None = None
         self.open()
 
     def open(self) -> None:
@@ -88,12 +84,12 @@ class FakeBackend:
         if self.era == "modern":
             link.stamp({})
         link.adopt("", Payload(b'{"logging":{}}'))
-        self.life.shared = link
+        self.shared = link
 
     @property
     def link(self) -> Link:
-        assert self.life.shared is not None
-        return self.life.shared
+        assert self.shared is not None
+        return self.shared
 
     def links(self) -> list[Link]:
         return [self.link]
@@ -134,8 +130,7 @@ class FakeBackend:
         return self.link_of(call.session)
 
     def link_of(self, session: Session) -> Link | None:
-        link = self.life.shared
-        return None if link is None or link.ended.done() else link
+        return None if self.shared is None or self.shared.ended.done() else self.shared
 
     async def connect(self, call: Call, params: dict[str, Payload]) -> None:
         if self.connects is None:

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from mcp_manifold.errors import (
-    RemoteError,
-)
+from mcp_manifold.errors import RemoteError
 from mcp_manifold.model.call import Call, Session
 from mcp_manifold.model.policy import ANONYMOUS
 from mcp_manifold.wire import LATEST_HANDSHAKE, Era

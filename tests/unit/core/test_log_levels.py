@@ -5,9 +5,7 @@ import asyncio
 import pytest
 
 from mcp_manifold.core.log_levels import SET_WAIT
-from mcp_manifold.errors import (
-    RemoteError,
-)
+from mcp_manifold.errors import RemoteError
 from tests.fakes.clock import settled
 from tests.unit.backends.linking import within
 from tests.unit.core.test_watching import Place, client_of

@@ -39,10 +39,7 @@ def stamped(**members: object) -> dict[str, object]:
     ("params", "sent_params"),
     [
         ({}, None),
-        (
-            {"name": b'"a"', "arguments": b'{ "x": 1e999, "x":2 }'},
-            b'{"name":"a","arguments":{ "x": 1e999, "x":2 }}',
-        ),
+        ({"name": b'"a"', "arguments": b'{ "x": 1e999, "x":2 }'}, b'{"name":"a","arguments":{ "x": 1e999, "x":2 }}'),
         *(
             ({"_meta": b'{"progressToken":%b,"x": 1.0}' % token}, b'{"_meta":{"progressToken":7,"x":1.0}}')
             for token in (b'"mine"', b"3", b"null")
