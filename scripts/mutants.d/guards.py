@@ -16,7 +16,7 @@ CALLS: Final = (
     "tests/unit/core/test_plan.py",
 )
 POLICY: Final = ("tests/unit/model/test_policy.py",)
-BACKENDS: Final = ("tests/unit/backends/test_breaker.py", "tests/unit/backends/test_backend.py", *CALLS)
+BACKENDS: Final = ("tests/unit/backends/calls/test_breaker.py", "tests/unit/backends/test_backend.py", *CALLS)
 
 
 class Guard(NamedTuple):
@@ -279,6 +279,6 @@ GUARDS: Final = (
         "backends/link/server_requests.py",
         "if len(clients) != 1 or any(pending.is_parked for pending in working):",
         "if not clients or any(pending.is_parked for pending in working):",
-        ("tests/unit/backends/test_server_requests.py", *BRIDGE),
+        ("tests/unit/backends/link/test_server_requests.py", *BRIDGE),
     ),
 )

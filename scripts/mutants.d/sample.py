@@ -23,7 +23,7 @@ TESTS: Final = {
         "tests/unit/core/test_call_notes.py",
         "tests/unit/core/test_repeated_calls.py",
     ),
-    "backends/calls/breaker.py": ("tests/unit/backends/test_breaker.py",),
+    "backends/calls/breaker.py": ("tests/unit/backends/calls/test_breaker.py",),
     "fronts/http/admission.py": (
         "tests/unit/fronts/test_admission.py",
         "tests/unit/fronts/test_http_guards.py",
