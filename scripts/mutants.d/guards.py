@@ -186,17 +186,20 @@ GUARDS: Final = (
     Guard(
         "a requestState belongs to its principal",
         "core/bridge.py",
-        "parked.session.principal.key != principal or ",
+        "not _is_of(parked.session, call.session) or ",
         "",
+        BRIDGE,
+    ),
+    Guard(
+        "a requestState belongs to its endpoint",
+        "core/bridge.py",
+        "(first.principal.key, first.scope) == (second.principal.key, second.scope)",
+        "first.principal.key == second.principal.key",
         BRIDGE,
     ),
     Guard("a requestState belongs to its target", "core/bridge.py", " or parked.target != target.key", "", BRIDGE),
     Guard(
-        "a call to repeat belongs to its principal",
-        "core/bridge.py",
-        "(self.principal, self.target) == (principal, target)",
-        "self.target == target",
-        BRIDGE,
+        "a call to repeat belongs to its principal", "core/bridge.py", "_is_of(self.session, session) and ", "", BRIDGE
     ),
     Guard(
         "a requestState is used once",

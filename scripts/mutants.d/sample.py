@@ -71,7 +71,7 @@ EQUIVALENT: Final = {
     'self._task = task = dispatcher.spawn(_awaited(wait), name=f"call {self.call.method[:40]}: {wait.why}")': (
         "the name of a task, which only a debugger shows"
     ),
-    "return Principal(name, digest.hex()[:16])": "a key one digit shorter still tells principals apart",
+    "return Principal(name, key.hex()[:16], digest.hex()[:16])": "a key one digit shorter still tells principals apart",
     "self.session = Session(self.digest[:32], principal, scope, _OLDEST, reach=self)": "the same of sessions",
     "self.journals = Journals(self.digest[:8], self.session.version, self._gateway.budget, self._clock)": "the same",
     'extra={"session": opened.digest[:12], "principal": principal.name, "scope": scope},': "a field of a log record",

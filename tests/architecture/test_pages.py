@@ -1,10 +1,13 @@
 """ARCHITECTURE.md and CONTRIBUTING.md say what is true: paths, packages, levels, nouns, names of steps, and gates."""
 
 import ast
+import importlib
 import re
 import tomllib
 from collections.abc import Iterator
 from typing import Final
+
+import pytest
 
 from tests.architecture.import_rules import LEVELS
 from tests.architecture.source import ROOT, SOURCE, Function, dotted
@@ -112,6 +115,13 @@ def test_every_rule_for_contributors_names_a_gate_that_exists() -> None:
             if name not in known and not (name.startswith("ruff ") and name[5:].startswith(tuple(lint)))
         ]
         assert not unknown, f"{rule}: there is no gate {unknown}"
+
+
+def test_every_guard_is_in_the_source_and_has_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "mutants.d")
+    for guard in importlib.import_module("guards").GUARDS:
+        assert guard.change().tests == guard.tests
+        assert not [test for test in guard.tests if not (ROOT / test).exists()], guard.name
 
 
 def test_every_gate_belongs_to_a_rule_for_contributors() -> None:

@@ -221,9 +221,7 @@ def test_uris_are_kept_and_only_a_collision_is_prefixed() -> None:
 
 
 def test_prefix_presents_every_uri_of_a_backend_prefixed() -> None:
-    catalogue = merged(
-        offering("a", resources=(resource("x:1"),), templates=(template("x:{id}"),), uris="prefix"),
-    )
+    catalogue = merged(offering("a", resources=(resource("x:1"),), templates=(template("x:{id}"),), uris="prefix"))
     assert list(catalogue.resources) == ["a+x:1"]
     assert list(catalogue.templates) == ["a+x:{id}"]
     assert catalogue.find_resource("a+x:7") == ResourceRoute("a", "x:7")

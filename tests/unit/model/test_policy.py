@@ -45,11 +45,7 @@ def resources_of(backend: str, allow: list[str] | None = None, block: Sequence[s
 
 @pytest.mark.parametrize(
     ("allow", "block", "allowed"),
-    [
-        (None, (), ["get_user", "get_secret", "put_user"]),
-        ((), (), []),
-        (["get_*"], ["*_secret"], ["get_user"]),
-    ],
+    [(None, (), ["get_user", "get_secret", "put_user"]), ((), (), []), (["get_*"], ["*_secret"], ["get_user"])],
 )
 def test_block_wins_over_allow(allow: Sequence[str] | None, block: Sequence[str], allowed: list[str]) -> None:
     judged = Filter.compile(allow, block)

@@ -129,10 +129,7 @@ async def test_the_members_of_a_large_result_are_kept_with_its_request() -> None
 
 @pytest.mark.parametrize(
     ("message", "reason"),
-    [
-        (None, "larger than the message limit"),
-        (b"<!doctype html>", "not valid JSON"),
-    ],
+    [(None, "larger than the message limit"), (b"<!doctype html>", "not valid JSON")],
     ids=["too large", "on its stream"],
 )
 async def test_an_invalid_message_fails_the_request_it_answers_and_no_other(message: bytes | None, reason: str) -> None:

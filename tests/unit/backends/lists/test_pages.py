@@ -128,10 +128,7 @@ async def test_a_list_is_bounded(pages: dict[str, bytes], limits: dict[str, int]
 
 @pytest.mark.parametrize(
     ("pages", "limits", "count"),
-    [
-        (LARGE, {"size": 1300, "entries": 2, "pages": 2}, 2),
-        ({"": b'{"tools":[1],"nextCursor":null}'}, {"pages": 1}, 1),
-    ],
+    [(LARGE, {"size": 1300, "entries": 2, "pages": 2}, 2), ({"": b'{"tools":[1],"nextCursor":null}'}, {"pages": 1}, 1)],
 )
 async def test_a_list_within_its_bounds_is_taken(pages: dict[str, bytes], limits: dict[str, int], count: int) -> None:
     link, transport = listing(paged(pages))
