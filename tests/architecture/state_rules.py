@@ -81,7 +81,7 @@ USES: Final = {
     "fronts.http.stream .create_task": "the watch for a disconnect; cancelled where it was started",
     "fronts.http.stream .time": "ends a write now: a timer of the Clock does so",
     "fronts.http.stream asyncio.timeout": "has no limit of its own: a timer of the Clock ends it",
-    "fronts.metrics time.monotonic": "measures the loop, whose own time stands still during a callback",
+    "fronts.http.metrics time.monotonic": "measures the loop, whose own time stands still during a callback",
     "fronts.server.connection .create_task": "a request served as an ASGI call; the server waits for it",
     "fronts.stdio .create_task": "the front's writer; ends in its own run",
     "fronts.stdio asyncio.wait(timeout)": "bounds the last write to stdout, which has no Clock",

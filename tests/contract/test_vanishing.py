@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from mcp_manifold.fronts.resumption import KEEP
 
+from mcp_manifold.fronts.resumption import KEEP
 from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, MODERN, OLDEST, Stand, script_of, standing

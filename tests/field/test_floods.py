@@ -23,10 +23,10 @@ from tests.fakes.hostile_http import Peer
 from tests.fakes.http_receiver import Recorder
 from tests.fakes.http_wire import FakeKeeper, FakeTransport
 from tests.peers import BOUND
+from tests.unit.backends.http.test_sse_transport import ENDPOINT, over_sse
 from tests.unit.backends.linking import Heard, eventually, tool, within
+from tests.unit.backends.process.test_stdio import started
 from tests.unit.backends.serving import Act, Asked, Server, answer, event, over_http
-from tests.unit.backends.test_sse_transport import ENDPOINT, over_sse
-from tests.unit.backends.test_stdio import started
 from tests.unit.fronts.wires import Scripted, Taken, request, wired
 
 pytestmark = pytest.mark.anyio

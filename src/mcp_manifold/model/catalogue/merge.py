@@ -72,7 +72,7 @@ def merge(
 
     Args:
         reserved: prefix and name of every configured server, listed or not. A name that begins with a prefix and the
-            separator belongs to that server, of several to the one with the longest prefix, or to nobody.
+            separator belongs to that server or to nobody. Of several, the longest prefix counts.
 
     Raises:
         ValueError: the name budget is below `names.MIN_BUDGET`.
