@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.contract.stand import KINDS, LATEST, OLDEST, WAYS, script_of
+from tests.contract.stand import EVERY_WAY, KINDS, LATEST, OLDEST, WAYS, script_of
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, prompt, resource, tool
-from tests.peers.clients import Answer, Reply
+from tests.peers.clients import MODERN_VERSION, Answer, Reply
 
 SESSIONS: Final = tuple(way for way in WAYS if way.version in (OLDEST, LATEST))
 LATEST_WAYS: Final = tuple(way for way in WAYS if way.version != OLDEST)
+ELICITED: Final = tuple(way for way in EVERY_WAY if way.version in ("2025-06-18", LATEST, MODERN_VERSION))
+"""The ways of clients that can be asked for input: no earlier revision has elicitation."""
 BOTH_MODES: Final = '{"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
 
 SAMPLE: Final = (

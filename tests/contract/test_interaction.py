@@ -6,6 +6,7 @@ from tests.contract.asking import (
     ACCEPTED,
     BLOCKS,
     BOTH_MODES,
+    ELICITED,
     FORM,
     LATEST_WAYS,
     ONE_BLOCK,
@@ -46,7 +47,7 @@ async def test_sampling_and_roots_are_asked_of_the_caller_and_answered_byte_for_
 
 
 @shows("ask-elicitation")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", ELICITED, ids=str)
 async def test_accept_decline_and_cancel_of_an_elicitation_reach_the_server_as_they_are(way: Way) -> None:
     told = ResultCallback()
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
@@ -91,7 +92,7 @@ async def test_a_url_has_an_elicitation_id_in_the_era_that_has_them_and_none_in_
 
 
 @shows("ask-rounds")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", ELICITED, ids=str)
 async def test_questions_one_after_the_other_and_several_at_once_are_all_answered_in_their_places(way: Way) -> None:
     told = ResultCallback()
     expected = [text.encode() for text in (ACCEPTED, ONE_BLOCK, ROOTS, ACCEPTED)]
@@ -105,7 +106,7 @@ async def test_questions_one_after_the_other_and_several_at_once_are_all_answere
 
 
 @shows("ask-anywhere")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", ELICITED, ids=str)
 async def test_prompts_and_resources_may_ask_as_tools_do(way: Way) -> None:
     told = ResultCallback()
     async with standing(scripts()) as stand, stand.client(way, answers=told.answers) as client:
@@ -181,7 +182,7 @@ REFUSED_WITHIN = (("tooled", -32602), ("url", -32602))
 
 
 @shows("ask-undeclared")
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", ELICITED, ids=str)
 async def test_a_client_is_not_asked_for_what_it_did_not_declare(way: Way) -> None:
     async with standing(scripts()) as stand:
         for declared, cases in (("{}", REFUSED), ('{"sampling":{},"elicitation":{}}', REFUSED_WITHIN)):

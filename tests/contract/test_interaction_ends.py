@@ -126,8 +126,8 @@ async def test_a_client_that_hung_up_and_cannot_come_back_is_not_waited_for(kind
         stand.client(Way("http", OLDEST), answers=ResultCallback().answers) as client,
     ):
         Pondering(client)
-        waiting = await client.begin("tools/call", {"name": f"{kind}__elicit"})
-        await client.wait_for("elicitation/create")
+        waiting = await client.begin("tools/call", {"name": f"{kind}__sample"})
+        await client.wait_for("sampling/createMessage")
         client.abandon(waiting)
         answered = await stand[kind].wait_for(lambda item: item.kind == "response")
         assert b'"error"' in answered.raw

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_manifold.fronts.resumption import KEEP
-from tests.contract.asking import BOTH_MODES, FORM, URL, Pondering, ResultCallback, one
+from tests.contract.asking import BOTH_MODES, SAMPLE, URL, Pondering, ResultCallback, one
 from tests.contract.behaviours import shows
 from tests.contract.stand import ERAS, LATEST, MODERN, OLDEST, Stand, script_of, standing
 from tests.fakes.clock import FakeClock
@@ -37,7 +37,7 @@ def script(kind: str) -> Script:
         tools=(
             tool("echo"),
             tool("hang", Act("hang")),
-            tool("elicit", Act("ask", one("elicitation/create", FORM))),
+            tool("sample", Act("ask", one("sampling/createMessage", SAMPLE))),
             tool("visit", Act("ask", one("elicitation/create", url))),
             tool("slow", Act("task", "done"), execution={"taskSupport": "optional"}),
         ),
@@ -59,8 +59,8 @@ async def asked(client: Client, stand: Stand) -> None:
     """Thinks about what servers asked."""
     Pondering(client)
     for number, kind in enumerate(KINDS, start=1):
-        await client.begin("tools/call", {"name": f"{kind}__elicit"})
-        await client.wait_for("elicitation/create", count=number)
+        await client.begin("tools/call", {"name": f"{kind}__sample"})
+        await client.wait_for("sampling/createMessage", count=number)
 
 
 async def asked_aside(client: Client, stand: Stand) -> None:
@@ -69,14 +69,14 @@ async def asked_aside(client: Client, stand: Stand) -> None:
     await client.watch()
     await client.begin("tools/call", {"name": "pipe__hang"})
     await stand["pipe"].wait_for("tools/call")
-    await client.begin("tools/call", {"name": "pipe__elicit"})
-    await client.wait_for("elicitation/create")
+    await client.begin("tools/call", {"name": "pipe__sample"})
+    await client.wait_for("sampling/createMessage")
 
 
 async def parked(client: Client, stand: Stand) -> None:
     """Was told that input is required."""
     for kind in KINDS:
-        assert (await client.call(f"{kind}__elicit")).slice("resultType") == b'"input_required"'
+        assert (await client.call(f"{kind}__sample")).slice("resultType") == b'"input_required"'
 
 
 async def sent_off(client: Client, stand: Stand) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.wire import Payload, encode, refusal
+from mcp_manifold.model.call import Session
+from mcp_manifold.model.policy import ANONYMOUS
+from mcp_manifold.wire import EMPTY, Payload, encode, refusal
 
 DECLARED: list[tuple[Any, bool, bool]] = [
     ({}, True, False),
@@ -27,3 +29,13 @@ def test_a_client_is_asked_in_the_modes_that_servers_read_from_what_it_declares(
         ({"mode": "url", "url": "https://x.test"}, urls),
     ):
         assert (refusal("elicitation/create", Payload(encode(params)), capabilities) is None) == asked
+
+
+@pytest.mark.parametrize(
+    ("version", "is_asked"), [("2024-11-05", False), ("2025-03-26", False), ("2025-06-18", True), ("2025-11-25", True)]
+)
+def test_a_client_of_a_revision_without_elicitation_is_never_asked(version: str, is_asked: bool) -> None:
+    session = Session("s", ANONYMOUS, "", version)
+    session.introduce(EMPTY, Payload(b'{"elicitation":{},"roots":{}}'))
+    assert session.wants == ({"roots", "elicitation"} if is_asked else {"roots"})
+    assert (b"elicitation" in bytes(session.relayable("handshake"))) == is_asked

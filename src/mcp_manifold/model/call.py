@@ -15,11 +15,13 @@ from mcp_manifold.wire import (
     Era,
     Payload,
     Pieces,
+    capabilities_of,
     capability_names,
     era_of,
     relayable_capabilities,
 )
 
+_FIRST_ELICITATION: Final = "2025-06-18"
 _INTERACTION: Final = frozenset({"roots", "sampling", "elicitation"})
 
 
@@ -87,7 +89,12 @@ class Session:
         self.version, self.era = version, era_of(version)
 
     def introduce(self, client_info: Payload, capabilities: Payload) -> None:
-        """Adopt the identity and capabilities that the client declared in `initialize`."""
+        """Adopt the identity and capabilities that the client declared in `initialize`.
+
+        Elicitation exists since 2025-06-18: a client of an earlier revision is never asked, whatever it declares.
+        """
+        if self.version < _FIRST_ELICITATION:
+            capabilities = capabilities_of(capabilities, capability_names(capabilities) - {"elicitation"})
         self.client_info, self.capabilities = client_info, capabilities
 
     def hear(self, level: str) -> None:
