@@ -26,7 +26,7 @@ class FutureReply:
         return f"<FutureReply {'done' if self._outcome.done() else 'waiting'}>"
 
     async def answer(self, dispatch: Callable[[Call], InFlightCall], call: Call) -> Payload:
-        """Make a call and wait for its result. Cancelling this cancels the call.
+        """Make a call and wait for its result. If the caller is cancelled, cancel the call.
 
         Raises:
             ManifoldError: the call failed.
@@ -44,10 +44,10 @@ class FutureReply:
             self._emit(message, needed=needed)
 
     def stream(self) -> None:
-        """See `call.Reply`: there is no stream to begin."""
+        """Do nothing: a future has no event stream to begin."""
 
     def disconnected(self) -> None:
-        """See `call.Reply`: a program that leaves cancels what it awaits."""
+        """Do nothing: a program that leaves cancels what it awaits."""
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
         if self._outcome.done():
@@ -59,7 +59,7 @@ class FutureReply:
 
 
 def progress_to(on_progress: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
-    """Pass progress notifications to a callback, through the loop: an exception in it must not end the link."""
+    """Pass progress notifications to `callback` in the event loop, where its exceptions cannot end the link."""
     loop = asyncio.get_running_loop()
 
     def report(message: bytes) -> None:
@@ -74,7 +74,7 @@ def progress_to(on_progress: Callable[[dict[str, Any]], None]) -> Callable[..., 
 
 
 def decoded(message: bytes | Payload) -> dict[str, Any]:
-    """A server's object as Python values; control characters in strings, which strict JSON forbids, are accepted."""
+    """A server's JSON object as Python values. Control characters in strings are accepted, unlike in strict JSON."""
     try:
         found: dict[str, Any] = msgspec.json.decode(message)
     except (msgspec.DecodeError, UnicodeDecodeError):

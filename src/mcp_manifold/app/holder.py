@@ -58,7 +58,7 @@ class RuntimeHolder:
         await runtime.aclose()
 
     def apply(self, changes: Plan) -> None:
-        """Put other settings in force; ConfigError when they cannot be used, and nothing has changed."""
+        """Put `settings` in force. On a ConfigError, nothing has changed."""
         self.runtime.apply(changes)
         self.config = changes.settings
 
@@ -67,7 +67,7 @@ class RuntimeHolder:
         return [] if self._runtime is None else self._runtime.status()
 
     def parked(self) -> int:
-        """Calls that wait for their client's input."""
+        """The number of calls that wait for their client's input."""
         return 0 if self._runtime is None else self._runtime.bridge.parked
 
     def health(self) -> dict[str, object]:

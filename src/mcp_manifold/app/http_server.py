@@ -75,7 +75,7 @@ class HttpServer:
         return f"<HttpServer {state}>"
 
     def stop(self) -> None:
-        """Drain: requests in flight get `drain` seconds, new ones a 503; then `run` ends. A second call ends at once.
+        """Drain: requests in flight get `drain` seconds, new ones a 503; then end `run`. A second call ends it at once.
 
         The socket stays open while it drains, so that clients and load balancers get a response instead of silence.
         """

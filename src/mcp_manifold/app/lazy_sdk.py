@@ -52,7 +52,7 @@ def header_parameters(
 def check_param_headers(
     schema: object, arguments: Mapping[str, object], headers: Mapping[str, str]
 ) -> ParamRejection | None:
-    """The reason why headers do not mirror the arguments; None if they do."""
+    """The reason why the headers do not mirror the tool's arguments; None if they do."""
     import_lazily(*_PACKAGES)
     from mcp_manifold.backends.link.sdk import validate_mcp_param_headers  # noqa: PLC0415 - as above
 

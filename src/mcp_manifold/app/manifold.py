@@ -218,7 +218,7 @@ class Manifold:
         return await self._reloader.reload(settings)
 
     def reload_soon(self, on_outcome: Callable[[Reloaded], None]) -> None:
-        """Reload the file that is being served from, and pass the outcome to `on_outcome`."""
+        """Reload the configuration file, and pass the outcome to `on_outcome`."""
         self._reloader.request(on_outcome)
 
     def on_reload(self, callback: Callable[[Reloaded], None]) -> None:
@@ -241,7 +241,7 @@ class Manifold:
     # --- status -----------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Wait until every server was tried once, idle ones excepted; at most for the start-up timeout."""
+        """Wait until the first connection to every server was tried, except idle ones; at most the start-up timeout."""
         await self.runtime.hub.wait_attempted(MERGED)
 
     async def wake(self) -> None:
@@ -261,11 +261,11 @@ class Manifold:
         return self.runtime.status()
 
     def health(self) -> dict[str, object]:
-        """The whole in one word, as `/health` shows it."""
+        """The health of the endpoint in one word, as `/health` shows it."""
         return self._holder.health() | self._reloader.health
 
     def servers_health(self) -> dict[str, object]:
-        """Every server, as `/health/servers` shows it."""
+        """The health of every server, as `/health/servers` shows it."""
         return self._holder.servers_health()
 
     def readiness(self) -> dict[str, object]:

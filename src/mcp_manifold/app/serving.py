@@ -102,7 +102,7 @@ class Serving:
         return Exposition(sources)
 
     def listen(self) -> None:
-        """Open the sockets that `http` serves; clients that connect before wait.
+        """Open the sockets that `http` serves later. Clients that connect before then wait.
 
         Raises:
             ConfigError: the address is unsafe or unavailable.
@@ -116,7 +116,7 @@ class Serving:
             each.close()
 
     async def http(self, ready: Callable[[str, int], None]) -> None:
-        """Serve on a socket until `stop`; `ready` gets the host and port.
+        """Serve on a socket until `stop` is called; `ready` gets the host and port.
 
         Raises:
             ConfigError: the address is unsafe or unavailable.
@@ -133,7 +133,7 @@ class Serving:
             self._close_sockets()
 
     async def stdio(self, scope: str) -> None:
-        """Serve one client on stdin and stdout until it leaves, or `stop`."""
+        """Serve one client on stdin and stdout until it leaves, or until `stop` is called."""
         from mcp_manifold.fronts.stdio import StdioFront  # noqa: PLC0415 - HTTP needs no stdio
 
         front = StdioFront(self._holder.runtime, scope=scope)

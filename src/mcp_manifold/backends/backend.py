@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backend:
-    """See the module. `run` is the owner task; everything else is called from the same event loop."""
+    """One configured server. `run` is its owner task; call everything else from the same event loop."""
 
     def __init__(self, server: ServerSettings, context: BackendContext, *, cached: CachedListing | None = None) -> None:
         self.name = server.name
@@ -69,7 +69,7 @@ class Backend:
 
     @property
     def status(self) -> Status:
-        """The state of its lifecycle."""
+        """The backend's state in its lifecycle."""
         return self.life.status
 
     @property
@@ -94,7 +94,7 @@ class Backend:
 
     @property
     def era(self) -> Era:
-        """The era of its links."""
+        """The protocol era that its links speak."""
         return "handshake" if self.negotiation is None else self.negotiation.era
 
     @property
@@ -104,22 +104,22 @@ class Backend:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it has no connection because none is needed, and no failure is on record."""
+        """Whether the backend has no connection because none is needed, and its last one did not fail."""
         return self.life.is_resting
 
     @property
     def last_exit(self) -> str:
-        """How its process last ended unexpectedly, as a sentence; empty if it never did."""
+        """How the server's process last ended unexpectedly, as a sentence; empty if it never did."""
         return self._opener.connector.tail.exit
 
     @property
     def dropped(self) -> int:
-        """Notifications dropped by the rate limit."""
+        """The number of notifications that the rate limit dropped."""
         return self._opener.pace.dropped
 
     @property
     def stderr(self) -> tuple[str, ...]:
-        """The last lines of its process's stderr."""
+        """The last lines that the server's process wrote to stderr."""
         return self._opener.connector.tail.lines()
 
     # --- links of sessions ----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Backend:
         return self._live(session) or await self._link(session)
 
     def reopen(self, session: Session) -> None:
-        """Start to open a session's own link again, because it is watched. Does nothing while the backend is stopped.
+        """Start to open a watched session's own link again. Do nothing while the backend is stopped.
 
         Raises:
             BackendUnavailable: too many are open.
@@ -144,7 +144,7 @@ class Backend:
             self._client_links.open(place, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
-        """Whether that link serves the session; of leased links, whether it is the primary."""
+        """Whether `link` serves the session. Of several leased links, only the primary does."""
         return link.place == self._place(session).key
 
     def link_of(self, session: Session) -> Link | None:
@@ -153,7 +153,7 @@ class Backend:
 
     @property
     def held(self) -> int:
-        """The number of links for single clients."""
+        """The number of links that serve single clients."""
         return len(self._client_links)
 
     def links(self) -> list[Link]:
@@ -162,13 +162,13 @@ class Backend:
         return ([] if shared is None else [shared]) + self._client_links.links()
 
     def learn_request(self, capability: str) -> None:
-        """Note that the backend sends requests that need this capability: on a pipe, clients now get separate links."""
+        """Note that the server sends requests that need this capability. On a pipe, clients get separate links now."""
         if capability not in self._known.asks:
             logger.info("backend sends requests to its clients: %s", capability, extra={"backend": self.name})
             self._learn(replace(self._known, asks=self._known.asks | {capability}))
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Use other settings that need no new connection; message limits apply to links opened from now on."""
+        """Use other settings that need no new connection. Message limits apply to links opened from now on."""
         self.settings = server
         self._context = context
         self.executor.adapt(server, context)
@@ -179,7 +179,7 @@ class Backend:
         self._client_links.adapt(**bounds_of(server, context.limits))
 
     def retire(self) -> None:
-        """Report no listing and no status from now on: it is no longer configured, and calls in flight continue."""
+        """Stop reporting listings and status, because the server is no longer configured. Calls in flight continue."""
         self._context = replace(self._context, on_listing=_ignore, on_status=_ignore)
         self.life.adapt(self.settings, self._context)
 
@@ -192,7 +192,7 @@ class Backend:
         await self.executor.idle()
 
     def unavailable(self) -> BackendUnavailable:
-        """The error of a call while there is no link."""
+        """The error to raise for a call while there is no link."""
         return self.life.unavailable()
 
     def _place(self, session: Session, call: Call | None = None) -> LinkKey:
@@ -210,7 +210,7 @@ class Backend:
         return self._live(call.session, call)
 
     async def connect(self, call: Call, params: dict[str, Payload]) -> None:
-        """Open the link that serves a call. Waits for a backend that starts up to the timeout of the call.
+        """Open the link that serves a call. Wait for a starting server up to the timeout of the call.
 
         Args:
             params: those that will be sent.
@@ -255,7 +255,7 @@ class Backend:
             await self._context.memory.keep(self.settings, listing, negotiation, self.kind)
 
     async def meet(self, call: Call, params: dict[str, Payload]) -> None:
-        """Connect, if no connection was made since the program started: a cached era may be out of date.
+        """Connect if no connection was made since the program started: the cached era may be out of date.
 
         Raises:
             BackendUnavailable: it is not reachable.
@@ -264,7 +264,7 @@ class Backend:
             await self.life.until_ready(self.executor.longest_wait(call.method, params))
 
     async def until_listed(self, call: Call, params: dict[str, Payload]) -> None:
-        """Wait for its first Listing, up to the timeout of a call.
+        """Wait for the backend's first Listing, up to the timeout of a call.
 
         Raises:
             BackendUnavailable: it is not reachable, or does not list.

@@ -17,7 +17,7 @@ from mcp_manifold.model.catalogue import Listing
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """See the module. The composition root creates it."""
+    """What all backends share: limits, identity, clock and callbacks. The composition root creates it."""
 
     limits: LimitSettings
     identity: Identity

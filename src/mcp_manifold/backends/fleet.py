@@ -23,7 +23,7 @@ class _Running:
 
 
 class Fleet(Mapping[str, Backend]):
-    """The backends by name, in configuration order. `run` is entered once, by the composition root.
+    """All backends by name, in configuration order. The composition root enters `run` once.
 
     Theory. A removed or replaced backend leaves the mapping at once. It runs in the background until its calls end, or
     the drain time is over. Only then its successor starts, because a server may not tolerate two of its processes.

@@ -26,7 +26,7 @@ class Position(StrEnum):
 
 
 class Breaker:
-    """See the module. `now` is a time of the caller's monotonic clock, in seconds."""
+    """The circuit breaker of one backend. Every `now` is a time of the caller's monotonic clock, in seconds."""
 
     def __init__(self, *, failures: int, wait: float) -> None:
         self.is_shut = False
@@ -55,11 +55,11 @@ class Breaker:
         return None if self.position is Position.CLOSED else max(0.0, self._until - now)
 
     def would_admit(self, now: float) -> bool:
-        """Whether `admits` is true; changes nothing."""
+        """Whether `admits` would return true. Changes nothing, unlike `admits`."""
         return self.position is Position.CLOSED or now >= self._until
 
     def admits(self, now: float) -> bool:
-        """Whether a call may be sent; a call admitted while it is open is the trial."""
+        """Decide whether a call may be sent. While the breaker is open, the admitted call becomes the trial."""
         if self.position is Position.CLOSED:
             return True
         if not self.would_admit(now):
@@ -76,7 +76,7 @@ class Breaker:
         self._wait = self._first
 
     def failed(self, now: float, reason: str) -> None:
-        """Count a call without an answer. While it is open, calls that were in flight when it opened change nothing."""
+        """Count a call without an answer. A call sent before the breaker opened changes nothing."""
         self.failed_in_row += 1
         self.reason = reason
         if self.position is Position.HALF_OPEN:

@@ -52,15 +52,15 @@ class Request(Protocol):
 
     @property
     def task(self) -> object:
-        """The task it is about, if any; such a request takes no slot."""
+        """The MCP task that the request asks about, if any. Such a request takes no slot."""
 
     @property
     def is_unlisted(self) -> bool:
-        """Whether its tool or prompt is not listed, so that the list may be out of date."""
+        """Whether the backend does not list the tool or prompt, so that our list may be out of date."""
 
 
 class Retry(NamedTuple):
-    """A second attempt: the seconds that the call has spent, and what to do before it."""
+    """A second attempt of a call: the seconds already used, and what to do before sending it."""
 
     executor: "RequestExecutor"
     waited: float
@@ -68,12 +68,12 @@ class Retry(NamedTuple):
     relists: bool = False
 
     async def prepare(self) -> None:
-        """Relist or pause, as needed."""
+        """Fetch the lists again or pause, as this second attempt needs."""
         await self.executor.prepare(self)
 
 
 class RequestExecutor:
-    """See the module. Of at most `most` slots, `running` are taken."""
+    """Sends the calls of one backend. Of at most `most` slots, `running` are taken."""
 
     def __init__(self, server: ServerSettings, context: BackendContext, *, lister: Lister, clock: Clock) -> None:
         self.breaker = Breaker(failures=server.breaker.failures, wait=server.breaker.wait)
@@ -100,7 +100,7 @@ class RequestExecutor:
         return f"<RequestExecutor {self._server.name} {self.running}/{self.most} {self.waiting!r} {self.breaker!r}>"
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Apply other settings to calls from now on."""
+        """Use other settings for calls from now on."""
         self._server, self._context = server, context
         self._deadlines = Deadlines(server)
         self.breaker.adapt(failures=server.breaker.failures, wait=server.breaker.wait)
@@ -113,7 +113,7 @@ class RequestExecutor:
     def send(
         self, call: Call, request: Request, on_result: ResultCallback, *, waited: float, has_slot: bool
     ) -> PendingRequest:
-        """Send a call now. Its outcome, a failure raised here included, must then be passed to `finished`.
+        """Send a call now. Pass its outcome to `finished`, also when this raises.
 
         Args:
             waited: seconds of its timeout that are spent already.
@@ -148,7 +148,7 @@ class RequestExecutor:
         failure: Exception | None,
         waited: float,
     ) -> Retry | None:
-        """Handle the end of a request: release its slot and inform the breaker, or return a second attempt instead.
+        """Handle the end of a request: release its slot, inform the breaker, or return a second attempt.
 
         Args:
             pending: the request; None if it could not be sent.
@@ -183,7 +183,7 @@ class RequestExecutor:
     # --- slots ----------------------------------------------------------------------------------------------------
 
     async def wait_for_slot(self, call: Call, params: dict[str, Payload]) -> float:
-        """Wait for a slot, which the call then holds; returns the seconds it waited.
+        """Wait for a free slot and take it for the call; returns the seconds it waited.
 
         Args:
             params: those that will be sent.
@@ -202,7 +202,7 @@ class RequestExecutor:
         return min(patience.timeout, patience.ceiling)
 
     def leave(self) -> None:
-        """Release a slot."""
+        """Release the slot of a call."""
         self.running -= 1
         if self.waiting.size:
             self._admit()
@@ -262,7 +262,7 @@ class RequestExecutor:
         return Retry(self, spent, pause=PAUSE)
 
     async def prepare(self, retry: Retry) -> None:
-        """Do what a second attempt needs before it."""
+        """Do the work that the second attempt needs before it is sent."""
         if retry.relists:
             await self._lister.relist()
         if retry.pause:
@@ -271,7 +271,7 @@ class RequestExecutor:
     # --- the breaker ----------------------------------------------------------------------------------------------
 
     def require_admitted(self) -> None:
-        """Check that the breaker admits a call now; changes nothing.
+        """Check that the circuit breaker admits a call now. Changes nothing.
 
         Raises:
             BackendUnavailable: it does not.

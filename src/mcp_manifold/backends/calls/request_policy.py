@@ -35,14 +35,14 @@ _GATEWAY: Final = frozenset({0, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`timeout`: seconds without an answer or progress. `ceiling`: seconds in total; inf for no limit."""
+    """How long a request may take: `timeout` seconds without an answer or progress, `ceiling` seconds in total."""
 
     timeout: float
     ceiling: float = inf
 
 
 class Deadlines:
-    """The Patience for each item of a server. `special` holds those of overrides, and is mostly empty."""
+    """The Patience for each item of a server. `special` holds those that the configuration overrides."""
 
     def __init__(self, server: ServerSettings) -> None:
         self.usual = Patience(server.timeout, server.max_timeout or inf)

@@ -36,7 +36,7 @@ class _Line(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """A queue that is served in turn over principals, and within each over its sessions. See the module."""
+    """A queue that serves principals in turn, and the sessions of each principal in turn."""
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, _Line[T]] = OrderedDict()
@@ -48,7 +48,7 @@ class FairQueue(Generic[T]):
         return sum(line.size for line in self._lines.values())
 
     def join(self, principal: str, session: str, item: T) -> None:
-        """Add an item behind the others of its session."""
+        """Add an item at the end of its session's line."""
         line = self._lines.setdefault(principal, _Line())
         line.sessions.setdefault(session, deque()).append(item)
         line.size += 1
@@ -80,7 +80,7 @@ class FairQueue(Generic[T]):
         return item
 
     def displaced(self, principal: str, session: str) -> T | None:
-        """Remove and return the item that a new one of that session displaces; None if it displaces none."""
+        """Remove and return the item that a new one of that session displaces; None if there is none."""
         own = self._lines.get(principal)
         greatest = max(self._lines, key=lambda name: self._lines[name].size, default=principal)
         line = self._lines.get(greatest)
@@ -119,7 +119,7 @@ class _Waiting:
 
 
 class WaitingCalls:
-    """See the module. `size` counts the waiting calls; `overloaded` those that were refused or displaced."""
+    """The calls that wait for a slot. `size` counts them; `overloaded` counts those refused or displaced."""
 
     def __init__(self, backend: str, limit: int, clock: Clock, *, on_unused: Callable[[], None]) -> None:
         self._backend = backend

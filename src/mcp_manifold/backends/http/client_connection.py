@@ -41,32 +41,32 @@ class Keeper(Protocol):
 
     @property
     def hint(self) -> str:
-        """What to try if a server closes the connection without a word."""
+        """What the user may try if a server closes the connection without a response."""
 
     def opened(self, connection: "ClientConnection") -> None:
-        """A connection is open."""
+        """Add a connection that has just opened."""
 
     def release(self, connection: "ClientConnection") -> None:
-        """A connection is free for the next request."""
+        """Take back a connection that is free for the next request."""
 
     def forget(self, connection: "ClientConnection") -> None:
-        """A connection is closing: it takes no more requests."""
+        """Give a closing connection no more requests."""
 
     def closed_idle(self, connection: "ClientConnection") -> None:
-        """The server closed this connection while it was idle."""
+        """Handle that the server closed this connection while it was idle."""
 
     def redirect(self, exchange: Exchange, headers: ResponseHeaders) -> None:
-        """The response to this request is a redirect that keeps the method: follow it, if that is allowed."""
+        """Follow the redirect that answered this request, if that is allowed."""
 
     def send_again(self, exchange: Exchange) -> None:
-        """Send a request that was not processed once more."""
+        """Send a request once more that the server did not process."""
 
     def lost(self, connection: "ClientConnection") -> None:
-        """A connection is closed: another one may be opened in its place."""
+        """Remove a closed connection; another one may be opened instead."""
 
 
 def tls_reason(exc: ssl.SSLError) -> str:
-    """Why a TLS handshake failed, in words."""
+    """The reason why a TLS handshake failed, as a sentence."""
     code = exc.reason or ""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {exc.verify_message}"
@@ -123,7 +123,7 @@ class ClientConnection(asyncio.Protocol):
         self._room = self._pool.max_head  # bytes that may still come without a complete head or a piece of body
 
     def begin(self, exchange: Exchange, head: bytes, extra: bytes, body: bytes) -> None:
-        """Write a request; its response belongs to `exchange`."""
+        """Write a request, and pass its response to `exchange`."""
         self._exchange = exchange
         exchange.start(self)
         size = len(body)
@@ -137,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(b"%b%b\r\n" % (head, extra))
 
     def can_take(self, oldest: float) -> bool:
-        """Whether the connection can take a request: idle since `oldest` or later, and not closing."""
+        """Whether the connection can take a request: open, and idle since `oldest` or later."""
         return self.idle_since >= oldest and not self._transport.is_closing()
 
     def begin_idle(self, now: float) -> None:
@@ -145,22 +145,22 @@ class ClientConnection(asyncio.Protocol):
         self.idle_since = now
 
     def age(self, seconds: float) -> None:
-        """Count as idle for longer than it is: the server keeps it for a shorter time than others."""
+        """Treat the connection as idle for longer than it is, because its server closes idle ones sooner."""
         self.idle_since -= seconds
 
     def is_ended(self) -> bool:
-        """Whether the server has closed it, or sent something, which the event loop has not read yet."""
+        """Whether the server has closed the connection, or sent bytes that the event loop has not read yet."""
         with selectors.DefaultSelector() as look:
             look.register(self._transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return bool(look.select(0))
 
     def give_up(self, exchange: Exchange) -> None:
-        """Close: reading an unwanted response to its end costs more than a new connection."""
+        """Close the connection: reading an unwanted response to its end costs more than a new connection."""
         if exchange is self._exchange:
             self.close()
 
     def close(self) -> None:
-        """Close now. The exchange, if any, is dropped without a word to its receiver."""
+        """Close now. Drop the exchange, if any, and tell its receiver nothing."""
         if not self.is_closed:
             self.is_closed = True
             self._exchange = None
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
             self._reader.stop()
 
     def fail(self, kind: FailureKind, reason: str) -> None:
-        """Close, and report the reason to the receiver."""
+        """Close the connection, and report the reason to the receiver of the response."""
         exchange = self._exchange
         self.close()
         if exchange is None:

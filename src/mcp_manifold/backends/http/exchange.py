@@ -67,27 +67,27 @@ class Receiver(Protocol):
     """Receives a response. Calls are synchronous and in order; exactly one of `ended` and `failed` comes last."""
 
     def responded(self, status: int, headers: ResponseHeaders) -> None:
-        """The head of the final response."""
+        """Receive the status and headers of the final response."""
 
     def received(self, data: bytes) -> None:
-        """A decoded piece of the body."""
+        """Receive a decoded piece of the body."""
 
     def ended(self) -> None:
-        """The response is complete."""
+        """Handle the end of a complete response."""
 
     def failed(self, exc: HttpFailure) -> None:
-        """The response will not be completed."""
+        """Handle a response that will not be completed."""
 
 
 class Owner(Protocol):
     """The current owner of an exchange: the pool while it waits, then its connection."""
 
     def give_up(self, exchange: "Exchange") -> None:
-        """The caller aborted this exchange."""
+        """Stop the exchange, because its caller aborted it."""
 
 
 class Exchange:
-    """One request and its response. `sent` tells whether the request was written to a connection."""
+    """One request and its response. `sent` is whether the request was written to a connection."""
 
     __slots__ = ("done", "hops", "is_repeatable", "left", "moved", "owner", "receiver", "request", "sent")
 
@@ -119,30 +119,30 @@ class Exchange:
         return f"<Exchange {'done' if self.done else 'sent' if self.sent else 'waiting'}>"
 
     def start(self, owner: Owner) -> None:
-        """The request is written to a connection, which owns the exchange now."""
+        """Mark the request as written to a connection, which becomes the owner of the exchange."""
         self.owner = owner
         self.sent = True
 
     def answered(self) -> None:
-        """The response has begun: the request is not sent again."""
+        """Note that the response has begun, so that the request is not sent again."""
         self.request = FORGOTTEN
 
     def follow(self, redirect: Receiver) -> None:
-        """Let `redirect` receive the rest of this response."""
+        """Pass the rest of this response to `redirect`."""
         self.receiver = redirect
         self.hops += 1
 
     def moves(self, receiver: Receiver, path: str, request: RequestParts) -> None:
-        """Become another request: the server redirected this one, and processed nothing of it."""
+        """Replace the request by the one that the server redirected to. The server processed nothing of the first."""
         self.receiver, self.moved, self.request = receiver, path, request
 
     def again(self, owner: Owner) -> None:
-        """Become unsent; `owner` sends it once more."""
+        """Mark the request as not sent; `owner` sends it once more."""
         self.owner = owner
         self.is_repeatable = self.sent = self.done = False
 
     def take(self, data: bytes) -> bool:
-        """Pass a piece of the body on; False, and nothing passed, when it exceeds the limit."""
+        """Pass a piece of the body to the receiver. False if it exceeds the limit; then nothing was passed."""
         self.left -= len(data)
         if self.left < 0:
             return False
@@ -150,18 +150,18 @@ class Exchange:
         return True
 
     def end(self) -> None:
-        """The response is complete."""
+        """Mark the exchange done and tell the receiver that the response is complete."""
         self.done = True
         self.receiver.ended()
 
     def abort(self) -> None:
-        """Drop the exchange and its connection; the receiver is not called again. No effect when done."""
+        """Drop the exchange and its connection; the receiver is not called again. Does nothing when done."""
         if not self.done:
             self.done = True
             self.owner.give_up(self)
 
     def fail(self, kind: FailureKind, reason: str) -> None:
-        """End without a response. No effect when done."""
+        """End the exchange without a response. Does nothing when done."""
         if not self.done:
             self.done = True
             self.receiver.failed(HttpFailure(kind, reason, sent=self.sent and kind != "tls"))

@@ -17,7 +17,7 @@ class UnknownEncoding(Exception):
 
 
 class Inflater:
-    """Decoder of one gzip or deflate body. `deflate` is read as specified (zlib) and as often sent (raw)."""
+    """The decoder of one gzip or deflate body. `deflate` may have the zlib header or, as is often sent, none."""
 
     __slots__ = ("_begun", "_decoder", "_first", "_raw_allowed")
 

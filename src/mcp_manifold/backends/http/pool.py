@@ -98,7 +98,7 @@ class HttpPool:
         return f"<HttpPool {self.where} {'closed ' if self._is_closed else ''}{counts}>"
 
     def head(self, method: str, path: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-        """The head of a request, for any number of them; `path` defaults to that of the pool's URL.
+        """The head of a request, to be used for any number of requests. `path` defaults to the path of the pool's URL.
 
         Raises:
             ValueError: see `Origin.head`.
@@ -139,7 +139,7 @@ class HttpPool:
         return exchange
 
     async def aclose(self) -> None:
-        """Fail all requests and close all connections; bounded."""
+        """Fail all requests and close all connections, within a time limit."""
         self._is_closed = True
         for timer in (self._sweep, self._expiry):
             if timer is not None:
@@ -193,7 +193,7 @@ class HttpPool:
             self._wait(exchange, *exchange.request)
 
     def closed_idle(self, connection: ClientConnection) -> None:
-        """Keep connections for a shorter time from now on: a request could cross the server's close."""
+        """Keep idle connections for a shorter time, so that no request is sent while the server closes one."""
         if connection.has_served:
             idle = self.clock.now() - connection.idle_since
             self._keepalive = min(self._keepalive, max(_LEAST_KEPT, idle - _KEEP_MARGIN))

@@ -17,7 +17,7 @@ MAX_REDIRECTS: Final = 5
 
 
 class Redirect:
-    """Receives the rest of a response that redirects; then `send` sends the request to `path`."""
+    """Receives the rest of a redirect response; then calls `send` to send the request to `path`."""
 
     def __init__(self, exchange: Exchange, path: str, send: Callable[[Exchange], None]) -> None:
         self._exchange = exchange
@@ -47,7 +47,7 @@ class Redirect:
 
 
 def path_of(origin: Origin, head: bytes, location: str | None) -> str | None:
-    """The path and query that a redirect of this request leads to; None on another origin or without a target."""
+    """The path and query that a redirect leads to; None without a target or with one on another origin."""
     url = f"{'https' if origin.is_tls else 'http'}://{origin.authority}{head.split(b' ', 2)[1].decode()}"
     try:
         target = Origin.of(urljoin(url, location or ""))

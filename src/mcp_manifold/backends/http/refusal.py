@@ -42,7 +42,7 @@ _REASONS: Final = {
 
 
 class Refusal:
-    """See the module. `body` may be the beginning only."""
+    """An HTTP response that refuses a request. `body` may be only the beginning of the response's body."""
 
     def __init__(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
         self.status = status
@@ -55,43 +55,43 @@ class Refusal:
 
     @property
     def is_about_session(self) -> bool:
-        """Whether its text mentions the session, or that it is not initialized; a web page or a limit does not."""
+        """Whether the refusal's text mentions the session, or says that it is not initialized."""
         is_other = self._headers.content_type == "text/html" or self.status == TOO_MANY
         return not is_other and names_session(self._body)
 
     @property
     def may_mean_forgotten(self) -> bool:
-        """Whether a server that forgot the session may refuse so, besides for other reasons."""
+        """Whether a server that forgot the session may refuse this way. It may also have other reasons."""
         if self._error is not None and wire.backend_code(self._error) in _READ:
             return self.is_about_session
         return self.status in (400, 404, 410, 500) or self.is_about_session
 
     @property
     def means_forgotten(self) -> bool:
-        """Whether it says that the session is unknown (2025-11-25 streamable-http, Session Management)."""
+        """Whether the refusal says that the session is unknown (2025-11-25 streamable-http, Session Management)."""
         return self.status == 404 and (self._error is None or self.is_about_session)
 
     @property
     def is_unread(self) -> bool:
-        """Whether a server that forgot the session certainly did not process the request."""
+        """Whether the server certainly did not process the request, if it has forgotten the session."""
         return self.status in (400, 404, 410) or self.is_about_session
 
     def error(self, backend: str, era: Era) -> BackendError | RemoteError:
-        """The error of the refused request: that of a JSON-RPC error response, or else `failure`."""
+        """The error for the refused request: the server's own JSON-RPC error, or else `failure`."""
         if self._error is not None and self.status != 401:
             code = wire.backend_code(self._error)
             return RemoteError(bytes(self._error), code=code, backend=backend, era=era)
         return self.failure(backend)
 
     def failure(self, backend: str) -> BackendError:
-        """What the status means."""
+        """The error that the HTTP status stands for."""
         is_temporary = self.status in (401, 403, 429) or self.status >= 500
         kind = BackendUnavailable if is_temporary else BackendProtocolError
         return kind(backend, self.reason, status=self.status, next_try=self._retry_after)
 
     @property
     def reason(self) -> str:
-        """What the response means, in words, with the status and the server's own words."""
+        """The meaning of the response as a sentence, with the status and the server's own message."""
         status, kind = f"HTTP {self.status}", self._headers.content_type
         if self.status in range(300, 400):
             return f"the server redirects to {self._target} ({status}), which is not followed; check the url"

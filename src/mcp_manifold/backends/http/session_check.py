@@ -19,7 +19,7 @@ SMALL_ERROR: Final = 4096
 
 
 class SessionCheck:
-    """See the module. One `ping` serves all that is in doubt meanwhile."""
+    """Sends one `ping` to find out whether the session is forgotten. All requests in doubt share its answer."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -31,11 +31,11 @@ class SessionCheck:
         return f"<SessionCheck {self._link.backend} {'asking' if self._ping else 'idle'}>"
 
     def holds(self, pending: PendingRequest) -> bool:
-        """Whether the request was refused, and waits for the answer."""
+        """Whether the refused request is held until the check is answered."""
         return pending.number in self._doubted
 
     def doubts(self, pending: PendingRequest, refusal: Refusal, *, has_session: bool) -> bool:
-        """Take over a refused request, if the session may be forgotten; False if that is not the reason."""
+        """Hold a refused request if the session may be forgotten; False if the refusal has another reason."""
         if not self._is_in_session(pending) or not (
             refusal.may_mean_forgotten if has_session else refusal.is_about_session
         ):
@@ -47,7 +47,7 @@ class SessionCheck:
         return True
 
     def doubts_answer(self, pending: PendingRequest, message: bytes) -> bool:
-        """The same for an error that came as the answer to the request."""
+        """Hold a request whose answer is an error, if the session may be forgotten; else return False."""
         if len(message) > SMALL_ERROR or b'"error"' not in message or not names_session(message):
             return False
         error = rpc_error(message)
@@ -62,7 +62,7 @@ class SessionCheck:
         return True
 
     def ask(self) -> None:
-        """Ask, unless the answer is awaited already."""
+        """Send the `ping`, unless one is unanswered already."""
         if self._ping is None and not self._link.ended.done():
             self._ping = self._link.send("ping", {}, self._answered, timeout=CHECK_WAIT)
 

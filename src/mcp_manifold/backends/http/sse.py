@@ -30,7 +30,7 @@ PROOF_WAIT: Final = 5.0
 
 
 class SseTransport:
-    """Carries one link. The event stream is the session; its end is the end of the link."""
+    """Carries one link. The server's event stream is the session: when it ends, the link ends."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The exchanges of an HTTP link besides its requests: notification POSTs, and the standing GET stream.
+"""The exchanges of an HTTP link besides its requests: notification POSTs, and the GET event stream (standing stream).
 
 On the standing stream a handshake-era server sends messages that belong to no request. It reconnects; it reads none.
 """
@@ -38,7 +38,7 @@ REFUSAL_BODY: Final = 65536
 
 
 class StreamOpener(Protocol):
-    """The transport, as its standing stream sees it."""
+    """The part of the transport that its GET event stream (standing stream) uses."""
 
     link: Link
     clock: Clock
@@ -55,7 +55,7 @@ class StreamOpener(Protocol):
 
 
 class NotificationPost:
-    """The reply to a POSTed message that has no result: accepted or refused."""
+    """Receives the response to a POSTed message that has no result: the server accepts or refuses it."""
 
     __slots__ = ("_backend", "_body", "_clock", "_headers", "_status", "_timer", "accepted", "problem")
 
@@ -85,7 +85,7 @@ class NotificationPost:
 
     @property
     def refusal(self) -> Refusal | None:
-        """The refusal of the message by an HTTP status; None if it was accepted, or not answered."""
+        """The HTTP refusal of the message; None if the server accepted it, or gave no answer."""
         if self._headers is None or self._status < 300:
             return None
         return Refusal(self._status, self._headers, self._body)
@@ -113,7 +113,7 @@ class NotificationPost:
 
 
 class StandingStream:
-    """The standing GET stream: reopened when it breaks, closed for good if the server offers none.
+    """The GET event stream (standing stream): reopened when it breaks, given up if the server has none.
 
     What the server answers concerns this stream only; after a 404 the session is verified.
     """
@@ -216,5 +216,5 @@ class StandingStream:
 
 
 def resume_delay(retry: float, short: int) -> float:
-    """Seconds before a stream is opened again: those of `retry`, and more after `short` streams that ended at once."""
+    """Seconds before the stream is reopened: the server's `retry`, more after `short` streams that ended at once."""
     return min(RESUME_CEILING, max(retry, _RESUME_FLOOR) * _GROWTH ** min(short, 16))

@@ -149,7 +149,7 @@ class HttpTransport:
         self._compose()
 
     def listen(self) -> None:
-        """Open the standing GET stream of a handshake-era server."""
+        """Open the GET event stream (standing stream) of a handshake-era server."""
         self._standing = StandingStream(self)
         self._standing.open()
 
@@ -174,7 +174,7 @@ class HttpTransport:
             self._compose()
 
     def moved(self, path: str) -> None:
-        """Use the path to which the server redirected from now on."""
+        """Send further requests to the path to which the server redirected."""
         if path != self._path:
             self._path = path
             self._compose()

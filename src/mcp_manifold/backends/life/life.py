@@ -37,7 +37,7 @@ NUDGE_EVERY: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """Questions that a life asks about the use of its backend, and events that it reports."""
+    """The questions that a Life asks about the use of its backend, and the events that it reports."""
 
     last: Callable[[], float]
     """Time of the last call's end."""
@@ -50,7 +50,7 @@ class Uses:
 
 
 class Life:
-    """See the module. `run` is the owner task; everything else is called from the same event loop."""
+    """The life of one backend. `run` is the owner task; call everything else from the same event loop."""
 
     def __init__(
         self,
@@ -94,16 +94,16 @@ class Life:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it rests, with no failure on record."""
+        """Whether the backend has no link because none is needed, and the last one did not fail."""
         return self._is_resting and self.status.is_resting
 
     @property
     def last_error(self) -> str:
-        """Why it is not connected: what it prints in place of a greeting, or why it failed last."""
+        """Why the backend is not connected: what it prints in place of a greeting, or its last failure."""
         return self._opener.noise or self.status.last_error
 
     def wake(self) -> None:
-        """Connect before resting again."""
+        """Connect now, before the backend may rest again."""
         self._is_woken = True
         self._nudge()
 
@@ -115,7 +115,7 @@ class Life:
             self._nudge()
 
     def unavailable(self) -> BackendUnavailable:
-        """The error of a call while there is no link."""
+        """The error to raise for a call while there is no link."""
         now, today, status = (
             self._clock.now(),
             self._clock.wall(),
@@ -294,7 +294,7 @@ class Life:
         self.stats.note_listing(self._clock.now() - age)
 
     def learned(self) -> None:
-        """The backend has listed. If it was started only for that, it rests."""
+        """Note that the backend has listed. If it was started only for its lists, let it rest."""
         self._has_listed = True
         self._signal_change()
         link = self.live

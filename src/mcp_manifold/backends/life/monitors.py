@@ -23,7 +23,7 @@ IDLE_LOOK_EVERY: Final = 5.0
 
 
 class Probe:
-    """Sends a request whenever nothing was heard for `every` seconds.
+    """Sends a request whenever nothing was received from the backend for `every` seconds.
 
     Any response counts, errors included; but not a refusal by an HTTP status, which a gateway may give. A server that
     never answered a ping is then asked for its tools: some do not answer methods they do not know.
@@ -90,7 +90,7 @@ class Probe:
 
 
 class IdleMonitor:
-    """Calls `on_idle` once a backend was unused for long enough.
+    """Calls `on_idle` once a backend was unused for `after` seconds.
 
     Args:
         after: seconds of idleness that are enough; 0 for never.
@@ -120,7 +120,7 @@ class IdleMonitor:
         return f"<IdleMonitor {self._link.backend} after={self._after():g}s>"
 
     async def run(self) -> None:
-        """Watch until the link ends, or was idle for long enough."""
+        """Watch until the link ends, or until the backend was idle for long enough."""
         while not self._link.ended.done():
             left = self._left()
             if left <= 0:

@@ -52,12 +52,12 @@ class _Held:
     """The call it was last opened or kept for, which may not be sent yet."""
 
     def is_free_for(self, call: Call | None) -> bool:
-        """Whether no other call holds the lease without having been sent; `Link.is_busy` covers those that were."""
+        """Whether no other call has leased the link without having been sent. `Link.is_busy` knows of sent ones."""
         leased = self.leased
         return leased is None or leased is call or leased.attempts > 0 or leased.is_cancelled or leased.is_done
 
     def can_lease(self, link: Link, call: Call | None) -> bool:
-        """Whether the call can be the only one on this link.
+        """Whether `call` can be the only call on this link.
 
         After a cancelled call the backend may still send requests for it, so a call of another client needs another
         link. A watched link is the exception: its client has to see what its calls do.
@@ -96,7 +96,7 @@ class ClientLinks:
         return len(self._held)
 
     def find(self, place: LinkKey, call: Call | None = None) -> Link | None:
-        """The open link of a key, if it can be used now; an exclusive one only if `call` can lease it. Changes nothing.
+        """The open link for `place`, if it can be used now. An exclusive one must be free for `call`. Changes nothing.
 
         A request that is sent over a link makes it busy, so nothing more is needed to lease it.
         """
@@ -116,7 +116,7 @@ class ClientLinks:
         return [link for held in self._held.values() if (link := held.live()) is not None]
 
     async def link(self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
-        """The link of a key, opened in `group` if needed.
+        """The link for `place`, opened in the task group if there is none.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
@@ -132,7 +132,7 @@ class ClientLinks:
     def open(
         self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None
     ) -> "asyncio.Future[Link]":
-        """Start to open the link of a key, unless it is opening already.
+        """Start to open the link for `place`, unless it is opening already.
 
         Raises:
             BackendUnavailable: too many are open.

@@ -16,7 +16,7 @@ Isolation = Literal["auto", "shared", "client"]
 
 
 class LinkKey(NamedTuple):
-    """A link, identified by its users. `key` is empty for the shared link, which gives the backend's Listing.
+    """Names a link by the clients that use it. `key` is empty for the shared link, which gives the backend's Listing.
 
     `exclusive`: leased for one call at a time; of several such links the first is the primary. `exact`: opened with the
     client's own identity and capabilities, instead of everything that can be relayed. `only`: opened with these
@@ -31,7 +31,7 @@ class LinkKey(NamedTuple):
 
     @property
     def primary(self) -> "LinkKey":
-        """The key for everything but calls, such as subscriptions: the primary of leased links."""
+        """The key for all messages but calls, such as subscriptions. Of leased links, it names the first."""
         return self._replace(exclusive=False) if self.exclusive else self
 
 
@@ -44,7 +44,7 @@ def leased(key: str, number: int) -> str:
 
 
 def primary_of(key: str) -> str:
-    """The key of a leased link's primary; every other key itself."""
+    """The key of the primary among leased links; any other key unchanged."""
     return key.partition("#")[0]
 
 

@@ -46,7 +46,7 @@ ANSWER_GRACE: Final = 2.0
 
 
 class Link:
-    """See the module. `ended` is a future that holds the reason once the link has ended."""
+    """One session with a backend. `ended` is a future that holds the reason once the link has ended."""
 
     def __init__(
         self,
@@ -101,17 +101,17 @@ class Link:
 
     @property
     def is_busy(self) -> bool:
-        """Whether answers are due."""
+        """Whether a request with a timeout awaits its answer."""
         return any(pending.timeout != inf for pending in self.pending.values())
 
     @property
     def is_clear(self) -> bool:
-        """Whether the backend certainly works on no call: none is due, and none was abandoned recently."""
+        """Whether the backend certainly works on no call: no request is open, and none was abandoned recently."""
         return not self.is_busy and not self.abandoned.clients
 
     @property
     def due(self) -> int:
-        """The number of answers that are due."""
+        """The number of requests awaiting an answer, without those that have no timeout."""
         return sum(1 for pending in self.pending.values() if pending.timeout != inf)
 
     @property
@@ -137,16 +137,16 @@ class Link:
         self._handler = handler
 
     def attach(self, transport: Transport) -> None:
-        """Set the transport that was opened for this link."""
+        """Use `transport`, which was opened for this link."""
         self._transport = transport
 
     def stamp(self, stamp: dict[str, Payload] | None) -> None:
-        """Speak the modern era, with `stamp` in the `_meta` of every request; the handshake era for None."""
+        """Speak the modern era, with `stamp` in the `_meta` of every request. With None, speak the handshake era."""
         self._meta.adopt(stamp)
         self.era = self._meta.era
 
     def adopt(self, version: str, capabilities: Payload) -> None:
-        """The session is negotiated: this revision, these capabilities of the backend."""
+        """Adopt what was negotiated: the protocol revision, and the capabilities of the backend."""
         self.version = version
         self.capabilities = capabilities
         self._meta.adopt_logging("logging" in wire.capability_names(capabilities))
@@ -157,7 +157,7 @@ class Link:
         self.is_watched = is_watched
 
     def mirror(self, headers: ParameterHeaders | None) -> None:
-        """Set the headers that mirror tool arguments, once the tools are listed."""
+        """Set the headers that mirror tool arguments, now that the tools are listed."""
         self.parameter_headers = headers
 
     # --- requests -------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Link:
         waited: float = 0.0,
         call: Call | None = None,
     ) -> PendingRequest:
-        """Send a request; `on_result` receives its outcome, once, after this returned.
+        """Send a request. After this has returned, `on_result` receives its outcome, once.
 
         Args:
             params: raw members, with the backend's own names and URIs.
@@ -226,7 +226,7 @@ class Link:
             raise
 
     def begin(self, method: str, params: dict[str, Payload], *, timeout: float = inf) -> PendingRequest:
-        """Send a request of our own, whose outcome is in its `future`; raises as `send` does.
+        """Send a request of our own; its outcome is in the `future` of the result. Raises as `send` does.
 
         Without a timeout it stands as long as the link does, and does not make the link busy.
         """
@@ -243,7 +243,7 @@ class Link:
         return self.transport.send_note(wire.notification(method, params))
 
     def abandon(self, pending: PendingRequest, reason: Exception | None) -> None:
-        """Give up on a request: tell the backend in its era's way, and complete the request with `reason`."""
+        """Complete a request with `reason`, and cancel it at the backend in the way of its era."""
         if self.pending.pop(pending.number, None) is None:
             return
         if pending.stalls:
@@ -264,7 +264,7 @@ class Link:
     # --- parking --------------------------------------------------------------------------------------------------
 
     def park(self, pending: PendingRequest, answer: Payload) -> None:
-        """Complete the client's call with `answer`, and keep the request: the backend goes on with it."""
+        """Answer the client's call with `answer`; keep its backend request pending until `resume`."""
         self._pause(pending)
         callback, pending.on_result = pending.on_result, ignore
         if callback is not None:
@@ -272,7 +272,7 @@ class Link:
         pending.is_parked, pending.call = True, None
 
     def resume(self, pending: PendingRequest, call: Call, on_result: ResultCallback) -> None:
-        """Continue a parked request on behalf of `call`. An outcome that is known already is reported right after."""
+        """Give a parked request's outcome to `call` from now on. An outcome that is known already comes right after."""
         pending.is_parked, pending.call, pending.on_result = False, call, on_result
         meta = call.params.get("_meta")
         pending.token = None if meta is None else wire.object_members(meta).get("progressToken")
@@ -288,7 +288,7 @@ class Link:
         self._pause(pending)
 
     def release(self, pending: PendingRequest) -> None:
-        """Restart a request's deadline, once no server request pauses it any more."""
+        """Restart a request's deadline, unless another server request still pauses it."""
         pending.stalls -= 1
         if not pending.stalls and not pending.is_parked and pending.number in self.pending:
             self._watch(pending)
@@ -337,7 +337,7 @@ class Link:
     # --- incoming messages --------------------------------------------------------------------------------------------
 
     def fed(self, data: bytes, origin: PendingRequest | None = None) -> None:
-        """Handle one message. `origin`: the request on whose own stream it came."""
+        """Handle one received message. `origin` is the request on whose own stream the message came."""
         try:
             envelope = wire.parse_backend(data)
         except MalformedMessage as exc:
@@ -362,19 +362,19 @@ class Link:
             self.handler.on_request(envelope.method, envelope.id, params, origin)
 
     def oversized(self, start: bytes) -> None:
-        """A message exceeded the limit and was dropped; `start` is its beginning."""
+        """Handle a message that exceeded the limit and was dropped; `start` is its beginning."""
         self._invalid_message(start, "larger than the message limit")
         self._garbled(0, "its answer is larger than the message limit", self.pending.get(answered_by(start)))
 
     def fail(self, pending: PendingRequest, failure: Exception) -> None:
-        """Fail one request; the link goes on."""
+        """Fail one request. The link stays open."""
         self.pending.pop(pending.number, None)
         if pending.stalls and not pending.is_done:
             self.handler.on_finished(pending)
         self._complete(pending, None, failure)
 
     def lost(self, reason: BackendError) -> None:
-        """End the link: everything pending fails now. Later calls change nothing."""
+        """End the link, and fail everything pending now. Later calls change nothing."""
         if self.ended.done():
             return
         self.ended.set_result(reason)

@@ -19,7 +19,7 @@ MAX_TEXT: Final = 2048
 
 
 class MetaRewriter:
-    """The rewriter of one link: its stamp, and the texts that it rewrote before."""
+    """Rewrites the `_meta` of the requests that one link sends."""
 
     __slots__ = ("_remembered", "_stamp", "era", "has_logging", "is_plain")
 
@@ -36,7 +36,7 @@ class MetaRewriter:
         return f"<MetaRewriter {self.era} remembered={len(self._remembered)}>"
 
     def adopt(self, stamp: dict[str, Payload] | None) -> None:
-        """Speak the modern era, with `stamp` in every request; the handshake era for None."""
+        """Speak the modern era, with `stamp` in every request. With None, speak the handshake era."""
         self._stamp = stamp
         self._remembered.clear()
         self.era = "handshake" if stamp is None else "modern"
@@ -49,7 +49,7 @@ class MetaRewriter:
     def rewrite(
         self, params: dict[str, Payload], number: int, call: Call | None
     ) -> tuple[bytes | None, Payload | None]:
-        """The params as this link sends them (None for none), and the progress token the client gave.
+        """The params as this link sends them (None if empty), and the progress token that the client gave.
 
         Args:
             number: the request's id, which is its progress token on this link.

@@ -20,7 +20,7 @@ EXCERPT: Final = 200
 
 
 class AbandonedCalls:
-    """Calls that were cancelled or timed out, and that the backend may still work on and send requests for.
+    """Calls that were cancelled or timed out. The backend may still work on them and send requests for them.
 
     Each is remembered until the backend answers it, or for as long as it was allowed to take.
     """
@@ -33,7 +33,7 @@ class AbandonedCalls:
         return f"<AbandonedCalls {len(self._until)}>"
 
     def add(self, pending: PendingRequest) -> None:
-        """Remember a request that was abandoned just now, if a client's call caused it."""
+        """Remember a request that was just abandoned, if a client's call caused the request."""
         now = self._clock.now()
         self._until = {number: each for number, each in self._until.items() if each[1] > now}
         if pending.call is not None or pending.is_parked:
@@ -41,12 +41,12 @@ class AbandonedCalls:
             self._until[pending.number] = (session, now + pending.timeout)
 
     def clear(self, number: int) -> None:
-        """Forget a request: the backend answered it after all."""
+        """Forget a request, because the backend has answered it after all."""
         self._until.pop(number, None)
 
     @property
     def clients(self) -> list[Session | None]:
-        """The sessions whose calls they were; None for the client of a parked call that did not come back."""
+        """The sessions that made the abandoned calls; None for a parked call whose client did not return."""
         now = self._clock.now()
         return [session for session, until in self._until.values() if until > now]
 
@@ -68,7 +68,7 @@ class InvalidMessageMonitor:
         return f"<InvalidMessageMonitor of {self._backend} {self._count} this second>"
 
     def is_flood(self, data: bytes, reason: str, now: float) -> bool:
-        """Count an invalid message; True once there were too many in this second."""
+        """Count an invalid message; returns whether there were too many in this second."""
         second = int(now)
         if second != self._second:
             if self._count > LOGGED:
@@ -89,17 +89,17 @@ class InvalidMessageMonitor:
 
 
 def is_bare(data: bytes) -> bool:
-    """Whether a message has nothing but an id, which no logger writes."""
+    """Whether a message has no member but an id. No logger writes such a line."""
     return object_members(Payload(data)).keys() == {"jsonrpc", "id"}
 
 
 def is_echo(method: str, pending: PendingRequest | None) -> bool:
-    """Whether a request is ours, sent back by a server that prints what it reads. Requests of tasks go both ways."""
+    """Whether a message is our own request, printed back by the server. Not for task requests: both sides send them."""
     return pending is not None and pending.method == method and not method.startswith("tasks/")
 
 
 def is_noise(envelope: Envelope) -> bool:
-    """Whether a message without a method ends no request: a logger's line may have an `id`, and even an `error`."""
+    """Whether a message without a method answers no request: a log line may have an `id` or even an `error`."""
     outcome = envelope.error if envelope.result is UNSET else envelope.result
     if outcome is UNSET or (outcome is envelope.error and bytes(outcome) == b"null"):
         return True

@@ -32,7 +32,7 @@ TOO_MANY: Final = 429
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What we declare to a backend: raw `clientInfo` and `capabilities`."""
+    """What this program declares to a backend: its raw `clientInfo` and `capabilities`."""
 
     client_info: Payload
     capabilities: Payload
@@ -52,7 +52,7 @@ class Negotiation:
 
 
 def telling(failure: BackendError) -> int:
-    """How much a failed attempt tells: 3 about access, 1 about an endpoint of another kind, 2 otherwise."""
+    """How much a failed attempt tells about the server: 3 about access, 1 about another kind of endpoint, else 2."""
     if failure.status in (401, 403):
         return 3
     return 1 if failure.status in (400, 404, 405, 406, 415, 501) or isinstance(failure, BackendTimeout) else 2
@@ -136,7 +136,7 @@ class _LazyPackage(ModuleType):
 
 
 def import_lazily(*packages: str) -> None:
-    """Defer the `__init__` of these packages, outer ones first; packages that are imported already stay as they are.
+    """Defer the `__init__` of these packages, given outer ones first. Already imported packages stay unchanged.
 
     `mcp.client.session` needs a third of the SDK, but `mcp/__init__.py` imports all of it, server and web framework
     included. Deferring it saves half of the import's time and memory.

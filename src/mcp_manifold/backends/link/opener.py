@@ -62,7 +62,7 @@ class Connector:
         return f"<Connector {self._server.name} {self._kind or 'http or sse'} {self._era or 'any era'}>"
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
-        """Use other settings for transports opened from now on; the shared pool keeps its own."""
+        """Use other settings for transports opened from now on. The shared pool keeps its settings."""
         self._server, self._context = server, context
 
     @property
@@ -93,7 +93,7 @@ class Connector:
         return ("modern", "handshake") if self._era == "modern" else ("handshake", "modern")
 
     def learned(self, kind: TransportKind, era: Era) -> None:
-        """Try this transport and era first from now on. The others stay in the list: the server may be replaced."""
+        """Try this transport and era first from now on. Keep the others, because the server may be replaced."""
         self._kind = kind
         self._era = era
 
@@ -196,12 +196,12 @@ class LinkOpener:
 
     @property
     def noise(self) -> str:
-        """What the server that is being connected printed in place of a greeting, in words; empty if nothing."""
+        """What the connecting server printed in place of a greeting, as a sentence; empty if nothing."""
         return "" if self._opening is None else _noise(self._opening)
 
     @property
     def said(self) -> str:
-        """What the server that is being connected printed, on stdout or else on stderr, in words; empty if nothing."""
+        """What the connecting server printed on stdout, or else on stderr, as a sentence; empty if nothing."""
         return "" if self._opening is None else self.noise or self.connector.tail.summary()
 
     def adapt(self, server: ServerSettings, context: BackendContext) -> None:
@@ -211,7 +211,7 @@ class LinkOpener:
         self.connector.adapt(server, context)
 
     async def aclose(self) -> None:
-        """Close what the links share; bounded."""
+        """Close what the links share, within a time limit."""
         await _bounded(self.connector.aclose, self._context.clock)
 
     @asynccontextmanager

@@ -69,18 +69,18 @@ class PendingRequest:
 
     @property
     def future(self) -> "asyncio.Future[Payload]":
-        """The future of its outcome; only a request made by `Link.begin` has one."""
+        """The future of the outcome. Only a request made by `Link.begin` has one."""
         assert self.outcome is not None, "the outcome of a call goes to its callback"
         return self.outcome
 
     @property
     def is_done(self) -> bool:
-        """Whether its outcome is known."""
+        """Whether the outcome is known."""
         return self.on_result is None or self.kept is not None
 
     @property
     def spent(self) -> str:
-        """The time it was granted, in words, once its deadline has passed."""
+        """The timeout that expired, as text such as `60 s`."""
         if self.latest > self.deadline:
             return f"{self.timeout:g} s"
         return f"{self.ceiling:g} s" + (" in all" if self.ceiling > self.timeout else "")
@@ -94,39 +94,39 @@ class Transport(Protocol):
     """Carries a link's bytes. Calls `Link.fed`, `Link.fail` and `Link.lost` synchronously, in wire order."""
 
     def send_request(self, pending: PendingRequest, body: bytes) -> None:
-        """Send a request. Raises BackendError when it certainly was not sent. Completes nothing before it returns."""
+        """Send a request; complete nothing before this returns. Raises BackendError if it certainly was not sent."""
 
     def send_note(self, body: bytes) -> asyncio.Future[None] | None:
-        """Send a notification or response; the future, if any, is done when the peer accepted it."""
+        """Send a notification or response. The future, if any, is done when the peer accepted the message."""
 
     def adopt(self, version: str) -> None:
-        """Speak this protocol revision from now on: the session is negotiated."""
+        """Use this negotiated protocol revision from now on."""
 
     async def aclose(self) -> None:
-        """Release everything, within a bound."""
+        """Release everything, within a time limit."""
 
 
 class MessageHandler(Protocol):
-    """Handles the messages a backend sends on its own; called in wire order."""
+    """Handles the messages that a backend sends unasked; called in wire order."""
 
     def on_request(self, method: str, id_: Payload, params: Payload | None, origin: PendingRequest | None) -> None:
-        """Handle a server request other than `ping`. `origin`: the request on whose own stream it came."""
+        """Handle a server request other than `ping`. `origin` is the request on whose stream it came."""
 
     def on_notification(self, method: str, params: Payload, origin: PendingRequest | None) -> None:
         """Handle a notification, other than the progress of a pending request."""
 
     def has_room(self) -> bool:
-        """Whether the rate limit permits passing on one more notification; otherwise it is dropped."""
+        """Whether the rate limit permits one more notification. If not, the notification is dropped."""
 
     def on_finished(self, pending: PendingRequest) -> None:
-        """Withdraw the server requests that a request caused: it has ended. Called before its outcome is reported."""
+        """Withdraw the server requests that an ended request caused. Called before its outcome is reported."""
 
     def on_lost(self) -> None:
-        """Withdraw every server request: the link has ended."""
+        """Withdraw every server request, because the link has ended."""
 
 
 def answered_by(start: bytes) -> int:
-    """The number of the request that an invalid message answers, as far as its start tells; 0 for none.
+    """The number of the request that an invalid message seems to answer, judged by its start; 0 for none.
 
     A line that mentions an id somewhere, such as a log line or an echo, answers nothing.
     """
@@ -135,7 +135,7 @@ def answered_by(start: bytes) -> int:
 
 
 def settle_future(outcome: "asyncio.Future[Payload]") -> ResultCallback:
-    """The callback that puts an outcome into a future."""
+    """A callback that puts the outcome of a request into `future`."""
 
     def settled(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
         if outcome.done():
@@ -149,10 +149,10 @@ def settle_future(outcome: "asyncio.Future[Payload]") -> ResultCallback:
 
 
 def retrieve(outcome: "asyncio.Future[Payload]") -> None:
-    """Mark a failure as retrieved: the caller may have gone."""
+    """Mark the failure of a future as retrieved, because its caller may have gone."""
     if not outcome.cancelled():
         outcome.exception()
 
 
 def ignore(pending: PendingRequest, result: Payload | None, failure: Exception | None) -> None:
-    """Stands for the callback of a parked request."""
+    """Do nothing. Parked requests have this callback."""

@@ -74,14 +74,14 @@ class _LinkDispatcher:
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Wait: the transport feeds the link, so there is no loop to run."""
+        """Wait for ever: the transport feeds the link, so no loop is needed here."""
         task_status.started()
         await anyio.sleep_forever()
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> dict[str, Any]:
-        """Send a request of the session, with the identity's raw members."""
+        """Send a request of the SDK's session, with the raw members of our identity."""
         sent = {key: Payload(wire.encode(value)) for key, value in (params or {}).items()}
         timeout = self._timeout
         if method == "initialize":
@@ -105,7 +105,7 @@ class _LinkDispatcher:
         return decoded
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Send a notification and wait, bounded, until it is accepted."""
+        """Send a notification, and wait within a time limit until the peer accepts it."""
         accepted = self._link.notify(method, None if params is None else Payload(wire.encode(params)))
         if accepted is not None:
             await self.clock.wait(accepted, seconds=INITIALIZED_WAIT)
@@ -120,7 +120,7 @@ def _as_mcp_error(exc: RemoteError) -> MCPError:
 
 
 async def greet(link: Link, *, eras: tuple[Era, ...], identity: Identity, timeout: float, clock: Clock) -> Negotiation:
-    """Negotiate the first of `eras` that the server speaks, through the SDK's client session."""
+    """Negotiate through the SDK's client session, in the first of `eras` that the server speaks."""
     dispatcher = _LinkDispatcher(link, identity, timeout, clock)
     async with ClientSession(dispatcher=dispatcher, client_info=_PLACEHOLDER) as session:
         outcome = await _negotiate(session, dispatcher, link, eras)

@@ -24,7 +24,7 @@ MAX_OPEN_REQUESTS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class ServerNotification:
-    """A backend's notification. `call` and `session` are set if it is certain which call it belongs to.
+    """A backend's notification. `call` and `session` are set if the call that caused it is certain.
 
     `concurrent`: calls of several clients were in flight, and it may be about any of them.
     """
@@ -38,7 +38,7 @@ class ServerNotification:
 
 
 class ServerRequest:
-    """One server request. Only the first answer is sent; an answer after withdrawal is dropped.
+    """A request from a backend. Only the first answer is sent; none is sent after withdrawal.
 
     `pending` is our request that caused it, where that is certain; `session` is the client behind it.
     """
@@ -72,21 +72,21 @@ class ServerRequest:
             self.inbox.respond(self, error=error)
 
     def withdraw(self) -> None:
-        """Close it without an answer: none is needed any more."""
+        """Close the request without an answer, because none is needed any more."""
         if self._close() and self._on_withdrawn is not None:
             self._on_withdrawn()
 
     def when_withdrawn(self, callback: Callable[[], None]) -> None:
-        """Call this when no answer is needed any more: the backend cancelled it, or its call or link ended."""
+        """Call `callback` when no answer is needed any more: the request was cancelled, or its call or link ended."""
         self._on_withdrawn = callback
 
     def replace_params(self, params: Payload, translate: Callable[[Payload], Payload] | None = None) -> None:
-        """Set the params for the client, and what replaces its names in the result."""
+        """Set the params to send to the client, and a function that restores names in its result."""
         self.params = params
         self.translate = translate or self.translate
 
     def detach(self, session: Session | None = None) -> None:
-        """Separate it from the request it came with, whose deadline runs again; `session` is its client instead."""
+        """Separate the request from the call that caused it. That call's deadline runs again; `session` is asked."""
         self.pending = None
         self.session = session or self.session
         self.inbox.release(self)
@@ -166,14 +166,14 @@ class Inbox:
     def respond(
         self, request: ServerRequest, *, result: Payload | None = None, error: bytes | Payload | None = None
     ) -> None:
-        """Send the answer to a server request that was closed just now."""
+        """Send the answer to a server request that has just been closed."""
         if self.link.ended.done():
             return
         answer = wire.response(request.id, result or b"{}") if error is None else wire.failure(request.id, error)
         self.link.transport.send_note(answer)
 
     def forget(self, request: ServerRequest) -> None:
-        """Remove a closed server request; the deadlines it paused run again."""
+        """Remove a closed server request, and restart the deadlines that it paused."""
         if self._open.get(bytes(request.id)) is request:
             del self._open[bytes(request.id)]
         self.release(request)

@@ -73,7 +73,7 @@ class Listening:
         return f"<Listening {self._link.backend} {state} topics={len(self._wanted)}>"
 
     def start(self) -> Outcome:
-        """Open the first stream. Done when it is acknowledged, or has failed."""
+        """Open the first stream. The future is done when the stream is acknowledged, or has failed."""
         outcome = new_outcome()
         if self._lists or self._wanted:
             self._ready.append(outcome)
@@ -109,7 +109,7 @@ class Listening:
         return tag is None or (self._current is not None and _is_number(tag, self._current.pending.number))
 
     def acknowledged(self, params: dict[str, Payload]) -> None:
-        """Handle `notifications/subscriptions/acknowledged`: the opening stream becomes the current one."""
+        """Handle `notifications/subscriptions/acknowledged`: make the opening stream the current one."""
         tag = wire.object_members(params.get("_meta")).get(META_SUBSCRIPTION)
         stream = self._opening
         if stream is None or (tag is not None and not _is_number(tag, stream.pending.number)):

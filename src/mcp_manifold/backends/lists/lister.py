@@ -87,13 +87,13 @@ class Lister:
         self._timeout = timeout
 
     def notified(self, method: str) -> None:
-        """A notification came: `list_changed` marks its list stale. A flag, so that a storm costs one listing."""
+        """Handle a notification: after a `list_changed`, fetch its list again. Many of them cost one listing."""
         changed = _CHANGES.get(method)
         if changed is not None:
             self.refresh(changed)
 
     def refresh(self, methods: Iterable[str] = ("tools/list", "prompts/list")) -> None:
-        """Fetch these lists again soon: they may be out of date."""
+        """Fetch these lists again soon, because they may be out of date."""
         self._stale.update(methods)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -106,7 +106,7 @@ class Lister:
         await self._context.clock.wait(self._listed, seconds=self._timeout + REFRESH_EVERY)
 
     async def keep(self, link: Link, negotiation: Negotiation, *, over_http: bool) -> BackendError:
-        """Keep the Listing current until the link ends; returns the reason for its end."""
+        """Fetch the lists whenever they change, until the link ends; returns the reason for its end."""
         self._stale = set(LIST_METHODS)
         self._due.clear()
         self._announced = _announced(link, over_http=over_http)

@@ -67,7 +67,7 @@ class CachedListing:
 
 
 class ListingCache:
-    """See the module. Failures are only logged, once: without the cache everything works, but starts later."""
+    """The Listings on disk. Failures are only logged, once, because the cache merely speeds up the start."""
 
     def __init__(self, directory: StateDirectory, clock: Clock) -> None:
         self._directory = directory
@@ -80,7 +80,7 @@ class ListingCache:
         return f"<ListingCache {self._directory!r} written={len(self._written)}>"
 
     def recall(self, server: ServerSettings) -> CachedListing | None:
-        """The cached Listing of a server, which any process with this state directory may have written."""
+        """The cached Listing of a server. Any process with this state directory may have written it."""
         try:
             data = self._directory.get(_name_of(server))
             return None if data is None else _recalled(server.name, _entries_in(data), self._now())
@@ -91,7 +91,7 @@ class ListingCache:
     async def keep(
         self, server: ServerSettings, listing: Listing, negotiation: Negotiation, kind: TransportKind
     ) -> None:
-        """Write a Listing, unless the file holds it already."""
+        """Write a Listing, unless the file already holds the same one."""
         name, content = _name_of(server), _content(listing, negotiation, kind)
         known = self._written.get(name, b"")
         try:

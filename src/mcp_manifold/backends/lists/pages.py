@@ -55,7 +55,7 @@ class _Page(msgspec.Struct):
 
     @property
     def problem(self) -> str:
-        """Why the next page cannot be fetched; empty if there is none, or it can."""
+        """The reason why the next page cannot be fetched; empty if it can, or if there is none."""
         is_usable = first_byte(self.next) == b"n" or self.cursor is not None
         return "" if is_usable else f"unusable nextCursor {bytes(self.next)[:40].decode(errors='replace')}"
 
@@ -108,7 +108,7 @@ async def list_all(
 
 
 async def usable(pages: Pages, method: str, backend: str) -> Pages:
-    """The pages with invalid items repaired or left out. Lets others run after every few items."""
+    """The pages with invalid items repaired or left out. Yields to the event loop after every few items."""
     kept: list[bytes] = []
     faults: list[Fault] = []
     for place, raw in enumerate(pages.items, start=1):

@@ -26,7 +26,7 @@ class Reports(Protocol):
     """The subscriptions of one link, in either era."""
 
     def want(self, uri: str) -> Outcome:
-        """Subscribe to a URI. Done when the backend agrees; fails with the reason when it refuses."""
+        """Subscribe to a URI. The future is done when the backend agrees, and fails when it refuses."""
 
     def drop(self, uri: str) -> None:
         """Unsubscribe from a URI."""
@@ -42,7 +42,7 @@ def offers_subscriptions(link: Link) -> bool:
 
 
 def new_outcome() -> Outcome:
-    """A future whose exception is always retrieved: its caller may be gone."""
+    """A future whose exception is marked as retrieved, because its caller may be gone."""
     outcome: Outcome = asyncio.get_running_loop().create_future()
     outcome.add_done_callback(_retrieve)
     return outcome
@@ -54,7 +54,7 @@ def _retrieve(outcome: Outcome) -> None:
 
 
 def complete(outcomes: list[Outcome], exc: BaseException | None = None) -> None:
-    """Complete and clear a list of outcomes, with success or with `exc`."""
+    """Complete every future of a list with success or with `exc`, and clear the list."""
     waiting, outcomes[:] = list(outcomes), []
     for outcome in waiting:
         if not outcome.done():

@@ -54,7 +54,7 @@ NO_CEILINGS: Final = Ceilings()
 
 
 class Groups:
-    """The process groups of one manifold, each from its start until `forget`.
+    """The process groups of one manifold. Each is tracked from its start until `forget`.
 
     Args:
         guarded: run a warden, which ends the groups if this process is killed.

@@ -42,7 +42,7 @@ class Stat:
 
     @classmethod
     def of(cls, pid: int | str) -> "Stat | None":
-        """Read them; None if there is no such process, or it is a zombie."""
+        """The Stat of a process; None if there is no such process, or if it is a zombie."""
         try:
             fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:

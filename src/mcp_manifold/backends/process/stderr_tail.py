@@ -53,7 +53,7 @@ _WHERE: Final = ' in its "env", or where mcp-manifold is started'
 
 
 class StderrTail:
-    """The last lines that a server's processes wrote to stderr, since the last one for all clients began."""
+    """The last lines that a server's processes wrote to stderr, since its latest process for all clients began."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -71,21 +71,21 @@ class StderrTail:
 
     @property
     def exit(self) -> str:
-        """How the server last ended on its own, in words; empty if it never did."""
+        """How the server last ended on its own, as a sentence; empty if it never did."""
         return self._exit
 
     def exited(self, how: str) -> None:
-        """The server ended on its own."""
+        """Record that the server ended on its own."""
         self._exit = how
 
     def began(self) -> None:
-        """A new process begins: forget the lines of the one before."""
+        """Begin a new process: forget the lines of the previous one."""
         self._known = frozenset(self._tail)
         self._tail.clear()
         self._lines = LineCutter(LINE_LIMIT)
 
     def fed(self, data: bytes, now: float) -> None:
-        """Take what the server wrote. In a flood only the end of each piece is decoded."""
+        """Receive what the server wrote. In a flood, decode only the end of each piece."""
         is_flood = self._second == int(now) and self._logged >= LOG_RATE
         most = _READ_IN_FLOOD if is_flood else _READ
         if len(data) > most:
@@ -95,7 +95,7 @@ class StderrTail:
         self._lines.take_oversized()
 
     def ended(self, now: float) -> None:
-        """The server has closed its stderr: its last line may lack an end."""
+        """Finish the last line, because the server has closed its stderr."""
         self._take(self._lines.finish(), now)
 
     def _take(self, lines: Sequence[bytes], now: float) -> None:
@@ -106,7 +106,7 @@ class StderrTail:
                 self._log(text, int(now))
 
     def summary(self) -> str:
-        """The lines that tell most, for an error message, and what they hint at; empty when there is none."""
+        """The most informative lines for an error message, with a hint at their meaning; empty if there is none."""
         found = [line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in naming_reason(tuple(self._tail))]
         if not found:
             return ""
@@ -115,7 +115,7 @@ class StderrTail:
         return f"last line{'s' * (len(found) > 1)} of stderr: {text}{hint}"
 
     def lines(self) -> tuple[str, ...]:
-        """The last lines, oldest first, without those that tell nothing."""
+        """The last lines, oldest first, without uninformative ones."""
         return tuple(line for line in self._tail if not _CHATTER.search(line)) or tuple(self._tail)
 
     def _log(self, text: str, second: int) -> None:
@@ -133,7 +133,7 @@ class StderrTail:
 
 
 def naming_reason(lines: Sequence[str]) -> list[str]:
-    """Of the last lines, the last one that names a reason, and the last one after it; the last one of all for none."""
+    """The last line that names a reason, and the last line after it. If none names one, the last line of all."""
     found = [line for line in lines if not _CHATTER.search(line)] or list(lines)
     at = max((place for place, line in enumerate(found) if _REASON.search(_NPM.sub("", line))), default=len(found) - 1)
     return list(dict.fromkeys((*found[at : at + 1], *found[-1:])))

@@ -69,7 +69,7 @@ class _Pipes:
         return f"<_Pipes {self._link.backend}{' exited' if self._has_exited else ''}>"
 
     def received(self, fd: int, data: bytes) -> float:
-        """Take what the child wrote to its stdout or stderr; returns the seconds to pause reading, 0 for none."""
+        """Handle output of the child; returns the seconds to pause reading, 0 for none."""
         now = self._clock.now()
         if fd == 2:
             self._tail.fed(data, now)
@@ -110,12 +110,12 @@ class _Pipes:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether the child's output ended the link: the rest of it is not read."""
+        """Whether too much output has ended the link, so that the rest of it is not read."""
         ended = self._link.ended
         return ended.done() and isinstance(ended.result(), BackendProtocolError)
 
     def closed(self, fd: int) -> None:
-        """Every process that held the child's stdout or stderr has closed it."""
+        """Handle the end of stdout or stderr: every process that held it has closed it."""
         self._open.discard(fd)
         if self._has_exited:
             self._finish_if_closed()
@@ -124,7 +124,7 @@ class _Pipes:
             self._clock.call_later(EXIT_GRACE, self._link.lost, reason)
 
     def ended(self) -> None:
-        """The child has exited; its last output may still be in the pipes."""
+        """Handle the child's exit. Its last output may still be in the pipes."""
         self._has_exited = True
         self._finish_if_closed()
         self._clock.call_later(EXIT_GRACE, self._finish)
@@ -238,7 +238,7 @@ class StdioTransport:
         pass  # nothing on a pipe depends on the revision
 
     async def aclose(self) -> None:
-        """Close stdin, then send SIGTERM, then SIGKILL to the whole process group; every wait is bounded."""
+        """Stop the process group, each step within a time limit: close stdin, send SIGTERM, then SIGKILL."""
         self._is_closing = True
         self._link.lost(BackendUnavailable(self._link.backend, "the connection was closed"))
         self._stdin.close()
@@ -249,7 +249,7 @@ class StdioTransport:
         self._release()
 
     async def kill(self) -> None:
-        """Kill the group at once; for a child whose pipes could not be connected."""
+        """Kill the process group at once, because its pipes could not be connected."""
         self._groups.end(self.pid)
         await self._gone(KILL_GRACE)
         self._release()
@@ -298,13 +298,13 @@ class StdioTransport:
 
 
 def exit_reason(code: int | None, tail: StderrTail) -> str:
-    """How a server exited, in words, with the lines of its stderr that tell why."""
+    """How a server exited, as a sentence, with the lines of its stderr that tell why."""
     said = tail.summary()
     return f"{ending(code)}; {said}" if said else ending(code)
 
 
 def ending(code: int | None) -> str:
-    """How a server exited, in words."""
+    """How a server exited, as a sentence."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             return f"the server was killed by {signal.Signals(-code).name}"

@@ -34,7 +34,7 @@ EXIT_WAIT: Final = 1.0
 
 
 class Warden:
-    """Handle of the warden process. Without a shell there is none, which is logged once; other failures are retried."""
+    """The handle of the warden process. Where there is no shell, there is no warden; other failures are retried."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,7 +44,7 @@ class Warden:
         return f"<Warden {'watching' if self._is_alive() else 'not started'}>"
 
     def begin(self, groups: Iterable[int]) -> None:
-        """Start the warden over these groups, unless it runs."""
+        """Start the warden over the given process groups, unless it is running."""
         if self._is_alive() or not self._has_shell:
             return
         self._close_pipe()
@@ -62,7 +62,7 @@ class Warden:
         self._tell(f"+ {group}\n")
 
     def forget(self, group: int) -> None:
-        """This group has ended."""
+        """Stop watching this group, because it has ended."""
         self._tell(f"- {group}\n")
 
     def close(self) -> None:
