@@ -22,17 +22,17 @@ _EARLY: Final = 0.001
 
 
 class Timer(Protocol):
-    """A callback that is due later."""
+    """A callback that will be called later."""
 
     def cancel(self) -> None:
-        """Never call it."""
+        """Cancel the callback."""
 
     def when(self) -> float:
-        """When it is due, by its clock."""
+        """The time of the callback, by its clock."""
 
 
 class Clock(Protocol):
-    """Seconds from an arbitrary start, which never go backwards, and what is due at a later one of them."""
+    """Seconds since an arbitrary start, which never go backwards, and callbacks at a later time."""
 
     @property
     def now(self) -> Callable[[], float]:
@@ -54,13 +54,13 @@ class Clock(Protocol):
         """Call `callback(*args)` at a time of this clock: `call_at(when, callback, *args)`."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for that long."""
+        """Wait for `seconds`."""
 
     async def wait(self, *futures: "asyncio.Future[Any]", seconds: float | None) -> bool:
         """Wait until one of the futures is done; False if that took longer than `seconds`. Cancels none of them."""
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """A context that is cancelled after that long; it then raises TimeoutError."""
+        """A context that is cancelled after `seconds`; it then raises TimeoutError."""
 
 
 class LoopClock:
@@ -140,7 +140,7 @@ class DeadlineTimer:
 
 
 class IdleTimer:
-    """Calls `on_idle` once nothing has happened for the allowed time. Extending that time touches no timer."""
+    """Calls `on_idle` once nothing has happened for the allowed time. Extending that time sets no timer."""
 
     __slots__ = ("_clock", "_due", "_on_idle", "_timer")
 
@@ -154,11 +154,11 @@ class IdleTimer:
         return f"<IdleTimer {'off' if self._timer is None else f'due at {self._due:.3f}'}>"
 
     def allow(self, seconds: float) -> None:
-        """Something happened: stay idle for at most this long from now. A shorter time may be noticed late."""
+        """Note an activity: allow at most `seconds` without another one. A shorter time may be noticed late."""
         self._due = self._clock.now() + seconds
 
     def start(self) -> None:
-        """Watch the time as allowed now, in place of what was watched before."""
+        """Begin to watch the time allowed by the last `allow`. Replaces an earlier `start`."""
         self.stop()
         self._timer = self._clock.call_at(self._due, self._check)
 
@@ -177,7 +177,7 @@ class IdleTimer:
 
 
 class RateLimiter:
-    """At most `most` units in each second of a clock. The caller passes the time in, and does the waiting."""
+    """At most `most` units in each second of a clock. The caller passes the time, and waits if needed."""
 
     __slots__ = ("_second", "_taken", "dropped", "most")
 

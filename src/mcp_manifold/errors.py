@@ -147,7 +147,7 @@ class RemoteError(ManifoldError):
         self.era = era
 
     def rewritten(self, raw: bytes) -> "RemoteError":
-        """The same error with another error object, such as one that names public URIs."""
+        """This error with another error object, such as one that names public URIs."""
         return self if raw is self.raw else RemoteError(raw, code=self.code, backend=self.backend, era=self.era)
 
 
@@ -193,7 +193,7 @@ class BackendError(ManifoldError):
         return f"{self}. {self.advice}" if self.advice else str(self)
 
     def unsent(self) -> Self:
-        """Mark the request as certainly not sent; returns the error itself."""
+        """Mark the request as certainly not sent; returns this error itself."""
         self.is_unsent = True
         return self
 
@@ -257,7 +257,7 @@ class BackendOverloaded(BackendError):
 
 
 class AnswerDropped(BackendError):
-    """The response was dropped because the memory budget was spent. The call took effect."""
+    """The response was dropped because the memory budget was exhausted. The call took effect."""
 
     advice = "The call took effect. Request less data at once, or try again later."
 

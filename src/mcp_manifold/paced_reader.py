@@ -28,7 +28,7 @@ def line_ends(data: bytes) -> int:
 
 
 def portions(data: bytes) -> Iterator[bytes]:
-    """`data` in portions, each of them small enough for one turn."""
+    """`data` cut into portions, each small enough for one turn of the event loop."""
     at, size = 0, LARGEST_PORTION
     while at < len(data):
         portion = data[at : at + size]
@@ -41,7 +41,7 @@ def portions(data: bytes) -> Iterator[bytes]:
 
 
 class Pacer:
-    """Shares turns of the event loop among the readers that are behind: one portion a turn, in rotation.
+    """Shares the turns of the event loop among the readers that have input left: one portion a turn, in rotation.
 
     Args:
         call_soon: the event loop's.
@@ -81,7 +81,7 @@ class Pacer:
 
 
 class PacedReader:
-    """The input of one connection on its way to `take`, in order. Reading pauses while input waits, or while held."""
+    """Passes the input of one connection to `take`, in order. Pauses reading while input waits or is held."""
 
     __slots__ = (
         "_input", "_is_due", "_is_paused", "_is_stopped", "_is_unfinished", "_pacer", "_take", "_transport",
@@ -109,7 +109,7 @@ class PacedReader:
         return f"<PacedReader {state} waiting={len(self._input)}>"
 
     def feed(self, data: bytes) -> None:
-        """Receive input. Its first portion is handled at once, unless other input waits."""
+        """Handle input. Its first portion is handled at once, unless earlier input waits."""
         if self._is_stopped:
             return
         self._input.extend(portions(data))
@@ -121,7 +121,7 @@ class PacedReader:
             self._go_on()
 
     def wait(self, seconds: float, *, is_unfinished: bool = False) -> None:
-        """Pause for these seconds, and at least until the next turn; then call `take` again, if it is not done."""
+        """Pause for `seconds`, and at least until the next turn; then call `take` again if input is left."""
         if self._is_stopped:
             return
         self.is_behind = self._is_due = True
@@ -138,7 +138,7 @@ class PacedReader:
         self._pause()
 
     def release(self) -> None:
-        """Go on after `hold`, if it is held."""
+        """Handle input again after `hold`."""
         was_held, self.is_held = self.is_held, False
         if self._is_due or not was_held:
             return
@@ -148,7 +148,7 @@ class PacedReader:
             self._resume()
 
     def stop(self) -> None:
-        """Handle no more input, and read none."""
+        """Read and handle no more input."""
         self._is_stopped = True
         self._take = _drop  # breaks a reference cycle
         self._input.clear()

@@ -37,7 +37,7 @@ def _is_plain(result: Payload | None) -> bool:
 
 
 class Series:
-    """The counts of one method on one server. `buckets` are not cumulative; the last one is above all bounds."""
+    """The counts for one method on one server. `buckets` are not cumulative; the last counts all above the bounds."""
 
     __slots__ = ("buckets", "outcomes", "seconds")
 
@@ -78,7 +78,7 @@ class Counts:
 
     @property
     def is_active(self) -> bool:
-        """Whether calls are counted: always, where there are metrics at all."""
+        """Whether calls are counted. Always true: this stage exists only where there are metrics."""
         return True
 
     def began(self, call: Call) -> None:
@@ -110,11 +110,11 @@ class CallLog:
 
     @property
     def is_active(self) -> bool:
-        """Whether the log wants the line."""
+        """Whether the log level includes DEBUG."""
         return logger.isEnabledFor(logging.DEBUG)
 
     def began(self, call: Call) -> None:
-        """Log nothing yet."""
+        """Do nothing: a call is logged at its end."""
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
         """Log the call. `error` is the class of the failure, if any."""

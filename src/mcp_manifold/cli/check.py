@@ -100,7 +100,7 @@ async def _look(manifold: "Manifold") -> Findings:
 
 
 def has_no_problems(settings: "Settings", findings: Findings | None) -> bool:
-    """Whether there is nothing to repair."""
+    """Whether the configuration and its servers need no repair."""
     return not settings.broken and (findings is None or findings.has_no_problems)
 
 

@@ -47,7 +47,7 @@ class Signalled(Exception):
 
 
 def as_exit(exc: ManifoldError) -> click.ClickException:
-    """The click exception that ends the program for an error of ours."""
+    """The click exception that ends the program for `exc`, an error of ours."""
     if isinstance(exc, ConfigError):
         return Misconfigured(str(exc))
     return Failed(_remote_message(exc) if isinstance(exc, RemoteError) else str(exc))
@@ -73,7 +73,7 @@ def _remote_message(exc: RemoteError) -> str:
 
 
 def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The single error in a group, however deep; the group itself when it holds several."""
+    """The single error in an exception group, however deep; the group itself if it holds several."""
     if len(group.exceptions) != 1:
         return group
     inner = group.exceptions[0]

@@ -46,7 +46,7 @@ _GROUPS: Final = ("added", "removed", "changed", "unchanged")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The servers of an instance, as `/health/servers` describes them; or the reason why there is no answer."""
+    """The servers of a running instance, as `/health/servers` describes them; or the reason why there is no answer."""
 
     servers: tuple[Mapping[str, Any], ...] = ()
     problem: str = ""
@@ -183,7 +183,7 @@ def _lines(found: Report) -> list[str]:
 
 
 def drawn(found: Report) -> Group:
-    """The report for a terminal."""
+    """The report as text for a terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in ("latency", "tools") else "left", no_wrap=True)
@@ -235,8 +235,8 @@ def _text(server: Mapping[str, Any], member: str) -> str:
 def reload(invocation: Invocation, wait: float, as_json: bool) -> None:
     """Reload the configuration file in running instances.
 
-    Signals every `serve` and `stdio` of this user on this machine that was started with the file. Prints what changed
-    in each, or why nothing did. Servers whose entry is unchanged keep running.
+    Signals every `serve` and `stdio` that this user started with the file on this machine. Prints what changed in
+    each, or why nothing did. Servers whose entry is unchanged keep running.
 
     \b
     mcp-manifold reload

@@ -42,7 +42,7 @@ class Opening:
         return config.load(source, overrides=overrides)
 
     def find(self) -> Path | None:
-        """The configuration file that commands use by default; None if there is none."""
+        """The path of the configuration file that commands use by default; None if there is none."""
         from mcp_manifold import config  # noqa: PLC0415 - as above
 
         return config.find()
@@ -112,7 +112,7 @@ class Invocation:
         self._log(settings.manifold.log_level if is_set else default, settings.manifold.log_format)
 
     def log_at(self, level: str) -> None:
-        """Log at `level`, unless an option names another one."""
+        """Write log messages from `level` on, unless an option names another level."""
         self._log(level, "text")
 
     def _log(self, level: str, format: str) -> None:
@@ -173,7 +173,7 @@ def invocation(context: click.Context, own: dict[str, Any]) -> Invocation:
 
 
 def patience(wait: float | None, default: float | None = None) -> dict[str, object]:
-    """`--wait` as an override of the settings."""
+    """The option `--wait` as an override of the settings."""
     seconds = wait if wait is not None else default
     return {} if seconds is None else {"startupTimeout": f"{seconds * 1000:.0f}ms"}
 

@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 
 def visible_text(text: str) -> str:
-    """The same for text of several lines: line ends and tabs stay."""
+    """`text` of several lines with control and invisible characters as escapes; line ends and tabs stay."""
     return _UNSAFE_IN_TEXT.sub(_escape, text.replace("\r\n", "\n"))
 
 
@@ -116,7 +116,7 @@ class TextFormatter(logging.Formatter):
         return "<TextFormatter>"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and the indented traceback if there is one."""
+        """The log line, followed by the indented traceback if there is one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = [f"{key}={_field(value)}" for key, value in fields_of(record).items()]
         line = " ".join([clock, record.levelname, record.name, *fields, visible(record.getMessage())])
@@ -131,7 +131,7 @@ class JsonFormatter(logging.Formatter):
         return "<JsonFormatter>"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object; a field with a reserved name is prefixed with `field_`."""
+        """The record as a JSON object. A field with a reserved name gets the prefix `field_`."""
         seconds, milliseconds = divmod(int(record.created * 1000), 1000)
         line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z",
@@ -178,7 +178,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def configure(level: str, format: str = "text", stream: TextIO | None = None) -> None:
-    """Configure logging for the whole process; only the command line does this. Calling it again replaces it.
+    """Configure logging for the whole process. Only the command line does this; a second call replaces the first.
 
     Our loggers write from `level` on. Other libraries write warnings and errors, and everything at `debug`.
 

@@ -326,7 +326,7 @@ def _described(mime: object, data: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The items of one kind, each with its server's name. `key` is the member that identifies an item."""
+    """The items of one kind, each with the name of its server. `key` is the member that identifies an item."""
 
     kind: str
     key: str
@@ -372,7 +372,7 @@ async def _sections(manifold: "Manifold", wanted: set[str]) -> list[Section]:
 
 
 def attributed(kind: str, key: str, items: Sequence[Mapping[str, Any]], servers: "Sequence[ServerStatus]") -> Section:
-    """The items with their servers: a merged list is in the order of the servers.
+    """The items, each with the name of its server: a merged list is in the order of the servers.
 
     When the counts do not match, because a list changed in between, no item gets a server.
     """
@@ -383,7 +383,7 @@ def attributed(kind: str, key: str, items: Sequence[Mapping[str, Any]], servers:
 
 
 def lines(found: Sequence[Section], columns_wide: int) -> list[str]:
-    """The sections for people; descriptions are cut to the width, unless that is 0."""
+    """The sections as lines for people, with descriptions cut to `columns_wide`, unless that is 0."""
     out: list[str] = []
     for section in found:
         if not section.items:
@@ -409,7 +409,7 @@ def _text(value: object) -> str:
 
 
 def as_object(found: Sequence[Section]) -> dict[str, object]:
-    """The sections for programs: every item as clients get it, with the name of its server."""
+    """The sections as an object for programs: each item as clients get it, with the name of its server."""
     names = {"templates": "resourceTemplates"}
     return {
         names.get(section.kind, section.kind): [{"server": owner, "item": dict(item)} for item, owner in section.items]

@@ -55,7 +55,7 @@ def is_fine(status: "ServerStatus") -> bool:
 
 
 def is_pending(status: "ServerStatus") -> bool:
-    """Whether the first attempt is still running."""
+    """Whether the first attempt to connect to the server is still running."""
     return status.state == "connecting" or (status.state == "idle" and not status.is_resting and not status.last_error)
 
 
@@ -108,7 +108,7 @@ def line(status: "ServerStatus") -> str:
 
 
 def outcome(status: "ServerStatus") -> str:
-    """The same without the next attempt, for a program that is about to end."""
+    """The status as one sentence without the next attempt, for a program that is about to end."""
     return line(replace(status, next_try=None))
 
 
@@ -175,12 +175,12 @@ class PlainConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Raise, so that the caller decides."""
+        """Raise BrokenPipeError, so that the caller decides what to do."""
         raise BrokenPipeError
 
 
 async def waited_for(manifold: "Manifold", start: Awaitable[None], console: Console | None = None) -> None:
-    """Await the start of the servers. On a terminal, stderr shows which ones are awaited meanwhile."""
+    """Wait until the servers have started. On a terminal, stderr shows meanwhile which servers are still starting."""
     console = console or PlainConsole(sys.stderr)
     if not console.is_terminal:
         await start
@@ -209,7 +209,7 @@ def awaited(found: "Sequence[ServerStatus]") -> str:
 
 
 class Reporter:
-    """Shows the servers while `serve` runs: on a terminal a live table until all were tried, else a line per change.
+    """Shows the servers while `serve` runs: on a terminal a table until all were tried, else one line per change.
 
     Prints only between `begin` and `end`, and never raises. A server that fails again and again for the same reason is
     printed once.
@@ -248,11 +248,11 @@ class Reporter:
         self.review()
 
     def moved(self, name: str) -> None:
-        """Handle a changed status."""
+        """Report a server whose status has changed."""
         self.review()
 
     def settled(self, problems: tuple[str, ...]) -> None:
-        """Every server was tried: freeze the table, and print lines from now on."""
+        """Freeze the table, because every server was tried; print lines from now on."""
         self._is_settled = True
         if not self._is_open:
             return
@@ -263,7 +263,7 @@ class Reporter:
             self.say([f"note: {visible(problem)}" for problem in problems])
 
     def review(self) -> None:
-        """Print the servers whose status is news."""
+        """Print each server whose status has changed since it was last printed."""
         if not self._is_open:
             return
         found = self._status()

@@ -12,7 +12,7 @@ from mcp_manifold.config.values import setting_of
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The way from one configuration to another. Names are in the order of the new one, removed ones of the old."""
+    """The steps of a reload from one configuration to another. Names are in new order, removed ones in old order."""
 
     settings: Settings
     """The settings in force afterwards: the new ones, except for keys of `manifold` that need a restart."""
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The outcome of a reload: servers by name, keys of `manifold` as in the file, sentences."""
+    """The outcome of a reload: changed servers by name, changed keys of `manifold`, and sentences for the user."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def plan_reload(old: Settings, new: Settings) -> Plan:
 
 
 def fingerprint(server: ServerSettings) -> str:
-    """A hash of all that the offer of a server may depend on, as 40 hexadecimal digits.
+    """A hash of all settings that can change what a server offers, as 40 hexadecimal digits.
 
     Credentials are part of it, because a server may offer other things to other users. Its name is not.
     """

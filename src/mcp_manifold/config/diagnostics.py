@@ -39,7 +39,7 @@ WORDS: Final[Mapping[str, str]] = {
 
 
 class Diagnostics:
-    """The problems of one configuration so far, at most one error per place: the first is the cause of the others."""
+    """The problems of one configuration so far. One error per place is kept: the first causes the others."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -55,7 +55,7 @@ class Diagnostics:
 
     @property
     def is_full(self) -> bool:
-        """Whether further errors are only counted, so that their remedies need not be looked for."""
+        """Whether further errors are only counted, so that no remedy is needed for them."""
         return max(self._counts["error"], self._counts["broken"]) >= MAX_PROBLEMS
 
     @property
@@ -66,7 +66,7 @@ class Diagnostics:
         return (*found, *(ConfigProblem(f"and {count} more of these", severity) for severity, count in more.items()))
 
     def check(self, *, has_servers: bool = True) -> None:
-        """End the loading if anything prevents it: an error, or faulty entries and no other server.
+        """Raise if anything prevents the use of the configuration, such as faulty entries and no other server.
 
         Raises:
             ConfigError: with all problems found so far.
@@ -75,12 +75,12 @@ class Diagnostics:
             raise ConfigError(problems=self.problems)
 
     def error(self, what: str, loc: Loc, *, at_key: bool = False, remedy: str = "", server: str = "") -> None:
-        """Add an error at the value of `loc`, or at its key. An error in the entry of a server costs that server."""
+        """Add an error at the value of `loc`, or at its key. In a server's entry it makes that server unusable."""
         self._has_faulty_entry |= bool(server)
         self._add(what, loc, "broken" if server else "error", at_key=at_key, remedy=remedy, server=server)
 
     def unresolved(self, what: str, loc: Loc, *, server: str) -> None:
-        """Add a reference that makes a server unusable until it can be resolved."""
+        """Add a reference that cannot be resolved yet. Its server is unusable until then."""
         self._add(what, loc, "broken", server=server)
 
     def warning(self, what: str, loc: Loc = (), *, remedy: str = "", server: str = "") -> None:
@@ -88,7 +88,7 @@ class Diagnostics:
         self._add(what, loc, "warning", at_key=True, remedy=remedy, server=server)
 
     def fault(self, what: str, place: SourceSpan) -> None:
-        """Add an error of the text itself."""
+        """Add a syntax error of the text."""
         self._keep(ConfigProblem(what, file=self._document.path, line=place.line, column=place.column))
 
     def elsewhere(self, what: str, key: str, *, remedy: str = "", file: str = "", severity: Severity = "error") -> None:

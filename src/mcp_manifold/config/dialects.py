@@ -75,7 +75,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One notation of the file, which differs from ours in `keys`."""
+    """Another client's configuration format; `keys` are those it spells differently."""
 
     name: str
     servers: tuple[str, ...]
@@ -153,17 +153,17 @@ _FIELDS: Final = MappingProxyType(
 
 
 def other_notation(text: str) -> str:
-    """The notation that a text, which is not JSON, seems to have; empty for any other."""
+    """The format, other than JSON, in which a text seems to be written; empty for none."""
     return next((name for name, beginning in _OTHER_NOTATIONS if beginning.match(text)), "")
 
 
 def dialect_of(data: Mapping[str, object]) -> Dialect | None:
-    """The dialect of a file; None if it has no servers."""
+    """The dialect in which a file is written; None if the file has no servers."""
     return next((dialect for dialect in DIALECTS if dialect.servers[-1] in _parent(data, dialect)), None)
 
 
 def servers_of(data: Mapping[str, object], dialect: Dialect) -> object:
-    """What a file has in place of the object of servers; KeyError if nothing."""
+    """The value that a file has as its object of servers; KeyError if it has none."""
     return _parent(data, dialect)[dialect.servers[-1]]
 
 
@@ -186,26 +186,26 @@ def counts_seconds(servers: Mapping[str, object]) -> bool:
 
 
 def field_of(key: str) -> str:
-    """The setting that a key sets, in snake_case, from any spelling of any dialect."""
+    """The name in snake_case of the setting that a key sets, for any spelling in any dialect."""
     name = to_snake(key)
     return _FIELDS.get(name, name)
 
 
 def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """`did you mean "x"?` for the nearest known word; empty if none is near."""
+    """`did you mean "x"?` for the nearest known word; empty if none is similar."""
     plain = {re.sub(r"[-_ ]", "", name).lower(): name for name in known}
     near = difflib.get_close_matches(re.sub(r"[-_ ]", "", word).lower(), plain, n=1, cutoff=cutoff)
     return f'did you mean "{plain[near[0]]}"?' if near else ""
 
 
 def remedy_for(key: str, known: Iterable[str]) -> str:
-    """The advice for an unknown key: the nearest known one, else all of them."""
+    """The advice for an unknown key: the nearest known key, else all known keys."""
     known = sorted(known)
     return suggestion(key, known) or f"known are {', '.join(known)}"
 
 
 class ServerEntry:
-    """A server entry by the names of our settings, and the findings about its keys."""
+    """A server's entry, its keys replaced by the names of our settings; and the problems of its keys."""
 
     def __init__(self, written: Mapping[str, object], dialect: Dialect) -> None:
         self.data: dict[str, object] = {}
@@ -231,7 +231,7 @@ class ServerEntry:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all keys are known and agree."""
+        """Whether all keys are known, and no two contradict each other."""
         return not self.unknown and not self.problems
 
     def _set(self, row: Key, key: str, written: object) -> None:
@@ -257,12 +257,12 @@ class ServerEntry:
 
 
 def server_keys(dialect: Dialect) -> tuple[str, ...]:
-    """All keys that set something in a server entry."""
+    """All keys that set something in a server's entry."""
     return tuple(dict.fromkeys((*OWN_KEYS, *(row.name for row in dialect.keys if row.field))))
 
 
 def by_field(written: Mapping[str, object], model: type[BaseModel], twice: Callable[[Loc], None]) -> dict[str, object]:
-    """An object by the field names of `model` and its nested models; unknown keys stay.
+    """An object with its keys replaced by the field names of `model` and nested models. Unknown keys stay.
 
     `twice` gets the path of each key that sets a field a second time, in another spelling.
     """

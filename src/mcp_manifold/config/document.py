@@ -68,7 +68,7 @@ _CONSTANTS: Final = (("true", True), ("false", False), ("null", None))
 
 @dataclass(frozen=True, slots=True)
 class SourceSpan:
-    """The place where something begins: line and column, both from 1."""
+    """A position in the configuration file: line and column, both from 1."""
 
     line: int
     column: int
@@ -76,7 +76,7 @@ class SourceSpan:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The values of a text, with the place of each, and the faults of the text. `data` is None after a syntax error."""
+    """The values of a text, the position of each, and the syntax errors. `data` is None after a syntax error."""
 
     data: object = field(repr=False)
     places: Mapping[Loc, tuple[SourceSpan, SourceSpan]] = field(repr=False)
@@ -270,12 +270,12 @@ class Document:
     places: Mapping[Loc, tuple[SourceSpan, SourceSpan]] = field(default_factory=dict, repr=False)
 
     def place(self, loc: Loc, *, at_key: bool = False) -> SourceSpan | None:
-        """The place of `loc`, or of the innermost part of it that was written."""
+        """The position of `loc` in the file, or of the innermost part of `loc` that was written."""
         found = self.places.get(self.written(loc))
         return found and found[0 if at_key else 1]
 
     def written(self, loc: Loc) -> Loc:
-        """`loc` in the spelling of the document, up to the first part it does not have."""
+        """`loc` as spelled in the document, up to the first part that the document does not have."""
         here: object = self.data
         out: list[str | int] = []
         for part in loc:
@@ -330,7 +330,7 @@ def _spelled(here: object, part: str | int) -> str | int | None:
 
 
 def candidates(environ: Mapping[str, str], platform: str) -> tuple[Path, ...]:
-    """The places of the configuration file, best first; the variable's is the only one if it is set."""
+    """The paths where the configuration file may be, best first. If the variable is set, only its path."""
     named = environ.get(CONFIG_VARIABLE)
     if named:
         return (Path(named).expanduser(),)
@@ -347,7 +347,7 @@ def _user_directory(environ: Mapping[str, str], platform: str) -> Path:
 
 
 def find(environ: Mapping[str, str] | None = None) -> Path | None:
-    """The configuration file to use if none is named. A file named by the variable counts, existing or not."""
+    """The configuration file to use if none is named. The path in the variable is used even if no file exists there."""
     environ = os.environ if environ is None else environ
     found = candidates(environ, sys.platform)
     if environ.get(CONFIG_VARIABLE):
@@ -414,7 +414,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def stamps(files: Iterable[str]) -> Stamps:
-    """The present state of files. One that is missing or cannot be seen has the stamp None."""
+    """The present state of each file, for comparison. A file that is missing or unreadable has the stamp None."""
     return {file: _stamp(Path(file)) for file in files}
 
 
@@ -427,7 +427,7 @@ def _stamp(path: Path) -> object:
 
 
 def directories(files: Iterable[str]) -> frozenset[str]:
-    """The directories to watch for changes of files, including those of the links that lead to them."""
+    """The directories to watch for changes of `files`, including those of symbolic links that lead to them."""
     return frozenset(str(directory) for file in files for directory in _around(Path(file).absolute()))
 
 

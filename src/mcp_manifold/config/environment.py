@@ -85,12 +85,12 @@ VARIABLES: Final[Mapping[str, Loc]] = MappingProxyType(dict(_variables()))
 
 
 def own_variables(values: Mapping[str, str]) -> dict[str, str]:
-    """Those of `values` that set something. An empty variable counts as unset."""
+    """The environment variables that set something for mcp-manifold. An empty variable counts as unset."""
     return {name.upper(): value for name, value in values.items() if name.upper() in VARIABLES and value}
 
 
 def unknown_variables(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The names that look like ours and set nothing, each with a remedy."""
+    """The names that look like variables of mcp-manifold but set nothing, each with a remedy."""
     for name in sorted(values):
         if name.upper().startswith(PREFIX) and name.upper() not in (*VARIABLES, CONFIG_VARIABLE, PROCESS_MARK):
             yield name, suggestion(name, VARIABLES)
@@ -103,7 +103,7 @@ def inherited() -> dict[str, str]:
 
 
 def matching(patterns: Sequence[str]) -> dict[str, str]:
-    """The variables whose names match one of the patterns. Our own are not among them: they may hold our tokens."""
+    """The variables whose names match one of the patterns, without our own, which may hold tokens."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -121,7 +121,7 @@ def login_shell() -> str:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command line that was written in place of a program; one word, or none, for a program.
+    """The words of `command` if it is a command line; at most one word if it is a program.
 
     A path with spaces is a program, if it exists or its first word does not.
     """
@@ -136,7 +136,7 @@ def words_of(command: str) -> list[str]:
 
 
 def is_open_to_all(path: Path) -> bool:
-    """Whether every user of this machine can read a file; False where that is not known."""
+    """Whether every user of this machine can read a file; False if that is unknown."""
     try:
         return os.name == "posix" and bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
@@ -144,7 +144,7 @@ def is_open_to_all(path: Path) -> bool:
 
 
 def memory_given(limits: Sequence[Path] = CGROUPS) -> int:
-    """Bytes of memory for this process: the machine's, or the container's limit if that is less."""
+    """The bytes of memory that this process may use: the machine's, or the container's limit if that is less."""
     try:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, ValueError, OSError):  # Windows, and systems that do not tell
@@ -169,13 +169,13 @@ class _Unresolved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Resolves `${...}` in texts, from variables, and files relative to `directory`. Results are not expanded again."""
+    """Replaces each `${...}` in a text by a variable or a file relative to `directory`, and expands no result again."""
 
     values: Mapping[str, str] = field(repr=False)
     directory: Path
 
     def expand(self, data: object, loc: Loc, report: ReportUnresolved) -> object:
-        """`data` with the references in all its texts resolved, but not those in keys.
+        """`data` with each `${...}` in its texts replaced by its value. Keys are not changed.
 
         A text whose reference is unresolved is reported, and stays as it is.
         """
@@ -194,14 +194,14 @@ class References:
                 return data
 
     def resolved(self, text: str) -> str | None:
-        """`text` with its references resolved; None if one is unresolved."""
+        """`text` with each `${...}` replaced by its value; None if a value is missing."""
         try:
             return REFERENCE.sub(self._resolved, text)
         except _Unresolved:
             return None
 
     def files(self, data: object) -> Iterator[Path]:
-        """The files that references in `data` name, readable or not."""
+        """The files that `${file:...}` in `data` names, readable or not."""
         match data:
             case str():
                 for found in REFERENCE.finditer(data):
@@ -216,7 +216,7 @@ class References:
                     yield from self.files(value)
 
     def path(self, text: str) -> Path:
-        """A path as written in the configuration."""
+        """The path that a text in the configuration stands for."""
         return self.directory / os.path.expanduser(text)  # Path.expanduser() fails for an unknown user
 
     def _resolved(self, found: re.Match[str]) -> str:

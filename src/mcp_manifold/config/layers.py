@@ -43,7 +43,7 @@ _Fields: Final = create_model("_Fields", __base__=_Base, **_FIELDS)
 
 
 class Layers:
-    """What each source sets, by field name. Merges them, and tells which one set a value."""
+    """What each source sets, by field name. Merges the sources, and names the source of a value."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Layers:
         return f"<Layers {len(self._sources)} sources>"
 
     def merged(self) -> dict[str, Any]:
-        """The settings of all sources, the strongest on top; objects are merged key by key, lists are replaced.
+        """The settings of all sources, the strongest first. Objects are merged key by key, lists are replaced.
 
         A variable that cannot be read is reported, and counts as unset.
         """
@@ -109,7 +109,7 @@ class _Variables(EnvSettingsSource):
         return by_field(super().__call__(), ManifoldSettings, self._twice)
 
     def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:
-        """The value of one setting: a text, a list with commas or in JSON, or an object in JSON."""
+        """The value of one setting: a text, a list (with commas or as JSON), or a JSON object."""
         shape = _SHAPES[field_name]
         if shape == "list":
             return self._listed(field_name, value) if value else None
@@ -120,7 +120,7 @@ class _Variables(EnvSettingsSource):
         return found
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """The JSON of a variable by field name, so that variables for single keys of it can be merged into it."""
+        """The JSON of a variable, keyed by field name, so that variables for single keys can be merged into it."""
         found = super().decode_complex_value(field_name, field, value)
         return by_field({field_name: found}, ManifoldSettings, self._twice)[field_name]
 

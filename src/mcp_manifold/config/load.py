@@ -95,7 +95,7 @@ def begin_load(
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Future[Settings]:
-    """Begin to load as `load` does, in a thread that neither blocks the caller nor the end of the program."""
+    """Start a thread that does what `load` does. The thread blocks neither the caller nor the end of the program."""
     reading: Future[Settings] = Future()
     reading.set_running_or_notify_cancel()
     work = partial(_read, path, overrides or {}, os.environ if environ is None else environ)
@@ -104,7 +104,7 @@ def begin_load(
 
 
 def given_up(path: Path | str | None, seconds: float) -> ConfigError:
-    """The error for a configuration that took too long to read."""
+    """The error to raise for a configuration that took too long to read."""
     file = path or "the file"
     return ConfigError(
         f"configuration: reading {file} was given up after {seconds:g} s; check its size and its file system"
@@ -112,7 +112,7 @@ def given_up(path: Path | str | None, seconds: float) -> ConfigError:
 
 
 def load_dict(data: Mapping[str, object], *, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in a mapping, shaped and with units as in the file.
+    """The settings in a mapping, which has the shape and the units of the file.
 
     References in it are expanded, but no setting comes from the environment, and no `.env` is read.
 
@@ -173,7 +173,7 @@ def _chosen(environ: Mapping[str, str]) -> Path:
 
 
 def holds_secrets(data: object, key: str = "") -> bool:
-    """Whether a value, of a key, has a secret in it, not only references to some."""
+    """Whether the value of a key holds a secret itself, not only references to secrets."""
     if isinstance(data, Mapping):
         return any(holds_secrets(value, str(below)) for below, value in data.items())
     if isinstance(data, list | tuple):
@@ -211,7 +211,7 @@ class _Loading:
     def settings(
         self, flags: Mapping[str, object], environ: Mapping[str, str], dotenv: Mapping[str, str], dotenv_path: str = ""
     ) -> Settings:
-        """The settings of the document and of the other layers; ConfigError with all problems if there are errors."""
+        """The settings of the document and of the other layers. Raises ConfigError with all problems."""
         self._check_root()
         if self._dialect is not None:
             for loc, written in self._entries(self._dialect):
@@ -228,7 +228,7 @@ class _Loading:
         )
 
     def files(self) -> Iterator[Path]:
-        """The files the document refers to, by `${file:...}` or `envFile`."""
+        """The files that the document names in `${file:...}` or `envFile`."""
         yield from self._references.files(self._document.data)
         entries = servers_of(self._document.data, self._dialect) if self._dialect else None
         for written in entries.values() if isinstance(entries, Mapping) else ():

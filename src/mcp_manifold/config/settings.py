@@ -44,7 +44,7 @@ TransportName = Literal["stdio", "http", "sse", "auto"]
 
 
 def transport_of(spelling: object) -> object:
-    """The transport a client's spelling stands for (`streamable-http` is `http`); anything else unchanged."""
+    """The transport that a client's spelling means (`streamable-http` is `http`); an unknown spelling unchanged."""
     if not isinstance(spelling, str):
         return spelling
     plain = spelling.strip().lower().replace("-", "").replace("_", "")

@@ -32,7 +32,7 @@ _HAS_MODES: Final = os.name == "posix"
 
 
 def notes_directory(environ: Mapping[str, str] | None = None) -> Path:
-    """The directory of the notes. Not XDG_RUNTIME_DIR, which shells have and services often lack."""
+    """The directory of the notes. XDG_RUNTIME_DIR is not used: shells have it, but services often do not."""
     return _state_home(os.environ if environ is None else environ) / "instances"
 
 
@@ -147,7 +147,7 @@ def _write_new(path: Path, data: bytes, flags: int) -> None:
 
 
 class Announced:
-    """The note of this process, from `open` until `close`.
+    """The note by which `mcp-manifold reload` finds this process. It exists from `open` until `close`.
 
     Its lock lasts as long as the process, so that a note left behind is recognised even if its process id is reused.
     """
@@ -169,7 +169,7 @@ class Announced:
         self.close()
 
     def open(self) -> None:
-        """Write the note, locked before anybody can find it.
+        """Write the note, and lock it before another process can find it.
 
         Raises:
             OSError: it cannot be written here.
@@ -184,7 +184,7 @@ class Announced:
         new.replace(self._path)
 
     def tell(self, number: int, outcome: Mapping[str, object]) -> None:
-        """Publish the outcome of the `number`-th requested reload.
+        """Publish the outcome of requested reload `number`.
 
         Raises:
             OSError: it cannot be written.
@@ -210,11 +210,11 @@ class Instance:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still serves it."""
+        """Whether the process still serves the configuration."""
         return _read_note(self.path) is not None
 
     def told(self) -> tuple[int, Mapping[str, Any]]:
-        """The number of requested reloads it has done, and the outcome of the last; 0 before the first."""
+        """The number of requested reloads that the process has done (0 before the first), and the last outcome."""
         try:
             found = json.loads(self.path.with_suffix(_OUTCOME).read_text("utf-8"))
             return int(found["number"]), found["outcome"]

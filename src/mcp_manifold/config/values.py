@@ -45,7 +45,7 @@ class Value(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Metadata of a settings field: how a reload applies a change, and which code reads the field."""
+    """Metadata of a settings field: how a reload applies a change, and which part of the program reads the field."""
 
     reload: Literal["live", "restart-server", "restart"]
     """`live`: at once. `restart-server`: the server is stopped and started. `restart`: at the next program start."""

@@ -8,8 +8,8 @@ called again. A handshake-era client can receive requests; a modern one receives
     modern            park the call, return `input_required`,     pass on: they need no help
                       resume on retry (`on_request`, `resume`)
 
-Owns the parked calls. An unguessable `requestState` resumes a parked call: once, within its time, for the same
-principal, endpoint and target. After that the call is cancelled at the backend.
+Owns the parked calls. A parked call is resumed once, by its unguessable `requestState`, within its time; after that it
+is cancelled at the backend. The principal, the endpoint and the target must be the same.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ STATE_ONLY_WAIT: Final = 0.05
 
 @dataclass(slots=True, eq=False)
 class Parked:
-    """A request in flight whose modern client was answered `input_required`."""
+    """A backend request that is still open, while its modern client was answered `input_required`."""
 
     link: Link
     pending: PendingRequest
@@ -63,13 +63,13 @@ class CallTarget(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Its identity."""
+        """The call target's identity, for comparison."""
         return (self.method, self.backend.name, self.native)
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A call that is sent again when its client returns, after it opened the URLs it was given."""
+    """A call that is sent again when its client makes it again, after opening the URLs it was given."""
 
     state: str
     session: Session
@@ -77,12 +77,12 @@ class Repeat:
     until: float
 
     def is_for(self, session: Session, target: tuple[str, str, str], now: float) -> bool:
-        """Whether the principal of that session may use it for that target now."""
+        """Whether the principal of that session may repeat the call for `target` now."""
         return _is_of(self.session, session) and self.target == target and now <= self.until
 
 
 class Bridge:
-    """Relays interaction for all calls, and owns the parked ones.
+    """Relays requests of servers to clients, and their answers to servers.
 
     Args:
         names_server: whether messages to clients of a scope name the server, because the scope has several.
@@ -109,13 +109,13 @@ class Bridge:
         return len(self._parked)
 
     def adapt(self, limits: LimitSettings) -> None:
-        """Use other limits for calls parked from now on."""
+        """Use other limits for the calls parked from now on."""
         self._limits = limits
 
     # --- requests of handshake-era servers ------------------------------------------------------------------------
 
     def on_request(self, request: ServerRequest) -> None:
-        """Relay a server request to its client, park its call, or refuse it; no other client ever receives it."""
+        """Relay a server request to its client, park its call, or refuse the request. No other client gets it."""
         parked = None if request.pending is None else self._by_pending.get(request.pending)
         session = parked.session if parked is not None else request.session
         if session is None:
@@ -132,11 +132,11 @@ class Bridge:
             self._relay(request, session)
 
     def elicited(self, link: Link, elicitation: Payload) -> Session | None:
-        """The client that was sent this URL elicitation, once; None for an unknown one."""
+        """The client that was sent this URL elicitation; returned once only. None for an unknown one."""
         return self._elicitations.pop((link, bytes(elicitation)), None)
 
     def remember_urls(self, exc: RemoteError, link: Link | None, session: Session) -> None:
-        """Note the URL elicitations in an error for a handshake-era client, to notify it when they are complete."""
+        """Remember the URL elicitations in an error, to notify the handshake-era client when they are complete."""
         if link is not None:
             for params in wire.required_urls(exc.raw):
                 self._remember(link, params, session)
@@ -220,7 +220,7 @@ class Bridge:
             parked.timer.cancel()
 
     def find_parked(self, call: Call, target: CallTarget) -> "Parked | Repeat":
-        """The parked call, or the call to repeat, that a modern client's retry continues. Changes nothing.
+        """The parked or repeatable call that a modern client's retry continues. Changes nothing.
 
         Raises:
             InvalidParams: the state is unknown, used, expired, another principal's, or for another target or endpoint.
@@ -235,7 +235,7 @@ class Bridge:
         return parked
 
     def consume(self, repeat: "Repeat") -> None:
-        """Note that a call was sent again: its state cannot be used a second time."""
+        """Forget the state of a call that was sent again, so that the state cannot be used twice."""
         self._repeats.forget(repeat.state)
 
     def resume(self, parked: "Parked", call: Call, on_result: ResultCallback) -> PendingRequest:
@@ -258,7 +258,7 @@ class Bridge:
         return parked.pending
 
     def url_required(self, exc: RemoteError, call: Call, target: CallTarget) -> Payload | None:
-        """A handshake-era server's error -32042 (URL elicitation required) as the `input_required` of modern revisions.
+        """A handshake-era server's error -32042 (URL elicitation required) as an `input_required` result.
 
         Returns:
             None if the client supports none of the elicitations, or too many calls are waiting.
@@ -300,7 +300,7 @@ class Bridge:
         return again
 
     def named(self, call: Call, result: Payload, view: ResultView | None) -> Payload:
-        """A modern server's result for a modern client, with the server's name in the texts of its input requests.
+        """A modern server's result for a modern client, with the server's name in each input request's text.
 
         Raises:
             BackendProtocolError: the client must not open the URL of an elicitation in it.

@@ -30,7 +30,7 @@ CLOSE_WAIT: Final = 2.0
 
 
 class Dispatcher:
-    """The owner of all calls in flight: begins them, and ends them when a client or the program leaves.
+    """Plans, sends and finishes every call.
 
     Args:
         stages: observe every call, the outermost first: it sees a call begin first and end last.
@@ -65,19 +65,19 @@ class Dispatcher:
         return f"<Dispatcher stages=({names}) waiting={len(self.tasks)}>"
 
     def adapt(self) -> None:
-        """Select the stages that are active under the current settings; calls in flight keep theirs."""
+        """Use the stages that are active under the current settings. Calls in flight keep theirs."""
         active = [stage for stage in self._stages if stage.is_active]
         self.began = tuple(stage.began for stage in active)
         self.ended = tuple(stage.ended for stage in reversed(active))
 
     def dispatch(self, call: Call) -> "InFlightCall":
-        """Begin a call. Its reply is given the answer once, possibly before this returns. Raises nothing."""
+        """Begin a call. Its reply gets the answer once, possibly before this returns. Raises nothing."""
         in_flight = InFlightCall(call, self)
         in_flight.begin()
         return in_flight
 
     async def aclose(self) -> None:
-        """Cancel every wait; calls get up to `CLOSE_WAIT` seconds to clean up."""
+        """Cancel every wait, and give the calls up to `CLOSE_WAIT` seconds to clean up."""
         for task in self.tasks:
             task.cancel()
         await wait_all(self._clock, tuple(self.tasks), seconds=CLOSE_WAIT)
@@ -113,7 +113,7 @@ class InFlightCall:
         return f"<InFlightCall {self.call!r} {at}>"
 
     def begin(self) -> None:
-        """Let the stages see it begin, and take the first step."""
+        """Announce the call to the stages, and take the first step."""
         call, seen = self.call, 0
         try:
             for began in self._dispatcher.began:
@@ -126,7 +126,7 @@ class InFlightCall:
         self._advance()
 
     def cancel(self) -> None:
-        """End the call without a result. Does nothing if it is done."""
+        """End the call without a result, unless it has ended already."""
         call = self.call
         if call.is_done or call.is_cancelled:
             return
@@ -138,7 +138,7 @@ class InFlightCall:
             self._send.link.abandon(self._pending, CallCancelled("the caller cancelled the request"))
 
     def end(self) -> None:
-        """End a subscription now, with its result. Other calls continue."""
+        """End a subscription now, with its result. Do nothing for other calls."""
         self.call.is_ending = True
         self._dispatcher.end(self.call)
 

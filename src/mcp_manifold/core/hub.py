@@ -63,7 +63,7 @@ class View:
 
 
 class Hub:
-    """See the module. Synchronous, except for the `wait_` methods; used from one event loop."""
+    """The catalogues of all scopes. Synchronous, except for the `wait_` methods; used from one event loop."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Hub:
         *,
         broken: Sequence[BrokenServer] = (),
     ) -> None:
-        """Use other settings from now on. A server that stays keeps its last listing until it lists again."""
+        """Use other settings from now on. A server that stays keeps its Listing until it lists again."""
         self._take(servers, settings, policy, broken)
         self._listings = {name: listing for name, listing in self._listings.items() if name in self._servers}
         self._attempted &= self._servers.keys()
@@ -135,12 +135,12 @@ class Hub:
     # --- cached listings ------------------------------------------------------------------------------------------
 
     def adopt_cached(self, listing: Listing) -> None:
-        """Publish a listing of an earlier run, until the backend lists."""
+        """Publish a backend's Listing of an earlier run, until the backend lists itself."""
         self._cached.add(listing.backend)
         self._publish(listing)
 
     def expect_attempt(self, backend: str) -> None:
-        """Wait for another attempt at this backend, as if it were the first."""
+        """Treat the next connection attempt to this backend as its first one."""
         self._attempted.discard(backend)
 
     # --- reports of the fleet -------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Hub:
                 self._note(scope, diff(old.shown, new.shown))
 
     def mark_unavailable(self, backend: str, reason: str, since: str) -> None:
-        """Note that a backend failed: lists report it, and contain its entries for the grace time."""
+        """Note that a backend failed. Lists report it, and contain its entries for the grace period."""
         if backend in self._servers and self._unavailability.mark_unavailable(
             backend, reason, now=self.clock.now(), since=since
         ):
@@ -166,7 +166,7 @@ class Hub:
             self._refresh(backend)
 
     def mark_available(self, backend: str) -> None:
-        """Note that a backend is connected, or at rest."""
+        """Note that a backend is connected, or has no link because none is needed."""
         if self._unavailability.mark_available(backend):
             self._refresh(backend)
 
@@ -205,7 +205,7 @@ class Hub:
     # --- scopes and views -----------------------------------------------------------------------------------------
 
     def has_scope(self, scope: str) -> bool:
-        """Whether there is such a scope."""
+        """Whether a scope of that name exists."""
         kind, _, name = scope.partition(":")
         if kind == "server":
             return name in self._servers
@@ -243,7 +243,7 @@ class Hub:
         return self._started + self._startup - self.clock.now()
 
     def is_listable(self, scope: str) -> bool:
-        """Whether the scope can be listed: a cached listing is known, or every first attempt has ended.
+        """Whether the scope can be listed: it has a cached Listing, or every first attempt has ended.
 
         Backends without a listing are added when they list, and clients are notified. Otherwise one server that hangs
         and never listed would delay every start by the whole start-up timeout.
@@ -271,14 +271,14 @@ class Hub:
     async def wait_tried(
         self, backends: Sequence[str], seconds: float, is_enough: Callable[[], bool] = lambda: False
     ) -> None:
-        """Wait until the first attempt at each of these has ended, or that is enough; at most so many seconds."""
+        """Wait until the first attempt at each backend has ended, `is_enough` is true, or `seconds` are over."""
         with suppress(TimeoutError):
             async with self.clock.timeout(seconds):
                 while not (is_enough() or self._attempted.issuperset(backends)):
                     await self._progress.wait()
 
     def route_resource(self, scope: str, uri: str) -> ResourceRoute | None:
-        """The route of a public URI: listed resources come first, then URIs seen in results, then templates."""
+        """The route of a public URI. Listed resources come first, then URIs seen in results, then templates."""
         view = self.view(scope)
         owner = self._refs.get(uri)
         if owner is not None and owner in view.catalogue.backends and view.whole.find_resource(uri) is None:
@@ -286,7 +286,7 @@ class Hub:
         return self._policy.route_resource(view.whole, view.catalogue, ANONYMOUS, uri)
 
     async def wait_routed(self, scope: str, uri: str, seconds: float) -> None:
-        """Wait until a public URI has a route, while first attempts at the scope's backends are under way.
+        """Wait until a public URI has a route, as long as first attempts at the scope's backends are running.
 
         Raises:
             UnknownItem: it has none, or not within `seconds`.
@@ -323,7 +323,7 @@ class Hub:
         return (backend, native) if self._policy.permits_name(ANONYMOUS, backend, kind, native) else None
 
     async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
-        """As `route_resource`, after the first attempts at the scope's backends.
+        """The route of a public URI, after the first attempts at the scope's backends.
 
         Raises:
             UnknownItem: the scope has no such resource.
@@ -337,7 +337,7 @@ class Hub:
         return route
 
     def public_uri(self, scope: str, backend: str, uri: str) -> str:
-        """The public URI of a backend's `uri` in a scope; it is remembered, so that clients can read it."""
+        """The public URI of a backend's `uri` in a scope. The hub remembers it, so that clients can read it."""
         if len(uri) <= MAX_URI:
             self._refs[uri] = backend
             self._refs.move_to_end(uri)
@@ -346,7 +346,7 @@ class Hub:
         return self.view(scope).whole.public_uri(backend, uri)
 
     def watch(self, scope: str, changed: ListCallback) -> Callable[[], None]:
-        """Call `changed` with the `list_changed` methods of real differences; returns a function that stops this."""
+        """Call `changed` with the `list_changed` methods of lists that differ; returns a function that stops this."""
         self.view(scope)
         watchers = self._watchers.setdefault(scope, [])
         watchers.append(changed)
@@ -394,7 +394,7 @@ class Hub:
 
 
 def terms_of(server: ServerSettings, *, native: bool) -> Terms:
-    """The naming terms of a server; `native`: on its own endpoint, under its own names."""
+    """The naming terms of a server. With `native`, its endpoint shows the server's own names."""
     prefix = "" if native else (server.name if server.prefix is None else server.prefix)
     overrides: dict[tuple[Kind, str], Override] = {}
     groups: tuple[tuple[Kind, Mapping[str, OverrideSettings]], ...] = (

@@ -31,7 +31,7 @@ _NO_TTL: Final = b"0}"
 
 
 class ScopeResponder:
-    """The answers that a scope's View gives by itself, and the pages that are encoded already.
+    """Answers lists, `initialize` and `server/discover` from the View of a scope.
 
     Args:
         instructions: the text before the instructions of the backends.

@@ -46,7 +46,7 @@ class _Volume:
 
 
 class LogLevels:
-    """See the module. Answers `methods`, and handles the backends' `notifications`.
+    """The log levels of links and clients. Answers `methods`, and handles the backends' `notifications`.
 
     Args:
         find: returns the backend of a name; raises BackendUnavailable if it is no longer configured.
@@ -66,12 +66,12 @@ class LogLevels:
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods that it answers."""
+        """The methods that this object answers."""
         return {"logging/setLevel": self._set_level}
 
     @property
     def notifications(self) -> Mapping[str, Callable[[ServerNotification], None]]:
-        """The notifications of backends that it handles."""
+        """The notifications of backends that this object handles."""
         return {_MESSAGE: self._logged}
 
     # --- levels ---------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class LogLevels:
                     self._adjust(link)
 
     async def raise_level(self, link: Link, level: str) -> None:
-        """Raise a handshake-era backend's level for a call; returns when it accepted, or after `SET_WAIT`."""
+        """Raise a handshake-era backend's log level for a call; returns when accepted, or after `SET_WAIT`."""
         volume = self._volumes.get(link)
         if volume is not None and level in LOG_LEVELS:
             volume.calls.append(level)
@@ -234,13 +234,13 @@ class _Message:
     members: Mapping[str, Payload]
 
     def is_for(self, session: Session) -> bool:
-        """Whether it is at or above the client's level."""
+        """Whether the message is at or above the client's level."""
         default = DEFAULT_LOG_LEVEL if session.era == "handshake" else ""
         level = session.log_level or default
         return level in LOG_LEVELS and self.severity >= LOG_LEVELS.index(level)
 
     def encoded(self, names_server: bool) -> bytes:
-        """The notification for a client; `names_server`: with the server's name before the logger's."""
+        """The notification for a client. With `names_server`, the server's name precedes the logger's."""
         members = wire.off_hop(self.members)
         if names_server:
             members["logger"] = Payload(wire.encode(self._logger()))

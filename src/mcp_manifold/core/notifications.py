@@ -33,7 +33,7 @@ _RESERVED_NOTIFICATIONS: Final = _RESERVED | {"cancelled", "initialized", "messa
 
 
 class ExtensionMethods:
-    """Finds the backend that a method of an extension belongs to. Holds no state.
+    """Finds the backend to which a method of an extension belongs. Holds no state.
 
     A name that begins with a segment of the protocol is never an extension's. Otherwise an unknown method could bypass
     naming and filters.
@@ -46,7 +46,7 @@ class ExtensionMethods:
         return f"<ExtensionMethods {self._hub!r}>"
 
     def knows(self, method: str) -> bool:
-        """Whether a method may be an extension's: no revision of the protocol defines it, or could."""
+        """Whether a method may belong to an extension: no revision of the protocol defines it, or could."""
         if method.startswith(_PREFIX):
             return method.removeprefix(_PREFIX).partition("/")[0] not in _RESERVED_NOTIFICATIONS
         first = method.partition("/")[0].strip().lower()
@@ -118,7 +118,7 @@ class Notifications:
             link.notify(method, None if kept is None else Payload(kept))
 
     def replace_token(self, request: ServerRequest) -> None:
-        """Replace the progress token of a server request, because two servers may use the same."""
+        """Replace the progress token of a server request, because two servers may use the same token."""
         params = wire.object_members(request.params)
         meta = wire.object_members(params.get("_meta"))
         if "progressToken" not in meta:

@@ -37,7 +37,7 @@ _CONTINUATION: Final = frozenset({"requestState", "inputResponses"})
 
 
 class Send(NamedTuple):
-    """Send it to a backend, over this link, with these params (native names)."""
+    """The step that sends the call to a backend, over this link, with these params (native names)."""
 
     backend: Backend
     link: Link
@@ -54,18 +54,18 @@ class Send(NamedTuple):
     """Its backend does not list the item, so what is known of its lists may be out of date."""
 
     def target(self, method: str) -> CallTarget:
-        """The target of the call, which a retry must match."""
+        """The target of the call, for comparison with a retry."""
         return CallTarget(method, self.backend, self.native)
 
 
 class Answer(NamedTuple):
-    """Answer it with the result of this work, which does not wait."""
+    """The step that answers the call with this result."""
 
     work: Callable[[], Pieces]
 
 
 class Changes(NamedTuple):
-    """What a wait changed, for the Dispatcher to apply before it plans again."""
+    """What a Wait changed in a call. The Dispatcher applies it before it plans the call again."""
 
     waited: float = 0.0
     """Seconds spent, which count towards its timeout."""
@@ -92,14 +92,14 @@ class Level(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for this. A result is the call's answer; after Changes or None the call is planned again."""
+    """The step that waits for `work`, which returns the call's answer; or Changes or None, to plan the call again."""
 
     why: str
     work: Slot | Level | Callable[[], Awaitable[Payload | Changes | None]]
 
 
 class Fail(NamedTuple):
-    """Answer it with this failure."""
+    """The step that answers the call with this failure."""
 
     failure: Exception
 

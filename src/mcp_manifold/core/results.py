@@ -24,7 +24,7 @@ _URI: Final = b'"uri"'
 
 
 class Results:
-    """The steps from a backend's outcome to the client's answer, in their order. Holds no call."""
+    """Finishes the outcome of every call for its client."""
 
     def __init__(self, hub: Hub, bridge: Bridge, tasks: Tasks, *, server_info: Payload) -> None:
         self._hub = hub
@@ -43,7 +43,7 @@ class Results:
         result: Payload | None,
         failure: Exception | None,
     ) -> Payload | Wait | Exception:
-        """The client's answer; or a Wait, if its client must be asked first, or the work takes more than one turn.
+        """The client's answer; or a Wait, if the client must be asked first or the work takes several turns.
 
         Args:
             pending: the request that was answered; None if it could not be sent.

@@ -83,7 +83,7 @@ class ServerStatus:
 
     @property
     def word(self) -> str:
-        """`healthy`, `degraded`, `unhealthy` or `disabled`."""
+        """The health of the server: `healthy`, `degraded`, `unhealthy` or `disabled`."""
         if self.is_resting:
             return _HEALTHY
         word = _WORDS.get(self.state, "unhealthy")
@@ -91,7 +91,7 @@ class ServerStatus:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether it is connected, or idle and expected to connect."""
+        """Whether the server is connected, or idle and expected to connect on a call."""
         return self.state in _OPEN or self.is_resting
 
 
@@ -116,7 +116,7 @@ def survey(config: Settings, backends: Mapping[str, Backend], view: View, *, now
 
 
 def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float) -> ServerStatus:
-    """The status of an enabled server."""
+    """The ServerStatus of an enabled server."""
     status, negotiation, stats, links = backend.status, backend.negotiation, backend.stats, backend.links()
     counts = {kind: visible.get((kind, backend.name), 0) for kind in Kind}
     executor = backend.executor
@@ -161,12 +161,12 @@ def of_backend(backend: Backend, visible: Counted, whole: Counted, *, now: float
 
 
 def of_disabled(server: ServerSettings) -> ServerStatus:
-    """The status of a disabled server."""
+    """The ServerStatus of a disabled server."""
     return ServerStatus(name=server.name, state=DISABLED)
 
 
 def of_broken(server: BrokenServer) -> ServerStatus:
-    """The status of a server whose configuration is invalid."""
+    """The ServerStatus of a server whose configuration is invalid."""
     return ServerStatus(name=server.name, state=BROKEN, last_error=server.reason)
 
 
@@ -180,7 +180,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def overall(servers: Sequence[ServerStatus]) -> dict[str, object]:
-    """The body of `/health`: `healthy` when every enabled server is, `unhealthy` when none can be called."""
+    """The body of `/health`: `healthy` if every enabled server is healthy, `unhealthy` if none can be called."""
     enabled = [server for server in servers if server.state != DISABLED]
     healthy = sum(1 for server in enabled if server.word == _HEALTHY)
     connected = sum(1 for server in enabled if server.state in _OPEN)
@@ -196,7 +196,7 @@ def has_all_required(config: Settings, servers: Sequence[ServerStatus]) -> bool:
 
 
 def described(server: ServerStatus) -> dict[str, object]:
-    """One server as JSON. Without its stderr, which may contain secrets."""
+    """The status of one server as JSON, without its stderr, which may contain secrets."""
     return {
         "name": server.name,
         "status": server.word,

@@ -1,9 +1,9 @@
 """Tasks: calls that continue after their answer, in the forms of both eras, each on the backend that runs it.
 
-Owns the table of tasks. A client knows a task by an unguessable public id. For the principal that created the task, it
-leads to the backend, the native id and the link of its creation. A task is shown only to clients of its own era.
-Clients request the tasks of 2025-11-25, which have a separate result. In the 2026-07-28 extension the server decides to
-create a task, and its state contains the result.
+Owns the table of tasks. A client knows a task by an unguessable public id. The table maps that to the backend, the
+native id and the link, for the task's principal only. A task is shown only to clients of its own era. Clients request
+the tasks of 2025-11-25, which have a separate result. In the 2026-07-28 extension the server decides to create a task,
+and its state contains the result.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _PROGRESS: Final = "notifications/progress"
 
 
 class Tasks:
-    """See the module. Answers `methods`; calls about one task go to its backend."""
+    """The tasks of all clients. Answers `methods`; calls about one task go to its backend."""
 
     def __init__(self, hub: Hub, fleet: Fleet) -> None:
         self._hub = hub
@@ -71,16 +71,16 @@ class Tasks:
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods that it answers."""
+        """The methods that this object answers."""
         return {"tasks/list": self._list}
 
     # --- creating a task ------------------------------------------------------------------------------------------
 
     def requested(self, call: Call, entry: Entry) -> tuple[bool, dict[str, Payload]]:
-        """Whether a `tools/call` with `task` creates a task on its backend, and the params to send.
+        """Whether a `tools/call` with `task` creates a task on its backend; and the params to send.
 
-        Only 2025-11-25 has such requests. The member is removed for a backend of the other era, or one that does not
-        run tasks. It then answers as usual (2025-11-25 basic/utilities/tasks).
+        Only 2025-11-25 has such requests. If the backend is of the other era or runs no tasks, the member is removed.
+        The backend then answers as usual (2025-11-25 basic/utilities/tasks).
         """
         listing = self._listing(call.session.scope, entry.backend)
         if listing is None or listing.era == call.session.era == "modern":
@@ -90,11 +90,11 @@ class Tasks:
         return False, {key: value for key, value in call.params.items() if key != "task"}
 
     def expect(self, backend: str) -> None:
-        """Keep messages about unknown tasks of a backend: they may arrive before the answer that creates the task."""
+        """Keep messages about a backend's unknown tasks: they may precede the answer that creates the task."""
         self._expected[backend] += 1
 
     def expected(self, backend: str) -> None:
-        """Undo `expect` after the answer was handled, and handle the messages that were kept."""
+        """Undo `expect` once the answer was handled, and handle the messages that were kept."""
         self._expected[backend] -= 1
         for late in self._early.pop(backend, ()):
             self._loop.call_soon(late)
@@ -109,7 +109,7 @@ class Tasks:
         *,
         creates_task: bool,
     ) -> Payload:
-        """The result of a call; if it created a task on `link`, as our request `number`, with the public id.
+        """The result of a call, with the public id if the call created a task on `link`.
 
         Raises:
             BackendProtocolError: it is a task, which the client cannot handle.
@@ -137,7 +137,7 @@ class Tasks:
         return renamed(result, native, task.public, path, RELATED_TASK)
 
     def needs(self, backend: str) -> bool:
-        """Whether a task was created on an open link of that backend: its result may still be requested."""
+        """Whether a task was created on an open link of that backend, so that its result may still be requested."""
         return any(
             task.backend == backend and task.link is not None and not task.link.ended.done() for task in self._table
         )
@@ -145,11 +145,11 @@ class Tasks:
     # --- requests about tasks -------------------------------------------------------------------------------------
 
     def routes(self, method: str) -> bool:
-        """Whether a method is about one task, so that its backend answers it."""
+        """Whether a method asks about one task, so that the task's backend answers it."""
         return method in _ABOUT_ONE
 
     def find(self, call: Call) -> Task[Link]:
-        """The task a call is about.
+        """The task that a call asks about.
 
         Raises:
             UnknownMethod: the client's era, the scope or the task's backend does not have the method.
@@ -165,7 +165,7 @@ class Tasks:
         return task
 
     def native_params(self, call: Call, task: Task[Link]) -> dict[str, Payload]:
-        """The params of a call about a task, with the backend's own id."""
+        """The params of a call about a task, with the backend's own task id."""
         encoded = Payload(wire.encode(call.params))
         return wire.members(renamed(encoded, task.public, task.native, ("taskId",), RELATED_TASK))
 
@@ -188,11 +188,11 @@ class Tasks:
         return wire.signed_requests(shown, task.backend) if is_signed else shown
 
     def are_extended(self, scope: str) -> bool:
-        """Whether a scope has tasks of the extension."""
+        """Whether a scope has tasks of the 2026-07-28 extension."""
         return any(map(extends_tasks, self._hub.view(scope).listings))
 
     def watched(self, id_: str, session: Session) -> Task[Link] | None:
-        """The session's task of that id; None if there is none, or its backend is not in the scope."""
+        """The session's task with that id; None if there is none, or if the scope lacks its backend."""
         task = self._table.find(id_, session)
         return task if task is not None and task.backend in self._hub.members(session.scope) else None
 
@@ -260,7 +260,7 @@ class Tasks:
     # --- messages about tasks -------------------------------------------------------------------------------------
 
     def on_notification(self, notification: ServerNotification, pass_on: Callable[[ServerNotification], None]) -> None:
-        """Send a notification of a task's state or progress to its client; pass on all others, with the public id."""
+        """Send a notification about a task to the task's client, with the public id. Pass on all others."""
         if notification.method == _PROGRESS:
             self._progressed(notification)
             return
@@ -294,7 +294,7 @@ class Tasks:
             _notify(task, replace(notification, params=renamed(params, task.native, task.public, RELATED_TASK)))
 
     def on_request(self, request: ServerRequest, pass_on: Callable[[ServerRequest], None]) -> None:
-        """Pass on a server request; one about a task goes to the task's client, with the public id."""
+        """Send a server request about a task to the task's client, with the public id. Pass on all others."""
         params = request.params
         native = text_at(params, *RELATED_TASK) if params is not None and b"related-task" in bytes(params) else None
         task = self._table.find_native(request.link, native)

@@ -65,7 +65,7 @@ _TASKS: Final = "taskIds"
 
 
 class Listen:
-    """One client's `subscriptions/listen`: its filter and its stream. Sends nothing before it is acknowledged.
+    """One client's `subscriptions/listen`: its filter and its stream. Sends nothing before `acknowledge`.
 
     Args:
         has_tasks: whether the scope has tasks of the extension.
@@ -103,13 +103,13 @@ class Listen:
             self._held.append(message)
 
     def lists_changed(self, methods: Sequence[str]) -> None:
-        """Notify of those `list_changed` methods that the filter includes."""
+        """Send those `list_changed` notifications that the filter includes."""
         for member in self.lists:
             if _LISTS[member] in methods:
                 self.notify(_LISTS[member], {})
 
     def acknowledge(self, uris: Sequence[str], tasks: Sequence[str]) -> None:
-        """Send the part of the filter that is honoured, then all notifications that were held back."""
+        """Send the honoured part of the filter, then all notifications that were held back."""
         honoured: dict[str, object] = dict.fromkeys(self.lists, True)
         honoured |= {member: names for member, names in ((_RESOURCES, uris), (_TASKS, tasks)) if names}
         params = wire.encode({"notifications": honoured, "_meta": {META_SUBSCRIPTION: self.id}})
@@ -119,7 +119,7 @@ class Listen:
             self._emit(message)
 
     def end(self) -> None:
-        """End it, with a result."""
+        """End the subscription with a result."""
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -128,7 +128,7 @@ Watcher = Session | Listen
 
 
 class Watching:
-    """See the module. Answers `methods`, and handles the backends' `notifications`.
+    """The subscriptions of all clients. Answers `methods`, and handles the backends' `notifications`.
 
     Args:
         find: returns the backend of a name; raises BackendUnavailable if it is no longer configured.
@@ -157,7 +157,7 @@ class Watching:
 
     @property
     def methods(self) -> Mapping[str, Handler]:
-        """The methods that it answers."""
+        """The methods that this object answers."""
         return {
             "resources/subscribe": self._subscribe,
             "resources/unsubscribe": self._unsubscribe,
@@ -166,7 +166,7 @@ class Watching:
 
     @property
     def notifications(self) -> Mapping[str, Callable[[ServerNotification], None]]:
-        """The notifications of backends that it handles."""
+        """The notifications of backends that this object handles."""
         return {UPDATED: self._updated, TASK_TOLD: self._task_changed, _ACKNOWLEDGED: self._acknowledged}
 
     # --- requests of clients --------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class Watching:
     # --- links ----------------------------------------------------------------------------------------------------
 
     async def opened(self, link: Link) -> None:
-        """Restore the subscriptions on a link that has opened; waits up to `START_WAIT` until the backend agreed."""
+        """Restore the subscriptions on a newly opened link; waits up to `START_WAIT` for the backend's agreement."""
         backend = self._find(link.backend)
         outcomes: list[Outcome] = []
         if link.era == "modern":
@@ -403,12 +403,12 @@ class Watching:
         self._release(*self._subscriptions.leave(session))
 
     def close(self) -> None:
-        """End every listen with its result."""
+        """End every `subscriptions/listen` with its result."""
         for listen in list(self._listens.values()):
             listen.end()
 
     def end(self, call: Call) -> None:
-        """End the listen of a call with its result."""
+        """End the `subscriptions/listen` of a call with its result."""
         listen = self._listens.get(call)
         if listen is not None:
             listen.end()

@@ -43,11 +43,11 @@ _HEADERS: Final = _HANDSHAKE_HEADERS | {MODERN_HEADER}
 
 
 class ParamRejection(Protocol):
-    """The result of a failed ParamCheck."""
+    """The reason why the headers do not mirror a tool's arguments."""
 
     @property
     def message(self) -> str:
-        """The reason, for the client."""
+        """The reason as a message for the client."""
 
 
 ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRejection | None]
@@ -55,7 +55,7 @@ ParamCheck = Callable[[object, Mapping[str, object], Mapping[str, str]], ParamRe
 
 
 def speaks_modern(method: str, params: dict[str, Payload], version_header: bytes | None) -> bool:
-    """Whether a request is of the 2026-07-28 era: by its method, its `_meta` or its version header.
+    """Whether a request is of the 2026-07-28 era, judged by its method, its `_meta` or its version header.
 
     `initialize` negotiates the revision, whatever its header says.
     """
@@ -120,14 +120,14 @@ def log_level(params: dict[str, Payload]) -> str:
 
 
 def unsupported(requested: str, supported: Sequence[str] = (MODERN_VERSION,)) -> RequestError:
-    """The refusal of an unsupported revision, which names the supported ones."""
+    """The error for an unsupported revision; it names the supported ones."""
     data: dict[str, object] = {"supported": list(supported), "requested": requested}
     message = f"Unsupported protocol version: supported are {', '.join(supported)}"
     return RequestError(message, code=UNSUPPORTED_VERSION, data=data)
 
 
 def require_known(params: dict[str, Payload], headers: Headers) -> None:
-    """Refuse a request of which only the header names a revision, and an unsupported one.
+    """Refuse a request that names an unsupported revision in its header and none in its body.
 
     Raises:
         RequestError: -32022.

@@ -45,7 +45,7 @@ class PendingClientRequests:
         return asked
 
     def answered(self, envelope: Envelope) -> None:
-        """Receive a client's response. A response to no open request is ignored."""
+        """Handle a client's response. Ignore one that answers no open request."""
         asked = None if envelope.id is UNSET else self._waiting.get(id_key(envelope.id))
         if asked is not None and not asked.done():
             asked.set_result(envelope)

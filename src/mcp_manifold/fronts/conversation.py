@@ -80,7 +80,7 @@ class ChannelReply(ActiveRequest):
         self._conversation.emit(message, needed=needed)
 
     def stream(self) -> None:
-        """See `call.Reply`: a channel is always a stream."""
+        """Do nothing: a channel is always a stream."""
 
     def disconnected(self) -> None:
         self.cancel()
@@ -152,7 +152,7 @@ class Conversation:
         return f"<Conversation {self.opened!r}>"
 
     def receive(self, data: bytes) -> None:
-        """Receive one encoded message. An invalid message is answered with an error."""
+        """Handle one encoded message. An invalid one is answered with an error."""
         try:
             envelope = parse(data)
         except MalformedMessage as exc:
@@ -162,7 +162,7 @@ class Conversation:
         self.take(envelope)
 
     def take_batch(self, data: bytes) -> bool:
-        """Receive the messages of a batch, which are answered one by one; False if it is none."""
+        """Handle the messages of a batch, and answer them one by one; False if the message is no batch."""
         messages = batch_of(data, self.opened.session.version)
         for message in messages:
             try:
@@ -172,7 +172,7 @@ class Conversation:
         return bool(messages)
 
     def take(self, envelope: Envelope) -> None:
-        """Receive one message. Never waits; the response follows later, or before this returns."""
+        """Handle one message without waiting. The response may be sent before this returns, or later."""
         method, id_ = envelope.method, envelope.id
         if method is UNSET:
             self.opened.questions.answered(envelope)
@@ -236,7 +236,7 @@ class Conversation:
             request.cancel()
 
     async def settle(self, seconds: float) -> None:
-        """Wait up to `seconds` for the calls in flight; then cancel the rest and wait for their end."""
+        """Wait up to `seconds` for the calls in flight; then cancel the others and wait for their end."""
         for request in list(self.opened.active.values()):
             request.end()
         if self.opened.active and seconds:

@@ -25,10 +25,10 @@ class Gateway(Protocol):
         """Begin a call; its reply gets the answer, once, possibly before this returns. Raises nothing."""
 
     def has_scope(self, scope: str) -> bool:
-        """Whether there is such an endpoint: `""`, `"server:<name>"`, `"group:<name>"`."""
+        """Whether a scope of that name exists: `""`, `"server:<name>"`, `"group:<name>"`."""
 
     def notified(self, session: Session, method: str, params: dict[str, Payload]) -> None:
-        """Handle a client's notification, other than those that the front handles itself."""
+        """Handle a client's notification, unless the front handles it itself."""
 
     def ended(self, session: Session) -> None:
         """Release the resources of a session that ended."""

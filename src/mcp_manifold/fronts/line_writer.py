@@ -50,7 +50,7 @@ class LineWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether the buffer is full, so that no request of this client should be handled."""
+        """Whether the buffer is full. Then handle no request of this client."""
         return len(self._lines) >= self._limit
 
     def push(self, message: bytes) -> bool:
@@ -62,7 +62,7 @@ class LineWriter:
         return not self.broken
 
     def post(self, message: bytes) -> None:
-        """Queue a message that is never dropped. Callers bound the queue: they check `is_full` before each request."""
+        """Queue a message that is never dropped. Callers must check `is_full` before each request."""
         if self.broken or self._ended:
             return
         self._lines.append(one_line(message))
@@ -71,7 +71,7 @@ class LineWriter:
             self._loop.call_soon(self._write)
 
     def when_free(self, told: Callable[[], None]) -> None:
-        """Call `told` once the buffer is no longer full."""
+        """Call `told` once the buffer has room again."""
         self._freed = told
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class LineWriter:
             self._loop.call_soon(self._write)
 
     async def run(self, fd: int, broken: Callable[[], None]) -> None:
-        """Write until the end, or until the reader is gone, which is told to `broken`.
+        """Write until the end, or until the reader is gone; then call `broken`.
 
         Args:
             fd: is closed at last; `unblocked`, if it can be waited for.

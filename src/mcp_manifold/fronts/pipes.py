@@ -1,7 +1,7 @@
 """Reads file descriptors, including this process's stdin. Knows no JSON and no session.
 
-Pipes and sockets are the event loop's: data is handed on in the turn in which it arrives. A thread serves terminals and
-regular files. A terminal made non-blocking would be so for the shell that shares it; a file cannot be waited for.
+The event loop reads pipes and sockets: data is handed on in the turn in which it arrives. A thread reads terminals and
+regular files. A terminal must stay blocking, because the shell shares it. A regular file cannot be waited for.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Fed = Callable[[bytes, Inlet], None]
 
 @asynccontextmanager
 async def reading(fd: int, fed: Fed) -> AsyncIterator[None]:
-    """Read `fd` meanwhile, which is closed at the end. One that can be waited for is `unblocked`."""
+    """A context in which `fd` is read and its data passed to `fed`. Closes `fd` at the end."""
     if not is_waitable(fd):
         thread = _ReadingThread(fd, fed)
         try:
@@ -101,7 +101,7 @@ class _ReadingThread:
         self._resume.set()
 
     def stop(self) -> None:
-        """End the thread after its current read. It is a daemon thread, because that read may never return."""
+        """End the thread after its current read. That read may never return, so the thread is a daemon."""
         self._stopped = True
         self._resume.set()
 
@@ -143,7 +143,7 @@ def is_waitable(fd: int) -> bool:
 
 @contextmanager
 def unblocked(*fds: int) -> Iterator[None]:
-    """Set the descriptors that the loop can watch to non-blocking mode, and restore them. They may be closed before."""
+    """A context in which those descriptors are non-blocking that the loop can watch. They may be closed before."""
     shared = [(os.dup(fd), os.get_blocking(fd)) for fd in fds if is_waitable(fd)]
     try:
         for kept, _ in shared:
@@ -162,10 +162,10 @@ def is_file(fd: int) -> bool:
 
 @contextmanager
 def claimed_stdio() -> Iterator[tuple[int, int]]:
-    """The process's stdin and stdout as (input, output). The caller closes them.
+    """The process's stdin and stdout as two new descriptors (input, output). The caller closes them.
 
     Meanwhile descriptor 0 reads nothing and descriptor 1 is stderr. So neither a stray `print` nor a child process that
-    inherits them can touch the protocol.
+    inherits them can disturb the protocol.
     """
     sys.stdout.flush()
     source, target = os.dup(0), os.dup(1)

@@ -51,7 +51,7 @@ class _Kept:
 
 
 class Journal:
-    """One stream: its sent events, and its current reader, of which there is at most one."""
+    """The events sent on one stream, and its current reader, of which there is at most one."""
 
     __slots__ = ("_journals", "_last", "_reader", "_since", "ended", "gone", "is_standing", "name")
 
@@ -93,7 +93,7 @@ class Journal:
             reader.end()
 
     def push(self, message: bytes) -> bool:
-        """Send and keep a message; False when the reader is too slow, which drops it. Without a reader it is kept."""
+        """Send and keep a message; False if it was dropped for a slow reader. Without a reader it is only kept."""
         event = self._encoded(message)
         if self._is_read and self._reader is not None and not self._reader.push(event):
             return False
@@ -119,7 +119,7 @@ class Journal:
             self._reader.end(event)
 
     def missed(self, message: bytes) -> bool:
-        """Keep a message for a client that lost the stream; False when the time to resume it has passed."""
+        """Keep a message for a client that lost the stream; False if the stream can no longer be resumed."""
         if self._since + KEEP < self._journals.now():
             return False
         self._keep(self._encoded(message))
@@ -142,7 +142,7 @@ class Journal:
         self._journals.drop(self)
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
-        """Set the callback for the client's disconnect; see `gone`."""
+        """Set the callback to call when the client disconnects."""
         self.gone = callback
 
     def holds(self, number: int) -> bool:
@@ -150,7 +150,7 @@ class Journal:
         return 0 <= number <= self._last
 
     def is_over(self, now: float, *, asked: bool) -> bool:
-        """Whether the journal has expired at `now`. `asked`: the client has just sent another request."""
+        """Whether the journal has expired at `now`. With `asked`, the client has just sent another request."""
         if self._is_read or not (self.ended or (self.is_standing and self._reader is None)):
             return False
         is_written = self._reader is not None and self._reader.written
@@ -196,7 +196,7 @@ class Journals:
 
     @staticmethod
     def are_for(version: str) -> bool:
-        """Whether that revision of the handshake era has stream resumption."""
+        """Whether that handshake-era revision has stream resumption."""
         return version >= _NUMBERED
 
     def begin(self, reader: _Reader, *, is_standing: bool = False) -> Journal:
@@ -228,11 +228,11 @@ class Journals:
         return None
 
     def missed(self, message: bytes) -> bool:
-        """Keep a message for the broken standing stream; False when it cannot be resumed."""
+        """Keep a message for the broken standing stream; False if that cannot be resumed."""
         return self._standing is not None and self._standing.missed(message)
 
     def tidy(self, *, asked: bool = False) -> None:
-        """Discard the expired journals; see `Journal.is_over`."""
+        """Discard the expired journals."""
         now = self.now()
         for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
             journal.drop()

@@ -176,7 +176,7 @@ class OpenSession:
     # --- server requests ----------------------------------------------------------------------------------------------
 
     def ask(self, method: str, params: Payload | None, call: Call | None) -> "asyncio.Future[Envelope]":
-        """See `call.Reach`. Uses the stream of the call, else the standing stream, else that of another call.
+        """Send a server request on the stream of `call`, else on the standing stream, else on another call's stream.
 
         All of them belong to this client. Without any stream, the future fails at once.
         """
@@ -191,7 +191,7 @@ class OpenSession:
         return next((call for call in reversed(calls) if call not in self._deserted), None)
 
     def desert(self, call: Call, journal: Journal | None) -> None:
-        """The client disconnected from the stream of a call, which continues.
+        """Note that the client disconnected from the stream of a call. The call continues.
 
         Server requests sent on that stream fail unless the client resumes the journal within KEEP seconds.
         """
@@ -202,11 +202,11 @@ class OpenSession:
             self._give_up(call)
 
     def mute(self, call: Call) -> None:
-        """The response of a call carries its answer only: server requests take another stream."""
+        """Send no server request on this call's response, which carries only the answer. Use other streams."""
         self._deserted[call] = None, None
 
     def regain(self, journal: Journal) -> None:
-        """The client resumed the stream of a call."""
+        """Use the stream of a call again, because the client has resumed it."""
         for call in [call for call, (left, _) in self._deserted.items() if left is journal]:
             self._return(call)
 
@@ -248,12 +248,12 @@ class OpenSession:
     # --- the standing stream ------------------------------------------------------------------------------------------
 
     def attach(self, deliver: Deliver, hang_up: Callable[[], None]) -> None:
-        """Use the client's new standing stream, and announce the pending changes on it."""
+        """Use a new GET event stream (standing stream) of the client, and send the pending list changes on it."""
         self._deliver, self.hang_up = deliver, hang_up
         self._flush()
 
     def detach(self) -> None:
-        """The standing stream ended."""
+        """Stop using the standing stream, because it has ended."""
         self._deliver = self.hang_up = None
         self.used = self._clock.now()
         if None in self._asked and not self.ended:
@@ -276,7 +276,7 @@ class OpenSession:
         self.used = self._clock.now()
 
     def refuse_calls(self) -> None:
-        """Refuse new calls; open streams stay open."""
+        """Refuse new calls. Open streams stay open."""
         self.draining = True
 
     def drain(self) -> None:
@@ -306,7 +306,7 @@ class OpenSession:
         self._gateway.ended(self.session)
 
     def is_idle(self, since: float) -> bool:
-        """Whether the session was unused since then, and has no call and no stream."""
+        """Whether the session was not used after `since`, and has no call and no stream."""
         return self.used < since and not self.active and self.hang_up is None
 
     def _changed(self, methods: Sequence[str]) -> None:
@@ -329,7 +329,7 @@ def _fail(asked: Iterable["asyncio.Future[Envelope]"]) -> None:
 
 
 class Sessions:
-    """All sessions of the HTTP front, limited in number and in idle time."""
+    """All sessions of the HTTP front, at most a number of them and each with a limited idle time."""
 
     def __init__(self, gateway: Gateway, tally: Tally, clock: Clock) -> None:
         self._gateway = gateway
@@ -360,7 +360,7 @@ class Sessions:
         return opened
 
     def find(self, id_: bytes, kind: str, principal: Principal, scope: str) -> OpenSession:
-        """The session of that id, if the same principal opened it through the same endpoint.
+        """The session with that id, if the same principal opened it through the same endpoint.
 
         Raises:
             Refused: 404. An unknown id and another principal's session look the same.
@@ -389,7 +389,7 @@ class Sessions:
             self.end(opened)
 
     def sweep(self) -> None:
-        """End the sessions that exceeded the idle time."""
+        """End the sessions that were idle for too long."""
         for opened in self._kept.all():
             if opened.journals is not None:
                 opened.journals.tidy()

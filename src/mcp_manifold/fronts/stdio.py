@@ -70,7 +70,7 @@ class StdioFront:
             self._stop.set()
 
     def stop(self) -> None:
-        """End `serve`: refuse new calls, and give those in flight a second. A repeated call cancels them at once.
+        """End `serve`: refuse new calls, and give those in flight a second. A second call cancels them at once.
 
         Clients kill a server that is still running two seconds after its termination signal.
         """
@@ -83,7 +83,7 @@ class StdioFront:
         self.close()
 
     async def serve(self) -> None:
-        """Serve until the client closes its end, stops reading, or `close` or `stop` is called."""
+        """Serve until the client closes stdin or stops reading, or until `close` or `stop` is called."""
         self._stop = asyncio.Event()
         self._writer = writer = LineWriter(_OUTBOX)
         opened = OpenSession(self._gateway, "", "stdio", LOCAL, self._scope)
@@ -136,7 +136,7 @@ class _Intake:
         return f"<_Intake {len(self._waiting)} waiting{' paused' if self._is_paused else ''}>"
 
     def fed(self, data: bytes, inlet: Inlet) -> None:
-        """Receive input; empty data means the end of stdin."""
+        """Handle input. Empty data means the end of stdin."""
         if self.over.done():
             return
         self._waiting.extend(self._lines.feed(data) if data else self._lines.finish())
@@ -147,7 +147,7 @@ class _Intake:
             self._take(inlet)
 
     def finish(self) -> None:
-        """Handle the lines that were read and still wait."""
+        """Handle the lines that were read but still wait."""
         while self._waiting:
             self._take_line(self._waiting.popleft())
 
@@ -199,7 +199,7 @@ class _Intake:
 
 
 def id_in(line: bytes) -> Payload:
-    """The id of a request of which only the first and last bytes are known; a null id if it is not among them."""
+    """The request id in a message of which only the first and last bytes are known; a null id if it is not in them."""
     id_, at = b"", line.find(b"{") + 1
     try:
         for key, start, at in walk_members(line[:KEPT]):

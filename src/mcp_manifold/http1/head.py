@@ -35,7 +35,7 @@ _LINE_BREAK: Final = re.compile(rb"[\r\n\0]")
 
 
 class Head:
-    """The head of a request. Names are in lower case; `headers` has the last line of a repeated name."""
+    """The parsed head of a request. Header names are in lower case; of a repeated header, the last line counts."""
 
     __slots__ = ("decision", "headers", "keeps_alive", "lines", "method", "target", "version")
 
@@ -53,12 +53,12 @@ class Head:
         return f"<Head {self.method.decode('latin-1')} with {len(self.lines)} lines>"
 
     def remember(self, decision: object) -> None:
-        """Keep the front's decision."""
+        """Store the front's decision on this head."""
         self.decision = decision
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body; None unless the head declares them as one plain number."""
+        """The bytes of the body; None unless the head declares them as one plain number."""
         declared = self.headers.get(b"content-length")
         if declared is None or b"transfer-encoding" in self.headers or not declared.isdigit() or len(declared) > 18:
             return None

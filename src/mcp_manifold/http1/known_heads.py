@@ -71,7 +71,7 @@ class KnownHeads(Generic[T]):
         return f"<KnownHeads {len(self._found)} of {self._most} heads>"
 
     def find(self, message: bytes) -> tuple[T, bytes] | None:
-        """The value of a known head and the body of the message; None if the parser has to read it."""
+        """The value stored for the head of `message`, and its body; None if the parser must read the message."""
         for template, found in self._found:
             body = template.body(message)
             if body is not None:
@@ -79,7 +79,7 @@ class KnownHeads(Generic[T]):
         return None
 
     def learn(self, message: bytes, found: T) -> None:
-        """Remember `found` for the head of `message`, which the parser accepted; only if it is one complete message."""
+        """Store `found` for the head of `message`, if the message is complete. The parser must have accepted it."""
         template = HeadTemplate.of(message)
         if template is not None and template.body(message) is not None:
             self._found = [(template, found), *self._found[: self._most - 1]]

@@ -16,7 +16,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Host, port and scheme of an http(s) URL, with the path and query that the URL names there."""
+    """The host, port and scheme of an http(s) URL, with its path and query."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Origin:
         return cls(host, port, parts.scheme == "https", authority, quote(target, safe=_PATH_SAFE))
 
     def is_same(self, other: "Origin") -> bool:
-        """Whether both URLs have the same scheme, host and port."""
+        """Whether another URL has the same scheme, host and port."""
         return (self.host, self.port, self.is_tls) == (other.host, other.port, other.is_tls)
 
     def head(self, method: str, path: str | None, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -71,7 +71,7 @@ class Origin:
 
 
 def addresses(hosts: str) -> tuple[str, ...]:
-    """The host names and addresses, without brackets, in a text that separates them by commas."""
+    """The host names and addresses, without brackets, in a text with commas between them."""
     return tuple(part.strip().removeprefix("[").removesuffix("]") for part in hosts.split(","))
 
 

@@ -34,7 +34,7 @@ class MemoryBudget:
         self.limit = limit
 
     def try_add(self, size: int) -> bool:
-        """Count `size` more bytes; False, and nothing counted, when they exceed the limit."""
+        """Count `size` more bytes; False if they exceed the limit, and then nothing is counted."""
         if self.held + size > self.limit:
             self.refused += 1
             return False
@@ -42,12 +42,12 @@ class MemoryBudget:
         return True
 
     def add(self, size: int) -> None:
-        """Count `size` more bytes, or fewer when negative, whatever the limit."""
+        """Count `size` more bytes (fewer if negative), even beyond the limit."""
         self.held += size
 
 
 def default_limit(memory: int) -> int:
-    """The limit, in bytes, for a machine or container with `memory` bytes when none is configured."""
+    """The limit in bytes if none is configured, for a machine or container with `memory` bytes."""
     return min(MAX_DEFAULT, memory // SHARE)
 
 
@@ -65,7 +65,7 @@ class Reservation:
         return f"<Reservation {self.size} of {self._budget!r}>"
 
     def try_resize(self, size: int) -> bool:
-        """Reserve room for a buffer of `size` bytes; False, and nothing changed, when the budget has no room."""
+        """Reserve `size` bytes for a buffer; False if the budget has no room, and then nothing changes."""
         more = (size if size > MIN_COUNTED else 0) - self.size
         if more > 0 and not self._budget.try_add(more):
             return False
@@ -75,11 +75,11 @@ class Reservation:
         return True
 
     def resize(self, size: int) -> None:
-        """Count a buffer that already holds `size` bytes, whatever the limit."""
+        """Count a buffer that already holds `size` bytes, even beyond the limit."""
         counted = size if size > MIN_COUNTED else 0
         self._budget.add(counted - self.size)
         self.size = counted
 
     def release(self) -> None:
-        """Stop counting: the buffer is gone."""
+        """Count nothing any more, because the buffer is gone."""
         self.resize(0)

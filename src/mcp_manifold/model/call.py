@@ -26,26 +26,26 @@ _INTERACTION: Final = frozenset({"roots", "sampling", "elicitation"})
 
 
 class Reply(Protocol):
-    """Receives a call's answer: an HTTP response, a channel, or a future. Nothing here blocks."""
+    """Receives the answer to a call, as an HTTP response, on a channel or in a future. No method blocks."""
 
     def emit(self, message: bytes, /, *, needed: bool = False) -> None:
-        """Send one complete message ahead of the answer, in wire order. `needed`: never drop it for a slow reader."""
+        """Send a complete message before the answer, in wire order. Never drop a `needed` one for a slow reader."""
 
     def stream(self) -> None:
-        """Start the event stream of the answer, if it has one, because the answer takes long."""
+        """Start the event stream of the answer, if it can have one, because the answer takes long."""
 
     def respond(self, result: Payload | Pieces | None, failure: BaseException | None) -> None:
         """Send the answer, once: the raw result in the client's era, or the failure."""
 
     def disconnected(self) -> None:
-        """The client left before the answer: cancel the call, or keep its answer, depending on the client's era."""
+        """Handle a client that left before the answer: by its era, cancel the call or keep its answer."""
 
 
 class Reach(Protocol):
-    """Sends requests and notifications to a client that keeps a session. Nothing here blocks."""
+    """Sends requests and notifications to a client that keeps a session. No method blocks."""
 
     def ask(self, method: str, params: Payload | None, call: "Call | None") -> "asyncio.Future[Envelope]":
-        """Send a server request to the client: on the stream of `call`, or on its standing stream for None.
+        """Send a server request on the stream of `call`; for None, on the client's GET event stream (standing stream).
 
         The future holds the client's response (its `result` or `error`). Cancelling it withdraws the request. It fails
         with CallCancelled when the client left.
@@ -98,16 +98,16 @@ class Session:
         self.client_info, self.capabilities = client_info, capabilities
 
     def hear(self, level: str) -> None:
-        """Adopt the log level the client set."""
+        """Adopt the log level that the client has set."""
         self.log_level = level
 
     @property
     def wants(self) -> frozenset[str]:
-        """The client's capabilities for server requests: some of `roots`, `sampling`, `elicitation`."""
+        """The client's capabilities that allow server requests: `roots`, `sampling`, `elicitation`."""
         return _INTERACTION & capability_names(self.capabilities)
 
     def relayable(self, era: Era) -> Payload:
-        """The client's capabilities as declared to a backend of that era: those that are relayed."""
+        """The client's capabilities as declared to a backend of `era`."""
         if self.era == era == "modern":
             return self.capabilities
         found = self._relayable.get(era)
@@ -158,14 +158,14 @@ Handler = Callable[[Call], Awaitable[Payload]]
 
 
 class Stage(Protocol):
-    """One concern of every call, such as counting. Called when a call begins and when it ends; never waits."""
+    """One concern of every call, such as counting. It is called when a call begins and ends, and never waits."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it observes calls; read when the settings change, not for each call."""
+        """Whether the stage observes calls. Read when the settings change, not for each call."""
 
     def began(self, call: Call) -> None:
-        """A call begins. Raises ManifoldError to refuse it; stages that saw it begin then see it end."""
+        """Note the begin of a call. Raises ManifoldError to refuse it; earlier stages then see its end."""
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
-        """A call ended with a result or a failure. Of a list's result, this is the first piece."""
+        """Note the end of a call, with its result or failure. Of a list's result, this is the first piece."""

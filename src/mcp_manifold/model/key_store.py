@@ -43,5 +43,5 @@ class KeyStore(Generic[_T]):
         return self._kept.pop(key, None)
 
     def all(self) -> Collection[_T]:
-        """A snapshot of all values."""
+        """All values at this moment."""
         return list(self._kept.values())

@@ -101,7 +101,7 @@ class Status:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it has no link because none is needed, and the last one did not fail."""
+        """Whether the backend has no link because none is needed, and the last one did not fail."""
         return self.state is State.IDLE and not self.failures
 
 

@@ -4,9 +4,9 @@ Names are built in one direction only. Nothing here parses one: the catalogue's 
 a separator inside a server or tool name has no meaning.
 
 URIs are also parsed, because `<server>+<uri>` is accepted for URIs that are not listed. The server name stands in the
-place of the scheme. It is encoded as a label of characters legal there (RFC 3986 section 3.1): clients that
-validate URIs drop a whole list for one `my_server+file:///x`. Other bytes become `.hh`, and a label that would not
-start with a letter starts with `x.`. Labels contain no `+`, so the first `+` ends the label.
+place of the scheme. It is encoded as a label of legal characters (RFC 3986 section 3.1). Otherwise clients that
+validate URIs would drop a whole list for one `my_server+file:///x`. Other bytes become `.hh`, and a label that would
+not start with a letter starts with `x.`. Labels contain no `+`, so the first `+` ends the label.
 """
 
 import re
@@ -57,7 +57,7 @@ def distinguish(name: str, *, owner: str, native: str, budget: int = 64, attempt
 
 
 def outside(name: str, own: str, *, owner: str, native: str, budget: int = 64) -> str:
-    """Another name for `name`, which begins like another server's: a hash of it follows the prefix `own`."""
+    """Another public name for `name`, which begins like another server's: prefix `own`, then a hash of `name`."""
     return f"{own}x{_digest(owner, native)[:_HASH]}_{name.removeprefix(own)}"[:budget]
 
 
@@ -191,7 +191,7 @@ def has_dot_segments(uri: str) -> bool:
 
 
 def spellings(uri: str) -> tuple[str, ...]:
-    """The spellings a block rule must check: `uri`, its normal form, and that form unescaped with slashes merged."""
+    """The spellings of a URI that a block rule must check: as given, normalised, and unescaped with slashes merged."""
     normal = normalise_uri(uri)
     name = scheme(normal)
     authority, path, query, _ = _components(normal)
@@ -228,7 +228,7 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class UriTemplate:
-    """A compiled URI template: literals and gaps, in order. Matches as leniently as servers do.
+    """A compiled URI template: literals and gaps, in order. Matches as tolerantly as servers do.
 
     All possible matches are followed at once: bit i of a mask means that the parts so far can end before character i.
     The cost is one pass per part for any URI, without the backtracking of a regular expression.

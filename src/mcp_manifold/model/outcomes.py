@@ -39,7 +39,7 @@ _WINDOW: Final = 1024
 
 
 def outcome_of(failure: BaseException | None, *, method: str = "", result: Payload | None = None) -> str:
-    """One of `OUTCOMES` for a call that ended with `failure`, or with `result` when `failure` is None.
+    """The outcome of a call, one of `OUTCOMES`: from `failure`, or from `result` if `failure` is None.
 
     Give `method` and `result` to tell `tool_error` from `ok`. An exception outside the error tree, other than a
     cancellation, is an `internal_error`.

@@ -98,7 +98,7 @@ def _glob(text: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """An allow list and a block list. Block wins. Without an allow list all is allowed; an empty one allows nothing."""
+    """An allow list and a block list; the block list wins. No allow list allows all, an empty one allows nothing."""
 
     allow: tuple[_Pattern, ...] | None = None
     block: tuple[_Pattern, ...] = ()
@@ -164,7 +164,7 @@ class Filter:
         return self.allow is None or any(pattern.matches_name(name) for pattern in self.allow)
 
     def unmatched(self, entries: Iterable[Entry]) -> tuple[str, ...]:
-        """The patterns that match none of `entries`: most likely typos."""
+        """The patterns that match none of `entries`, which are most likely typing errors."""
         known = tuple(entries)
         patterns = (*(self.allow or ()), *self.block)
         return tuple(
@@ -210,7 +210,7 @@ _UNLIMITED: Final = Grant()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The filters of all principals, by backend, and the grants that narrow them, by principal name."""
+    """The filters of all principals, by backend; and by principal name, the grants that narrow them."""
 
     filters: Mapping[str, Filters] = field(default_factory=dict)
     grants: Mapping[str, Grant] = field(default_factory=dict)
@@ -227,7 +227,7 @@ class Policy:
         )
 
     def tells(self, principal: Principal, fault: Fault) -> bool:
-        """Whether the principal may learn of an invalid item: its backend's filters show everything of its kind."""
+        """Whether the principal may learn of an invalid item: the filters hide nothing of its backend and kind."""
         filters = self._filters(principal, fault.backend, fault.kind)
         return self.reaches(principal, fault.backend) and all(each.is_open for each in filters)
 

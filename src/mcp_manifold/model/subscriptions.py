@@ -19,7 +19,7 @@ W = TypeVar("W", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class WatchTarget:
-    """One resource of one backend, reported over one of its links (`place`)."""
+    """One resource of one backend, reported over the link `place`."""
 
     backend: str
     place: str
@@ -28,7 +28,7 @@ class WatchTarget:
 
 @dataclass(frozen=True, slots=True)
 class Watch(Generic[W]):
-    """A watcher to notify, and the name it subscribed under; empty when it watches a parent of the resource."""
+    """A watcher to notify, and the name under which it subscribed; empty if it watches a parent of the resource."""
 
     watcher: W
     name: str
@@ -45,11 +45,11 @@ class Subscriptions(Generic[W]):
         return f"<Subscriptions watchers={len(self._names)} links={len(self._watches)}>"
 
     def count(self, watcher: W) -> int:
-        """Number of subscriptions of a watcher."""
+        """The number of subscriptions of a watcher."""
         return len(self._names.get(watcher, ()))
 
     def has(self, watcher: W, name: str) -> bool:
-        """Whether the watcher subscribed under that name."""
+        """Whether the watcher has subscribed under `name`."""
         return name in self._names.get(watcher, ())
 
     def add(self, watcher: W, name: str, target: WatchTarget) -> WatchTarget | None:
@@ -97,7 +97,7 @@ class Subscriptions(Generic[W]):
         return tuple(place for name, place in self._watches if name == backend)
 
     def anyone(self, backend: str, place: str) -> W | None:
-        """Any watcher with a subscription over that link."""
+        """A watcher with a subscription over that link, any of them."""
         for watches in self._watches.get((backend, place), {}).values():
             return next(iter(watches))[0]
         return None

@@ -20,11 +20,11 @@ class TaskLink(Protocol):
 
     @property
     def backend(self) -> str:
-        """The backend's name."""
+        """The name of the backend."""
 
     @property
     def ended(self) -> "asyncio.Future[Any]":
-        """Done when the link is closed."""
+        """The future that is done when the link is closed."""
 
 
 LinkT = TypeVar("LinkT", bound=TaskLink)
@@ -45,11 +45,11 @@ class Task(Generic[LinkT]):
     """The progress token that the client chose, if any."""
 
     def is_of(self, session: Session) -> bool:
-        """Whether the session may use the task: same principal and same era as its creator."""
+        """Whether the session may use the task: it has the same principal and era as the task's creator."""
         return self.session.principal.key == session.principal.key and self.session.era == session.era
 
     def is_listed_for(self, session: Session) -> bool:
-        """Whether the task is listed for the session. Without authentication only its creator sees it."""
+        """Whether the session sees the task in lists. Without authentication, only its creator does."""
         return self.is_of(session) and (session.principal.key != ANONYMOUS.key or self.session is session)
 
 

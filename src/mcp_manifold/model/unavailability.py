@@ -14,7 +14,7 @@ _EARLY = 0.01
 
 @dataclass(frozen=True, slots=True)
 class UnavailableServer:
-    """One unavailable server. `since` is an RFC 3339 time, empty when unknown."""
+    """One unavailable server. `since` is an RFC 3339 time, empty if unknown."""
 
     server: str
     reason: str
@@ -51,7 +51,7 @@ class Unavailability:
         self._grace = grace
 
     def mark_unavailable(self, server: str, reason: str, *, now: float, since: str) -> bool:
-        """Record a failure; returns whether the server or its reason is new."""
+        """Record a failure; returns whether the server or the reason is new."""
         before = self._found.get(server)
         after = UnavailableServer(server, reason, since) if before is None else replace(before, reason=reason)
         self._found[server] = after

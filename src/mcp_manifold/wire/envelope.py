@@ -276,7 +276,7 @@ def _without_lookalikes(found: dict[str, Payload]) -> dict[str, Payload]:
 
 
 def members_of(envelope: Envelope) -> dict[str, Payload]:
-    """The `members` of a message's params, without a second parse for a `ParsedEnvelope`.
+    """The members of a message's params, as `members` returns them. A ParsedEnvelope is not parsed again.
 
     Raises:
         InvalidParams: see `members`.
@@ -327,7 +327,7 @@ def _as_utf8(data: bytes) -> bytes:
 
 
 def unbatched(data: bytes) -> bytes:
-    """The message of a batch of one, as HTTP servers of 2025-03-26 send; anything else unchanged."""
+    """The message in a batch of one, which HTTP servers of 2025-03-26 send; anything else unchanged."""
     try:
         found = msgspec.json.decode(data, type=list[Payload])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -361,7 +361,7 @@ _CR: Final = 0x0D
 
 
 def one_line(message: bytes) -> bytes:
-    """The message with line breaks replaced by spaces, for transports that end each message with a line break.
+    """The message with each line break replaced by a space, for transports that end messages with a line break.
 
     Line breaks in JSON are white space between tokens. Relayed as they are, they would let a caller smuggle a second
     message past every check.
@@ -372,7 +372,7 @@ def one_line(message: bytes) -> bytes:
 
 
 def request(number: int, method: str, params: bytes | None) -> bytes:
-    """A request with our own integer id."""
+    """A request with an integer id of our own."""
     if params is None:
         return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (number, encode(method))
     return b"".join((b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":' % (number, encode(method)), params, b"}"))

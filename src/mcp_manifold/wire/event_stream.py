@@ -13,7 +13,7 @@ _RETRY_DIGITS = 15  # longer values make no sensible delay, and are slow to conv
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One dispatched event. `id` and `retry` (milliseconds) are None when the block has no such line."""
+    """One event of a stream. `id` and `retry` (milliseconds) are None if the event has no such line."""
 
     data: bytes
     event: str = "message"
@@ -22,7 +22,7 @@ class Event:
 
     @property
     def is_message(self) -> bool:
-        """Whether it carries a message: `ping` and other events do not, nor does the `[DONE]` of LLM interfaces."""
+        """Whether the event carries a message, unlike `ping`, other types, and the `[DONE]` of LLM interfaces."""
         return self.event == "message" and bool(self.data) and self.data != b"[DONE]"
 
 

@@ -48,7 +48,7 @@ def with_extension(capabilities: Payload, name: str) -> Payload:
 
 
 def refusal(method: str, params: Payload | None, capabilities: Payload) -> bytes | None:
-    """The error object for a server request that the client does not support; None when it can be relayed.
+    """The error object for a server request that the client does not support; None if the client supports it.
 
     An undeclared capability is -32601 (2025-11-25 client/roots, client/sampling). An undeclared mode or field of a
     declared capability is -32602 (client/elicitation, client/sampling).
@@ -131,7 +131,7 @@ def required_urls(error: bytes) -> list[Payload]:
 
 
 def signed(method: str, params: Payload | None, server: str) -> Payload | None:
-    """The params of a server request; an elicitation gets the server's name in front of its message.
+    """The params of a server request. An elicitation gets the server's name in front of its message.
 
     Source: 2025-11-25 client/elicitation, "clients SHOULD make it clear which server is requesting information".
     """
@@ -160,7 +160,7 @@ def _signed_request(request: Payload, server: str) -> Payload:
 
 
 class InputRequest(msgspec.Struct):
-    """One client request that a 2026-07-28 server needs answered before it continues the call."""
+    """A request to the client that a 2026-07-28 server needs answered before it continues the call."""
 
     method: str
     params: Payload | msgspec.UnsetType = msgspec.UNSET

@@ -14,7 +14,7 @@ _BUFFER: Final = 65536
 
 
 class LineCutter:
-    """Lines of at most `limit` bytes, without their LF or CR LF. Oversized lines are skipped and reported.
+    """Cuts lines of at most `limit` bytes, without their LF or CR LF. Oversized lines are skipped and reported.
 
     Args:
         with_end: report an oversized line when it ends, by its first and last bytes, not once it is too long.
@@ -75,7 +75,7 @@ class LineCutter:
         return [] if line is None else [line]
 
     def take_oversized(self) -> list[bytes]:
-        """The reports of oversized lines since the last time."""
+        """The reports of oversized lines since the last call of this method."""
         taken, self.oversized = self.oversized, []
         return taken
 

@@ -48,7 +48,7 @@ def hop_params(params: dict[str, Payload], *, token: int, stamp: Mapping[str, Pa
 
 
 def hop_meta(meta: Mapping[str, Payload], *, token: int, stamp: Mapping[str, Payload] | None) -> Payload:
-    """The `_meta` of a request for the next hop; see `hop_params`."""
+    """The `_meta` to send on: the last hop's members removed, `stamp` added, the progress token replaced by `token`."""
     kept = {key: value for key, value in meta.items() if key not in HOP_KEYS}
     if "progressToken" in kept:
         kept["progressToken"] = Payload(b"%d" % token)

@@ -54,7 +54,7 @@ def is_object(payload: Payload) -> bool:
 
 
 def text(payload: Payload | None, what: str) -> str:
-    """The string in a payload from a client.
+    """The string in a payload that a client sent.
 
     Raises:
         InvalidParams: the payload is absent or not a string; the message names `what`.
@@ -68,7 +68,7 @@ def text(payload: Payload | None, what: str) -> str:
 
 
 def texts(payload: Payload, what: str) -> list[str]:
-    """The strings in a list from a client.
+    """The strings in a list that a client sent.
 
     Raises:
         InvalidParams: the payload is not a list of strings, or a very long one; the message names `what`.
@@ -112,12 +112,12 @@ def first_keys(value: bytes | Payload, most: int) -> list[str]:
 
 
 def may_be_crowded(data: bytes | Payload) -> bool:
-    """Whether an object in `data` may have more than `MAX_MEMBERS`: a quick test, which is sure only if it says no."""
+    """Whether an object in `data` may have more than `MAX_MEMBERS`. A quick test: only False is certain."""
     return len(data) > CROWD and bytes(data).count(b":") > MAX_MEMBERS
 
 
 def is_crowded(value: Payload) -> bool:
-    """Whether the value is an object with more than `MAX_MEMBERS`."""
+    """Whether the value is an object with more than `MAX_MEMBERS` members."""
     return may_be_crowded(value) and is_object(value) and len(first_keys(value, MAX_MEMBERS)) > MAX_MEMBERS
 
 
@@ -172,7 +172,7 @@ def with_text_at(value: Payload, text: str, *path: str) -> Payload:
 
 
 def renamed(value: Payload, old: str, new: str, *paths: tuple[str, ...]) -> Payload:
-    """`value` with `new` at each of the paths where the string is `old`."""
+    """`value` with the string `old` replaced by `new` at each of the paths."""
     for path in paths:
         if text_at(value, *path) == old:
             value = with_text_at(value, new, *path)

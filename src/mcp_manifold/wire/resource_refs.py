@@ -57,7 +57,7 @@ def map_resource_refs(
 
 
 def ref_steps(method: str, result: Payload, public: Callable[[str], str], view: ResultView | None = None) -> Steps:
-    """`map_resource_refs` in steps: yield to the event loop after each."""
+    """`map_resource_refs` as a generator that yields after each step, so that the event loop can run."""
     try:
         if not _holds_refs(method, result, view or ResultView(result)):
             return result

@@ -17,7 +17,7 @@ _MAX_QUOTES: Final = 400
 
 
 class ResultView:
-    """The members and the text of one result, found on first use unless the parser supplied them."""
+    """The members and the text of one result. They are found on first use, unless the parser supplied them."""
 
     __slots__ = ("_is_plain", "_members", "_text", "result")
 
@@ -51,19 +51,19 @@ class ResultView:
 
     @property
     def is_known(self) -> bool:
-        """Whether the members are known already, so that `members` does not parse."""
+        """Whether the members are known already, so that `members` need not parse."""
         return self._members is not None
 
     @property
     def is_plain(self) -> bool:
-        """Whether the text certainly has no member `uri`. Bounded work; False when undecided."""
+        """Whether the text certainly has no member `uri`; False if undecided. The work is bounded."""
         if self._is_plain is None:
             self._is_plain = lacks_uri(self.text)
         return self._is_plain
 
     @property
     def kind(self) -> bytes:
-        """The JSON text of `resultType`; empty without one."""
+        """The JSON text of the member `resultType`; empty without one."""
         try:
             return bytes(self.members.get(_KIND, b""))
         except (ValueError, RecursionError):
@@ -90,7 +90,7 @@ def lacks_uri(text: bytes) -> bool:
 
 
 def view_of(result: Payload, last: ResultView | None = None) -> ResultView | None:
-    """The view of a result if it is large, else None. `last` is returned again when it is a view of the same result."""
+    """The view of a large result, else None. Returns `last` if that is a view of the same result."""
     if len(result) < LARGE:
         return None
     return last if last is not None and last.result is result else ResultView(result)

@@ -2,8 +2,8 @@
 
 Theory. With one queue, a client that sends many calls would delay all others. So each principal has its own line, with
 one line per session in it, and the lines are served in turn: a client with a thousand waiting calls is served as often
-as one with a single call. When the queue is full, a new call displaces the latest call of the longest line, unless its
-own line would be as long.
+as one with a single call. When the queue is full, a new call displaces the latest call of the longest line. That line
+must be longer than its own line would be.
 """
 
 import asyncio

@@ -19,7 +19,7 @@ SMALL_ERROR: Final = 4096
 
 
 class SessionCheck:
-    """Sends one `ping` to find out whether the session is forgotten. All requests in doubt share its answer."""
+    """Sends one `ping` to find out whether the session is forgotten. All held requests share its answer."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -1,8 +1,8 @@
 """Isolation: which client uses which link of a backend (D9). Pure: settings, backend traits and session in; a key out.
 
 Over HTTP the response stream tells which call caused a server request, so links are split only to keep clients' state
-apart. On a pipe or an SSE stream nothing tells. A server there that sends requests to its clients gets one link per
-client that can answer. All that cannot share one link per set of capabilities. A modern client has no session, only a
+apart. On a pipe or an SSE stream nothing tells. A server there that sends requests gets one link for each client that
+can answer them. All other clients share one link per set of capabilities. A modern client has no session, only a
 principal: it leases links, for one call at a time.
 """
 

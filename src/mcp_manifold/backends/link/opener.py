@@ -294,9 +294,9 @@ class LinkOpener:
         return link, transport, negotiation
 
     async def _reason(self, link: Link, exc: BackendError) -> BackendError:
-        """Why a link could not be opened: a process that crashed is the first cause of whatever failed after.
+        """The error that says why a link could not be opened: after a crash, the exit of the process.
 
-        What it printed on stdout says more than its silence, or than an exit without a word on stderr.
+        The server's output on stdout tells more than its silence, or than an exit with an empty stderr.
         """
         if isinstance(link.transport, StdioTransport) and not isinstance(exc, BackendTimeout):
             await self._context.clock.wait(link.ended, seconds=EXIT_GRACE)  # its pipes may close before it exits

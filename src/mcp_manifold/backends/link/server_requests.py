@@ -194,9 +194,9 @@ class Inbox:
     def _cause_of(self, origin: PendingRequest | None) -> tuple[PendingRequest | None, Session | None]:
         """The request and the client that caused a message, where that is certain.
 
-        Over HTTP the response stream identifies the request. On a pipe nothing does. There the client is certain on a
-        link that serves one client. On others it is certain while all calls in flight, and abandoned ones that may
-        still cause messages, are one client's.
+        Over HTTP the response stream identifies the request; on a pipe nothing does. There the client is certain in two
+        cases: the link serves one client, or only one client has calls in flight. In the second case, no abandoned call
+        of another client may still cause messages.
         """
         if origin is not None and (origin.call is not None or origin.is_parked):
             return origin, None if origin.call is None else origin.call.session

@@ -86,7 +86,7 @@ class Listening:
         return self._want((_RESOURCES, uri))
 
     def want_task(self, id_: str) -> Outcome:
-        """Subscribe to a task of the extension; see `want`."""
+        """Subscribe to a task of the extension, as `want` does to a URI."""
         return self._want((_TASKS, id_))
 
     def view_of(self, task: str) -> None:

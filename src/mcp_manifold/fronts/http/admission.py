@@ -45,7 +45,7 @@ _MAX_CONTEXT: Final = 8192
 
 
 class ClientContext:
-    """The client of a 2026-07-28 request, as its `_meta` describes it, checked against the request's head.
+    """The client of a 2026-07-28 request as its `_meta` describes it, checked against the HTTP head.
 
     Raises:
         RequestError: the headers and the body differ (see `checks.require_modern`).
@@ -71,7 +71,7 @@ class ClientContext:
 
     @property
     def is_small(self) -> bool:
-        """Whether it may be cached: a connection caches several."""
+        """Whether this object may be cached: a connection caches several."""
         return len(self._meta) + sum(map(len, self._name)) <= _MAX_CONTEXT
 
     def holds(self, method: str, params: dict[str, Payload]) -> bool:
@@ -89,7 +89,7 @@ def _named(params: dict[str, Payload]) -> tuple[bytes, ...]:
 
 
 class AdmissionDecision:
-    """The decision on a head. `refusal` is None if the request is admitted.
+    """The result of checking a request's head. `refusal` is None if the request is admitted.
 
     A cached decision is valid until the validator is replaced. Its `session` may have ended.
     """
@@ -143,7 +143,7 @@ class AdmissionDecision:
         raise Refused(HttpError.NO_SESSION_HEADER if self.speaks_handshake else HttpError.POST_ONLY)
 
     def client(self, method: str, params: dict[str, Payload], headers: Headers) -> ClientContext:
-        """The client of a 2026-07-28 request, from the cache if the last request had the same. Raises RequestError."""
+        """The client of a 2026-07-28 request, cached from the last request if that had the same client."""
         context = self.context
         if context is None or not context.holds(method, params):
             context = ClientContext(method, params, headers)
@@ -152,7 +152,7 @@ class AdmissionDecision:
 
 
 class RequestValidator:
-    """Checks heads against the settings. A reload replaces it.
+    """Checks the heads of requests against the settings. A reload replaces it.
 
     Args:
         has_scope: tells whether an endpoint's scope exists.
@@ -182,7 +182,7 @@ class RequestValidator:
         return f"<RequestValidator {self.routes!r} {self.tokens!r}>"
 
     def admit(self, head: Head) -> AdmissionDecision:
-        """Decide on a head. A refusal is part of the decision; nothing is raised."""
+        """The decision on a head. A refusal is part of the decision; nothing is raised."""
         decision = AdmissionDecision(self)
         try:
             self._check(head, decision)
@@ -250,7 +250,7 @@ def _require_single(head: Head) -> None:
 
 
 def allow(route: EndpointRoute) -> Line:
-    """The `Allow` header of an endpoint."""
+    """The value of an endpoint's `Allow` header."""
     return (b"allow", ", ".join(sorted(route.methods)).encode())
 
 

@@ -79,14 +79,14 @@ class PendingReply(Protocol):
     """The part of a pending reply that its writer uses."""
 
     def cancel(self) -> None:
-        """Cancel its calls."""
+        """Cancel the calls of the reply."""
 
     def disconnected(self) -> None:
         """Handle the client's disconnect."""
 
 
 class AsgiWriter:
-    """Writes a response over ASGI. Keeps it until `run` sends it in the request's task."""
+    """Writes a response over ASGI. Keeps the response until `run` sends it in the request's task."""
 
     __slots__ = ("_answer", "_budget", "_is_dropped", "_is_over", "_receive", "_send", "_signal", "_work")
 
@@ -129,7 +129,7 @@ class AsgiWriter:
             self._signal.set_result(None)
 
     async def run(self, reply: PendingReply | None) -> None:
-        """Wait for the response and send it. Report an earlier disconnect of the client to `reply`.
+        """Wait for the response and send it. If the client disconnects before, tell `reply`.
 
         Raises:
             ConnectionAbortedError: the response was dropped.

@@ -54,7 +54,7 @@ _LISTEN: Final = "subscriptions/listen"
 
 
 class HttpFront:
-    """The ASGI application, and the application of our own connections.
+    """The ASGI application, which our own connections also call directly (`take`).
 
     Args:
         gateway: answers the calls.
@@ -91,7 +91,7 @@ class HttpFront:
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Apply new settings: end the sessions whose token was revoked or whose endpoint was removed."""
+        """Use new settings, and end the sessions whose token was revoked or whose endpoint was removed."""
         self._validator = self._made_validator()
         self._sessions.keep(self._is_admitted)
         for reply in [reply for reply in self._listens if not self._is_admitted(reply.call.session)]:
@@ -102,7 +102,7 @@ class HttpFront:
         return self._validator.tokens.knows(session.principal) and self._gateway.has_scope(session.scope)
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Refuse new requests, end subscriptions and idle streams, and report when all others are answered."""
+        """Refuse new requests, end subscriptions and idle streams; call `drained` when all others are answered."""
         self.is_closed = True
         self._drained = drained
         self._end_listens()
@@ -110,7 +110,7 @@ class HttpFront:
         self._report_drained()
 
     def close(self) -> None:
-        """End all sessions and standing streams immediately."""
+        """End all sessions and their GET event streams (standing streams) immediately."""
         self.is_closed = True
         self._end_listens()
         self._sessions.close()

@@ -37,7 +37,7 @@ class StandingStreams:
         return f"<StandingStreams open={self._tally.streams}>"
 
     async def get(self, request: HttpRequest, opened: OpenSession) -> None:
-        """Serve a session's standing stream, or resume the stream that Last-Event-ID names.
+        """Serve the client's GET event stream (standing stream), or resume the stream that Last-Event-ID names.
 
         Raises:
             Refused: 406; 409, the standing stream is open already; 400, the journal has expired; 503 at the limit.
@@ -157,7 +157,7 @@ class LegacySse:
             await conversation.settle(0)
 
     def accept(self, request: HttpRequest) -> Conversation:
-        """The conversation that a POST names.
+        """The conversation that a POST belongs to.
 
         Raises:
             Refused: 400 without a session id; 404 if the caller has no such session.
@@ -175,7 +175,7 @@ class LegacySse:
         return conversation
 
     async def post(self, request: HttpRequest, conversation: Conversation, body: bytes) -> None:
-        """Handle a message. Its response is sent on the stream.
+        """Handle a POSTed message. Its response is sent on the event stream.
 
         Raises:
             Refused: 400 for an invalid message; 404 if the session ended while it arrived.

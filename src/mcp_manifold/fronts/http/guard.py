@@ -1,7 +1,7 @@
 """Checks of single request headers: Host, Origin, media types and bearer tokens. Pure decisions.
 
-A page the user visits can make their browser send requests to a loopback server. It does so under a name of its own
-(DNS rebinding) or from its own origin. The Host header gives away the first, the Origin header the second.
+A web page can make the user's browser send requests to a loopback server. It uses its own host name (DNS rebinding),
+which the Host header shows, or its own origin, which the Origin header shows.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class HeaderCheck(Generic[T]):
-    """A check of one header's value. Caches its decisions for a bounded number of values."""
+    """A check of one header's value. It caches its decisions on a limited number of values."""
 
     def __init__(self, check: Callable[[str], T]) -> None:
         self._check = check
@@ -115,26 +115,26 @@ def _host_name(host: str) -> str:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type is JSON. Browsers send some other types cross-origin without a preflight."""
+    """Whether a Content-Type is JSON. Browsers may send other types to another origin without asking first."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 class AcceptedForms(NamedTuple):
-    """The forms in which a client takes a response."""
+    """The forms of response that a client accepts: JSON, an event stream, or both."""
 
     json: bool
     events: bool
 
 
 def accepted_forms(accept: str) -> AcceptedForms:
-    """The forms that an Accept header takes, by name or by wildcard; both if it names nothing."""
+    """The forms of response that an Accept header allows, by name or wildcard; both if it names nothing."""
     ranges = [part.lower().replace(" ", "").split(";") for part in accept.split(",") if part.strip()]
     kinds = {kind.strip() for kind, *params in ranges if not any(map(_NEVER.fullmatch, params))}
     return AcceptedForms(not kinds.isdisjoint(_JSON) or not ranges, not kinds.isdisjoint(_EVENTS) or not ranges)
 
 
 class Tokens:
-    """The configured bearer tokens as (name, token). Keeps only digests. Without tokens, clients are anonymous."""
+    """The configured bearer tokens with their names, kept only as digests. Without tokens, clients are anonymous."""
 
     def __init__(self, tokens: Iterable[tuple[str, str]]) -> None:
         self._known = [(digest := _digest(token.encode()), _principal(name, digest)) for name, token in tokens]

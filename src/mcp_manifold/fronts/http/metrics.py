@@ -36,7 +36,7 @@ _LIMITS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
 
 
 class LoopLag:
-    """Measures once a second, from `begin` to `end`, by how many seconds the event loop runs a timer late.
+    """Measures once a second, from `begin` to `end`, how many seconds late the event loop calls a timer.
 
     Args:
         now: the time in seconds. Not the loop's: that stands still during a callback and has milliseconds at best.
@@ -64,7 +64,7 @@ class LoopLag:
             self._timer = None
 
     def worst(self) -> float:
-        """The worst sample since the last call of this method; a sample that is overdue now counts."""
+        """The longest lag since the last call of this method. A measurement that is still open counts too."""
         overdue = 0.0 if self._timer is None else self._now() - self._due
         worst, self._worst = max(self._worst, overdue, 0.0), 0.0
         return worst
@@ -105,7 +105,7 @@ class Calls(Collector):
         return f"<Calls of {self._counts!r}>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics now."""
+        """The current metrics of calls."""
         requests = CounterMetricFamily("mcp_proxy_requests", "Completed calls.", labels=("method", "server", "outcome"))
         latency = HistogramMetricFamily("mcp_proxy_latency_seconds", "Duration of calls.", labels=("method", "server"))
         for (method, server), series in self._counts.series.items():
@@ -131,7 +131,7 @@ class Backends(Collector):
         return "<Backends>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics now."""
+        """The current metrics of servers."""
         servers = self._servers()
         yield _states(servers)
         yield _entries(servers)
@@ -172,7 +172,7 @@ class Fronts(Collector):
         return "<Fronts>"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics now; resets the worst lag."""
+        """The current metrics of the fronts. Resets the worst lag."""
         sources = self._sources
         tally, budget, lag = sources.tally() or Tally(), sources.budget, sources.lag
         yield GaugeMetricFamily("mcp_proxy_sessions", "Open client sessions.", tally.sessions)
@@ -206,7 +206,7 @@ class Exposition:
         return "<Exposition>"
 
     def route(self, base_path: str) -> Route:
-        """`/metrics` below a base path."""
+        """The route of `/metrics` below a base path."""
         return Route(f"{base_path.rstrip('/')}/metrics", self._show)
 
     async def _show(self, request: Request) -> Response:

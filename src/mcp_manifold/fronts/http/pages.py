@@ -21,7 +21,7 @@ _ENDPOINTS: Final = (
 
 
 def site(base_path: str, *, health: Body, servers: Body, ready: Body, more: Sequence[BaseRoute] = ()) -> Starlette:
-    """The ASGI application for all pages below a base path.
+    """The ASGI application of all pages below a base path.
 
     Args:
         ready: its member `ready` decides between 200 and 503.

@@ -38,10 +38,10 @@ _SILENCE: Final = 0.5
 
 
 class HttpWriter(Protocol):
-    """Carries one HTTP response."""
+    """Writes one HTTP response."""
 
     def respond(self, status: int, body: bytes, lines: Sequence[Line] = ()) -> None:
-        """Send a complete JSON response; an empty body has no media type."""
+        """Send a complete JSON response. An empty body has no media type."""
 
     def respond_pieces(
         self, pieces: Sequence[bytes | memoryview], lines: Sequence[Line] = (), *, is_shared: bool = False
@@ -55,7 +55,7 @@ class HttpWriter(Protocol):
         """Begin a response that is written with ASGI messages."""
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, which writes the stream, in a task. An incomplete stream closes the connection."""
+        """Run `work`, which writes the stream, in a task. If the stream stays incomplete, close the connection."""
 
     def drop(self) -> None:
         """Close the connection without a response."""
@@ -85,7 +85,7 @@ class Front(Protocol):
     clock: Clock
 
     def answered(self, reply: "HttpReply", size: int) -> None:
-        """The writer has the answer of `size` bytes. A stream counts its own bytes and passes 0."""
+        """Note that the writer has an answer of `size` bytes. A stream counts its own bytes and passes 0."""
 
 
 class HttpReply(ActiveRequest):
@@ -143,7 +143,7 @@ class HttpReply(ActiveRequest):
 
     @property
     def silence(self) -> float:
-        """Seconds of silence after which the reply becomes a stream."""
+        """The seconds without a message after which the reply becomes an event stream."""
         journals = None if self.opened is None else self.opened.journals
         return _SILENCE if journals is not None and journals.are_primed else KEEP_ALIVE
 
@@ -258,7 +258,7 @@ class HttpReply(ActiveRequest):
 
 
 class Batch:
-    """The reply to a batch (2025-03-26 basic, Batching): one JSON array of its answers, in the order they come.
+    """The reply to a batch (2025-03-26 basic, Batching): one JSON array of answers, in the order of their arrival.
 
     It is the HttpWriter of each request in it, and none of them becomes a stream.
     """
@@ -277,7 +277,7 @@ class Batch:
     def begin(
         self, messages: Sequence[bytes], handle: Callable[[PostExchange, bytes], "HttpReply | Batch | None"]
     ) -> "Batch | None":
-        """Handle every message; returns itself while answers are pending, or None if all were given."""
+        """Handle every message; returns this reply while answers are pending, or None if all were given."""
         exchange = self._exchange._replace(writer=self, lines=(), accepted=AcceptedForms(json=True, events=False))
         for message in messages:
             self._open += 1
@@ -306,7 +306,7 @@ class Batch:
         work.close()
 
     def drop(self) -> None:
-        """Leave out an answer that failed."""
+        """Leave out the answer of a request that failed."""
         self._close()
 
     def _close(self) -> None:

@@ -19,7 +19,7 @@ BODY_SECONDS: Final = 30.0
 
 @dataclass(slots=True, eq=False)
 class HttpRequest:
-    """A request to an endpoint, and its principal."""
+    """A request to an endpoint, with its principal."""
 
     headers: Headers
     lines: Sequence[Line]
@@ -37,7 +37,7 @@ class HttpRequest:
 
 
 async def read_body(receive: AsgiReceive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
-    """The whole body, never more than `limit` bytes of it in memory, for which `load` finds the room.
+    """The whole body, of which at most `limit` bytes are kept in memory. `load` reserves that memory.
 
     Raises:
         Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without

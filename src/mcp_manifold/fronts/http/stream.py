@@ -28,7 +28,7 @@ _HEADERS: Final[tuple[Line, ...]] = (
 
 
 class EventStream:
-    """Sends events to one reader, in order. Events that exceed the send buffer are dropped and counted."""
+    """Sends events to one reader, in order. Events for which the send buffer has no room are dropped and counted."""
 
     def __init__(
         self, send: AsgiSend, tally: Tally, *, headers: Sequence[Line] = (), clock: Clock | None = None
@@ -68,7 +68,7 @@ class EventStream:
         return True
 
     def post(self, event: bytes) -> None:
-        """Queue an event that is never dropped. At twice the limits the stream is closed instead."""
+        """Queue an event that must not be dropped. At twice the buffer's limits, the stream is closed instead."""
         if self._ended or self.gone:
             return
         if len(self._events) >= 2 * MAX_EVENTS or self._bytes > 2 * MAX_BYTES:
@@ -102,7 +102,7 @@ class EventStream:
             self._append(event)
 
     async def run(self) -> None:
-        """Write until the stream has ended and is written completely, or the reader is gone."""
+        """Write events until the stream has ended and all are written, or until the reader is gone."""
         try:
             await self._send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
             while not self.gone:

@@ -43,7 +43,7 @@ _BULKY: Final = 65536
 
 
 class Connection(asyncio.Protocol):
-    """See the module. Also implements the parser's callbacks (`on_...`) and the HttpWriter of its responses."""
+    """One client connection. It is also the parser's callbacks (`on_...`) and the HttpWriter of its responses."""
 
     __slots__ = (
         "_ahead", "_arriving", "_cycle", "_fields", "_head", "_idle", "_is_between", "_is_busy", "_is_excess",
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
         await self._service.application(scope, cycle.receive, cycle.send)
 
     def completed(self, *, keeps_alive: bool) -> None:
-        """Finish a response, and continue with the next request."""
+        """Finish a response, and go on to the next request."""
         self._cycle = self._reply = None
         self._is_busy = False
         self._unsent = 0

@@ -112,7 +112,7 @@ class RequestCycle:
         self._wake()
 
     def left(self) -> None:
-        """Mark the client as disconnected."""
+        """Note that the client has disconnected."""
         self.is_left = True
         self._wake()
 

@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Service:
-    """The state that the connections of one server share."""
+    """The state that all connections of one server share."""
 
     application: Application
     limits: Limits
@@ -98,7 +98,7 @@ class Service:
             self.usual = self._json(200)
 
     def head(self, status: int, length: int, lines: Sequence[Line], *, keeps_alive: bool) -> bytes:
-        """The head of a complete response: JSON, or without a media type if it has no body."""
+        """The head of a complete JSON response. Without a body, it names no media type."""
         self.refresh()
         if status == 200 and length and keeps_alive and not lines:
             return b"%b%d\r\n\r\n" % (self.usual, length)
@@ -116,7 +116,7 @@ class Service:
 
 
 def refused_head(version: str, target: bytes, fields: list[Line], received: int, limits: Limits) -> Refused | None:
-    """The refusal of a complete head; None if it is accepted. `received`: an upper bound of its bytes."""
+    """The refusal of a complete head; None if the head is accepted. It has at most `received` bytes."""
     if version not in _SERVED:
         return Refused(HttpError.HTTP_VERSION)
     if len(fields) > limits.head_lines:
@@ -163,7 +163,7 @@ class LingeringClose(asyncio.Protocol):
         return f"<LingeringClose of {self._before!r}>"
 
     def begin(self) -> None:
-        """Send the end of our side, and read on."""
+        """Send the end of our side, and go on reading."""
         self._transport.set_protocol(self)
         try:
             self._transport.write_eof()
@@ -173,7 +173,7 @@ class LingeringClose(asyncio.Protocol):
         self._resume()
 
     def data_received(self, data: bytes) -> None:
-        """Drop the input, slowly if there is much."""
+        """Drop the input; slow down if there is much."""
         if len(data) >= LARGEST_PORTION:
             self._transport.pause_reading()
             self._clock.call_later(_LINGER_REST, self._resume)

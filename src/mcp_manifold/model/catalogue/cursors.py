@@ -22,7 +22,7 @@ _MAC: Final = 16
 
 
 class Cursors:
-    """Issues and reads cursors. A cursor is valid for the lifetime of this object."""
+    """Issues and reads pagination cursors. A cursor is valid only as long as this object exists."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -31,12 +31,12 @@ class Cursors:
         return "<Cursors>"
 
     def after(self, what: str, keys: Sequence[str], end: int) -> str:
-        """The cursor of the page after the first `end` of `keys`. `what` names the list and its scope."""
+        """The cursor of the page after the first `end` entries of `keys`. `what` names the list and its scope."""
         body = end.to_bytes(_POSITION, "big") + _digest(keys[end - 1])
         return base64.urlsafe_b64encode(body + self._mac(what, body)).decode()
 
     def place(self, what: str, keys: Sequence[str], cursor: str) -> int:
-        """The index in `keys` at which the page of a cursor starts.
+        """The index in `keys` at which the page of a cursor begins.
 
         Raises:
             InvalidParams: the cursor was not issued for this list, or its entry is gone.

@@ -47,7 +47,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One invalid item of a list: its native name or URI (else `#` and its place), and the reason."""
+    """An invalid item of a list: its native name or URI (else `#` and its number), and the reason."""
 
     kind: Kind
     backend: str
@@ -113,7 +113,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How one backend's entries are presented. Overrides are keyed by kind and native name, URI or URI template."""
+    """The prefix and overrides for one backend's entries. Overrides are keyed by kind, and native name or URI."""
 
     prefix: str
     uris: Uris = "auto"

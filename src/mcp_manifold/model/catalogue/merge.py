@@ -72,7 +72,7 @@ def merge(
 
     Args:
         reserved: prefix and name of every configured server, listed or not. A name that begins with a prefix and the
-            separator belongs to that server or to nobody. Of several, the longest prefix counts.
+            separator belongs to that server or to nobody. Of several prefixes, the longest counts.
 
     Raises:
         ValueError: the name budget is below `names.MIN_BUDGET`.
@@ -128,7 +128,7 @@ class _Merging:
         return f"<merging {len(self._listings)} listings: {len(self.problems)} problems so far>"
 
     def table(self, kind: Kind, claim: Callable[[_Offer, Table], str | None]) -> Table:
-        """Public key to entry of one kind; `claim` returns the key of an offer, or None to leave it out."""
+        """Public key to entry, of one kind. `claim` returns the key for an offer, or None to leave it out."""
         table: dict[str, Entry] = {}
         seen: set[tuple[str, str]] = set()
         for listing, terms in self._listings:
@@ -146,7 +146,7 @@ class _Merging:
         return MappingProxyType(table)
 
     def name_key(self, offer: _Offer, table: Table) -> str:
-        """The public name of a tool or prompt."""
+        """The public name for a tool or prompt."""
         plain = _plain(offer, self._rules)
         name = _qualified(offer, self._rules)
         own = offer.terms.prefix + self._rules.separator if offer.terms.prefix else ""
@@ -175,7 +175,7 @@ class _Merging:
         return ""
 
     def uri_key(self, offer: _Offer, table: Table) -> str | None:
-        """The public URI or URI template of a resource; None to leave it out."""
+        """The public URI or URI template for a resource; None to leave the resource out."""
         own = prefixed_uri(offer.backend, offer.native)
         key = own if offer.terms.uris == "prefix" else offer.native
         obstacle = self._uri_obstacle(offer, key, table)
@@ -198,7 +198,7 @@ class _Merging:
         return ""
 
     def aliases(self, table: Table) -> dict[tuple[Kind, str], Entry]:
-        """Unambiguous native names: of one backend only, not a public name, not in another backend's namespace.
+        """Native names that are unambiguous: used by one backend only, and in no other server's namespace.
 
         A name with the separator is none, unless it begins with its backend's prefix: it may be the public name of a
         server that was renamed or removed.

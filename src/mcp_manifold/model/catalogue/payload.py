@@ -20,7 +20,7 @@ _decode_members = msgspec.json.Decoder(Members).decode
 
 
 def parse_object(raw: bytes | Payload | None) -> Members | None:
-    """The members of a valid JSON object, of duplicates the last; None for anything else."""
+    """The members of a valid JSON object; None for anything else. Of duplicate members, the last one counts."""
     if raw is None:
         return None
     try:

@@ -142,7 +142,7 @@ _KEYS: Final = {Kind.TOOL: "name", Kind.PROMPT: "name", Kind.RESOURCE: "uri", Ki
 
 
 def repair(kind: Kind, backend: str, raw: bytes, place: int) -> tuple[bytes | None, Fault | None]:
-    """One item of a list: as received, repaired, or None to leave it out; and its fault, if it has one."""
+    """An item of a list, as received or repaired, and its fault if it has one. The item is None if left out."""
     try:
         if not raw.isascii():
             raw.decode()

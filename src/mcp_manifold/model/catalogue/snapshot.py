@@ -41,7 +41,7 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRoutes:
-    """The tables that route a URI to its backend when it is not a public key."""
+    """The tables that route a URI to its backend if the URI is not a public key."""
 
     uris: Mapping[str, Uris] = field(default_factory=dict)
     """The `uris` setting of each backend."""
@@ -66,7 +66,7 @@ class ResourceRoutes:
         return cls(uris, natives, spellings, matchers, _only_owners((*resources, *templates)))
 
     def restrict(self, keep: Callable[[Entry], bool], members: Collection[str]) -> "ResourceRoutes":
-        """The routes to kept entries, and to `members` for unlisted URIs."""
+        """The routes to the kept entries, and to `members` for unlisted URIs."""
         return ResourceRoutes(
             self.uris,
             {key: entry for key, entry in self.natives.items() if keep(entry)},
@@ -124,7 +124,7 @@ class Catalogue:
         return tuple(self.table(kind).values())
 
     def find_tool(self, name: str) -> Entry | None:
-        """`find` for tools, which are looked up most."""
+        """The tool with a public key, else the one with that unambiguous native name."""
         return self.tools.get(name) or self.aliases.get((Kind.TOOL, name))
 
     def find(self, kind: Kind, key: str) -> Entry | None:
@@ -162,7 +162,7 @@ class Catalogue:
         return ResourceRoute(backend, uri) if backend is not None else None
 
     def listed(self, route: ResourceRoute) -> Entry | None:
-        """The entry of a route's resource, if its backend lists that URI in any spelling."""
+        """The entry to which a route leads, if the backend lists that URI in any spelling."""
         natives = self.routes.natives
         return natives.get((route.backend, route.uri)) or natives.get((route.backend, normalise_uri(route.uri)))
 
@@ -222,7 +222,7 @@ def _only(table: Table, predicate: Callable[[Entry], bool]) -> Table:
 
 
 def diff(old: Catalogue, new: Catalogue) -> frozenset[Change]:
-    """The parts in which clients see a difference: other payloads, or another order."""
+    """The parts of the catalogue that differ for clients, in payloads or order."""
     return frozenset(CHANGE_OF[kind] for kind in Kind if _payloads(old, kind) != _payloads(new, kind))
 
 
