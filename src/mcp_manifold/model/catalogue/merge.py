@@ -58,10 +58,10 @@ class _Offer:
         return self.terms.overrides.get((self.kind, self.native), _UNCHANGED)
 
     def __str__(self) -> str:
-        return f"{self.kind} {_shown(self.native)} of {self.backend}"
+        return f"{self.kind} {_quoted(self.native)} of {self.backend}"
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
@@ -164,7 +164,7 @@ class _Merging:
         if obstacle:
             self.problems.append(f"{offer}: renamed to {free} ({obstacle})")
         elif name != plain:
-            self.problems.append(f"{offer}: renamed to {name} ({_shown(plain)} is not a valid name)")
+            self.problems.append(f"{offer}: renamed to {name} ({_quoted(plain)} is not a valid name)")
         return free
 
     def _namespace_of(self, name: str, *, besides: str, own: str = "") -> str:
@@ -180,7 +180,7 @@ class _Merging:
         key = own if offer.terms.uris == "prefix" else offer.native
         obstacle = self._uri_obstacle(offer, key, table)
         if obstacle and offer.terms.uris == "auto" and not self._uri_obstacle(offer, own, table):
-            self.problems.append(f"{offer}: renamed to {_shown(own)} ({obstacle})")
+            self.problems.append(f"{offer}: renamed to {_quoted(own)} ({obstacle})")
             key, obstacle = own, ""
         if obstacle:
             self.problems.append(f"{offer}: left out ({obstacle})")
@@ -191,7 +191,7 @@ class _Merging:
     def _uri_obstacle(self, offer: _Offer, key: str, table: Table) -> str:
         claimed = self._claims.get((offer.kind, normalise_uri(key)), offer.backend)
         if claimed != offer.backend or key in table:
-            return f"{_shown(key)} is already listed by {claimed}"
+            return f"{_quoted(key)} is already listed by {claimed}"
         prefixed = split_prefixed_uri(key, self._owners)
         if prefixed is not None and prefixed[0] != offer.backend:
             return f"it has the prefix of {prefixed[0]}"
@@ -236,7 +236,7 @@ def _read(kind: Kind, backend: str, terms: Terms, raw: bytes) -> _Offer | str:
     for member in members.keys() - routed:
         # Some clients read `Name` or `na\u017fe` as `name`, and would see another item than we do.
         if unicodedata.normalize("NFKC", member).casefold() in folded:
-            return f"member {_shown(member)} is a look-alike of another"
+            return f"member {_quoted(member)} is a look-alike of another"
     return _Offer(kind, backend, terms, native, native_name, members)
 
 
