@@ -164,7 +164,7 @@ class Serving:
         The second call, or one while nothing is served, ends everything at once, server processes included.
         """
         if self._holder.is_entered and (self._is_stopping or self._current is None):
-            self._holder.runtime.groups.kill()
+            self._holder.runtime.groups.kill_all()
         self._is_stopping = True
         if self._current is not None:
             self._current.stop()

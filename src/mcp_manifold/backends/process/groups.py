@@ -107,7 +107,7 @@ class Groups:
         """Send SIGTERM to a group; False when none of its processes is left."""
         return self._signal(pid, signal.SIGTERM)
 
-    def end(self, pid: int) -> None:
+    def kill(self, pid: int) -> None:
         """Kill a group."""
         self._signal(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 
@@ -123,11 +123,11 @@ class Groups:
         if sys.platform == "win32" and pid in self._jobs:
             self._jobs.pop(pid).close()
 
-    def kill(self) -> None:
+    def kill_all(self) -> None:
         """Kill all groups, and refuse to start more."""
         self._is_killed = True
         for pid in self._pids:
-            self.end(pid)
+            self.kill(pid)
 
     def close(self) -> None:
         """Close the warden, which ends the groups that are left."""

@@ -250,7 +250,7 @@ class StdioTransport:
 
     async def kill(self) -> None:
         """Kill the process group at once, because its pipes could not be connected."""
-        self._groups.end(self.pid)
+        self._groups.kill(self.pid)
         await self._gone(KILL_GRACE)
         self._release()
 
@@ -274,7 +274,7 @@ class StdioTransport:
             if not self._groups.lives(self.pid):
                 return
             await self._clock.sleep(_GROUP_POLL)
-        self._groups.end(self.pid)
+        self._groups.kill(self.pid)
         await self._gone(KILL_GRACE)
 
     def _write(self, body: bytes) -> None:
