@@ -320,7 +320,7 @@ class Link:
             if pending.garbled:
                 self.fail(pending, BackendProtocolError(self.backend, pending.garbled))
             else:
-                self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.spent}"))
+                self.abandon(pending, BackendTimeout(self.backend, f"no answer within {pending.expired_timeout}"))
 
     def _garbled(self, number: int, reason: str, origin: PendingRequest | None) -> None:
         """Fail a request soon, unless its answer follows the garbled one; at once for one on its own stream."""

@@ -79,7 +79,7 @@ class PendingRequest:
         return self.on_result is None or self.kept is not None
 
     @property
-    def spent(self) -> str:
+    def expired_timeout(self) -> str:
         """The timeout that expired, as text such as `60 s`."""
         if self.latest > self.deadline:
             return f"{self.timeout:g} s"
