@@ -67,7 +67,7 @@ PURE: Final = (
     "backends.http.inflate", "backends.life.stats", "backends.link.isolation", "backends.link.meta_rewriter",
     "fronts.http.admission", "fronts.checks", "fronts.http.guard", "fronts.http.routes", "fronts.http_errors",
     "backends.link.monitors", "backends.link.server_requests", "backends.process.stderr_tail",
-    "core.lists", "core.notifications", "core.status",
+    "core.scope_responder", "core.notifications", "core.status",
 )  # fmt: skip
 """Packages and modules that decide and never wait."""
 IMPURE: Final = {

@@ -24,11 +24,11 @@ from mcp_manifold.config.state_directory import StateDirectory, catalogue_direct
 from mcp_manifold.core.bridge import Bridge
 from mcp_manifold.core.dispatcher import Dispatcher
 from mcp_manifold.core.hub import MERGED, Hub
-from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.log_levels import LogLevels
 from mcp_manifold.core.notifications import ExtensionMethods, Notifications
 from mcp_manifold.core.plan import Facts
 from mcp_manifold.core.results import Results
+from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.status import ServerStatus, rfc3339, survey
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.core.watching import Watching

@@ -17,8 +17,8 @@ from mcp_manifold.backends.fleet import Fleet
 from mcp_manifold.backends.link.link import Link
 from mcp_manifold.core.bridge import Bridge, CallTarget, Parked, Repeat
 from mcp_manifold.core.hub import Hub, View
-from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.notifications import ExtensionMethods
+from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import BackendUnavailable, InvalidParams, UnknownItem, UnknownMethod
 from mcp_manifold.model.call import Call, Handler

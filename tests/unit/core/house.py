@@ -17,10 +17,10 @@ from mcp_manifold.config import LimitSettings, ManifoldSettings, ServerSettings
 from mcp_manifold.core.bridge import Bridge
 from mcp_manifold.core.dispatcher import Dispatcher, InFlightCall
 from mcp_manifold.core.hub import Hub
-from mcp_manifold.core.lists import ScopeResponder
 from mcp_manifold.core.notifications import ExtensionMethods
 from mcp_manifold.core.plan import Facts
 from mcp_manifold.core.results import Results
+from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.core.tasks import Tasks
 from mcp_manifold.errors import BackendUnavailable, ManifoldError, RemoteError
 from mcp_manifold.model.call import Call, Reach, Session, Stage

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manifold.core.lists import MAX_INSTRUCTIONS
+from mcp_manifold.core.scope_responder import MAX_INSTRUCTIONS
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.call import Session
 from mcp_manifold.model.catalogue import Hint

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_manifold.config import BrokenServer, ManifoldSettings
 from mcp_manifold.core.hub import MERGED, Hub
-from mcp_manifold.core.lists import ScopeResponder
+from mcp_manifold.core.scope_responder import ScopeResponder
 from mcp_manifold.errors import AllUnavailable
 from mcp_manifold.model.policy import policy_of
 from mcp_manifold.model.unavailability import Unavailability, UnavailableServer
