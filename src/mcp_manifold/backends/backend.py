@@ -128,7 +128,7 @@ class Backend:
         """Close the link of a client session that ended."""
         self._client_links.release(session)
 
-    async def link_for(self, session: Session) -> Link:
+    async def session_link(self, session: Session) -> Link:
         """The link for everything of a session but calls, opened if needed; raises as `connect` does."""
         return self._live(session) or await self._link(session)
 
@@ -147,7 +147,7 @@ class Backend:
         """Whether `link` serves the session. Of several leased links, only the primary does."""
         return link.place == self._place(session).key
 
-    def link_of(self, session: Session) -> Link | None:
+    def open_session_link(self, session: Session) -> Link | None:
         """The open link for everything of a session but calls; None if there is none. Changes nothing."""
         return self._live(session)
 
@@ -205,7 +205,7 @@ class Backend:
         link = self.life.shared if not place.key else self._client_links.find(place, call)
         return None if link is None or link.ended.done() else link
 
-    def find_link(self, call: Call) -> Link | None:
+    def open_call_link(self, call: Call) -> Link | None:
         """The open link that can serve a call now; None if one must be opened first. Changes nothing."""
         return self._live(call.session, call)
 

@@ -92,7 +92,7 @@ class LogLevels:
     def _links_of(self, session: Session) -> list[Link]:
         """The open links that serve a client."""
         backends = [self._backend(name) for name in self._hub.members(session.scope)]
-        found = [backend.link_of(session) for backend in backends if backend is not None]
+        found = [backend.open_session_link(session) for backend in backends if backend is not None]
         return [link for link in found if link is not None]
 
     def _backend(self, name: str) -> Backend | None:

@@ -112,7 +112,7 @@ class Notifications:
     def _to_owner(self, session: Session, method: str, params: dict[str, Payload]) -> None:
         """Pass an extension's notification to its backend, if that has an open link for this client."""
         name = self._extensions.owner(session.scope, method.removeprefix(_PREFIX))
-        link = self._fleet.find(name).link_of(session) if name else None
+        link = self._fleet.find(name).open_session_link(session) if name else None
         if link is not None and link.era == "handshake":  # later revisions have no notifications from clients
             kept = wire.hop_params(params, token=0, stamp=None)
             link.notify(method, None if kept is None else Payload(kept))

@@ -307,7 +307,7 @@ def _open_link(call: Call, backend: Backend, task: Task[Link] | None) -> Link | 
     """The open link for a call; for a task, the link that created it."""
     link = None if task is None else task.link
     if link is None or link.ended.done():
-        link = backend.life.shared if backend.has_one_link else backend.find_link(call)
+        link = backend.life.shared if backend.has_one_link else backend.open_call_link(call)
     return None if link is None or link.ended.done() else link
 
 

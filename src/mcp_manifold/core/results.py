@@ -123,7 +123,7 @@ class Results:
             if any(wire.opens_unsafe_url("elicitation/create", each) for each in wire.required_urls(failure.raw)):
                 return BackendProtocolError(failure.backend, UNSAFE_URL)
             if session.era == "handshake":
-                self._bridge.remember_urls(failure, send.backend.link_of(session), session)
+                self._bridge.remember_urls(failure, send.backend.open_session_link(session), session)
             elif call.backend_era == "handshake":
                 instead = self._bridge.url_required(failure, call, send.target(call.method))
                 if instead is not None:

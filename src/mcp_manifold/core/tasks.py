@@ -246,7 +246,7 @@ class Tasks:
     def _link(self, task: Task[Link], session: Session) -> Link | None:
         if task.link is not None and not task.link.ended.done():
             return task.link
-        return self._fleet.find(task.backend).link_of(session)
+        return self._fleet.find(task.backend).open_session_link(session)
 
     def _offers(self, scope: str, backend: str, member: str) -> bool:
         listing = self._listing(scope, backend)

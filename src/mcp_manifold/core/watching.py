@@ -218,7 +218,7 @@ class Watching:
     async def _watch(self, watcher: Watcher, session: Session, uri: str) -> None:
         """Subscribe a watcher to a public URI; returns when the backend agreed."""
         route = await self._hub.find_resource(session.scope, uri)
-        link = await self._find(route.backend).link_for(session)
+        link = await self._find(route.backend).session_link(session)
         if not offers_subscriptions(link):
             raise UnknownMethod(f"Method not found: server {route.backend} offers no subscriptions")
         reports = self._reports_of(link)
@@ -240,7 +240,7 @@ class Watching:
         task = self._tasks.watched(id_, listen.session)
         if task is None:
             raise InvalidParams("Invalid params: unknown task")
-        link = await self._find(task.backend).link_for(listen.session)
+        link = await self._find(task.backend).session_link(listen.session)
         reports = self._reports_of(link)
         if not isinstance(reports, Listening):
             raise UnknownMethod(f"Method not found: server {task.backend} sends no notifications about tasks")

@@ -126,10 +126,10 @@ class FakeBackend:
             body = result if isinstance(result, bytes) else encode(result)
             self.link.fed(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (number, body))
 
-    def find_link(self, call: Call) -> Link | None:
-        return self.link_of(call.session)
+    def open_call_link(self, call: Call) -> Link | None:
+        return self.open_session_link(call.session)
 
-    def link_of(self, session: Session) -> Link | None:
+    def open_session_link(self, session: Session) -> Link | None:
         return None if self.shared is None or self.shared.ended.done() else self.shared
 
     async def connect(self, call: Call, params: dict[str, Payload]) -> None:

@@ -47,13 +47,13 @@ class FakeBackend:
         self.reopened: list[Session] = []
         self.is_full = False
 
-    async def link_for(self, session: Session) -> Link:
-        link = self.link_of(session)
+    async def session_link(self, session: Session) -> Link:
+        link = self.open_session_link(session)
         if link is None:
             raise BackendUnavailable(self.name, "is not reachable")
         return link
 
-    def link_of(self, session: Session) -> Link | None:
+    def open_session_link(self, session: Session) -> Link | None:
         return self.links.get(self.places.get(session, ""))
 
     def is_served(self, session: Session, link: Link) -> bool:
