@@ -59,7 +59,7 @@ class View:
     is_lost: bool = False
     """Every member failed, and no listing of any is known."""
     encoded: dict[tuple[Kind, str, int], bytes] = field(default_factory=dict, repr=False)
-    """Pages of lists, encoded once for each kind, protocol version and place."""
+    """Pages of lists, encoded once for each kind, protocol version and first index."""
 
 
 class Hub:

@@ -110,28 +110,28 @@ class ScopeResponder:
         view = self._hub.view(call.session.scope)
         if view.is_lost:
             raise AllUnavailable({each.server: each.reason for each in view.unavailable})
-        place = self._place(call, view, kind)
-        found = view.encoded.get((kind, version, place))
+        start = self._start(call, view, kind)
+        found = view.encoded.get((kind, version, start))
         if found is None:
-            found = view.encoded[(kind, version, place)] = self._page(call, view, member, place)
+            found = view.encoded[(kind, version, start)] = self._page(call, view, member, start)
         if version == MODERN_VERSION and (ttl := self._ttl(view, call.method)):
             return (memoryview(found)[: -len(_NO_TTL)], b"%d}" % ttl)
         return (found,)
 
-    def _place(self, call: Call, view: View, kind: Kind) -> int:
+    def _start(self, call: Call, view: View, kind: Kind) -> int:
         cursor = call.params.get("cursor")
         if cursor is None or wire.first_byte(cursor) == b"n":
             return 0
         keys = tuple(view.shown.table(kind))
-        return self._cursors.place(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
+        return self._cursors.index(f"{kind} {call.session.scope}", keys, wire.text(cursor, "cursor"))
 
-    def _page(self, call: Call, view: View, member: str, place: int) -> bytes:
+    def _page(self, call: Call, view: View, member: str, start: int) -> bytes:
         """One page. For a modern client it ends in `_NO_TTL`, which is replaced by the remaining time."""
         (kind, _), version = LISTS[call.method], call.session.version
         entries = view.shown.entries(kind)
-        end = place + self._page_size if self._page_size else len(entries)
+        end = start + self._page_size if self._page_size else len(entries)
         without_tasks = {listing.backend for listing in view.listings if not runs_tasks(listing)}
-        items = encode_list(entries[place:end], kind, version=version, without_tasks=without_tasks)
+        items = encode_list(entries[start:end], kind, version=version, without_tasks=without_tasks)
         page: dict[str, object] = {member: Payload(items)}
         if end < len(entries):
             keys = tuple(view.shown.table(kind))

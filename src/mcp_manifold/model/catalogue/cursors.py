@@ -1,6 +1,6 @@
 """Pagination cursors: opaque, authenticated positions in a list. Owns the key that authenticates them.
 
-A cursor holds the last entry served and its position. The next page starts after that entry, at its present place, so
+A cursor holds the last entry served and its position. The next page starts after that entry, at its position now, so
 that changes earlier in the list do no harm. A cursor whose entry is gone, or which was not issued for this list, is
 refused, and the client starts again (2025-11-25 server/utilities/pagination).
 """
@@ -35,7 +35,7 @@ class Cursors:
         body = end.to_bytes(_POSITION, "big") + _digest(keys[end - 1])
         return base64.urlsafe_b64encode(body + self._mac(what, body)).decode()
 
-    def place(self, what: str, keys: Sequence[str], cursor: str) -> int:
+    def index(self, what: str, keys: Sequence[str], cursor: str) -> int:
         """The index in `keys` at which the page of a cursor begins.
 
         Raises:
@@ -51,9 +51,9 @@ class Cursors:
         end, digest = int.from_bytes(body[:_POSITION], "big"), body[_POSITION:]
         if end <= len(keys) and _digest(keys[end - 1]) == digest:
             return end
-        for place, key in enumerate(keys, start=1):
+        for position, key in enumerate(keys, start=1):
             if _digest(key) == digest:
-                return place
+                return position
         raise InvalidParams("Invalid cursor: the list has changed; list again from the start")
 
     def _mac(self, what: str, body: bytes) -> bytes:
