@@ -138,14 +138,14 @@ class Backend:
         Raises:
             BackendUnavailable: too many are open.
         """
-        place = self._place(session)
+        link_key = self._link_key(session)
         group = self.life.group
-        if place.key and group is not None:
-            self._client_links.open(place, session, group)
+        if link_key.key and group is not None:
+            self._client_links.open(link_key, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
         """Whether `link` serves the session. Of several leased links, only the primary does."""
-        return link.place == self._place(session).key
+        return link.key == self._link_key(session).key
 
     def open_session_link(self, session: Session) -> Link | None:
         """The open link for everything of a session but calls; None if there is none. Changes nothing."""
@@ -195,14 +195,14 @@ class Backend:
         """The error to raise for a call while there is no link."""
         return self.life.unavailable()
 
-    def _place(self, session: Session, call: Call | None = None) -> LinkKey:
-        place = link_key_of(session, self.settings.isolation, self._known)
-        return place.primary if place.exclusive and call is None else place
+    def _link_key(self, session: Session, call: Call | None = None) -> LinkKey:
+        link_key = link_key_of(session, self.settings.isolation, self._known)
+        return link_key.primary if link_key.exclusive and call is None else link_key
 
     def _live(self, session: Session, call: Call | None = None) -> Link | None:
         """The open link for a session, or for one call of it."""
-        place = self._place(session, call)
-        link = self.life.shared if not place.key else self._client_links.find(place, call)
+        link_key = self._link_key(session, call)
+        link = self.life.shared if not link_key.key else self._client_links.find(link_key, call)
         return None if link is None or link.ended.done() else link
 
     def open_call_link(self, call: Call) -> Link | None:
@@ -227,16 +227,16 @@ class Backend:
 
     async def _link(self, session: Session, call: Call | None = None, seconds: float | None = None) -> Link:
         await self.life.until_ready(seconds)
-        place, group = self._place(session, call), self.life.group
-        if not place.key or group is None:
+        link_key, group = self._link_key(session, call), self.life.group
+        if not link_key.key or group is None:
             link = self._live(session, call)
             if link is None:
                 raise self.unavailable()
             return link
         try:
-            return await self._client_links.link(place, session, group, call)
+            return await self._client_links.link(link_key, session, group, call)
         except (BackendProtocolError, RemoteError):
-            if not place.eras:
+            if not link_key.eras:
                 raise
             self._learn(replace(self._known, has_handshake=False))  # it speaks the modern era only
             return await self._link(session, call, seconds)
@@ -286,9 +286,9 @@ class Backend:
         return self.executor.is_busy or any(link.is_busy or link.is_watched for link in self.links())
 
     @asynccontextmanager
-    async def _opened_for(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
+    async def _opened_for(self, link_key: LinkKey, session: Session) -> AsyncIterator[Link]:
         """Open a link for one client, with the headers of the shared link."""
-        async with self._opener.for_client(place, session) as link:
+        async with self._opener.for_client(link_key, session) as link:
             shared = self.life.shared
             link.mirror(None if shared is None else shared.parameter_headers)
             self.stats.note_link()

@@ -222,9 +222,9 @@ class Watching:
         if not offers_subscriptions(link):
             raise UnknownMethod(f"Method not found: server {route.backend} offers no subscriptions")
         reports = self._reports_of(link)
-        self._release(self._subscriptions.add(watcher, uri, WatchTarget(route.backend, link.place, route.uri)))
+        self._release(self._subscriptions.add(watcher, uri, WatchTarget(route.backend, link.key, route.uri)))
         link.watch(True)
-        for other in self._secondary.get((route.backend, link.place), ()):
+        for other in self._secondary.get((route.backend, link.key), ()):
             self._reports[other].want(route.uri)
         try:
             await asyncio.shield(reports.want(route.uri))
@@ -244,7 +244,7 @@ class Watching:
         reports = self._reports_of(link)
         if not isinstance(reports, Listening):
             raise UnknownMethod(f"Method not found: server {task.backend} sends no notifications about tasks")
-        self._unfollow(self._followed.add(listen, id_, WatchTarget(task.backend, link.place, task.native)))
+        self._unfollow(self._followed.add(listen, id_, WatchTarget(task.backend, link.key, task.native)))
         link.watch(True)
         try:
             await asyncio.shield(reports.want_task(task.native))
@@ -280,7 +280,7 @@ class Watching:
                 link.watch(self._is_watched(link))
 
     def _is_watched(self, link: Link) -> bool:
-        place = (link.backend, link.place)
+        place = (link.backend, link.key)
         return bool(self._subscriptions.watched(*place) or self._followed.watched(*place))
 
     # --- links ----------------------------------------------------------------------------------------------------
@@ -290,15 +290,15 @@ class Watching:
         backend = self._find(link.backend)
         outcomes: list[Outcome] = []
         if link.era == "modern":
-            listening = Listening(link, lists=not link.place)
+            listening = Listening(link, lists=not link.key)
             reports: Reports = listening
         else:
             listening = None
             reports = Subscribing(link, timeout=backend.settings.timeout)
         self._reports[link] = reports
         link.ended.add_done_callback(lambda _: self._closed(link))
-        place = (link.backend, primary_of(link.place))
-        if link.place != place[1]:
+        place = (link.backend, primary_of(link.key))
+        if link.key != place[1]:
             self._secondary.setdefault(place, []).append(link)
             await self._agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
             return
@@ -314,7 +314,7 @@ class Watching:
             outcomes += [self._resume_task(listening, id_) for id_ in self._followed.watched(*place)]
             outcomes.append(listening.start())
         await self._agreed(outcomes)
-        if not link.place:
+        if not link.key:
             for other in {*self._subscriptions.places(link.backend), *self._followed.places(link.backend)}:
                 self._reopen(link.backend, other)
 
@@ -329,19 +329,19 @@ class Watching:
 
     def _move_to(self, backend: Backend, link: Link) -> None:
         """Move the watchers that this link now serves to it, from the link they used before."""
-        for watcher, name, target in self._subscriptions.elsewhere(link.backend, link.place):
+        for watcher, name, target in self._subscriptions.elsewhere(link.backend, link.key):
             if backend.is_served(_session_of(watcher), link):
-                self._release(self._subscriptions.add(watcher, name, replace(target, place=link.place)))
+                self._release(self._subscriptions.add(watcher, name, replace(target, place=link.key)))
 
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
-        key = (link.backend, primary_of(link.place))
+        key = (link.backend, primary_of(link.key))
         secondary = [each for each in self._secondary.pop(key, ()) if each is not link]
         if secondary:
             self._secondary[key] = secondary
         if self._links.get(key) is link:
             del self._links[key]
-            if link.place and self._is_watched(link):
+            if link.key and self._is_watched(link):
                 self._clock.call_later(REOPEN_AFTER, self._reopen, *key)
 
     def _reopen(self, backend: str, place: str) -> None:
@@ -370,7 +370,7 @@ class Watching:
         except InvalidParams:
             return
         members = wire.off_hop(found)
-        for watch in self._subscriptions.watching(WatchTarget(link.backend, primary_of(link.place), uri)):
+        for watch in self._subscriptions.watching(WatchTarget(link.backend, primary_of(link.key), uri)):
             name = watch.name or self._public(watch.watcher, link.backend, uri)
             if name:
                 _notify(watch.watcher, {**members, "uri": Payload(wire.encode(name))})
@@ -380,7 +380,7 @@ class Watching:
         reports, native = self._reports.get(link), wire.text_at(notification.params, "taskId")
         if reports is None or native is None or not reports.is_due(found):
             return
-        for watch in self._followed.watching(WatchTarget(link.backend, link.place, native)):
+        for watch in self._followed.watching(WatchTarget(link.backend, link.key, native)):
             task = self._tasks.watched(watch.name, watch.watcher.session)
             if task is not None:
                 public = self._tasks.shown("tasks/get", task, watch.watcher.session.scope, notification.params)

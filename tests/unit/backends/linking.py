@@ -94,11 +94,11 @@ def new_link(
     name: str = "notes",
     on_request: Callable[[ServerRequest], None] = lambda request: None,
     holder: Session | None = None,
-    place: str = "",
+    key: str = "",
     clock: Clock | None = None,
 ) -> Link:
     """A new link without a transport. Server requests stay unanswered unless `on_request` answers them."""
-    link = Link(name, holder=holder, place=place, clock=clock)
+    link = Link(name, holder=holder, key=key, clock=clock)
     Inbox(link, on_notification=heard or Heard(), on_request=on_request)
     return link
 

@@ -57,7 +57,7 @@ class FakeBackend:
         return self.links.get(self.places.get(session, ""))
 
     def is_served(self, session: Session, link: Link) -> bool:
-        return self.places.get(session, "") == link.place
+        return self.places.get(session, "") == link.key
 
     def reopen(self, session: Session) -> None:
         if self.is_full:
@@ -111,7 +111,7 @@ class Place:
     async def open(
         self, name: str, place: str = "", *, holder: Session | None = None, says: bytes = SAYS, deaf: bool = False
     ) -> tuple[Link, FakeTransport]:
-        link = new_link(name=name, holder=holder, place=place, clock=self.clock)
+        link = new_link(name=name, holder=holder, key=place, clock=self.clock)
         transport = FakeTransport(link, None if deaf else lambda pending: b'"result":{}')
         link.adopt("", Payload(says))
         self.backends[name].links[place] = link

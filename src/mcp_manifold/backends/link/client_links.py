@@ -95,19 +95,19 @@ class ClientLinks:
     def __len__(self) -> int:
         return len(self._held)
 
-    def find(self, place: LinkKey, call: Call | None = None) -> Link | None:
-        """The open link for `place`, if it can be used now. An exclusive one must be free for `call`. Changes nothing.
+    def find(self, link_key: LinkKey, call: Call | None = None) -> Link | None:
+        """The open link of a key, if it can be used now. An exclusive one must be free for `call`. Changes nothing.
 
         A request that is sent over a link makes it busy, so nothing more is needed to lease it.
         """
-        found = self._find(place, call)
+        found = self._find(link_key, call)
         return None if found is None else found.live()
 
-    def _find(self, place: LinkKey, call: Call | None) -> _Held | None:
-        for key in self._keys(place):
+    def _find(self, link_key: LinkKey, call: Call | None) -> _Held | None:
+        for key in self._keys(link_key):
             held = self._held.get(key)
             link = None if held is None else held.live()
-            if link is not None and held is not None and (not place.exclusive or held.can_lease(link, call)):
+            if link is not None and held is not None and (not link_key.exclusive or held.can_lease(link, call)):
                 return held
         return None
 
@@ -115,29 +115,29 @@ class ClientLinks:
         """All open links."""
         return [link for held in self._held.values() if (link := held.live()) is not None]
 
-    async def link(self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
-        """The link for `place`, opened in the task group if there is none.
+    async def link(self, link_key: LinkKey, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
+        """The link for `link_key`, opened in the task group if there is none.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
             RemoteError: the backend refused.
         """
-        held = self._find(place, call)
+        held = self._find(link_key, call)
         if held is None:
-            return await asyncio.shield(self.open(place, session, group, call))
-        if place.exclusive:
+            return await asyncio.shield(self.open(link_key, session, group, call))
+        if link_key.exclusive:
             held.leased = call
         return held.link.result()
 
     def open(
-        self, place: LinkKey, session: Session, group: TaskGroup, call: Call | None = None
+        self, link_key: LinkKey, session: Session, group: TaskGroup, call: Call | None = None
     ) -> "asyncio.Future[Link]":
-        """Start to open the link for `place`, unless it is opening already.
+        """Start to open the link for `link_key`, unless it is opening already.
 
         Raises:
             BackendUnavailable: too many are open.
         """
-        key = self._free_key(place, call)
+        key = self._free_key(link_key, call)
         held = self._held.get(key)
         if held is None or held.live() is None:
             if held is None and len(self._held) >= self._most:
@@ -145,9 +145,9 @@ class ClientLinks:
                 raise BackendUnavailable(self._backend, reason)
             if held is None or held.link.done():
                 held = self._held[key] = _Held()
-                at = place._replace(key=key, exclusive=False)
+                at = link_key._replace(key=key, exclusive=False)
                 group.start_soon(self._own, at, session, held, name=f"{self._backend} for one client")
-        if place.exclusive:
+        if link_key.exclusive:
             held.leased = call
         return held.link
 
@@ -162,28 +162,28 @@ class ClientLinks:
         for key in list(self._held):
             self.release(key)
 
-    def _keys(self, place: LinkKey) -> list[str]:
+    def _keys(self, link_key: LinkKey) -> list[str]:
         """The keys of its links, the primary first."""
-        if not place.exclusive:
-            return [place.key]
-        more = [key for key in self._held if key != place.key and primary_of(key) == place.key]
-        return [place.key, *sorted(more, key=lambda key: (len(key), key))]
+        if not link_key.exclusive:
+            return [link_key.key]
+        more = [key for key in self._held if key != link_key.key and primary_of(key) == link_key.key]
+        return [link_key.key, *sorted(more, key=lambda key: (len(key), key))]
 
-    def _free_key(self, place: LinkKey, call: Call | None) -> str:
+    def _free_key(self, link_key: LinkKey, call: Call | None) -> str:
         """A key without a link, or whose link is opening without a lease."""
-        key, number = place.key, 0
-        while place.exclusive and (held := self._held.get(key)) is not None:
+        key, number = link_key.key, 0
+        while link_key.exclusive and (held := self._held.get(key)) is not None:
             if not held.link.done() and held.is_free_for(call):
                 break
             number += 1
-            key = leased(place.key, number)
+            key = leased(link_key.key, number)
         return key
 
-    async def _own(self, place: LinkKey, session: Session, held: _Held) -> None:
+    async def _own(self, link_key: LinkKey, session: Session, held: _Held) -> None:
         """The owner task of one client link."""
-        key = place.key
+        key = link_key.key
         try:
-            async with self._opened(place, session) as link:
+            async with self._opened(link_key, session) as link:
                 held.opened = self._clock.now()
                 if held.link.cancelled():
                     return

@@ -53,12 +53,12 @@ class Link:
         backend: str,
         *,
         holder: Session | None = None,
-        place: str = "",
+        key: str = "",
         write_limit: int = 64 << 20,
         clock: Clock | None = None,
     ) -> None:
         self.backend = backend
-        self.place = place
+        self.key = key
         """The key of this link among those of the backend; empty for the shared one."""
         self.write_limit = write_limit
         """Bytes that may wait to be written to the backend before requests are refused."""

@@ -222,27 +222,27 @@ class LinkOpener:
             yield link, negotiation
 
     @asynccontextmanager
-    async def for_client(self, place: LinkKey, session: Session) -> AsyncIterator[Link]:
+    async def for_client(self, link_key: LinkKey, session: Session) -> AsyncIterator[Link]:
         """A link for some clients only, negotiated with exactly their identity or capabilities."""
         identity = self._context.identity
-        if place.exact:
+        if link_key.exact:
             info = session.client_info if bytes(session.client_info) != b"{}" else identity.client_info
             identity = Identity(info, session.relayable("handshake"))
-        elif place.only is not None:
-            identity = Identity(identity.client_info, capabilities_of(identity.capabilities, place.only))
-        holder = session if place.exact else None
-        link, transport, _ = await self._connect(identity, place, holder)
+        elif link_key.only is not None:
+            identity = Identity(identity.client_info, capabilities_of(identity.capabilities, link_key.only))
+        holder = session if link_key.exact else None
+        link, transport, _ = await self._connect(identity, link_key, holder)
         async with self._closing(transport):
             yield link
 
     async def _connect(
-        self, identity: Identity, place: LinkKey, holder: Session | None = None
+        self, identity: Identity, link_key: LinkKey, holder: Session | None = None
     ) -> tuple[Link, Transport, Negotiation]:
         reason: BackendError | None = None
         kinds = self.connector.kinds()
         for kind in kinds:
             try:
-                return await self._connect_as(kind, identity, place, holder)
+                return await self._connect_as(kind, identity, link_key, holder)
             except BackendError as exc:
                 reason = exc if reason is None or telling(exc) > telling(reason) else reason
                 if kind == kinds[-1] or not self._may_be_another(exc):
@@ -259,21 +259,21 @@ class LinkOpener:
         return bool(is_answer) and failure.status != TOO_MANY and self.connector.kind is None
 
     async def _connect_as(
-        self, kind: TransportKind, identity: Identity, place: LinkKey, holder: Session | None
+        self, kind: TransportKind, identity: Identity, link_key: LinkKey, holder: Session | None
     ) -> tuple[Link, Transport, Negotiation]:
         link = Link(
             self._server.name,
             holder=holder,
-            place=place.key,
+            key=link_key.key,
             write_limit=self._context.limits.max_message,
             clock=self._context.clock,
         )
         Inbox(link, on_notification=self._on_notification, on_request=self._on_request, limiter=self.pace)
-        eras = place.eras or self.connector.eras(kind)
+        eras = link_key.eras or self.connector.eras(kind)
         transport = await self.connector.open(kind, link)
         try:
             link.attach(transport)
-            self._opening = self._opening if place.key else link
+            self._opening = self._opening if link_key.key else link
             timeout = self._server.initialize_timeout
             negotiation = await self._context.greet(
                 link, eras=eras, identity=identity, timeout=timeout, clock=self._context.clock
@@ -290,7 +290,7 @@ class LinkOpener:
             async with self._closing(transport):
                 raise
         finally:
-            self._opening = self._opening if place.key else None
+            self._opening = self._opening if link_key.key else None
         return link, transport, negotiation
 
     async def _reason(self, link: Link, exc: BackendError) -> BackendError:

@@ -334,7 +334,7 @@ async def open_stdio(
     """
     program = command.located(link.backend)
     groups, clock = groups or Groups(guarded=False), clock or LoopClock()
-    if not link.place:
+    if not link.key:
         tail.began()
     try:
         process = groups.begin([program, *command.args], env=command.env, cwd=command.cwd, ceilings=command.ceilings)
