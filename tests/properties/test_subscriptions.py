@@ -51,10 +51,10 @@ class Watches(RuleBasedStateMachine):
         assert self.asked == set(self.model.values())
         for backend in ("one", "two"):
             for place in ("", "held"):
-                wanted = {each.uri for each in self.asked if (each.backend, each.place) == (backend, place)}
+                wanted = {each.uri for each in self.asked if (each.backend, each.location) == (backend, place)}
                 assert self.made.watched(backend, place) == wanted
                 assert (self.made.anyone(backend, place) is None) == (not wanted)
-                assert (place in self.made.places(backend)) == bool(wanted)
+                assert (place in self.made.locations(backend)) == bool(wanted)
 
     @invariant()
     def every_watcher_of_a_target_is_notified_by_the_names_it_used(self) -> None:
@@ -68,7 +68,7 @@ class Watches(RuleBasedStateMachine):
                 == {
                     watcher
                     for (watcher, _), watched in self.model.items()
-                    if (watched.backend, watched.place) == (target.backend, target.place)
+                    if (watched.backend, watched.location) == (target.backend, target.location)
                     and target.uri.startswith(watched.uri + "/")
                 }
                 - exact

@@ -261,7 +261,7 @@ class Watching:
     def _release(self, *targets: WatchTarget | None) -> None:
         """Unsubscribe from targets that have no watcher any more."""
         for target, link in self._open_targets(targets):
-            for each in (link, *self._secondary.get((target.backend, target.place), ())):
+            for each in (link, *self._secondary.get((target.backend, target.location), ())):
                 self._reports[each].drop(target.uri)
 
     def _unfollow(self, *targets: WatchTarget | None) -> None:
@@ -274,14 +274,14 @@ class Watching:
     def _open_targets(self, targets: Iterable[WatchTarget | None]) -> Iterator[tuple[WatchTarget, Link]]:
         """The targets whose links are open, with these; updates whether the links are watched."""
         for target in targets:
-            link = None if target is None else self._links.get((target.backend, target.place))
+            link = None if target is None else self._links.get((target.backend, target.location))
             if target is not None and link is not None:
                 yield target, link
                 link.watch(self._is_watched(link))
 
     def _is_watched(self, link: Link) -> bool:
-        place = (link.backend, link.key)
-        return bool(self._subscriptions.watched(*place) or self._followed.watched(*place))
+        key = (link.backend, link.key)
+        return bool(self._subscriptions.watched(*key) or self._followed.watched(*key))
 
     # --- links ----------------------------------------------------------------------------------------------------
 
@@ -297,25 +297,25 @@ class Watching:
             reports = Subscribing(link, timeout=backend.settings.timeout)
         self._reports[link] = reports
         link.ended.add_done_callback(lambda _: self._closed(link))
-        place = (link.backend, primary_of(link.key))
-        if link.key != place[1]:
-            self._secondary.setdefault(place, []).append(link)
-            await self._agreed([reports.want(uri) for uri in self._subscriptions.watched(*place)])
+        key = (link.backend, primary_of(link.key))
+        if link.key != key[1]:
+            self._secondary.setdefault(key, []).append(link)
+            await self._agreed([reports.want(uri) for uri in self._subscriptions.watched(*key)])
             return
-        self._links[place] = link
-        restored = self._subscriptions.watched(*place)
+        self._links[key] = link
+        restored = self._subscriptions.watched(*key)
         self._move_to(backend, link)
         link.watch(self._is_watched(link))
-        for uri in self._subscriptions.watched(*place):
+        for uri in self._subscriptions.watched(*key):
             outcomes.append(reports.want(uri))
             if uri in restored:
                 outcomes[-1].add_done_callback(partial(_report_gap, link, uri))
         if listening is not None:
-            outcomes += [self._resume_task(listening, id_) for id_ in self._followed.watched(*place)]
+            outcomes += [self._resume_task(listening, id_) for id_ in self._followed.watched(*key)]
             outcomes.append(listening.start())
         await self._agreed(outcomes)
         if not link.key:
-            for other in {*self._subscriptions.places(link.backend), *self._followed.places(link.backend)}:
+            for other in {*self._subscriptions.locations(link.backend), *self._followed.locations(link.backend)}:
                 self._reopen(link.backend, other)
 
     async def _agreed(self, outcomes: Sequence[Outcome]) -> None:
@@ -331,7 +331,7 @@ class Watching:
         """Move the watchers that this link now serves to it, from the link they used before."""
         for watcher, name, target in self._subscriptions.elsewhere(link.backend, link.key):
             if backend.is_served(_session_of(watcher), link):
-                self._release(self._subscriptions.add(watcher, name, replace(target, place=link.key)))
+                self._release(self._subscriptions.add(watcher, name, replace(target, location=link.key)))
 
     def _closed(self, link: Link) -> None:
         self._reports.pop(link, None)
@@ -344,10 +344,10 @@ class Watching:
             if link.key and self._is_watched(link):
                 self._clock.call_later(REOPEN_AFTER, self._reopen, *key)
 
-    def _reopen(self, backend: str, place: str) -> None:
+    def _reopen(self, backend: str, location: str) -> None:
         """Open a client's lost link again: it is watched, and no call may come to open it."""
-        watcher = self._subscriptions.anyone(backend, place) or self._followed.anyone(backend, place)
-        if watcher is not None and (backend, place) not in self._links:
+        watcher = self._subscriptions.anyone(backend, location) or self._followed.anyone(backend, location)
+        if watcher is not None and (backend, location) not in self._links:
             try:
                 self._find(backend).reopen(_session_of(watcher))
             except BackendUnavailable as exc:
@@ -396,7 +396,7 @@ class Watching:
 
     def needs(self, backend: str) -> bool:
         """Whether a client watches a resource of that backend."""
-        return bool(self._subscriptions.places(backend))
+        return bool(self._subscriptions.locations(backend))
 
     def ended(self, session: Session) -> None:
         """Remove the subscriptions of a session that has ended."""

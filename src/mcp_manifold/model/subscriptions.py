@@ -19,10 +19,10 @@ W = TypeVar("W", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class WatchTarget:
-    """One resource of one backend, reported over the link `place`."""
+    """One resource of one backend, reported over the link with the key `location`."""
 
     backend: str
-    place: str
+    location: str
     uri: str
 
 
@@ -56,7 +56,7 @@ class Subscriptions(Generic[W]):
         """Subscribe `watcher` to `target` under `name`; returns the name's previous target if nobody watches it now."""
         gone = self.remove(watcher, name)
         self._names.setdefault(watcher, {})[name] = target
-        link = self._watches.setdefault((target.backend, target.place), {})
+        link = self._watches.setdefault((target.backend, target.location), {})
         link.setdefault(target.uri, {})[(watcher, name)] = None
         return None if gone == target else gone
 
@@ -68,7 +68,7 @@ class Subscriptions(Generic[W]):
             return None
         if not names:
             del self._names[watcher]
-        key = (target.backend, target.place)
+        key = (target.backend, target.location)
         watches = self._watches[key][target.uri]
         del watches[(watcher, name)]
         if watches:
@@ -83,28 +83,28 @@ class Subscriptions(Generic[W]):
         released = [self.remove(watcher, name) for name in list(self._names.get(watcher, ()))]
         return tuple(target for target in released if target is not None)
 
-    def watched(self, backend: str, place: str) -> frozenset[str]:
+    def watched(self, backend: str, location: str) -> frozenset[str]:
         """The native URIs watched over one link."""
-        return frozenset(self._watches.get((backend, place), ()))
+        return frozenset(self._watches.get((backend, location), ()))
 
-    def elsewhere(self, backend: str, place: str) -> tuple[tuple[W, str, WatchTarget], ...]:
-        """The subscriptions to a backend over links other than `place`: (watcher, name, target)."""
+    def elsewhere(self, backend: str, location: str) -> tuple[tuple[W, str, WatchTarget], ...]:
+        """The subscriptions to a backend over links other than `location`: (watcher, name, target)."""
         found = [(watcher, name, target) for watcher, names in self._names.items() for name, target in names.items()]
-        return tuple(each for each in found if each[2].backend == backend and each[2].place != place)
+        return tuple(each for each in found if each[2].backend == backend and each[2].location != location)
 
-    def places(self, backend: str) -> tuple[str, ...]:
+    def locations(self, backend: str) -> tuple[str, ...]:
         """The links of a backend with at least one subscription."""
-        return tuple(place for name, place in self._watches if name == backend)
+        return tuple(location for name, location in self._watches if name == backend)
 
-    def anyone(self, backend: str, place: str) -> W | None:
+    def anyone(self, backend: str, location: str) -> W | None:
         """A watcher with a subscription over that link, any of them."""
-        for watches in self._watches.get((backend, place), {}).values():
+        for watches in self._watches.get((backend, location), {}).values():
             return next(iter(watches))[0]
         return None
 
     def watching(self, target: WatchTarget) -> tuple[Watch[W], ...]:
         """The watchers of `target` or of a parent URI, each once (2025-11-25 schema, ResourceUpdatedNotification)."""
-        link = self._watches.get((target.backend, target.place))
+        link = self._watches.get((target.backend, target.location))
         if link is None:
             return ()
         exact = [Watch(watcher, name) for watcher, name in link.get(target.uri, ())]
