@@ -100,7 +100,7 @@ class Counts:
 
 
 class CallLog:
-    """Logs one line per call at level DEBUG; one comparison per call while that is off.
+    """Logs one line per call at level DEBUG. While that is off, a call costs one comparison.
 
     The line has no arguments, results, headers or session ids.
     """

@@ -59,7 +59,7 @@ class FutureReply:
 
 
 def progress_to(on_progress: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
-    """Pass progress notifications to `callback` in the event loop, where its exceptions cannot end the link."""
+    """A callback for a link that calls `on_progress` later, where an exception cannot end the link."""
     loop = asyncio.get_running_loop()
 
     def report(message: bytes) -> None:

@@ -159,7 +159,7 @@ class Serving:
             self._lag.end()
 
     def stop(self) -> None:
-        """Stop serving: requests in flight get `drain` to finish, new ones are refused.
+        """Stop serving: requests in flight get `drain` seconds to finish, new ones are refused.
 
         The second call, or one while nothing is served, ends everything at once, server processes included.
         """

@@ -184,7 +184,7 @@ class Backend:
         self.life.adapt(self.settings, self._context)
 
     async def run(self) -> None:
-        """Run until cancelled; closes every link and process."""
+        """Run until cancelled; then close every link and process."""
         await self.life.run()
 
     async def idle(self) -> None:

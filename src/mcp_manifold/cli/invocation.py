@@ -107,7 +107,7 @@ class Invocation:
         return self.opening.settings(self.source, {})
 
     def log_as_configured(self, settings: "Settings", *, default: str = "") -> None:
-        """Log as the options say, then the configuration; `default` is the level when neither names one."""
+        """Set up the log by the options, else by `settings`. `default` is the level if neither names one."""
         is_set = not default or "log_level" in settings.manifold.model_fields_set
         self._log(settings.manifold.log_level if is_set else default, settings.manifold.log_format)
 

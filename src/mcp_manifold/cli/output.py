@@ -110,7 +110,7 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01 WARNING mcp_manifold.backends.backend backend=git lost: ...`; a traceback follows, indented."""
+    """Writes `12:00:01 WARNING mcp_manifold.backends.backend backend=git lost: ...`, then an indented traceback."""
 
     def __repr__(self) -> str:
         return "<TextFormatter>"
@@ -125,7 +125,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, in ASCII: `{"time": ..., "level": ..., "logger": ..., "message": ..., fields}`."""
+    """Writes one JSON object a line, in ASCII: `{"time": ..., "level": ..., "logger": ..., "message": ..., fields}`."""
 
     def __repr__(self) -> str:
         return "<JsonFormatter>"

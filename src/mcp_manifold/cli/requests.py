@@ -165,7 +165,7 @@ def call(
 
 
 def progress_line(params: dict[str, Any]) -> str:
-    """One progress notification: `progress 3/10 reading`."""
+    """A progress notification as a line of text: `progress 3/10 reading`."""
     total = f"/{_number(params['total'])}" if params.get("total") is not None else ""
     message = f" {params['message']}" if params.get("message") else ""
     return visible(f"progress {_number(params.get('progress', '?'))}{total}{message}")

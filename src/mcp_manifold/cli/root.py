@@ -165,7 +165,7 @@ def with_configuration(settings: "Settings", source: Path | None) -> list[str]:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the `mcp-manifold` command, as the console script does."""
     gc.disable()  # while modules are imported, almost all of which stay; `run` enables it again
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -60,7 +60,7 @@ class Diagnostics:
 
     @property
     def problems(self) -> tuple[ConfigProblem, ...]:
-        """The problems in file order, those without a place first."""
+        """The problems in file order. Those without a place in the file come first."""
         found = sorted(self._found, key=lambda problem: (problem.line, problem.column))
         more = {severity: count - MAX_PROBLEMS for severity, count in self._counts.items() if count > MAX_PROBLEMS}
         return (*found, *(ConfigProblem(f"and {count} more of these", severity) for severity, count in more.items()))

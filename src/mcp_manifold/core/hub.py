@@ -243,7 +243,7 @@ class Hub:
         return self._started + self._startup - self.clock.now()
 
     def is_listable(self, scope: str) -> bool:
-        """Whether the scope can be listed: it has a cached Listing, or every first attempt has ended.
+        """Whether the scope can be listed: it has a cached Listing, or the first attempt at each backend has ended.
 
         Backends without a listing are added when they list, and clients are notified. Otherwise one server that hangs
         and never listed would delay every start by the whole start-up timeout.

@@ -24,7 +24,7 @@ _URI: Final = b'"uri"'
 
 
 class Results:
-    """Finishes the outcome of every call for its client."""
+    """Turns the outcome of every call into the answer for its client."""
 
     def __init__(self, hub: Hub, bridge: Bridge, tasks: Tasks, *, server_info: Payload) -> None:
         self._hub = hub

@@ -146,7 +146,7 @@ class Journal:
         self.gone = callback
 
     def holds(self, number: int) -> bool:
-        """Whether an event of that number exists."""
+        """Whether the journal has an event with that number."""
         return 0 <= number <= self._last
 
     def is_over(self, now: float, *, asked: bool) -> bool:
@@ -213,7 +213,7 @@ class Journals:
         return journal
 
     def find(self, id_: str) -> tuple[Journal, int] | None:
-        """The journal and the number of an event id; None for an unknown id.
+        """The journal that holds the event with that id, and the event's number; None for an unknown id.
 
         Raises:
             Refused: the journal of that call has expired.
@@ -232,7 +232,7 @@ class Journals:
         return self._standing is not None and self._standing.missed(message)
 
     def tidy(self, *, asked: bool = False) -> None:
-        """Discard the expired journals."""
+        """Discard the expired journals. With `asked`, the client has just sent another request."""
         now = self.now()
         for journal in [journal for journal in self._by_name.values() if journal.is_over(now, asked=asked)]:
             journal.drop()

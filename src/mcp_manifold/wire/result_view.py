@@ -56,7 +56,7 @@ class ResultView:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the text certainly has no member `uri`; False if undecided. The work is bounded."""
+        """Whether the text certainly has no member `uri`; False if undecided. Takes a limited time."""
         if self._is_plain is None:
             self._is_plain = lacks_uri(self.text)
         return self._is_plain

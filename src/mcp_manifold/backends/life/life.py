@@ -182,7 +182,7 @@ class Life:
     # --- the owner task -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until cancelled; closes every link."""
+        """Run until cancelled; then close every link."""
         try:
             async with anyio.create_task_group() as group:
                 self.group = group

@@ -57,7 +57,7 @@ class BackendStats:
 def unavailable_error(
     backend: str, status: Status, *, now: float, away: datetime | None, today: datetime
 ) -> BackendUnavailable:
-    """The error for a call to a backend without a link, with the reason, its start, the next attempt and advice.
+    """The error for a call to a backend without a link: the reason, since when, the next attempt, advice.
 
     Args:
         now: the time on the clock of `status`.
