@@ -356,11 +356,21 @@ async def test_a_token_that_is_taken_away_is_of_no_use_from_then_on() -> None:
             assert (await eve.call("web__echo", {"text": "in"})).text == "in"
 
 
+async def test_a_server_keeps_its_definition_while_its_new_entry_has_errors() -> None:
+    async with standing(offerings(("web", "pipe"))) as stand, stand.client(HTTP) as client:
+        outcome = await reloaded(stand, web={"tools": {"allow": ["@odd"]}}, pipe={"prefix": "tube"})
+        assert (outcome.changed, outcome.unchanged, outcome.removed) == (("pipe",), ("web",), ())
+        assert any('server "web" keeps its old definition: invalid pattern' in each for each in outcome.problems)
+        assert (await client.call("web__echo", {"text": "on"})).text == "on"
+        assert (await client.call("tube__echo", {"text": "new"})).text == "new"
+        assert [status.name for status in stand.manifold.status()] == ["web", "pipe"]
+
+
 async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:
     async with standing(offerings(("web",))) as stand, stand.client(HTTP) as client:
         before = stand.manifold.config
         with pytest.raises(ConfigError, match="invalid pattern"):
-            await reloaded(stand, web={"tools": {"allow": ["@odd"]}}, other={"command": "x"})
+            await reloaded(stand, web={"tools": {"allow": ["@odd"]}})
         with pytest.raises(ConfigError, match="did not come from a file"):
             await stand.manifold.reload()
         assert stand.manifold.config is before

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from mcp_manifold.config.settings import ManifoldSettings, ServerSettings, Settings
+from mcp_manifold.config.settings import BrokenServer, ManifoldSettings, ServerSettings, Settings
 from mcp_manifold.config.values import setting_of
 
 
@@ -27,6 +28,8 @@ class Plan:
     """Keys of `manifold` that change now."""
     fixed: tuple[str, ...] = ()
     """Keys of `manifold` that changed in the file, but need a restart."""
+    kept: tuple[BrokenServer, ...] = ()
+    """Servers whose new entries have errors, so that the old ones stay in force."""
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -66,14 +69,21 @@ def reload_outcome(plan: Plan, old: Settings) -> Reloaded:
         for server in plan.settings.broken
         if server.name not in was_broken
     ]
+    problems += [f'server "{server.name}" keeps its old definition: {server.reason}' for server in plan.kept]
     problems += [f'"{key}" changed, which needs a restart' for key in plan.fixed]
     problems += [warning for warning in plan.settings.warnings if warning not in old.warnings]
     return Reloaded(plan.added, plan.removed, plan.changed, plan.unchanged, plan.keys, tuple(problems))
 
 
 def plan_reload(old: Settings, new: Settings) -> Plan:
-    """The plan to replace `old` by `new`. A disabled or broken server counts as absent."""
-    before, after = _active(old), _active(new)
+    """The plan to replace `old` by `new`. A disabled or broken server counts as absent.
+
+    A server that is in use keeps its definition while its new entry has errors.
+    """
+    before = _active(old)
+    faulty = tuple(server for server in new.broken if server.is_faulty and server.name in before)
+    new = _with_old_entries(new, [before[server.name] for server in faulty])
+    after = _active(new)
     differences = {name: _differences(before[name], server) for name, server in after.items() if name in before}
     renewed = tuple(name for name, found in differences.items() if found - _live(ServerSettings))
     keys = _differences(old.manifold, new.manifold)
@@ -88,7 +98,16 @@ def plan_reload(old: Settings, new: Settings) -> Plan:
         unchanged=tuple(name for name, found in differences.items() if not found),
         keys=_aliases(keys - fixed),
         fixed=_aliases(fixed),
+        kept=faulty,
     )
+
+
+def _with_old_entries(settings: Settings, kept: Sequence[ServerSettings]) -> Settings:
+    names = {server.name for server in kept}
+    places = {name: place for place, name in enumerate(settings.order)}
+    servers = sorted((*settings.servers, *kept), key=lambda server: places.get(server.name, len(places)))
+    broken = tuple(server for server in settings.broken if server.name not in names)
+    return settings.model_copy(update={"servers": tuple(servers), "broken": broken}) if kept else settings
 
 
 def fingerprint(server: ServerSettings) -> str:

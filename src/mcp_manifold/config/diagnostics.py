@@ -46,7 +46,8 @@ class Diagnostics:
         self._found: dict[ConfigProblem, None] = {}
         self._counts: Counter[Severity] = Counter()
         self._places: set[tuple[int, int]] = set()
-        self._has_faulty_entry = False
+        self.faulty: set[str] = set()
+        """The servers whose entries have errors."""
         self.unusable: dict[str, ConfigProblem] = {}
         """The first problem of each server that cannot be used."""
 
@@ -71,12 +72,13 @@ class Diagnostics:
         Raises:
             ConfigError: with all problems found so far.
         """
-        if self._counts["error"] or (self._has_faulty_entry and not has_servers):
+        if self._counts["error"] or (self.faulty and not has_servers):
             raise ConfigError(problems=self.problems)
 
     def error(self, what: str, loc: Loc, *, at_key: bool = False, remedy: str = "", server: str = "") -> None:
         """Add an error at the value of `loc`, or at its key. In a server's entry it makes that server unusable."""
-        self._has_faulty_entry |= bool(server)
+        if server:
+            self.faulty.add(server)
         self._add(what, loc, "broken" if server else "error", at_key=at_key, remedy=remedy, server=server)
 
     def unresolved(self, what: str, loc: Loc, *, server: str) -> None:

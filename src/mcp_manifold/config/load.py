@@ -221,7 +221,7 @@ class _Loading:
         return Settings(
             manifold=manifold,
             servers=tuple(self._servers),
-            broken=tuple(map(_broken, self._diagnostics.unusable.values())),
+            broken=tuple(map(self._broken, self._diagnostics.unusable.values())),
             order=tuple(self._names),
             source=self._document.path,
             problems=self._diagnostics.problems,
@@ -310,6 +310,11 @@ class _Loading:
         else:
             if name not in self._diagnostics.unusable:
                 self._servers.append(server)
+
+    def _broken(self, problem: ConfigProblem) -> BrokenServer:
+        reason = f"{problem.what}; {problem.remedy}" if problem.remedy else problem.what
+        is_faulty = problem.server in self._diagnostics.faulty
+        return BrokenServer(problem.server, reason, problem.line, problem.column, is_faulty)
 
     def _report_keys(self, loc: Loc, entry: ServerEntry, dialect: Dialect) -> None:
         name = str(loc[-1])
@@ -424,8 +429,3 @@ class _Loading:
                     self._diagnostics.elsewhere(what, culprit, remedy=remedy)
                 else:
                     self._diagnostics.error(what, ("manifold", "groups", group, index), remedy=remedy)
-
-
-def _broken(problem: ConfigProblem) -> BrokenServer:
-    reason = f"{problem.what}; {problem.remedy}" if problem.remedy else problem.what
-    return BrokenServer(problem.server, reason, problem.line, problem.column)

@@ -425,6 +425,8 @@ class BrokenServer:
     reason: str
     line: int = 0
     column: int = 0
+    is_faulty: bool = False
+    """Whether its entry has an error; otherwise only a reference in it is unresolved."""
 
 
 class Settings(Value):
