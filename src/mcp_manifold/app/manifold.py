@@ -102,19 +102,19 @@ class Manifold:
     # --- calls ------------------------------------------------------------------------------------------------------
 
     async def list_tools(self) -> list[dict[str, Any]]:
-        """All visible tools under their public names."""
+        """Get all visible tools, under their public names."""
         return await self._list("tools/list", "tools")
 
     async def list_prompts(self) -> list[dict[str, Any]]:
-        """All visible prompts under their public names."""
+        """Get all visible prompts, under their public names."""
         return await self._list("prompts/list", "prompts")
 
     async def list_resources(self) -> list[dict[str, Any]]:
-        """All visible resources."""
+        """Get all visible resources."""
         return await self._list("resources/list", "resources")
 
     async def list_resource_templates(self) -> list[dict[str, Any]]:
-        """All visible resource templates."""
+        """Get all visible resource templates."""
         return await self._list("resources/templates/list", "resourceTemplates")
 
     async def call_tool(

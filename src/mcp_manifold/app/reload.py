@@ -177,7 +177,7 @@ class Reloader:
         return outcome
 
     async def _complete_settings(self) -> Settings | None:
-        """What the files contain; None when that is invalid, or one more of its servers is than before."""
+        """Read the files; returns None if they are invalid, or if a reload would make another server unusable."""
         try:
             found = await self._read_files()
         except ConfigError:

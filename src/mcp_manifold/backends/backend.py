@@ -129,7 +129,7 @@ class Backend:
         self._client_links.release(session)
 
     async def session_link(self, session: Session) -> Link:
-        """The link for everything of a session but calls, opened if needed; raises as `connect` does."""
+        """Get the link for all messages of a session but calls; open it if needed. Raises as `connect` does."""
         return self._live(session) or await self._link(session)
 
     def reopen(self, session: Session) -> None:
@@ -148,7 +148,7 @@ class Backend:
         return link.key == self._link_key(session).key
 
     def open_session_link(self, session: Session) -> Link | None:
-        """The open link for everything of a session but calls; None if there is none. Changes nothing."""
+        """The open link for all messages of a session but calls; None if there is none. Changes nothing."""
         return self._live(session)
 
     @property
@@ -206,7 +206,7 @@ class Backend:
         return None if link is None or link.ended.done() else link
 
     def open_call_link(self, call: Call) -> Link | None:
-        """The open link that can serve a call now; None if one must be opened first. Changes nothing."""
+        """The open link that can serve a call now; None if a link must be opened first. Changes nothing."""
         return self._live(call.session, call)
 
     async def connect(self, call: Call, params: dict[str, Payload]) -> None:
@@ -278,7 +278,7 @@ class Backend:
     # --- events of its life and links -----------------------------------------------------------------------------
 
     def _negotiated(self, negotiation: Negotiation) -> None:
-        """The shared link is open, and its era and transport are known."""
+        """Note the era and the transport of the shared link, which is open now."""
         self._learn(replace(self._known, kind=self.kind or "", era=negotiation.era))
         self.executor.breaker.close()
 

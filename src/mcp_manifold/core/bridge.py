@@ -200,7 +200,7 @@ class Bridge:
         parked.link.park(parked.pending, Payload(wire.encode(answer)))
 
     def _withdrawn(self, pending: PendingRequest) -> None:
-        """A server request was withdrawn; forget the parked call once it has ended."""
+        """Forget the parked call of a withdrawn server request, if the call has ended."""
         parked = self._by_pending.get(pending)
         if parked is not None and pending.is_done:
             self._drop(parked)

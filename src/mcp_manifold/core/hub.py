@@ -323,7 +323,7 @@ class Hub:
         return (backend, native) if self._policy.permits_name(ANONYMOUS, backend, kind, native) else None
 
     async def find_resource(self, scope: str, uri: str) -> ResourceRoute:
-        """The route of a public URI, after the first attempts at the scope's backends.
+        """Wait for the first attempts at the scope's backends, and return the route of a public URI.
 
         Raises:
             UnknownItem: the scope has no such resource.

@@ -211,7 +211,7 @@ class Tasks:
             require_tasks(session.capabilities)
 
     async def _list(self, call: Call) -> Payload:
-        """The client's own tasks, as their backends list them now; a backend that fails is left out."""
+        """Fetch the client's own tasks from their backends. A backend that fails is left out."""
         await self._hub.wait_listable(call.session.scope)
         self._require_offered(call)
         cursor = call.params.get("cursor")

@@ -211,7 +211,7 @@ class OpenSession:
             self._return(call)
 
     def _return(self, call: Call) -> None:
-        """The call is answered, or its client is back."""
+        """Stop waiting for the client of a call, which is back or has its answer."""
         _, timer = self._deserted.pop(call, (None, None))
         if timer is not None:
             timer.cancel()

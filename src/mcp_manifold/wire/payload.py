@@ -269,13 +269,13 @@ def has_odd_key(data: bytes) -> bool:
 
 
 def _scanning(data: bytes) -> Callable[[int], int]:
-    """Finds the end of the value at an offset by building it."""
+    """A function that finds the end of the value at an offset by building the value."""
     source = data.decode("latin-1")  # one character per byte, so that offsets are byte offsets
     return lambda start: _scan(source, start)[1]
 
 
 def _natively(data: bytes) -> Callable[[int], int]:
-    """The same without building it, in a copy of equal length that is valid JSON where only lax JSON was."""
+    """A function that finds the end of the value at an offset without building it, in a copy made valid JSON."""
     plain = data.translate(_VALID).replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")
     copy = memoryview(plain.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0"))  # lone surrogates
 

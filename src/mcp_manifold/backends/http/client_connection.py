@@ -234,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
             self.fail("protocol", reason)
 
     def _recognised(self, exchange: Exchange, headers: ResponseHeaders, body: bytes) -> None:
-        """A complete response whose head equals the previous one's."""
+        """Handle a complete response whose head equals the previous one's."""
         self._reusable = True
         exchange.receiver.responded(200, headers)
         if body:
@@ -243,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
             self._end(exchange)
 
     def _take(self, exchange: Exchange, data: bytes) -> None:
-        """More of a body of known length, without the copy that the parser would make."""
+        """Handle more of a body of known length, without the copy that the parser would make."""
         self._rest -= len(data)
         if self._rest < 0:
             self.fail("protocol", "the response is longer than declared")

@@ -52,7 +52,7 @@ async def dial(
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a host, families alternating. A literal address needs no resolver."""
+    """Look up the addresses of a host, and order them with alternating families. A literal address needs no look-up."""
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
@@ -72,7 +72,7 @@ def _alternate(addresses: Iterable[Address]) -> list[Address]:
 
 
 async def race(addresses: Sequence[Address], clock: Clock) -> socket.socket:
-    """The first socket to connect; every other one is closed.
+    """Connect to the addresses in parallel; returns the first connected socket, and closes every other one.
 
     Raises:
         OSError: the first attempt's, when all have failed.

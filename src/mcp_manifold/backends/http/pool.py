@@ -286,7 +286,7 @@ class HttpPool:
         self._open_more()
 
     def _refuse(self, kind: FailureKind, reason: str) -> None:
-        """A dial failed: fail the oldest request. Every other one has a dial of its own, or gets one."""
+        """Fail the oldest request, because opening a connection failed. Every other request gets its own attempt."""
         if self._waiting:
             self._waiting.popleft().exchange.fail(kind, f"{self.where}: {reason}")
 

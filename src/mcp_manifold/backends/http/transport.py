@@ -363,7 +363,7 @@ class _Reply:
                 return
 
     def _resume(self) -> None:
-        """The stream ended without the response: resume after its last event id, if it had one."""
+        """Resume the stream after its last event id, if it had one, because it ended without the response."""
         link = self._transport.link
         if self._last_event is None or link.era == "modern" or self._resumes >= MAX_RESUMES or link.ended.done():
             self._fail(BackendLost(link.backend, _INCOMPLETE))

@@ -124,7 +124,7 @@ class Life:
         return unavailable_error(self._server.name, status, now=now, away=self.stats.away, today=today)
 
     async def until_ready(self, seconds: float | None = None, *, listed: bool = False) -> Link:
-        """The shared link. Waits, within bounds, while the backend connects or has just lost its link.
+        """Wait for the shared link and return it, while the backend connects or has just lost its link.
 
         A resting backend is started. A backend that is backing off reconnects at once, unless another call has just
         triggered that. In a crash loop the call fails at once.
@@ -217,7 +217,7 @@ class Life:
         await self._clock.wait(self._nudged, seconds=None)
 
     async def _live_once(self) -> None:
-        """One life, from connecting to the loss of the link."""
+        """Run one life of the backend, from connecting to the loss of the link."""
         self._has_listed = False
         is_wanted = self._waiting or self._is_woken or self._server.keep_alive
         self._is_learning, self._is_woken = self._is_lazy and not is_wanted, False

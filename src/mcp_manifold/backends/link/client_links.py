@@ -116,7 +116,7 @@ class ClientLinks:
         return [link for held in self._held.values() if (link := held.live()) is not None]
 
     async def link(self, link_key: LinkKey, session: Session, group: TaskGroup, call: Call | None = None) -> Link:
-        """The link for `link_key`, opened in the task group if there is none.
+        """Get the link for `link_key`; open it in the task group if there is none.
 
         Raises:
             BackendError: it cannot be opened, or too many are open.
@@ -180,7 +180,7 @@ class ClientLinks:
         return key
 
     async def _own(self, link_key: LinkKey, session: Session, held: _Held) -> None:
-        """The owner task of one client link."""
+        """Run one client link from its opening to its end, as its owner task."""
         key = link_key.key
         try:
             async with self._opened(link_key, session) as link:

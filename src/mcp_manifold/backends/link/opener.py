@@ -216,14 +216,14 @@ class LinkOpener:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[tuple[Link, Negotiation]]:
-        """The shared link, negotiated with every capability that can be relayed."""
+        """Open the shared link, negotiated with every capability that can be relayed."""
         link, transport, negotiation = await self._connect(self._context.identity, SHARED)
         async with self._closing(transport):
             yield link, negotiation
 
     @asynccontextmanager
     async def for_client(self, link_key: LinkKey, session: Session) -> AsyncIterator[Link]:
-        """A link for some clients only, negotiated with exactly their identity or capabilities."""
+        """Open a link for some clients only, negotiated with exactly their identity or capabilities."""
         identity = self._context.identity
         if link_key.exact:
             info = session.client_info if bytes(session.client_info) != b"{}" else identity.client_info

@@ -208,7 +208,7 @@ class Listening:
         )
 
     def _over(self, stream: _Stream, exc: BaseException | None) -> None:
-        """A stream ended that we did not close."""
+        """Handle the end of a stream that we did not close."""
         _stop(stream)
         if stream is self._opening:
             self._opening = None

@@ -108,7 +108,7 @@ async def list_all(
 
 
 async def usable(pages: Pages, method: str, backend: str) -> Pages:
-    """The pages with invalid items repaired or left out. Yields to the event loop after every few items."""
+    """Return the pages with invalid items repaired or left out. Yields to the event loop after every few items."""
     kept: list[bytes] = []
     faults: list[Fault] = []
     for place, raw in enumerate(pages.items, start=1):
@@ -134,7 +134,7 @@ class _Walk(NamedTuple):
     limits: LimitSettings
 
     async def all_pages(self, method: str) -> Pages:
-        """All pages of one list.
+        """Fetch all pages of one list.
 
         Raises:
             BackendError: no response, an invalid one, or more than the limits allow.
@@ -211,7 +211,7 @@ def _invalid(link: Link, method: str, exc: Exception) -> BackendProtocolError:
 
 
 async def list_tasks(link: Link, *, timeout: float, max_pages: int) -> list[Payload]:
-    """The tasks that a backend lists over a link, at most `max_pages` pages.
+    """Fetch the tasks that a backend lists over a link, at most `max_pages` pages.
 
     Raises:
         BackendError: no response, or an invalid one.

@@ -61,7 +61,7 @@ def _why_missing(program: str) -> str:
 
 
 async def login_path(shell: str, environment: Mapping[str, str], *, clock: Clock) -> str:
-    """The PATH of the user's login shell, because desktop apps do not inherit it. Empty on failure, which is logged."""
+    """Get the PATH of the user's login shell: desktop apps do not inherit it. Empty on failure, which is logged."""
     reason = f"{shell}: no PATH within {SHELL_WAIT:g} s"
     with anyio.CancelScope() as scope:
         timer = clock.call_later(SHELL_WAIT, scope.cancel)

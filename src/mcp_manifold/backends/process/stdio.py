@@ -102,7 +102,7 @@ class _Pipes:
             self._link.invalid.note(data)
 
     def _drop(self) -> None:
-        """No room for the incoming message: skip it, and fail its request."""
+        """Skip the incoming message and fail its request, because there is no room for the message."""
         pending = self._link.pending.get(answered_by(self._lines.skip()))
         self._reservation.release()
         if pending is not None:
@@ -285,7 +285,7 @@ class StdioTransport:
         self._stdin.write(one_line(body) + b"\n")
 
     def _on_closed(self) -> None:
-        """No process reads stdin any more; usually its exit follows at once, and gives the better reason."""
+        """End the link, because no process reads stdin. Wait for the exit first, which gives a better reason."""
         if not self._is_closing:
             reason = BackendLost(self._link.backend, "the server closed its stdin")
             self._clock.call_later(2 * EXIT_GRACE, self._link.lost, reason)

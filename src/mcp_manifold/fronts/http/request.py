@@ -37,7 +37,7 @@ class HttpRequest:
 
 
 async def read_body(receive: AsgiReceive, headers: Headers, limit: int, reservation: Reservation) -> bytes:
-    """The whole body, of which at most `limit` bytes are kept in memory. `reservation` reserves that memory.
+    """Read the whole body, at most `limit` bytes. `reservation` reserves the memory for it.
 
     Raises:
         Refused: 413 when it is too large, 408 when it takes too long, 400 for a length that is no number, 503 without

@@ -126,7 +126,7 @@ class RequestCycle:
         return bool(self._body) or not (self._is_read or self._more)
 
     async def receive(self) -> Message:
-        """The next piece of the body; after the response or a disconnect, `http.disconnect`."""
+        """Wait for the next piece of the body. After the response or a disconnect, return `http.disconnect`."""
         if self._awaited and not (self.has_begun or self.is_left):
             self._awaited = False
             self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
