@@ -144,7 +144,7 @@ class Backend:
             self._client_links.open(link_key, session, group)
 
     def is_served(self, session: Session, link: Link) -> bool:
-        """Whether `link` serves the session. Of several leased links, only the primary does."""
+        """Whether `link` serves the session's messages but calls. Of leased links, only the primary does."""
         return link.key == self._link_key(session).key
 
     def open_session_link(self, session: Session) -> Link | None:

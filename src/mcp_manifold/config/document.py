@@ -347,7 +347,7 @@ def _user_directory(environ: Mapping[str, str], platform: str) -> Path:
 
 
 def find(environ: Mapping[str, str] | None = None) -> Path | None:
-    """The configuration file to use if none is named. The path in the variable is used even if no file exists there."""
+    """The configuration file to use if none is named. One named by the variable counts, even if it does not exist."""
     environ = os.environ if environ is None else environ
     found = candidates(environ, sys.platform)
     if environ.get(CONFIG_VARIABLE):

@@ -138,7 +138,7 @@ def require_known(params: dict[str, Payload], headers: Headers) -> None:
 
 
 def require_single_routing(headers: Headers, lines: Sequence[Line]) -> None:
-    """Refuse repeated routing headers: an intermediary may have routed on another value than the last.
+    """Refuse repeated routing headers: an intermediary may have routed on another one than this server.
 
     Raises:
         RequestError: -32020.

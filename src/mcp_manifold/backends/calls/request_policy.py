@@ -42,7 +42,7 @@ class Patience:
 
 
 class Deadlines:
-    """The Patience for each item of a server. `special` holds those that the configuration overrides."""
+    """The Patience (its two timeouts) for each item of a server. `special` holds those that the configuration sets."""
 
     def __init__(self, server: ServerSettings) -> None:
         self.usual = Patience(server.timeout, server.max_timeout or inf)

@@ -61,7 +61,7 @@ class Refusal:
 
     @property
     def may_mean_forgotten(self) -> bool:
-        """Whether a server that forgot the session may refuse this way. It may also have other reasons."""
+        """Whether a server that forgot the session may refuse this way. The refusal may mean something else."""
         if self._error is not None and wire.backend_code(self._error) in _READ:
             return self.is_about_session
         return self.status in (400, 404, 410, 500) or self.is_about_session
