@@ -56,7 +56,7 @@ class Diagnostics:
 
     @property
     def is_full(self) -> bool:
-        """Whether further errors are only counted, so that no remedy is needed for them."""
+        """Whether there are too many errors to list. Further ones are only counted, without a remedy."""
         return max(self._counts["error"], self._counts["broken"]) >= MAX_PROBLEMS
 
     @property

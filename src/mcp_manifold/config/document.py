@@ -330,7 +330,7 @@ def _spelled(here: object, part: str | int) -> str | int | None:
 
 
 def candidates(environ: Mapping[str, str], platform: str) -> tuple[Path, ...]:
-    """The paths where the configuration file may be, best first. If the variable is set, only its path."""
+    """The paths where the configuration file may be, best first; only the environment's path, if it names one."""
     named = environ.get(CONFIG_VARIABLE)
     if named:
         return (Path(named).expanduser(),)
@@ -347,7 +347,7 @@ def _user_directory(environ: Mapping[str, str], platform: str) -> Path:
 
 
 def find(environ: Mapping[str, str] | None = None) -> Path | None:
-    """The configuration file to use if none is named. One named by the variable counts, even if it does not exist."""
+    """The configuration file to use if no option names one: that of the environment, else the first that exists."""
     environ = os.environ if environ is None else environ
     found = candidates(environ, sys.platform)
     if environ.get(CONFIG_VARIABLE):

@@ -121,7 +121,7 @@ def login_shell() -> str:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of `command` if it is a command line; at most one word if it is a program.
+    """The words of a command line; a single word for a program, even if its path has spaces.
 
     A path with spaces is a program, if it exists or its first word does not.
     """

@@ -168,4 +168,4 @@ class Stage(Protocol):
         """Note the begin of a call. Raises ManifoldError to refuse it; earlier stages then see its end."""
 
     def ended(self, call: Call, result: Payload | None, failure: BaseException | None) -> None:
-        """Note the end of a call, with its result or failure. Of a list's result, this is the first piece."""
+        """Note the end of a call, with its result or failure. The result of a list may be its first piece only."""
