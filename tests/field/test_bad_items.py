@@ -7,6 +7,8 @@ from typing import Any, Final
 import pytest
 from mcp_types.methods import validate_server_result
 
+from mcp_manifold.model.catalogue.entry import Kind
+from mcp_manifold.model.catalogue.repair import repair
 from tests.contract.stand import EVERY_WAY, KINDS, WAYS, standing
 from tests.peers import jsontext
 from tests.peers.backend import Act, Script, prompt, resource, template, tool
@@ -43,6 +45,20 @@ REPAIRED: Final[dict[str, tuple[str, str]]] = {  # what is added to a tool, and 
         '"inputSchema":{"type":"object"},"outputSchema":{"type":"object","properties":[]}',
         "outputSchema.properties",
     ),
+    **{
+        f"output {what}": (f'"inputSchema":{{"type":"object"}},"outputSchema":{schema}', "outputSchema")
+        for what, schema in {  # the client of the TypeScript SDK compiles each
+            "reference": '{"type":"object","properties":{"a":{"$ref":"#/$defs/none"}}}',
+            "far reference": '{"type":"object","properties":{"a":{"$ref":"https://example.test/a"}}}',
+            "type": '{"type":"object","properties":{"a":{"type":"file"}}}',
+            "inner properties": '{"type":"object","properties":{"a":{"properties":[]}}}',
+            "inner null": '{"type":"object","properties":{"a":{"anyOf":[null]}}}',
+            "no choice": '{"type":"object","properties":{"a":{"enum":[]}}}',
+            "old keyword": '{"type":"object","properties":{"a":{"minimum":1,"exclusiveMinimum":true}}}',
+            "pattern": '{"type":"object","properties":{"a":{"pattern":"(?P<a>x)\\\\Z"}}}',
+            "nullable": '{"type":"object","properties":{"a":{"nullable":true}}}',
+        }.items()
+    },
     "surrogate": (f'"inputSchema":{{"type":"object"}},"description":"a{LONE}b"', "description"),
     "meta surrogate": (f'"inputSchema":{{"type":"object"}},"_meta":{{"{LONE}":1}}', "_meta"),
 }
@@ -56,6 +72,8 @@ LEFT_OUT: Final[dict[str, str]] = {
     "string schema": '{"name":"c","inputSchema":{"type":"string"}}',
     "property text": '{"name":"d","inputSchema":{"type":"object","properties":{"a":"text"}}}',
     "required text": '{"name":"e","inputSchema":{"type":"object","required":"a"}}',
+    "deep": '{"name":"g","inputSchema":{"type":"object","x":' + "[" * 160 + "]" * 160 + "}}",
+    "long number": '{"name":"h","inputSchema":{"type":"object"},"x":' + "1" * 4301 + "}",
     "not a number": '{"name":"f","inputSchema":{"type":"object"},"x":NaN}',
 }
 RESOURCES: Final = {
@@ -157,6 +175,34 @@ async def test_each_report_names_server_item_and_member(caplog: pytest.LogCaptur
         assert "tool 't0' of web: repaired (inputSchema" in lines[0]
         assert "prompt 'p3' of web: left out (arguments[0] has no name)" in stand.status("web").invalid
         assert "prompt 'p3' of web: left out (arguments[0] has no name)" in stand.manifold.problems()
+
+
+async def test_a_uri_without_a_scheme_and_an_endless_size_are_for_no_client() -> None:
+    items = ('{"uri":"a:1","name":"n","size":1e30}', '{"uri":"a:2","name":"n","size":1e3}', '{"uri":"/a","name":"n"}')
+    made = of_kind(
+        "web", Script(on={"resources/list": listing(*items, member="resources")}, resources=(resource("a:1"),))
+    )
+    async with standing({"web": made}) as stand, stand.client(Way("http", MODERN_VERSION)) as client:
+        listed = (await client.request("resources/list")).value["resources"]
+        assert [(each["uri"], each.get("size")) for each in listed] == [("a:1", None), ("a:2", 1000)]
+
+
+OUTPUT: Final = '{"name":"t","inputSchema":{"type":"object"},"outputSchema":{"type":"object","properties":{"a":%s},%s}}'
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        OUTPUT % ('{"$ref":"#/$defs/b%20c"}', '"$defs":{"b c":{"type":["string","null"],"pattern":"^\\\\\\\\Z?$"}}'),
+        OUTPUT % ('{"items":[{"$ref":"#/$defs/b"},true],"x-y":[]}', '"$defs":{"b":{"nullable":true,"type":"string"}}'),
+        OUTPUT % ('{"properties":{"$ref":{"type":"string"},"enum":{}},"default":{"$ref":"x"}}', '"description":"d"'),
+        OUTPUT % ('{"$ref":"#b"}', '"$defs":{"b":{"$anchor":"b"}}'),
+        OUTPUT % ('{"$ref":"https://example.test/b"}', '"$defs":{"b":{"$id":"https://example.test/b"}}'),
+        OUTPUT % ("{}", '"description":"{}","x":{}'.format("[" * 200 + "1" * 5000, "[" * 140 + "]" * 140)),
+    ],
+)
+def test_a_valid_output_schema_stays_as_it_came(tool: str) -> None:
+    assert repair(Kind.TOOL, "web", tool.encode(), 1) == (tool.encode(), None)
 
 
 async def test_a_filter_keeps_the_reports_of_its_server_from_clients() -> None:

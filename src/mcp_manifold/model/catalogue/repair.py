@@ -4,12 +4,14 @@ Both official SDKs reject a whole list for one invalid item, so an item must sat
 one decoding and stays as received. Of an invalid one only the affected members are written anew.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from mcp_manifold.model.catalogue.entry import Fault, Kind
+from mcp_manifold.model.catalogue.output_schema import is_usable_output_schema
 from mcp_manifold.model.catalogue.payload import Members, parse_object
 from mcp_manifold.wire import (
     EMPTY,
@@ -24,6 +26,12 @@ from mcp_manifold.wire import (
 )
 
 _SHOWN: Final = 60
+_MAX_DEPTH: Final = 150
+"""Of objects and lists in an item: the parser of the Python SDK refuses 200 in a message."""
+_MAX_DIGITS: Final = 4_300
+"""Of a number: the same parser refuses more."""
+_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % (_MAX_DIGITS + 1))
 _UNSET: Final = msgspec.UNSET
 _TIME: Final = (  # the pattern of the TypeScript SDK's `z.iso.datetime({offset: true})`
     r"^(?:(?:\d\d[2468][048]|\d\d[13579][26]|\d\d0[48]|[02468][048]00|[13579][26]00)-02-29"
@@ -35,7 +43,8 @@ _TIME: Final = (  # the pattern of the TypeScript SDK's `z.iso.datetime({offset:
 _Text = str | msgspec.UnsetType
 _Flag = bool | msgspec.UnsetType
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
-_Size = int | Annotated[float, msgspec.Meta(multiple_of=1)]
+_Uri = Annotated[str, msgspec.Meta(pattern=r"^\s*[A-Za-z][A-Za-z0-9+.-]*:")]  # Python SDK 1 rejects others
+_Size = int | Annotated[float, msgspec.Meta(multiple_of=1, ge=-(2.0**63), lt=2.0**63)]
 _Priority = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Moment = Annotated[str, msgspec.Meta(pattern=_TIME)]
 _Roles = list[Literal["user", "assistant"]]
@@ -56,10 +65,6 @@ class _Schema(msgspec.Struct):
 
 class _InputSchema(_Schema):
     type: Literal["object"]
-
-
-class _OutputSchema(_Schema):
-    type: Any = _UNSET  # 2026-07-28 allows every type; clients of other revisions get object schemas only
 
 
 class _Icon(msgspec.Struct):
@@ -104,7 +109,7 @@ class _Item(msgspec.Struct):
 
 class _Tool(_Item, kw_only=True, rename="camel"):
     input_schema: _InputSchema
-    output_schema: _OutputSchema | msgspec.UnsetType = _UNSET
+    output_schema: Payload | msgspec.UnsetType = _UNSET
     annotations: _Hints | msgspec.UnsetType = _UNSET
     execution: _Execution | msgspec.UnsetType = _UNSET
     meta: _Object | msgspec.UnsetType = msgspec.field(name="_meta", default=_UNSET)
@@ -120,7 +125,7 @@ class _Document(_Item, kw_only=True):
 
 
 class _Resource(_Document, kw_only=True):
-    uri: _Name
+    uri: _Uri
     size: _Size | msgspec.UnsetType = _UNSET
 
 
@@ -146,10 +151,40 @@ def repair(kind: Kind, backend: str, raw: bytes, place: int) -> tuple[bytes | No
     try:
         if not raw.isascii():
             raw.decode()
-        _VALID[kind](raw)
+        _validate(kind, raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _repaired(kind, backend, raw, place)
     return raw, None
+
+
+def _validate(kind: Kind, raw: bytes) -> None:
+    """Check an item.
+
+    Raises:
+        msgspec.DecodeError: an SDK would reject a list with it.
+    """
+    item = _VALID[kind](raw)
+    schema = item.output_schema if isinstance(item, _Tool) else _UNSET
+    if schema is not _UNSET and not is_usable_output_schema(schema):
+        raise msgspec.ValidationError("outputSchema")
+    if _is_beyond_parsers(raw):
+        raise msgspec.ValidationError("it is nested too deeply, or has too long a number")
+
+
+def _is_beyond_parsers(raw: bytes) -> bool:
+    if len(raw) > _MAX_DIGITS and _LONG_NUMBER.search(raw) and _LONG_NUMBER.search(_TEXTS.sub(b"", raw)):
+        return True
+    if raw.count(b"{") + raw.count(b"[") <= _MAX_DEPTH:
+        return False
+    depth = 0
+    for mark in _TEXTS.sub(b"", raw):
+        if mark in b"{[":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return True
+        elif mark in b"}]":
+            depth -= 1
+    return False
 
 
 def _repaired(kind: Kind, backend: str, raw: bytes, place: int) -> tuple[bytes | None, Fault]:
@@ -171,7 +206,7 @@ def _written(kind: Kind, members: Members) -> bytes:
     """
     written = encode(members)
     try:
-        _VALID[kind](written)
+        _validate(kind, written)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise _Unusable(_shown(str(exc), 160)) from exc
     return written
@@ -321,7 +356,8 @@ def _output_schema(value: Payload, at: str, changes: list[str]) -> Payload | Non
         members = _schema_members(value, at, changes)
     except _Unusable:
         return _removed(value, at, changes)
-    return value if members == parse_object(value) else Payload(encode(members))
+    mended = value if members == parse_object(value) else Payload(encode(members))
+    return mended if is_usable_output_schema(mended) else _removed(value, at, changes)
 
 
 def _schema_members(value: Payload, at: str, changes: list[str]) -> Members:
