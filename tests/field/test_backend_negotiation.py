@@ -4,8 +4,9 @@ import pytest
 
 from mcp_manifold.model.lifecycle import State
 from tests.fakes.hostile_http import Peer
-from tests.peers.backend import Fault, HttpBackend, Script, SseBackend, tool
-from tests.unit.backends.running import Run, over_web, running
+from tests.peers.backend import Act as Reply
+from tests.peers.backend import Fault, HttpBackend, Script, SseBackend, StdioBackend, tool
+from tests.unit.backends.running import Run, over_stdio, over_web, running
 from tests.unit.backends.serving import Act, Asked, Server, chunk, replying, stream, whole
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,12 @@ async def test_the_words_of_a_server_that_refuses_the_handshake_are_told() -> No
         server.fail(refusing(Fault(400, body), "initialize"))
         async with running(over_web(server.url)) as run:
             assert await reason(run) == "connection refused by the server: licence expired (-32000)"
+
+
+async def test_an_unknown_discovery_does_not_hide_why_a_process_refused_the_handshake() -> None:
+    made = Script(era="handshake", on={"initialize": Reply("error", '{"code":-32603,"message":"API key is missing"}')})
+    async with running(over_stdio(StdioBackend(made))) as run:
+        assert await reason(run) == "connection refused by the server: API key is missing (-32603)"
 
 
 async def test_a_challenge_is_told_by_a_server_of_either_transport() -> None:

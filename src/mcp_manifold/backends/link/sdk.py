@@ -39,7 +39,7 @@ from mcp_manifold.clock import Clock
 from mcp_manifold.errors import BackendError, BackendProtocolError, RemoteError
 from mcp_manifold.wire import MODERN_VERSION, Era, Payload
 from mcp_manifold.wire.param_headers import ParameterHeaders, without_annotations
-from mcp_manifold.wire.protocol import HANDSHAKE_VERSIONS, TASKS_EXTENSION
+from mcp_manifold.wire.protocol import HANDSHAKE_VERSIONS, METHOD_NOT_FOUND, TASKS_EXTENSION
 
 __all__ = ["greet", "parameters", "validate_mcp_param_headers"]
 
@@ -144,6 +144,8 @@ async def _negotiate(
             failed: BackendError = BackendProtocolError(
                 link.backend, f"connection refused by the server: {exc.message} ({exc.code})"
             )
+            if outcome is not None and exc.code == METHOD_NOT_FOUND:  # of an unknown era: the first refusal says more
+                failed = outcome
         except BackendError as exc:
             failed = exc
         except RemoteError as exc:
