@@ -105,6 +105,8 @@ class Fail(NamedTuple):
 
 
 Step = Send | Answer | Wait | Fail
+OWNER_WAIT: Final = 15.0
+"""Seconds that a URI without a known owner waits for starting servers, of which one may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ def _resource(call: Call, _: View, facts: Facts) -> Step:
         if not starting:
             raise UnknownItem("resource", uri)
         seconds = max(facts.fleet.find(each).executor.longest_wait(call.method, call.params) for each in starting)
-        return Wait("catalogue", partial(facts.hub.wait_routed, scope, uri, seconds))
+        return Wait("catalogue", partial(facts.hub.wait_routed, scope, uri, min(seconds, OWNER_WAIT)))
     params = {**call.params, "uri": Payload(wire.encode(route.uri))}
     return _send(call, facts, route.backend, params, route.uri)
 

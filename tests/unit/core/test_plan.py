@@ -1,10 +1,11 @@
 """`plan`: every method in every state of its backend gives exactly one step, and nothing changes."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from mcp_manifold.core.plan import NOT_IN, Answer, Level, Send, Step, Wait, plan
+from mcp_manifold.core.plan import NOT_IN, OWNER_WAIT, Answer, Level, Send, Slot, Step, Wait, plan
 from mcp_manifold.errors import (
     BackendLost,
     BackendUnavailable,
@@ -376,3 +377,17 @@ async def test_a_kind_of_item_is_not_found_under_the_method_of_another() -> None
     assert house.hub.view("").catalogue.find(Kind.PROMPT, "a__p") is not None
     sent = send_of(house, call_of(Session("", ANONYMOUS, "", LATEST_HANDSHAKE), "tools/call", name="a__p"))
     assert (sent.native, sent.is_unlisted) == ("p", True)
+
+
+async def test_a_uri_without_an_owner_waits_for_a_hanging_server_for_a_bounded_time() -> None:
+    house = House(server("a", timeout=300))
+    house.fleet["a"] = FakeBackend(house.servers["a"], "handshake", house, lambda *_: None)
+    wait = step(house, call("resource", LATEST_HANDSHAKE))
+    assert isinstance(wait, Wait)
+    assert not isinstance(wait.work, Slot | Level)
+    waiting = asyncio.ensure_future(wait.work())
+    await house.clock.advance(OWNER_WAIT - 1)
+    assert not waiting.done()
+    await house.clock.advance(2)
+    with pytest.raises(UnknownItem):
+        await waiting
