@@ -13,8 +13,8 @@ from mcp_manifold.clock import Clock
 
 SMALL_PORTION: Final = 1024
 """Bytes of input that are always one portion."""
-LARGEST_PORTION: Final = 65536
-"""Bytes of the largest portion. Reading pauses for a turn after it, because the event loop would repeat the read."""
+LARGEST_PORTION: Final = 262_144
+"""Bytes of the largest portion: more than one read of the event loop, so that a long line is not split in vain."""
 MANY_LINES: Final = 32
 """Line ends in a portion that is not small."""
 

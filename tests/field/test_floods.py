@@ -120,11 +120,11 @@ def test_two_floods_take_turns() -> None:
     keeper = new_keeper()
     one, other = Flooded(keeper), Flooded(keeper)
     for line in (one, other):
-        line.connection.data_received(b"\n" * LARGEST_PORTION)
+        line.connection.data_received(b"\n" * 65_536)
     while keeper.turns:
         keeper.turns.popleft()()
         assert abs(len(one.receiver.body) - len(other.receiver.body)) <= 2 * SMALL_PORTION
-    assert one.receiver.body == other.receiver.body == b"\n" * LARGEST_PORTION
+    assert one.receiver.body == other.receiver.body == b"\n" * 65_536
 
 
 async def test_an_event_stream_rests_after_its_lines_of_one_second() -> None:

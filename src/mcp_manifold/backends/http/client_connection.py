@@ -189,7 +189,12 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reader.is_behind or (len(data) > SMALL_PORTION and not self._rest):
-            self._reader.feed(data)
+            exchange = None if self._reader.is_behind or self._has_begun else self._exchange
+            known = None if exchange is None else self._known.find(data)
+            if exchange is None or known is None:
+                self._reader.feed(data)
+            else:  # a whole response, of any size
+                self._recognised(exchange, *known)
         elif self._read(data) is not None:
             self._reader.wait(0, is_unfinished=True)
 

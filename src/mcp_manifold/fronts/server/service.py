@@ -14,12 +14,14 @@ from mcp_manifold.fronts.http.asgi import AsgiReceive, AsgiSend, PendingReply, S
 from mcp_manifold.fronts.http_errors import HttpError, Refused
 from mcp_manifold.http1.head import Head, Line, header_lines, status_line
 from mcp_manifold.model.budget import MemoryBudget
-from mcp_manifold.paced_reader import LARGEST_PORTION, Pacer
+from mcp_manifold.paced_reader import Pacer
 
 logger = logging.getLogger(__name__)
 
 SMALL: Final = 256 * 1024
 """Bytes of a body up to which a request is buffered whole. Larger bodies are streamed to the application."""
+_MUCH: Final = 65536
+"""Bytes of a long read of input that is dropped."""
 _LINGER_REST: Final = 0.01
 """Seconds between two long reads of input that is dropped."""
 MAX_HEADS: Final = 8
@@ -174,7 +176,7 @@ class LingeringClose(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Drop the input; slow down if there is much."""
-        if len(data) >= LARGEST_PORTION:
+        if len(data) >= _MUCH:
             self._transport.pause_reading()
             self._clock.call_later(_LINGER_REST, self._resume)
 
