@@ -27,12 +27,25 @@ def line_ends(data: bytes) -> int:
     return data.count(b"\n") + data.count(b"\r")
 
 
+def has_many_lines(data: bytes) -> bool:
+    """Whether `data` has more than `MANY_LINES` line ends. Searches for them, which is much faster than counting."""
+    left = MANY_LINES
+    for mark in (b"\n", b"\r"):
+        at = data.find(mark)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return True
+            at = data.find(mark, at + 1)
+    return False
+
+
 def portions(data: bytes) -> Iterator[bytes]:
     """`data` cut into portions, each small enough for one turn of the event loop."""
     at, size = 0, LARGEST_PORTION
     while at < len(data):
         portion = data[at : at + size]
-        while size > SMALL_PORTION and line_ends(portion) > MANY_LINES:
+        while size > SMALL_PORTION and has_many_lines(portion):
             size //= 2
             portion = portion[:size]
         yield portion
