@@ -382,7 +382,7 @@ class StdioConversation(LineConversation):
 
 
 class SseConversation(LineConversation):
-    """The HTTP+SSE transport of 2024-11-05."""
+    """The HTTP+SSE transport of 2024-11-05, spoken in a revision that has elicitation."""
 
     def __init__(self, revision: str, house: Mapping[str, Any], port: int) -> None:
         super().__init__(revision, house)

@@ -42,7 +42,7 @@ FRONTS: Final = {
     "asgi": "2025-06-18",
     "http26": MODERN_VERSION,
     "asgi26": MODERN_VERSION,
-    "sse": "2024-11-05",
+    "sse": "2025-06-18",
     "stdio": "2025-11-25",
     "stdio26": MODERN_VERSION,
     "library": "",
