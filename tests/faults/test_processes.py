@@ -111,7 +111,7 @@ async def test_r2_a_stopped_child_costs_its_callers_a_timeout_and_works_when_it_
             refused(await client.call("pipe__echo", {"text": "x"}), "pipe", "BackendTimeout")
         finally:
             os.kill(child, signal.SIGCONT)
-        await backend.wait_cancelled()
+        await backend.wait_for("notifications/cancelled")  # it may have answered before it reads that
         assert (await client.call("pipe__echo", {"text": "its own"})).text == "its own"
         assert backend.pids == [child]
 
