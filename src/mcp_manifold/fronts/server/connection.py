@@ -162,9 +162,9 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection after the request in flight."""
         self._is_stopping = True
-        if not self._is_busy:
-            self._received = 0
-            self._close()
+        if not self._is_busy:  # and wait for no further input, which the event loop may not live to see
+            self._reader.stop()
+            self._transport.close()
 
     # --- limits -------------------------------------------------------------------------------------------------------
 
